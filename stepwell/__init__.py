@@ -1,0 +1,120 @@
+"""Software-defined assets, ops and graphs that live in the notebook kernel.
+
+``%load_ext stepwell`` in a notebook; ``stepwell.materialize([...], store="dir")`` anywhere. Every public name is loaded at its
+first use, so that ``import stepwell`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.definitions.assets import AssetsDefinition as AssetsDefinition
+    from stepwell.kernel_runtime.definitions.assets import asset as asset
+    from stepwell.kernel_runtime.definitions.assets import graph_asset as graph_asset
+    from stepwell.kernel_runtime.definitions.assets import multi_asset as multi_asset
+    from stepwell.kernel_runtime.definitions.declarations import AssetIn as AssetIn
+    from stepwell.kernel_runtime.definitions.declarations import AssetOut as AssetOut
+    from stepwell.kernel_runtime.definitions.declarations import GraphOut as GraphOut
+    from stepwell.kernel_runtime.definitions.declarations import In as In
+    from stepwell.kernel_runtime.definitions.declarations import Out as Out
+    from stepwell.kernel_runtime.definitions.declarations import Output as Output
+    from stepwell.kernel_runtime.definitions.graphs import GraphDefinition as GraphDefinition
+    from stepwell.kernel_runtime.definitions.graphs import graph as graph
+    from stepwell.kernel_runtime.definitions.jobs import JobDefinition as JobDefinition
+    from stepwell.kernel_runtime.definitions.jobs import job as job
+    from stepwell.kernel_runtime.definitions.ops import OpDefinition as OpDefinition
+    from stepwell.kernel_runtime.definitions.ops import op as op
+    from stepwell.kernel_runtime.definitions.sources import SourceAsset as SourceAsset
+    from stepwell.kernel_runtime.definitions.types import Nothing as Nothing
+    from stepwell.kernel_runtime.errors import StepwellError as StepwellError
+    from stepwell.kernel_runtime.execution.contexts import AssetExecutionContext as AssetExecutionContext
+    from stepwell.kernel_runtime.execution.contexts import OpExecutionContext as OpExecutionContext
+    from stepwell.kernel_runtime.execution.result import RunResult as RunResult
+    from stepwell.kernel_runtime.records.keys import AssetKey as AssetKey
+    from stepwell.kernel_runtime.session.functions import last_run as last_run
+    from stepwell.kernel_runtime.session.functions import load as load
+    from stepwell.kernel_runtime.session.functions import materialize as materialize
+    from stepwell.kernel_runtime.session.functions import open_store as open_store
+    from stepwell.kernel_runtime.session.functions import rerun as rerun
+    from stepwell.kernel_runtime.session.functions import resume as resume
+
+_RUNTIME = "stepwell.kernel_runtime."
+_HOMES = {
+    "AssetExecutionContext": "execution.contexts",
+    "AssetIn": "definitions.declarations",
+    "AssetKey": "records.keys",
+    "AssetOut": "definitions.declarations",
+    "AssetsDefinition": "definitions.assets",
+    "GraphDefinition": "definitions.graphs",
+    "GraphOut": "definitions.declarations",
+    "In": "definitions.declarations",
+    "JobDefinition": "definitions.jobs",
+    "Nothing": "definitions.types",
+    "OpDefinition": "definitions.ops",
+    "OpExecutionContext": "execution.contexts",
+    "Out": "definitions.declarations",
+    "Output": "definitions.declarations",
+    "RunResult": "execution.result",
+    "SourceAsset": "definitions.sources",
+    "StepwellError": "errors",
+    "asset": "definitions.assets",
+    "errors": "errors",
+    "graph": "definitions.graphs",
+    "graph_asset": "definitions.assets",
+    "job": "definitions.jobs",
+    "last_run": "session.functions",
+    "load": "session.functions",
+    "materialize": "session.functions",
+    "multi_asset": "definitions.assets",
+    "op": "definitions.ops",
+    "open_store": "session.functions",
+    "rerun": "session.functions",
+    "resume": "session.functions",
+}
+"""Where each public name lives below the kernel runtime."""
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *sorted(_HOMES)]  # noqa: PLE0604 - names, all strings
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
+    module = import_module(_RUNTIME + home)
+    found = globals()[name] = module if name == "errors" else getattr(module, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Load the magics: ``%load_ext stepwell``."""
+    from stepwell.magics.extension import load
+
+    load(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """Take the magics away again: ``%unload_ext stepwell``."""
+    from stepwell.magics.extension import unload
+
+    unload(ipython)
+
+
+def _fill_slot() -> None:
+    from stepwell.kernel_runtime.definitions.runner import load_runner
+
+    def runner() -> Any:
+        from stepwell.kernel_runtime.session.runner import SessionRunner
+
+        return SessionRunner()
+
+    load_runner(runner)
+
+
+_fill_slot()

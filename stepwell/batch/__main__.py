@@ -1,0 +1,5 @@
+"""``python -m stepwell.batch``: the command ``stepwell`` where its script is not on the path."""
+
+from stepwell.batch.command_line import main
+
+raise SystemExit(main())

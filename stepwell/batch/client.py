@@ -1,0 +1,144 @@
+"""nbclient's client with what a front end adds: cell ids, joined streams, and an interrupt that keeps what is done.
+
+JupyterLab sends each cell's id in the metadata of its execute request (``cellId``), which is how a kernel knows what
+cell a definition comes from; nbclient sends none. On a signal nbclient ends the kernel; here the running cell is
+interrupted as by the front end's button, so that its steps are recorded as cancelled and the kernel ends in good order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from nbclient import NotebookClient
+from nbclient.util import ensure_async
+
+from stepwell.batch.notebooks import is_run
+from stepwell.batch.progress import Progress
+
+TERMINATION_GRACE = 5.0
+"""Seconds from SIGTERM to the kernel's end if the running cell does not stop; whoever sends SIGTERM soon sends SIGKILL."""
+TICK = 0.5
+"""Seconds between two looks at the elapsed time on a terminal."""
+
+
+class BatchClient(NotebookClient):
+    """Executes a notebook for `stepwell.batch.runner`.
+
+    Parameters
+    ----------
+    notebook
+        Changed in place.
+    progress
+        Told of every cell.
+    save
+        Called after every executed cell, however it ended.
+    options
+        Traits of ``nbclient.NotebookClient``.
+    """
+
+    def __init__(self, notebook: Any, *, progress: Progress, save: Callable[[], None], **options: Any) -> None:
+        super().__init__(notebook, **options)
+        self.progress = progress
+        self.save = save
+        self.signal: signal.Signals | None = None
+        self.cell: Any = None
+        """The cell that runs or, after the execution, the one that ran last."""
+        self._signalling: asyncio.Future[Any] | None = None
+        self._executing = False
+
+    # -- one cell ----------------------------------------------------------------------------------------------------
+
+    async def async_execute_cell(self, cell: Any, cell_index: int, execution_count: int | None = None, store_history: bool = True) -> Any:
+        """Execute one cell, with its id; raise `InterruptedError` if a signal came meanwhile."""
+        if not is_run(cell):
+            return await super().async_execute_cell(cell, cell_index, execution_count, store_history)
+        self.cell = cell
+        assert self.kc is not None
+        self.kc.session.metadata = {"cellId": cell.id}
+        self.progress.begin(self.code_cells_executed + 1, cell.source)
+        ticking = asyncio.ensure_future(self._tick())
+        self._executing = True
+        try:
+            await super().async_execute_cell(cell, cell_index, execution_count, store_history)
+        except BaseException:
+            self.progress.end("interrupted" if self.signal else "failed")
+            raise
+        else:
+            self.progress.end()
+        finally:
+            self._executing = False
+            ticking.cancel()
+            if self.kc is not None:
+                self.kc.session.metadata = {}
+            self.save()
+        if self.signal is not None:
+            # The cell caught the interrupt, or is allowed to fail.
+            raise InterruptedError
+        return cell
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self.progress.tick()
+
+    def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
+        """Add one output; text that continues the last stream is joined to it, as front ends do."""
+        last = outs[-1] if outs else None
+        if (
+            msg["msg_type"] == "stream"
+            and last is not None
+            and last["output_type"] == "stream"
+            and last["name"] == msg["content"]["name"]
+            and not self.clear_before_next_output
+            and not self.output_hook_stack[msg["parent_header"].get("msg_id")]
+        ):
+            last["text"] += msg["content"]["text"]
+            return last
+        return super().output(outs, msg, display_id, cell_index)
+
+    # -- the kernel --------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def async_setup_kernel(self, **kwargs: Any) -> AsyncGenerator[None, None]:
+        """Start the kernel and end it, as nbclient does but for the signals."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        handled = []
+        for each in (signal.SIGINT, signal.SIGTERM):
+            # Windows has no handlers on a loop, other threads have none at all: KeyboardInterrupt is raised there.
+            with contextlib.suppress(RuntimeError, ValueError):
+                loop.add_signal_handler(each, self._on_signal, each, task)
+                handled.append(each)
+        self.create_kernel_manager()
+        try:
+            await self.async_start_new_kernel(**kwargs)
+            await self.async_start_new_kernel_client()
+            yield
+        finally:
+            if self.km is not None:
+                await self._async_cleanup_kernel()
+            for each in handled:
+                loop.remove_signal_handler(each)
+
+    def _on_signal(self, received: signal.Signals, task: asyncio.Task[Any]) -> None:
+        first = self.signal is None
+        self.signal = self.signal or received
+        if not first:
+            self._end_now()
+        elif not self._executing or self.km is None:
+            task.cancel()
+        else:
+            self._signalling = asyncio.ensure_future(ensure_async(self.km.interrupt_kernel()))
+            if received is signal.SIGTERM:
+                asyncio.get_running_loop().call_later(TERMINATION_GRACE, self._end_now)
+
+    def _end_now(self) -> None:
+        # nbclient's look at the kernel, once a second, ends the cell; the clean-up finds nothing left to wait for.
+        if self.km is not None:
+            self._signalling = asyncio.ensure_future(ensure_async(self.km.shutdown_kernel(now=True)))

@@ -1,0 +1,74 @@
+"""What a store holds, as lines for a reader or as one JSON object, without any of the code that made it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from stepwell.kernel_runtime.records.materializations import Current
+from stepwell.kernel_runtime.store.store import Store
+
+
+def current_lines(store: Store) -> list[str]:
+    """Return one line a key: what is current, since when, and which notebook defined it."""
+    rows = []
+    for each in _current(store):
+        made = each.materialization
+        rows.append((each.key, made.value.summary if made.value else "-", _time(made.created), each.notebook))
+    return _table(rows) or [f"nothing is stored in {store.directory} yet"]
+
+
+def current_as_json(store: Store) -> list[str]:
+    """Return ``{"store", "assets": [{"key", "notebook", "created", "seconds", "type", "summary"}]}``."""
+    assets = []
+    for each in _current(store):
+        made = each.materialization
+        assets.append(
+            {
+                "key": each.key,
+                "notebook": each.notebook,
+                "created": made.created,
+                "seconds": made.seconds,
+                "type": made.value.type_name if made.value else None,
+                "summary": made.value.summary if made.value else None,
+            }
+        )
+    return [json.dumps({"store": str(store.directory), "assets": assets}, indent=2)]
+
+
+def runs_lines(store: Store, *, limit: int) -> list[str]:
+    """Return one line a run, newest first."""
+    rows = [(run.run_id, run.status, _time(run.started), ", ".join(run.targets), run.notebook) for run in store.runs(limit=limit)]
+    return _table(rows) or [f"nothing was run with {store.directory} yet"]
+
+
+def runs_as_json(store: Store, *, limit: int) -> list[str]:
+    """Return ``{"store", "runs": [{"run_id", "status", "started", "ended", "targets", "notebook", "batch"}]}``."""
+    runs = [
+        {
+            "run_id": run.run_id,
+            "status": run.status,
+            "started": run.started,
+            "ended": run.ended,
+            "targets": list(run.targets),
+            "notebook": run.notebook,
+            "batch": run.batch,
+        }
+        for run in store.runs(limit=limit)
+    ]
+    return [json.dumps({"store": str(store.directory), "runs": runs}, indent=2)]
+
+
+def _current(store: Store) -> list[Current]:
+    keys = store.keys()
+    return [each for key in keys for each in store.current(key)]
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

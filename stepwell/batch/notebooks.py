@@ -1,0 +1,184 @@
+"""Notebooks as files: finding and reading one, where the executed one goes, and saving it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from stepwell.batch.quick_import import import_nbformat
+from stepwell.kernel_runtime.errors import NotebookError, NotebookNotFoundError
+
+SUFFIX = ".ipynb"
+SKIP_TAG = "skip-execution"
+"""nbclient's own word for a cell that is not run."""
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def read_notebook(path: Path) -> Any:
+    """Read a notebook as a ``NotebookNode`` of format 4, every cell with an id.
+
+    Raises
+    ------
+    NotebookNotFoundError
+        If there is no such file, with the nearest names beside it, or it is no notebook.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise _missing(path) from error
+    except OSError as error:
+        raise NotebookNotFoundError(f"the notebook {path} cannot be read", where=str(error), remedy="check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise _not_a_notebook(path, "it is not UTF-8 text") from error
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise _not_a_notebook(path, f"not JSON: {error}" if text.strip() else "the file is empty") from error
+    if not isinstance(content, dict) or not isinstance(content.get("nbformat"), int):
+        raise _not_a_notebook(path, "JSON without the field nbformat")
+
+    import_nbformat()
+    import nbformat
+
+    if content["nbformat"] > nbformat.current_nbformat:
+        raise NotebookNotFoundError(
+            f"{path} is in notebook format {content['nbformat']}; nbformat {nbformat.__version__} knows {nbformat.current_nbformat}",
+            remedy="upgrade: pip install -U nbformat",
+        )
+    if content["nbformat"] == nbformat.current_nbformat:
+        _name_cells(content)
+    try:
+        with warnings.catch_warnings():
+            # What nbformat mends by itself, and says so in a warning, is fine here: the source is not written.
+            warnings.simplefilter("ignore")
+            notebook = nbformat.reads(json.dumps(content), as_version=4)
+            _name_cells(notebook)
+            nbformat.validate(notebook)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise _not_a_notebook(path, reason[0]) from error
+    return notebook
+
+
+def _name_cells(notebook: Any) -> None:
+    """Give cells of older notebooks the id that format 4.5 has: from their place, so that it stays the same from run to run."""
+    cells = notebook.get("cells")
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        return
+    taken = {cell["id"] for cell in cells if "id" in cell}
+    for number, cell in enumerate(cells, start=1):
+        if "id" not in cell:
+            name = f"cell-{number}"
+            while name in taken:
+                name += "-"
+            cell["id"] = name
+            taken.add(name)
+    notebook["nbformat_minor"] = max(5, notebook.get("nbformat_minor") or 0)
+
+
+def _missing(path: Path) -> NotebookNotFoundError:
+    folder = path if path.is_dir() else path.parent
+    what = f"{path} is a folder, not a notebook" if path.is_dir() else f"there is no notebook {path}"
+    try:
+        names = sorted(each.name for each in folder.iterdir() if each.suffix == SUFFIX)
+    except OSError:
+        return NotebookNotFoundError(what, remedy=f"there is no folder {folder} either: check the path")
+    if not names:
+        return NotebookNotFoundError(what, remedy=f"there is no notebook in {folder.absolute()}: check the path")
+    wanted = path.name if path.suffix == SUFFIX else path.name + SUFFIX
+    near = [] if path.is_dir() else difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    if near:
+        return NotebookNotFoundError(what, remedy="did you mean " + " or ".join(str(folder / name) for name in near) + "?")
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return NotebookNotFoundError(what, remedy=f"notebooks in {folder.absolute()}: " + ", ".join(names[:8]) + more)
+
+
+def _not_a_notebook(path: Path, reason: str) -> NotebookNotFoundError:
+    shown = reason if len(reason) <= 300 else reason[:300] + "…"
+    return NotebookNotFoundError(f"{path} is not a notebook", where=shown, remedy="open it in Jupyter to see what is wrong, or choose another file")
+
+
+def is_run(cell: Any) -> bool:
+    """Return whether a cell is executed: code that is not empty and not tagged to be skipped."""
+    return bool(cell.cell_type == "code" and cell.source.strip() and SKIP_TAG not in cell.metadata.get("tags", []))
+
+
+def clear(notebook: Any) -> None:
+    """Remove what an earlier execution left, so that a run that stops half way shows nothing old below its end."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and SKIP_TAG not in cell.metadata.get("tags", []):
+            cell.outputs = []
+            cell.execution_count = None
+            cell.metadata.pop("execution", None)
+
+
+def output_path(notebook: Path, asked: str | None, *, runs: Path, batch: str) -> Path:
+    """Return the file that the executed notebook is saved to.
+
+    Parameters
+    ----------
+    notebook
+        The source.
+    asked
+        What the user named: a file if it ends in ``.ipynb``, else a directory.
+    runs
+        The directory for executed notebooks when nothing is asked for.
+    batch
+        The identifier of this execution, which keeps names apart there.
+
+    Raises
+    ------
+    NotebookError
+        If that is the source itself.
+    """
+    if asked is None:
+        return runs / f"{notebook.stem}-{batch}{SUFFIX}"
+    target = Path(asked).absolute()
+    if target.suffix != SUFFIX or target.is_dir():
+        target /= notebook.name
+    if target.resolve() == notebook.resolve() or (target.exists() and target.samefile(notebook)):
+        raise NotebookError(
+            f"the output would replace the notebook {notebook} itself",
+            remedy="choose another --output: a file that ends in .ipynb, or a directory",
+        )
+    return target
+
+
+def save(notebook: Any, path: Path) -> None:
+    """Write the notebook in one step: a reader of ``path`` sees the old file or the new one, never a part.
+
+    Raises
+    ------
+    NotebookError
+        If the file cannot be written.
+    """
+    import nbformat
+
+    _drop_dead_views(notebook)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        raise NotebookError(
+            f"the executed notebook cannot be written to {path}",
+            where=str(error),
+            remedy="choose another --output, or make room and write access there",
+        ) from error
+
+
+def _drop_dead_views(notebook: Any) -> None:
+    # The kernel is gone when the file is opened, and widget state is not saved: a trusted JupyterLab would show
+    # "model not found" in place of the picture or text that is in the same bundle.
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            data = output.get("data")
+            if data and WIDGET_VIEW in data and len(data) > 1:
+                del data[WIDGET_VIEW]

@@ -1,0 +1,106 @@
+"""What an execution came to, for a machine (one JSON object) and for a reader (a few lines)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from stepwell.batch.runner import BatchResult, CellFailure
+from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_TRACEBACK_LINES = 24
+_SHOWN_KEYS = 6
+
+
+def as_json(notebook: Path | None, result: BatchResult | None, error: dict[str, Any] | None = None) -> str:
+    """Return the object that ``--json`` prints.
+
+    Parameters
+    ----------
+    notebook
+        The source.
+    result
+        None if nothing was executed.
+    error
+        ``{"cell": None, "name", "message"}`` where no cell is to blame.
+    """
+    runs = result.runs if result else ()
+    interrupted = result is not None and result.signal is not None
+    if result is not None and result.failure is not None:
+        failure = result.failure
+        error = {"cell": failure.cell, "name": failure.name, "message": failure.message}
+    elif interrupted and result is not None and result.signal is not None:
+        error = {"cell": None, "name": "KeyboardInterrupt", "message": f"interrupted by {result.signal.name}"}
+    return json.dumps(
+        {
+            "notebook": None if notebook is None else str(notebook.absolute()),
+            "status": "success" if result is not None and result.success else "failure",
+            "runs": [
+                {
+                    "run_id": run.run_id,
+                    "status": run_status(run, interrupted=interrupted),
+                    "steps": [{"key": step.key, "status": step.status, "seconds": step.seconds} for step in steps],
+                }
+                for run, steps in runs
+            ],
+            "error": error,
+        },
+        indent=2,
+    )
+
+
+def run_status(run: RunRecord, *, interrupted: bool) -> str:
+    """Return ``success``, ``failure`` or ``cancelled``; a run that its kernel did not live to end has one of the last two."""
+    if run.status == "running":
+        return "cancelled" if interrupted else "failure"
+    return run.status
+
+
+def lines(result: BatchResult, *, colour: bool) -> list[str]:
+    """Return what is said after an execution: why it stopped, what its runs did."""
+    said = []
+    if result.failure is not None:
+        said += _failure_lines(result.failure, colour=colour)
+        said += [line for run, steps in result.runs if run.status == "failure" for line in _resume_lines(run, steps)][-2:]
+    elif result.signal is not None:
+        said.append(f"interrupted by {result.signal.name} before the first cell")
+    counts = Counter(step.status for _, steps in result.runs for step in steps)
+    if counts:
+        words = [f"{counts[status]} {status}" for status in ("executed", "reused", "failed", "skipped", "untouched", "cancelled") if counts[status]]
+        executed = list(dict.fromkeys(step.key for _, steps in result.runs for step in steps if step.status == "executed"))
+        named = ", ".join(executed[:_SHOWN_KEYS]) + (f" and {len(executed) - _SHOWN_KEYS} more" if len(executed) > _SHOWN_KEYS else "")
+        said.append(f"steps: {', '.join(words)}" + (f" (executed: {named})" if executed else ""))
+    return said
+
+
+def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
+    summary = f"{failure.name}: {failure.message}" if failure.message else failure.name
+    shown = "\n".join(failure.traceback)
+    plain = _ANSI.sub("", shown)
+    said = []
+    # An error of Stepwell's own has no traceback but its message, which comes anyway.
+    if failure.name != "KeyboardInterrupt" and plain.strip() and plain.strip() != summary.strip():
+        traceback = (shown if colour else plain).splitlines()
+        if len(traceback) > _TRACEBACK_LINES:
+            traceback = ["…", *traceback[-_TRACEBACK_LINES:]]
+        said += [*traceback, ""]
+    return [*said, f"cell [{failure.number}] (id {failure.cell}) failed: {summary}"]
+
+
+def _resume_lines(run: RunRecord, steps: tuple[StepRecord, ...]) -> list[str]:
+    failed = [step for step in steps if step.status == "failed"]
+    where = next((f" ({step.error.where})" for step in failed if step.error is not None and step.error.where), "")
+    return [
+        f"run {run.run_id} failed at {', '.join(step.key for step in failed) or ', '.join(run.targets)}{where}; the steps that finished are kept",
+        f'mend it and run the notebook again, or in a notebook: stepwell.resume("{run.run_id}")',
+    ]
+
+
+def wants_colour(stream: Any) -> bool:
+    """Return whether colours may be written: to a terminal, unless ``NO_COLOR`` or ``CI`` is set."""
+    return bool(stream.isatty()) and not os.environ.get("NO_COLOR") and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,197 @@
+"""One notebook from its first cell to its last, in a kernel of its own.
+
+The kernel learns from its environment that it is in batch, whose notebook it runs and, where the user chose one, the store;
+the session in it records the runs as usual, under the identifier of this execution. What the runs did is read
+from the store afterwards, so the report is what was committed and not what a cell printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from stepwell.batch.kernels import choose_kernel
+from stepwell.batch.notebooks import clear, is_run, output_path, read_notebook, save
+from stepwell.batch.progress import Progress
+from stepwell.kernel_runtime.errors import NotebookKernelError
+from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+
+STARTUP_TIMEOUT = 120
+"""Seconds until a kernel that does not answer is given up: a first start on a loaded machine compiles a lot."""
+OUTPUT_TIMEOUT = 30
+"""Seconds to wait for the rest of a cell's output once the cell is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellFailure:
+    """The cell that ended an execution."""
+
+    cell: str
+    """Its id."""
+    number: int
+    """As in ``In [3]``."""
+    name: str
+    """The exception's class."""
+    message: str
+    traceback: tuple[str, ...] = ()
+    """Lines as the kernel formatted them, with ANSI colours."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What an execution of a notebook came to."""
+
+    notebook: Path
+    output: Path
+    """The executed notebook."""
+    store: Path
+    cells: int
+    """How many cells were to be executed."""
+    runs: tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]
+    """Oldest first."""
+    failure: CellFailure | None
+    signal: signal.Signals | None
+    """What interrupted it."""
+
+    @property
+    def success(self) -> bool:
+        """Whether every cell was executed."""
+        return self.failure is None and self.signal is None
+
+
+def run_notebook(
+    path: Path, *, output: str | None = None, store: str | None = None, kernel: str | None = None, progress: TextIO | None = None
+) -> BatchResult:
+    """Execute a notebook in its own folder and save it, after every cell, somewhere else.
+
+    Parameters
+    ----------
+    path
+        The notebook; never written.
+    output
+        A file if it ends in ``.ipynb``, else a directory; by default a new file below the store's ``runs/``.
+    store
+        The store directory, for the kernel too; by default the one that the notebook's session would use.
+    kernel
+        An installed kernel's name, in place of the notebook's own.
+    progress
+        Where to say which cell runs.
+
+    Raises
+    ------
+    NotebookNotFoundError, NotebookKernelError
+        If there is nothing to run, or nothing to run it with.
+    NotebookError
+        If the executed notebook cannot be written.
+    StoreError
+        If the store cannot be used.
+    """
+    from stepwell.kernel_runtime.store.store import open_store
+
+    path = path.absolute()
+    notebook = read_notebook(path)
+    kernel_name = choose_kernel(notebook, path, kernel)
+    directory = store_directory(path, store)
+    batch = new_id()
+    target = output_path(path, output, runs=directory / "runs", batch=batch)
+    open_store(directory).close()
+    clear(notebook)
+    save(notebook, target)
+
+    environment = {**os.environ, "STEPWELL_BATCH": batch, "STEPWELL_NOTEBOOK": str(path)}
+    if store:
+        environment["STEPWELL_STORE"] = str(directory)
+    failure, received = _execute(notebook, target, kernel_name, folder=path.parent, environment=environment, progress=progress)
+    cells = sum(map(is_run, notebook.cells))
+    return BatchResult(path, target, directory, cells, _recorded_runs(directory, batch), failure, received)
+
+
+def _execute(
+    notebook: Any, target: Path, kernel: str, *, folder: Path, environment: dict[str, str], progress: TextIO | None
+) -> tuple[CellFailure | None, signal.Signals | None]:
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+    from stepwell.batch.client import BatchClient
+
+    shown = Progress(progress, sum(map(is_run, notebook.cells)))
+    client = BatchClient(
+        notebook,
+        progress=shown,
+        save=lambda: save(notebook, target),
+        kernel_name=kernel,
+        timeout=None,
+        startup_timeout=STARTUP_TIMEOUT,
+        iopub_timeout=OUTPUT_TIMEOUT,
+        store_widget_state=False,
+    )
+    failure = None
+    # What the kernel's process itself writes is no output of a cell; it matters only if the process dies.
+    with tempfile.TemporaryFile() as log:
+        try:
+            client.execute(cwd=str(folder), env=environment, stdout=log, stderr=log)
+        except CellExecutionError as error:
+            failure = _failure(client, error.ename, error.evalue)
+        except (InterruptedError, KeyboardInterrupt, asyncio.CancelledError):
+            client.signal = client.signal or signal.SIGINT
+        except (OSError, RuntimeError) as error:
+            if client.signal is None and client.cell is None:
+                raise NotebookKernelError(
+                    f"the kernel {kernel!r} does not start: {error}",
+                    where="\n".join(_tail(log)),
+                    remedy="try it in Jupyter, repair it (pip install ipykernel in its environment), or choose another with --kernel",
+                ) from error
+            if client.signal is None and not isinstance(error, DeadKernelError):
+                raise
+            failure = _failure(client, "DeadKernelError", "\n".join(("the kernel died", *_tail(log))))
+        finally:
+            shown.close()
+    save(notebook, target)
+    if client.signal is not None:
+        failure = _failure(client, "KeyboardInterrupt", f"interrupted by {client.signal.name}")
+    return failure, client.signal
+
+
+def _failure(client: Any, name: str, message: str) -> CellFailure | None:
+    if client.cell is None:
+        return None
+    errors = [output for output in client.cell.outputs if output.output_type == "error"]
+    return CellFailure(client.cell.id, client.code_cells_executed, name, message, tuple(errors[-1].traceback) if errors else ())
+
+
+def _tail(log: IO[bytes], lines: int = 5) -> list[str]:
+    log.seek(0)
+    return log.read().decode("utf-8", "replace").strip().splitlines()[-lines:]
+
+
+def _recorded_runs(directory: Path, batch: str) -> tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]:
+    from stepwell.kernel_runtime.store.store import open_store
+
+    store = open_store(directory, create=False)
+    try:
+        found = [store.run(run.run_id) for run in reversed(store.runs(limit=1_000_000, batch=batch))]
+    finally:
+        store.close()
+    return tuple(run for run in found if run is not None)
+
+
+def store_directory(notebook: Path, asked: str | None) -> Path:
+    """Return the store directory that is asked for, by argument or environment, else that of the notebook's project.
+
+    That is beside the nearest ``pyproject.toml`` or ``.git`` upwards from the notebook, below the home directory; without
+    one it is beside the notebook.
+    """
+    asked = asked or os.environ.get("STEPWELL_STORE")
+    if asked:
+        return Path(asked).expanduser().absolute()
+    for folder in notebook.parents:
+        if folder in (Path.home(), Path(folder.anchor)):
+            break
+        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
+            return folder / ".stepwell"
+    return notebook.parent / ".stepwell"

@@ -1,0 +1,104 @@
+"""What runs when a step runs: a function, or the body of a notebook cell, or one SELECT.
+
+A cell's body is executed as module-level code in a namespace of its own, never as the body of a function: closures, class
+bodies, recursion, ``global`` and top-level ``await`` behave as they do in a cell. The namespace holds the inputs, the
+notebook's names that analysis found, and builtins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any
+
+from stepwell.kernel_runtime.errors import CellValueError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellBody:
+    """The compiled body of a magic's cell.
+
+    `run` is given the inputs and returns one value per name in `outputs`, or the single value.
+    """
+
+    name: str
+    """The first name that the cell defines, for messages."""
+    source: str
+    """The body as typed, without the magic's line."""
+    where: str
+    """``cell 9``: for messages."""
+    code: CodeType | None
+    """The statements before the last expression, compiled as a module; None if there are none."""
+    tail: CodeType | None
+    """The last expression, compiled to be evaluated; None if the cell ends in a statement."""
+    parameters: tuple[str, ...]
+    """Names that are bound to inputs: assets by their names, an op's parameters and config."""
+    outputs: tuple[str, ...]
+    """Variables that are the value; empty where the last expression is."""
+    reads: frozenset[str]
+    """Names of the notebook that the body may read as globals, inputs and builtins not among them."""
+    globals: dict[str, Any]
+    """The notebook's namespace, live."""
+    is_async: bool = False
+    """Whether the body awaits at its top level."""
+    display: Callable[[Any], None] | None = None
+    """Called with the value of the last expression where that is to be displayed; None for nothing displayed."""
+    finish: Callable[[Any, bool], Any] | None = None
+    """Called with the last expression's value (and whether there is one) where that is the value: a figure for None."""
+    settle: Callable[[tuple[Any, ...]], None] | None = None
+    """Called with the values where variables are the value: open figures are shown and closed."""
+    missing: Callable[[NameError], BaseException] | None = None
+    """Explains a NameError of the pruned namespace."""
+    parameter_kinds: Mapping[str, str] = field(default_factory=dict)
+
+    def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the pruned namespace that the body runs in."""
+        notebook = self.globals
+        space = {name: notebook[name] for name in self.reads if name in notebook}
+        for name in ("__builtins__", "__name__", "__file__", "__doc__"):
+            if name in notebook:
+                space[name] = notebook[name]
+        space.update(inputs)
+        return space
+
+    def value(self, space: Mapping[str, Any], tail: Any) -> Any:
+        """Return the cell's value from the namespace after it ran and the value of its last expression.
+
+        Raises
+        ------
+        CellValueError
+            If a variable that is to be the value was not assigned.
+        """
+        if not self.outputs:
+            return self.finish(tail, self.tail is not None) if self.finish else tail
+        found = []
+        for name in self.outputs:
+            if name not in space:
+                raise CellValueError(
+                    f"the cell of {self.name!r} ended without assigning {name!r}",
+                    where=self.where,
+                    remedy=f"assign {name} on every path through the cell",
+                )
+            found.append(space[name])
+        if self.settle is not None:
+            self.settle(tuple(found))
+        return found[0] if len(found) == 1 else tuple(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SqlBody:
+    """One SELECT over assets; executed by the session's SQL instance."""
+
+    name: str
+    text: str
+    where: str
+    inputs: tuple[str, ...]
+    """Names of tables in the text that are assets."""
+    parameters: tuple[str, ...]
+    """Names of ``$name`` parameters: variables of the notebook."""
+    globals: dict[str, Any]
+    frame: str
+    """The type of the result: ``pandas``, ``pyarrow`` or ``polars``; counts in the code version."""
+    canonical: str = ""
+    """The statement as the parser understands it: what the code version digests."""

@@ -1,0 +1,345 @@
+"""Ops: a function, or the body of a cell, with typed inputs, outputs and config."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, overload
+
+from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.definitions.composition import composing
+from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out, Output
+from stepwell.kernel_runtime.definitions.places import place_of
+from stepwell.kernel_runtime.definitions.signatures import read_signature
+from stepwell.kernel_runtime.definitions.types import Nothing, checker, is_nothing, type_name
+from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, TypeCheckError
+from stepwell.kernel_runtime.records.keys import check_name
+
+Body: TypeAlias = Callable[..., Any] | CellBody | SqlBody
+
+
+class OpDefinition:
+    """A step's code with what it takes and gives.
+
+    Called inside the body of a graph it becomes a node; called elsewhere it runs its function directly, with checks of
+    arguments and types and nothing recorded (SEMANTICS, section 2, Direct invocation).
+
+    Attributes
+    ----------
+    name
+        Its name; nodes are called like it unless given an alias.
+    ins, outs
+        Inputs and outputs by name, in order.
+    config
+        Keyword-only parameters with their defaults (`UNSET` where there is none): constants that a composition may set.
+    context
+        The name of the context's parameter, or None.
+    cache
+        Whether its steps are memoised; None where the kind of definition that uses it decides.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        body: Body,
+        *,
+        ins: Mapping[str, In],
+        outs: Mapping[str, Out],
+        config: Mapping[str, Any] | None = None,
+        context: str | None = None,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        cache: bool | None = None,
+        where: str = "",
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.body = body
+        self.ins = dict(ins)
+        self.outs = dict(outs)
+        self.config = dict(config or {})
+        self.context = context
+        self.description = description
+        self.tags = dict(tags or {})
+        self.cache = cache
+        self.where = where
+        self.defaults = dict(defaults or {})
+        """Values of inputs that are not connected."""
+        self.parameters = tuple(name for name, declared in self.ins.items() if not is_nothing(declared.dagster_type))
+        """Inputs that carry a value."""
+        self.input_checks = {
+            name: check for name in self.parameters if (check := _check(self.ins[name].dagster_type)) is not None
+        }
+        self.output_checks = {
+            name: check
+            for name, out in self.outs.items()
+            if not is_nothing(out.dagster_type) and (check := _check(out.dagster_type)) is not None
+        }
+        self.is_generator = inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)
+        self.is_async = (
+            body.is_async
+            if isinstance(body, CellBody)
+            else inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body)
+        )
+
+    @property
+    def __stepwell_body__(self) -> Body:
+        """What its code version is made from."""
+        return self.body
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self.description or getattr(self.body, "__doc__", None)
+
+    def alias(self, name: str) -> Alias:
+        """Return this op under another name, to be called inside a graph."""
+        return Alias(self, name)
+
+    def check_output(self, output: str, value: Any, step: str) -> None:
+        """Raise `TypeCheckError` if a value is not of the output's type."""
+        check = self.output_checks.get(output)
+        if check is not None and not check(value):
+            raise TypeCheckError(
+                f"step {step!r}: the output {output!r} is {_a(value)}, not {type_name(self.outs[output].dagster_type)}",
+                where=self.where,
+            )
+
+    def check_input(self, name: str, value: Any, step: str) -> None:
+        """Raise `TypeCheckError` if a value is not of the input's type."""
+        check = self.input_checks.get(name)
+        if check is not None and not check(value):
+            raise TypeCheckError(
+                f"step {step!r}: the input {name!r} is {_a(value)}, not {type_name(self.ins[name].dagster_type)}",
+                where=self.where,
+            )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Become a node of the graph that is being composed; elsewhere run the function directly."""
+        composition = composing()
+        if composition is not None:
+            return composition.add(self, None, args, kwargs)
+        return invoke(self, args, kwargs)
+
+    def __repr__(self) -> str:
+        given = ", ".join([*self.parameters, *(["*", *self.config] if self.config else [])])
+        return f"<op {self.name}({given}) -> {', '.join(self.outs) or 'nothing'}>"
+
+
+class Alias:
+    """An op or graph under another name: called inside a graph it becomes a node of that name."""
+
+    def __init__(self, definition: Any, name: str) -> None:
+        self.definition = definition
+        self.name = check_name("a node", name, where=definition.where)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Become a node of this name."""
+        composition = composing()
+        if composition is None:
+            return self.definition(*args, **kwargs)
+        return composition.add(self.definition, self.name, args, kwargs)
+
+
+def invoke(op: OpDefinition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an op's function directly and return what it returns.
+
+    Raises
+    ------
+    InvalidInvocationError
+        If an input is missing or unknown, or the op is a cell.
+    TypeCheckError
+        If a value is not of its declared type.
+    """
+    if isinstance(op.body, CellBody | SqlBody):
+        raise InvalidInvocationError(
+            f"{op.name!r} is a cell and cannot be called here",
+            where=op.where,
+            remedy=f"%materialize {op.name}, or call it inside %%graph_asset, %%graph or %%job",
+        )
+    names = ([op.context] if op.context else []) + list(op.parameters)
+    if len(args) > len(names):
+        raise InvalidInvocationError(
+            f"{op.name!r} takes {len(names)} arguments but is given {len(args)}", where=op.where
+        )
+    given = dict(zip(names, args, strict=False))
+    for name, value in kwargs.items():
+        if name in given:
+            raise InvalidInvocationError(f"{op.name!r} is given {name!r} twice", where=op.where)
+        if name not in op.ins and name not in op.config and name != op.context:
+            raise InvalidInvocationError(
+                f"{op.name!r} has no input {name!r}",
+                where=op.where,
+                remedy=f"its inputs are: {', '.join([*op.parameters, *op.config]) or 'none'}",
+            )
+        given[name] = value
+    if op.context and op.context not in given:
+        raise InvalidInvocationError(
+            f"{op.name!r} needs a context",
+            where=op.where,
+            remedy=f"pass None, or build_op_context(): {op.name}(None, ...)",
+        )
+    for name in op.parameters:
+        if name not in given and name not in op.defaults:
+            raise InvalidInvocationError(f"{op.name!r} is not given its input {name!r}", where=op.where)
+        if name in given:
+            op.check_input(name, given[name], op.name)
+    returned = op.body(**{name: value for name, value in given.items() if name not in op.ins or name in op.parameters})
+    if len(op.outs) == 1 and not op.is_generator and not op.is_async:
+        output = next(iter(op.outs))
+        if not is_nothing(op.outs[output].dagster_type):
+            op.check_output(output, returned.value if isinstance(returned, Output) else returned, op.name)
+    return returned
+
+
+def build_op(
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    ins: Mapping[str, In] | None = None,
+    out: Out | Mapping[str, Out] | None = None,
+    description: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    cache: bool | None = None,
+    keyword_config: bool = True,
+) -> OpDefinition:
+    """Make an op of a function.
+
+    Raises
+    ------
+    InvalidDefinitionError
+        If a name cannot be one, or `ins` names what is no parameter.
+    """
+    where = place_of(getattr(inspect.unwrap(function), "__code__", None))
+    name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)
+    signature = read_signature(function, where=where)
+    config = {p.name: p.default for p in signature.parameters if p.keyword_only} if keyword_config else {}
+    parameters = {p.name: p for p in signature.parameters if p.name not in config}
+    declared = dict(ins or {})
+    for key, given in declared.items():
+        if key not in parameters and not is_nothing(given.dagster_type):
+            raise InvalidDefinitionError(
+                f"ins= of {name!r} names {key!r}, which is no parameter",
+                where=where,
+                remedy=f"parameters are: {', '.join(parameters) or 'none'}; an input that only orders is In(Nothing)",
+            )
+        if key in parameters and given.dagster_type is Nothing:
+            raise InvalidDefinitionError(
+                f"the input {key!r} of {name!r} is Nothing and cannot be a parameter",
+                where=where,
+                remedy="take it out of the function's parameters",
+            )
+    found: dict[str, In] = {}
+    defaults: dict[str, Any] = {}
+    for key, parameter in parameters.items():
+        check_name("an input", key, where=where)
+        given = declared.get(key, In())
+        hint = given.dagster_type if given.dagster_type is not UNSET else parameter.annotation
+        default = given.default_value if given.default_value is not UNSET else parameter.default
+        found[key] = In(hint, given.description, default, given.metadata)
+        if default is not UNSET:
+            defaults[key] = default
+    found.update({key: given for key, given in declared.items() if key not in parameters})
+    return OpDefinition(
+        name,
+        function,
+        ins=found,
+        outs=_outs(name, out, signature.returns, where),
+        config=config,
+        context=signature.context,
+        description=description or function.__doc__,
+        tags=tags,
+        cache=cache,
+        where=where,
+        defaults=defaults,
+    )
+
+
+def _outs(name: str, out: Out | Mapping[str, Out] | None, returns: Any, where: str) -> dict[str, Out]:
+    hint = _output_hint(returns)
+    if out is None or isinstance(out, Out):
+        single = out or Out()
+        return {"result": _typed(single, Nothing if hint is None else hint)}
+    for key in out:
+        if key != "result":
+            check_name(f"an output of {name!r}", key, where=where)
+    if len(out) == 1:
+        return {key: _typed(single, hint) for key, single in out.items()}
+    members = typing.get_args(returns) if typing.get_origin(returns) is tuple else ()
+    if len(members) != len(out):
+        return dict(out)
+    return {key: _typed(given, _output_hint(member)) for (key, given), member in zip(out.items(), members, strict=True)}
+
+
+def _typed(out: Out, hint: Any) -> Out:
+    if out.dagster_type is not UNSET:
+        return out
+    return Out(hint, out.description, out.is_required, out.metadata)
+
+
+def _output_hint(hint: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is Output:
+        return typing.get_args(hint)[0]
+    if hint is Output or (
+        isinstance(origin, type)
+        and origin.__module__ == "collections.abc"
+        and origin.__name__ in {"Iterator", "Generator", "Iterable", "AsyncIterator", "AsyncGenerator"}
+    ):
+        return UNSET
+    return hint
+
+
+def _check(hint: Any) -> Any:
+    return None if hint is UNSET else checker(hint)
+
+
+def _a(value: Any) -> str:
+    shown = repr(value)
+    return f"a {type(value).__name__} ({shown if len(shown) <= 60 else shown[:57] + '...'})"
+
+
+@overload
+def op(compute_fn: Callable[..., Any]) -> OpDefinition: ...
+@overload
+def op(
+    compute_fn: None = None,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    ins: Mapping[str, In] | None = None,
+    out: Out | Mapping[str, Out] | None = None,
+    tags: Mapping[str, str] | None = None,
+    cache: bool | None = None,
+) -> Callable[[Callable[..., Any]], OpDefinition]: ...
+def op(
+    compute_fn: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    ins: Mapping[str, In] | None = None,
+    out: Out | Mapping[str, Out] | None = None,
+    tags: Mapping[str, str] | None = None,
+    cache: bool | None = None,
+) -> OpDefinition | Callable[[Callable[..., Any]], OpDefinition]:
+    """Make an op of a function.
+
+    Parameters
+    ----------
+    name
+        By default the function's.
+    ins, out
+        What is said of inputs and outputs beside names and annotations.
+    cache
+        True memoises its steps also in jobs, False nowhere; by default they are memoised inside graph-backed assets.
+
+    Raises
+    ------
+    InvalidDefinitionError
+        See SEMANTICS, section 1, op.
+    """
+
+    def decorate(function: Callable[..., Any]) -> OpDefinition:
+        return build_op(function, name=name, ins=ins, out=out, description=description, tags=tags, cache=cache)
+
+    return decorate(compute_fn) if compute_fn is not None else decorate

@@ -1,0 +1,28 @@
+"""Where a definition is, in words: ``cell 9`` in a notebook, ``helpers.py:12`` in a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType
+
+_cells: Callable[[str], str | None] | None = None
+
+
+def set_cell_names(names: Callable[[str], str | None] | None) -> None:
+    """Say how a notebook cell's file name is turned into words; the notebook's face knows."""
+    global _cells  # noqa: PLW0603 - one per process, like the notebook
+    _cells = names
+
+
+def place(filename: str, line: int) -> str:
+    """Return a place in words."""
+    cell = _cells(filename) if _cells is not None else None
+    if cell is not None:
+        return f"{cell}, line {line}"
+    return filename if filename.startswith("<") else f"{Path(filename).name}:{line}"
+
+
+def place_of(code: CodeType | None) -> str:
+    """Return where a code object was written, in words."""
+    return place(code.co_filename, code.co_firstlineno) if code is not None else ""

@@ -1,0 +1,182 @@
+"""What is defined in this process: assets by key, jobs by name, and the cell that defined each.
+
+A cell that is run again replaces what it defined and withdraws what it no longer defines. When another live cell defines
+the same key, the last run wins; `Registry.replaced` tells the face, which says so (or, in batch, raises).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.sources import SourceAsset
+from stepwell.kernel_runtime.errors import DuplicateKeyError, InvalidDefinitionError
+
+Definition: TypeAlias = AssetsDefinition | SourceAsset | JobDefinition
+
+
+@dataclass(slots=True)
+class Entry:
+    """A definition and where it came from."""
+
+    definition: Definition
+    origin: str
+    """The cell that defined it; empty outside cells."""
+
+
+@dataclass(slots=True)
+class Registry:
+    """Definitions by key and name.
+
+    Attributes
+    ----------
+    changed
+        Called with the keys after something was registered or withdrawn.
+    replaced
+        Called with a key, the old place and the new place when another live cell's definition is replaced.
+    """
+
+    assets: dict[str, Entry] = field(default_factory=dict)
+    """Assets and source assets by written key."""
+    jobs: dict[str, Entry] = field(default_factory=dict)
+    changed: Callable[[tuple[str, ...]], None] | None = None
+    replaced: Callable[[str, str, str], None] | None = None
+    notebook: Callable[[], str] | None = None
+    """Says which notebook or script ``__main__`` is."""
+    _origin: str = ""
+    _defined: set[str] = field(default_factory=set)
+
+    def begin_cell(self, origin: str) -> None:
+        """Say that what is registered from now on comes from a cell."""
+        self._origin = origin
+        self._defined = set()
+
+    def end_cell(self, *, succeeded: bool = True) -> tuple[str, ...]:
+        """End a cell; return keys that it defined before and does not define any more, now withdrawn.
+
+        A cell that failed withdraws nothing: the registry stays as it was.
+        """
+        origin, self._origin = self._origin, ""
+        if not origin or not succeeded:
+            return ()
+        gone = [
+            key
+            for key, entry in (*self.assets.items(), *self.jobs.items())
+            if entry.origin == origin and key not in self._defined
+        ]
+        for key in gone:
+            self.withdraw(key)
+        return tuple(gone)
+
+    def register(self, definition: Definition) -> None:
+        """Take note of a definition, replacing another of the same key.
+
+        Raises
+        ------
+        InvalidDefinitionError
+            If an asset and a job would have the same name.
+        """
+        names = names_of(definition)
+        table, other, kind = (
+            (self.jobs, self.assets, "an asset")
+            if isinstance(definition, JobDefinition)
+            else (self.assets, self.jobs, "a job")
+        )
+        for name in names:
+            if name in other and not (self._origin and other[name].origin == self._origin):
+                raise InvalidDefinitionError(
+                    f"{name!r} is already {kind}",
+                    where=place_of_definition(other[name].definition),
+                    remedy="give one of them another name",
+                )
+        if not isinstance(definition, SourceAsset):
+            definition.notebook = self._notebook_of(definition.module)
+        for name in names:
+            other.pop(name, None)
+            old = table.get(name)
+            if (
+                old is not None
+                and self.replaced is not None
+                and old.origin != self._origin
+                and old.origin
+                and self._origin
+            ):
+                self.replaced(name, place_of_definition(old.definition), place_of_definition(definition))
+            if old is not None and old.definition is not definition:
+                self._drop(old.definition)
+        for name in names:
+            table[name] = Entry(definition, self._origin)
+            self._defined.add(name)
+        if self.changed is not None:
+            self.changed(names)
+
+    def withdraw(self, name: str) -> None:
+        """Forget a definition and every other key that it has."""
+        entry = self.assets.get(name) or self.jobs.get(name)
+        if entry is not None:
+            self._drop(entry.definition)
+            if self.changed is not None:
+                self.changed(names_of(entry.definition))
+
+    def _drop(self, definition: Definition) -> None:
+        table = self.jobs if isinstance(definition, JobDefinition) else self.assets
+        for name in names_of(definition):
+            if name in table and table[name].definition is definition:
+                del table[name]
+
+    def _notebook_of(self, module: str) -> str:
+        if module == "__main__" and self.notebook is not None:
+            return self.notebook()
+        return module
+
+    def definitions(self) -> Iterator[Definition]:
+        """Yield every definition once, in the order of registration."""
+        seen: set[int] = set()
+        for entry in itertools.chain(self.assets.values(), self.jobs.values()):
+            if id(entry.definition) not in seen:
+                seen.add(id(entry.definition))
+                yield entry.definition
+
+
+REGISTRY = Registry()
+"""The registry of this process."""
+
+
+def names_of(definition: Definition) -> tuple[str, ...]:
+    """Return the written keys of assets, or the name of a job."""
+    if isinstance(definition, JobDefinition):
+        return (definition.name,)
+    if isinstance(definition, SourceAsset):
+        return (str(definition.key),)
+    return tuple(str(key) for key in definition.keys)
+
+
+def place_of_definition(definition: Definition) -> str:
+    """Return where a definition is, in words."""
+    return "" if isinstance(definition, SourceAsset) else definition.where
+
+
+def by_key(definitions: Iterable[AssetsDefinition | SourceAsset]) -> dict[str, AssetsDefinition | SourceAsset]:
+    """Return a list of definitions by written key.
+
+    Raises
+    ------
+    DuplicateKeyError
+        If two of them have the same key.
+    """
+    found: dict[str, AssetsDefinition | SourceAsset] = {}
+    for definition in definitions:
+        for name in names_of(definition):
+            if name in found and found[name] is not definition:
+                first, second = place_of_definition(found[name]), place_of_definition(definition)
+                raise DuplicateKeyError(
+                    f"the asset key {name} is defined twice",
+                    where=" and ".join(p for p in (first, second) if p),
+                    remedy="give one of them another name, or pass only one",
+                )
+            found[name] = definition
+    return found

@@ -1,0 +1,111 @@
+"""What a function's parameters and annotations say: context, inputs, config, types.
+
+Read from the code object where that is possible (a tenth of the cost of `inspect.signature`), since a notebook may define
+thousands of steps.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+from stepwell.kernel_runtime.definitions.declarations import UNSET
+from stepwell.kernel_runtime.errors import InvalidDefinitionError
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a step's function."""
+
+    name: str
+    default: Any
+    annotation: Any
+    keyword_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a function takes and returns."""
+
+    context: str | None
+    """The name of the context's parameter, or None."""
+    parameters: tuple[Parameter, ...]
+    """All others, in order."""
+    returns: Any
+    """The return annotation; `UNSET` where there is none."""
+
+
+def read_signature(function: Callable[..., Any], *, where: str) -> Signature:
+    """Read a step's function.
+
+    Raises
+    ------
+    InvalidDefinitionError
+        If it takes ``*args`` or ``**kwargs``, whose inputs would have no names.
+    """
+    hints = _hints(function)
+    if type(function) is FunctionType and not hasattr(function, "__wrapped__"):
+        found = _from_code(function, hints, where)
+    else:
+        found = _from_inspect(function, hints, where)
+    context = None
+    if found and (found[0].name == "context" or _is_context(found[0].annotation)):
+        context = found.pop(0).name
+    return Signature(context, tuple(found), hints.get("return", UNSET))
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    annotations = getattr(function, "__annotations__", None) or {}
+    if not any(isinstance(hint, str) for hint in annotations.values()):
+        return dict(annotations)
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # a name that only a type checker knows: its parameter goes unchecked
+        return {name: UNSET if isinstance(hint, str) else hint for name, hint in annotations.items()}
+
+
+def _from_code(function: FunctionType, hints: dict[str, Any], where: str) -> list[Parameter]:
+    code = function.__code__
+    if code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+        raise _variadic(function.__name__, where)
+    count, only = code.co_argcount, code.co_kwonlyargcount
+    names = code.co_varnames
+    defaults = function.__defaults__ or ()
+    first = count - len(defaults)
+    found = [
+        Parameter(name, defaults[i - first] if i >= first else UNSET, hints.get(name, UNSET), keyword_only=False)
+        for i, name in enumerate(names[:count])
+    ]
+    if only:
+        keyword = function.__kwdefaults__ or {}
+        found += [
+            Parameter(name, keyword.get(name, UNSET), hints.get(name, UNSET), keyword_only=True)
+            for name in names[count : count + only]
+        ]
+    return found
+
+
+def _from_inspect(function: Callable[..., Any], hints: dict[str, Any], where: str) -> list[Parameter]:
+    found = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise _variadic(getattr(function, "__name__", repr(function)), where)
+        default = UNSET if parameter.default is parameter.empty else parameter.default
+        found.append(Parameter(name, default, hints.get(name, UNSET), parameter.kind is parameter.KEYWORD_ONLY))
+    return found
+
+
+def _is_context(annotation: Any) -> bool:
+    return bool(getattr(annotation, "__stepwell_context__", False))
+
+
+def _variadic(name: str, where: str) -> InvalidDefinitionError:
+    return InvalidDefinitionError(
+        f"{name!r} takes *args or **kwargs: its inputs have no names",
+        where=where,
+        remedy="name each input; a list of values is one parameter (fan-in)",
+    )

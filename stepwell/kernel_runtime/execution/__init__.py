@@ -1,0 +1,13 @@
+"""Running a plan.
+
+==================  ==================================================================================
+``engine``          decides for each step: reuse, run, skip; keeps the records; publishes events
+``in_process``      the executor: calls a step's body on the main thread, async bodies on a loop thread
+``outputs``         what a body returned or yielded to the outputs that it declared
+``contexts``        what a body sees of its run: ``context.log``, keys, metadata
+``capture``         what a body prints and displays
+``interrupts``      who gets Ctrl-C: the user's code, or a flag of the engine
+``failures``        exceptions of users' code, without our frames
+``result``          what a run gives back
+==================  ==================================================================================
+"""

@@ -1,0 +1,136 @@
+"""What a step prints and displays: passed on as it happens, and kept with its materialization.
+
+While a run lasts, ``sys.stdout`` and ``sys.stderr`` are proxies that write through and, in the context of a step, also record.
+The sink is a context variable, so that a thread started with a copied context records into its own step. Displays are
+recorded by whoever publishes them: the notebook's face calls `Capture.display`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, TextIO, cast
+
+from stepwell.kernel_runtime.records.outputs import CapturedOutput
+
+LIMIT = 1_000_000
+"""Characters of text and display data that are kept of one step; the rest is counted only."""
+
+_current: ContextVar[Capture | None] = ContextVar("stepwell_capture", default=None)
+
+
+class Capture:
+    """The sink of one step."""
+
+    __slots__ = ("_left", "_outputs", "_parts", "_stream", "dropped", "show_displays", "step_key")
+
+    def __init__(self, step_key: str, *, show_displays: bool = True) -> None:
+        self.step_key = step_key
+        self.show_displays = show_displays
+        """Whether displays are to appear in the cell that is running, beside being kept."""
+        self.dropped = 0
+        """Characters that were not kept."""
+        self._outputs: list[CapturedOutput] = []
+        self._stream = ""
+        self._parts: list[str] = []
+        self._left = LIMIT
+
+    def write(self, stream: Literal["stdout", "stderr"], text: str) -> None:
+        """Record what was printed."""
+        if self._left <= 0:
+            self.dropped += len(text)
+            return
+        if len(text) > self._left:
+            self.dropped += len(text) - self._left
+            text = text[: self._left]
+        self._left -= len(text)
+        if stream != self._stream:
+            self._end_stream()
+            self._stream = stream
+        self._parts.append(text)
+
+    def display(self, data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
+        """Record a display: a MIME bundle of JSON values."""
+        size = sum(len(value) if isinstance(value, str | bytes) else 1000 for value in data.values())
+        if size > self._left and self._left < LIMIT:
+            self.dropped += size
+            return
+        self._left -= size
+        self._end_stream()
+        self._outputs.append(CapturedOutput("display_data", data=dict(data), metadata=dict(metadata or {})))
+
+    def clear(self) -> None:
+        """Forget what was recorded so far: the step cleared its output."""
+        self._end_stream()
+        self._outputs.clear()
+        self._left = LIMIT
+
+    def _end_stream(self) -> None:
+        if self._parts:
+            self._outputs.append(CapturedOutput("stream", self._stream, "".join(self._parts)))
+            self._parts = []
+
+    def outputs(self) -> tuple[CapturedOutput, ...]:
+        """Return what was recorded, in order."""
+        self._end_stream()
+        self._stream = ""
+        if self.dropped:
+            self._outputs.append(
+                CapturedOutput("stream", "stdout", f"... {self.dropped:,} more characters were not kept\n")
+            )
+            self.dropped = 0
+        return tuple(self._outputs)
+
+
+class _Tee:
+    """A stream that writes through and records in the context of a step."""
+
+    def __init__(self, stream: TextIO, name: Literal["stdout", "stderr"]) -> None:
+        self._stream = stream
+        self._name = name
+
+    def write(self, text: str) -> int:
+        sink = _current.get()
+        if sink is not None and text:
+            sink.write(self._name, text)
+        return self._stream.write(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def current() -> Capture | None:
+    """Return the sink of the step that runs in this context, or None."""
+    return _current.get()
+
+
+@contextmanager
+def recording(capture: Capture) -> Iterator[None]:
+    """Record into a sink what the block prints and displays."""
+    token = _current.set(capture)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def proxied() -> Iterator[None]:
+    """Put the proxies in place for the duration of a run."""
+    before = sys.stdout, sys.stderr
+    mine = _Tee(before[0], "stdout"), _Tee(before[1], "stderr")
+    sys.stdout, sys.stderr = streams = cast("tuple[TextIO, TextIO]", mine)
+    try:
+        yield
+    finally:
+        # A step may have replaced a stream on purpose and left it so.
+        if sys.stdout is streams[0]:
+            sys.stdout = before[0]
+        if sys.stderr is streams[1]:
+            sys.stderr = before[1]

@@ -1,0 +1,305 @@
+"""The engine: walks a plan once and decides for each step whether it is reused, run, skipped or never started.
+
+It knows the order (the plan), asks `Known` whether a step must run, has an executor run it, and keeps the records. Values
+are loaded only when a step that runs needs them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepwell.kernel_runtime.definitions.bodies import CellBody
+from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
+from stepwell.kernel_runtime.execution.capture import proxied
+from stepwell.kernel_runtime.execution.contexts import context_for
+from stepwell.kernel_runtime.execution.in_process import InProcess, Outcome
+from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
+from stepwell.kernel_runtime.execution.result import RunResult
+from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
+from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
+from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.runs import RunRecord
+from stepwell.kernel_runtime.versions.data import data_version
+
+IMMUTABLE = frozenset({int, float, str, bytes, bool, type(None), complex})
+"""Exact types whose values are shared between consumers instead of being loaded for each."""
+
+
+@dataclass(slots=True)
+class Request:
+    """What is asked of the engine beside the plan."""
+
+    forced: frozenset[str] = frozenset()
+    """Keys of steps that run even if they could be reused."""
+    shown: frozenset[str] = frozenset()
+    """Keys of steps whose displays appear while they run."""
+    namespace: dict[str, Any] | None = None
+    """The notebook's namespace, for helpers that read assets by name."""
+    code_parts: Callable[[PlanStep], CodeVersion | None] = field(default=lambda step: step.code)
+    """Returns a step's code version with the parts that explain it."""
+    notes: tuple[str, ...] = ()
+
+
+class Engine:
+    """Runs one plan."""
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        known: Known,
+        store: ValueStore,
+        executor: InProcess,
+        guard: InterruptGuard,
+        books: Bookkeeping,
+        request: Request,
+    ) -> None:
+        self.plan = plan
+        self.known = known
+        self.store = store
+        self.executor = executor
+        self.guard = guard
+        self.books = books
+        self.request = request
+        self.memory: dict[str, Any] = {}
+        """Values by value key: of jobs the objects themselves, else exact immutables and what is not isolated."""
+        self.error: BaseException | None = None
+
+    def run(self) -> RunResult:
+        """Run the plan to its end, or to an interrupt; return what happened. Exceptions of user code are in the result."""
+        steps = self.plan.steps
+        self.books.begin(steps)
+        interrupted = False
+        with proxied():
+            for position, step in enumerate(steps, 1):
+                if self.guard.interrupted:
+                    interrupted = True
+                    break
+                if self._decide(step, position) == "cancelled":
+                    interrupted = True
+                    break
+        for step in steps:
+            if step.key not in self.books.steps:
+                self.books.not_run(step, skipped=False)
+        failed = any(record.status == "failed" for record in self.books.steps.values())
+        run, records = self.books.finish(
+            "cancelled" if interrupted else "failure" if failed else "success", self.error, steps
+        )
+        return RunResult(
+            run,
+            records,
+            error=self.error,
+            load=self._load_stored,
+            values=self.known.values,
+            memory=self.memory,
+            notes=self.request.notes,
+        )
+
+    # -- one step
+
+    def _decide(self, step: PlanStep, position: int) -> str:
+        held = self._held_back(step)
+        if held is not None:
+            if held == "skipped":
+                self.books.not_run(step, skipped=True)
+            return held
+        inputs = self.known.inputs(step)
+        if inputs is None:
+            missing = next(key for key in step.input_keys if key not in self.known.values)
+            return self._fail(
+                step,
+                ValueUnavailableError(f"step {step.key!r} needs {missing!r}, which has no value", where=step.where),
+                "",
+                (),
+            )
+        memo = self.known.key(step, inputs)
+        group = None if step.key in self.request.forced else self.known.hit(step, memo)
+        if group is not None and step.key in self.plan.target_steps and any(self.known.is_gone(item) for item in group):
+            group = None
+        if group is not None:
+            self.known.values.update([(item.key, item) for item in group])
+            self.books.reused(step, memo, group)
+            return "reused"
+        return self._execute(step, memo, inputs, position)
+
+    def _held_back(self, step: PlanStep) -> str | None:
+        """Tell whether something upstream keeps a step from running: ``untouched``, ``skipped`` or None."""
+        values, producers, done = self.known.values, self.plan.producers, self.books.steps
+        skipped = False
+        for given in step.inputs:
+            lacking = [key for key in given.keys if key not in values and key in producers]
+            for key in given.keys:
+                producer = producers.get(key)
+                if producer is not None:
+                    record = done.get(producer.key)
+                    if record is None or record.status in ("failed", "cancelled", "untouched"):
+                        return "untouched"
+            if lacking and (not given.fan_in or len(lacking) == len(given.keys)):
+                skipped = True
+        return "skipped" if skipped else None
+
+    def _execute(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], position: int) -> str:
+        started = time.time()
+        self.books.started(step, position, len(self.plan.steps))
+        try:
+            arguments = self._arguments(step)
+        except Exception as error:
+            return self._fail(step, error, memo, inputs, started=started)
+        with self._asset_names(step):
+            outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
+        del arguments
+        return self._keep(step, outcome, memo, inputs, started)
+
+    def _keep(
+        self, step: PlanStep, outcome: Outcome, memo: str, inputs: tuple[InputVersion, ...], started: float
+    ) -> str:
+        """Store what a body produced, and record how it ended."""
+        error = outcome.error
+        stored: dict[str, tuple[StoredValue | None, str]] = {}
+        not_kept: list[str] = []
+        is_job = self.plan.kind == "job" and not step.memoised
+        try:
+            for name, produced in outcome.produced.items():
+                key = produced.output.key
+                if not produced.output.stored:
+                    stored[name] = (None, "")
+                    continue
+                try:
+                    value = self.store.put(produced.value, key=key, memo_key=memo)
+                except UnstorableValueError:
+                    if not is_job:
+                        raise
+                    not_kept.append(f"{name}: {type(produced.value).__name__}")
+                    stored[name] = (None, "")
+                else:
+                    stored[name] = (value, value.digest if is_job else data_version(produced.value) or value.digest)
+                if is_job or type(produced.value) in IMMUTABLE or not step.isolate:
+                    self.memory[key] = produced.value
+        except Exception as unstorable:
+            if error is None:
+                error = unstorable
+                stored = {name: kept for name, kept in stored.items() if outcome.produced[name].output.stored is False}
+        code = self.request.code_parts(step)
+        if error is None:
+            made = self.books.executed(
+                step, outcome, memo, inputs, stored, started=started, code=code, not_kept=tuple(not_kept)
+            )
+            self.known.values.update([(item.key, item) for item in made])
+            return "executed"
+        cancelled = isinstance(error, KeyboardInterrupt)
+        self.books.failed(
+            step, error, memo, inputs, started=started, outcome=outcome, stored=stored, code=code, cancelled=cancelled
+        )
+        if not cancelled and self.error is None:
+            self.error = error
+        return "cancelled" if cancelled else "failed"
+
+    def _fail(
+        self, step: PlanStep, error: BaseException, memo: str, inputs: tuple[InputVersion, ...], *, started: float = 0.0
+    ) -> str:
+        self.books.failed(step, error, memo, inputs, started=started or time.time(), code=step.code)
+        if self.error is None:
+            self.error = error
+        return "failed"
+
+    # -- values
+
+    def _arguments(self, step: PlanStep) -> dict[str, Any]:
+        """Load a step's inputs, check their types, and add config and context."""
+        op = step.op
+        arguments: dict[str, Any] = dict(step.config)
+        for given in step.inputs:
+            if not given.carries_value or not given.declared:
+                continue
+            if not given.keys and not given.fan_in:
+                arguments[given.name] = given.default
+                continue
+            if given.fan_in:
+                value: Any = [self._value(key, step) for key in given.keys if key in self.known.values]
+            else:
+                value = self._value(given.keys[0], step)
+            if given.name in op.input_checks:
+                op.check_input(given.name, value, step.key)
+            arguments[given.name] = value
+        if op.context is not None and not isinstance(op.body, CellBody):
+            job = self.plan.targets[0] if self.plan.kind == "job" else ""
+            arguments[op.context] = context_for(step, self.books.run.run_id, job, self.books.log)
+        return arguments
+
+    def _value(self, key: str, step: PlanStep) -> Any:
+        """Return a value for one consumer; compute it again if its file is gone and the plan can."""
+        if key in self.memory:
+            return self.memory[key]
+        item = self.known.values[key]
+        if item.value is None:
+            raise ValueUnavailableError(
+                f"step {step.key!r} takes the value of {key!r}, which has none stored",
+                where=step.where,
+                remedy=f"{key} returns None by its annotation, or could not be kept: use deps=[{key!r}] to only come after it",
+            )
+        producer = self.plan.producers.get(key)
+        try:
+            value = self._load_stored(item)
+        except ValueUnavailableError:
+            if producer is None or not producer.memoised or self.books.steps[producer.key].status != "reused":
+                raise
+            self._again(producer)
+            return self._value(key, step)
+        if type(value) in IMMUTABLE or (producer is not None and not producer.isolate):
+            self.memory[key] = value
+        return value
+
+    def _again(self, producer: PlanStep) -> None:
+        """Run a step again whose stored value cannot be loaded."""
+        inputs = self.known.inputs(producer) or ()
+        memo = self.known.key(producer, inputs)
+        if self._execute(producer, memo, inputs, self.plan.steps.index(producer) + 1) != "executed":
+            raise self.error or KeyboardInterrupt
+
+    def _load_stored(self, item: Materialization) -> Any:
+        if item.value is None:
+            raise ValueUnavailableError(f"{item.key!r} has no stored value")
+        return self.store.get(item.value, key=item.key)
+
+    @contextmanager
+    def _asset_names(self, step: PlanStep) -> Iterator[None]:
+        """Let a helper find the stored value of an asset under its global name while a step runs."""
+        hidden = [given for given in step.inputs if not given.declared]
+        space = self.request.namespace
+        if not hidden or space is None:
+            yield
+            return
+        absent = object()
+        before: Mapping[str, Any] = {given.name: space.get(given.name, absent) for given in hidden}
+        try:
+            for given in hidden:
+                space[given.name] = self._value(given.keys[0], step)
+            yield
+        finally:
+            for name, value in before.items():
+                if value is absent:
+                    space.pop(name, None)
+                else:
+                    space[name] = value
+
+
+def new_run(run_id: str, plan: Plan, notebook: str, *, batch: str, parent: RunRecord | None = None) -> RunRecord:
+    """Return the record of a run that is about to start."""
+    return RunRecord(
+        run_id,
+        plan.kind,
+        notebook,
+        plan.targets,
+        "running",
+        time.time(),
+        batch=batch,
+        parent_run_id=parent.run_id if parent else "",
+        root_run_id=(parent.root_run_id or parent.run_id) if parent else "",
+    )

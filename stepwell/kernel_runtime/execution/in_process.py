@@ -1,0 +1,162 @@
+"""The executor of the kernel's own process: a body runs on the main thread, an async body on a loop thread.
+
+An executor is handed a step with its arguments and returns what the body produced; it knows nothing of stores or staleness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.execution.capture import Capture, recording
+from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
+from stepwell.kernel_runtime.execution.outputs import Collector, Produced
+from stepwell.kernel_runtime.planning.plan import PlanStep
+from stepwell.kernel_runtime.records.outputs import CapturedOutput
+from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.versions.reads import ReadRecorder
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What running a body gave."""
+
+    produced: dict[str, Produced]
+    """By output name; of a failed body what it yielded before."""
+    error: BaseException | None
+    seconds: float
+    outputs: tuple[CapturedOutput, ...]
+    reads: tuple[Read, ...]
+
+
+SqlRunner = Callable[[SqlBody, Mapping[str, Any]], Any]
+
+
+class InProcess:
+    """Runs bodies in this process, one at a time."""
+
+    def __init__(self, guard: InterruptGuard, run_sql: SqlRunner, exclude: tuple[Any, ...] = ()) -> None:
+        self.guard = guard
+        self.run_sql = run_sql
+        self.exclude = exclude
+        """Directories whose files do not count as reads: the store."""
+
+    def run(self, step: PlanStep, arguments: Mapping[str, Any], *, show_displays: bool) -> Outcome:
+        """Run a step's body with its arguments by name.
+
+        An exception of the body, KeyboardInterrupt included, is part of the outcome and not raised.
+        """
+        collector = Collector(step)
+        capture = Capture(step.key, show_displays=show_displays)
+        recorder = ReadRecorder(exclude=self.exclude)
+        error: BaseException | None = None
+        started = time.perf_counter()
+        try:
+            with recording(capture), recorder:
+                self.guard.call(lambda: self._call(step, arguments, collector))
+            collector.finish()
+        except BaseException as raised:  # the engine decides what ends the run
+            error = raised
+        seconds = time.perf_counter() - started
+        return Outcome(collector.produced, error, seconds, capture.outputs(), recorder.reads)
+
+    def _call(self, step: PlanStep, arguments: Mapping[str, Any], collector: Collector) -> None:
+        body = step.op.body
+        if isinstance(body, CellBody):
+            self._cell(body, arguments, collector)
+        elif isinstance(body, SqlBody):
+            collector.returned(self.run_sql(body, arguments))
+        elif inspect.isasyncgenfunction(body):
+            on_loop(_drain_async(body(**arguments), collector))
+        elif step.op.is_async:
+            collector.returned(on_loop(body(**arguments)))
+        elif step.op.is_generator:
+            for value in body(**arguments):
+                collector.yielded(value)
+        else:
+            found = body(**arguments)
+            if inspect.isgenerator(found) and not step.op.output_checks:
+                # A function that returns a generator of Output instead of being one.
+                for value in found:
+                    collector.yielded(value)
+            else:
+                collector.returned(found)
+
+    def _cell(self, body: CellBody, arguments: Mapping[str, Any], collector: Collector) -> None:
+        space = body.namespace(arguments)
+        tail: Any = None
+        try:
+            if body.code is not None:
+                found = eval(body.code, space)  # noqa: S307 - the user's own cell
+                if body.is_async and inspect.iscoroutine(found):
+                    on_loop(found)
+            if body.tail is not None:
+                tail = eval(body.tail, space)  # noqa: S307 - the user's own cell
+                if body.is_async and inspect.iscoroutine(tail):
+                    tail = on_loop(tail)
+        except NameError as error:
+            explained = body.missing(error) if body.missing is not None else None
+            if explained is None:
+                raise
+            raise explained from error
+        if body.tail is not None and body.display is not None and tail is not None:
+            body.display(tail)
+        value = body.value(space, tail)
+        if len(body.outputs) > 1:
+            for name, member in zip(body.outputs, value, strict=True):
+                collector.add(name, member)
+        else:
+            collector.add(next(iter(collector.declared)), value)
+
+
+async def _drain_async(values: Any, collector: Collector) -> None:
+    async for value in values:
+        collector.yielded(value)
+
+
+_loop: asyncio.AbstractEventLoop | None = None
+_loop_lock = threading.Lock()
+
+
+def _loop_thread() -> asyncio.AbstractEventLoop:
+    global _loop  # noqa: PLW0603 - one loop thread per process
+    with _loop_lock:
+        if _loop is None or _loop.is_closed():
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="stepwell-async", daemon=True).start()
+        return _loop
+
+
+def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on the loop thread, in a copy of this context, and return its result.
+
+    The waiting thread stays interruptible: a KeyboardInterrupt cancels the coroutine.
+    """
+    loop = _loop_thread()
+    done = threading.Event()
+    tasks: list[asyncio.Task[Any]] = []
+
+    def start() -> None:
+        task = loop.create_task(coroutine)
+        tasks.append(task)
+        task.add_done_callback(lambda _: done.set())
+
+    context = contextvars.copy_context()
+    loop.call_soon_threadsafe(start, context=context)
+    try:
+        # With a timeout the wait is interruptible on every platform.
+        while not done.wait(0.5):
+            pass
+    except BaseException:
+        for task in tasks:
+            loop.call_soon_threadsafe(task.cancel)
+        done.wait(5)
+        raise
+    return tasks[0].result()

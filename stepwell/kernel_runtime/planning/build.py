@@ -1,0 +1,236 @@
+"""Targets and definitions to a plan, with every upstream that it needs.
+
+An upstream is looked for in the given list, then in the registry, then in the store (DESIGN, section 3). What the code of a
+step reads through a helper's global name of an asset is an input as well; it is known only when the code was walked, so the
+walk is part of building.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
+from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.sources import SourceAsset
+from stepwell.kernel_runtime.errors import CycleError, unknown_key
+from stepwell.kernel_runtime.planning.flatten import asset_steps, job_steps
+from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep, order_steps
+from stepwell.kernel_runtime.planning.selection import SelectionGraph, select
+from stepwell.kernel_runtime.records.keys import AssetKey, listed
+from stepwell.kernel_runtime.records.protocols import CodeVersions
+
+
+@dataclass(slots=True)
+class Definitions:
+    """Where definitions are looked up: a given list first, the registry second."""
+
+    given: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
+    registered: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
+    jobs: Mapping[str, JobDefinition] = field(default_factory=dict)
+
+    def asset(self, key: str) -> AssetsDefinition | SourceAsset | None:
+        """Return what defines a key, or None."""
+        return self.given.get(key) or self.registered.get(key)
+
+    def keys(self) -> list[str]:
+        """Return every key, given ones first."""
+        return list(dict.fromkeys((*self.given, *self.registered)))
+
+    def computed(self) -> dict[str, AssetsDefinition]:
+        """Return the definitions that compute something, by key."""
+        return {key: found for key in self.keys() if isinstance(found := self.asset(key), AssetsDefinition)}
+
+    def names(self) -> dict[str, str]:
+        """Return the Python names that mean an asset, with its key: the last part, where only one key has it."""
+        found: dict[str, str] = {}
+        shared: set[str] = set()
+        for key in self.keys():
+            name = key.rsplit("/", 1)[-1]
+            if name in found:
+                shared.add(name)
+            found[name] = key
+        return {name: key for name, key in found.items() if name not in shared}
+
+    def graph(self) -> SelectionGraph:
+        """Return what selections are made from."""
+        upstream: dict[str, list[str]] = {}
+        groups: dict[str, str] = {}
+        kinds: dict[str, str] = {}
+        for key in self.keys():
+            found = self.asset(key)
+            if isinstance(found, AssetsDefinition):
+                upstream[key] = [str(other) for other in found.upstream_keys]
+                groups[key] = found.group_name(AssetKey.from_user_string(key))
+                kinds[key] = found.kind.removesuffix("_asset")
+            elif found is not None:
+                upstream[key] = []
+                groups[key] = found.group_name
+                kinds[key] = "source"
+        return SelectionGraph(upstream, groups, kinds)
+
+
+def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> list[str]:
+    """Return the asset keys that targets mean: keys, step keys of graph-backed assets, selection strings; None for all.
+
+    Raises
+    ------
+    UnknownKeyError, InvalidSelectionError
+        For a target that means nothing.
+    """
+    if targets is None:
+        return [key for key, found in definitions.computed().items() if found is not None]
+    chosen: dict[str, None] = {}
+    graph: SelectionGraph | None = None
+    for target in targets:
+        if definitions.asset(target) is not None:
+            chosen[target] = None
+            continue
+        owner = step_owner(target, definitions)
+        if owner is not None:
+            chosen.update(dict.fromkeys(str(key) for key in owner.keys))
+            continue
+        graph = graph or definitions.graph()
+        chosen.update(dict.fromkeys(select(target, graph)))
+    return list(chosen)
+
+
+def step_owner(key: str, definitions: Definitions) -> AssetsDefinition | None:
+    """Return the definition that a step key belongs to, or None."""
+    parent = key.split(".", 1)[0]
+    found = definitions.asset(parent)
+    if isinstance(found, AssetsDefinition) and "." in key and isinstance(found.node, GraphDefinition):
+        return found if any(step.key == key for step in asset_steps(found)) else None
+    if "." not in key:
+        return next((other for other in definitions.computed().values() if other.step_key == key), None)
+    return None
+
+
+def build_plan(
+    targets: Collection[str],
+    definitions: Definitions,
+    code: CodeVersions,
+    *,
+    upstream: bool = True,
+    steps_only: Collection[str] | None = None,
+) -> Plan:
+    """Return the plan that brings assets up to date.
+
+    Parameters
+    ----------
+    targets
+        Written asset keys.
+    upstream
+        Whether the steps of upstream assets are part of the plan; else they are read from the store.
+    steps_only
+        If given, only these steps; everything else is read from the store.
+
+    Raises
+    ------
+    CycleError
+        If assets wait for each other.
+    """
+    names = definitions.names()
+    found: dict[int, list[PlanStep]] = {}
+    pending: list[str] = list(targets)
+    seen: set[str] = set(pending)
+    wanted: set[str] = set()
+    read: dict[str, None] = {}
+    while pending:
+        key = pending.pop()
+        definition = definitions.asset(key)
+        if not isinstance(definition, AssetsDefinition):
+            read[key] = None
+            continue
+        if id(definition) in found:
+            continue
+        steps = [step for step in asset_steps(definition) if steps_only is None or step.key in steps_only]
+        found[id(definition)] = steps
+        own = {str(other) for other in definition.keys}
+        if own & set(targets):
+            wanted |= {step.key for step in steps}
+        for step in steps:
+            _walk(step, code, names)
+            for need in step.input_keys:
+                if need in seen or need in own:
+                    continue
+                seen.add(need)
+                if upstream:
+                    pending.append(need)
+    by_definition = {id(d): d for d in definitions.computed().values()}
+    in_order = [step for ident in by_definition if ident in found for step in found[ident]]
+    return finish(Plan("assets", tuple(targets), tuple(in_order), target_steps=frozenset(wanted)))
+
+
+def build_job_plan(job: JobDefinition, code: CodeVersions, *, steps_only: Collection[str] | None = None) -> Plan:
+    """Return the plan of a job; assets that it reads are read from the store.
+
+    Raises
+    ------
+    InvalidDefinitionError
+        If an input has neither a connection nor a default.
+    """
+    steps = [step for step in job_steps(job) if steps_only is None or step.key in steps_only]
+    for step in steps:
+        if step.memoised:
+            _walk(step, code, {})
+    return finish(Plan("job", (job.name,), tuple(steps), target_steps=frozenset(step.key for step in steps)))
+
+
+def finish(plan: Plan) -> Plan:
+    """Order the steps of a plan and find what it reads from the store.
+
+    Raises
+    ------
+    CycleError
+        If steps wait for each other.
+    """
+    ordered, cycle = order_steps(list(plan.steps))
+    if cycle:
+        places = {step.key: step.where for step in plan.steps}
+        raise CycleError(
+            "assets wait for each other: " + " -> ".join(reversed(cycle)),
+            where=listed(dict.fromkeys(f"{key} in {places[key]}" for key in cycle if places.get(key))),
+            remedy="take one of these inputs out, or split an asset in two",
+        )
+    plan.steps = tuple(ordered)
+    plan.producers = {output.key: step for step in ordered for output in step.outputs}
+    plan.read = tuple(dict.fromkeys(key for step in ordered for key in step.input_keys if key not in plan.producers))
+    return plan
+
+
+def _walk(step: PlanStep, code: CodeVersions, names: Mapping[str, str]) -> None:
+    step.code = code.of(step.op.body, path=step.key, extra=step_extra(step))
+    if step.code.asset_names:
+        known = set(step.input_keys)
+        own = {output.key for output in step.outputs}
+        read = {name: names[name] for name, _ in step.code.asset_names if name in names}
+        more = [
+            PlanInput(name, (key,), declared=False) for name, key in read.items() if key not in known and key not in own
+        ]
+        step.inputs = (*step.inputs, *more)
+
+
+def step_extra(step: PlanStep) -> list[tuple[str, object]]:
+    """Return what counts in a step's code version beside its body: config and defaults of unconnected inputs."""
+    extra: list[tuple[str, object]] = (
+        [(f"config {name}", value) for name, value in step.config.items()] if step.config else []
+    )
+    extra += [
+        (f"default of {given.name}", given.default)
+        for given in step.inputs
+        if not given.keys and given.carries_value and given.name
+    ]
+    return extra
+
+
+def unknown_step(key: str, definitions: Definitions, known: Callable[[], Iterable[str]] | None = None) -> Exception:
+    """Build the error for a step key that no definition has, with the nearest ones."""
+    keys = [
+        step.key
+        for definition in {id(d): d for d in definitions.computed().values()}.values()
+        for step in asset_steps(definition)
+    ]
+    keys += [f"{job.name}.{step.key}" for job in definitions.jobs.values() for step in job_steps(job)]
+    return unknown_key("step", key, [*keys, *(known() if known else ())])

@@ -1,0 +1,108 @@
+"""The memo key of a step once its inputs are known, and what the store has under it.
+
+The scheduler and the rebuilder are separate things: who runs steps asks here whether one must run, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from stepwell.kernel_runtime.planning.plan import PlanStep
+from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization
+from stepwell.kernel_runtime.records.memo import memo_key
+from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.snapshot import Snapshot
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of the store's contents during one run.
+
+    Attributes
+    ----------
+    values
+        For each value key its materialization in this run: made, reused, or read from the store.
+    """
+
+    snapshot: Snapshot
+    read_holds: Callable[[Read], bool]
+    values: dict[str, Materialization] = field(default_factory=dict)
+    _checked: dict[Read, bool] = field(default_factory=dict)
+
+    def holds(self, read: Read) -> bool:
+        """Tell whether the world still is as it was read; asked once per run."""
+        found = self._checked.get(read)
+        if found is None:
+            found = self._checked[read] = self.read_holds(read)
+        return found
+
+    def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:
+        """Return the versions of a step's inputs, or None if one has no materialization."""
+        values = self.values
+        found = []
+        for given in step.inputs:
+            if given.fan_in:
+                members = [values[key] for key in given.keys if key in values]
+                found += [_version(f"{given.name}[]", item, given.carries_value) for item in members]
+            else:
+                for key in given.keys:
+                    item = values.get(key)
+                    if item is None:
+                        if not given.carries_value:
+                            continue
+                        return None
+                    found.append(_version(given.name, item, given.carries_value))
+        return tuple(found)
+
+    def key(self, step: PlanStep, inputs: Iterable[InputVersion]) -> str:
+        """Return the memo key of a step; empty for one that is not memoised."""
+        return memo_key(step.address, step.code.digest, inputs) if step.code is not None else ""
+
+    def hit(self, step: PlanStep, memo: str) -> tuple[Materialization, ...] | None:
+        """Return the newest execution under a memo key that can be reused, or None.
+
+        One is not reused if something it read has changed, something it reached has no digest, or an output that must be
+        there is not.
+        """
+        if not step.memoised or not memo or (step.code is not None and step.code.unverifiable):
+            return None
+        found = self.snapshot.by_memo_key.get(memo)
+        if not found:
+            return None
+        for group in found:
+            if any(item.unverifiable for item in group):
+                continue
+            if _complete(step, group) and all(self.holds(read) for read in group[0].reads):
+                return group
+            if any(not item.data_version for item in group):
+                # It changed the world: what an older one did is undone by now, so only the newest counts.
+                return None
+        return None
+
+    def is_gone(self, item: Materialization) -> bool:
+        """Tell whether the value's file is known to be missing."""
+        return (
+            item.value is not None
+            and item.value.object_name is not None
+            and item.value.object_name in self.snapshot.missing_files
+        )
+
+
+def _version(name: str, item: Materialization, carries_value: bool) -> InputVersion:
+    if carries_value and item.data_version:
+        return InputVersion(name, item.key, item.data_version, "value")
+    return InputVersion(name, item.key, item.id, "order")
+
+
+def _complete(step: PlanStep, group: tuple[Materialization, ...]) -> bool:
+    made = {item.key for item in group}
+    return all(output.key in made for output in step.outputs if output.required)
+
+
+def choose_current(rows: list[Current], notebook: str) -> Materialization | None:
+    """Return what a key means for a notebook: its own current materialization, else the newest of another's."""
+    for row in rows:
+        if row.notebook == notebook:
+            return row.materialization
+    return rows[0].materialization if rows else None

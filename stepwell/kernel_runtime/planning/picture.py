@@ -1,0 +1,128 @@
+"""The lineage: definitions and states as cards and edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
+from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.planning.build import Definitions
+from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
+from stepwell.kernel_runtime.planning.states import StepState
+from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode, NodeKind
+from stepwell.kernel_runtime.records.materializations import Materialization
+
+_KINDS: Mapping[str, NodeKind] = {
+    "asset": "asset",
+    "multi_asset": "multi_asset",
+    "sql_asset": "sql_asset",
+    "graph_asset": "op",
+}
+
+
+def picture(
+    plan: Plan,
+    states: Mapping[str, StepState],
+    definitions: Definitions,
+    job_plans: Iterable[tuple[JobDefinition, Plan]],
+    source_of: Callable[[object], str],
+) -> Lineage:
+    """Return the cards and edges of a plan, of the sources that it reads, and of jobs that read its assets.
+
+    Parameters
+    ----------
+    source_of
+        Returns the source of a step's body, for the reader.
+    """
+    owners: dict[str, AssetsDefinition] = {}
+    for key, definition in definitions.computed().items():
+        owners[definition.step_key] = definition
+        owners[key] = definition
+    nodes: list[LineageNode] = []
+    edges: list[LineageEdge] = []
+    for step in plan.steps:
+        owner = owners.get(step.key) or owners.get(step.key.split(".", 1)[0])
+        nodes.append(_step_node(step, owner, states[step.key], source_of))
+        edges += _edges(step, plan)
+    nodes += [LineageNode(key, key, "source", None, reason="read, not computed here") for key in plan.read]
+    drawn = {node.key for node in nodes}
+    for job, job_plan in job_plans:
+        source = job.graph.source
+        nodes.append(
+            LineageNode(
+                job.name,
+                job.name,
+                "job",
+                None,
+                where=job.where,
+                description=job.description or "",
+                code=source_of(source),
+            )
+        )
+        for key in job_plan.read:
+            giver = plan.producers[key].key if key in plan.producers else key
+            if giver not in drawn:
+                nodes.append(LineageNode(giver, giver, "source", None, reason="read, not computed here"))
+                drawn.add(giver)
+            edges.append(LineageEdge(giver, job.name))
+    return Lineage(tuple(nodes), tuple(dict.fromkeys(edges)))
+
+
+def _step_node(
+    step: PlanStep, owner: AssetsDefinition | None, state: StepState, source_of: Callable[[object], str]
+) -> LineageNode:
+    shown = state.current[-1] if state.current else None
+    failed = state.state == "failed" and state.reasons
+    inside = owner is not None and isinstance(owner.node, GraphDefinition)
+    return LineageNode(
+        key=step.key,
+        label=step.key,
+        kind=_KINDS.get(owner.kind, "asset") if owner is not None else "op",
+        state=state.state,
+        group=step.group,
+        parent=step.key.split(".", 1)[0] if inside else "",
+        reason="" if failed else "; ".join(reason.text for reason in state.reasons[:2]),
+        summary=describe(shown) if shown is not None else "",
+        seconds=shown.seconds if shown is not None else state.seconds,
+        created=shown.created if shown is not None else None,
+        error=state.reasons[0].text if failed else "",
+        where=step.where,
+        description=step.op.description or "",
+        code=source_of(step.op.body),
+    )
+
+
+def _edges(step: PlanStep, plan: Plan) -> list[LineageEdge]:
+    return [
+        LineageEdge(
+            plan.producers[key].key if key in plan.producers else key,
+            step.key,
+            "value" if given.carries_value else "order",
+        )
+        for given in step.inputs
+        for key in given.keys
+    ]
+
+
+def describe(item: Materialization) -> str:
+    """Return a value in a few words: ``336,776 × 19 · 41.0 MB``."""
+    if item.value is None:
+        return "no value"
+    return " · ".join(
+        part
+        for part in (
+            item.value.summary or item.value.type_name,
+            size_text(item.value.size) if item.value.object_name else "",
+        )
+        if part
+    )
+
+
+def size_text(size: float) -> str:
+    """Return a number of bytes as a reader likes it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return ""

@@ -1,0 +1,112 @@
+"""The state of every step, with its reasons (DESIGN, section 1, state)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stepwell.kernel_runtime.planning.memo import Known, choose_current
+from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
+from stepwell.kernel_runtime.records.lineage import State
+from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One cause of a state."""
+
+    text: str
+    """In a few words: ``split() changed (cell 9)``."""
+    path: str = ""
+    """How the cause is reached from the step: ``model -> split``."""
+    detail: str = ""
+    """More lines: a diff, an old and a new value."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """What is known of a step without running it."""
+
+    key: str
+    state: State
+    reasons: tuple[Reason, ...]
+    memo_key: str
+    """Empty where it is not known before something upstream ran."""
+    current: tuple[Materialization, ...]
+    """The current materialization of each output that has one; what a run would reuse, for a fresh step."""
+    seconds: float | None
+    """How long the newest execution took."""
+    inputs: tuple[InputVersion, ...] | None = None
+
+    @property
+    def must_run(self) -> bool:
+        """Whether a run would certainly or possibly run it."""
+        return self.state != "fresh"
+
+
+Explainer = Callable[[PlanStep, tuple[Materialization, ...], "tuple[InputVersion, ...] | None"], tuple[Reason, ...]]
+"""Says why what is stored for a step cannot be reused."""
+
+
+def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepState]:
+    """Return the state of every step of a plan, in its order.
+
+    Parameters
+    ----------
+    known
+        Gets the materializations of what is fresh, and of what the plan reads from the store.
+    explain
+        Called for steps that have something stored which cannot be reused.
+    """
+    found: dict[str, StepState] = {}
+    for step in plan.steps:
+        found[step.key] = state = _state(step, plan, known, found, explain)
+        if state.state == "fresh":
+            known.values.update((item.key, item) for item in state.current)
+    return found
+
+
+def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState], explain: Explainer) -> StepState:
+    snapshot = known.snapshot
+    stored = tuple(
+        item
+        for output in step.outputs
+        if (item := choose_current(snapshot.current.get(output.key, []), step.notebook)) is not None
+    )
+    seconds = snapshot.seconds.get(step.address)
+    failure = snapshot.failures.get(step.address)
+    waits = [
+        key for key in step.input_keys if key in plan.producers and found[plan.producers[key].key].state != "fresh"
+    ]
+    inputs = None if waits else known.inputs(step)
+    memo = known.key(step, inputs) if inputs is not None else ""
+    group = known.hit(step, memo) if memo else None
+
+    def result(state: State, *reasons: Reason, current: tuple[Materialization, ...] = stored) -> StepState:
+        return StepState(step.key, state, reasons, memo, current, seconds, inputs)
+
+    if failure is not None and group is None and memo and failure.memo_key == memo:
+        error = failure.error
+        return result(
+            "failed",
+            Reason(
+                f"{error.name}: {error.message}" if error else "the last attempt failed",
+                detail=error.where if error else "",
+            ),
+        )
+    if group is not None:
+        if any(known.is_gone(item) for item in group):
+            return result("missing", Reason("its file is gone from the store"), current=group)
+        return result("fresh", current=group)
+    if not stored:
+        return result("missing", Reason("never computed"))
+    if step.code is not None and step.code.unverifiable:
+        return result("unverifiable", *(Reason(item.reason, item.path) for item in step.code.unverifiable))
+    if waits:
+        # What changed in the step itself is certain; what comes from upstream is only possible.
+        own = tuple(reason for reason in explain(step, stored, None))
+        if own:
+            return result("stale", *own)
+        sources = dict.fromkeys(plan.producers[key].key for key in waits)
+        return result("may change", *(Reason(f"{key} is {found[key].state}", path=key) for key in sources))
+    return result("stale", *(explain(step, stored, inputs) or (Reason("its memo key changed"),)))

@@ -1,0 +1,1 @@
+"""Plain frozen data that every part of the runtime exchanges; no behaviour that needs a session."""

@@ -1,0 +1,50 @@
+"""The code version of a step: a digest, and the parts that went into it so that a difference can be explained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+CodeKind: TypeAlias = Literal["body", "function", "class", "global", "module", "package", "sql", "graph", "name"]
+
+
+@dataclass(frozen=True, slots=True)
+class CodePart:
+    """One thing that a step's result can depend on through its code."""
+
+    path: str
+    """How it is reached from the step: ``report.transform -> normalise``."""
+    kind: CodeKind
+    digest: str
+    """Hexadecimal digest of this thing alone, without what it references."""
+    text: str | None = None
+    """Its source, a short value, or a version; None where that is unreadable, long or secret."""
+    where: str = ""
+    """Where it is defined, for a reader: ``cell 9`` or ``helpers.py:12``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unverifiable:
+    """An object that a step reaches and that has no digest: the step is not silently reused."""
+
+    path: str
+    """How it is reached: ``target -> helper -> CONN``."""
+    reason: str
+    """What it is and why it has no digest: ``sqlite3.Connection cannot be digested``."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeVersion:
+    """The digest of the code that a step's result can depend on."""
+
+    digest: str
+    """Hexadecimal; equal in every process and under every PYTHONHASHSEED if the code is equal."""
+    parts: tuple[CodePart, ...] = ()
+    unverifiable: tuple[Unverifiable, ...] = ()
+    asset_names: tuple[tuple[str, str], ...] = ()
+    """Names of assets that the code (a helper, mostly) reads as globals, each with the path that reaches it.
+
+    They are inputs of the step: their data version counts, not the value that happens to be bound.
+    """
+    mutable_globals: tuple[str, ...] = ()
+    """Names of reached globals that a step could change in place; digested again after a step ran."""

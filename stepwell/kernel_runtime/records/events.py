@@ -1,0 +1,67 @@
+"""Events: what a run publishes to its subscribers (progress line, widgets, bindings) while it goes on.
+
+A step's end is published after its rows are committed: what a subscriber is told has happened has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run was planned and begins."""
+
+    run: RunRecord
+    steps: tuple[str, ...]
+    """Keys of the plan's steps in the order in which they may run."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """A step's body begins."""
+
+    run_id: str
+    key: str
+    position: int
+    """One-based position among the steps of the plan."""
+    total: int
+    expected_seconds: float | None
+    """How long it took the last time; None where that is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """A step ended, or was found in the store; its rows are committed."""
+
+    step: StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StepLogged:
+    """A step wrote a line with ``context.log``."""
+
+    log: LogRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """A run ended and everything is committed."""
+
+    run: RunRecord
+    steps: tuple[StepRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionsChanged:
+    """Definitions were registered or withdrawn."""
+
+    keys: tuple[str, ...]
+
+
+Event: TypeAlias = RunStarted | StepStarted | StepFinished | StepLogged | RunFinished | DefinitionsChanged
+Subscriber: TypeAlias = Callable[[Event], None]

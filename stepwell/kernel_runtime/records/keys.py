@@ -1,0 +1,144 @@
+"""Keys: what assets, steps and stored values are called.
+
+An asset key is a path of parts, written ``raw/flights``. A step key is the asset key of a single-op asset, or the key of
+the graph-backed asset, a dot and the path of nodes inside it: ``raw/report.transform``, ``raw/report.inner.transform``.
+Step keys are plain strings. A part never contains ``/`` or ``.``, so that both forms can be read back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from stepwell.kernel_runtime.errors import InvalidDefinitionError
+
+NAME = re.compile(r"^[A-Za-z0-9_]+$")
+RESERVED_NAMES = frozenset(
+    {
+        "context",
+        "conf",
+        "config",
+        "meta",
+        "arg_dict",
+        "dict",
+        "input_arg_dict",
+        "output_arg_dict",
+        "int",
+        "str",
+        "float",
+        "bool",
+        "input",
+        "output",
+        "type",
+    }
+)
+"""Names that an op, graph, job, input or output cannot have (SEMANTICS, section 1)."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AssetKey:
+    """The key of an asset: a path of one or more parts.
+
+    Parameters
+    ----------
+    path
+        The parts, or one part as a string. ``AssetKey("a/b")`` is refused: a written key is read by
+        :meth:`from_user_string`.
+
+    Raises
+    ------
+    InvalidDefinitionError
+        If a part is empty or contains ``/`` or ``.``.
+    """
+
+    path: tuple[str, ...]
+
+    def __init__(self, path: str | Sequence[str]) -> None:
+        parts = (path,) if isinstance(path, str) else tuple(path)
+        if not parts:
+            raise InvalidDefinitionError("an asset key needs at least one part")
+        for part in parts:
+            if not isinstance(part, str) or not part:
+                raise InvalidDefinitionError(f"a part of an asset key must be a string that is not empty, not {part!r}")
+            if "/" in part or "." in part:
+                raise InvalidDefinitionError(
+                    f"the part {part!r} of an asset key contains '/' or '.'",
+                    remedy=f"a key with a prefix is AssetKey.from_user_string({part!r}) or AssetKey({part.replace('.', '/').split('/')!r})",
+                )
+        object.__setattr__(self, "path", parts)
+
+    @property
+    def name(self) -> str:
+        """The last part: the name that a cell binds and reads."""
+        return self.path[-1]
+
+    def to_user_string(self) -> str:
+        """Return the key as it is written: ``raw/flights``."""
+        return "/".join(self.path)
+
+    @staticmethod
+    def from_user_string(text: str) -> AssetKey:
+        """Read a key as it is written: ``raw/flights`` has two parts."""
+        return AssetKey(text.split("/"))
+
+    def with_prefix(self, prefix: str | Sequence[str]) -> AssetKey:
+        """Return the key below a prefix."""
+        return AssetKey((*_prefix(prefix), *self.path))
+
+    def __str__(self) -> str:
+        return "/".join(self.path)
+
+
+CoercibleToAssetKey: TypeAlias = "AssetKey | str | Sequence[str]"
+
+
+def as_asset_key(value: CoercibleToAssetKey) -> AssetKey:
+    """Return ``value`` as a key; a string is read as written (``raw/flights``)."""
+    if isinstance(value, AssetKey):
+        return value
+    if isinstance(value, str):
+        return AssetKey.from_user_string(value)
+    return AssetKey(value)
+
+
+def _prefix(prefix: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(prefix.split("/")) if isinstance(prefix, str) else tuple(prefix)
+
+
+def prefixed(prefix: str | Sequence[str] | None, name: str) -> AssetKey:
+    """Return the key ``name`` below an optional prefix."""
+    return AssetKey((*(_prefix(prefix) if prefix else ()), name))
+
+
+def check_name(kind: str, name: str, *, where: str = "") -> str:
+    """Return ``name`` if an op, graph, job, input or output can have it.
+
+    Raises
+    ------
+    InvalidDefinitionError
+        If it has other characters than letters, digits and ``_``, or is reserved (SEMANTICS, section 1).
+    """
+    if not isinstance(name, str) or not NAME.match(name):
+        raise InvalidDefinitionError(
+            f"{name!r} cannot be the name of {kind}", where=where, remedy="use letters, digits and _ only"
+        )
+    if name in RESERVED_NAMES:
+        raise InvalidDefinitionError(
+            f"{name!r} is reserved and cannot be the name of {kind}",
+            where=where,
+            remedy=f"choose another name, such as my_{name}",
+        )
+    return name
+
+
+def join_step(parent: str, node: str) -> str:
+    """Return the key of ``node`` inside ``parent``; an empty parent is the top of a job."""
+    return f"{parent}.{node}" if parent else node
+
+
+def listed(keys: Iterable[object], most: int = 6) -> str:
+    """Return keys as a short readable list for messages."""
+    names = [str(key) for key in keys]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

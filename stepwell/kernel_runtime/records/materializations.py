@@ -1,0 +1,90 @@
+"""Materializations: the records that a step produced values, or changed the world, for a key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from stepwell.kernel_runtime.records.reads import Read
+
+
+@dataclass(frozen=True, slots=True)
+class StoredValue:
+    """Where a value is and what is needed to load it. Values are immutable once stored."""
+
+    codec: str
+    """The name of the codec that wrote it."""
+    digest: str
+    """Digest of the stored form: executable stream and raw buffers."""
+    size: int
+    """Bytes of the stored form."""
+    inline: bytes | None = None
+    """The stored form itself where it is small."""
+    object_name: str | None = None
+    """Otherwise the file below ``objects/``: ``ab/<digest>.<codec>``."""
+    signature: bytes | None = None
+    """Over an inline stream that executes code when loaded; a file carries its own."""
+    type_name: str = ""
+    """For a reader: ``pandas.DataFrame``."""
+    summary: str = ""
+    """For a reader: ``336,776 × 19`` or ``'short repr'``."""
+    classes: tuple[tuple[str, str], ...] = ()
+    """Classes and functions of ``__main__`` that it names, each with its code version when it was stored."""
+
+
+InputKind: TypeAlias = Literal["value", "order"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputVersion:
+    """What one input of a step was when the step's memo key was made."""
+
+    name: str
+    """The parameter; empty for an order edge."""
+    key: str
+    """The upstream's key."""
+    version: str
+    """Its data version; for an order edge, or an upstream without a stored value, its materialization id."""
+    kind: InputKind = "value"
+
+
+@dataclass(frozen=True, slots=True)
+class Materialization:
+    """The record that a step produced one output."""
+
+    id: str
+    """Unique; sorts by time of creation within one process."""
+    run_id: str
+    key: str
+    """The asset key as written; for an op's output inside a graph or job, ``step.key`` or ``step.key:output``."""
+    step_key: str
+    output: str
+    """The name of the output, ``result`` by default."""
+    notebook: str
+    """The notebook or module that defined the key; no part of the memo key."""
+    memo_key: str
+    code_version: str
+    data_version: str
+    """Empty where nothing is stored (a Nothing output, a table dropped)."""
+    value: StoredValue | None
+    created: float
+    """Seconds since the epoch."""
+    seconds: float
+    """How long the step's body ran."""
+    partition: str = ""
+    inputs: tuple[InputVersion, ...] = ()
+    reads: tuple[Read, ...] = ()
+    unverifiable: tuple[str, ...] = ()
+    """Paths of what had no digest; a materialization that has any is never silently reused."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What the step attached by ``Output(metadata=)`` or its context: JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """Which materialization ``load``, source assets and SQL mean for a key as defined by one notebook."""
+
+    notebook: str
+    key: str
+    materialization: Materialization
+    partition: str = ""

@@ -1,0 +1,129 @@
+"""The small protocols between layers. Each has one real implementation; they are here so that no layer looks up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
+from stepwell.kernel_runtime.records.outputs import CapturedOutput
+from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.records.snapshot import Snapshot
+
+
+class Commit(Protocol):
+    """The group of rows that something recorded belongs to."""
+
+    def wait(self) -> None:
+        """Block until the group is committed; raise the `StoreError` that kept it from being committed."""
+
+    def then(self, callback: Callable[[BaseException | None], None]) -> None:
+        """Call ``callback`` on the catalog thread after the commit, with the error if it failed; at once if over."""
+
+
+class ValueStore(Protocol):
+    """Values by content, and the catalog of what is known about them.
+
+    Every method may be called from any thread. Methods that read the catalog block until the answer is there.
+    """
+
+    @property
+    def directory(self) -> Path:
+        """The store directory: the one with ``catalog.duckdb``."""
+
+    # -- values
+    def put(self, value: Any, *, key: str, memo_key: str) -> StoredValue:
+        """Write a value's stored form and return where it is; nothing refers to it until a row does.
+
+        Raises
+        ------
+        UnstorableValueError
+            If no codec can bring the value back; names the key, the type and the remedy.
+        """
+
+    def get(self, stored: StoredValue, *, key: str) -> Any:
+        """Load a value: an own copy for the caller unless its type is immutable.
+
+        Raises
+        ------
+        ValueUnavailableError
+            If it is missing, damaged, not trusted, or names a class that is not there or not the same.
+        """
+
+    # -- the catalog, written
+    def begin_run(self, run: RunRecord) -> Commit:
+        """Record that a run started."""
+
+    def record_step(
+        self,
+        step: StepRecord,
+        *,
+        current: Sequence[Current] = (),
+        code: CodeVersion | None = None,
+        outputs: Sequence[CapturedOutput] = (),
+        logs: Sequence[LogRecord] = (),
+    ) -> Commit:
+        """Record one step: its row, for an executed step its materializations (with the parts of its code version
+        and what it printed), and what is current from now on. One group commits all of it or none.
+        """
+
+    def finish_run(self, run: RunRecord) -> Commit:
+        """Record how a run ended."""
+
+    # -- the catalog, read
+    def snapshot(self, keys: Collection[str], step_keys: Collection[str], code_versions: Collection[str]) -> Snapshot:
+        """Return what a plan needs in one go: what is current for ``keys``, and the failures, times and
+        materializations of ``step_keys``, the last only those with one of ``code_versions``.
+        """
+
+    def current(self, key: str) -> list[Current]:
+        """Return what is current for a key in each notebook that defined it, newest first."""
+
+    def run(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
+        """Return a run and its steps in the order of their records, or None."""
+
+    def runs(self, *, limit: int = 20, batch: str = "") -> list[RunRecord]:
+        """Return the newest runs, newest first; only those of a batch execution if one is named."""
+
+    def outputs(self, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
+        """Return what an executed step printed and displayed."""
+
+    def logs(self, run_id: str, step_key: str = "") -> list[LogRecord]:
+        """Return what a run's steps logged, oldest first."""
+
+    def code(self, code_version: str) -> CodeVersion | None:
+        """Return the parts of a recorded code version, or None."""
+
+    def keys(self) -> list[str]:
+        """Return every key that has something current."""
+
+    def history(self, key: str, *, limit: int = 20) -> list[Materialization]:
+        """Return the newest materializations of a key, newest first."""
+
+    def sizes(self) -> dict[str, int]:
+        """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
+
+    def flush(self) -> None:
+        """Block until everything recorded so far is committed."""
+
+    def close(self) -> None:
+        """Commit what is pending and let the catalog go; a later call opens it again."""
+
+
+class CodeVersions(Protocol):
+    """Code versions of what a run needs, memoised by object as long as this object lives (one run)."""
+
+    def of(self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = ()) -> CodeVersion:
+        """Return the code version of a step's body.
+
+        Parameters
+        ----------
+        body
+            A function, a class, or a body of the definitions (a cell, a SELECT).
+        path
+            How a reader knows the step: its key.
+        extra
+            More objects that count, each by a name: what a definition holds beside its body.
+        """

@@ -1,0 +1,78 @@
+"""Runs and steps: the records of executions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from stepwell.kernel_runtime.records.materializations import Materialization
+
+RunStatus: TypeAlias = Literal["running", "success", "failure", "cancelled"]
+StepStatus: TypeAlias = Literal["executed", "reused", "failed", "skipped", "untouched", "cancelled"]
+RunKind: TypeAlias = Literal["assets", "job"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """An exception of the user's code, as far as it can be kept."""
+
+    name: str
+    """The exception's class: ``KeyError``."""
+    message: str
+    traceback: str = ""
+    """Formatted, without frames of the engine."""
+    where: str = ""
+    """The innermost frame of the user's code: ``cell 14, line 3``."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One execution of a plan."""
+
+    run_id: str
+    kind: RunKind
+    notebook: str
+    """The notebook, script or module that started it."""
+    targets: tuple[str, ...]
+    """The asset or step keys that were asked for; for a job, its name."""
+    status: RunStatus
+    started: float
+    """Seconds since the epoch."""
+    ended: float | None = None
+    batch: str = ""
+    """The batch execution that it belongs to; empty in an interactive kernel."""
+    parent_run_id: str = ""
+    root_run_id: str = ""
+    error: ErrorRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What happened to one step in one run."""
+
+    run_id: str
+    key: str
+    status: StepStatus
+    started: float
+    """Seconds since the epoch; 0.0 for a step that was never begun."""
+    seconds: float = 0.0
+    """How long the body ran; 0.0 where it did not."""
+    memo_key: str = ""
+    materializations: tuple[Materialization, ...] = ()
+    """Of an executed step those it made, of a reused one those it found."""
+    error: ErrorRecord | None = None
+    reason: str = ""
+    """Why it ran, in a few words, or for a job's step which outputs were not kept."""
+    not_kept: tuple[str, ...] = ()
+    """Outputs of a job's step that could not be stored, each as ``output: type``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One line that a step wrote with ``context.log``."""
+
+    run_id: str
+    step_key: str
+    time: float
+    level: str
+    message: str

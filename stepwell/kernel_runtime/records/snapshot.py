@@ -1,0 +1,35 @@
+"""What one query at the start of a run brings from the catalog, so that no step needs a statement of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stepwell.kernel_runtime.records.materializations import Current, Materialization
+from stepwell.kernel_runtime.records.runs import ErrorRecord
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """The newest attempt at a step, where that failed."""
+
+    run_id: str
+    memo_key: str
+    error: ErrorRecord | None
+    started: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The catalog's rows for a set of steps, as they were at one moment."""
+
+    by_memo_key: dict[str, list[tuple[Materialization, ...]]] = field(default_factory=dict)
+    """For each memo key the executions that have it, newest first; each is one materialization per output."""
+    current: dict[str, list[Current]] = field(default_factory=dict)
+    """For each key, what is current in each notebook that defined it; newest first."""
+    failures: dict[str, FailedAttempt] = field(default_factory=dict)
+    """By step key; absent where the newest attempt did not fail."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By step key, how long the newest execution took."""
+    missing_files: frozenset[str] = frozenset()
+    """Names of objects that a row refers to but whose file is gone."""

@@ -1,0 +1,111 @@
+"""Why a step is in its state: the smallest true causes, with the path that leads to each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.planning.picture import describe
+from stepwell.kernel_runtime.planning.plan import PlanStep
+from stepwell.kernel_runtime.planning.states import Reason, StepState
+from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
+from stepwell.kernel_runtime.records.memo import PYTHON
+from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.versions.explain import describe as describe_change
+from stepwell.kernel_runtime.versions.explain import explain
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What ``%why`` says of a key."""
+
+    key: str
+    steps: tuple[StepState, ...]
+    """The states of its steps; one for an asset computed by one op."""
+
+    @property
+    def state(self) -> str:
+        """The state of the key: the first of its steps that is not fresh, else fresh."""
+        return next((step.state for step in self.steps if step.state != "fresh"), "fresh")
+
+    def __str__(self) -> str:
+        lines: list[str] = []
+        for step in self.steps:
+            shown = step.current[-1] if step.current else None
+            facts = (
+                f" · {describe(shown)} · {when(shown.created)} · {shown.seconds:.1f} s"
+                if shown is not None and step.state == "fresh"
+                else ""
+            )
+            lines.append(f"{step.key}: {step.state}{facts}")
+            for reason in step.reasons:
+                path = f"  ({reason.path})" if reason.path and reason.path not in reason.text else ""
+                lines.append(f"  {reason.text}{path}")
+                lines.extend(f"    {line}" for line in reason.detail.splitlines())
+        return "\n".join(lines)
+
+
+def when(seconds: float) -> str:
+    """Return a time of the clock as ``2026-11-22 14:03``."""
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+class Explainer:
+    """Compares what is stored for a step with what is there now."""
+
+    def __init__(self, store: ValueStore, known: Known, code_parts: Callable[[PlanStep], CodeVersion | None]) -> None:
+        self.store = store
+        self.known = known
+        self.code_parts = code_parts
+
+    def __call__(
+        self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
+    ) -> tuple[Reason, ...]:
+        """Return why what is stored cannot be reused; empty if no cause is in the step itself, its inputs or reads."""
+        old = stored[0]
+        reasons: list[Reason] = []
+        if step.code is not None and old.code_version != step.code.digest:
+            reasons += self._code(step, old)
+        if inputs is not None:
+            reasons += _inputs(old.inputs, inputs)
+        reasons += [
+            Reason(f"{read.name} changed" if read.kind == "file" else f"{read.name} is there now")
+            for read in old.reads
+            if not self.known.holds(read)
+        ]
+        if not reasons and inputs is not None and old.code_version == (step.code.digest if step.code else ""):
+            if not old.memo_key:
+                return (Reason("its last run failed after it had produced this value"),)
+            if old.unverifiable:
+                return (Reason(f"it reached what has no digest: {old.unverifiable[0]}"),)
+            return (Reason(f"it was computed by another Python than {PYTHON}, or under another key"),)
+        return tuple(reasons)
+
+    def _code(self, step: PlanStep, old: Materialization) -> list[Reason]:
+        before = self.store.code(old.code_version)
+        now = self.code_parts(step)
+        if before is None or now is None:
+            return [Reason("its code changed")]
+        changes = explain(before, now)
+        return [Reason(describe_change(change), change.path, change.diff or "") for change in changes] or [
+            Reason("its code changed")
+        ]
+
+
+def _inputs(old: tuple[InputVersion, ...], new: tuple[InputVersion, ...]) -> list[Reason]:
+    before = {(item.name, item.key, item.kind): item.version for item in old}
+    now = {(item.name, item.key, item.kind): item.version for item in new}
+    found = []
+    for (name, key, kind), version in now.items():
+        if (name, key, kind) not in before:
+            found.append(Reason(f"{key} is a new input" if kind == "value" else f"it now comes after {key}", key))
+        elif before[name, key, kind] != version:
+            found.append(Reason(f"the value of {key} changed" if kind == "value" else f"{key} was computed again", key))
+    found += [
+        Reason(f"{key} is no input any more", key) for (name, key, kind) in before if (name, key, kind) not in now
+    ]
+    return found

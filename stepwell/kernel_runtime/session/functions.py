@@ -1,0 +1,103 @@
+"""The public functions: what ``import stepwell`` offers beside the declarations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from stepwell.kernel_runtime.execution.result import RunResult
+from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session.requests import Given, Targets
+
+AnyStore: TypeAlias = "ValueStore | str | os.PathLike[str] | None"
+
+
+def materialize(
+    targets: Targets = None,
+    *,
+    store: AnyStore = None,
+    definitions: Given = None,
+    force: bool = False,
+    upstream: bool = True,
+    raise_on_error: bool = True,
+) -> RunResult:
+    """Bring assets, and every upstream that they need, up to date; run only what is stale.
+
+    Parameters
+    ----------
+    targets
+        Definitions, keys and selection strings (``"+report"``), alone or in a list; None for everything registered.
+    store
+        A store directory or an open store; by default the session's: ``.stepwell`` of the project in IPython, a throw-away
+        one in a plain process.
+    definitions
+        More definitions, or a module of them, in which upstreams are looked up before the registry.
+    force
+        Whether the targets run even if they could be reused.
+    upstream
+        Whether upstream assets are brought up to date; else they are read as they are stored.
+    raise_on_error
+        Whether an exception of a step is raised after the run is recorded: the user's own exception, with a note that names
+        the run. Else the result says what failed.
+
+    Raises
+    ------
+    UnknownKeyError, InvalidSelectionError, DuplicateKeyError, CycleError, MissingUpstreamError
+        Before anything runs.
+    """
+    return get_session().materialize(
+        targets, definitions=definitions, store=store, force=force, upstream=upstream, raise_on_error=raise_on_error
+    )
+
+
+def rerun(
+    keys: Sequence[str] | str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True
+) -> RunResult:
+    """Run single steps (``report.transform``) on the stored outputs of the others, even where these are stale.
+
+    Raises
+    ------
+    UnknownKeyError, DefinitionUnavailableError
+        If no step is called so, or its code is not here.
+    """
+    return get_session().rerun(keys, definitions=definitions, store=store, raise_on_error=raise_on_error)
+
+
+def resume(run_id: str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True) -> RunResult:
+    """Execute again exactly the steps of a run that failed or never started.
+
+    Raises
+    ------
+    UnknownKeyError, InvariantViolationError, DefinitionUnavailableError, ValueNotKeptError
+        If there is no such run, it succeeded, its code is not here, or a value that it needs was not kept.
+    """
+    return get_session().resume(run_id, definitions=definitions, store=store, raise_on_error=raise_on_error)
+
+
+def load(key: str, *, store: AnyStore = None) -> Any:
+    """Return the current value of an asset or step: an own copy unless its type is immutable.
+
+    Raises
+    ------
+    ValueUnavailableError, AmbiguousKeyError
+        If there is none, it cannot be loaded, or several notebooks have different ones.
+    """
+    return get_session().load(str(key), store=store)
+
+
+def open_store(directory: str | os.PathLike[str]) -> ValueStore:
+    """Open a store directory: the one with ``catalog.duckdb``; made if it is not there.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written, was written by a newer Stepwell, or is damaged.
+    """
+    return get_session().open(directory)
+
+
+def last_run() -> RunResult | None:
+    """Return the result of this process's newest run, also of one that failed; None before the first."""
+    return get_session().last_run

@@ -1,0 +1,647 @@
+"""`Session`: what the faces and the public functions use. One per process, made at first use."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.registry import REGISTRY, Registry
+from stepwell.kernel_runtime.errors import (
+    AmbiguousKeyError,
+    DefinitionUnavailableError,
+    InvariantViolationError,
+    MissingUpstreamError,
+    StepwellError,
+    ValueNotKeptError,
+    ValueUnavailableError,
+    unknown_key,
+)
+from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
+from stepwell.kernel_runtime.execution.engine import Engine, Request, new_run
+from stepwell.kernel_runtime.execution.in_process import InProcess
+from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
+from stepwell.kernel_runtime.execution.result import RunResult
+from stepwell.kernel_runtime.planning.build import (
+    Definitions,
+    build_job_plan,
+    build_plan,
+    resolve_targets,
+    step_extra,
+    step_owner,
+    unknown_step,
+)
+from stepwell.kernel_runtime.planning.flatten import asset_steps, job_steps
+from stepwell.kernel_runtime.planning.memo import Known, choose_current
+from stepwell.kernel_runtime.planning.picture import picture
+from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
+from stepwell.kernel_runtime.planning.states import StepState, plan_states
+from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, Subscriber
+from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import listed
+from stepwell.kernel_runtime.records.lineage import Lineage
+from stepwell.kernel_runtime.records.materializations import Current, Materialization
+from stepwell.kernel_runtime.records.outputs import CapturedOutput
+from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.runs import RunRecord
+from stepwell.kernel_runtime.session.explanation import Explainer, Explanation, when
+from stepwell.kernel_runtime.session.project import in_ipython, notebook_exists, notebook_name, store_directory
+from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
+from stepwell.kernel_runtime.versions.classes import class_version
+from stepwell.kernel_runtime.versions.reads import read_holds
+from stepwell.kernel_runtime.versions.walk import CodeWalk
+
+
+class Session:
+    """The registry, the store and the runs of one kernel or process.
+
+    Attributes
+    ----------
+    registry
+        What is defined.
+    namespace
+        The notebook's namespace; None where there is no notebook.
+    last_run
+        The result of the newest run, also of one that failed; None before the first.
+    """
+
+    def __init__(self, registry: Registry = REGISTRY) -> None:
+        self.registry = registry
+        self.namespace: dict[str, Any] | None = None
+        self.last_run: RunResult | None = None
+        self._store: ValueStore | None = None
+        self._stores: dict[Path, ValueStore] = {}
+        self._subscribers: list[Subscriber] = []
+        self._running = threading.Lock()
+        self._guard: InterruptGuard | None = None
+        registry.notebook = lambda: self.notebook
+        registry.changed = lambda keys: self.publish(DefinitionsChanged(keys))
+
+    # -- what it holds
+
+    @property
+    def store(self) -> ValueStore:
+        """The session's store, opened at first use: the project's in IPython, a throw-away one in a plain process."""
+        if self._store is None:
+            if in_ipython() or self.namespace is not None or os.environ.get("STEPWELL_STORE"):
+                self._store = self.open(store_directory(self.namespace))
+            else:
+                folder = tempfile.mkdtemp(prefix="stepwell-")
+                atexit.register(shutil.rmtree, folder, ignore_errors=True)
+                self._store = self.open(Path(folder) / "store")
+        return self._store
+
+    def open(self, path: str | os.PathLike[str], *, create: bool = True) -> ValueStore:
+        """Return the open store of a directory; one per directory and process."""
+        from stepwell.kernel_runtime.store.store import open_store
+
+        directory = Path(path).absolute()
+        found = self._stores.get(directory)
+        if found is None:
+            found = self._stores[directory] = open_store(directory, create=create, class_version=class_version)
+        return found
+
+    def use(self, path: str | os.PathLike[str]) -> ValueStore:
+        """Switch the session to another store and return it."""
+        self._store = self.open(path)
+        return self._store
+
+    def chosen(self, store: ValueStore | str | os.PathLike[str] | None) -> ValueStore:
+        """Return a store given as a directory or open, or the session's."""
+        if store is None:
+            return self.store
+        return self.open(store) if isinstance(store, str | os.PathLike) else store
+
+    @property
+    def notebook(self) -> str:
+        """The name under which definitions of ``__main__`` are recorded."""
+        base = self._store.directory if self._store is not None else store_directory(self.namespace)
+        return notebook_name(base, self.namespace)
+
+    def attach(self, namespace: dict[str, Any] | None) -> None:
+        """Say which namespace is the notebook's."""
+        self.namespace = namespace
+
+    def close(self) -> None:
+        """Commit what is pending and let every store go."""
+        for store in self._stores.values():
+            store.close()
+
+    # -- events
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call a function with every event; return what ends that. A step's end may come from the catalog's thread."""
+        self._subscribers.append(subscriber)
+
+        def end() -> None:
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
+
+        return end
+
+    def publish(self, event: Event) -> None:
+        """Hand an event to every subscriber; one that fails does not keep the others from it."""
+        for subscriber in tuple(self._subscribers):
+            try:
+                subscriber(event)
+            except Exception as error:
+                print(f"stepwell: {getattr(subscriber, '__qualname__', subscriber)} failed: {error!r}", file=sys.stderr)  # noqa: T201 - the run must go on, and this must be seen
+
+    # -- runs
+
+    def materialize(
+        self,
+        targets: Targets = None,
+        *,
+        definitions: Given = None,
+        store: ValueStore | str | os.PathLike[str] | None = None,
+        force: bool = False,
+        upstream: bool = True,
+        raise_on_error: bool = True,
+        show: Collection[str] = (),
+    ) -> RunResult:
+        """Bring assets and every upstream that they need up to date.
+
+        Parameters
+        ----------
+        targets
+            Definitions, keys, step keys or selection strings; None for everything registered.
+        definitions
+            Where upstreams are looked up first: definitions or a module.
+        force
+            Whether the targets run even if they could be reused.
+        upstream
+            Whether upstream assets are brought up to date too; else they are read from the store.
+        raise_on_error
+            Whether an exception of the user's code is raised again after the run is recorded.
+        show
+            Keys of steps whose displays appear while they run.
+
+        Raises
+        ------
+        UnknownKeyError, InvalidSelectionError, DuplicateKeyError, CycleError, MissingUpstreamError
+            Before anything is run or recorded.
+        """
+        given, words = read_targets(targets)
+        found = lookup(self.registry, definitions, given)
+        keys = resolve_targets(words, found)
+        used = self.chosen(store)
+        walk = self._walk(found)
+        plan = build_plan(keys, found, walk, upstream=upstream)
+        forced = plan.target_steps if force else frozenset()
+        return self._run(plan, walk, found, used, forced=forced, shown=frozenset(show), raise_on_error=raise_on_error)
+
+    def execute_job(self, job: JobDefinition, *, store: Any = None, raise_on_error: bool = True) -> RunResult:
+        """Run a job; its ops are never skipped, assets that it reads are read as they are stored."""
+        found = lookup(self.registry, [job])
+        walk = self._walk(found)
+        plan = build_job_plan(job, walk)
+        return self._run(plan, walk, found, self.chosen(store), shown=plan.target_steps, raise_on_error=raise_on_error)
+
+    def rerun(
+        self,
+        keys: Sequence[str] | str,
+        *,
+        definitions: Given = None,
+        store: Any = None,
+        raise_on_error: bool = True,
+        show: Collection[str] = (),
+    ) -> RunResult:
+        """Run single steps on the stored outputs of the others, even where these are stale.
+
+        Parameters
+        ----------
+        keys
+            Step keys (``report.transform``, or ``job.step`` for a job's), or asset keys for all of their steps.
+
+        Raises
+        ------
+        UnknownKeyError
+            If no step is called so.
+        DefinitionUnavailableError
+            If the store knows the key but no code is given or registered.
+        """
+        wanted = [keys] if isinstance(keys, str) else list(keys)
+        found = lookup(self.registry, definitions)
+        used = self.chosen(store)
+        walk = self._walk(found)
+        plan = self._plan_of_steps(wanted, found, walk, used)
+        return self._run(
+            plan,
+            walk,
+            found,
+            used,
+            forced=frozenset(step.key for step in plan.steps),
+            shown=frozenset(show),
+            raise_on_error=raise_on_error,
+            stored_inputs=True,
+        )
+
+    def resume(
+        self, run_id: str, *, definitions: Given = None, store: Any = None, raise_on_error: bool = True
+    ) -> RunResult:
+        """Execute again exactly the steps of a run that failed or never started; the others' outputs are loaded.
+
+        Raises
+        ------
+        UnknownKeyError
+            If there is no such run.
+        InvariantViolationError
+            If the run neither failed nor was cancelled.
+        DefinitionUnavailableError
+            If no code for it is given or registered.
+        ValueNotKeptError
+            If a job's step needs a value that could not be stored.
+        """
+        used = self.chosen(store)
+        parent = used.run(run_id)
+        if parent is None:
+            raise unknown_key("run", run_id, [run.run_id for run in used.runs(limit=50)])
+        run, records = parent
+        if run.status == "success":
+            raise InvariantViolationError(
+                f"the run {run_id} succeeded: there is nothing to resume",
+                remedy=f"to run it again: stepwell.materialize({list(run.targets)!r})",
+            )
+        found = lookup(self.registry, definitions)
+        walk = self._walk(found)
+        again = {record.key for record in records if record.status not in ("executed", "reused")}
+        given = {item.key: item for record in records if record.key not in again for item in record.materializations}
+        if run.kind == "job":
+            job = found.jobs.get(run.targets[0])
+            if job is None:
+                raise self._no_code(run.targets[0], run.notebook)
+            plan = build_job_plan(job, walk, steps_only={step.key for step in job_steps(job) if step.address in again})
+        else:
+            for key in run.targets:
+                if not isinstance(found.asset(key), AssetsDefinition):
+                    raise self._no_code(key, self._definer(key, used) or run.notebook)
+            plan = build_plan(run.targets, found, walk, steps_only=again)
+        plan.targets = run.targets
+        return self._run(
+            plan,
+            walk,
+            found,
+            used,
+            shown=plan.target_steps,
+            raise_on_error=raise_on_error,
+            parent=run,
+            given=given,
+            stored_inputs=True,
+        )
+
+    def cancel(self) -> None:
+        """Stop the run that is going on before its next step."""
+        if self._guard is not None:
+            self._guard.cancel()
+
+    # -- looking
+
+    def states(self, targets: Targets = None, *, definitions: Given = None, store: Any = None) -> dict[str, StepState]:
+        """Return the state of the steps of assets and of everything upstream of them, in an order in which they could run."""
+        given, words = read_targets(targets)
+        found = lookup(self.registry, definitions, given)
+        walk = self._walk(found)
+        return self._states(build_plan(resolve_targets(words, found), found, walk), walk, self.chosen(store))
+
+    def why(self, key: str, *, definitions: Given = None, store: Any = None) -> Explanation:
+        """Return why an asset or step is in its state.
+
+        Raises
+        ------
+        UnknownKeyError
+            If nothing is called so.
+        """
+        found = lookup(self.registry, definitions)
+        owner = found.asset(key)
+        if not isinstance(owner, AssetsDefinition):
+            owner = step_owner(key, found)
+        if owner is None:
+            raise unknown_step(key, found, found.keys)
+        walk = self._walk(found)
+        states = self._states(build_plan([str(own) for own in owner.keys], found, walk), walk, self.chosen(store))
+        own_steps = [step.key for step in asset_steps(owner)]
+        chosen = [key] if key in own_steps else own_steps
+        return Explanation(key, tuple(states[step] for step in chosen))
+
+    def lineage(self) -> Lineage:
+        """Return everything that is registered as cards and edges."""
+        found = lookup(self.registry)
+        walk = self._walk(found)
+        plan = build_plan(resolve_targets(None, found), found, walk)
+        jobs = [(job, build_job_plan(job, walk)) for job in found.jobs.values()]
+        return picture(plan, self._states(plan, walk, self.store), found, jobs, source_of)
+
+    def load(self, key: str, *, store: Any = None) -> Any:
+        """Return the current value of an asset, or of a step inside a graph-backed asset or job.
+
+        Raises
+        ------
+        ValueUnavailableError
+            If there is none, or it cannot be loaded.
+        AmbiguousKeyError
+            If several notebooks define the key, still exist, and their current values differ.
+        """
+        used = self.chosen(store)
+        item = self.current(key, used)
+        if item.value is None:
+            raise ValueUnavailableError(
+                f"{key!r} has no stored value", remedy="its output is Nothing, or could not be kept"
+            )
+        return used.get(item.value, key=key)
+
+    def current(self, key: str, store: ValueStore | None = None) -> Materialization:
+        """Return the current materialization of a key, or of the only output of a step; errors as in `load`."""
+        used = store or self.store
+        rows = used.current(key)
+        if not rows:
+            owned = self._outputs_of_step(key)
+            rows = used.current(owned[0]) if len(owned) == 1 else []
+        if not rows:
+            known = [*used.keys(), *self.registry.assets]
+            remedy = (
+                f"%materialize {key}, or stepwell.materialize([{key!r}])"
+                if key in self.registry.assets
+                else unknown_key("key", key, known).remedy
+            )
+            raise ValueUnavailableError(f"nothing is stored for {key!r}", where=str(used.directory), remedy=remedy)
+        return self._choose(key, rows, used)
+
+    def inputs(self, step_key: str) -> dict[str, Any]:
+        """Return a step's stored inputs by the names of its parameters: for looking into a step that failed.
+
+        Raises
+        ------
+        UnknownKeyError
+            If no step is called so.
+        ValueUnavailableError
+            If an input has no stored value.
+        """
+        found = lookup(self.registry)
+        plan = self._plan_of_steps([step_key], found, self._walk(found), self.store)
+        values: dict[str, Any] = {}
+        for step in plan.steps:
+            for given in step.inputs:
+                if given.carries_value and given.keys:
+                    loaded = [self.load(key) for key in given.keys]
+                    values[given.name] = loaded if given.fan_in else loaded[0]
+                elif given.name and not given.keys:
+                    values[given.name] = given.default
+            values.update(step.config)
+        return values
+
+    def outputs(self, item: Materialization) -> tuple[CapturedOutput, ...]:
+        """Return what the step printed and displayed when it made a materialization."""
+        return self.store.outputs(item.run_id, item.step_key)
+
+    # -- how
+
+    def _walk(self, found: Definitions) -> CodeWalk:
+        return CodeWalk(asset_names=found.names(), namespace=self.namespace)
+
+    def _known(self, plan: Plan, store: ValueStore, given: Mapping[str, Materialization] | None = None) -> Known:
+        keys = [output.key for step in plan.steps for output in step.outputs]
+        codes = {step.code.digest for step in plan.steps if step.code is not None}
+        snapshot = store.snapshot([*keys, *plan.read], [step.address for step in plan.steps], codes)
+        known = Known(snapshot, read_holds)
+        for key in plan.read:
+            item = (given or {}).get(key)
+            if item is None and snapshot.current.get(key):
+                item = self._choose(key, snapshot.current[key], store)
+            if item is not None:
+                known.values[key] = item
+        return known
+
+    def _choose(self, key: str, rows: list[Current], store: ValueStore) -> Materialization:
+        entry = self.registry.assets.get(key)
+        mine = getattr(entry.definition, "notebook", "") if entry is not None else ""
+        for notebook in (mine, self.notebook):
+            found = next((row.materialization for row in rows if row.notebook == notebook and notebook), None)
+            if found is not None:
+                return found
+        alive = [row for row in rows if notebook_exists(row.notebook, store.directory)]
+        versions = {row.materialization.data_version or row.materialization.id for row in alive}
+        if len(versions) > 1:
+            raise AmbiguousKeyError(
+                f"{key!r} is defined by several notebooks and their values differ",
+                where=listed(row.notebook for row in alive),
+                remedy=f"run the cell that defines it here, or choose one: stepwell.open_store({str(store.directory)!r}).current({key!r})",
+            )
+        chosen = choose_current(alive or rows, "")
+        if chosen is None:
+            raise ValueUnavailableError(f"nothing is stored for {key!r}")
+        return chosen
+
+    def _states(self, plan: Plan, walk: CodeWalk, store: ValueStore) -> dict[str, StepState]:
+        known = self._known(plan, store)
+        return plan_states(plan, known, Explainer(store, known, code_parts(walk)))
+
+    def _run(
+        self,
+        plan: Plan,
+        walk: CodeWalk,
+        found: Definitions,
+        store: ValueStore,
+        *,
+        forced: frozenset[str] = frozenset(),
+        shown: frozenset[str] = frozenset(),
+        raise_on_error: bool,
+        parent: RunRecord | None = None,
+        given: Mapping[str, Materialization] | None = None,
+        stored_inputs: bool = False,
+    ) -> RunResult:
+        if not self._running.acquire(blocking=False):
+            raise InvariantViolationError(
+                "a run is going on in this session",
+                remedy="a step cannot start another run; load what it needs as an input",
+            )
+        guard = InterruptGuard()
+        try:
+            known = self._known(plan, store, given)
+            self._check_reads(plan, known, found, resumed=given is not None)
+            notes = () if stored_inputs else self._read_notes(plan, known, found)
+            self._guard = guard
+            with guard:
+                run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
+                books = Bookkeeping(run, store, self.publish, known)
+                executor = InProcess(guard, run_sql, (store.directory,))
+                request = Request(forced, shown, self.namespace, code_parts(walk), notes)
+                result = Engine(
+                    plan=plan, known=known, store=store, executor=executor, guard=guard, books=books, request=request
+                ).run()
+                self.last_run = result
+        finally:
+            self._guard = None
+            self._running.release()
+        if guard.interrupted and not guard.cancelled:
+            raise KeyboardInterrupt
+        if result.error is not None and raise_on_error:
+            raise _with_note(result.error, result)
+        return result
+
+    def _check_reads(self, plan: Plan, known: Known, found: Definitions, *, resumed: bool) -> None:
+        for step in plan.steps:
+            for given in step.inputs:
+                if not given.carries_value:
+                    continue
+                for key in given.keys:
+                    if key in plan.producers:
+                        continue
+                    item = known.values.get(key)
+                    if item is None:
+                        raise self._missing(key, step, found)
+                    if item.value is None and resumed:
+                        raise ValueNotKeptError(
+                            f"step {step.key!r} needs the value of {item.step_key!r}, which could not be stored",
+                            where=step.where,
+                            remedy=f"run both: stepwell.rerun([{item.step_key!r}, {step.address!r}])",
+                        )
+
+    def _missing(self, key: str, step: PlanStep, found: Definitions) -> StepwellError:
+        if found.asset(key) is not None:
+            return MissingUpstreamError(
+                f"step {step.key!r} reads {key!r}, which is not materialized",
+                where=step.where,
+                remedy=f"%materialize {key}, or stepwell.materialize([{key!r}])",
+            )
+        near = unknown_key("asset", key, [*found.keys(), *self.store_keys()]).remedy
+        return MissingUpstreamError(
+            f"{step.key!r} reads the asset {key!r}, which is neither given, nor registered, nor stored",
+            where=step.where,
+            remedy=near,
+        )
+
+    def store_keys(self) -> list[str]:
+        """Return the keys that the session's store has; empty if it was not opened."""
+        return self._store.keys() if self._store is not None else []
+
+    def _read_notes(self, plan: Plan, known: Known, found: Definitions) -> tuple[str, ...]:
+        items = [known.values[key] for key in plan.read if key in known.values and found.asset(key) is None]
+        return tuple(f"{item.key} <- store ({item.notebook}, {when(item.created)})" for item in items)
+
+    def _plan_of_steps(self, keys: Sequence[str], found: Definitions, walk: CodeWalk, store: ValueStore) -> Plan:
+        """Return the plan of single steps, all else being read from the store."""
+        targets: dict[str, None] = {}
+        steps: set[str] = set()
+        jobs: dict[str, set[str]] = {}
+        for key in keys:
+            owner = found.asset(key)
+            if isinstance(owner, AssetsDefinition):
+                steps |= {step.key for step in asset_steps(owner)}
+            elif (owner := step_owner(key, found)) is not None:
+                steps.add(key)
+            else:
+                name, _, inner = key.partition(".")
+                job = found.jobs.get(name)
+                if job is None or not any(step.key == inner for step in job_steps(job)):
+                    definer = self._definer(key, store) if job is None else None
+                    raise self._no_code(key, definer) if definer else unknown_step(key, found)
+                jobs.setdefault(name, set()).add(inner)
+                continue
+            targets.update(dict.fromkeys(str(own) for own in owner.keys))
+        if jobs and (targets or len(jobs) > 1):
+            raise InvariantViolationError(
+                "steps of a job and other steps cannot run in one run", remedy="re-run them one after the other"
+            )
+        for name, inner_steps in jobs.items():
+            return build_job_plan(found.jobs[name], walk, steps_only=inner_steps)
+        return build_plan(list(targets), found, walk, steps_only=steps)
+
+    def _outputs_of_step(self, key: str) -> list[str]:
+        found = lookup(self.registry)
+        owner = step_owner(key, found)
+        return (
+            [output.key for step in asset_steps(owner) if step.key == key for output in step.outputs]
+            if owner is not None
+            else []
+        )
+
+    def _definer(self, key: str, store: ValueStore) -> str:
+        """Return the notebook or module that recorded a key, or a step of it."""
+        for name in (key, key.split(".", 1)[0]):
+            rows = store.current(name)
+            if rows:
+                return rows[0].notebook
+        return ""
+
+    def _no_code(self, key: str, notebook: str) -> DefinitionUnavailableError:
+        return DefinitionUnavailableError(
+            f"the code of {key!r} is not here: it is defined in {notebook or 'another process'}",
+            remedy="run the cells that define it, or pass definitions=[...] or a module; code is never taken from the store",
+        )
+
+
+def code_parts(walk: CodeWalk) -> Callable[[PlanStep], CodeVersion | None]:
+    """Return a function that gives a step's code version with the parts that explain it."""
+
+    def found(step: PlanStep) -> CodeVersion | None:
+        if step.code is None:
+            return None
+        parts = walk.parts(step.op.body, path=step.key, extra=step_extra(step))
+        return CodeVersion(
+            step.code.digest, parts, step.code.unverifiable, step.code.asset_names, step.code.mutable_globals
+        )
+
+    return found
+
+
+def source_of(body: object) -> str:
+    """Return the source of a step's body as a reader wants it; empty where there is none."""
+    if isinstance(body, CellBody):
+        return body.source
+    if isinstance(body, SqlBody):
+        return body.text
+    import inspect
+
+    try:
+        return inspect.getsource(inspect.unwrap(body))  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return ""
+
+
+def run_sql(body: SqlBody, arguments: Mapping[str, Any]) -> Any:
+    """Run the SELECT of a SQL asset over its inputs."""
+    from stepwell.kernel_runtime.store.sql import run_select
+
+    table = run_select(body.text, dict(arguments), {name: body.globals[name] for name in body.parameters})
+    if body.frame == "pandas":
+        return table.to_pandas()
+    if body.frame == "polars":
+        import polars as pl
+
+        return pl.from_arrow(table)
+    return table
+
+
+def _with_note(error: BaseException, result: RunResult) -> BaseException:
+    failed = next((step.key for step in result.steps if step.status == "failed"), "")
+    note = f"step {failed!r} failed in run {result.run_id}; continue from here with stepwell.resume({result.run_id!r})"
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+    return error
+
+
+_session: Session | None = None
+_session_lock = threading.Lock()
+
+
+def get_session() -> Session:
+    """Return this process's session, made at first use."""
+    global _session  # noqa: PLW0603 - one per process
+    with _session_lock:
+        if _session is None:
+            _session = Session()
+            if in_ipython():
+                _session.attach(vars(sys.modules["__main__"]))
+            atexit.register(_session.close)
+        return _session

@@ -1,0 +1,90 @@
+"""Targets in any form (definitions, keys, selection strings) to definitions and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, TypeAlias
+
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.registry import Registry, by_key
+from stepwell.kernel_runtime.definitions.sources import SourceAsset
+from stepwell.kernel_runtime.errors import InvalidInvocationError
+from stepwell.kernel_runtime.planning.build import Definitions
+from stepwell.kernel_runtime.records.keys import AssetKey
+
+Target: TypeAlias = "AssetsDefinition | SourceAsset | AssetKey | str"
+Targets: TypeAlias = "Target | Iterable[Target] | None"
+Given: TypeAlias = "Iterable[Any] | ModuleType | None"
+
+
+def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset], list[str] | None]:
+    """Return the definitions among targets, and the keys and selection strings; None for everything registered.
+
+    Raises
+    ------
+    InvalidInvocationError
+        For a target of another type.
+    """
+    if targets is None:
+        return [], None
+    listed: Sequence[Target] = (
+        [targets] if isinstance(targets, AssetsDefinition | SourceAsset | AssetKey | str) else list(targets)
+    )
+    definitions: list[AssetsDefinition | SourceAsset] = []
+    words: list[str] = []
+    for target in listed:
+        if isinstance(target, AssetsDefinition | SourceAsset):
+            definitions.append(target)
+            if isinstance(target, AssetsDefinition):
+                words.extend(str(key) for key in target.keys)
+        elif isinstance(target, AssetKey):
+            words.append(str(target))
+        elif isinstance(target, str):
+            words.append(target)
+        elif isinstance(target, JobDefinition):
+            raise InvalidInvocationError(
+                f"{target.name!r} is a job", where=target.where, remedy=f"run it with {target.name}.execute()"
+            )
+        else:
+            raise InvalidInvocationError(
+                f"a target is an asset, a key or a selection string, not a {type(target).__name__}",
+                remedy="for example: stepwell.materialize([clean, 'report'])",
+            )
+    return definitions, words
+
+
+def lookup(registry: Registry, given: Given = None, more: Iterable[AssetsDefinition | SourceAsset] = ()) -> Definitions:
+    """Return where definitions are looked up: a given list or module first, the registry second.
+
+    Raises
+    ------
+    DuplicateKeyError
+        If two given definitions have the same key.
+    InvalidInvocationError
+        If something given is no definition.
+    """
+    if isinstance(given, ModuleType):
+        found = [
+            value for value in vars(given).values() if isinstance(value, AssetsDefinition | SourceAsset | JobDefinition)
+        ]
+    else:
+        found = list(given or ())
+    for definition in found:
+        if not isinstance(definition, AssetsDefinition | SourceAsset | JobDefinition):
+            raise InvalidInvocationError(
+                f"definitions are assets, source assets and jobs; a {type(definition).__name__} is none"
+            )
+    unique = list({id(definition): definition for definition in (*found, *more)}.values())
+    assets = by_key(definition for definition in unique if not isinstance(definition, JobDefinition))
+    jobs: dict[str, JobDefinition] = {
+        name: entry.definition for name, entry in registry.jobs.items() if isinstance(entry.definition, JobDefinition)
+    }
+    jobs.update({definition.name: definition for definition in unique if isinstance(definition, JobDefinition)})
+    registered: Mapping[str, AssetsDefinition | SourceAsset] = {
+        name: entry.definition
+        for name, entry in registry.assets.items()
+        if not isinstance(entry.definition, JobDefinition)
+    }
+    return Definitions(assets, registered, jobs)

@@ -1,0 +1,16 @@
+"""Values by content, and the catalog of what is known about them (DESIGN, section 5).
+
+===============  ====================================================================================================
+store            `open_store` and `Store`, which puts the rest together
+codecs           the value of record by exact type; `pickling` for everything that has no form of its own
+describing       the name of a type and a value's size, for a reader
+objects          value files: header, stream, buffers; and the inline form of small values
+signing          HMAC over what executes code when it is loaded
+catalog          the one thread that talks to DuckDB: group commit, questions
+attachment       the catalog file in a warm DuckDB instance: attach, create, check, detach
+lease            our own lock around every open of the catalog
+schema           tables, and rows from and to records; `writing` and `reading` use it
+remembered       the last snapshot, kept true by our own commits
+sql              one SELECT over given frames, in an instance of its own
+===============  ====================================================================================================
+"""

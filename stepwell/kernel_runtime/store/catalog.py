@@ -1,0 +1,359 @@
+"""The catalog thread: the only one of the process that talks to a store's DuckDB catalog.
+
+Other threads hand it rows and questions. Rows are gathered in a *group*, one transaction; a group is committed when its first
+row has waited 50 ms, at once when somebody waits for it, and always before a question is answered, so that everybody
+reads what they wrote. Between two pieces of work the thread keeps the catalog attached for a
+short while, looks whether another process waits for it, and lets it go. With nothing to do for some seconds it ends; the
+next call starts it again.
+
+An interrupt (Ctrl-C) is raised in the main thread only, which at most waits here for an event: nothing in this
+thread, and no half-made transaction, is ever touched by one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.store.attachment import Attachment, Connection, abandon_instance, one_line
+
+T = TypeVar("T")
+
+GATHER = 0.050
+"""Seconds that a finished row waits at most for others to share its transaction."""
+HOLD = 0.020
+"""Seconds that a lease is held at least."""
+IDLE = 0.250
+"""Seconds without work after which the lease is let go."""
+LINGER = 5.0
+"""Seconds without work after which the thread ends."""
+
+_log = logging.getLogger(__name__)
+
+
+class Group:
+    """Rows that are committed together: all of them or none. The `Commit` that all of them share."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._over = threading.Event()
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[BaseException | None], None]] = []
+        self.records: list[Any] = []
+        self.since = monotonic()
+
+    def wait(self) -> None:
+        """Block until the group is committed; raise the `StoreError` that kept it from being committed."""
+        if not self._over.is_set():
+            self._catalog.hurry()
+            self._over.wait()
+        if self._error is not None:
+            raise self._error
+
+    def then(self, callback: Callable[[BaseException | None], None]) -> None:
+        """Call ``callback`` on the catalog thread after the commit, with the error if it failed; at once if over."""
+        with self._catalog.condition:
+            if not self._over.is_set():
+                self._callbacks.append(callback)
+                return
+        callback(self._error)
+
+    def finish(self, error: BaseException | None) -> None:
+        """Tell everybody; called by the catalog thread."""
+        with self._catalog.condition:
+            self._error = error
+            self._over.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback(error)
+            except Exception:
+                _log.exception("a callback after a commit failed")
+
+
+class _Question(Generic[T]):
+    """Something that needs the attached catalog, asked from another thread."""
+
+    def __init__(self, answer: Callable[[Connection, str], T]) -> None:
+        self._answer = answer
+        self._over = threading.Event()
+        self._result: T | None = None
+        self._error: BaseException | None = None
+
+    def run(self, connection: Connection, name: str) -> None:
+        try:
+            self._result = self._answer(connection, name)
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that asked
+            self._error = error
+        self._over.set()
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+        self._over.set()
+
+    def wait(self) -> T:
+        self._over.wait()
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]  # set together with the event
+
+
+class Catalog:
+    """The rows of one store, written and read by one thread.
+
+    Parameters
+    ----------
+    directory
+        The store directory, absolute.
+    write
+        Given a connection inside a transaction, the catalog's name, its identity and the records of a group: appends their rows.
+    ended
+        Called on the catalog thread with the records of a group after its commit, and the error if that failed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        write: Callable[[Connection, str, str, list[Any]], None],
+        ended: Callable[[list[Any], BaseException | None], None],
+    ) -> None:
+        self.condition = threading.Condition()
+        self._attachment = Attachment(directory)
+        self._write = write
+        self._ended = ended
+        self._reset()
+        _catalogs.add(self)
+
+    def _reset(self) -> None:
+        self._group: Group | None = None
+        self._writing: Group | None = None
+        self._questions: deque[_Question[Any]] = deque()
+        self._thread: threading.Thread | None = None
+        self._urgent = False
+        self._letting_go = False
+
+    # -- called from any thread --------------------------------------------------------------------------------------
+
+    def open(self, *, create: bool) -> None:
+        """Attach the catalog once, so that a store that cannot be used is an error now."""
+        question: _Question[None] = _Question(lambda connection, name: None)
+        question.create = create  # type: ignore[attr-defined]
+        self._put(question)
+        question.wait()
+
+    def add(self, record: Any) -> Group:
+        """Add a record to the group that is gathered now."""
+        with self.condition:
+            group = self._group
+            if group is None:
+                group = self._group = Group(self)
+                self._wake()
+            group.records.append(record)
+            return group
+
+    def ask(self, answer: Callable[[Connection, str], T]) -> T:
+        """Run ``answer(connection, name)`` on the catalog thread after everything added so far was committed."""
+        question = _Question(answer)
+        if threading.current_thread() is self._thread:
+            # A callback after a commit asks: waiting for ourselves would never end.
+            self._serve([question], None)
+        else:
+            self._put(question)
+        return question.wait()
+
+    def pending(self) -> Group | None:
+        """Return the newest group that is not committed yet, or None."""
+        with self.condition:
+            return self._group or self._writing
+
+    def unchanged(self) -> bool:
+        """Return whether nobody else wrote since we last had the catalog."""
+        return self._attachment.unchanged()
+
+    @property
+    def epoch(self) -> int:
+        """Grows whenever the catalog turns out to have been written by others in between."""
+        return self._attachment.epoch
+
+    def hurry(self) -> None:
+        """Commit what is pending without gathering more."""
+        with self.condition:
+            self._urgent = True
+            self._wake()
+
+    def flush(self) -> None:
+        """Block until everything added so far is committed."""
+        with self.condition:
+            groups = (self._writing, self._group)
+        for group in groups:
+            if group is not None:
+                group.wait()
+
+    def close(self) -> None:
+        """Commit what is pending, let the catalog go and end the thread; a later call starts it again."""
+        with self.condition:
+            thread = self._thread
+            if thread is None:
+                return
+            self._letting_go = True
+            self._wake()
+        if threading.current_thread() is not thread:
+            thread.join()
+
+    def abandon(self) -> None:
+        """Start anew in a forked child: what is pending is the parent's to commit."""
+        self.condition = threading.Condition()
+        self._attachment.abandon()
+        self._reset()
+
+    def _put(self, question: _Question[Any]) -> None:
+        with self.condition:
+            self._questions.append(question)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="stepwell-catalog", daemon=True)
+            self._thread.start()
+        self.condition.notify_all()
+
+    # -- the catalog thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        idle_since = monotonic()
+        while True:
+            with self.condition:
+                while not self._ready():
+                    now = monotonic()
+                    idle = now - idle_since
+                    if self._attachment.open and (self._letting_go or self._may_go(now, idle)):
+                        break
+                    if not self._attachment.open and (self._letting_go or idle > LINGER) and self._group is None:
+                        self._letting_go = False
+                        self._attachment.lease.close()
+                        self._thread = None
+                        return
+                    self.condition.wait(self._patience(now))
+                ready = self._ready()
+                questions: list[_Question[Any]] = []
+                group = None
+                if ready:
+                    questions = list(self._questions)
+                    self._questions.clear()
+                    group, self._group = self._group, None
+                    self._writing = group
+                    self._urgent = False
+            if ready:
+                self._serve(questions, group)
+                del questions, group
+                idle_since = monotonic()
+                if not (self._attachment.open and self._may_go(idle_since, 0.0)):
+                    continue
+            self._release()
+
+    def _ready(self) -> bool:
+        if self._questions:
+            return True
+        group = self._group
+        if group is None:
+            return False
+        return self._urgent or self._letting_go or monotonic() - group.since >= GATHER
+
+    def _patience(self, now: float) -> float:
+        """Seconds until something may have to be done without anybody waking us."""
+        if self._group is not None:
+            return max(0.0, self._group.since + GATHER - now)
+        return HOLD if self._attachment.open else LINGER
+
+    def _may_go(self, now: float, idle: float) -> bool:
+        if idle >= IDLE:
+            return True
+        lease = self._attachment.lease
+        return now - lease.since >= HOLD and lease.wanted()
+
+    def _serve(self, questions: list[_Question[Any]], group: Group | None) -> None:
+        """Commit a group, then answer questions. What fails is told to those who wait, never raised here."""
+        create = all(getattr(question, "create", True) for question in questions)
+        try:
+            self._attachment.attach(create=create)
+        except BaseException as error:  # noqa: BLE001 - told to everybody who waits
+            failure = error if isinstance(error, StoreError) else self._failure(error)
+            self._end(group, failure)
+            for question in questions:
+                question.fail(failure)
+            return
+        if group is not None:
+            self._commit(group)
+        for question in questions:
+            if not self._attachment.open:
+                question.fail(StoreError(f"the store {self._attachment.directory} failed while it was used", remedy="try again"))
+                continue
+            question.run(self._attachment.connection, self._attachment.name)
+
+    def _commit(self, group: Group) -> None:
+        connection = self._attachment.connection
+        failure: StoreError | None = None
+        try:
+            self._attachment.lease.mark()
+            connection.begin()
+            self._write(connection, self._attachment.name, self._attachment.store_id, group.records)
+            connection.commit()
+        except BaseException as error:  # noqa: BLE001 - told to everybody who waits
+            failure = self._failure(error)
+            failure.__cause__ = error
+            self._roll_back()
+        self._end(group, failure)
+
+    def _end(self, group: Group | None, failure: StoreError | None) -> None:
+        if group is not None:
+            self._ended(group.records, failure)
+            self._writing = None
+            group.finish(failure)
+
+    def _roll_back(self) -> None:
+        try:
+            self._attachment.connection.rollback()
+        except Exception:  # noqa: BLE001 - a connection that cannot even do that is given up
+            self._attachment.discard()
+
+    def _release(self) -> None:
+        try:
+            self._attachment.detach()
+        except Exception:
+            _log.exception("the catalog %s could not be let go in order", self._attachment.directory)
+
+    def _failure(self, error: BaseException) -> StoreError:
+        return StoreError(
+            f"the store {self._attachment.directory} could not record what finished",
+            where=one_line(error),
+            remedy="is the disk full? what was recorded before is safe; run the steps again",
+        )
+
+
+_catalogs: weakref.WeakSet[Catalog] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    abandon_instance()
+    for catalog in list(_catalogs):
+        catalog.abandon()
+
+
+def _at_exit() -> None:
+    for catalog in list(_catalogs):
+        catalog.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
+

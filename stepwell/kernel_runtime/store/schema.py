@@ -1,0 +1,227 @@
+"""The tables of the catalog, and the way between their rows and the records.
+
+Rows are only ever appended (a run's own row is replaced once, when it ends), so that writing is an appender's work and two
+processes never argue about a row. Within a table ``rowid`` grows in the order of the commits, which the lease makes one
+order for all processes: "newest" always means the highest ``rowid``, never a clock. Times are kept as seconds since the
+epoch, which come back bit for bit, with a generated ``TIMESTAMP`` in UTC beside each for people who query the catalog.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
+from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
+from stepwell.kernel_runtime.records.outputs import CapturedOutput
+from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, StepRecord
+
+FORMAT = 1
+"""The number of this layout; a catalog with a higher one was written by a newer Stepwell."""
+
+Row: TypeAlias = tuple[Any, ...]
+
+
+def _time(column: str) -> str:
+    return f"{column}_at TIMESTAMP GENERATED ALWAYS AS (make_timestamp((round({column} * 1000000))::BIGINT)) VIRTUAL"
+
+
+TABLES = {
+    "meta": "format INTEGER, store_id VARCHAR, created DOUBLE, " + _time("created"),
+    "runs": "run_id VARCHAR, kind VARCHAR, notebook VARCHAR, targets VARCHAR, status VARCHAR, started DOUBLE, ended DOUBLE, "
+    "batch VARCHAR, parent_run_id VARCHAR, root_run_id VARCHAR, error VARCHAR, " + _time("started") + ", " + _time("ended"),
+    "steps": "run_id VARCHAR, key VARCHAR, status VARCHAR, started DOUBLE, seconds DOUBLE, memo_key VARCHAR, "
+    "materializations VARCHAR, error VARCHAR, reason VARCHAR, not_kept VARCHAR, " + _time("started"),
+    "materializations": "id VARCHAR, run_id VARCHAR, key VARCHAR, step_key VARCHAR, output VARCHAR, notebook VARCHAR, memo_key VARCHAR, "
+    "code_version VARCHAR, data_version VARCHAR, codec VARCHAR, digest VARCHAR, size BIGINT, inline BLOB, object_name VARCHAR, "
+    "signature BLOB, type_name VARCHAR, summary VARCHAR, classes VARCHAR, created DOUBLE, seconds DOUBLE, partition VARCHAR, "
+    "inputs VARCHAR, reads VARCHAR, unverifiable VARCHAR, metadata VARCHAR, " + _time("created"),
+    "current": "notebook VARCHAR, key VARCHAR, partition VARCHAR, materialization VARCHAR, moved DOUBLE, " + _time("moved"),
+    "code_versions": "digest VARCHAR, parts VARCHAR",
+    "outputs": "run_id VARCHAR, step_key VARCHAR, kind VARCHAR, stream VARCHAR, text VARCHAR, data VARCHAR, metadata VARCHAR",
+    "logs": "run_id VARCHAR, step_key VARCHAR, time DOUBLE, level VARCHAR, message VARCHAR, " + _time("time"),
+}
+
+MATERIALIZATION_COLUMNS = (
+    "id, run_id, key, step_key, output, notebook, memo_key, code_version, data_version, codec, digest, size, inline, object_name, "
+    "signature, type_name, summary, classes, created, seconds, partition, inputs, reads, unverifiable, metadata"
+)
+RUN_COLUMNS = "run_id, kind, notebook, targets, status, started, ended, batch, parent_run_id, root_run_id, error"
+STEP_COLUMNS = "run_id, key, status, started, seconds, memo_key, materializations, error, reason, not_kept"
+
+
+def create_statements(catalog: str) -> list[str]:
+    """Return the statements that create every table in an attached, empty catalog."""
+    return [f"CREATE TABLE {catalog}.{table} ({columns})" for table, columns in TABLES.items()]
+
+
+# -- JSON columns. Empty lists are the rule, so they cost no parser. -------------------------------------------------
+
+_encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
+_decode = json.JSONDecoder().decode
+
+
+def _texts(values: Sequence[str]) -> str:
+    return _encode(values) if values else "[]"
+
+
+def _tuple(text: str) -> tuple[str, ...]:
+    return () if text == "[]" else tuple(_decode(text))
+
+
+def _error_text(error: ErrorRecord | None) -> str | None:
+    return None if error is None else _encode((error.name, error.message, error.traceback, error.where))
+
+
+def error_record(text: str | None) -> ErrorRecord | None:
+    """Read the column of an error."""
+    return None if text is None else ErrorRecord(*_decode(text))
+
+
+# -- materializations ------------------------------------------------------------------------------------------------
+
+_NO_VALUE = (None,) * 9
+
+
+def materialization_row(m: Materialization) -> Row:
+    """Return a materialization as a row of its table."""
+    v = m.value
+    value = (
+        _NO_VALUE
+        if v is None
+        else (v.codec, v.digest, v.size, v.inline, v.object_name, v.signature, v.type_name, v.summary, _encode(v.classes) if v.classes else "[]")
+    )
+    return (
+        m.id, m.run_id, m.key, m.step_key, m.output, m.notebook, m.memo_key, m.code_version, m.data_version,
+        *value,
+        m.created, m.seconds, m.partition,
+        _encode([(i.name, i.key, i.version, i.kind) for i in m.inputs]) if m.inputs else "[]",
+        _encode([(r.kind, r.name, r.digest, r.stat) for r in m.reads]) if m.reads else "[]",
+        _texts(m.unverifiable),
+        _encode(m.metadata) if m.metadata else "{}",
+    )  # fmt: skip
+
+
+def materialization(row: Row) -> Materialization:
+    """Read a row of `MATERIALIZATION_COLUMNS`."""
+    codec = row[9]
+    value = None
+    if codec is not None:
+        classes = row[17]
+        value = StoredValue(
+            codec, row[10], row[11], row[12], row[13], row[14], row[15], row[16],
+            () if classes == "[]" else tuple((name, version) for name, version in _decode(classes)),
+        )  # fmt: skip
+    inputs, reads, metadata = row[21], row[22], row[24]
+    return Materialization(
+        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], value, row[18], row[19], row[20],
+        () if inputs == "[]" else tuple([InputVersion(*each) for each in _decode(inputs)]),
+        () if reads == "[]" else tuple([Read(kind, name, digest, tuple(stat)) for kind, name, digest, stat in _decode(reads)]),
+        _tuple(row[23]),
+        {} if metadata == "{}" else _decode(metadata),
+    )  # fmt: skip
+
+
+# -- the other tables ------------------------------------------------------------------------------------------------
+
+
+def run_row(run: RunRecord) -> Row:
+    """Return a run as a row of its table."""
+    return (
+        run.run_id, run.kind, run.notebook, _texts(run.targets), run.status, run.started, run.ended,
+        run.batch, run.parent_run_id, run.root_run_id, _error_text(run.error),
+    )  # fmt: skip
+
+
+def run_record(row: Row) -> RunRecord:
+    """Read a row of `RUN_COLUMNS`."""
+    run_id, kind, notebook, targets, status, started, ended, batch, parent, root, error = row
+    return RunRecord(run_id, kind, notebook, _tuple(targets), status, started, ended, batch, parent, root, error_record(error))
+
+
+def step_row(step: StepRecord) -> Row:
+    """Return a step as a row of its table; its materializations are named by their ids."""
+    made = step.materializations
+    # Identifiers are hexadecimal: nothing in them needs escaping.
+    ids = f'["{made[0].id}"]' if len(made) == 1 else _encode([m.id for m in made]) if made else "[]"
+    return (
+        step.run_id, step.key, step.status, step.started, step.seconds, step.memo_key, ids,
+        None if step.error is None else _error_text(step.error), step.reason, _texts(step.not_kept),
+    )  # fmt: skip
+
+
+def step_materializations(row: Row) -> tuple[str, ...]:
+    """Return the ids of a step's materializations from a row of `STEP_COLUMNS`."""
+    return _tuple(row[6])
+
+
+def step_record(row: Row, known: dict[str, Materialization]) -> StepRecord:
+    """Read a row of `STEP_COLUMNS`, with the materializations that it names."""
+    run_id, key, status, started, seconds, memo_key, ids, error, reason, not_kept = row
+    made = tuple(known[each] for each in _tuple(ids) if each in known)
+    return StepRecord(run_id, key, status, started, seconds, memo_key, made, error_record(error), reason, _tuple(not_kept))
+
+
+def current_row(current: Current, moved: float) -> Row:
+    """Return a move of what is current as a row of its table."""
+    return current.notebook, current.key, current.partition, current.materialization.id, moved
+
+
+def code_row(code: CodeVersion) -> Row:
+    """Return the parts of a code version as a row of its table."""
+    return code.digest, _encode(
+        {
+            "parts": [(p.path, p.kind, p.digest, p.text, p.where) for p in code.parts],
+            "unverifiable": [(u.path, u.reason) for u in code.unverifiable],
+            "asset_names": code.asset_names,
+            "mutable_globals": code.mutable_globals,
+        }
+    )
+
+
+def code_record(row: Row) -> CodeVersion:
+    """Read a row of the table of code versions."""
+    found = _decode(row[1])
+    return CodeVersion(
+        row[0],
+        tuple(CodePart(*part) for part in found["parts"]),
+        tuple(Unverifiable(*each) for each in found["unverifiable"]),
+        tuple((name, path) for name, path in found["asset_names"]),
+        tuple(found["mutable_globals"]),
+    )
+
+
+def log_row(log: LogRecord) -> Row:
+    """Return a logged line as a row of its table."""
+    return log.run_id, log.step_key, log.time, log.level, log.message
+
+
+def _marked_bytes(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray):
+        return {"__bytes__": b64encode(value).decode("ascii")}
+    return repr(value)
+
+
+def _from_marked(found: dict[str, Any]) -> Any:
+    return b64decode(found["__bytes__"]) if set(found) == {"__bytes__"} else found
+
+
+_encode_output: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), default=_marked_bytes).encode
+_decode_output: Callable[[str], Any] = json.JSONDecoder(object_hook=_from_marked).decode
+
+
+def output_rows(run_id: str, step_key: str, outputs: Iterable[CapturedOutput]) -> list[Row]:
+    """Return what a step printed and displayed as rows of their table."""
+    return [
+        (run_id, step_key, o.kind, o.stream, o.text, _encode_output(o.data) if o.data else "{}", _encode_output(o.metadata) if o.metadata else "{}")
+        for o in outputs
+    ]
+
+
+def output_record(row: Row) -> CapturedOutput:
+    """Read ``kind, stream, text, data, metadata``."""
+    kind, stream, text, data, metadata = row
+    return CapturedOutput(kind, stream, text, _decode_output(data), _decode_output(metadata))

@@ -1,0 +1,109 @@
+"""Signatures: a stored pickle is executed when it is loaded, so only what this user's key signed is loaded.
+
+The key is 32 random bytes in the file that ``STEPWELL_KEY_FILE`` names, else ``stepwell/key`` in the user's configuration
+directory; it is made at first use, readable by its owner only. A signature is the first eight bytes of the key's
+digest, which say *which* key signed, and an HMAC-SHA256.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+
+from stepwell.kernel_runtime.errors import StoreError
+
+SIGNATURE_SIZE = 40
+_NAME = 8
+
+
+def key_path() -> Path:
+    """Return where the user's key is, or will be."""
+    named = os.environ.get("STEPWELL_KEY_FILE")
+    if named:
+        return Path(named).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("stepwell", appauthor=False)) / "key"
+
+
+class Signer:
+    """Signs and checks with the key of one user; the key is read, or made, when first needed.
+
+    Raises
+    ------
+    StoreError
+        From `sign` and `verify`, if the key can be neither read nor made.
+    """
+
+    def __init__(self) -> None:
+        self._key = b""
+        self._name = b""
+
+    def sign(self, parts: Iterable[bytes | memoryview]) -> bytes:
+        """Return the signature over parts, each framed by its length."""
+        self._load()
+        return self._name + self._mac(parts)
+
+    def verify(self, signature: bytes | None, parts: Iterable[bytes | memoryview]) -> bool:
+        """Return whether this user's key made the signature over exactly these parts."""
+        if signature is None or len(signature) != SIGNATURE_SIZE:
+            return False
+        self._load()
+        return signature[:_NAME] == self._name and hmac.compare_digest(signature[_NAME:], self._mac(parts))
+
+    def _mac(self, parts: Iterable[bytes | memoryview]) -> bytes:
+        found = list(parts)
+        lengths = b"".join([len(part).to_bytes(8, "little") for part in found])
+        if sum(map(len, found)) < 1 << 20:
+            return hmac.digest(self._key, b"".join([lengths, *found]), "sha256")
+        mac = hmac.new(self._key, lengths, "sha256")
+        for part in found:
+            mac.update(part)
+        return mac.digest()
+
+    def _load(self) -> None:
+        if not self._key:
+            self._key = _read_or_make(key_path())
+            self._name = sha256(b"stepwell key\0" + self._key).digest()[:_NAME]
+
+
+def _read_or_make(path: Path) -> bytes:
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Made whole beside its place, then linked: of two processes that make it at once, one wins and both read it.
+            making = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+            descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                os.write(descriptor, os.urandom(32))
+            finally:
+                os.close(descriptor)
+            _place(making, path)
+        key = path.read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"the key that signs stored values cannot be read or made: {path}",
+            where=str(error),
+            remedy="name a file that you can write in the environment variable STEPWELL_KEY_FILE",
+        ) from error
+    if len(key) < 16:
+        raise StoreError(
+            f"the key that signs stored values is damaged: {path} has {len(key)} bytes",
+            remedy="remove it: a new one is made, and what the old one signed is computed again",
+        )
+    return key
+
+
+def _place(making: Path, path: Path) -> None:
+    try:
+        os.link(making, path)
+    except FileExistsError:
+        pass
+    except OSError:
+        # A file system without hard links.
+        if not path.exists():
+            making.replace(path)
+    making.unlink(missing_ok=True)

@@ -1,0 +1,119 @@
+"""From the records of a group to the rows that an appender takes: a few columns lists, no statement per step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.materializations import Current
+from stepwell.kernel_runtime.records.outputs import CapturedOutput
+from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.store.attachment import Connection
+from stepwell.kernel_runtime.store.schema import (
+    Row,
+    code_row,
+    current_row,
+    log_row,
+    materialization_row,
+    output_rows,
+    run_row,
+    step_row,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What one call of ``record_step`` adds to a group."""
+
+    step: StepRecord
+    current: Sequence[Current]
+    code: CodeVersion | None
+    outputs: Sequence[CapturedOutput]
+    logs: Sequence[LogRecord]
+
+
+Record: TypeAlias = Recorded | RunRecord
+
+
+class RowWriter:
+    """Appends the rows of a group; remembers which code versions the catalog has."""
+
+    def __init__(self) -> None:
+        self._codes: set[str] = set()
+        self._running: set[str] = set()
+        """Runs whose row says so; it is replaced when they end."""
+        self._store_id = ""
+
+    def write(self, connection: Connection, name: str, store_id: str, records: Sequence[Record]) -> None:
+        """Append the rows of ``records`` to the attached catalog ``name``; the caller's transaction commits them."""
+        if store_id != self._store_id:
+            self._store_id = store_id
+            self._codes.clear()
+        runs: dict[str, RunRecord] = {}
+        steps: list[Row] = []
+        made: list[Row] = []
+        current: list[Row] = []
+        outputs: list[Row] = []
+        logs: list[Row] = []
+        codes: dict[str, CodeVersion] = {}
+        now = time.time()
+        for record in records:
+            if isinstance(record, RunRecord):
+                runs[record.run_id] = record
+                continue
+            step = record.step
+            steps.append(step_row(step))
+            if step.status == "executed":
+                made.extend([materialization_row(m) for m in step.materializations])
+            if record.current:
+                current.extend([current_row(each, now) for each in record.current])
+            if record.code is not None and record.code.digest not in self._codes:
+                codes[record.code.digest] = record.code
+            if record.outputs:
+                outputs.extend(output_rows(step.run_id, step.key, record.outputs))
+            if record.logs:
+                logs.extend([log_row(log) for log in record.logs])
+        ended = [run.run_id for run in runs.values() if run.status != "running"]
+        begun = [run_id for run_id in ended if run_id in self._running]
+        if begun:
+            connection.execute(f"DELETE FROM {name}.runs WHERE run_id IN (SELECT unnest(?))", [begun])
+        if runs:
+            _append(connection, f"{name}.runs", [run_row(run) for run in runs.values()])
+        if codes:
+            there = connection.execute(f"SELECT digest FROM {name}.code_versions WHERE digest IN (SELECT unnest(?))", [list(codes)]).fetchall()
+            known = {digest for (digest,) in there}
+            _append(connection, f"{name}.code_versions", [code_row(code) for digest, code in codes.items() if digest not in known])
+            self._codes.update(codes)
+        _append(connection, f"{name}.steps", steps)
+        _append(connection, f"{name}.materializations", made)
+        _append(connection, f"{name}.current", current)
+        _append(connection, f"{name}.outputs", outputs)
+        _append(connection, f"{name}.logs", logs)
+        self._running.update(run.run_id for run in runs.values() if run.status == "running")
+        self._running.difference_update(ended)
+
+    def forget(self) -> None:
+        """Forget what is known after a group failed: its code versions were not committed."""
+        self._codes.clear()
+
+
+def _append(connection: Connection, table: str, rows: list[Row]) -> None:
+    if not rows:
+        return
+    import duckdb
+
+    appender = connection.appender(table)
+    try:
+        appender.append_rows(rows)
+    except duckdb.InvalidInputException:
+        # A lone surrogate in a text of the user's. The row before it are kept in the appender: begin again.
+        appender.clear()
+        appender.append_rows([tuple(_encodable(each) for each in row) for row in rows])
+    appender.flush()
+
+
+def _encodable(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

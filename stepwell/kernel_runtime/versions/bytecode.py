@@ -1,0 +1,327 @@
+"""What a code object means and what it loads, read from its bytecode.
+
+Two code objects have equal `CodeFacts.blob` exactly if they do the same: instructions, the constants that they use (typed),
+names, exception table and argument counts count; file name, lines, docstring and the numbering of constants do not. The
+numbering is left out because a docstring shifts it: the blob has the constants in the order of their first use.
+
+`CodeFacts.loads` has the names that are really loaded as globals, each with the chain of attributes that is read from it at once:
+``np.linalg.norm(x)`` loads ``("np", ("linalg", "norm"))``. An attribute of a local, ``text.upper()``, is no global.
+"""
+
+from __future__ import annotations
+
+import dis
+import marshal
+import re
+import sys
+import weakref
+from collections.abc import Iterator
+from types import CodeType
+
+from stepwell.kernel_runtime.versions.atoms import atom, digest
+
+_OP = dis.opmap
+_EXTENDED = _OP["EXTENDED_ARG"]
+_CONST = frozenset(dis.hasconst)
+_LOAD_GLOBAL = _OP["LOAD_GLOBAL"]
+_LOAD_NAMES = frozenset(_OP[name] for name in ("LOAD_NAME", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS") if name in _OP)
+_LOAD_NAME = _OP["LOAD_NAME"]
+_STORE_GLOBAL = frozenset((_OP["STORE_GLOBAL"], _OP["DELETE_GLOBAL"]))
+_STORE_NAME = frozenset((_OP["STORE_NAME"],))
+_LOAD_ATTR = _OP["LOAD_ATTR"]
+_LOAD_METHOD = _OP.get("LOAD_METHOD", -1)
+_IMPORT_NAME = _OP["IMPORT_NAME"]
+_IMPORT_FROM = _OP["IMPORT_FROM"]
+_NOP = _OP["NOP"]
+_JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
+# Since 3.12 the lowest bit of LOAD_ATTR says whether a method is loaded.
+_ATTR_SHIFT = 1 if sys.version_info >= (3, 12) else 0
+_INTERESTING = bytes(
+    1 if op in _CONST or op in (_LOAD_GLOBAL, _LOAD_ATTR, _LOAD_METHOD, _IMPORT_NAME, _IMPORT_FROM) or op in _LOAD_NAMES or op in _STORE_GLOBAL or op in _STORE_NAME else 0
+    for op in range(256)
+)
+# Optimized, newlocals, *args, **kwargs, generator, coroutine, iterable coroutine, asynchronous generator.
+_FLAGS = 0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x80 | 0x100 | 0x200
+_HASH_ABOVE = 2048
+_AT_NAME = re.compile(r"@([^\W\d]\w*)")
+_FROM_NAME = re.compile(r"\b(?:from|join)\s+((?:[^\W\d]\w*\s*,\s*)*[^\W\d]\w*)", re.IGNORECASE)
+_FRAME_TEXT = frozenset(("query", "eval"))
+_SQL_TEXT = frozenset(("sql", "query", "execute", "sql_expr", "from_query", "read_sql", "sqldf"))
+_FRAME_WALKERS = {
+    "__subclasses__": "__subclasses__() finds classes that are not named",
+    "_getframe": "sys._getframe() reads the frames of callers",
+    "currentframe": "inspect.currentframe() reads the frames of callers",
+    "import_module": "import_module() imports what cannot be seen here",
+}
+
+
+class CodeFacts:
+    """What one code object does and loads, nested code objects included."""
+
+    __slots__ = ("assigned", "attributes", "blob", "imports", "loads", "name", "names_in_text", "ref", "stores", "suspects")
+
+    blob: bytes
+    """Equal exactly if the code does the same."""
+    name: str
+    loads: tuple[tuple[str, tuple[str, ...]], ...]
+    """Names loaded as globals, each with the attributes read from it at once; in the order of first use."""
+    imports: tuple[tuple[str, int, tuple[str, ...]], ...]
+    """Module, level and names of each import statement inside."""
+    attributes: frozenset[str]
+    """Names of all attributes that are read; known only where there are imports."""
+    stores: frozenset[str]
+    """Names assigned by a ``global`` statement."""
+    assigned: frozenset[str]
+    """In the code of a cell or class: names that it assigns itself."""
+    suspects: tuple[str, ...]
+    """Attributes whose use means that names are looked up in ways that cannot be seen."""
+    names_in_text: tuple[str, ...]
+    """Names that strings given to ``frame.query`` and ``duckdb.sql`` read."""
+
+
+_known: dict[int, CodeFacts] = {}
+
+
+def facts(code: CodeType) -> CodeFacts:
+    """Return what is known of a code object, read once as long as it lives."""
+    found = _known.get(id(code))
+    if found is not None and found.ref() is code:
+        return found
+    found = _read(code)
+    key = id(code)
+    found.ref = weakref.ref(code, lambda _, key=key, table=_known: table.pop(key, None))
+    _known[key] = found
+    return found
+
+
+def _read(code: CodeType) -> CodeFacts:
+    self = CodeFacts()
+    raw = code.co_code
+    table = code.co_exceptiontable
+    operations = raw[::2]
+    if _NOP in operations:
+        raw, table = _without_nops(raw, table)
+        operations = raw[::2]
+    names = code.co_names
+    constants = code.co_consts
+    blanked = bytearray(raw)
+    loads: dict[tuple[str, tuple[str, ...]], None] = {}
+    used: dict[int, int] = {}
+    order = []
+    nested: list[CodeFacts] = []
+    imports: list[tuple[str, int, tuple[str, ...]]] = []
+    stores: set[str] = set()
+    assigned: set[str] = set()
+    first_stored: set[str] = set()
+    attributes: list[str] = []
+    straight = True
+    last_constants: list[int] = []
+    end = len(operations)
+    for at in [i for i, hit in enumerate(operations.translate(_INTERESTING)) if hit]:
+        operation = operations[at]
+        argument = raw[2 * at + 1]
+        before = at - 1
+        shift = 8
+        while before >= 0 and operations[before] == _EXTENDED:
+            argument |= raw[2 * before + 1] << shift
+            shift += 8
+            before -= 1
+        if operation in _CONST:
+            blanked[2 * at + 1] = 0
+            number = used.get(argument)
+            if number is None:
+                number = used[argument] = len(used)
+            order.append(number)
+            last_constants.append(argument)
+        elif operation == _LOAD_GLOBAL:
+            # Its lowest bit says whether a NULL is pushed before.
+            name = names[argument >> 1]
+            if name not in first_stored:
+                loads[(name, _chain(raw, operations, names, at + 1, end))] = None
+        elif operation == _LOAD_ATTR:
+            attributes.append(names[argument >> _ATTR_SHIFT])
+        elif operation == _LOAD_METHOD:
+            attributes.append(names[argument])
+        elif operation in _LOAD_NAMES:
+            if operation == _LOAD_NAME or sys.version_info >= (3, 12):
+                loads[(names[argument], _chain(raw, operations, names, at + 1, end))] = None
+        elif operation in _STORE_GLOBAL:
+            name = names[argument]
+            stores.add(name)
+            if straight and not any(name == loaded for loaded, _ in loads):
+                straight = not any(op in _JUMPS for op in operations[:at])
+                if straight:
+                    first_stored.add(name)
+        elif operation in _STORE_NAME:
+            assigned.add(names[argument])
+        elif operation == _IMPORT_NAME:
+            level, wanted = (constants[i] for i in last_constants[-2:])
+            imports.append((names[argument], level, tuple(wanted or ())))
+    parts: list[bytes] = []
+    texts: list[str] = []
+    for index in used:
+        value = constants[index]
+        if type(value) is CodeType:
+            inner = facts(value)
+            nested.append(inner)
+            parts.append(b"\xc0" + inner.blob)
+        else:
+            parts.append(atom(value))
+            if type(value) is str:
+                texts.append(value)
+    for inner in nested:
+        for load in inner.loads:
+            loads[load] = None
+        imports.extend(inner.imports)
+        stores |= inner.stores
+    blob = b"".join(
+        (
+            marshal.dumps(
+                (
+                    code.co_name,
+                    code.co_argcount,
+                    code.co_posonlyargcount,
+                    code.co_kwonlyargcount,
+                    code.co_flags & _FLAGS,
+                    code.co_varnames,
+                    code.co_cellvars,
+                    code.co_freevars,
+                    names,
+                    bytes(blanked),
+                    table,
+                    bytes(order) if len(used) < 256 else tuple(order),
+                    len(parts),
+                ),
+                2,
+            ),
+            *parts,
+        )
+    )
+    self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
+    self.name = code.co_name
+    self.loads = tuple(loads)
+    self.imports = tuple(imports)
+    self.stores = frozenset(stores) if stores else _NONE
+    self.assigned = frozenset(assigned) if assigned else _NONE
+    self.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested)) if imports else _NONE
+    read = [name for name in attributes if name in _WATCHED]
+    self.suspects = ()
+    self.names_in_text = ()
+    if read or nested:
+        self.suspects = tuple(dict.fromkeys([_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS] + [text for inner in nested for text in inner.suspects]))
+        self.names_in_text = tuple(dict.fromkeys([*_names_in(texts, read), *(name for inner in nested for name in inner.names_in_text)]))
+    return self
+
+
+_NONE: frozenset[str] = frozenset()
+_WATCHED = _FRAME_TEXT | _SQL_TEXT | frozenset(_FRAME_WALKERS)
+
+
+def _chain(raw: bytes, operations: bytes, names: tuple[str, ...], at: int, end: int) -> tuple[str, ...]:
+    """Return the attributes that are read at once from the value just loaded."""
+    chain = []
+    argument = 0
+    while at < end:
+        operation = operations[at]
+        if operation == 0:  # an inline cache
+            at += 1
+            continue
+        if operation == _EXTENDED:
+            argument = (argument | raw[2 * at + 1]) << 8
+            at += 1
+            continue
+        if operation == _LOAD_ATTR:
+            chain.append(names[(argument | raw[2 * at + 1]) >> _ATTR_SHIFT])
+        elif operation == _LOAD_METHOD:
+            chain.append(names[argument | raw[2 * at + 1]])
+        else:
+            break
+        argument = 0
+        at += 1
+    return tuple(chain)
+
+
+def _names_in(texts: list[str], read: list[str]) -> Iterator[str]:
+    calls = set(read)
+    for text in texts:
+        if calls & _FRAME_TEXT:
+            yield from _AT_NAME.findall(text)
+        if calls & _SQL_TEXT:
+            for names in _FROM_NAME.findall(text):
+                yield from (name.strip() for name in names.split(","))
+
+
+def _without_nops(raw: bytes, table: bytes) -> tuple[bytes, bytes]:
+    """Return the instructions without NOPs, which the compiler adds only so that a line can be traced."""
+    count = len(raw) // 2
+    new_at = []
+    kept = 0
+    for at in range(count):
+        new_at.append(kept)
+        if raw[2 * at] != _NOP:
+            kept += 1
+    new_at.append(kept)
+    out = bytearray()
+    argument = 0
+    extended = 0
+    for at in range(count):
+        operation = raw[2 * at]
+        if operation == _NOP:
+            continue
+        argument = argument << 8 | raw[2 * at + 1]
+        if operation == _EXTENDED:
+            extended += 1
+        else:
+            if operation in _JUMPS:
+                # Relative to the next instruction, behind the jump's own caches.
+                following = at + 1 + _caches(raw, at)
+                backward = "BACKWARD" in dis.opname[operation]
+                target = following - argument if backward else following + argument
+                here = new_at[following]
+                argument = here - new_at[target] if backward else new_at[target] - here
+                for place in range(1, extended + 1):
+                    out[-2 * place + 1] = argument >> 8 * place & 0xFF
+            extended = 0
+        out += bytes((operation, argument & 0xFF))
+        if operation != _EXTENDED:
+            argument = 0
+    entries: list[int] = []
+    for start, length, target, depth in _entries(table):
+        entries += (new_at[start], new_at[start + length] - new_at[start], new_at[target], depth)
+    return bytes(out), _varints(entries)
+
+
+def _caches(raw: bytes, at: int) -> int:
+    count = 0
+    while 2 * (at + 1 + count) < len(raw) and raw[2 * (at + 1 + count)] == 0:
+        count += 1
+    return count
+
+
+def _entries(table: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Read an exception table: start, length, target, depth and lasti, in code units."""
+    numbers = []
+    value = 0
+    for byte in table:
+        value = value << 6 | byte & 0x3F
+        if not byte & 0x40:
+            numbers.append(value)
+            value = 0
+    for at in range(0, len(numbers) - 3, 4):
+        yield numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]
+
+
+def _varints(numbers: list[int]) -> bytes:
+    """Write numbers as an exception table does: six bits a byte, 0x40 for more, 0x80 at the first of an entry."""
+    out = bytearray()
+    for place, number in enumerate(numbers):
+        digits = [number & 0x3F]
+        number >>= 6
+        while number:
+            digits.append(number & 0x3F | 0x40)
+            number >>= 6
+        digits.reverse()
+        if place % 4 == 0:
+            digits[0] |= 0x80
+        out += bytes(digits)
+    return bytes(out)

@@ -1,0 +1,71 @@
+"""Data versions: digests of values.
+
+Two values have the same data version exactly if they are equal in the store's sense: the same types, the same order except in sets, every NaN
+the same, however they lie in memory. An instance counts by its class and by what it reduces to; a class of the user's counts
+by its code as well, because a consumer may call its methods without naming it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, hexdigest
+from stepwell.kernel_runtime.versions.classes import class_version
+from stepwell.kernel_runtime.versions.encode import Form, Undigestible, encode
+from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.reduction import reduced
+
+
+def data_version(value: Any) -> str | None:
+    """Return the digest of a value, 32 hexadecimal digits, the same in every process.
+
+    Parameters
+    ----------
+    value
+        Anything.
+
+    Returns
+    -------
+    str or None
+        None for a value with no canonical digest: the digest of its stored bytes takes its place.
+    """
+    if type(value) in ATOMS:
+        return hexdigest(atom(value))
+    try:
+        return hexdigest(encode(value, _foreign))
+    except (Undigestible, RecursionError):
+        return None
+    except Exception:
+        # A class's own __reduce__ or an exotic array may raise anything; the stored bytes still have a digest.
+        return None
+
+
+def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:
+    if isinstance(item, type):
+        return Form("class", _class(item))
+    if isinstance(item, ModuleType):
+        return Form("module", (item.__name__, owner(item.__name__)))
+    if isinstance(item, (FunctionType, BuiltinFunctionType)):
+        return Form("function", _function(item))
+    return reduced(item)
+
+
+def _class(cls: type) -> tuple[str | None, ...]:
+    who = owner(cls.__module__)
+    return (cls.__module__, cls.__qualname__, who if who is not None else class_version(cls))
+
+
+def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
+    module = function.__module__
+    if isinstance(function, BuiltinFunctionType) and function.__self__ is not None and not isinstance(function.__self__, ModuleType):
+        return (function.__name__, function.__self__)
+    found: Any = sys.modules.get(module or "builtins")
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if found is not function:
+        raise Undigestible(f"the function {function.__qualname__} cannot be found by its name")
+    who = owner(module)
+    return (module, function.__qualname__, who if who is not None else class_version(function))

@@ -1,0 +1,200 @@
+"""The typed canonical encoding of values.
+
+`encode` writes a value as bytes that are equal exactly if the values are: types count, order counts except in sets, how a value
+lies in memory does not. Containers that hold themselves are written with a reference to the container so many levels above. What is
+no data (functions, classes, instances) goes to the caller's `foreign`: the walk makes it a node of its own graph, a data version
+writes what reduces it. An explicit stack lets values be nested as deep as memory allows.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from types import MappingProxyType
+from typing import Any
+
+from stepwell.kernel_runtime.versions.atoms import ATOMS, PLAIN, atom, atoms_only
+from stepwell.kernel_runtime.versions.frames import structure
+
+FOREIGN = b"\xff"
+"""Stands in an encoding where the digest of a foreign object belongs."""
+_LIMIT = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A value that is not a plain container: a name for what it is, and the parts that make it."""
+
+    name: str
+    parts: tuple[Any, ...]
+
+
+class Undigestible(Exception):  # noqa: N818 - a condition that callers turn into a state, no error of the product
+    """A value that has no canonical encoding.
+
+    Parameters
+    ----------
+    reason
+        What it is and why.
+    path
+        How it is reached from the value that was to be encoded: ``['a'].lock``.
+    """
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
+
+
+Foreign = Callable[[Any, Callable[[], str]], "bytes | Form"]
+"""Given an object and a way to ask how it is reached: returns its encoding, or what to encode in its place."""
+
+
+class SetHasForeign(Exception):  # noqa: N818 - as above
+    """Raised by a `foreign` that cannot write inside a set, where order comes from the encodings."""
+
+
+def encode(value: Any, foreign: Foreign, *, inside_set: bool = False) -> bytes:
+    """Return the canonical encoding of a value.
+
+    Parameters
+    ----------
+    value
+        Anything.
+    foreign
+        Called for each object that is no data.
+    inside_set
+        Passed on by this function itself.
+
+    Raises
+    ------
+    Undigestible
+        If the value is so entangled that its encoding would not end; whatever `foreign` raises.
+    """
+    out: list[bytes] = []
+    # One frame for each container that is open: its remaining items, what ends it, its identity, how its items are called.
+    stack: list[tuple[Iterator[Any], bytes, int, str]] = [(iter((value,)), b"", 0, "")]
+    above: dict[int, int] = {}
+    kept: list[Any] = []
+    done: dict[int, bytes] = {}
+    count = 0
+    counts = [0]
+
+    def path() -> str:
+        return "".join(_step(name, at) for (_, _, _, name), at in zip(stack, counts, strict=False))
+
+    while stack:
+        items, end, identity, _ = stack[-1]
+        for item in items:
+            counts[-1] += 1
+            kind = type(item)
+            if kind in PLAIN:
+                out.append(marshal.dumps(item, 2))
+                continue
+            if kind in ATOMS:
+                out.append(atom(item))
+                continue
+            key = id(item)
+            if key in above:
+                out.append(b"\x83" + (len(stack) - above[key]).to_bytes(4, "little"))
+                continue
+            if key in done:
+                out.append(done[key])
+                continue
+            count += 1
+            if count > _LIMIT and len(kept) < count // 8:
+                raise Undigestible(f"{type(value).__name__} holds the same objects too many times", path())
+            closing = b""
+            if kind is list or kind is tuple:
+                if atoms_only(item):
+                    out.append(marshal.dumps(item, 2))
+                    continue
+                out.append((b"[" if kind is list else b"(") + len(item).to_bytes(4, "little"))
+                inner: Iterator[Any] = iter(item)
+                name = "["
+            elif kind is dict:
+                if atoms_only(item) and atoms_only(item.values()):
+                    out.append(marshal.dumps(item, 2))
+                    continue
+                out.append(b"{")
+                inner = chain.from_iterable(list(item.items()))
+                closing = b"0"
+                name = "{" + "\0".join(map(_short, item))
+            elif kind is set or kind is frozenset:
+                try:
+                    members = [atom(member) if type(member) in ATOMS else encode(member, foreign, inside_set=True) for member in item]
+                except SetHasForeign:
+                    if inside_set:
+                        raise
+                    written = foreign(item, path)
+                    assert isinstance(written, bytes)
+                    out.append(written)
+                    continue
+                except RecursionError:
+                    raise Undigestible(f"{kind.__name__} is nested too deep", path()) from None
+                members.sort()
+                out.append((b"\x81<" if kind is set else b"\x81>") + len(members).to_bytes(4, "little") + b"".join(members))
+                continue
+            else:
+                form = builtin_form(item) or structure(item)
+                if form is None:
+                    found = foreign(item, path)
+                    if isinstance(found, bytes):
+                        out.append(found)
+                        continue
+                    parts = found
+                elif isinstance(form, bytes):
+                    # A leaf with a buffer: it may be large and it may come again.
+                    done[key] = form
+                    kept.append(item)
+                    out.append(form)
+                    continue
+                else:
+                    parts = form if isinstance(form, Form) else Form(*form)
+                out.append(b"\x84" + marshal.dumps(parts.name, 2) + len(parts.parts).to_bytes(4, "little"))
+                inner = iter(parts.parts)
+                kept.append(parts)
+                name = "."
+            above[key] = len(stack)
+            kept.append(item)
+            stack.append((inner, closing, key, name))
+            counts.append(0)
+            break
+        else:
+            out.append(end)
+            stack.pop()
+            counts.pop()
+            above.pop(identity, None)
+    return b"".join(out)
+
+
+def builtin_form(value: Any) -> Form | None:
+    """Return the form of the builtin types that are neither atoms nor containers."""
+    kind = type(value)
+    if kind is bytearray:
+        return Form("bytearray", (bytes(value),))
+    if kind is range or kind is slice:
+        return Form(kind.__name__, (value.start, value.stop, value.step))
+    if kind is MappingProxyType:
+        return Form("mappingproxy", (dict(value),))
+    if kind is memoryview:
+        return Form("memoryview", (value.format, value.shape, value.tobytes()))
+    if kind is object:
+        return Form("object", ())
+    return None
+
+
+def _short(key: Any) -> str:
+    return repr(key) if type(key) in ATOMS and len(repr(key)) <= 40 else type(key).__name__
+
+
+def _step(name: str, at: int) -> str:
+    if name == "[":
+        return f"[{at - 1}]"
+    if name.startswith("{"):
+        keys = name[1:].split("\0")
+        place = (at - 1) // 2
+        return f"[{keys[place]}]" if place < len(keys) else ""
+    return ""

@@ -1,0 +1,572 @@
+"""What one object means by itself, and what it refers to: a node of the walk's graph.
+
+What the user owns (notebook, local modules) is taken apart; the standard library and installed distributions count by name and
+version. Each kind of object has one method here. `Expander.trace`, where it is a list, also notes everything that is
+referred to, small values and packages included, for the list of parts.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+    WrapperDescriptorType,
+    ClassMethodDescriptorType,
+)
+from typing import Any
+
+from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.versions.atoms import ATOMS, NAN, atom, atoms_only
+from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
+from stepwell.kernel_runtime.versions.classes import class_parts
+from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode
+from stepwell.kernel_runtime.versions.graph import ASSET, MUTABLE, KeyedRef, Node, gone
+from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.reduction import reduced
+
+MISSING: Any = object()
+_BUILTINS = builtins.__dict__
+_SMALL = 1 << 16
+VALUE = ("value",)
+"""The shape of nodes that hold data."""
+_LookUp = "looks names up in ways that cannot be seen"
+_BLIND: dict[int, str] = {
+    id(getattr(builtins, name)): f"{name}() {_LookUp}" for name in ("eval", "exec", "globals", "locals", "vars", "compile", "__import__")
+}
+_C_DESCRIPTORS = (WrapperDescriptorType, MethodDescriptorType, ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType)
+_LRU = type(functools.lru_cache(len))
+_FRAMES = frozenset(("pandas", "polars", "pyarrow", "numpy", "duckdb"))
+
+
+class Expander:
+    """Takes objects apart.
+
+    Parameters
+    ----------
+    assets
+        Names of registered assets with their keys.
+    namespace
+        The notebook's globals, in which these names mean assets.
+    """
+
+    def __init__(self, assets: Mapping[str, str], namespace: dict[str, Any] | None) -> None:
+        self.assets = assets
+        self.namespace = namespace
+        self.trace: list[tuple[str, Any, bytes | None]] | None = None
+
+    def node(self, item: Any) -> Node:
+        """Return the node of an object, with what it refers to pending."""
+        kind = type(item)
+        node = Node(KeyedRef(item, gone) if kind is FunctionType or kind is type else lambda: item)
+        if kind is FunctionType:
+            self._function(node, item)
+        elif kind is CellBody:
+            self._cell(node, item)
+        elif kind is SqlBody:
+            self._sql(node, item)
+        elif isinstance(item, type):
+            self._class(node, item)
+        elif isinstance(item, ModuleType):
+            self._module(node, item)
+        else:
+            node.stable = False
+            try:
+                self._object(node, item, kind)
+            except Undigestible as error:
+                node.unverifiable(error.path, error.reason)
+                node.own.append(b"\xe0" + kind.__qualname__.encode())
+        return node
+
+    # -- references
+
+    def refer(self, node: Node, label: str, item: Any) -> None:
+        """Write a reference into a node: an atom or a name inline, anything else as a node of its own."""
+        kind = type(item)
+        own = node.own
+        if kind in ATOMS:
+            written = atom(item)
+            if len(written) > _SMALL:
+                # A guard would keep it alive.
+                node.stable = False
+        elif kind is tuple and atoms_only(item) and len(item) < 1000:
+            written = atom(item)
+        else:
+            found = self.token(item, kind)
+            if found is None:
+                own.append(FOREIGN)
+                node.pending.append((label, item))
+                if self.trace is not None:
+                    self.trace.append((label, item, None))
+                return
+            written = found
+        if self.trace is None or not label or label[0] == "(":
+            own.append(written)
+        if self.trace is not None:
+            # It has a part of its own, which tells when it changed.
+            self.trace.append((label, item, written))
+
+    def token(self, item: Any, kind: type) -> bytes | None:
+        """Return the encoding of what counts by its name: builtins, and functions, classes and modules of libraries."""
+        if kind is BuiltinFunctionType:
+            holder = item.__self__
+            if holder is None or type(holder) is ModuleType:
+                return _named(item.__module__, item.__qualname__, owner(item.__module__) or "")
+            return None
+        if kind is FunctionType:
+            module = item.__globals__.get("__name__")
+            who = owner(module) if type(module) is str else None
+            return _named(module, item.__qualname__, who) if who is not None and _is_its_own(item, module) else None
+        if isinstance(item, type):
+            module = item.__module__
+            who = owner(module) if type(module) is str else None
+            return _named(module, item.__qualname__, who) if who is not None else None
+        if isinstance(item, ModuleType):
+            who = owner(item.__name__)
+            return _named(item.__name__, "", who) if who is not None else None
+        if isinstance(item, _C_DESCRIPTORS):
+            holder = item.__objclass__
+            who = owner(holder.__module__)
+            return _named(holder.__module__, item.__qualname__, who or "") if who is not None else atom(item.__name__)
+        return None
+
+    # -- functions
+
+    def _function(self, node: Node, function: FunctionType) -> None:
+        code = function.__code__
+        defaults = function.__defaults__
+        keyword_defaults = function.__kwdefaults__
+        scope = function.__globals__
+        own = node.own
+        held: tuple[tuple[CellType, Any], ...] = ()
+        module = scope.get("__name__")
+        who = owner(module) if type(module) is str else None
+        if who is not None and getattr(sys.modules.get(module), "__dict__", None) is scope:
+            # Made by a library for the user: what it holds counts, the library's code does not.
+            own.append(_named(module, code.co_qualname, who))
+        else:
+            who = None
+            known = facts(code)
+            own.append(b"\xd0" + known.blob)
+            name = function.__name__
+            if name != known.name:
+                own.append(atom(name))
+            self._loads(node, known, scope)
+        if defaults:
+            own.append(b"\xd1" + len(defaults).to_bytes(2, "little"))
+            names = code.co_varnames[: code.co_argcount][-len(defaults) :]
+            for name, value in zip(names, defaults, strict=True):
+                self.refer(node, f"({name}=)", value)
+        if keyword_defaults:
+            own.append(b"\xd2")
+            for name in sorted(keyword_defaults):
+                own.append(atom(name))
+                self.refer(node, f"({name}=)", keyword_defaults[name])
+            node.mappings += tuple((keyword_defaults, name, value) for name, value in keyword_defaults.items())
+            node.lengths += ((keyword_defaults, len(keyword_defaults)),)
+        closure = function.__closure__
+        if closure:
+            cells = []
+            own.append(b"\xd3")
+            for name, cell in zip(code.co_freevars, closure, strict=True):
+                try:
+                    value = cell.cell_contents
+                except ValueError:
+                    value = MISSING
+                cells.append((cell, value))
+                own.append(atom(name))
+                if value is MISSING:
+                    own.append(b"\xd4")
+                elif who is not None and name in {"dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running"}:
+                    own.append(b"\xd4")
+                else:
+                    self.refer(node, name, value)
+            held = tuple(cells)
+        node.shape = (code, defaults, keyword_defaults, held)
+        attributes = function.__dict__
+        node.lengths += ((attributes, len(attributes)),)
+        if attributes:
+            own.append(b"\xd5")
+            for name in sorted(attributes):
+                value = attributes[name]
+                if name == "__wrapped__" and any(value is item for _, item in held):
+                    continue
+                if who is not None and name in {"registry", "cache_clear", "_clear_cache", "dispatch", "register"}:
+                    continue
+                own.append(atom(name))
+                self.refer(node, "." + name, value)
+                node.mappings += ((attributes, name, value),)
+
+    def _loads(self, node: Node, known: CodeFacts, scope: Mapping[str, Any], only: frozenset[str] | None = None, skip: frozenset[str] = frozenset()) -> None:
+        """Write what code loads as globals."""
+        own = node.own
+        bound: list[tuple[str, Any]] = [*node.names]
+        assets = self.assets if scope is self.namespace else {}
+        for name, chain in known.loads:
+            if name in skip:
+                continue
+            if name in assets and (only is None or name in only):
+                self._asset(node, name)
+                continue
+            value = scope.get(name, MISSING) if only is None or name in only else MISSING
+            if only is None or name in only:
+                bound.append((name, value))
+            if value is MISSING:
+                value = _BUILTINS.get(name, MISSING)
+                if value is MISSING:
+                    own.append(b"\xd6")
+                    continue
+                node.mappings += ((_BUILTINS, name, value),)
+                reason = _BLIND.get(id(value))
+                if reason is not None:
+                    node.unverifiable(name, reason)
+            if isinstance(value, ModuleType):
+                self._attribute(node, name, value, chain)
+            else:
+                self.refer(node, name, value)
+        if known.imports:
+            self._imports(node, known)
+        for reason in known.suspects:
+            node.unverifiable("", reason)
+        for name in known.names_in_text:
+            if name in skip or any(name == loaded for loaded, _ in known.loads):
+                continue
+            if name in assets:
+                self._asset(node, name)
+                continue
+            value = scope.get(name, MISSING)
+            bound.append((name, value))
+            if value is MISSING or isinstance(value, (ModuleType, FunctionType, type)):
+                continue
+            own.append(atom(name))
+            self.refer(node, name, value)
+        node.names = bound
+
+    def _asset(self, node: Node, name: str) -> None:
+        key = self.assets[name]
+        node.assets += ((name, key),)
+        node.flags |= ASSET
+        node.own.append(b"\xd7" + atom(key))
+
+    def _attribute(self, node: Node, label: str, module: ModuleType, chain: tuple[str, ...]) -> None:
+        """Write what a chain of attributes from a module reaches: ``module.sub.CONST`` is that constant only."""
+        value: Any = module
+        for at, name in enumerate(chain):
+            namespace = vars(value)
+            found = namespace.get(name, MISSING)
+            node.mappings += ((namespace, name, found),)
+            who = owner(value.__name__)
+            label += "." + name
+            if found is MISSING:
+                # Made at first use by the module's __getattr__, or not there.
+                node.own.append(_named(value.__name__, name, who or "") + b"\xd6")
+                if who is None and "__getattr__" in namespace:
+                    self.refer(node, label, namespace["__getattr__"])
+                return
+            if isinstance(found, ModuleType):
+                value = found
+                continue
+            if who is None:
+                self.refer(node, label, found)
+            else:
+                self._library(node, label, value, _named(value.__name__, name, who))
+                self._replaced(node, label, found)
+            self._blind(node, label, value, name, chain[at + 1 :])
+            return
+        self.refer(node, label, value)
+
+    def _library(self, node: Node, label: str, item: Any, written: bytes) -> None:
+        if self.trace is None:
+            node.own.append(written)
+        else:
+            self.trace.append((label, item, written))
+
+    def _replaced(self, node: Node, label: str, found: Any) -> None:
+        """Write what a library's attribute is where that is not the library's own: somebody has replaced it."""
+        kind = type(found)
+        if kind is FunctionType:
+            module = found.__globals__.get("__name__")
+            if type(module) is not str or owner(module) is None:
+                self.refer(node, label, found)
+        elif isinstance(found, type):
+            if owner(found.__module__) is None:
+                self.refer(node, label, found)
+        elif kind in ATOMS:
+            node.own.append(atom(found))
+
+    def _blind(self, node: Node, label: str, module: ModuleType, name: str, rest: tuple[str, ...]) -> None:
+        if module is sys and name in {"_getframe", "modules"}:
+            node.unverifiable(label, f"sys.{name} {_LookUp}")
+
+    def _imports(self, node: Node, known: CodeFacts) -> None:
+        """Write what import statements inside the code reach."""
+        for name, level, wanted in known.imports:
+            if level or (who := owner(name)) is None:
+                module = _imported(name) if not level else None
+                if module is None:
+                    node.own.append(b"\xd8")
+                    if level:
+                        node.unverifiable(name, "a relative import inside a function is not followed")
+                    continue
+                if owner(module.__name__) is None:
+                    self._from_local(node, name, module, wanted or tuple(sorted(known.attributes)), complete=bool(wanted))
+                    continue
+                who = owner(module.__name__)
+            self._library(node, name, sys.modules.get(name) or name, _named(name, ",".join(wanted), who or ""))
+            module = sys.modules.get(name)
+            if module is not None:
+                for item in wanted:
+                    if item in vars(module):
+                        node.mappings += ((vars(module), item, vars(module)[item]),)
+                        self._replaced(node, f"{name}.{item}", vars(module)[item])
+
+    def _from_local(self, node: Node, label: str, module: ModuleType, names: tuple[str, ...], *, complete: bool) -> None:
+        # `import a.b` binds a; its submodules are reached by attributes.
+        chain = [module]
+        if not complete:
+            for part in label.split(".")[1:]:
+                inner = vars(chain[-1]).get(part)
+                if not isinstance(inner, ModuleType):
+                    break
+                chain.append(inner)
+        else:
+            for part in label.split(".")[1:]:
+                inner = vars(chain[-1]).get(part) or sys.modules.get(f"{chain[-1].__name__}.{part}")
+                if not isinstance(inner, ModuleType):
+                    break
+                chain = [inner]
+        for place in chain:
+            namespace = vars(place)
+            for name in names:
+                found = namespace.get(name, MISSING)
+                if found is MISSING:
+                    found = sys.modules.get(f"{place.__name__}.{name}", MISSING)
+                    if found is MISSING:
+                        continue
+                if isinstance(found, ModuleType) and not complete and found in chain:
+                    continue
+                node.mappings += ((namespace, name, namespace.get(name, MISSING)),)
+                node.own.append(atom(name))
+                self.refer(node, f"{place.__name__}.{name}", found)
+
+    # -- cells and SQL
+
+    def _cell(self, node: Node, body: CellBody) -> None:
+        node.stable = False
+        own = node.own
+        own.append(b"\xd9" + atom((body.parameters, body.outputs, body.is_async)))
+        inputs = frozenset(body.parameters)
+        seen: set[str] = set()
+        for code in (body.code, body.tail):
+            if code is None:
+                own.append(b"\xd4")
+                continue
+            known = facts(code)
+            own.append(known.blob)
+            seen.update(name for name, _ in known.loads)
+            seen.update(known.names_in_text)
+            self._loads(node, known, body.globals, only=body.reads, skip=inputs | (known.assigned - body.reads))
+        for name in sorted(body.reads - seen - inputs):
+            if name in self.assets:
+                self._asset(node, name)
+            elif name in body.globals:
+                own.append(atom(name))
+                self.refer(node, name, body.globals[name])
+
+    def _sql(self, node: Node, body: SqlBody) -> None:
+        node.stable = False
+        node.own.append(b"\xda" + atom((body.canonical or body.text, body.frame, body.inputs, body.parameters)))
+        for name in body.parameters:
+            if name in self.assets:
+                self._asset(node, name)
+            elif name in body.globals:
+                self.refer(node, name, body.globals[name])
+            else:
+                node.own.append(b"\xd6")
+
+    # -- classes and modules
+
+    def _class(self, node: Node, cls: type) -> None:
+        node.shape = (type(cls), cls.__bases__)
+        written = self.token(cls, type(cls))
+        if written is not None:
+            node.own.append(written)
+            return
+        own = node.own
+        namespace = vars(cls)
+        own.append(b"\xdb" + atom(cls.__name__))
+        self.refer(node, "(metaclass)", type(cls))
+        own.append(len(cls.__bases__).to_bytes(2, "little"))
+        for base in cls.__bases__:
+            self.refer(node, "" if base.__module__ == "builtins" else base.__name__, base)
+        for name, value in class_parts(cls):
+            own.append(b"\xdc" + atom(name))
+            self.refer(node, "." + name, value)
+        node.mappings += tuple((namespace, name, value) for name, value in namespace.items())
+        node.lengths += ((namespace, len(namespace)),)
+
+    def _module(self, node: Node, module: ModuleType) -> None:
+        """A local module that is used as a whole."""
+        node.stable = False
+        written = self.token(module, type(module))
+        if written is not None:
+            node.own.append(written)
+            return
+        node.own.append(b"\xdd" + atom(module.__name__))
+        for name, value in sorted(vars(module).items()):
+            if name.startswith("__") and name.endswith("__"):
+                continue
+            node.own.append(atom(name))
+            self.refer(node, "." + name, value)
+
+    # -- everything else
+
+    def _object(self, node: Node, item: Any, kind: type) -> None:
+        inner = getattr_static(item, "__stepwell_body__")
+        if inner is not None:
+            node.own.append(b"\xde")
+            self.refer(node, "", inner)
+        elif kind is MethodType:
+            node.own.append(b"\xdf")
+            self.refer(node, "", item.__func__)
+            self.refer(node, ".__self__", item.__self__)
+        elif kind is functools.partial:
+            node.own.append(b"\xe1")
+            self.refer(node, "", item.func)
+            self.refer(node, "(args)", item.args)
+            self.refer(node, "(keywords)", item.keywords)
+            if item.__dict__:
+                self.refer(node, "(attributes)", item.__dict__)
+        elif kind is _LRU:
+            node.own.append(b"\xe2")
+            self.refer(node, "", item.__wrapped__)
+            self.refer(node, "(parameters)", tuple(item.cache_parameters().items()) if hasattr(item, "cache_parameters") else ())
+        elif kind in {staticmethod, classmethod}:
+            node.own.append(b"\xe3" + kind.__name__.encode())
+            self.refer(node, "", item.__func__)
+        elif kind is property:
+            node.own.append(b"\xe4")
+            for label, function in (("", item.fget), (".setter", item.fset), (".deleter", item.fdel)):
+                self.refer(node, label, function)
+        elif kind is BuiltinFunctionType or kind is MethodWrapperType:
+            node.own.append(b"\xe5" + atom(item.__name__))
+            self.refer(node, ".__self__", item.__self__)
+        elif kind is CellType:
+            node.own.append(b"\xe6")
+            self.refer(node, "", item.cell_contents)
+        elif kind in {set, frozenset} and _has_foreign(item):
+            node.unordered = True
+            node.flags |= MUTABLE if kind is set else 0
+            node.own.append(b"\xe7" + kind.__name__.encode())
+            for member in item:
+                # Each is a node of its own, even if it is an atom, so that the digests can be sorted.
+                node.own.append(b"\xe7")
+                node.pending.append(("[...]", (member,)))
+        else:
+            self._value(node, item)
+
+    def _value(self, node: Node, item: Any) -> None:
+        """A container, an array, a frame or an instance."""
+        node.shape = VALUE
+        node.flags |= MUTABLE
+        if type(item) in {tuple, frozenset}:
+            node.flags &= ~MUTABLE
+        entered = False
+
+        def foreign(found: Any, path: Callable[[], str]) -> bytes | Form:
+            nonlocal entered
+            if found is item and not entered:
+                entered = True
+                return reduced(found)
+            kind = type(found)
+            written = self.token(found, kind)
+            if written is not None:
+                return written
+            node.pending.append((path(), found))
+            if self.trace is not None:
+                self.trace.append((path(), found, None))
+            return FOREIGN
+
+        def foreign_in(found: Any, path: Callable[[], str]) -> bytes | Form:
+            return foreign(found, path)
+
+        node.own.append(b"\xe8" + encode(item, foreign_in))
+
+
+def _has_foreign(items: Any) -> bool:
+    def foreign(found: Any, path: Callable[[], str]) -> bytes | Form:
+        raise SetHasForeign
+
+    try:
+        for item in items:
+            if type(item) not in ATOMS:
+                encode(item, foreign)
+    except SetHasForeign:
+        return True
+    except Undigestible:
+        return True
+    return False
+
+
+def getattr_static(item: Any, name: str) -> Any:
+    """Return an attribute that the object's class or the object itself has, without running `__getattr__`."""
+    for cls in type(item).__mro__:
+        if name in vars(cls):
+            return getattr(item, name, None)
+    held = getattr(type(item), "__dict__", {}).get("__dict__")
+    if held is not None:
+        try:
+            return vars(item).get(name)
+        except TypeError:
+            return None
+    return None
+
+
+_names: dict[tuple[str | None, str, str], bytes] = {}
+
+
+def _named(module: str | None, name: str, who: str) -> bytes:
+    key = (module, name, who)
+    found = _names.get(key)
+    if found is None:
+        found = _names[key] = b"\xc7" + atom(key)
+    return found
+
+
+def _is_its_own(function: FunctionType, module: str) -> bool:
+    """Whether a library's function is found where its name says, so that name and version tell all."""
+    holder = sys.modules.get(module)
+    if function.__closure__ is None and not function.__dict__ and getattr(holder, "__dict__", None) is function.__globals__:
+        return "<locals>" not in function.__qualname__ or True
+    if function.__module__ != module:
+        return False
+    found: Any = holder
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            return False
+    return found is function or getattr(found, "__func__", None) is function
+
+
+def _imported(name: str) -> ModuleType | None:
+    """Return a local module, imported if it is not yet: only its content tells what an import inside a function reaches."""
+    from importlib import import_module
+
+    try:
+        import_module(name)
+    except Exception:
+        return None
+    return sys.modules.get(name.partition(".")[0])
+
+
+_ = NAN

@@ -1,0 +1,229 @@
+"""The graph of objects that code reaches, and its digests.
+
+Each function, class, instance and container of a global is a node: the bytes that it means by itself, with a mark for each other node
+that it refers to. The digest of a node is that of its bytes and of the digests of what it refers to. Nodes that reach
+each other (mutual recursion, a class whose methods name it) form a group, found with Tarjan's algorithm; there the digest of a node
+is that of the group written down from this node on, each member by its place. So a digest depends on nothing but what
+can be reached: not on names of files, the order of definition, or the node that the walk happened to enter by. The stack is
+explicit: chains of helpers get deep.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from stepwell.kernel_runtime.versions.atoms import digest
+
+Edge: TypeAlias = tuple[str, "Node"]
+"""How the object is called there, and its node. Labels of globals are names; others begin with ``.``, ``[`` or ``(``."""
+
+UNVERIFIABLE, ASSET, MUTABLE = 1, 2, 4
+
+
+known: dict[int, Node] = {}
+"""Nodes that outlive a run, by the identity of their object."""
+
+
+class KeyedRef(weakref.ref[Any]):
+    """A weak reference that knows the identity of what it referred to."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, item: object, callback: Callable[[Any], None]) -> None:
+        super().__init__(item, callback)
+        self.key = id(item)
+
+
+def gone(ref: KeyedRef) -> None:
+    """Drop the node of an object that is no more."""
+    node = known.get(ref.key)
+    if node is not None and node.ref is ref:
+        del known[ref.key]
+
+
+class Node:
+    """One object that code reaches."""
+
+    __slots__ = (
+        "assets", "digest", "edges", "flags", "group", "index", "issues", "lengths", "low", "mappings", "names", "own", "pending",
+        "ref", "scope", "shape", "stable", "stamp", "unordered", "version",
+    )  # fmt: skip
+
+    ref: Callable[[], Any]
+    """The object, or None when it is gone."""
+    own: list[bytes]
+    """What it means by itself."""
+    pending: list[tuple[str, Any]]
+    """What it refers to, until the nodes of these are known."""
+    edges: Sequence[Edge]
+    digest: bytes | None
+    flags: int
+    """UNVERIFIABLE, ASSET, MUTABLE: whether such a thing is in it or below it."""
+    issues: tuple[tuple[str, str], ...]
+    """Labels and reasons of what it reaches and cannot be digested."""
+    assets: tuple[tuple[str, str], ...]
+    """Labels and keys of the assets that it reads as globals."""
+    stable: bool
+    """Whether nothing in it and below it can change without one of the guards noticing."""
+    scope: Mapping[str, Any]
+    """The globals of a function."""
+    names: Sequence[tuple[str, Any]]
+    """Guard: what each global name was bound to."""
+    mappings: tuple[tuple[Mapping[str, Any], str, Any], ...]
+    """Guard: what a name in a module or class was bound to."""
+    lengths: tuple[tuple[Any, int], ...]
+    """Guard: how many entries a namespace had."""
+    shape: tuple[Any, ...]
+    """Guard: a function's code, defaults and so on."""
+    unordered: bool
+    """Whether the order of the edges means nothing (a set)."""
+
+    def __init__(self, ref: Callable[[], Any]) -> None:
+        self.ref = ref
+        self.own = []
+        self.pending = []
+        # Most nodes have few of these: an empty tuple is no object for the garbage collector.
+        self.edges = ()
+        self.digest = None
+        self.flags = 0
+        self.issues = ()
+        self.assets = ()
+        self.stable = True
+        self.names = ()
+        self.mappings = ()
+        self.lengths = ()
+        self.shape = ()
+        self.unordered = False
+        self.group: list[Node] | None = None
+        self.index = -1
+        self.low = -1
+        self.stamp: object = None
+        self.version: Any = None
+
+    def unverifiable(self, label: str, reason: str) -> None:
+        """Record that something that cannot be digested is reached here."""
+        self.issues = (*self.issues, (label, reason))
+        self.flags |= UNVERIFIABLE
+
+
+def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any], Node]) -> None:
+    """Expand everything that is reached from a node, and digest it.
+
+    Parameters
+    ----------
+    root
+        A node with what it refers to still pending.
+    find
+        Returns the node of an object that is known already.
+    expand
+        Makes the node of an object.
+    """
+    if not root.pending:
+        _close([root])
+        return
+    counter = 1
+    root.index = root.low = 0
+    edges: list[Edge] = []
+    root.edges = edges
+    work = [(root, iter(root.pending), edges)]
+    open_nodes = [root]
+    while work:
+        node, pending, edges = work[-1]
+        for label, item in pending:
+            child = find(item)
+            if child is None:
+                child = expand(item)
+                edges.append((label, child))
+                if not child.pending:
+                    _close([child])
+                    continue
+                child.index = child.low = counter
+                counter += 1
+                open_nodes.append(child)
+                inner: list[Edge] = []
+                child.edges = inner
+                work.append((child, iter(child.pending), inner))
+                break
+            edges.append((label, child))
+            if child.digest is None and child.group is None and child.index < node.low:
+                node.low = child.index
+        else:
+            work.pop()
+            if work and node.low < work[-1][0].low:
+                work[-1][0].low = node.low
+            if node.low == node.index:
+                members = []
+                while True:
+                    member = open_nodes.pop()
+                    members.append(member)
+                    if member is node:
+                        break
+                _close(members)
+
+
+def _close(members: list[Node]) -> None:
+    """Digest a node, or note the nodes that reach each other; pass on what is known of them."""
+    flags = 0
+    stable = True
+    node = members[0]
+    if not node.pending:
+        node.digest = digest(b"".join(node.own))
+        return
+    for node in members:
+        node.pending = []
+        flags |= node.flags
+        stable = stable and node.stable
+    alone = len(members) == 1
+    for node in members:
+        for _, child in node.edges:
+            if child.digest is None and child.group is None:
+                alone = alone and child is not node
+                continue
+            flags |= child.flags
+            stable = stable and child.stable
+    for node in members:
+        node.flags |= flags
+        node.stable = stable
+    if not alone:
+        for node in members:
+            node.group = members
+        return
+    node = members[0]
+    below = [digest_of(child) for _, child in node.edges]
+    if node.unordered:
+        below.sort()
+    node.digest = digest(b"".join(node.own + below))
+
+
+def digest_of(node: Node) -> bytes:
+    """Return the digest of a node of which everything below is known."""
+    if node.digest is None:
+        node.digest = _written_from(node)
+    return node.digest
+
+
+def _written_from(start: Node) -> bytes:
+    """Return the digest of a group as seen from one of its members."""
+    group = start.group
+    assert group is not None
+    places = {id(start): 0}
+    queue = [start]
+    out: list[bytes] = [b"\xc5"]
+    for node in queue:
+        out += node.own
+        below: list[bytes] = []
+        for _, child in node.edges:
+            if child.group is group:
+                place = places.get(id(child))
+                if place is None:
+                    place = places[id(child)] = len(queue)
+                    queue.append(child)
+                below.append(b"\xc6" + place.to_bytes(4, "little"))
+            else:
+                below.append(digest_of(child))
+        if node.unordered:
+            below.sort()
+        out += below
+    return digest(b"".join(out))

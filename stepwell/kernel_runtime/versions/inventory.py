@@ -1,0 +1,136 @@
+"""The parts of a code version: everything that was reached, each with its source, value or version.
+
+Made for a step that is about to execute and for an explanation, never to decide anything.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+from collections.abc import Iterable
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.records.code import CodeKind, CodePart
+from stepwell.kernel_runtime.versions.atoms import ATOMS, hexdigest
+from stepwell.kernel_runtime.versions.ownership import OURS, STANDARD, owner
+from stepwell.kernel_runtime.versions.paths import reached
+from stepwell.kernel_runtime.versions.secrets import looks_secret
+from stepwell.kernel_runtime.versions.sources import source, where
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.versions.expand import Expander
+
+_LONG = 200
+_MOST_PARTS = 5_000
+
+
+def parts(expander: Expander, body: object, path: str, extra: Iterable[tuple[str, object]]) -> tuple[CodePart, ...]:
+    """Return the parts of a step's code version; the body first, then what it reaches, nearest first."""
+    found: list[CodePart] = []
+    seen: set[int] = {id(body)}
+    packages: set[str] = set()
+    kept: list[Any] = []
+    queue: list[tuple[str, Any, bool]] = [(path, body, True)]
+    for name, item in extra:
+        queue.append((f"{path}({name})", item, False))
+    for here, item, is_body in queue:
+        if len(found) >= _MOST_PARTS:
+            break
+        kept.append(item)
+        trace: list[tuple[str, Any, bytes | None]] = []
+        expander.trace = trace
+        try:
+            node = expander.node(item)
+        finally:
+            expander.trace = None
+        found.append(_part(here, item, node.own, is_body=is_body))
+        for name, key in node.assets:
+            found.append(CodePart(reached(here, name), "name", hexdigest(key.encode()), key))
+        for label, value, written in trace:
+            if written is None:
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    queue.append((reached(here, label), value, False))
+            elif type(value) in ATOMS or type(value) is tuple:
+                if label and label[0] not in "(" and label != "__name__":
+                    found.append(CodePart(reached(here, label), "global", hexdigest(written), _text(label, value)))
+            else:
+                package = _package(value)
+                if package and package not in packages:
+                    packages.add(package)
+                    name, _, version = package.partition(" ")
+                    found.append(CodePart(reached(here, name), "package", hexdigest(package.encode()), version))
+    return tuple(found)
+
+
+def _part(path: str, item: Any, own: list[bytes], *, is_body: bool) -> CodePart:
+    kind: CodeKind
+    text: str | None = None
+    place = ""
+    digest = hexdigest(b"".join(own))
+    if isinstance(item, CellBody):
+        return CodePart(path, "body", digest, item.source, item.where)
+    if isinstance(item, SqlBody):
+        return CodePart(path, "sql", digest, item.text, item.where)
+    inner = _underlying(item)
+    if isinstance(inner, FunctionType):
+        kind = "body" if is_body else "function"
+        text, place = source(inner.__code__), where(inner.__code__)
+    elif isinstance(item, type):
+        kind = "class"
+        text, place = _class_source(item)
+    elif isinstance(item, ModuleType):
+        kind, place = "module", item.__name__
+    else:
+        kind = "body" if is_body else "global"
+        text = _text(path.rpartition(" ")[2], item)
+    return CodePart(path, kind, digest, text, place)
+
+
+def _underlying(item: Any) -> Any:
+    if isinstance(item, (MethodType, staticmethod, classmethod)):
+        return item.__func__
+    if isinstance(item, property):
+        return item.fget
+    if isinstance(item, functools._lru_cache_wrapper):  # noqa: SLF001 - the type has no public name
+        return item.__wrapped__
+    return item
+
+
+def _class_source(cls: type) -> tuple[str | None, str]:
+    """Return the source of a class as far as its methods tell where it is."""
+    for value in vars(cls).values():
+        function = _underlying(value)
+        if isinstance(function, FunctionType) and function.__module__ == cls.__module__ and not function.__code__.co_filename.startswith("<"):
+            return None, where(function.__code__).partition(":")[0]
+    return None, ""
+
+
+def _text(label: str, value: Any) -> str | None:
+    """Return a small value as text, unless it could be a secret."""
+    if type(value) not in ATOMS and type(value) not in {list, tuple, dict, set, frozenset, range}:
+        return None
+    if isinstance(value, (str, bytes)) and len(value) > _LONG:
+        return None
+    if isinstance(value, (list, tuple, dict, set, frozenset)) and len(value) > _LONG // 4:
+        return None
+    text = repr(value)
+    if len(text) > _LONG or " at 0x" in text or looks_secret(label, text):
+        return None
+    return text
+
+
+def _package(value: Any) -> str:
+    if isinstance(value, ModuleType):
+        who = owner(value.__name__)
+    elif isinstance(value, str):
+        who = owner(value)
+    elif isinstance(value, FunctionType):
+        who = owner(value.__globals__.get("__name__"))
+    elif isinstance(value, (type, BuiltinFunctionType)):
+        who = owner(value.__module__) if value.__module__ != builtins.__name__ else STANDARD
+    else:
+        return ""
+    return "" if who in {None, STANDARD, OURS} else str(who)

@@ -1,0 +1,140 @@
+"""Who owns a module: the standard library, an installed distribution, or the user.
+
+What the user owns is digested by content; the rest by name and version. Finding the distribution of a module must not read the
+metadata of all of them (that takes 100 ms and more): the folder that holds the module is listed once, and the entry
+``numpy-2.1.0.dist-info`` names both. Only where no name fits are the files that list a distribution's modules read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+STANDARD = "python"
+OURS = "stepwell"
+
+_owners: dict[str, str | None] = {"builtins": STANDARD, "__main__": None, OURS: OURS}
+_folders: dict[str, dict[str, tuple[str, str]]] = {}
+_provided: dict[str, dict[str, tuple[str, str]]] = {}
+_stdlib = tuple(
+    {os.path.join(os.path.realpath(path), "") for name in ("stdlib", "platstdlib") if (path := sysconfig.get_paths().get(name))}
+    | {os.path.join(path, "") for name in ("stdlib", "platstdlib") if (path := sysconfig.get_paths().get(name))}
+)
+_INFO = re.compile(r"^(?P<name>.+?)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info$")
+
+
+def owner(module_name: str | None) -> str | None:
+    """Return who owns a module: ``python``, ``numpy 2.1.0``, or None for the user's own.
+
+    Parameters
+    ----------
+    module_name
+        Dotted name; only its first part decides.
+    """
+    if module_name is None:
+        return STANDARD
+    top = module_name.partition(".")[0]
+    try:
+        return _owners[top]
+    except KeyError:
+        pass
+    found = _find(top)
+    # A module that is not imported yet may be created later.
+    if found is not None or top in sys.modules:
+        _owners[top] = found
+    return found
+
+
+def _find(top: str) -> str | None:
+    module = sys.modules.get(top)
+    origin = _origin(top, module)
+    if top in sys.stdlib_module_names and (origin is None or origin.startswith(_stdlib)):
+        return STANDARD
+    if origin is None:
+        return None
+    folder = os.path.dirname(origin)
+    if os.path.basename(origin).startswith("__init__.") or os.path.isdir(origin):
+        folder = os.path.dirname(folder)
+    entries = _listing(folder)
+    if not entries:
+        return None
+    found = entries.get(_normal(top)) or _by_content(folder).get(top)
+    return " ".join(found) if found else None
+
+
+def _origin(top: str, module: ModuleType | None) -> str | None:
+    if module is not None:
+        origin = getattr(module, "__file__", None)
+        if origin is None:
+            for place in getattr(module, "__path__", ()):
+                return os.path.join(place, "__init__.py")
+        return origin
+    from importlib.util import find_spec
+
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if spec.origin in {None, "built-in", "frozen", "namespace"}:
+        for place in spec.submodule_search_locations or ():
+            return os.path.join(place, "__init__.py")
+        return None
+    return spec.origin
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "_", name).lower()
+
+
+def _listing(folder: str) -> dict[str, tuple[str, str]]:
+    """Return the distributions whose metadata lie in a folder, by normalised name."""
+    found = _folders.get(folder)
+    if found is None:
+        found = {}
+        site = os.path.basename(folder) in {"site-packages", "dist-packages"}
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:
+            names = []
+        for name in names:
+            # The metadata of a project under development lie beside its sources, which are the user's own.
+            if name.endswith(".dist-info") or (site and name.endswith(".egg-info")):
+                match = _INFO.match(name)
+                if match:
+                    found[_normal(match["name"])] = (match["name"].replace("_", "-"), match["version"])
+        _folders[folder] = found
+    return found
+
+
+def _by_content(folder: str) -> dict[str, tuple[str, str]]:
+    """Return the distributions of a folder by the top-level modules that they list."""
+    found = _provided.get(folder)
+    if found is None:
+        found = {}
+        for place in Path(folder).glob("*.*-info"):
+            match = _INFO.match(place.name)
+            if match is None:
+                continue
+            identity = (match["name"].replace("_", "-"), match["version"])
+            try:
+                if (place / "top_level.txt").is_file():
+                    tops = (place / "top_level.txt").read_text().split()
+                else:
+                    tops = [line.split(",")[0].split("/")[0].split(".")[0] for line in (place / "RECORD").read_text().splitlines()]
+            except (OSError, UnicodeDecodeError):
+                continue
+            for top in tops:
+                found.setdefault(top, identity)
+        _provided[folder] = found
+    return found
+
+
+def forget_missing(top: str) -> None:
+    """Look again for the owner of a module that may have changed since."""
+    _owners.pop(top, None)

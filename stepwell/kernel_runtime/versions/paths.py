@@ -1,0 +1,22 @@
+"""How a reader is told what is reached: ``target -> helper -> CONN``."""
+
+from __future__ import annotations
+
+_ARROW = " -> "
+_MOST_STEPS = 12
+
+
+def reached(path: str, label: str) -> str:
+    """Return the path of what is called `label` in the thing at `path`.
+
+    A name is a step of its own; an attribute, an item or a default belongs to the thing that has it. The middle of a
+    long path is left out.
+    """
+    if not label:
+        return path
+    if label[0] in ".[(":
+        return path + label
+    if path.count(_ARROW) >= _MOST_STEPS:
+        steps = path.split(_ARROW)
+        path = _ARROW.join([*steps[:4], "..", *steps[-5:]])
+    return path + _ARROW + label

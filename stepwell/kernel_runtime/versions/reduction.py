@@ -1,0 +1,42 @@
+"""What an instance is made of: its class, and the state that pickling would keep."""
+
+from __future__ import annotations
+
+import copyreg
+import enum
+from typing import Any
+
+from stepwell.kernel_runtime.versions.encode import Form, Undigestible
+
+
+def reduced(item: Any) -> Form:
+    """Return an instance as its class and what it reduces to.
+
+    Raises
+    ------
+    Undigestible
+        If it cannot be reduced: a connection, a lock, a generator.
+    """
+    kind = type(item)
+    if isinstance(item, enum.Enum):
+        return Form("enum", (kind, item.name))
+    try:
+        reduce = copyreg.dispatch_table.get(kind)
+        found = reduce(item) if reduce is not None else item.__reduce_ex__(4)
+    except Exception as error:
+        raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: {_line(error)}") from error
+    if isinstance(found, str):
+        return Form("named", (kind.__module__, kind.__qualname__, found))
+    if not isinstance(found, tuple) or len(found) < 2:
+        raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ gives no tuple")
+    parts: list[Any] = [kind, found[0], tuple(found[1])]
+    parts.append(found[2] if len(found) > 2 else None)
+    parts.append(list(found[3]) if len(found) > 3 and found[3] is not None else None)
+    parts.append([pair for item in found[4] for pair in item] if len(found) > 4 and found[4] is not None else None)
+    if len(found) > 5:
+        parts.append(found[5])
+    return Form("instance", tuple(parts))
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,217 @@
+"""The code version of a step: one canonical walk from its body over everything that its result can depend on.
+
+`CodeWalk.of` gives the digest, cheaply; `CodeWalk.parts` lists what went into it with sources, for a step that is about to execute or is
+explained. A walk lives for one run. What it learns of functions and classes is kept for the process as long as guards can tell that
+nothing changed: the same code, defaults and closure, each name still bound to the same object. Values that can change
+in place are digested anew in each run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import FunctionType
+from typing import Any
+
+from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
+from stepwell.kernel_runtime.versions import inventory
+from stepwell.kernel_runtime.versions.atoms import digest
+from stepwell.kernel_runtime.versions.expand import MISSING, VALUE, Expander
+from stepwell.kernel_runtime.versions.graph import ASSET, MUTABLE, UNVERIFIABLE, KeyedRef, Node, digest_of, finish, known
+from stepwell.kernel_runtime.versions.paths import reached
+
+_MOST_KNOWN = 100_000
+
+
+class CodeWalk:
+    """Code versions of the steps of one run (`records.protocols.CodeVersions`).
+
+    Parameters
+    ----------
+    asset_names
+        Names of the notebook's registered assets, each with its key. Code that reads such a name as a global of `namespace`
+        depends on the asset's data version, reported in `CodeVersion.asset_names`, not on the value that is bound.
+    namespace
+        The notebook's globals; None where there is no notebook.
+    """
+
+    def __init__(self, *, asset_names: Mapping[str, str] | None = None, namespace: dict[str, Any] | None = None) -> None:
+        self._assets = dict(asset_names or {})
+        self._namespace = namespace
+        self._expander = Expander(self._assets, namespace)
+        self._nodes: dict[int, Node] = {}
+        self._kept: list[object] = []
+        self._doubted: set[int] = set()
+        self._stamp = object()
+
+    def of(self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = ()) -> CodeVersion:
+        """Return the code version of a step's body, without its parts.
+
+        Parameters
+        ----------
+        body
+            A function of any kind, a class, a callable instance, a `CellBody` or a `SqlBody`.
+        path
+            How a reader knows the step: its key.
+        extra
+            More objects that count, each by a name: what a definition holds beside its body.
+        """
+        node = self.node(body)
+        more = [(name, self.node(item)) for name, item in extra]
+        if not more:
+            version = node.version
+            if version is not None:
+                return version  # type: ignore[no-any-return]  # a slot shared by all nodes
+            code = digest_of(node).hex()
+            if not node.flags:
+                node.version = CodeVersion(code)
+                return node.version
+        else:
+            text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in more)
+            code = digest(digest_of(node) + text).hex()
+        unverifiable: dict[tuple[str, str], None] = {}
+        assets: dict[str, str] = {}
+        mutable: dict[str, None] = {}
+        for start, label in [(node, path), *((child, f"{path}({name})") for name, child in more)]:
+            if start.flags:
+                self._collect(start, label, unverifiable, assets, mutable)
+        return CodeVersion(
+            code,
+            unverifiable=tuple(Unverifiable(where, reason) for where, reason in unverifiable),
+            asset_names=tuple(assets.items()),
+            mutable_globals=tuple(mutable),
+        )
+
+    def parts(self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = ()) -> tuple[CodePart, ...]:
+        """Return what went into the code version of a step's body, sources included.
+
+        Parameters are those of `of`. Values whose names look secret, and long ones, have no text.
+        """
+        return inventory.parts(self._expander, body, path, extra)
+
+    def node(self, item: object) -> Node:
+        """Return the digested node of an object."""
+        node = self._find(item)
+        if node is None:
+            try:
+                node = self._expand(item)
+                finish(node, self._find, self._expand)
+            except BaseException:
+                # An interrupt leaves nodes without digests behind.
+                self._nodes.clear()
+                raise
+            self._remember(node)
+        return node
+
+    # -- what is known
+
+    def _find(self, item: Any) -> Node | None:
+        key = id(item)
+        node = self._nodes.get(key)
+        if node is not None:
+            return node
+        node = known.get(key)
+        if node is None or key in self._doubted or node.ref() is not item or not self._holds(node):
+            return None
+        self._nodes[key] = node
+        self._kept.append(item)
+        return node
+
+    def _expand(self, item: Any) -> Node:
+        node = self._expander.node(item)
+        self._nodes[id(item)] = node
+        self._kept.append(item)
+        return node
+
+    def _remember(self, root: Node) -> None:
+        """Keep a node whose guards can tell a change, and those below it, for later runs."""
+        if len(known) > _MOST_KNOWN:
+            known.clear()
+        stack = [root]
+        while stack:
+            node = stack.pop()
+            if node.stamp is self._stamp:
+                continue
+            node.stamp = self._stamp
+            if node.stable:
+                ref = node.ref
+                if type(ref) is KeyedRef:
+                    known[ref.key] = node
+            if node.edges:
+                stack.extend([child for _, child in node.edges])
+
+    def _holds(self, root: Node) -> bool:
+        """Whether a node of an earlier run and everything below it are unchanged."""
+        stamp = self._stamp
+        if root.stamp is stamp:
+            return True
+        stack = [root]
+        seen: list[Node] = []
+        while stack:
+            node = stack.pop()
+            if node.stamp is stamp:
+                continue
+            item = node.ref()
+            if item is None or not self._unchanged(node, item):
+                # Each is looked at anew once in this run, so that a long chain stays linear.
+                for doubted in (*seen, node):
+                    doubted.stamp = None
+                    self._doubted.add(id(doubted.ref()))
+                return False
+            node.stamp = stamp
+            seen.append(node)
+            if node.edges:
+                stack.extend([child for _, child in node.edges])
+        return True
+
+    def _unchanged(self, node: Node, item: Any) -> bool:
+        shape = node.shape
+        if type(item) is FunctionType:
+            if item.__code__ is not shape[0] or item.__defaults__ is not shape[1] or item.__kwdefaults__ is not shape[2]:
+                return False
+            for cell, held in shape[3]:
+                try:
+                    if cell.cell_contents is not held:
+                        return False
+                except ValueError:
+                    if held is not MISSING:
+                        return False
+            scope = item.__globals__
+            for name, bound in node.names:
+                if scope.get(name, MISSING) is not bound:
+                    return False
+            if scope is self._namespace:
+                assets = self._assets
+                if node.assets:
+                    for name, key in node.assets:
+                        if assets.get(name) != key:
+                            return False
+                if assets:
+                    for name, _ in node.names:
+                        if name in assets:
+                            return False
+            elif node.assets:
+                return False
+        elif type(item) is not shape[0] or item.__bases__ != shape[1]:
+            return False
+        for mapping, name, bound in node.mappings:
+            if mapping.get(name, MISSING) is not bound:
+                return False
+        return all(len(mapping) == count for mapping, count in node.lengths)
+
+    def _collect(self, root: Node, path: str, unverifiable: dict[tuple[str, str], None], assets: dict[str, str], mutable: dict[str, None]) -> None:
+        """Find what is unverifiable, an asset, or a mutable global below a node, each by the shortest path."""
+        seen = {id(root)}
+        queue: list[tuple[Node, str]] = [(root, path)]
+        for node, where in queue:
+            for label, reason in node.issues:
+                unverifiable[(reached(where, label), reason)] = None
+            for name, _ in node.assets:
+                assets.setdefault(name, reached(where, name))
+            for label, child in node.edges:
+                if not child.flags:
+                    continue
+                if child.flags & MUTABLE and child.shape == VALUE and label and label[0] not in ".[(":
+                    mutable[label] = None
+                if id(child) not in seen and child.flags & (UNVERIFIABLE | ASSET | MUTABLE):
+                    seen.add(id(child))
+                    queue.append((child, reached(where, label)))

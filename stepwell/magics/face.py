@@ -1,0 +1,55 @@
+"""What the magics of one kernel share: the shell, the session, the settings, the bindings, and the cell that is running."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepwell.magics.bindings import Bindings
+from stepwell.magics.displays import DisplayHook, Figures
+from stepwell.magics.lines import say
+
+
+@dataclass(slots=True)
+class Face:
+    """The notebook's face of a session.
+
+    Attributes
+    ----------
+    settings
+        The traits of ``%config Stepwell``.
+    inside
+        For a name that an asset cell binds inside, how and where: for a NameError elsewhere.
+    """
+
+    shell: Any
+    session: Any
+    settings: Any
+    bindings: Bindings
+    displays: DisplayHook
+    figures: Figures = field(default_factory=Figures)
+    running: str = ""
+    """The text of the cell that is running."""
+    inside: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def namespace(self) -> dict[str, Any]:
+        """The notebook's variables."""
+        found: dict[str, Any] = self.shell.user_ns
+        return found
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person waits for the cell."""
+        return not os.environ.get("STEPWELL_BATCH")
+
+    def say(self, line: str) -> None:
+        """Print one line about a run, unless such lines are turned off."""
+        if self.settings.lines:
+            say(line)
+
+    def is_definition(self, name: str) -> bool:
+        """Whether a variable is an op, a graph or an alias: what a composition calls."""
+        value = self.namespace.get(name)
+        return callable(value) and hasattr(type(value), "__stepwell_body__") and not hasattr(type(value), "__stepwell_asset_key__")

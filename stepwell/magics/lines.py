@@ -1,0 +1,87 @@
+"""The wording of the lines that a run prints. Times are absolute and facts are of the original run, so that Run All leaves diffs quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.runs import StepRecord
+
+
+def say(line: str) -> None:
+    """Print a line for the person at the notebook."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a reader says it: ``1.2 s``, ``18 min``, ``2.5 h``."""
+    if seconds < 0.0995:
+        return f"{max(round(seconds * 1000), 1)} ms" if seconds > 0 else "0 ms"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    if seconds < 5970:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as a reader says it: ``41.0 MB``."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.95:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def moment(created: float) -> str:
+    """Return a point in time: ``2026-11-22 14:03``."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+
+
+def _facts(materializations: Sequence[Materialization], *, summary: bool) -> list[str]:
+    stored = [item.value for item in materializations if item.value is not None]
+    found = []
+    if summary and len(stored) == 1 and stored[0].summary and len(stored[0].summary) <= 60 and "\n" not in stored[0].summary:
+        found.append(stored[0].summary)
+    if stored:
+        found.append(size(sum(item.size for item in stored)))
+    return found
+
+
+def run_line(name: str, steps: Sequence[StepRecord]) -> str:
+    """Return the line that ends an asset's cell.
+
+    Parameters
+    ----------
+    name
+        The asset's key.
+    steps
+        The records of its steps in this run; the last one made its value.
+    """
+    last = steps[-1]
+    ran = [step for step in steps if step.status == "executed"]
+    if ran:
+        inner = f" ({len(ran)} of {len(steps)} steps)" if len(steps) > 1 else ""
+        return " · ".join([f"{name}: executed in {duration(sum(step.seconds for step in ran))}{inner}", *_facts(last.materializations, summary=True)])
+    if last.status == "reused" and last.materializations:
+        oldest = last.materializations[0]
+        seconds = oldest.seconds if len(steps) == 1 else sum(step.materializations[0].seconds for step in steps if step.materializations)
+        return " · ".join([f"{name}: reused", f"computed {moment(oldest.created)}", duration(seconds), *_facts(last.materializations, summary=False)])
+    return f"{name}: {last.status}" + (f" ({last.reason})" if last.reason else "")
+
+
+def upstream_line(target: str, states: Iterable[Any]) -> str:
+    """Return the line that names upstream work before it starts: ``model: first raw (last 18 min; parse() changed), clean``."""
+    shown = []
+    for state in states:
+        facts = [f"last {duration(state.seconds)}"] if state.seconds else []
+        reason = next((reason.text for reason in state.reasons if reason.text), "")
+        if state.state != "missing" and reason:
+            facts.append(reason)
+        shown.append(state.key + (f" ({'; '.join(facts)})" if facts else ""))
+    return f"{target}: first {', '.join(shown[:6])}" + (f" and {len(shown) - 6} more" if len(shown) > 6 else "")

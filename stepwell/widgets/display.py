@@ -1,0 +1,77 @@
+"""Showing a lineage in a cell: live with the static picture as a second output, or the static one alone.
+
+A saved widget has no picture of its own once its kernel is gone. So the static one is an output beside it; the widget's
+CSS hides it while the live one is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from stepwell.widgets.picture import lineage_text, static_bundle
+from stepwell.widgets.source import LineageSource
+
+if TYPE_CHECKING:
+    from stepwell.widgets.lineage import LineageWidget
+
+_shown: dict[tuple[int, tuple[str, ...] | None], LineageWidget] = {}
+# By the session's identity: a widget holds its session, so that the identity stays its own as long as the entry.
+
+
+def show(source: LineageSource, keys: Sequence[str] | None = None, *, live: bool | None = None) -> LineageWidget | None:
+    """Show the lineage of a session in the current cell.
+
+    Parameters
+    ----------
+    source
+        The session.
+    keys
+        What to show; everything if None.
+    live
+        Whether to show the widget too; by default where there is a kernel with a front end that can ask it things.
+
+    Returns
+    -------
+    LineageWidget or None
+        The widget, one for each session and selection however often it is shown; None if only the picture was shown.
+    """
+    shell = _shell()
+    if shell is None:
+        print(lineage_text(source.lineage(keys)))  # noqa: T201 - the caller asked to see it
+        return None
+    from IPython.display import display
+
+    widget = None
+    if live if live is not None else hasattr(shell, "kernel"):
+        widget = _widget(source, keys)
+        display(widget.live_bundle(), raw=True)  # type: ignore[no-untyped-call]
+    display(static_bundle(source.lineage(keys)), raw=True)  # type: ignore[no-untyped-call]
+    return widget
+
+
+def _shell() -> object | None:
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return None
+    shell: object | None = get_ipython()
+    return shell
+
+
+def _widget(source: LineageSource, keys: Sequence[str] | None) -> LineageWidget:
+    from stepwell.widgets.lineage import LineageWidget
+
+    name = (id(source), None if keys is None else tuple(keys))
+    widget = _shown.get(name)
+    if widget is None or widget.comm is None:
+        widget = _shown[name] = LineageWidget(source, keys)
+    else:
+        widget.refresh()
+    return widget
+
+
+def forget(source: LineageSource) -> None:
+    """Close the widgets of a session that ends."""
+    for name in [name for name in _shown if name[0] == id(source)]:
+        _shown.pop(name).close()

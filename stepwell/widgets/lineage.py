@@ -1,0 +1,248 @@
+"""The lineage in the notebook: an anywidget over the SVG that the kernel draws.
+
+The picture is laid out and drawn in Python; the browser pans, zooms, selects, and paints states. Structure travels as
+``svg`` and ``details`` and only when it changes; states as ``nodes``, always all of them.
+
+A button's request is sent twice. ``ask`` may be handled while a cell runs, on a thread of ipykernel's, and only shows the
+step as queued; ``go`` is handled by the main thread between cells and runs it. ``cancel`` acts at once. So user code never
+runs anywhere but on the main thread, whatever the kernel does with widget messages.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anywidget
+import traitlets
+
+from stepwell.kernel_runtime.errors import StepwellError
+from stepwell.kernel_runtime.records.events import Event
+from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
+from stepwell.widgets.layout import layout
+from stepwell.widgets.overlay import Overlay
+from stepwell.widgets.pace import Paced
+from stepwell.widgets.picture import static_bundle
+from stepwell.widgets.source import LineageSource
+from stepwell.widgets.states import KINDS
+from stepwell.widgets.svg import headline, lineage_svg, status_style
+
+_HERE = pathlib.Path(__file__).parent
+
+
+class LineageWidget(anywidget.AnyWidget):
+    """The live lineage of a session.
+
+    Parameters
+    ----------
+    source
+        The session.
+    keys
+        What to show; everything if None.
+    """
+
+    _esm = _HERE / "lineage.js"
+    _css = (_HERE / "lineage.css").read_text(encoding="utf-8") + status_style()
+
+    svg = traitlets.Unicode().tag(sync=True)
+    details = traitlets.Dict().tag(sync=True)
+    nodes = traitlets.Dict().tag(sync=True)
+    groups = traitlets.Dict().tag(sync=True)
+    counts = traitlets.Dict().tag(sync=True)
+    run = traitlets.Dict().tag(sync=True)
+    problem = traitlets.Dict().tag(sync=True)
+    selection = traitlets.Unicode().tag(sync=True)
+    note = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, source: LineageSource, keys: Sequence[str] | None = None) -> None:
+        self._lock = threading.RLock()
+        self._source = source
+        self._keys = keys
+        self._overlay = Overlay(Lineage((), ()))
+        self._requests: dict[str, tuple[str, str]] = {}
+        self._handled: set[str] = set()
+        self._refreshing = False
+        super().__init__()
+        _let_requests_through(self.comm)
+        self.on_msg(self._received)
+        self.refresh()
+        self._paced = Paced(self._deliver)
+        self._unsubscribe = source.subscribe(self._paced.put)
+
+    def refresh(self) -> None:
+        """Ask the session for the lineage and show it."""
+        self._refreshing = False
+        try:
+            lineage = self._source.lineage(self._keys)
+            geometry = layout(lineage)
+            drawn = lineage_svg(lineage, geometry=geometry, live=True)
+        except Exception as error:
+            # A broken definition must not take the picture away; what was shown stays.
+            self.problem = _problem(error, "the lineage cannot be drawn")
+            return
+        with self._lock, self.hold_sync():
+            self._overlay.rest(lineage)
+            self.svg, self.note, self.details = drawn, geometry.note, _details(lineage)
+            if self.selection not in self.details:
+                self.selection = ""
+            self._publish()
+
+    def close(self) -> None:
+        """End the subscription and remove the widget."""
+        if hasattr(self, "_paced"):
+            self._unsubscribe()
+            self._paced.close()
+        super().close()
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take what the browser changed; not in the middle of a publication from another thread."""
+        with self._lock:
+            super().set_state(sync_data)
+
+    def _repr_mimebundle_(self, **kwargs: object) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)  # type: ignore[arg-type]  # anywidget annotates the mapping instead of a value
+        still = static_bundle(self._overlay.lineage)
+        if not bundle:
+            return still
+        data, metadata = bundle
+        return {**data, **still}, metadata
+
+    def live_bundle(self) -> dict[str, Any]:
+        """Return the MIME bundle of the live picture alone, for a cell that shows the static one beside it."""
+        bundle = super()._repr_mimebundle_()
+        data: dict[str, Any] = dict(bundle[0]) if bundle else {}
+        data.pop("text/html", None)
+        return {**data, "text/plain": f"Lineage (live): {headline(self._overlay.lineage)}"}
+
+    # -- from the session
+
+    def _deliver(self, events: list[Event]) -> None:
+        with self._lock:
+            changed = [self._overlay.take(event) for event in events]
+            self._publish()
+            ask = any(changed) and not self._refreshing
+            self._refreshing = self._refreshing or ask
+        if ask:
+            _when_main_is_free(self.refresh)
+
+    def _publish(self) -> None:
+        with self._lock, self.hold_sync():
+            self._overlay.asked(step for action, key in self._requests.values() for step in self._steps(action, key))
+            self.nodes = self._overlay.states()
+            self.groups = self._overlay.group_words()
+            self.counts = self._overlay.counted()
+            self.run = {**self._overlay.run, "waiting": len(self._requests)}
+
+    # -- from the browser
+
+    def _received(self, _widget: object, content: Any, _buffers: object) -> None:
+        kind = content.get("type") if isinstance(content, dict) else None
+        if kind == "cancel":
+            with self._lock:
+                self._handled.update(self._requests)
+                self._requests.clear()
+            self._source.cancel()
+            self._publish()
+        elif kind in {"ask", "go"}:
+            request, action, key = str(content.get("id")), str(content.get("action")), str(content.get("key", ""))
+            with self._lock:
+                if request in self._handled:
+                    return
+                self._requests[request] = (action, key)
+            self._publish()
+            if kind == "go":
+                self._perform(request, action, key)
+
+    def _perform(self, request: str, action: str, key: str) -> None:
+        with self._lock:
+            self._handled.add(request)
+            self.problem = {}
+        try:
+            if action == "rerun":
+                self._source.rerun([self._overlay.step_of(key)])
+            elif action == "materialize":
+                self._source.materialize([self._overlay.asset_of(key)])
+            elif action == "materialize-outdated":
+                self._source.materialize(self._overlay.outdated())
+        except KeyboardInterrupt:
+            self.problem = {"title": "Cancelled", "text": "Finished steps are kept; the one that ran is recorded as cancelled."}
+        except Exception as error:
+            self.problem = _problem(error, "")
+        finally:
+            with self._lock:
+                self._requests.pop(request, None)
+            self.refresh()
+
+    def _steps(self, action: str, key: str) -> list[str]:
+        if action == "rerun":
+            return [self._overlay.step_of(key)]
+        assets = [self._overlay.asset_of(key)] if action == "materialize" else self._overlay.outdated()
+        return [step for asset in assets for step in self._overlay.steps_of_asset(asset)]
+
+
+def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
+    """Return what the side panel shows of a card beside its state."""
+    return {
+        node.key: {
+            "what": _what(node),
+            "step": "" if node.state is None else node.step or node.key,
+            "parent": node.parent,
+            "description": node.description,
+            "code": node.code,
+        }
+        for node in lineage.nodes
+    }
+
+
+def _what(node: LineageNode) -> str:
+    """Return what a card is, in which group and where: ``op in graph-backed asset report · group default · cell 14``."""
+    kind = KINDS.get(node.kind, node.kind) + (f" in graph-backed asset {node.parent}" if node.parent else "")
+    return " · ".join(part for part in (kind, f"group {node.group}" if node.group else "", node.where) if part)
+
+
+def _problem(error: BaseException, title: str) -> dict[str, str]:
+    """Return what the panel shows of an error: its one line, and where it happened."""
+    if isinstance(error, StepwellError):
+        first, *rest = str(error).splitlines() or [type(error).__name__]
+        return {"title": ": ".join(part for part in (title, first) if part), "text": "\n".join(rest)}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
+    lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
+    head = f"{type(error).__name__}: {error}".splitlines()[0]
+    return {"title": ": ".join(part for part in (title, head) if part), "text": "".join(lines)}
+
+
+def _ours(filename: str) -> bool:
+    return pathlib.Path(filename).is_relative_to(_HERE.parent)
+
+
+def _let_requests_through(comm: Any) -> None:
+    """Have ipykernel handle ``ask`` and ``cancel`` while a cell runs, and everything else between cells.
+
+    ipykernel answers a comm where it last published: on the main thread, after the cell. The method that decides is
+    private; without it, requests are handled between cells, and cancelling is the kernel's interrupt.
+    """
+    if not hasattr(comm, "_reply_subshell_for"):
+        return
+
+    def route(data: Any, default: Any) -> Any:
+        content = data.get("content") if isinstance(data, dict) else None
+        return default if isinstance(content, dict) and content.get("type") in {"ask", "cancel"} else None
+
+    comm._reply_subshell_for = route  # noqa: SLF001 - guarded above; a browser test keeps an eye on it
+
+
+def _when_main_is_free(callback: Callable[[], None]) -> None:
+    """Call back on the kernel's main thread between cells; at once where there is no kernel."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        callback()
+        return
+    loop = getattr(getattr(get_ipython(), "kernel", None), "io_loop", None)
+    if loop is None:
+        callback()
+    else:
+        loop.add_callback(callback)

@@ -1,0 +1,159 @@
+"""What a run's events say about cards, laid over the states that the session told last.
+
+While a run lasts, its steps are queued and running; a step that ended shows what came of it until the session is asked
+again. Pure bookkeeping: events in, states per card out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from stepwell.kernel_runtime.records.events import Event, RunFinished, RunStarted, StepFinished, StepStarted
+from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
+from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.widgets.layout import members
+from stepwell.widgets.states import ATTENTION, SYMBOLS, Part, counts, duration, group_words, node_state, outdated
+
+_UNFINISHED = ("queued", "running")
+
+
+class Overlay:
+    """The states of a lineage's cards, kept up to date by events.
+
+    Parameters
+    ----------
+    lineage
+        The states at rest.
+    """
+
+    def __init__(self, lineage: Lineage) -> None:
+        self.run: dict[str, Any] = {"active": False, "words": ""}
+        self._over: dict[str, dict[str, Any]] = {}
+        self._asked: dict[str, None] = {}
+        self._tracebacks: dict[str, str] = {}
+        self._runs: dict[str, int] = {}
+        self.rest(lineage)
+
+    def rest(self, lineage: Lineage) -> None:
+        """Take the states at rest anew; only what is queued or running stays laid over."""
+        self.lineage = lineage
+        self._nodes = {node.key: node for node in lineage.nodes}
+        self._of_step: dict[str, list[str]] = {}
+        for node in lineage.nodes:
+            self._of_step.setdefault(node.step or node.key, []).append(node.key)
+        self._over = {key: state for key, state in self._over.items() if self._runs and state["status"] in _UNFINISHED and key in self._nodes}
+        failed = {node.key for node in lineage.nodes if node.state == "failed"}
+        self._tracebacks = {key: text for key, text in self._tracebacks.items() if key in failed}
+
+    def asked(self, steps: Iterable[str]) -> None:
+        """Show what a button asked for as queued until `answered`."""
+        self._asked = dict.fromkeys(key for step in steps for key in self._of_step.get(step, ()))
+
+    def take(self, event: Event) -> bool:
+        """Take an event; True if the states at rest may be others now and the session must be asked again."""
+        if isinstance(event, RunStarted):
+            self._runs[event.run.run_id] = len(event.steps)
+            self.run = {"active": True, "words": f"{len(event.steps)} step{'s' * (len(event.steps) != 1)} queued"}
+            for step in event.steps:
+                self._lay(step, {"status": "queued", "footer": ["Queued"]})
+            if event.run.kind == "job":
+                self._lay_all(event.run.targets, {"status": "running", "footer": ["Running", {"since": time.time()}]})
+            return False
+        if isinstance(event, StepStarted):
+            self.run = {"active": True, "words": f"{event.position} of {event.total} · {event.key}"}
+            footer: list[Part] = ["Running", {"since": time.time()}]
+            if event.expected_seconds is not None:
+                footer.append(f"last time {duration(event.expected_seconds)}")
+            self._lay(event.key, {"status": "running", "footer": footer})
+            return False
+        if isinstance(event, StepFinished):
+            self._finished(event.step)
+            return False
+        if isinstance(event, RunFinished):
+            self._runs.pop(event.run.run_id, None)
+            if not self._runs:
+                self.run = {"active": False, "words": ""}
+                self._over = {key: state for key, state in self._over.items() if state["status"] not in _UNFINISHED}
+            return True
+        return type(event).__name__ == "DefinitionsChanged"
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Return every card's state: the full picture, nothing to merge."""
+        found = {}
+        for key, node in self._nodes.items():
+            state = node_state(node) | self._over.get(key, {})
+            if key in self._asked and state["status"] not in _UNFINISHED:
+                state |= {"status": "queued", "footer": ["Queued"]}
+            if state["status"] == "failed" and key in self._tracebacks:
+                state["traceback"] = self._tracebacks[key]
+            found[key] = state | {"symbol": SYMBOLS[state["status"]]}
+        return found
+
+    def counted(self) -> dict[str, Any]:
+        """Return how many steps there are, how many are in which state, and how many assets are out of date."""
+        states = self.states()
+        steps = [states[node.key]["status"] for node in self.lineage.nodes if node.state is not None]
+        chips = [[status, f"{SYMBOLS[status]} {number} {status}"] for status, number in counts(steps).items() if status in ATTENTION]
+        return {"steps": len(steps), "outdated": len(self.outdated()), "chips": chips}
+
+    def group_words(self) -> dict[str, str]:
+        """Return what the header of each graph-backed asset says."""
+        states = self.states()
+        return {parent: group_words([states[node.key]["status"] for node in nodes]) for parent, nodes in members(self.lineage.nodes).items()}
+
+    def outdated(self) -> list[str]:
+        """Return the assets that materializing could make fresh, without those whose step just became so."""
+        fresh = {key for key, state in self._over.items() if state["status"] == "fresh"}
+        return outdated(Lineage(tuple(node for node in self.lineage.nodes if node.key not in fresh), ()))
+
+    def step_of(self, key: str) -> str:
+        """Return the step that computes a card."""
+        node = self._nodes.get(key)
+        return (node.step or node.key) if node else key
+
+    def asset_of(self, key: str) -> str:
+        """Return the asset that a card belongs to."""
+        node = self._nodes.get(key)
+        return (node.parent or node.key) if node else key
+
+    def steps_of_asset(self, asset: str) -> list[str]:
+        """Return the steps that compute an asset."""
+        return [node.step or node.key for node in self.lineage.nodes if asset in {node.key, node.parent}]
+
+    def traceback_of(self, key: str) -> str:
+        """Return the formatted traceback of a card's last failure, or nothing."""
+        return self._tracebacks.get(key, "")
+
+    def _lay(self, step: str, state: dict[str, Any]) -> None:
+        self._lay_all(self._of_step.get(step, ()), state)
+
+    def _lay_all(self, keys: Iterable[str], state: dict[str, Any]) -> None:
+        for key in keys:
+            if key in self._nodes:
+                self._over[key] = state
+
+    def _finished(self, step: StepRecord) -> None:
+        for key in self._of_step.get(step.key, ()):
+            self._over.pop(key, None)
+            if step.status in {"executed", "reused"}:
+                self._tracebacks.pop(key, None)
+                self._over[key] = _ended(self._nodes[key], step)
+            elif step.status == "failed":
+                error = f"{step.error.name}: {step.error.message}" if step.error else "failed"
+                self._over[key] = {"status": "failed", "footer": ["Failed", error], "error": error}
+                if step.error and step.error.traceback:
+                    self._tracebacks[key] = step.error.traceback
+
+
+def _ended(node: LineageNode, step: StepRecord) -> dict[str, Any]:
+    own = next((m for m in step.materializations if m.key == node.key), None) or next(iter(step.materializations), None)
+    if own is not None and own.unverifiable:
+        return {"status": "unverifiable", "footer": ["Unverifiable", own.unverifiable[0]], "reason": own.unverifiable[0], "error": ""}
+    footer: list[Part] = ["Fresh"]
+    footer += [{"at": own.created}, duration(own.seconds)] if own is not None else [{"at": time.time()}]
+    state: dict[str, Any] = {"status": "fresh", "footer": footer, "reason": "", "error": ""}
+    if own is not None and own.value is not None and own.value.summary and not node.summary.startswith(own.value.summary):
+        state["summary"] = own.value.summary
+    return state

@@ -1,0 +1,141 @@
+"""What a card says: the word and the symbol of its state, since when, how long it took, and why.
+
+The words are the model's: failed, missing, unverifiable, stale, may change, fresh; queued and running lie over them while
+a run lasts; sources and jobs have none of these and say what they are. A footer is a list of parts, so that the static
+picture can write absolute times, and the live one times that go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeAlias
+
+from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
+
+Status: TypeAlias = Literal["failed", "missing", "unverifiable", "stale", "may change", "fresh", "queued", "running", "source", "job"]
+
+SYMBOLS: dict[str, str] = {
+    "failed": "✕",
+    "missing": "○",
+    "unverifiable": "◍",
+    "stale": "◌",
+    "may change": "◔",
+    "fresh": "●",
+    "queued": "◦",
+    "running": "◐",
+    "source": "◇",
+    "job": "▷",
+}
+"""Every status has a symbol and a word: colour alone never carries it."""
+
+ATTENTION: tuple[Status, ...] = ("running", "queued", "failed", "missing", "unverifiable", "stale", "may change")
+"""The statuses that a header counts, in its order; what is fresh needs no attention."""
+
+CHIPS: dict[str, str] = {"asset": "PY", "sql_asset": "SQL", "op": "OP", "source": "SRC", "job": "JOB"}
+
+KINDS: dict[str, str] = {
+    "asset": "asset",
+    "multi_asset": "output of a multi-asset",
+    "sql_asset": "SQL asset",
+    "op": "op",
+    "source": "source asset",
+    "job": "job",
+}
+
+Part: TypeAlias = str | dict[str, float]
+"""Words, or a time: ``{"at": seconds since the epoch}``, ``{"since": ...}`` for what goes on."""
+
+
+def status_of(node: LineageNode) -> Status:
+    """Return the word for a card at rest."""
+    if node.state is not None:
+        return node.state
+    return "job" if node.kind == "job" else "source"
+
+
+def outdated(lineage: Lineage) -> list[str]:
+    """Return the keys of the assets that are not fresh and that materializing could make so, in the picture's order."""
+    wanted = (node.parent or node.key for node in lineage.nodes if node.state in {"failed", "missing", "stale", "may change"})
+    return list(dict.fromkeys(wanted))
+
+
+def counts(statuses: Iterable[str]) -> dict[str, int]:
+    """Count statuses, those that need attention first."""
+    found: dict[str, int] = {}
+    for status in statuses:
+        found[status] = found.get(status, 0) + 1
+    order: dict[str, int] = {status: place for place, status in enumerate((*ATTENTION, "fresh"))}
+    return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
+
+
+def group_words(statuses: Sequence[str]) -> str:
+    """Return what the header of a graph-backed asset says: ``graph-backed asset · 2 steps · 1 failed``."""
+    rest = [f"{number} {status}" for status, number in counts(statuses).items() if status in ATTENTION]
+    return " · ".join(["graph-backed asset", f"{len(statuses)} step{'s' * (len(statuses) != 1)}", *rest])
+
+
+def multiplicity(lineage: Lineage) -> dict[str, int]:
+    """Return how many outputs of one multi-asset are drawn, by the step that they share."""
+    found: dict[str, int] = {}
+    for node in lineage.nodes:
+        if node.kind == "multi_asset":
+            found[node.step or node.key] = found.get(node.step or node.key, 0) + 1
+    return found
+
+
+def chip(node: LineageNode, outputs: int = 1) -> str:
+    """Return the few letters that say the kind: ``PY``, ``SQL``, or ``×2`` for one of a multi-asset's two outputs."""
+    return f"×{outputs}" if node.kind == "multi_asset" else CHIPS.get(node.kind, "PY")
+
+
+def footer(node: LineageNode) -> list[Part]:
+    """Return what the footer of a card at rest says."""
+    parts: list[Part] = [status_of(node).capitalize()]
+    if node.state == "failed":
+        parts.append(node.error or node.reason)
+    elif node.state in {"missing", "unverifiable", "stale", "may change"}:
+        parts.append(node.reason)
+    if node.created is not None and node.state in {None, "fresh"}:
+        parts.append({"at": node.created})
+    if node.seconds is not None and node.state == "fresh":
+        parts.append(duration(node.seconds))
+    return [part for part in parts if part]
+
+
+def written(parts: Sequence[Part]) -> str:
+    """Return a footer's words with absolute times, so that a saved picture never changes by itself."""
+    return " · ".join(part if isinstance(part, str) else absolute(next(iter(part.values()))) for part in parts)
+
+
+def absolute(moment: float) -> str:
+    """Return a moment (seconds since the epoch) in local time: ``2026-11-22 14:03``."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
+
+
+def duration(seconds: float) -> str:
+    """Return how long something took as one reads it: ``12 ms``, ``1.9 s``, ``3 min``, ``2.5 h``."""
+    if seconds < 0.0005:
+        return "< 1 ms"
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 59.5 else f"{minutes / 60:.1f} h"
+
+
+def node_state(node: LineageNode) -> dict[str, Any]:
+    """Return what the live picture shows on one card, as plain JSON."""
+    return {
+        "status": status_of(node),
+        "footer": footer(node),
+        "summary": summary(node),
+        "reason": node.reason,
+        "error": node.error,
+    }
+
+
+def summary(node: LineageNode) -> str:
+    """Return the line under a card's name."""
+    return node.summary or {"source": "read, not computed here", "job": "runs whenever it is asked to"}.get(node.kind, "")

@@ -1,0 +1,226 @@
+"""The cards of a lineage as one SVG text.
+
+The same drawing is the static picture and the live one. Colours are plain presentation attributes, so that it looks right
+wherever an image is shown; as an image it also carries a style for dark surroundings; in the notebook the widget's CSS
+overrules both with the colours of the notebook's theme. What the live one changes in place has a class of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from html import escape
+from typing import NamedTuple
+
+from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
+from stepwell.widgets.layout import CARD_HEIGHT, CARD_WIDTH, GROUP_HEADER, Box, Layout, Point, Route, layout, members
+from stepwell.widgets.states import (
+    ATTENTION,
+    SYMBOLS,
+    chip,
+    counts,
+    footer,
+    group_words,
+    multiplicity,
+    status_of,
+    summary,
+    written,
+)
+
+_FOOT = 24
+_NAME_WIDTH = 21
+_TEXT_WIDTH = 34
+_SANS = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
+_MONO = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
+
+
+class Colours(NamedTuple):
+    """What one status is drawn in: text, tint of the footer, border."""
+
+    ink: str
+    tint: str
+    border: str
+
+
+LIGHT: dict[str, Colours] = {
+    "failed": Colours("#b3202c", "#fbe3e5", "#d1434e"),
+    "missing": Colours("#57606a", "#f3f4f6", "#8c959f"),
+    "unverifiable": Colours("#7340c4", "#f0e9fb", "#a37fe0"),
+    "stale": Colours("#8a5d00", "#f5ecd8", "#b7811a"),
+    "may change": Colours("#8a5d00", "#faf5e9", "#cfa75a"),
+    "fresh": Colours("#1a6e35", "#e5f2e8", "#c3cbd3"),
+    "queued": Colours("#33608f", "#eaf1f9", "#8fb2d9"),
+    "running": Colours("#0a5cc2", "#dfebfb", "#1f73e0"),
+    "source": Colours("#57606a", "#f6f7f8", "#c3cbd3"),
+    "job": Colours("#57606a", "#f6f7f8", "#c3cbd3"),
+}
+DARK: dict[str, Colours] = {
+    "failed": Colours("#ff7b72", "#3d2024", "#d0545a"),
+    "missing": Colours("#a2abb5", "#23282e", "#6e7681"),
+    "unverifiable": Colours("#bb9af5", "#2c2440", "#8565c0"),
+    "stale": Colours("#e0ac45", "#352b17", "#a97f2a"),
+    "may change": Colours("#d6b063", "#2b261b", "#7d6534"),
+    "fresh": Colours("#57c271", "#1b2e22", "#3d444d"),
+    "queued": Colours("#8fb8ea", "#1d2733", "#4a6d99"),
+    "running": Colours("#6cb0ff", "#19283d", "#3b86e0"),
+    "source": Colours("#a2abb5", "#1e2328", "#3d444d"),
+    "job": Colours("#a2abb5", "#1e2328", "#3d444d"),
+}
+DASHES = {"stale": "5 3", "may change": "2 3", "source": "1.5 2.5", "missing": "7 4"}
+"""Borders that can be told apart without colour."""
+
+
+def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool = False) -> str:
+    """Draw a lineage.
+
+    Parameters
+    ----------
+    lineage
+        What to draw.
+    geometry
+        Where; laid out if it is not given.
+    live
+        For the notebook's widget: states are left for it to fill in, so that the text only changes with the structure, and
+        cards can be reached by the keyboard. Otherwise an image that stands for itself.
+    """
+    geometry = geometry or layout(lineage)
+    outputs = multiplicity(lineage)
+    size = f'width="{geometry.width:g}" height="{geometry.height:g}" viewBox="0 0 {geometry.width:g} {geometry.height:g}"'
+    name = f"Lineage: {headline(lineage)}"
+    role = 'role="group" aria-label="Lineage"' if live else f'role="img" aria-label="{clean(name)}"'
+    body = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} class="sw-svg" {role} font-family="{escape(_SANS)}" font-size="10.5">']
+    if not live:
+        body.append(f"<title>{clean(name)}</title><style>{_dark_style()}</style>")
+        body.append(f'<rect class="sw-page" width="{geometry.width:g}" height="{geometry.height:g}" rx="8" fill="#ffffff"/>')
+    boxed = members(lineage.nodes)
+    body += [_group(parent, box, boxed.get(parent, []), live=live) for parent, box in geometry.groups.items()]
+    body += [_arrow(route) for route in geometry.routes]
+    body += [_card(node, geometry.cards[node.key], outputs, live=live) for node in lineage.nodes]
+    body.append("</svg>")
+    return "".join(body)
+
+
+def headline(lineage: Lineage) -> str:
+    """Return the counts in words: ``11 steps · 3 stale · 1 failed``."""
+    steps = sum(node.state is not None for node in lineage.nodes)
+    found = counts(status_of(node) for node in lineage.nodes)
+    rest = [f"{number} {status}" for status, number in found.items() if status in ATTENTION]
+    return " · ".join([f"{steps} step{'s' * (steps != 1)}", *rest])
+
+
+def clean(text: str) -> str:
+    """Escape text for XML, attributes included; characters that XML cannot hold are replaced."""
+    return escape("".join(c if c in "\t\n" or (ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF and ord(c) not in {0xFFFE, 0xFFFF}) else "�" for c in text))
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut text to a width in columns, keeping its beginning and its end; wide characters take two columns."""
+    text = " ".join(text.split())
+    if _columns(text) <= width:
+        return text
+    tail = text[-(width // 3) :]
+    while _columns(tail) > width // 3:
+        tail = tail[1:]
+    head = text[:width]
+    while head and _columns(head) + 1 + _columns(tail) > width:
+        head = head[:-1]
+    return f"{head}…{tail}"
+
+
+def _columns(text: str) -> int:
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _cut(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    if _columns(text) <= width:
+        return text
+    while text and _columns(text) >= width:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
+
+
+def _card(node: LineageNode, box: Box, outputs: Mapping[str, int], *, live: bool) -> str:
+    status = status_of(node)
+    colours = LIGHT["source" if live else status]
+    said = "" if live else f"{SYMBOLS[status]} {_cut(written(footer(node)), _TEXT_WIDTH)}"
+    below = "" if live else _cut(summary(node), _TEXT_WIDTH)
+    dash = f' stroke-dasharray="{DASHES[status]}"' if status in DASHES and not live else ""
+    name = clean(shorten(node.label or node.key, _NAME_WIDTH))
+    letters = clean(chip(node, outputs.get(node.step or node.key, 1)))
+    chip_width = max(30, 7 * len(letters) + 10)
+    reach = ' tabindex="-1" role="button" aria-pressed="false"' if live else ""
+    status_attribute = "" if live else f' data-status="{status}"'
+    full = clean(node.key)
+    w, h, foot = CARD_WIDTH, CARD_HEIGHT, CARD_HEIGHT - _FOOT
+    return (
+        f'<g class="sw-node" data-key="{full}" data-kind="{node.kind}"{status_attribute}{reach} transform="translate({box.x:g} {box.y:g})">'
+        f"<title>{full}</title>"
+        f'<rect class="sw-card" width="{w}" height="{h}" rx="6" fill="#ffffff"/>'
+        f'<path class="sw-foot" d="M0 {foot}H{w}V{h - 6}a6 6 0 0 1 -6 6H6a6 6 0 0 1 -6 -6Z" fill="{colours.tint}"/>'
+        f'<rect class="sw-border" width="{w}" height="{h}" rx="6" fill="none" stroke="{colours.border}"{dash}/>'
+        f'<rect class="sw-chip" x="9" y="9" width="{chip_width}" height="16" rx="4" fill="#f3f4f6" stroke="#d0d7de"/>'
+        f'<text class="sw-chip-text" x="{9 + chip_width / 2:g}" y="20.5" text-anchor="middle" font-size="9" font-weight="700" font-family="{escape(_MONO)}" fill="#57606a">{letters}</text>'
+        f'<text class="sw-name" x="{16 + chip_width}" y="21.5" font-size="12" font-weight="700" font-family="{escape(_MONO)}" fill="#1f2328">{name}</text>'
+        f'<text class="sw-summary" x="10" y="41" fill="#57606a">{clean(below)}</text>'
+        f'<text class="sw-foot-text" x="10" y="{h - 8}" fill="{colours.ink}">{clean(said)}</text>'
+        "</g>"
+    )
+
+
+def _group(parent: str, box: Box, nodes: list[LineageNode], *, live: bool) -> str:
+    said = "" if live else group_words([status_of(node) for node in nodes])
+    width = int((box.width - 24) / 6.6)
+    name = shorten(parent, max(8, width // 2))
+    return (
+        f'<g class="sw-group" data-group="{clean(parent)}"><title>{clean(parent)}</title>'
+        f'<rect class="sw-group-box" x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="8" fill="#f6f8fc" stroke="#c9d1dc"/>'
+        f'<text x="{box.x + 12:g}" y="{box.y + GROUP_HEADER - 8:g}"><tspan class="sw-name" font-size="11.5" font-weight="700" font-family="{escape(_MONO)}" fill="#1f2328">{clean(name)}</tspan>'
+        f'<tspan class="sw-group-text" dx="7" fill="#57606a">{clean(_cut(said, max(8, width - len(name))))}</tspan></text></g>'
+    )
+
+
+def _arrow(route: Route) -> str:
+    points = list(route.points)
+    tip, before = points[-1], next((p for p in reversed(points[:-1]) if p != points[-1]), points[0])
+    angle = math.atan2(tip[1] - before[1], tip[0] - before[0])
+    base = _away(tip, angle, 7.5)
+    wings = [_away(base, angle + turn, 3.6) for turn in (math.pi / 2, -math.pi / 2)]
+    points[-1] = _away(tip, angle, 6)
+    start, *rest = (f"{x:g} {y:g}" for x, y in points)
+    dash = ' stroke-dasharray="5 4"' if route.edge.kind == "order" else ""
+    corners = " ".join(f"{x:g},{y:g}" for x, y in (tip, *wings))
+    return (
+        f'<g class="sw-edge" data-kind="{route.edge.kind}" data-source="{clean(route.edge.source)}" data-target="{clean(route.edge.target)}">'
+        f'<path d="M{start}C{" ".join(rest)}" fill="none" stroke="#8c959f" stroke-width="1.3"{dash}/>'
+        f'<polygon points="{corners}" fill="#8c959f"/></g>'
+    )
+
+
+def _away(point: Point, angle: float, distance: float) -> Point:
+    return round(point[0] - distance * math.cos(angle), 1), round(point[1] - distance * math.sin(angle), 1)
+
+
+def status_style() -> str:
+    """Return the CSS variables with each status's colours, for the widget's stylesheet: light ones, and those for dark themes."""
+
+    def variables(colours: Mapping[str, Colours]) -> str:
+        return "".join(f"--sw-{status.replace(' ', '-')}-{part}:{value};" for status, all_three in colours.items() for part, value in all_three._asdict().items())
+
+    used = "".join(
+        f'.sw-live [data-status="{status}"]{{--sw-ink:var(--sw-{name}-ink);--sw-tint:var(--sw-{name}-tint);--sw-border:var(--sw-{name}-border)}}'
+        for status, name in ((status, status.replace(" ", "-")) for status in LIGHT)
+    )
+    return f'.sw-live{{{variables(LIGHT)}}}:is([data-jp-theme-light="false"],.vscode-dark) .sw-live{{{variables(DARK)}}}{used}'
+
+
+def _dark_style() -> str:
+    rules = [
+        ".sw-page{fill:#0f1216}.sw-card{fill:#1a1f25}.sw-chip{fill:#262c33;stroke:#3d444d}.sw-chip-text,.sw-summary,.sw-group-text{fill:#a2abb5}",
+        ".sw-name{fill:#f0f3f6}.sw-group-box{fill:#151a20;stroke:#3d444d}.sw-edge path{stroke:#7d8590}.sw-edge polygon{fill:#7d8590}",
+    ]
+    for status, colours in DARK.items():
+        at = f'[data-status="{status}"]'
+        rules.append(f"{at} .sw-foot{{fill:{colours.tint}}}{at} .sw-foot-text{{fill:{colours.ink}}}{at} .sw-border{{stroke:{colours.border}}}")
+    return f"@media (prefers-color-scheme:dark){{{''.join(rules)}}}"
