@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
     runs = commands.add_parser("runs", help="list the newest runs", allow_abbrev=False)
     _add_store(runs)
-    runs.add_argument("--limit", metavar="N", type=int, default=20, help="how many (default: 20)")
+    runs.add_argument("--limit", metavar="N", type=_count, default=20, help="how many (default: 20)")
     _add_json(runs)
     runs.set_defaults(command=_runs, notebook=None)
     return parser
@@ -124,6 +124,12 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, and nothing else there")
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs")
+    return int(text)
+
+
 def _run(asked: argparse.Namespace) -> int:
     from stepwell.batch import report
     from stepwell.batch.runner import run_notebook
@@ -135,7 +141,7 @@ def _run(asked: argparse.Namespace) -> int:
         _say(f"saved {result.output}")
         _print(report.as_json(result.notebook, result))
     else:
-        _print(result.output)
+        _print(str(result.output))
     if result.signal is not None:
         return INTERRUPTED + result.signal
     return OK if result.success else CELL_FAILED

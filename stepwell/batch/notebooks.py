@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -41,9 +42,7 @@ def read_notebook(path: Path) -> Any:
     if not isinstance(content, dict) or not isinstance(content.get("nbformat"), int):
         raise _not_a_notebook(path, "JSON without the field nbformat")
 
-    import_nbformat()
-    import nbformat
-
+    nbformat = import_nbformat()
     if content["nbformat"] > nbformat.current_nbformat:
         raise NotebookNotFoundError(
             f"{path} is in notebook format {content['nbformat']}; nbformat {nbformat.__version__} knows {nbformat.current_nbformat}",
@@ -89,10 +88,10 @@ def _missing(path: Path) -> NotebookNotFoundError:
         return NotebookNotFoundError(what, remedy=f"there is no folder {folder} either: check the path")
     if not names:
         return NotebookNotFoundError(what, remedy=f"there is no notebook in {folder.absolute()}: check the path")
-    wanted = path.name if path.suffix == SUFFIX else path.name + SUFFIX
-    near = [] if path.is_dir() else difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    stems = [name.removesuffix(SUFFIX) for name in names]
+    near = [] if path.is_dir() else difflib.get_close_matches(path.name.removesuffix(SUFFIX), stems, n=3, cutoff=0.5)
     if near:
-        return NotebookNotFoundError(what, remedy="did you mean " + " or ".join(str(folder / name) for name in near) + "?")
+        return NotebookNotFoundError(what, remedy="did you mean " + " or ".join(str(folder / (stem + SUFFIX)) for stem in near) + "?")
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return NotebookNotFoundError(what, remedy=f"notebooks in {folder.absolute()}: " + ", ".join(names[:8]) + more)
 
@@ -149,6 +148,30 @@ def output_path(notebook: Path, asked: str | None, *, runs: Path, batch: str) ->
     return target
 
 
+def make_folder(target: Path) -> None:
+    """Make the folder that the executed notebook goes to, before anything is run.
+
+    Raises
+    ------
+    NotebookError
+        If it cannot be made or written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(target, str(error)) from error
+    if not os.access(target.parent, os.W_OK):
+        raise _not_written(target, f"no write access to {target.parent}")
+
+
+def _not_written(target: Path, reason: str) -> NotebookError:
+    return NotebookError(
+        f"the executed notebook cannot be written to {target}",
+        where=reason,
+        remedy="choose another --output, or make room and write access there",
+    )
+
+
 def save(notebook: Any, path: Path) -> None:
     """Write the notebook in one step: a reader of ``path`` sees the old file or the new one, never a part.
 
@@ -157,21 +180,16 @@ def save(notebook: Any, path: Path) -> None:
     NotebookError
         If the file cannot be written.
     """
-    import nbformat
-
+    nbformat = import_nbformat()
     _drop_dead_views(notebook)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
-        raise NotebookError(
-            f"the executed notebook cannot be written to {path}",
-            where=str(error),
-            remedy="choose another --output, or make room and write access there",
-        ) from error
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise _not_written(path, str(error)) from error
 
 
 def _drop_dead_views(notebook: Any) -> None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 _GRAMMAR = "rfc3987_syntax"
 
 
-def import_nbformat() -> None:
-    """Import nbformat, quickly, if it is not imported yet."""
+def import_nbformat() -> Any:
+    """Return nbformat, imported quickly if it is not imported yet."""
     hide = _GRAMMAR not in sys.modules and "jsonschema" not in sys.modules
     if hide:
         # None in sys.modules is Python's own way to say "not there": the import raises ModuleNotFoundError.
         sys.modules[_GRAMMAR] = None  # type: ignore[assignment]
     try:
-        importlib.import_module("nbformat")
+        return importlib.import_module("nbformat")
     finally:
         if hide:
             del sys.modules[_GRAMMAR]

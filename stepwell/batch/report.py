@@ -64,11 +64,13 @@ def run_status(run: RunRecord, *, interrupted: bool) -> str:
 def lines(result: BatchResult, *, colour: bool) -> list[str]:
     """Return what is said after an execution: why it stopped, what its runs did."""
     said = []
-    if result.failure is not None:
+    if result.signal is not None:
+        where = f"in {_place(result.failure)}" if result.failure is not None else "before the first cell"
+        said.append(f"interrupted by {result.signal.name} {where}; the steps that finished are kept: run the notebook again to go on")
+    elif result.failure is not None:
         said += _failure_lines(result.failure, colour=colour)
-        said += [line for run, steps in result.runs if run.status == "failure" for line in _resume_lines(run, steps)][-2:]
-    elif result.signal is not None:
-        said.append(f"interrupted by {result.signal.name} before the first cell")
+        failed = [_resume_lines(run, steps) for run, steps in result.runs if run.status == "failure"]
+        said += failed[-1] if failed else []
     counts = Counter(step.status for _, steps in result.runs for step in steps)
     if counts:
         words = [f"{counts[status]} {status}" for status in ("executed", "reused", "failed", "skipped", "untouched", "cancelled") if counts[status]]
@@ -84,12 +86,16 @@ def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
     plain = _ANSI.sub("", shown)
     said = []
     # An error of Stepwell's own has no traceback but its message, which comes anyway.
-    if failure.name != "KeyboardInterrupt" and plain.strip() and plain.strip() != summary.strip():
+    if plain.strip() and plain.strip() != summary.strip():
         traceback = (shown if colour else plain).splitlines()
         if len(traceback) > _TRACEBACK_LINES:
             traceback = ["…", *traceback[-_TRACEBACK_LINES:]]
         said += [*traceback, ""]
-    return [*said, f"cell [{failure.number}] (id {failure.cell}) failed: {summary}"]
+    return [*said, f"{_place(failure)} failed: {summary}"]
+
+
+def _place(failure: CellFailure) -> str:
+    return f"cell [{failure.number}] (id {failure.cell})"
 
 
 def _resume_lines(run: RunRecord, steps: tuple[StepRecord, ...]) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from stepwell.batch.kernels import choose_kernel
-from stepwell.batch.notebooks import clear, is_run, output_path, read_notebook, save
+from stepwell.batch.notebooks import clear, is_run, make_folder, output_path, read_notebook, save
 from stepwell.batch.progress import Progress
 from stepwell.kernel_runtime.errors import NotebookKernelError
 from stepwell.kernel_runtime.records.ids import new_id
@@ -100,12 +100,14 @@ def run_notebook(
     directory = store_directory(path, store)
     batch = new_id()
     target = output_path(path, output, runs=directory / "runs", batch=batch)
+    if output is not None:
+        make_folder(target)
     open_store(directory).close()
     clear(notebook)
     save(notebook, target)
 
     environment = {**os.environ, "STEPWELL_BATCH": batch, "STEPWELL_NOTEBOOK": str(path)}
-    if store:
+    if store is not None:
         environment["STEPWELL_STORE"] = str(directory)
     failure, received = _execute(notebook, target, kernel_name, folder=path.parent, environment=environment, progress=progress)
     cells = sum(map(is_run, notebook.cells))
@@ -166,7 +168,9 @@ def _failure(client: Any, name: str, message: str) -> CellFailure | None:
 
 def _tail(log: IO[bytes], lines: int = 5) -> list[str]:
     log.seek(0)
-    return log.read().decode("utf-8", "replace").strip().splitlines()[-lines:]
+    written = log.read().decode("utf-8", "replace").strip().splitlines()
+    # The kernel's own advice at its start is not why it died.
+    return [line for line in written if "IPKernelApp] WARNING" not in line][-lines:]
 
 
 def _recorded_runs(directory: Path, batch: str) -> tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]:
@@ -181,17 +185,8 @@ def _recorded_runs(directory: Path, batch: str) -> tuple[tuple[RunRecord, tuple[
 
 
 def store_directory(notebook: Path, asked: str | None) -> Path:
-    """Return the store directory that is asked for, by argument or environment, else that of the notebook's project.
+    """Return the store directory that is asked for, by argument or environment, else that of the notebook's project."""
+    from stepwell.kernel_runtime.session.project import STORE, project_root
 
-    That is beside the nearest ``pyproject.toml`` or ``.git`` upwards from the notebook, below the home directory; without
-    one it is beside the notebook.
-    """
     asked = asked or os.environ.get("STEPWELL_STORE")
-    if asked:
-        return Path(asked).expanduser().absolute()
-    for folder in notebook.parents:
-        if folder in (Path.home(), Path(folder.anchor)):
-            break
-        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
-            return folder / ".stepwell"
-    return notebook.parent / ".stepwell"
+    return Path(asked).expanduser().absolute() if asked else project_root(notebook.parent) / STORE

@@ -93,7 +93,7 @@ def cell_body(face: Face, source: CellSource, name: str, *, parameters: tuple[st
     _remember_inside(face, source.names, name, exclude=assets)
     return CellBody(
         name, text.body, text.where, source.statements, source.tail, parameters, outputs,
-        reads=source.names.reads - set(parameters), globals=face.namespace, is_async=source.is_async,
+        reads=source.names.reads - set(parameters) - assets, globals=face.namespace, is_async=source.is_async,
         display=None if source.quiet else face.figures.show,
         finish=lambda value, _: value_or_figure(value, face.figures, say, name),
         settle=face.figures.settle, missing=_explainer(face, source.names, name, text),

@@ -6,9 +6,11 @@ CSS hides it while the live one is there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from stepwell.widgets.focus import upstream_of
 from stepwell.widgets.picture import lineage_text, static_bundle
 from stepwell.widgets.source import LineageSource
 
@@ -27,26 +29,31 @@ def show(source: LineageSource, keys: Sequence[str] | None = None, *, live: bool
     source
         The session.
     keys
-        What to show; everything if None.
+        Assets, steps and jobs that are shown with everything upstream of them; everything if None.
     live
-        Whether to show the widget too; by default where there is a kernel with a front end that can ask it things.
+        Whether to show the widget too; by default in a kernel, but not in batch, where nobody could press anything.
 
     Returns
     -------
     LineageWidget or None
         The widget, one for each session and selection however often it is shown; None if only the picture was shown.
+
+    Raises
+    ------
+    UnknownKeyError
+        If one of ``keys`` is in no card.
     """
     shell = _shell()
     if shell is None:
-        print(lineage_text(source.lineage(keys)))  # noqa: T201 - the caller asked to see it
+        print(lineage_text(upstream_of(source.lineage(), keys)))  # noqa: T201 - the caller asked to see it
         return None
     from IPython.display import display
 
     widget = None
-    if live if live is not None else hasattr(shell, "kernel"):
+    if live if live is not None else hasattr(shell, "kernel") and not os.environ.get("STEPWELL_BATCH"):
         widget = _widget(source, keys)
         display(widget.live_bundle(), raw=True)  # type: ignore[no-untyped-call]
-    display(static_bundle(source.lineage(keys)), raw=True)  # type: ignore[no-untyped-call]
+    display(static_bundle(upstream_of(source.lineage(), keys)), raw=True)  # type: ignore[no-untyped-call]
     return widget
 
 

@@ -22,6 +22,7 @@ import traitlets
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.records.events import Event
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
+from stepwell.widgets.focus import upstream_of
 from stepwell.widgets.layout import layout
 from stepwell.widgets.overlay import Overlay
 from stepwell.widgets.pace import Paced
@@ -41,7 +42,7 @@ class LineageWidget(anywidget.AnyWidget):
     source
         The session.
     keys
-        What to show; everything if None.
+        Assets, steps and jobs that are shown with everything upstream of them; everything if None.
     """
 
     _esm = _HERE / "lineage.js"
@@ -76,7 +77,7 @@ class LineageWidget(anywidget.AnyWidget):
         """Ask the session for the lineage and show it."""
         self._refreshing = False
         try:
-            lineage = self._source.lineage(self._keys)
+            lineage = upstream_of(self._source.lineage(), self._keys)
             geometry = layout(lineage)
             drawn = lineage_svg(lineage, geometry=geometry, live=True)
         except Exception as error:
@@ -162,9 +163,9 @@ class LineageWidget(anywidget.AnyWidget):
             self.problem = {}
         try:
             if action == "rerun":
-                self._source.rerun([self._overlay.step_of(key)])
+                self._source.rerun([key])
             elif action == "materialize":
-                self._source.materialize([self._overlay.asset_of(key)])
+                self._source.materialize(self._overlay.assets_of(key))
             elif action == "materialize-outdated":
                 self._source.materialize(self._overlay.outdated())
         except KeyboardInterrupt:
@@ -178,9 +179,8 @@ class LineageWidget(anywidget.AnyWidget):
 
     def _steps(self, action: str, key: str) -> list[str]:
         if action == "rerun":
-            return [self._overlay.step_of(key)]
-        assets = [self._overlay.asset_of(key)] if action == "materialize" else self._overlay.outdated()
-        return [step for asset in assets for step in self._overlay.steps_of_asset(asset)]
+            return [key]
+        return self._overlay.steps_of(self._overlay.assets_of(key) if action == "materialize" else self._overlay.outdated())
 
 
 def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
@@ -188,7 +188,7 @@ def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
     return {
         node.key: {
             "what": _what(node),
-            "step": "" if node.state is None else node.step or node.key,
+            "step": "" if node.state is None else node.key,
             "parent": node.parent,
             "description": node.description,
             "code": node.code,

@@ -14,7 +14,17 @@ from stepwell.kernel_runtime.records.events import Event, RunFinished, RunStarte
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.widgets.layout import members
-from stepwell.widgets.states import ATTENTION, SYMBOLS, Part, counts, duration, group_words, node_state, outdated
+from stepwell.widgets.states import (
+    ATTENTION,
+    SYMBOLS,
+    Part,
+    assets_of,
+    counts,
+    duration,
+    group_words,
+    node_state,
+    outdated,
+)
 
 _UNFINISHED = ("queued", "running")
 
@@ -31,7 +41,7 @@ class Overlay:
     def __init__(self, lineage: Lineage) -> None:
         self.run: dict[str, Any] = {"active": False, "words": ""}
         self._over: dict[str, dict[str, Any]] = {}
-        self._asked: dict[str, None] = {}
+        self._asked: set[str] = set()
         self._tracebacks: dict[str, str] = {}
         self._runs: dict[str, int] = {}
         self.rest(lineage)
@@ -40,16 +50,13 @@ class Overlay:
         """Take the states at rest anew; only what is queued or running stays laid over."""
         self.lineage = lineage
         self._nodes = {node.key: node for node in lineage.nodes}
-        self._of_step: dict[str, list[str]] = {}
-        for node in lineage.nodes:
-            self._of_step.setdefault(node.step or node.key, []).append(node.key)
         self._over = {key: state for key, state in self._over.items() if self._runs and state["status"] in _UNFINISHED and key in self._nodes}
         failed = {node.key for node in lineage.nodes if node.state == "failed"}
         self._tracebacks = {key: text for key, text in self._tracebacks.items() if key in failed}
 
     def asked(self, steps: Iterable[str]) -> None:
         """Show what a button asked for as queued until `answered`."""
-        self._asked = dict.fromkeys(key for step in steps for key in self._of_step.get(step, ()))
+        self._asked = set(steps)
 
     def take(self, event: Event) -> bool:
         """Take an event; True if the states at rest may be others now and the session must be asked again."""
@@ -59,7 +66,8 @@ class Overlay:
             for step in event.steps:
                 self._lay(step, {"status": "queued", "footer": ["Queued"]})
             if event.run.kind == "job":
-                self._lay_all(event.run.targets, {"status": "running", "footer": ["Running", {"since": time.time()}]})
+                for job in event.run.targets:
+                    self._lay(job, {"status": "running", "footer": ["Running", {"since": time.time()}]})
             return False
         if isinstance(event, StepStarted):
             self.run = {"active": True, "words": f"{event.position} of {event.total} · {event.key}"}
@@ -108,43 +116,32 @@ class Overlay:
         fresh = {key for key, state in self._over.items() if state["status"] == "fresh"}
         return outdated(Lineage(tuple(node for node in self.lineage.nodes if node.key not in fresh), ()))
 
-    def step_of(self, key: str) -> str:
-        """Return the step that computes a card."""
-        node = self._nodes.get(key)
-        return (node.step or node.key) if node else key
+    def assets_of(self, key: str) -> list[str]:
+        """Return the assets that a card's step computes, or takes part in computing."""
+        return assets_of(self._nodes[key]) if key in self._nodes else [key]
 
-    def asset_of(self, key: str) -> str:
-        """Return the asset that a card belongs to."""
-        node = self._nodes.get(key)
-        return (node.parent or node.key) if node else key
+    def steps_of(self, assets: Iterable[str]) -> list[str]:
+        """Return the steps that compute assets."""
+        wanted = set(assets)
+        return [node.key for node in self.lineage.nodes if wanted.intersection(assets_of(node))]
 
-    def steps_of_asset(self, asset: str) -> list[str]:
-        """Return the steps that compute an asset."""
-        return [node.step or node.key for node in self.lineage.nodes if asset in {node.key, node.parent}]
-
-    def traceback_of(self, key: str) -> str:
-        """Return the formatted traceback of a card's last failure, or nothing."""
-        return self._tracebacks.get(key, "")
-
-    def _lay(self, step: str, state: dict[str, Any]) -> None:
-        self._lay_all(self._of_step.get(step, ()), state)
-
-    def _lay_all(self, keys: Iterable[str], state: dict[str, Any]) -> None:
-        for key in keys:
-            if key in self._nodes:
-                self._over[key] = state
+    def _lay(self, key: str, state: dict[str, Any]) -> None:
+        if key in self._nodes:
+            self._over[key] = state
 
     def _finished(self, step: StepRecord) -> None:
-        for key in self._of_step.get(step.key, ()):
-            self._over.pop(key, None)
-            if step.status in {"executed", "reused"}:
-                self._tracebacks.pop(key, None)
-                self._over[key] = _ended(self._nodes[key], step)
-            elif step.status == "failed":
-                error = f"{step.error.name}: {step.error.message}" if step.error else "failed"
-                self._over[key] = {"status": "failed", "footer": ["Failed", error], "error": error}
-                if step.error and step.error.traceback:
-                    self._tracebacks[key] = step.error.traceback
+        key = step.key
+        self._over.pop(key, None)
+        if key not in self._nodes:
+            return
+        if step.status in {"executed", "reused"}:
+            self._tracebacks.pop(key, None)
+            self._over[key] = _ended(self._nodes[key], step)
+        elif step.status == "failed":
+            error = f"{step.error.name}: {step.error.message}" if step.error else "failed"
+            self._over[key] = {"status": "failed", "footer": ["Failed", error], "error": error}
+            if step.error and step.error.traceback:
+                self._tracebacks[key] = step.error.traceback
 
 
 def _ended(node: LineageNode, step: StepRecord) -> dict[str, Any]:

@@ -12,16 +12,16 @@ from stepwell.kernel_runtime.records.lineage import Lineage
 class LineageSource(Protocol):
     """Current states, events of runs, and the three things that a button can ask for."""
 
-    def lineage(self, keys: Sequence[str] | None = None) -> Lineage:
-        """Return the picture with current states: everything, or what ``keys`` select."""
+    def lineage(self) -> Lineage:
+        """Return everything that is defined, with current states."""
 
-    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
-        """Call ``callback`` with every event, on the thread that publishes it, until the returned function is called."""
+    def subscribe(self, subscriber: Subscriber, /) -> Callable[[], None]:
+        """Call the subscriber with every event, on the thread that publishes it, until the returned function is called."""
 
-    def rerun(self, keys: Sequence[str]) -> object:
+    def rerun(self, keys: Sequence[str], /) -> object:
         """Run these steps on stored inputs, in this thread; raise what the user's code raises."""
 
-    def materialize(self, keys: Sequence[str]) -> object:
+    def materialize(self, keys: Sequence[str], /) -> object:
         """Bring these assets up to date, in this thread; raise what the user's code raises."""
 
     def cancel(self) -> object:

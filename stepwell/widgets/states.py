@@ -36,7 +36,7 @@ CHIPS: dict[str, str] = {"asset": "PY", "sql_asset": "SQL", "op": "OP", "source"
 
 KINDS: dict[str, str] = {
     "asset": "asset",
-    "multi_asset": "output of a multi-asset",
+    "multi_asset": "multi-asset",
     "sql_asset": "SQL asset",
     "op": "op",
     "source": "source asset",
@@ -56,8 +56,8 @@ def status_of(node: LineageNode) -> Status:
 
 def outdated(lineage: Lineage) -> list[str]:
     """Return the keys of the assets that are not fresh and that materializing could make so, in the picture's order."""
-    wanted = (node.parent or node.key for node in lineage.nodes if node.state in {"failed", "missing", "stale", "may change"})
-    return list(dict.fromkeys(wanted))
+    wanted = [node for node in lineage.nodes if node.state in {"failed", "missing", "stale", "may change"}]
+    return list(dict.fromkeys(asset for node in wanted for asset in assets_of(node)))
 
 
 def counts(statuses: Iterable[str]) -> dict[str, int]:
@@ -75,18 +75,14 @@ def group_words(statuses: Sequence[str]) -> str:
     return " · ".join(["graph-backed asset", f"{len(statuses)} step{'s' * (len(statuses) != 1)}", *rest])
 
 
-def multiplicity(lineage: Lineage) -> dict[str, int]:
-    """Return how many outputs of one multi-asset are drawn, by the step that they share."""
-    found: dict[str, int] = {}
-    for node in lineage.nodes:
-        if node.kind == "multi_asset":
-            found[node.step or node.key] = found.get(node.step or node.key, 0) + 1
-    return found
+def assets_of(node: LineageNode) -> list[str]:
+    """Return the assets that a card's step computes, or takes part in computing."""
+    return [node.parent] if node.parent else list(node.assets) or [node.key]
 
 
-def chip(node: LineageNode, outputs: int = 1) -> str:
-    """Return the few letters that say the kind: ``PY``, ``SQL``, or ``×2`` for one of a multi-asset's two outputs."""
-    return f"×{outputs}" if node.kind == "multi_asset" else CHIPS.get(node.kind, "PY")
+def chip(node: LineageNode) -> str:
+    """Return the few letters that say the kind: ``PY``, ``SQL``, or ``×2`` for a multi-asset of two."""
+    return f"×{max(2, len(node.assets))}" if node.kind == "multi_asset" else CHIPS.get(node.kind, "PY")
 
 
 def footer(node: LineageNode) -> list[Part]:
@@ -138,4 +134,6 @@ def node_state(node: LineageNode) -> dict[str, Any]:
 
 def summary(node: LineageNode) -> str:
     """Return the line under a card's name."""
+    if node.kind == "multi_asset" and node.assets:
+        return ", ".join(node.assets)
     return node.summary or {"source": "read, not computed here", "job": "runs whenever it is asked to"}.get(node.kind, "")

@@ -22,7 +22,6 @@ from stepwell.widgets.states import (
     counts,
     footer,
     group_words,
-    multiplicity,
     status_of,
     summary,
     written,
@@ -85,7 +84,6 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
         cards can be reached by the keyboard. Otherwise an image that stands for itself.
     """
     geometry = geometry or layout(lineage)
-    outputs = multiplicity(lineage)
     size = f'width="{geometry.width:g}" height="{geometry.height:g}" viewBox="0 0 {geometry.width:g} {geometry.height:g}"'
     name = f"Lineage: {headline(lineage)}"
     role = 'role="group" aria-label="Lineage"' if live else f'role="img" aria-label="{clean(name)}"'
@@ -96,7 +94,7 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
     boxed = members(lineage.nodes)
     body += [_group(parent, box, boxed.get(parent, []), live=live) for parent, box in geometry.groups.items()]
     body += [_arrow(route) for route in geometry.routes]
-    body += [_card(node, geometry.cards[node.key], outputs, live=live) for node in lineage.nodes]
+    body += [_card(node, geometry.cards[node.key], live=live) for node in lineage.nodes]
     body.append("</svg>")
     return "".join(body)
 
@@ -141,14 +139,14 @@ def _cut(text: str, width: int) -> str:
     return f"{text.rstrip()}…"
 
 
-def _card(node: LineageNode, box: Box, outputs: Mapping[str, int], *, live: bool) -> str:
+def _card(node: LineageNode, box: Box, *, live: bool) -> str:
     status = status_of(node)
     colours = LIGHT["source" if live else status]
     said = "" if live else f"{SYMBOLS[status]} {_cut(written(footer(node)), _TEXT_WIDTH)}"
     below = "" if live else _cut(summary(node), _TEXT_WIDTH)
     dash = f' stroke-dasharray="{DASHES[status]}"' if status in DASHES and not live else ""
     name = clean(shorten(node.label or node.key, _NAME_WIDTH))
-    letters = clean(chip(node, outputs.get(node.step or node.key, 1)))
+    letters = clean(chip(node))
     chip_width = max(30, 7 * len(letters) + 10)
     reach = ' tabindex="-1" role="button" aria-pressed="false"' if live else ""
     status_attribute = "" if live else f' data-status="{status}"'

@@ -174,9 +174,9 @@ def test_what_another_process_writes_is_seen(store, tmp_path):
     assert len(store.snapshot(["a"], ["a"], ["c1"]).by_memo_key["m1"]) == 1
     program = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import rows\nfrom stepwell.kernel_runtime.store.store import open_store\n"
+        "import rows\nfrom stepwell.kernel_runtime.records.ids import new_id\nfrom stepwell.kernel_runtime.store.store import open_store\n"
         f"store = open_store({str(store.directory)!r})\n"
-        "rows.record(store, rows.made(store, 'a', 2, run_id='other')).wait(); store.close()\n"
+        "rows.record(store, rows.made(store, 'a', 2, run_id=new_id())).wait(); store.close()\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     assert len(store.snapshot(["a"], ["a"], ["c1"]).by_memo_key["m1"]) == 2

@@ -16,7 +16,7 @@ def test_the_bundle_has_an_image_that_untrusted_notebooks_show_and_text():
     html = ET.fromstring(bundle["text/html"].replace('"></div>', '"/></div>'))
     image = html.find("img")
     assert "10 steps" not in image.get("src")
-    assert image.get("alt").startswith("Lineage: 9 steps · 1 failed · 2 missing · 1 unverifiable · 1 stale · 1 may change")
+    assert image.get("alt").startswith("Lineage: 8 steps · 1 failed · 1 missing · 1 unverifiable · 1 stale · 1 may change")
     kind, data = image.get("src").split(",")
     assert kind == "data:image/svg+xml;base64"
     assert ET.fromstring(base64.b64decode(data)).tag.endswith("svg")
@@ -30,7 +30,7 @@ def test_the_bundle_is_the_same_each_time_so_that_diffs_stay_quiet():
 def test_the_text_is_a_tree_with_states():
     lines = lineage_text(everything()).splitlines()
     found = {line.lstrip("│├└─ ").split("  ")[0]: line for line in lines[1:]}
-    assert len(lines) == 12
+    assert len(lines) == 11
     assert "● Fresh" in found["raw/flights"]
     assert "◌ Stale · drop_cancelled() changed" in found["clean"]
     assert lines.index(found["clean"]) == lines.index(found["raw/flights"]) + 1

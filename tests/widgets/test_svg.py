@@ -46,11 +46,11 @@ def test_every_state_is_said_in_words_with_what_matters():
     assert "336,776 × 19 · 41.0 MB" in said["raw/flights"]
     assert "◌ Stale · drop_cancelled() changed" in said["clean"]
     assert "◔ May change · clean is stale" in said["daily"]
-    assert "○ Missing · never materialized" in said["train"]
+    assert "○ Missing · never materialized" in said["split"]
     assert "✕ Failed · KeyError: 'carrier'" in said["report.transform"]
     assert "◍ Unverifiable · a lock in cfg" in said["model"]
     assert "Source" in said["raw/planes"]
-    assert [said[key].split()[0] for key in ("clean", "daily", "train", "report.fetch", "raw/planes", "mail_worst")] == ["PY", "SQL", "×2", "OP", "SRC", "JOB"]
+    assert [said[key].split()[0] for key in ("clean", "daily", "split", "report.fetch", "raw/planes", "mail_worst")] == ["PY", "SQL", "×2", "OP", "SRC", "JOB"]
 
 
 def test_a_graph_backed_asset_has_a_box_with_counts():

@@ -7,6 +7,7 @@ notebook's names that analysis found, and builtins.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import CodeType
@@ -102,3 +103,15 @@ class SqlBody:
     """The type of the result: ``pandas``, ``pyarrow`` or ``polars``; counts in the code version."""
     canonical: str = ""
     """The statement as the parser understands it: what the code version digests."""
+
+
+def source_of(body: object) -> str:
+    """Return the source of a body as a reader wants it; empty where there is none."""
+    if isinstance(body, CellBody):
+        return body.source
+    if isinstance(body, SqlBody):
+        return body.text
+    try:
+        return inspect.getsource(inspect.unwrap(body))  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return ""

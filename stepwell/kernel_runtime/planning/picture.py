@@ -90,6 +90,7 @@ def _step_node(
         where=step.where,
         description=step.op.description or "",
         code=source_of(step.op.body),
+        assets=tuple(str(key) for key in owner.keys) if owner is not None and len(owner.keys) > 1 else (),
     )
 
 

@@ -19,8 +19,8 @@ class LineageNode:
     kind: NodeKind
     state: State | None
     """None for sources and jobs."""
-    step: str = ""
-    """The step that computes it where that is not ``key``: the outputs of a multi-asset share one."""
+    assets: tuple[str, ...] = ()
+    """The asset keys that the step computes where that is not just ``key``: those of a multi-asset."""
     group: str = "default"
     parent: str = ""
     """The graph-backed asset that an op belongs to; empty otherwise."""

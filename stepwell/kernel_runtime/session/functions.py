@@ -76,15 +76,20 @@ def resume(run_id: str, *, definitions: Given = None, store: AnyStore = None, ra
     return get_session().resume(run_id, definitions=definitions, store=store, raise_on_error=raise_on_error)
 
 
-def load(key: str, *, store: AnyStore = None) -> Any:
+def load(key: str, *, store: AnyStore = None, notebook: str | None = None) -> Any:
     """Return the current value of an asset or step: an own copy unless its type is immutable.
+
+    Parameters
+    ----------
+    notebook
+        Whose value is meant, where several notebooks define the key and their values differ.
 
     Raises
     ------
     ValueUnavailableError, AmbiguousKeyError
         If there is none, it cannot be loaded, or several notebooks have different ones.
     """
-    return get_session().load(str(key), store=store)
+    return get_session().load(str(key), notebook=notebook, store=store)
 
 
 def open_store(directory: str | os.PathLike[str]) -> ValueStore:

@@ -13,16 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
-from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.definitions.bodies import source_of
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
 from stepwell.kernel_runtime.definitions.registry import REGISTRY, Registry
 from stepwell.kernel_runtime.errors import (
-    AmbiguousKeyError,
-    DefinitionUnavailableError,
     InvariantViolationError,
-    MissingUpstreamError,
-    StepwellError,
-    ValueNotKeptError,
     ValueUnavailableError,
     unknown_key,
 )
@@ -40,25 +35,26 @@ from stepwell.kernel_runtime.planning.build import (
     step_owner,
     unknown_step,
 )
-from stepwell.kernel_runtime.planning.flatten import asset_steps, job_steps
-from stepwell.kernel_runtime.planning.memo import Known, choose_current
+from stepwell.kernel_runtime.planning.flatten import asset_steps
 from stepwell.kernel_runtime.planning.picture import picture
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.planning.states import StepState, plan_states
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, Subscriber
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.lineage import Lineage
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
-from stepwell.kernel_runtime.session.explanation import Explainer, Explanation, when
-from stepwell.kernel_runtime.session.project import in_ipython, notebook_exists, notebook_name, store_directory
+from stepwell.kernel_runtime.session.currents import choose
+from stepwell.kernel_runtime.session.explanation import Explainer, Explanation
+from stepwell.kernel_runtime.session.preparation import check_reads, known_for, read_notes
+from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, store_directory
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
+from stepwell.kernel_runtime.session.single_steps import plan_of_steps, plan_to_resume
+from stepwell.kernel_runtime.session.sql import run_sql
 from stepwell.kernel_runtime.versions.classes import class_version
-from stepwell.kernel_runtime.versions.reads import read_holds
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
@@ -235,7 +231,7 @@ class Session:
         found = lookup(self.registry, definitions)
         used = self.chosen(store)
         walk = self._walk(found)
-        plan = self._plan_of_steps(wanted, found, walk, used)
+        plan = plan_of_steps(wanted, found, walk, used)
         return self._run(
             plan,
             walk,
@@ -277,17 +273,7 @@ class Session:
         walk = self._walk(found)
         again = {record.key for record in records if record.status not in ("executed", "reused")}
         given = {item.key: item for record in records if record.key not in again for item in record.materializations}
-        if run.kind == "job":
-            job = found.jobs.get(run.targets[0])
-            if job is None:
-                raise self._no_code(run.targets[0], run.notebook)
-            plan = build_job_plan(job, walk, steps_only={step.key for step in job_steps(job) if step.address in again})
-        else:
-            for key in run.targets:
-                if not isinstance(found.asset(key), AssetsDefinition):
-                    raise self._no_code(key, self._definer(key, used) or run.notebook)
-            plan = build_plan(run.targets, found, walk, steps_only=again)
-        plan.targets = run.targets
+        plan = plan_to_resume(run, again, found, walk, used)
         return self._run(
             plan,
             walk,
@@ -342,8 +328,13 @@ class Session:
         jobs = [(job, build_job_plan(job, walk)) for job in found.jobs.values()]
         return picture(plan, self._states(plan, walk, self.store), found, jobs, source_of)
 
-    def load(self, key: str, *, store: Any = None) -> Any:
+    def load(self, key: str, *, notebook: str | None = None, store: Any = None) -> Any:
         """Return the current value of an asset, or of a step inside a graph-backed asset or job.
+
+        Parameters
+        ----------
+        notebook
+            Whose value is meant, where several notebooks define the key.
 
         Raises
         ------
@@ -353,14 +344,14 @@ class Session:
             If several notebooks define the key, still exist, and their current values differ.
         """
         used = self.chosen(store)
-        item = self.current(key, used)
+        item = self.current(key, used, notebook=notebook)
         if item.value is None:
             raise ValueUnavailableError(
                 f"{key!r} has no stored value", remedy="its output is Nothing, or could not be kept"
             )
         return used.get(item.value, key=key)
 
-    def current(self, key: str, store: ValueStore | None = None) -> Materialization:
+    def current(self, key: str, store: ValueStore | None = None, *, notebook: str | None = None) -> Materialization:
         """Return the current materialization of a key, or of the only output of a step; errors as in `load`."""
         used = store or self.store
         rows = used.current(key)
@@ -375,7 +366,12 @@ class Session:
                 else unknown_key("key", key, known).remedy
             )
             raise ValueUnavailableError(f"nothing is stored for {key!r}", where=str(used.directory), remedy=remedy)
-        return self._choose(key, rows, used)
+        if notebook is not None:
+            rows = [row for row in rows if row.notebook == notebook]
+        item = self._choose(key, rows, used)
+        if item is None:
+            raise ValueUnavailableError(f"nothing is stored for {key!r}")
+        return item
 
     def inputs(self, step_key: str) -> dict[str, Any]:
         """Return a step's stored inputs by the names of its parameters: for looking into a step that failed.
@@ -388,7 +384,7 @@ class Session:
             If an input has no stored value.
         """
         found = lookup(self.registry)
-        plan = self._plan_of_steps([step_key], found, self._walk(found), self.store)
+        plan = plan_of_steps([step_key], found, self._walk(found), self.store)
         values: dict[str, Any] = {}
         for step in plan.steps:
             for given in step.inputs:
@@ -409,41 +405,13 @@ class Session:
     def _walk(self, found: Definitions) -> CodeWalk:
         return CodeWalk(asset_names=found.names(), namespace=self.namespace)
 
-    def _known(self, plan: Plan, store: ValueStore, given: Mapping[str, Materialization] | None = None) -> Known:
-        keys = [output.key for step in plan.steps for output in step.outputs]
-        codes = {step.code.digest for step in plan.steps if step.code is not None}
-        snapshot = store.snapshot([*keys, *plan.read], [step.address for step in plan.steps], codes)
-        known = Known(snapshot, read_holds)
-        for key in plan.read:
-            item = (given or {}).get(key)
-            if item is None and snapshot.current.get(key):
-                item = self._choose(key, snapshot.current[key], store)
-            if item is not None:
-                known.values[key] = item
-        return known
-
-    def _choose(self, key: str, rows: list[Current], store: ValueStore) -> Materialization:
+    def _choose(self, key: str, rows: list[Current], store: ValueStore) -> Materialization | None:
         entry = self.registry.assets.get(key)
         mine = getattr(entry.definition, "notebook", "") if entry is not None else ""
-        for notebook in (mine, self.notebook):
-            found = next((row.materialization for row in rows if row.notebook == notebook and notebook), None)
-            if found is not None:
-                return found
-        alive = [row for row in rows if notebook_exists(row.notebook, store.directory)]
-        versions = {row.materialization.data_version or row.materialization.id for row in alive}
-        if len(versions) > 1:
-            raise AmbiguousKeyError(
-                f"{key!r} is defined by several notebooks and their values differ",
-                where=listed(row.notebook for row in alive),
-                remedy=f"run the cell that defines it here, or choose one: stepwell.open_store({str(store.directory)!r}).current({key!r})",
-            )
-        chosen = choose_current(alive or rows, "")
-        if chosen is None:
-            raise ValueUnavailableError(f"nothing is stored for {key!r}")
-        return chosen
+        return choose(key, rows, (mine, self.notebook), store.directory)
 
     def _states(self, plan: Plan, walk: CodeWalk, store: ValueStore) -> dict[str, StepState]:
-        known = self._known(plan, store)
+        known = known_for(plan, store, self._choose)
         return plan_states(plan, known, Explainer(store, known, code_parts(walk)))
 
     def _run(
@@ -467,9 +435,9 @@ class Session:
             )
         guard = InterruptGuard()
         try:
-            known = self._known(plan, store, given)
-            self._check_reads(plan, known, found, resumed=given is not None)
-            notes = () if stored_inputs else self._read_notes(plan, known, found)
+            known = known_for(plan, store, self._choose, given)
+            check_reads(plan, known, found, store.keys, resumed=given is not None)
+            notes = () if stored_inputs else read_notes(plan, known, found)
             self._guard = guard
             with guard:
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
@@ -489,73 +457,9 @@ class Session:
             raise _with_note(result.error, result)
         return result
 
-    def _check_reads(self, plan: Plan, known: Known, found: Definitions, *, resumed: bool) -> None:
-        for step in plan.steps:
-            for given in step.inputs:
-                if not given.carries_value:
-                    continue
-                for key in given.keys:
-                    if key in plan.producers:
-                        continue
-                    item = known.values.get(key)
-                    if item is None:
-                        raise self._missing(key, step, found)
-                    if item.value is None and resumed:
-                        raise ValueNotKeptError(
-                            f"step {step.key!r} needs the value of {item.step_key!r}, which could not be stored",
-                            where=step.where,
-                            remedy=f"run both: stepwell.rerun([{item.step_key!r}, {step.address!r}])",
-                        )
-
-    def _missing(self, key: str, step: PlanStep, found: Definitions) -> StepwellError:
-        if found.asset(key) is not None:
-            return MissingUpstreamError(
-                f"step {step.key!r} reads {key!r}, which is not materialized",
-                where=step.where,
-                remedy=f"%materialize {key}, or stepwell.materialize([{key!r}])",
-            )
-        near = unknown_key("asset", key, [*found.keys(), *self.store_keys()]).remedy
-        return MissingUpstreamError(
-            f"{step.key!r} reads the asset {key!r}, which is neither given, nor registered, nor stored",
-            where=step.where,
-            remedy=near,
-        )
-
     def store_keys(self) -> list[str]:
         """Return the keys that the session's store has; empty if it was not opened."""
         return self._store.keys() if self._store is not None else []
-
-    def _read_notes(self, plan: Plan, known: Known, found: Definitions) -> tuple[str, ...]:
-        items = [known.values[key] for key in plan.read if key in known.values and found.asset(key) is None]
-        return tuple(f"{item.key} <- store ({item.notebook}, {when(item.created)})" for item in items)
-
-    def _plan_of_steps(self, keys: Sequence[str], found: Definitions, walk: CodeWalk, store: ValueStore) -> Plan:
-        """Return the plan of single steps, all else being read from the store."""
-        targets: dict[str, None] = {}
-        steps: set[str] = set()
-        jobs: dict[str, set[str]] = {}
-        for key in keys:
-            owner = found.asset(key)
-            if isinstance(owner, AssetsDefinition):
-                steps |= {step.key for step in asset_steps(owner)}
-            elif (owner := step_owner(key, found)) is not None:
-                steps.add(key)
-            else:
-                name, _, inner = key.partition(".")
-                job = found.jobs.get(name)
-                if job is None or not any(step.key == inner for step in job_steps(job)):
-                    definer = self._definer(key, store) if job is None else None
-                    raise self._no_code(key, definer) if definer else unknown_step(key, found)
-                jobs.setdefault(name, set()).add(inner)
-                continue
-            targets.update(dict.fromkeys(str(own) for own in owner.keys))
-        if jobs and (targets or len(jobs) > 1):
-            raise InvariantViolationError(
-                "steps of a job and other steps cannot run in one run", remedy="re-run them one after the other"
-            )
-        for name, inner_steps in jobs.items():
-            return build_job_plan(found.jobs[name], walk, steps_only=inner_steps)
-        return build_plan(list(targets), found, walk, steps_only=steps)
 
     def _outputs_of_step(self, key: str) -> list[str]:
         found = lookup(self.registry)
@@ -564,20 +468,6 @@ class Session:
             [output.key for step in asset_steps(owner) if step.key == key for output in step.outputs]
             if owner is not None
             else []
-        )
-
-    def _definer(self, key: str, store: ValueStore) -> str:
-        """Return the notebook or module that recorded a key, or a step of it."""
-        for name in (key, key.split(".", 1)[0]):
-            rows = store.current(name)
-            if rows:
-                return rows[0].notebook
-        return ""
-
-    def _no_code(self, key: str, notebook: str) -> DefinitionUnavailableError:
-        return DefinitionUnavailableError(
-            f"the code of {key!r} is not here: it is defined in {notebook or 'another process'}",
-            remedy="run the cells that define it, or pass definitions=[...] or a module; code is never taken from the store",
         )
 
 
@@ -593,34 +483,6 @@ def code_parts(walk: CodeWalk) -> Callable[[PlanStep], CodeVersion | None]:
         )
 
     return found
-
-
-def source_of(body: object) -> str:
-    """Return the source of a step's body as a reader wants it; empty where there is none."""
-    if isinstance(body, CellBody):
-        return body.source
-    if isinstance(body, SqlBody):
-        return body.text
-    import inspect
-
-    try:
-        return inspect.getsource(inspect.unwrap(body))  # type: ignore[arg-type]
-    except (OSError, TypeError):
-        return ""
-
-
-def run_sql(body: SqlBody, arguments: Mapping[str, Any]) -> Any:
-    """Run the SELECT of a SQL asset over its inputs."""
-    from stepwell.kernel_runtime.store.sql import run_select
-
-    table = run_select(body.text, dict(arguments), {name: body.globals[name] for name in body.parameters})
-    if body.frame == "pandas":
-        return table.to_pandas()
-    if body.frame == "polars":
-        import polars as pl
-
-        return pl.from_arrow(table)
-    return table
 
 
 def _with_note(error: BaseException, result: RunResult) -> BaseException:

@@ -239,7 +239,6 @@ class Catalog:
                         break
                     if not self._attachment.open and (self._letting_go or idle > LINGER) and self._group is None:
                         self._letting_go = False
-                        self._attachment.lease.close()
                         self._thread = None
                         return
                     self.condition.wait(self._patience(now))

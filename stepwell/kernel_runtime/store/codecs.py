@@ -180,6 +180,9 @@ def _polars(value: Any, key: str) -> Encoded | None:
         return None
     sink = io.BytesIO()
     try:
+        if any(map(_has_objects, frame.dtypes)):
+            # polars writes the addresses of the objects.
+            raise TypeError("a column holds Python objects")  # noqa: TRY301 - explained below, like polars' own refusals
         frame.write_ipc_stream(sink, compression="uncompressed", compat_level=pl.CompatLevel.newest())
     except BaseException as error:
         # A panic of polars' engine is no Exception.
@@ -188,9 +191,14 @@ def _polars(value: Any, key: str) -> Encoded | None:
         raise UnstorableValueError(
             f"the value of {key!r} cannot be stored: polars cannot write this {type_name(value)}",
             where=" ".join(f"{type(error).__name__}: {error}".split())[:300],
-            remedy="cast columns of Python objects (pl.Object) to a type of polars' own",
+            remedy=pickling.POLARS_REMEDY,
         ) from error
     return Encoded(codec, b"", [sink.getbuffer()])
+
+
+def _has_objects(dtype: Any) -> bool:
+    inner = [getattr(dtype, "inner", None), *[field.dtype for field in getattr(dtype, "fields", ())]]
+    return dtype.base_type().__name__ == "Object" or any(_has_objects(each) for each in inner if each is not None)
 
 
 def _polars_value(codec: str, data: Any) -> Any:

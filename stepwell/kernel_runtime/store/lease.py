@@ -128,10 +128,6 @@ class Lease:
         """Return the token as it is now; empty where there is none."""
         return _read_token(self._catalog_descriptor) if self._catalog_descriptor >= 0 else b""
 
-    def intact(self) -> bool:
-        """Return whether the lock file that we hold is still the one in the directory."""
-        return _is(self._catalog, self._catalog_descriptor)
-
     def remove_files(self) -> None:
         """Take the lock files away again while holding the lease: for a store that could not be opened."""
         for path in (self._catalog, self._want):
@@ -145,8 +141,7 @@ class Lease:
         self._catalog_descriptor = self._want_descriptor = -1
         self.held = False
 
-    def close(self) -> None:
-        """Close the lock files; the next `acquire` opens them again."""
+    def __del__(self) -> None:
         self.abandon()
 
 

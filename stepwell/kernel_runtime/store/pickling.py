@@ -23,18 +23,21 @@ _LAZY = {
     "polars.LazyFrame": "end the cell with .collect(), so that the value is a DataFrame",
     "duckdb.DuckDBPyRelation": "end the cell with .df(), .pl() or .to_arrow_table(), so that the value is a frame",
 }
+POLARS_REMEDY = "cast columns of Python objects (pl.Object) to a type of polars' own"
 _REMEDIES = {
     **_LAZY,
     "generator": "return list(...) of it: a generator can be read only once",
     "async_generator": "collect what it yields into a list and return that",
     "coroutine": "await it, and return what it gives",
     "module": "return what you need of the module, not the module",
-    "_io.TextIOWrapper": "return what the file contains, or its path",
-    "_io.BufferedReader": "return what the file contains, or its path",
-    "_io.BufferedWriter": "return the path of the file",
-    "_io.BufferedRandom": "return the path of the file",
-    "_io.FileIO": "return what the file contains, or its path",
+    "io.TextIOWrapper": "return what the file contains, or its path",
+    "io.BufferedReader": "return what the file contains, or its path",
+    "io.BufferedWriter": "return the path of the file",
+    "io.BufferedRandom": "return the path of the file",
+    "io.FileIO": "return what the file contains, or its path",
     "socket.socket": "return what was received; open the connection in the step that uses it",
+    "polars.DataFrame": POLARS_REMEDY,
+    "polars.Series": POLARS_REMEDY,
     "sqlite3.Connection": "return what was queried; open the connection in the step that uses it",
     "duckdb.DuckDBPyConnection": "return what was queried; open the connection in the step that uses it",
 }

@@ -19,9 +19,8 @@ SIGNATURE_SIZE = 40
 _NAME = 8
 
 
-def key_path() -> Path:
-    """Return where the user's key is, or will be."""
-    named = os.environ.get("STEPWELL_KEY_FILE")
+def key_path(named: str = "") -> Path:
+    """Return where the user's key is, or will be, unless a file is named."""
     if named:
         return Path(named).expanduser()
     import platformdirs
@@ -30,7 +29,9 @@ def key_path() -> Path:
 
 
 class Signer:
-    """Signs and checks with the key of one user; the key is read, or made, when first needed.
+    """Signs and checks with the key of one user.
+
+    Which key is settled now; it is read, or made, when first needed: plain scalars and Arrow need none.
 
     Raises
     ------
@@ -39,6 +40,7 @@ class Signer:
     """
 
     def __init__(self) -> None:
+        self._named = os.environ.get("STEPWELL_KEY_FILE", "")
         self._key = b""
         self._name = b""
 
@@ -66,7 +68,7 @@ class Signer:
 
     def _load(self) -> None:
         if not self._key:
-            self._key = _read_or_make(key_path())
+            self._key = _read_or_make(key_path(self._named))
             self._name = sha256(b"stepwell key\0" + self._key).digest()[:_NAME]
 
 

@@ -52,13 +52,17 @@ _FRAME_WALKERS = {
     "_getframe": "sys._getframe() reads the frames of callers",
     "currentframe": "inspect.currentframe() reads the frames of callers",
     "import_module": "import_module() imports what cannot be seen here",
+    "__doc__": "it reads __doc__, and documentation is not digested",
+    "getdoc": "getdoc() reads documentation, which is not digested",
+    "getsource": "getsource() reads comments and lines, which are not digested",
+    "get_type_hints": "get_type_hints() reads annotations, which are not digested",
 }
 
 
 class CodeFacts:
     """What one code object does and loads, nested code objects included."""
 
-    __slots__ = ("assigned", "attributes", "blob", "imports", "loads", "name", "names_in_text", "ref", "stores", "suspects")
+    __slots__ = ("assigned", "attributes", "bare_imports", "blob", "imports", "loads", "name", "names_in_text", "ref", "stores", "suspects")
 
     blob: bytes
     """Equal exactly if the code does the same."""
@@ -68,7 +72,9 @@ class CodeFacts:
     imports: tuple[tuple[str, int, tuple[str, ...]], ...]
     """Module, level and names of each import statement inside."""
     attributes: frozenset[str]
-    """Names of all attributes that are read; known only where there are imports."""
+    """Names of all attributes that are read."""
+    bare_imports: bool
+    """Whether a module that is imported inside is used other than by its attributes."""
     stores: frozenset[str]
     """Names assigned by a ``global`` statement."""
     assigned: frozenset[str]
@@ -203,7 +209,8 @@ def _read(code: CodeType) -> CodeFacts:
     self.imports = tuple(imports)
     self.stores = frozenset(stores) if stores else _NONE
     self.assigned = frozenset(assigned) if assigned else _NONE
-    self.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested)) if imports else _NONE
+    self.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested)) if attributes or nested else _NONE
+    self.bare_imports = any(not wanted for _, _, wanted in imports) and _bare_imports(code)
     read = [name for name in attributes if name in _WATCHED]
     self.suspects = ()
     self.names_in_text = ()
@@ -211,6 +218,36 @@ def _read(code: CodeType) -> CodeFacts:
         self.suspects = tuple(dict.fromkeys([_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS] + [text for inner in nested for text in inner.suspects]))
         self.names_in_text = tuple(dict.fromkeys([*_names_in(texts, read), *(name for inner in nested for name in inner.names_in_text)]))
     return self
+
+
+def _bare_imports(code: CodeType) -> bool:
+    """Whether a name that an import statement binds is read without an attribute of it being read at once."""
+    bound: set[str] = set()
+    stack = [code]
+    codes = []
+    while stack:
+        item = stack.pop()
+        codes.append([instruction for instruction in dis.get_instructions(item) if instruction.opname not in {"CACHE", "EXTENDED_ARG"}])
+        stack.extend([constant for constant in item.co_consts if type(constant) is CodeType])
+    for instructions in codes:
+        for at, instruction in enumerate(instructions):
+            if instruction.opname == "IMPORT_NAME":
+                # Between them lies what `import a.b as c` needs to get at b.
+                for later in instructions[at + 1 :]:
+                    if later.opname.startswith("STORE_"):
+                        bound.update(later.argval if type(later.argval) is tuple else (later.argval,))
+                        break
+    for instructions in codes:
+        for instruction, following in zip(instructions, instructions[1:], strict=False):
+            name = instruction.opname
+            if not name.startswith(("LOAD_FAST", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT", "STORE_FAST_LOAD")):
+                continue
+            values = instruction.argval if type(instruction.argval) is tuple else (instruction.argval,)
+            if bound.isdisjoint(values):
+                continue
+            if following.opname not in {"LOAD_ATTR", "LOAD_METHOD"} or len(values) > 1:
+                return True
+    return False
 
 
 _NONE: frozenset[str] = frozenset()

@@ -15,6 +15,7 @@ from typing import Any
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, hexdigest
 from stepwell.kernel_runtime.versions.classes import class_version
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible, encode
+from stepwell.kernel_runtime.versions.expand import is_found
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reduction import reduced
 
@@ -54,7 +55,7 @@ def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:
 
 
 def _class(cls: type) -> tuple[str | None, ...]:
-    who = owner(cls.__module__)
+    who = owner(cls.__module__) if is_found(cls) else None
     return (cls.__module__, cls.__qualname__, who if who is not None else class_version(cls))
 
 

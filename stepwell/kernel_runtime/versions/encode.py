@@ -56,7 +56,12 @@ class SetHasForeign(Exception):  # noqa: N818 - as above
     """Raised by a `foreign` that cannot write inside a set, where order comes from the encodings."""
 
 
-def encode(value: Any, foreign: Foreign, *, inside_set: bool = False) -> bytes:
+def refuse(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG001 - a `Foreign`
+    """Refuse every object that is no data."""
+    raise SetHasForeign
+
+
+def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes:
     """Return the canonical encoding of a value.
 
     Parameters
@@ -65,8 +70,9 @@ def encode(value: Any, foreign: Foreign, *, inside_set: bool = False) -> bytes:
         Anything.
     foreign
         Called for each object that is no data.
-    inside_set
-        Passed on by this function itself.
+    sets_apart
+        Whether a set that holds an object that is no data is itself given to `foreign`: where `foreign` only marks the
+        place of an object, the members cannot be put in order here.
 
     Raises
     ------
@@ -74,8 +80,8 @@ def encode(value: Any, foreign: Foreign, *, inside_set: bool = False) -> bytes:
         If the value is so entangled that its encoding would not end; whatever `foreign` raises.
     """
     out: list[bytes] = []
-    # One frame for each container that is open: its remaining items, what ends it, its identity, how its items are called.
-    stack: list[tuple[Iterator[Any], bytes, int, str]] = [(iter((value,)), b"", 0, "")]
+    # One frame for each container that is open: its remaining items, what ends it, its identity, the container itself.
+    stack: list[tuple[Iterator[Any], bytes, int, Any]] = [(iter((value,)), b"", 0, None)]
     above: dict[int, int] = {}
     kept: list[Any] = []
     done: dict[int, bytes] = {}
@@ -83,7 +89,12 @@ def encode(value: Any, foreign: Foreign, *, inside_set: bool = False) -> bytes:
     counts = [0]
 
     def path() -> str:
-        return "".join(_step(name, at) for (_, _, _, name), at in zip(stack, counts, strict=False))
+        steps = []
+        of_instance = False
+        for (_, _, _, container), at in zip(stack, counts, strict=False):
+            steps.append(_step(container, at, of_instance=of_instance))
+            of_instance = type(container) is Form
+        return "".join(steps)
 
     while stack:
         items, end, identity, _ = stack[-1]
@@ -107,13 +118,13 @@ def encode(value: Any, foreign: Foreign, *, inside_set: bool = False) -> bytes:
             if count > _LIMIT and len(kept) < count // 8:
                 raise Undigestible(f"{type(value).__name__} holds the same objects too many times", path())
             closing = b""
+            container = item
             if kind is list or kind is tuple:
                 if atoms_only(item):
                     out.append(marshal.dumps(item, 2))
                     continue
                 out.append((b"[" if kind is list else b"(") + len(item).to_bytes(4, "little"))
                 inner: Iterator[Any] = iter(item)
-                name = "["
             elif kind is dict:
                 if atoms_only(item) and atoms_only(item.values()):
                     out.append(marshal.dumps(item, 2))
@@ -121,13 +132,11 @@ def encode(value: Any, foreign: Foreign, *, inside_set: bool = False) -> bytes:
                 out.append(b"{")
                 inner = chain.from_iterable(list(item.items()))
                 closing = b"0"
-                name = "{" + "\0".join(map(_short, item))
             elif kind is set or kind is frozenset:
                 try:
-                    members = [atom(member) if type(member) in ATOMS else encode(member, foreign, inside_set=True) for member in item]
+                    inner_foreign = refuse if sets_apart else foreign
+                    members = [atom(member) if type(member) in ATOMS else encode(member, inner_foreign, sets_apart=sets_apart) for member in item]
                 except SetHasForeign:
-                    if inside_set:
-                        raise
                     written = foreign(item, path)
                     assert isinstance(written, bytes)
                     out.append(written)
@@ -155,11 +164,10 @@ def encode(value: Any, foreign: Foreign, *, inside_set: bool = False) -> bytes:
                     parts = form if isinstance(form, Form) else Form(*form)
                 out.append(b"\x84" + marshal.dumps(parts.name, 2) + len(parts.parts).to_bytes(4, "little"))
                 inner = iter(parts.parts)
-                kept.append(parts)
-                name = "."
+                container = parts
             above[key] = len(stack)
             kept.append(item)
-            stack.append((inner, closing, key, name))
+            stack.append((inner, closing, key, container))
             counts.append(0)
             break
         else:
@@ -186,15 +194,14 @@ def builtin_form(value: Any) -> Form | None:
     return None
 
 
-def _short(key: Any) -> str:
-    return repr(key) if type(key) in ATOMS and len(repr(key)) <= 40 else type(key).__name__
-
-
-def _step(name: str, at: int) -> str:
-    if name == "[":
+def _step(container: Any, at: int, *, of_instance: bool) -> str:
+    """Return how the item at a place of a container is called; `at` counts from one."""
+    if type(container) in {list, tuple}:
         return f"[{at - 1}]"
-    if name.startswith("{"):
-        keys = name[1:].split("\0")
-        place = (at - 1) // 2
-        return f"[{keys[place]}]" if place < len(keys) else ""
+    if type(container) is dict:
+        for place, key in enumerate(container):
+            if place == (at - 1) // 2:
+                if of_instance and type(key) is str:
+                    return f".{key}"
+                return f"[{key!r}]" if type(key) in ATOMS and len(repr(key)) <= 40 else "[...]"
     return ""

@@ -27,10 +27,10 @@ from types import (
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
-from stepwell.kernel_runtime.versions.atoms import ATOMS, NAN, atom, atoms_only
+from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts
-from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode
+from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
 from stepwell.kernel_runtime.versions.graph import ASSET, MUTABLE, KeyedRef, Node, gone
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reduction import reduced
@@ -38,15 +38,15 @@ from stepwell.kernel_runtime.versions.reduction import reduced
 MISSING: Any = object()
 _BUILTINS = builtins.__dict__
 _SMALL = 1 << 16
+_HEAP_TYPE = 1 << 9
 VALUE = ("value",)
 """The shape of nodes that hold data."""
-_LookUp = "looks names up in ways that cannot be seen"
+_LOOK_UP = "looks names up in ways that cannot be seen"
 _BLIND: dict[int, str] = {
-    id(getattr(builtins, name)): f"{name}() {_LookUp}" for name in ("eval", "exec", "globals", "locals", "vars", "compile", "__import__")
+    id(getattr(builtins, name)): f"{name}() {_LOOK_UP}" for name in ("eval", "exec", "globals", "locals", "vars", "compile", "__import__")
 }
 _C_DESCRIPTORS = (WrapperDescriptorType, MethodDescriptorType, ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType)
 _LRU = type(functools.lru_cache(len))
-_FRAMES = frozenset(("pandas", "polars", "pyarrow", "numpy", "duckdb"))
 
 
 class Expander:
@@ -68,7 +68,7 @@ class Expander:
     def node(self, item: Any) -> Node:
         """Return the node of an object, with what it refers to pending."""
         kind = type(item)
-        node = Node(KeyedRef(item, gone) if kind is FunctionType or kind is type else lambda: item)
+        node = Node(KeyedRef(item, gone) if kind is FunctionType or isinstance(item, type) else lambda: item)
         if kind is FunctionType:
             self._function(node, item)
         elif kind is CellBody:
@@ -130,7 +130,7 @@ class Expander:
         if isinstance(item, type):
             module = item.__module__
             who = owner(module) if type(module) is str else None
-            return _named(module, item.__qualname__, who) if who is not None else None
+            return _named(module, item.__qualname__, who) if who is not None and is_found(item) else None
         if isinstance(item, ModuleType):
             who = owner(item.__name__)
             return _named(item.__name__, "", who) if who is not None else None
@@ -235,7 +235,7 @@ class Expander:
             else:
                 self.refer(node, name, value)
         if known.imports:
-            self._imports(node, known)
+            self._imports(node, known, scope)
         for reason in known.suspects:
             node.unverifiable("", reason)
         for name in known.names_in_text:
@@ -251,6 +251,9 @@ class Expander:
             own.append(atom(name))
             self.refer(node, name, value)
         node.names = bound
+        if known.stores:
+            node.rebinds = tuple(sorted(known.stores))
+            node.flags |= MUTABLE
 
     def _asset(self, node: Node, name: str) -> None:
         key = self.assets[name]
@@ -261,7 +264,7 @@ class Expander:
     def _attribute(self, node: Node, label: str, module: ModuleType, chain: tuple[str, ...]) -> None:
         """Write what a chain of attributes from a module reaches: ``module.sub.CONST`` is that constant only."""
         value: Any = module
-        for at, name in enumerate(chain):
+        for name in chain:
             namespace = vars(value)
             found = namespace.get(name, MISSING)
             node.mappings += ((namespace, name, found),)
@@ -281,7 +284,7 @@ class Expander:
             else:
                 self._library(node, label, value, _named(value.__name__, name, who))
                 self._replaced(node, label, found)
-            self._blind(node, label, value, name, chain[at + 1 :])
+            self._blind(node, label, value, name)
             return
         self.refer(node, label, value)
 
@@ -304,25 +307,28 @@ class Expander:
         elif kind in ATOMS:
             node.own.append(atom(found))
 
-    def _blind(self, node: Node, label: str, module: ModuleType, name: str, rest: tuple[str, ...]) -> None:
+    def _blind(self, node: Node, label: str, module: ModuleType, name: str) -> None:
         if module is sys and name in {"_getframe", "modules"}:
-            node.unverifiable(label, f"sys.{name} {_LookUp}")
+            node.unverifiable(label, f"sys.{name} {_LOOK_UP}")
 
-    def _imports(self, node: Node, known: CodeFacts) -> None:
+    def _imports(self, node: Node, known: CodeFacts, scope: Mapping[str, Any]) -> None:
         """Write what import statements inside the code reach."""
         for name, level, wanted in known.imports:
-            if level or (who := owner(name)) is None:
-                module = _imported(name) if not level else None
+            if level:
+                name = _absolute(name, level, scope)  # noqa: PLW2901 - the same module by its full name
+            who = owner(name)
+            if who is None:
+                module = _imported(name)
                 if module is None:
+                    # It may be there next time.
+                    node.stable = False
                     node.own.append(b"\xd8")
-                    if level:
-                        node.unverifiable(name, "a relative import inside a function is not followed")
-                    continue
-                if owner(module.__name__) is None:
+                elif wanted == ("*",) or (not wanted and known.bare_imports):
+                    self.refer(node, name, sys.modules[name])
+                else:
                     self._from_local(node, name, module, wanted or tuple(sorted(known.attributes)), complete=bool(wanted))
-                    continue
-                who = owner(module.__name__)
-            self._library(node, name, sys.modules.get(name) or name, _named(name, ",".join(wanted), who or ""))
+                continue
+            self._library(node, name, sys.modules.get(name) or name, _named(name, ",".join(wanted), who))
             module = sys.modules.get(name)
             if module is not None:
                 for item in wanted:
@@ -497,23 +503,15 @@ class Expander:
                 self.trace.append((path(), found, None))
             return FOREIGN
 
-        def foreign_in(found: Any, path: Callable[[], str]) -> bytes | Form:
-            return foreign(found, path)
-
-        node.own.append(b"\xe8" + encode(item, foreign_in))
+        node.own.append(b"\xe8" + encode(item, foreign, sets_apart=True))
 
 
 def _has_foreign(items: Any) -> bool:
-    def foreign(found: Any, path: Callable[[], str]) -> bytes | Form:
-        raise SetHasForeign
-
     try:
         for item in items:
             if type(item) not in ATOMS:
-                encode(item, foreign)
-    except SetHasForeign:
-        return True
-    except Undigestible:
+                encode(item, refuse, sets_apart=True)
+    except (SetHasForeign, Undigestible):
         return True
     return False
 
@@ -532,6 +530,16 @@ def getattr_static(item: Any, name: str) -> Any:
     return None
 
 
+def is_found(cls: type) -> bool:
+    """Whether a class is what its module has by its name; one that a library made for the user is not."""
+    if not cls.__flags__ & _HEAP_TYPE:
+        return True
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is cls
+
+
 _names: dict[tuple[str | None, str, str], bytes] = {}
 
 
@@ -547,7 +555,8 @@ def _is_its_own(function: FunctionType, module: str) -> bool:
     """Whether a library's function is found where its name says, so that name and version tell all."""
     holder = sys.modules.get(module)
     if function.__closure__ is None and not function.__dict__ and getattr(holder, "__dict__", None) is function.__globals__:
-        return "<locals>" not in function.__qualname__ or True
+        # What a function of a library made may hold values of the user in its defaults.
+        return "<locals>" not in function.__qualname__ or not function.__defaults__
     if function.__module__ != module:
         return False
     found: Any = holder
@@ -556,6 +565,13 @@ def _is_its_own(function: FunctionType, module: str) -> bool:
         if found is None:
             return False
     return found is function or getattr(found, "__func__", None) is function
+
+
+def _absolute(name: str, level: int, scope: Mapping[str, Any]) -> str:
+    """Return the full name of what a relative import names."""
+    package = scope.get("__package__") or str(scope.get("__name__", "")).rpartition(".")[0]
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - level + 1], *([name] if name else [])])
 
 
 def _imported(name: str) -> ModuleType | None:
@@ -568,5 +584,3 @@ def _imported(name: str) -> ModuleType | None:
         return None
     return sys.modules.get(name.partition(".")[0])
 
-
-_ = NAN

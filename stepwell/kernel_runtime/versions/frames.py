@@ -56,10 +56,13 @@ def _numpy(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
         dtype = value.dtype
         if dtype.hasobject or dtype.kind == "T":
             return "ndarray", (str(dtype), value.shape, value.ravel(order="C").tolist())
+        if dtype.names:
+            # Padding between fields is arbitrary.
+            return "ndarray", (_dtype(dtype), value.shape, *(np.ascontiguousarray(value[name]) for name in dtype.names))
         return _leaf("ndarray", _dtype(dtype), value.shape, buffer_digest(_bytes_of(np, value)))
     if isinstance(value, np.generic):
-        if value.dtype.hasobject:
-            return "numpy.object", (value.item(),)
+        if value.dtype.names or value.dtype.hasobject:
+            return "numpy scalar", (_dtype(value.dtype), value.item())
         return _leaf("numpy scalar", _dtype(value.dtype), bytes(_bytes_of(np, np.asarray(value))))
     if isinstance(value, np.dtype):
         return ("dtype", (str(value),)) if value.hasobject else _leaf("dtype", _dtype(value))
@@ -77,7 +80,7 @@ def _bytes_of(np: Any, value: Any) -> Any:
     flat = np.ascontiguousarray(value).reshape(-1)
     if flat.dtype.kind in "fc" and flat.size:
         flat = _canonical_nan(np, flat)
-    return flat.view(np.uint8) if flat.dtype.kind in "biufcmM?" and flat.size else flat.tobytes()
+    return flat.view(np.uint8) if flat.nbytes else b""
 
 
 def _canonical_nan(np: Any, flat: Any) -> Any:

@@ -48,7 +48,7 @@ class Node:
 
     __slots__ = (
         "assets", "digest", "edges", "flags", "group", "index", "issues", "lengths", "low", "mappings", "names", "own", "pending",
-        "ref", "scope", "shape", "stable", "stamp", "unordered", "version",
+        "rebinds", "ref", "shape", "stable", "stamp", "unordered", "version",
     )  # fmt: skip
 
     ref: Callable[[], Any]
@@ -67,8 +67,8 @@ class Node:
     """Labels and keys of the assets that it reads as globals."""
     stable: bool
     """Whether nothing in it and below it can change without one of the guards noticing."""
-    scope: Mapping[str, Any]
-    """The globals of a function."""
+    rebinds: tuple[str, ...]
+    """Globals that the code assigns."""
     names: Sequence[tuple[str, Any]]
     """Guard: what each global name was bound to."""
     mappings: tuple[tuple[Mapping[str, Any], str, Any], ...]
@@ -95,6 +95,7 @@ class Node:
         self.mappings = ()
         self.lengths = ()
         self.shape = ()
+        self.rebinds = ()
         self.unordered = False
         self.group: list[Node] | None = None
         self.index = -1

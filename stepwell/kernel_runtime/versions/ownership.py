@@ -133,8 +133,3 @@ def _by_content(folder: str) -> dict[str, tuple[str, str]]:
                 found.setdefault(top, identity)
         _provided[folder] = found
     return found
-
-
-def forget_missing(top: str) -> None:
-    """Look again for the owner of a module that may have changed since."""
-    _owners.pop(top, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import enum
+import sys
 from typing import Any
 
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible
@@ -26,7 +27,10 @@ def reduced(item: Any) -> Form:
     except Exception as error:
         raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: {_line(error)}") from error
     if isinstance(found, str):
-        return Form("named", (kind.__module__, kind.__qualname__, found))
+        for module in (getattr(item, "__module__", None), kind.__module__, "numpy", "scipy.special"):
+            if getattr(sys.modules.get(str(module)), found, None) is item:
+                return Form("named", (kind, module, found))
+        raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: it is not found by its name {found!r}")
     if not isinstance(found, tuple) or len(found) < 2:
         raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ gives no tuple")
     parts: list[Any] = [kind, found[0], tuple(found[1])]

@@ -205,6 +205,8 @@ class CodeWalk:
         for node, where in queue:
             for label, reason in node.issues:
                 unverifiable[(reached(where, label), reason)] = None
+            for name in node.rebinds:
+                mutable[name] = None
             for name, _ in node.assets:
                 assets.setdefault(name, reached(where, name))
             for label, child in node.edges:

@@ -1,0 +1,88 @@
+"""What a plan reads from the store before its first step: one snapshot, its sources, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from stepwell.kernel_runtime.errors import MissingUpstreamError, ValueNotKeptError, unknown_key
+from stepwell.kernel_runtime.planning.build import Definitions
+from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
+from stepwell.kernel_runtime.records.materializations import Current, Materialization
+from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.session.explanation import when
+from stepwell.kernel_runtime.versions.reads import read_holds
+
+Choose = Callable[[str, list[Current], ValueStore], Materialization | None]
+
+
+def known_for(
+    plan: Plan, store: ValueStore, choose: Choose, given: Mapping[str, Materialization] | None = None
+) -> Known:
+    """Return what the store knows of a plan's steps, and the values that it reads.
+
+    Parameters
+    ----------
+    given
+        Materializations that are to be taken for values that no step of the plan gives: those of the run that is resumed.
+    """
+    keys = [output.key for step in plan.steps for output in step.outputs]
+    codes = {step.code.digest for step in plan.steps if step.code is not None}
+    snapshot = store.snapshot([*keys, *plan.read], [step.address for step in plan.steps], codes)
+    known = Known(snapshot, read_holds)
+    for key in plan.read:
+        item = given.get(key) if given else None
+        if item is None:
+            rows = snapshot.current.get(key)
+            item = choose(key, rows, store) if rows else None
+        if item is not None:
+            known.values[key] = item
+    return known
+
+
+def check_reads(
+    plan: Plan, known: Known, found: Definitions, stored: Callable[[], Iterable[str]], *, resumed: bool
+) -> None:
+    """Check that every value that the plan reads is there.
+
+    Raises
+    ------
+    MissingUpstreamError
+        If one is neither given, nor registered, nor stored.
+    ValueNotKeptError
+        If one could not be stored by the run that is resumed.
+    """
+    for step in plan.steps:
+        for given in step.inputs:
+            for key in given.keys if given.carries_value else ():
+                if key in plan.producers:
+                    continue
+                item = known.values.get(key)
+                if item is None:
+                    raise _missing(key, step, found, stored)
+                if item.value is None and resumed:
+                    raise ValueNotKeptError(
+                        f"step {step.key!r} needs the value of {item.step_key!r}, which could not be stored",
+                        where=step.where,
+                        remedy=f"run both: stepwell.rerun([{item.step_key!r}, {step.address!r}])",
+                    )
+
+
+def _missing(key: str, step: PlanStep, found: Definitions, stored: Callable[[], Iterable[str]]) -> MissingUpstreamError:
+    if found.asset(key) is not None:
+        return MissingUpstreamError(
+            f"step {step.key!r} reads {key!r}, which is not materialized",
+            where=step.where,
+            remedy=f"%materialize {key}, or stepwell.materialize([{key!r}])",
+        )
+    return MissingUpstreamError(
+        f"{step.key!r} reads the asset {key!r}, which is neither given, nor registered, nor stored",
+        where=step.where,
+        remedy=unknown_key("asset", key, [*found.keys(), *stored()]).remedy,
+    )
+
+
+def read_notes(plan: Plan, known: Known, found: Definitions) -> tuple[str, ...]:
+    """Return a line for each value that is read from the store although nothing here defines it."""
+    items = [known.values[key] for key in plan.read if key in known.values and found.asset(key) is None]
+    return tuple(f"{item.key} <- store ({item.notebook}, {when(item.created)})" for item in items)

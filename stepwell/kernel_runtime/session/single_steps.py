@@ -1,0 +1,95 @@
+"""Plans of single steps, all else being read from the store: re-running a step, resuming a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.errors import DefinitionUnavailableError, InvariantViolationError
+from stepwell.kernel_runtime.planning.build import Definitions, build_job_plan, build_plan, step_owner, unknown_step
+from stepwell.kernel_runtime.planning.flatten import asset_steps, job_steps
+from stepwell.kernel_runtime.planning.plan import Plan
+from stepwell.kernel_runtime.records.protocols import CodeVersions, ValueStore
+from stepwell.kernel_runtime.records.runs import RunRecord
+
+
+def plan_of_steps(keys: Sequence[str], found: Definitions, code: CodeVersions, store: ValueStore) -> Plan:
+    """Return the plan of steps by their keys: a step's, an asset's for all of its steps, ``job.step`` for a job's.
+
+    Raises
+    ------
+    UnknownKeyError
+        If nothing is called so.
+    DefinitionUnavailableError
+        If the store knows the key but no code for it is here.
+    """
+    targets: dict[str, None] = {}
+    steps: set[str] = set()
+    jobs: dict[str, set[str]] = {}
+    for key in keys:
+        owner = found.asset(key)
+        if isinstance(owner, AssetsDefinition):
+            steps |= {step.key for step in asset_steps(owner)}
+        elif (owner := step_owner(key, found)) is not None:
+            steps |= {step.key for step in asset_steps(owner) if step.key == key} or {
+                step.key for step in asset_steps(owner)
+            }
+        else:
+            name, _, inner = key.partition(".")
+            job = found.jobs.get(name)
+            inner_steps = {step.key for step in job_steps(job)} if job is not None else set()
+            if job is not None and not inner:
+                jobs[name] = inner_steps
+            elif inner in inner_steps:
+                jobs.setdefault(name, set()).add(inner)
+            else:
+                definer = recorded_by(key, store) if job is None else ""
+                raise code_unavailable(key, definer) if definer else unknown_step(key, found)
+            continue
+        targets.update(dict.fromkeys(str(own) for own in owner.keys))
+    if jobs and (targets or len(jobs) > 1):
+        raise InvariantViolationError(
+            "steps of a job and other steps cannot run in one run", remedy="re-run them one after the other"
+        )
+    for name, inner_keys in jobs.items():
+        return build_job_plan(found.jobs[name], code, steps_only=inner_keys)
+    return build_plan(list(targets), found, code, steps_only=steps)
+
+
+def plan_to_resume(run: RunRecord, again: set[str], found: Definitions, code: CodeVersions, store: ValueStore) -> Plan:
+    """Return the plan of those steps of a run that are to be executed again.
+
+    Raises
+    ------
+    DefinitionUnavailableError
+        If no code for what the run was asked for is here.
+    """
+    if run.kind == "job":
+        job = found.jobs.get(run.targets[0])
+        if job is None:
+            raise code_unavailable(run.targets[0], run.notebook)
+        plan = build_job_plan(job, code, steps_only={step.key for step in job_steps(job) if step.address in again})
+    else:
+        for key in run.targets:
+            if not isinstance(found.asset(key), AssetsDefinition):
+                raise code_unavailable(key, recorded_by(key, store) or run.notebook)
+        plan = build_plan(run.targets, found, code, steps_only=again)
+    plan.targets = run.targets
+    return plan
+
+
+def recorded_by(key: str, store: ValueStore) -> str:
+    """Return the notebook or module that recorded a key, or the asset that a step belongs to; empty if none did."""
+    for name in dict.fromkeys((key, key.split(".", 1)[0])):
+        rows = store.current(name)
+        if rows:
+            return rows[0].notebook
+    return ""
+
+
+def code_unavailable(key: str, notebook: str) -> DefinitionUnavailableError:
+    """Build the error for code that neither the argument nor the registry has."""
+    return DefinitionUnavailableError(
+        f"the code of {key!r} is not here: it is defined in {notebook or 'another process'}",
+        remedy="run the cells that define it, or pass definitions=[...] or a module; code is never taken from the store",
+    )

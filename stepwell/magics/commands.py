@@ -1,0 +1,251 @@
+"""The magics themselves: their flags, their help, and the settings of ``%config Stepwell``.
+
+Each is thin: it reads its line and hands over to the module that knows. Cell magics are line magics too, since IPython refuses
+an empty cell before it asks us: the line form of ``%asset clean`` says what state the asset is in.
+"""
+
+from __future__ import annotations
+
+import shlex
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from traitlets import Bool, Enum, Float
+
+from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, status
+from stepwell.magics.cell_source import cell_text, read_cell
+from stepwell.magics.face import Face
+from stepwell.magics.running import bind, displays_off, registry_kept, run_definition, say_notes, users_errors
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
+    """Add the flags that asset cells share."""
+    shared = [
+        argument("-r", "--register", action="store_true", help="Register only; run nothing."),
+        argument("-n", "--dry-run", action="store_true", help="Show what would run; run nothing."),
+        argument("-f", "--force", action="store_true", help="Run the asset even if its stored value could be reused."),
+        argument("-q", "--quiet", action="store_true", help="Display nothing."),
+        argument("-g", "--group", metavar="GROUP", help="The asset's group."),
+        argument("-k", "--key-prefix", metavar="PREFIX", help="A prefix for the key: raw makes raw/flights of flights."),
+        argument("--in", dest="inputs", metavar="NAME=KEY", action="append", default=[], help="Which asset a name in the body is: flights=raw/flights."),
+    ]
+    if inputs:
+        shared += [
+            argument("-d", "--dep", dest="deps", metavar="KEY", action="append", default=[], help="An asset that comes first and is not loaded."),
+            argument("--no-cache", action="store_true", help="Run it in every run."),
+        ]
+    if cell:
+        shared.append(argument("--plain", action="store_true", help="Run the body here as an ordinary cell and store nothing."))
+
+    def add(function: F) -> F:
+        made: Any = function
+        for each in reversed(shared):
+            made = each(made)
+        return made  # type: ignore[no-any-return]
+
+    return add
+
+
+@magics_class
+class Stepwell(Magics):
+    """Settings of Stepwell's magics."""
+
+    upstream_budget = Float(60.0, help="Seconds of known upstream work above which a cell does not start it by itself; interactive use only.").tag(config=True)
+    lines = Bool(True, help="Whether a run says in a line or two what it did.").tag(config=True)
+    frame = Enum(["auto", "pandas", "pyarrow", "polars"], default_value="auto", help="The type of frame that %%sql_asset gives; auto is pandas where it is installed, else pyarrow.").tag(config=True)
+
+    face: Face
+    """Set when the extension is loaded."""
+
+    def _read(self, magic: Callable[..., Any], line: str) -> Namespace:
+        """Read a magic's line."""
+        name = magic.__name__
+        if any(word in ("-h", "--help") for word in line.split()):
+            raise UsageError(f"%%{name}? explains its flags")
+        found: Namespace = parse_argstring(magic, line)
+        return found
+
+    # -- assets
+
+    @magic_arguments()
+    @argument("name", help="The asset's name, or its key with a prefix: raw/flights.")
+    @_flags(inputs=True)
+    @line_cell_magic
+    def asset(self, line: str, cell: str | None = None) -> None:
+        """Make an asset of a cell: computed once, kept, and reused while nothing that it depends on has changed.
+
+        The value is the variable named like the asset if the body assigns it, else the last expression.
+        """
+        arguments = self._read(self.asset, line)
+        if cell is None:
+            status.print_state(self.face, [arguments.name])
+        elif arguments.plain:
+            self._plain("asset", arguments.name, line, cell)
+        else:
+            run_definition(self.face, asset_cells.asset_of(self.face, arguments, line, cell), arguments)
+
+    @magic_arguments()
+    @argument("names", nargs="+", help="The assets' names: one variable of the body each.")
+    @_flags(inputs=True)
+    @line_cell_magic
+    def multi_asset(self, line: str, cell: str | None = None) -> None:
+        """Make several assets of a cell: one variable per name."""
+        arguments = self._read(self.multi_asset, line)
+        if cell is None:
+            status.print_state(self.face, arguments.names)
+        elif arguments.plain:
+            self._plain("multi_asset", " ".join(arguments.names), line, cell)
+        else:
+            run_definition(self.face, asset_cells.multi_asset_of(self.face, arguments, line, cell), arguments)
+
+    @magic_arguments()
+    @argument("name", help="The asset's name, or its key with a prefix: raw/daily.")
+    @_flags(inputs=True, cell=False)
+    @line_cell_magic
+    def sql_asset(self, line: str, cell: str | None = None) -> None:
+        """Make an asset of one SELECT over assets; $name takes a notebook variable."""
+        arguments = self._read(self.sql_asset, line)
+        if cell is None:
+            status.print_state(self.face, [arguments.name])
+        else:
+            run_definition(self.face, sql_cells.sql_asset_of(self.face, arguments, line, cell), arguments, show_value=True)
+
+    @magic_arguments()
+    @argument("name", help="The asset's name, or its key with a prefix: raw/report.")
+    @_flags(inputs=False, cell=False)
+    @line_cell_magic
+    def graph_asset(self, line: str, cell: str | None = None) -> None:
+        """Make an asset of a cell that calls ops, with assets by name: transform(fetch(clean), top=5)."""
+        arguments = self._read(self.graph_asset, line)
+        if cell is None:
+            status.print_state(self.face, [arguments.name])
+        else:
+            definition, shown = graph_cells.graph_asset_of(self.face, arguments, line, cell)
+            run_definition(self.face, definition, arguments, show_value=shown)
+
+    def _plain(self, magic: str, name: str, line: str, cell: str) -> None:
+        text = cell_text(self.shell, self.face.running, magic, line, cell)
+        source = read_cell(self.shell, text, name)
+        with users_errors(self.face):
+            asset_cells.run_plain(self.face, source)
+
+    # -- ops, graphs, jobs
+
+    @line_cell_magic
+    def op(self, line: str, cell: str | None = None) -> None:
+        """Make an op of a cell: %%op transform(data, *, top=10) -> out
+
+        Names in the parentheses are inputs; after `*` stand config values with their defaults, which a composition sets by
+        keyword with a constant. The value is the variable named after `->`, else the one named like the op, else the last
+        expression.
+        """
+        self._bind_composable("op", line, cell, op_cells.op_of)
+
+    @line_cell_magic
+    def graph(self, line: str, cell: str | None = None) -> None:
+        """Make a graph of a cell that calls ops: %%graph tidy(data)
+
+        Assets by name are read as they are stored, never materialised. The cell ends in what the graph gives.
+        """
+        self._bind_composable("graph", line, cell, graph_cells.graph_of_cell)
+
+    @line_cell_magic
+    def job(self, line: str, cell: str | None = None) -> None:
+        """Make a job of a cell that calls ops and graphs: %%job mail_worst
+
+        Assets by name are read as they are stored, never materialised. A job's ops are never skipped. Run it with
+        mail_worst.execute().
+        """
+
+        def register(face: Face, line: str, cell: str) -> Any:
+            made = graph_cells.job_of(face, line, cell)
+            with registry_kept(face):
+                face.session.registry.register(made)
+            return made
+
+        self._bind_composable("job", line, cell, register)
+
+    def _bind_composable(self, magic: str, line: str, cell: str | None, make: Callable[[Face, str, str], Any]) -> None:
+        words = line.split()
+        if not words or any(word in ("-h", "--help") for word in words):
+            raise UsageError(f"%%{magic}? explains its first line")
+        if cell is None:
+            raise UsageError(f"%%{magic} is the first line of a cell: the code stands below it")
+        with users_errors(self.face):
+            made = make(self.face, line, cell)
+        self.face.namespace[made.name] = made
+        run = f"; run it with {made.name}.execute()" if magic == "job" else ""
+        self.face.say(f"{made!r}{run}")
+
+    # -- runs
+
+    @magic_arguments()
+    @argument("keys", nargs="*", help="Assets, or selections such as +report, raw*, group:daily; everything that is registered without any.")
+    @argument("-f", "--force", action="store_true", help="Run them even if their stored values could be reused.")
+    @argument("--no-upstream", action="store_true", help="Take upstream assets as they are stored.")
+    @line_magic
+    def materialize(self, line: str) -> None:
+        """Bring assets and everything that they need up to date, bind them, and display nothing."""
+        arguments = self._read(self.materialize, line)
+        face = self.face
+        with users_errors(face), displays_off(face, off=True):
+            result = face.session.materialize(arguments.keys or None, force=arguments.force, upstream=not arguments.no_upstream)
+        bind(face, result.run.targets, result)
+        say_notes(face, result)
+        status.say_result(face, result)
+
+    @magic_arguments()
+    @argument("steps", nargs="+", help="Steps: report.transform; or assets, for all of their steps.")
+    @line_magic
+    def rerun(self, line: str) -> None:
+        """Run single steps on what is stored for the others, even where that is stale."""
+        arguments = self._read(self.rerun, line)
+        face = self.face
+        with users_errors(face):
+            stale = status.stale_inputs(face, arguments.steps)
+            result = face.session.rerun(arguments.steps, show=arguments.steps)
+        if stale:
+            face.say(f"on stored inputs that are stale: {', '.join(stale)}")
+        bind(face, [key for key in result.run.targets if key in face.session.registry.assets], result)
+        status.say_result(face, result)
+
+    @magic_arguments()
+    @argument("key", help="An asset or a step.")
+    @line_magic
+    def why(self, line: str) -> None:
+        """Say what state an asset or step is in, and the smallest cause of it."""
+        arguments = self._read(self.why, line)
+        print(self.face.session.why(arguments.key))  # noqa: T201 - a magic's answer
+
+    @line_magic
+    def lineage(self, line: str) -> Any:
+        """Show the graph of assets, their steps and their states; keys limit it."""
+        from stepwell.widgets.display import show
+
+        show(self.face.session, shlex.split(line) or None)
+
+    @line_magic
+    def stepwell(self, line: str) -> None:
+        """Look into the session: %stepwell COMMAND
+
+        status          what is registered, each with its state
+        runs [N]        the newest runs
+        logs [RUN]      what the steps of a run logged; of the last run without one
+        load KEY...     bind the stored values of keys
+        inputs STEP     bind a step's stored inputs: to look into a step that failed
+        code KEY        show the code that a key was defined with
+        store [PATH]    where the store is and how large; switch to another one
+        """
+        words = shlex.split(line)
+        if not words or words[0] in ("-h", "--help"):
+            raise UsageError("%stepwell status | runs | logs | load | inputs | code | store; %stepwell? explains them")
+        command = status.COMMANDS.get(words[0])
+        if command is None:
+            raise UsageError(f"%stepwell has no command {words[0]!r}; it has {', '.join(status.COMMANDS)}")
+        command(self.face, words[1:])

@@ -1,0 +1,178 @@
+"""What happens when an asset's cell is run: register, bring up to date, bind, display, and one line about it."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.errors import InvalidDefinitionError, UpstreamBudgetError
+from stepwell.kernel_runtime.planning.states import StepState
+from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.magics.displays import show_again
+from stepwell.magics.face import Face
+from stepwell.magics.lines import duration, run_line, upstream_line
+from stepwell.magics.tracebacks import failed_step, present
+
+
+def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespace, *, show_value: bool = False) -> None:
+    """Register an asset cell's definition and do what its flags say.
+
+    Parameters
+    ----------
+    show_value
+        Whether the value is displayed after the run: for cells whose body displays nothing by itself.
+    """
+    name = " ".join(str(key) for key in definition.keys)
+    with registry_kept(face):
+        face.session.registry.register(definition)
+        if arguments.register:
+            face.say(f"{name}: registered")
+            return
+        states = upstream_states(face, definition)
+        waiting = [state for key, state in states.items() if key not in own_steps(definition, states) and state.must_run]
+        if arguments.dry_run:
+            _say_what_would_run(face, definition, states)
+            return
+        _say_changed_variables(face, definition)
+        if waiting:
+            check_budget(face, name, waiting)
+            face.say(upstream_line(name, waiting))
+        result = execute(face, definition, force=arguments.force, quiet=arguments.quiet, steps=own_steps(definition, states))
+    finish(face, definition, result, quiet=arguments.quiet, show_value=show_value)
+
+
+@contextmanager
+def registry_kept(face: Face) -> Iterator[None]:
+    """Put the registry back as it was if what was registered cannot be planned: a cycle, an upstream that nobody has."""
+    registry = face.session.registry
+    assets, jobs = dict(registry.assets), dict(registry.jobs)
+    try:
+        yield
+    except InvalidDefinitionError:
+        changed = tuple({*registry.assets, *assets, *registry.jobs, *jobs})
+        registry.assets.clear()
+        registry.assets.update(assets)
+        registry.jobs.clear()
+        registry.jobs.update(jobs)
+        if registry.changed is not None:
+            registry.changed(changed)
+        raise
+
+
+def upstream_states(face: Face, definition: AssetsDefinition) -> dict[str, StepState]:
+    """Return the states of a definition's steps and of everything upstream, in the order in which they would run."""
+    found: dict[str, StepState] = face.session.states([definition])
+    return found
+
+
+def own_steps(definition: AssetsDefinition, steps: Any) -> list[str]:
+    """Return which of some step keys are a definition's."""
+    own = definition.step_key
+    return [key for key in steps if key == own or key.startswith(own + ".")]
+
+
+def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
+    """Raise `UpstreamBudgetError` if upstream work is known to take longer than a cell may start by itself."""
+    known = sum(state.seconds or 0.0 for state in waiting)
+    budget = face.settings.upstream_budget
+    if face.interactive and known > budget:
+        raise UpstreamBudgetError(
+            f"{upstream_line(name, waiting)}: nothing was run",
+            remedy=f"upstream took {duration(known)} the last time, more than Stepwell.upstream_budget ({duration(budget)}): %materialize {name} runs it",
+        )
+
+
+def _say_what_would_run(face: Face, definition: AssetsDefinition, states: dict[str, StepState]) -> None:
+    own = own_steps(definition, states)
+    ahead = [state for key, state in states.items() if state.must_run]
+    name = " ".join(str(key) for key in definition.keys)
+    if not ahead:
+        face.say(f"{name}: fresh, nothing would run")
+        return
+    for state in ahead:
+        facts = [state.state, *(reason.text for reason in state.reasons[:1])]
+        if state.seconds:
+            facts.append(f"last {duration(state.seconds)}")
+        face.say(f"{'would run' if state.key in own else 'first'} {state.key} ({'; '.join(dict.fromkeys(fact for fact in facts if fact))})")
+
+
+def _say_changed_variables(face: Face, definition: AssetsDefinition) -> None:
+    for name, key in definition.keys_by_input.items():
+        value = face.namespace.get(name)
+        if name not in face.namespace or face.bindings.is_ours(name) or hasattr(type(value), "__stepwell_asset_key__"):
+            continue
+        face.say(f"uses the stored asset {key}, not your changed variable")
+
+
+def execute(face: Face, definition: AssetsDefinition, *, force: bool, quiet: bool, steps: Sequence[str]) -> Any:
+    """Materialise a definition; an exception of the user's is shown as the user's."""
+    with users_errors(face), displays_off(face, off=quiet):
+        return face.session.materialize([definition], force=force, show=steps)
+
+
+@contextmanager
+def displays_off(face: Face, *, off: bool) -> Iterator[None]:
+    """Only record what steps display."""
+    before, face.displays.quiet = face.displays.quiet, off
+    try:
+        yield
+    finally:
+        face.displays.quiet = before
+
+
+@contextmanager
+def users_errors(face: Face) -> Iterator[None]:
+    """Show exceptions of users' code without our frames, with the step that failed."""
+    before = face.session.last_run
+    try:
+        yield
+    except BaseException as error:
+        now = face.session.last_run
+        present(face, error, shown_as=failed_step(face, now) if now is not before else "")
+        raise
+
+
+def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool, show_value: bool) -> None:
+    """Show again what reused steps had shown, bind the names, and say what happened."""
+    records = [result.step(key) for key in own_steps(definition, [step.key for step in result.steps])]
+    for record in records:
+        if record.status == "reused" and record.materializations:
+            show_again(face.session.outputs(record.materializations[0]), displays=not quiet)
+    bind(face, [str(key) for key in definition.keys], result)
+    if show_value and not quiet and definition.key.name in face.namespace:
+        face.figures.show(face.namespace[definition.key.name])
+    say_notes(face, result)
+    if records:
+        face.say(run_line(" ".join(str(key) for key in definition.keys), records))
+
+
+def say_notes(face: Face, result: Any) -> None:
+    """Say what was read from the store: ``clean <- store (prepare.ipynb, ...)``."""
+    for note in result.notes:
+        face.say(note)
+
+
+def bind(face: Face, keys: Sequence[str], result: Any) -> None:
+    """Bind the names of assets to the values that they have in a run."""
+    for key in keys:
+        name = key.rpartition("/")[2]
+        entry = face.session.registry.assets.get(key)
+        if entry is not None and face.namespace.get(name) is entry.definition:
+            continue  # with @asset in a plain cell the name is the definition
+        item = _materialization(result, key)
+        if item is None or item.value is None or face.bindings.holds(name, key, item.id):
+            continue
+        face.bindings.bind(name, key, item.id, result.value(key))
+    face.bindings.refresh()
+
+
+def _materialization(result: Any, key: str) -> Any:
+    from stepwell.kernel_runtime.errors import UnknownKeyError
+
+    try:
+        return result.materialization(key)
+    except UnknownKeyError:  # an optional output that the step left out
+        return None

@@ -1,0 +1,144 @@
+"""``%stepwell COMMAND``: looking into the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from IPython.core.error import UsageError
+
+from stepwell.kernel_runtime.errors import unknown_key
+from stepwell.magics.face import Face
+from stepwell.magics.lines import duration, moment, run_line, say, size
+
+
+def print_state(face: Face, names: Iterable[str]) -> None:
+    """Say in what state assets are: ``%asset clean``."""
+    for name in names:
+        say(str(face.session.why(name)))
+
+
+def say_result(face: Face, result: Any) -> None:
+    """Say what a run did: one line for each asset that was asked for."""
+    targets = [key for key in result.run.targets if any(step.key == key or step.key.startswith(key + ".") for step in result.steps)]
+    said: set[str] = set()
+    for key in targets:
+        steps = [step for step in result.steps if step.key == key or step.key.startswith(key + ".")]
+        said |= {step.key for step in steps}
+        face.say(run_line(key, steps))
+    for step in result.steps:
+        if step.key not in said and step.status != "reused":
+            face.say(run_line(step.key, [step]))
+
+
+def stale_inputs(face: Face, steps: Sequence[str]) -> list[str]:
+    """Return what is upstream of some steps and not fresh: a re-run takes it as it is stored."""
+    owners = [owner for owner in dict.fromkeys(step.split(".")[0] for step in steps) if owner in face.session.registry.assets]
+    if not owners:
+        return []
+    states = face.session.states(owners)
+    return [key for key, state in states.items() if key.split(".")[0] not in owners and state.state in ("stale", "may change")]
+
+
+def _status(face: Face, words: Sequence[str]) -> None:
+    lineage = face.session.lineage()
+    chosen = [node for node in lineage.nodes if not words or node.key in words or node.parent in words]
+    if not lineage.nodes:
+        say("nothing is registered yet")
+    width = max((len(node.key) for node in chosen), default=0)
+    for node in chosen:
+        facts = [node.state or node.kind]
+        if node.reason:
+            facts.append(node.reason)
+        if node.summary:
+            facts.append(node.summary)
+        if node.seconds is not None:
+            facts.append(duration(node.seconds))
+        if node.created is not None:
+            facts.append(moment(node.created))
+        say(f"{node.key.ljust(width)}  {' · '.join(facts)}")
+    _store_line(face)
+
+
+def _store_line(face: Face) -> None:
+    sizes = face.session.store.sizes()
+    say(f"store: {face.session.store.directory} · {sizes['materializations']:,} materializations · {size(sizes['object_bytes'] + sizes['catalog_bytes'])}")
+
+
+def _runs(face: Face, words: Sequence[str]) -> None:
+    if words and not words[0].isdigit():
+        raise UsageError("%stepwell runs N: how many")
+    found = face.session.store.runs(limit=int(words[0]) if words else 10)
+    if not found:
+        say("no runs yet")
+    for run in found:
+        took = f" · {duration(run.ended - run.started)}" if run.ended is not None else ""
+        error = f" · {run.error.name}: {run.error.message.splitlines()[0] if run.error.message else ''}" if run.error is not None else ""
+        say(f"{run.run_id}  {moment(run.started)}  {run.status}  {', '.join(run.targets)}{took}{error}")
+
+
+def _logs(face: Face, words: Sequence[str]) -> None:
+    store = face.session.store
+    if words:
+        run_id = words[0]
+        if store.run(run_id) is None:
+            raise unknown_key("run", run_id, [run.run_id for run in store.runs(limit=50)])
+    else:
+        newest = store.runs(limit=1)
+        if not newest:
+            say("no runs yet")
+            return
+        run_id = newest[0].run_id
+    lines = store.logs(run_id)
+    for record in lines:
+        say(f"{moment(record.time)}  {record.level.lower():<7}  {record.step_key}: {record.message}")
+    if not lines:
+        say(f"the steps of run {run_id} logged nothing")
+
+
+def _load(face: Face, words: Sequence[str]) -> None:
+    if not words:
+        raise UsageError("%stepwell load KEY...: binds the stored values")
+    for key in words:
+        item = face.session.current(key)
+        name = key.replace(".", "/").rpartition("/")[2]
+        face.bindings.bind(name, key, item.id, face.session.load(key))
+        say(f"{name} is {key} of {moment(item.created)} ({item.notebook or 'no notebook'})")
+
+
+def _inputs(face: Face, words: Sequence[str]) -> None:
+    if len(words) != 1:
+        raise UsageError("%stepwell inputs STEP: binds what the step is given")
+    values = face.session.inputs(words[0])
+    for name, value in values.items():
+        face.namespace[name] = value
+    say(f"bound {', '.join(values)}" if values else f"{words[0]} has no inputs")
+
+
+def _code(face: Face, words: Sequence[str]) -> None:
+    if len(words) != 1:
+        raise UsageError("%stepwell code KEY: shows the code that it was defined with")
+    nodes = [node for node in face.session.lineage().nodes if words[0] in (node.key, node.step, node.parent)]
+    if not nodes:
+        raise unknown_key("asset or step", words[0], [node.key for node in face.session.lineage().nodes])
+    for node in nodes:
+        say(f"# {node.key}" + (f" ({node.where})" if node.where else ""))
+        say(node.code.rstrip() or "# its source is not known")
+
+
+def _store(face: Face, words: Sequence[str]) -> None:
+    if words:
+        face.session.use(words[0])
+        face.bindings.clear()
+    _store_line(face)
+
+
+COMMANDS: dict[str, Callable[[Face, Sequence[str]], None]] = {
+    "status": _status,
+    "runs": _runs,
+    "logs": _logs,
+    "load": _load,
+    "inputs": _inputs,
+    "code": _code,
+    "store": _store,
+}
