@@ -51,8 +51,6 @@ class BatchResult:
     output: Path
     """The executed notebook."""
     store: Path
-    cells: int
-    """How many cells were to be executed."""
     runs: tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]
     """Oldest first."""
     failure: CellFailure | None
@@ -107,11 +105,11 @@ def run_notebook(
     save(notebook, target)
 
     environment = {**os.environ, "STEPWELL_BATCH": batch, "STEPWELL_NOTEBOOK": str(path)}
-    if store is not None:
+    if store is not None or "STEPWELL_STORE" in environment:
+        # Absolute: the kernel's folder is not ours.
         environment["STEPWELL_STORE"] = str(directory)
     failure, received = _execute(notebook, target, kernel_name, folder=path.parent, environment=environment, progress=progress)
-    cells = sum(map(is_run, notebook.cells))
-    return BatchResult(path, target, directory, cells, _recorded_runs(directory, batch), failure, received)
+    return BatchResult(path, target, directory, _recorded_runs(directory, batch), failure, received)
 
 
 def _execute(

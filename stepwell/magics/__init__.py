@@ -1,1 +1,21 @@
-"""magics."""
+"""The magics: from the text of a cell to definitions, and line magics over the session.
+
+=================  =====================================================================================
+``extension``      what ``%load_ext stepwell`` puts into a shell and takes out again
+``commands``       the magics with their flags and help, and the settings of ``%config Stepwell``
+``face``           what the magics of one kernel share
+``cell_source``    a body: transformed, parsed, checked, split, compiled with true line numbers
+``cell_names``     which names a body may read from outside
+``cell_inputs``    which of these are assets; names and keys as typed on a magic's line
+``asset_cells``    ``%%asset``, ``%%multi_asset``; ``sql_cells`` has ``%%sql_asset``
+``op_cells``       ``%%op`` and its signature
+``graph_cells``    ``%%graph_asset``, ``%%graph``, ``%%job``
+``running``        an asset's cell is run: register, bring up to date, bind, display, one line
+``bindings``       the variables that are bound to assets
+``displays``       what steps display, and figures
+``tracebacks``     exceptions of users' code without frames of the engine
+``status``         ``%stepwell COMMAND``
+``lines``          the wording of what runs print
+``completion``     flags, asset keys and step keys
+=================  =====================================================================================
+"""

@@ -236,7 +236,7 @@ function render({ model, el }) {
     put(materialize, `Materialize ${detail?.parent ?? ""}`.trim());
     const text = {
       Why: node?.reason, Value: node?.summary, Description: detail?.description,
-      Error: node?.status === "failed" && (node.traceback || node.error), Code: detail?.code,
+      Error: !get("problem").title && node?.status === "failed" && (node.traceback || node.error), Code: detail?.code,
     };
     for (const [name, [box, place]] of Object.entries(sections)) {
       box.hidden = !text[name];
@@ -256,6 +256,7 @@ function render({ model, el }) {
     all.disabled = !counts.outdated || Boolean(run.waiting);
     problem.hidden = !error.title;
     problem.replaceChildren();
+    fill();
     if (!error.title) return;
     make(problem, "strong", "", error.title);
     make(problem, "pre", "", error.text);

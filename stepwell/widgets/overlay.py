@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from stepwell.kernel_runtime.records.events import Event, RunFinished, RunStarted, StepFinished, StepStarted
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, RunStarted, StepFinished, StepStarted
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.widgets.layout import members
@@ -43,7 +43,8 @@ class Overlay:
         self._over: dict[str, dict[str, Any]] = {}
         self._asked: set[str] = set()
         self._tracebacks: dict[str, str] = {}
-        self._runs: dict[str, int] = {}
+        self._runs: dict[str, bool] = {}
+        # Of each run that goes on, whether its steps are cards; a job's are not, and may be called like assets.
         self.rest(lineage)
 
     def rest(self, lineage: Lineage) -> None:
@@ -55,37 +56,39 @@ class Overlay:
         self._tracebacks = {key: text for key, text in self._tracebacks.items() if key in failed}
 
     def asked(self, steps: Iterable[str]) -> None:
-        """Show what a button asked for as queued until `answered`."""
+        """Show what a button asked for as queued beside what the events say."""
         self._asked = set(steps)
 
     def take(self, event: Event) -> bool:
         """Take an event; True if the states at rest may be others now and the session must be asked again."""
         if isinstance(event, RunStarted):
-            self._runs[event.run.run_id] = len(event.steps)
+            assets = self._runs[event.run.run_id] = event.run.kind == "assets"
             self.run = {"active": True, "words": f"{len(event.steps)} step{'s' * (len(event.steps) != 1)} queued"}
-            for step in event.steps:
-                self._lay(step, {"status": "queued", "footer": ["Queued"]})
-            if event.run.kind == "job":
-                for job in event.run.targets:
-                    self._lay(job, {"status": "running", "footer": ["Running", {"since": time.time()}]})
+            for key in event.steps if assets else event.run.targets:
+                self._lay(key, {"status": "queued", "footer": ["Queued"]} if assets else {"status": "running", "footer": ["Running", {"since": time.time()}]})
             return False
         if isinstance(event, StepStarted):
             self.run = {"active": True, "words": f"{event.position} of {event.total} · {event.key}"}
             footer: list[Part] = ["Running", {"since": time.time()}]
             if event.expected_seconds is not None:
                 footer.append(f"last time {duration(event.expected_seconds)}")
-            self._lay(event.key, {"status": "running", "footer": footer})
+            if self._runs.get(event.run_id):
+                self._lay(event.key, {"status": "running", "footer": footer})
             return False
         if isinstance(event, StepFinished):
-            self._finished(event.step)
+            # Steps end on the catalog's thread; one that comes after its run's end was in that end's records.
+            if self._runs.get(event.step.run_id):
+                self._finished(event.step)
             return False
         if isinstance(event, RunFinished):
-            self._runs.pop(event.run.run_id, None)
+            if self._runs.pop(event.run.run_id, False):
+                for step in event.steps:
+                    self._finished(step)
             if not self._runs:
                 self.run = {"active": False, "words": ""}
                 self._over = {key: state for key, state in self._over.items() if state["status"] not in _UNFINISHED}
             return True
-        return type(event).__name__ == "DefinitionsChanged"
+        return isinstance(event, DefinitionsChanged)
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Return every card's state: the full picture, nothing to merge."""

@@ -35,7 +35,6 @@ CACHEDIR_TAG = (
 _instance: Connection | None = None
 _instance_lock = threading.Lock()
 _aliases = count(1)
-_abandoned: list[Connection] = []
 
 
 def _cursor() -> Connection:
@@ -250,6 +249,12 @@ class Attachment:
                 f"the catalog {self._path} is open in a program other than Stepwell",
                 where=text,
                 remedy="close it there: a DuckDB file can be open in one program at a time",
+            )
+        if "already attached" in text:
+            return StoreError(
+                f"the store {self.directory} was in use when this process was forked",
+                where=text,
+                remedy="start worker processes with the method 'spawn'; or open the store after the fork only",
             )
         return StoreDamagedError(
             f"the catalog {self._path} cannot be read",

@@ -209,6 +209,25 @@ class Catalog:
         if threading.current_thread() is not thread:
             thread.join()
 
+    def pause(self) -> None:
+        """Let the catalog go, and keep it so until `resume`: before a fork.
+
+        DuckDB remembers the files that are attached, and a child inherits that memory. Who waits for the catalog of another
+        process is not waited for longer than a second; the child's own opening is an error then.
+        """
+        with self.condition:
+            thread = self._thread
+            if thread is not None:
+                self._letting_go = True
+                self._wake()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(1.0)
+        self.condition.acquire()
+
+    def resume(self) -> None:
+        """Go on after a fork, in the parent."""
+        self.condition.release()
+
     def abandon(self) -> None:
         """Start anew in a forked child: what is pending is the parent's to commit."""
         self.condition = threading.Condition()
@@ -341,10 +360,26 @@ class Catalog:
 _catalogs: weakref.WeakSet[Catalog] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+_paused: list[Catalog] = []
+
+
+def _before_fork() -> None:
+    _paused[:] = list(_catalogs)
+    for catalog in _paused:
+        catalog.pause()
+
+
+def _after_fork_in_parent() -> None:
+    for catalog in _paused:
+        catalog.resume()
+    _paused.clear()
+
+
+def _after_fork_in_child() -> None:
     abandon_instance()
-    for catalog in list(_catalogs):
+    for catalog in _paused:
         catalog.abandon()
+    _paused.clear()
 
 
 def _at_exit() -> None:
@@ -353,6 +388,6 @@ def _at_exit() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)
 

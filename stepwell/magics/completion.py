@@ -1,0 +1,98 @@
+"""Completion of flags, asset keys and step keys on a magic's line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+
+from stepwell.kernel_runtime.planning.flatten import asset_steps, job_steps
+from stepwell.magics import status
+from stepwell.magics.commands import Stepwell
+from stepwell.magics.face import Face
+
+_LINE = re.compile(r"^\s*(%{1,2})(\w+)\s+(.*)$")
+_TAKES_KEYS = {"materialize": "assets", "rerun": "steps", "why": "steps", "asset": "assets", "sql_asset": "assets", "multi_asset": "assets", "graph_asset": "assets", "lineage": "assets"}
+_COMMAND_KEYS = {"load": "steps", "inputs": "steps", "code": "steps", "status": "assets"}
+
+
+def asset_keys(face: Face) -> list[str]:
+    """Return the written keys of what is registered."""
+    return sorted(face.session.registry.assets)
+
+
+def step_keys(face: Face) -> list[str]:
+    """Return the keys of assets and of the steps inside them and inside jobs."""
+    found = set(face.session.registry.assets)
+    for definition in face.session.registry.definitions():
+        if hasattr(definition, "keys_by_output"):
+            found |= {step.key for step in asset_steps(definition)}
+        elif hasattr(definition, "graph"):
+            found |= {f"{definition.name}.{step.key}" for step in job_steps(definition)}
+    return sorted(found)
+
+
+def flags_of(magic: str) -> list[str]:
+    """Return the flags of a magic."""
+    parser = getattr(getattr(Stepwell, magic, None), "parser", None)
+    if parser is None:
+        return []
+    return sorted(option for action in parser._actions for option in action.option_strings)  # noqa: SLF001 - argparse lists its options nowhere else
+
+
+def matcher_for(face: Face) -> Callable[[Any], Any]:
+    """Return the matcher that the extension adds to IPython's completer."""
+
+    @context_matcher()  # type: ignore[untyped-decorator,unused-ignore]
+    def stepwell_matcher(context: CompletionContext) -> SimpleMatcherResult:
+        found = _matches(face, context.line_with_cursor[: context.cursor_position])
+        if found is None:
+            return {"completions": [], "suppress": False}
+        fragment, words = found
+        return {
+            "completions": [SimpleCompletion(text=word, type="param" if word.startswith("-") else "instance") for word in words],
+            "matched_fragment": fragment,
+            "suppress": bool(words),
+        }
+
+    return stepwell_matcher  # type: ignore[no-any-return,unused-ignore]
+
+
+def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
+    matched = _LINE.match(line)
+    if matched is None:
+        return None
+    sign, magic, rest = matched.groups()
+    words = rest.split(" ")
+    fragment, before = words[-1], [word for word in words[:-1] if word]
+    last = before[-1] if before else ""
+    if magic == "stepwell":
+        if not before:
+            return fragment, _starting(fragment, status.COMMANDS)
+        kind = _COMMAND_KEYS.get(before[0], "")
+        return fragment, _starting(fragment, _keys(face, kind)) if kind else []
+    if magic not in _TAKES_KEYS:
+        return None
+    if last in ("-d", "--dep"):
+        return fragment, _starting(fragment, asset_keys(face))
+    if last in ("-g", "--group"):
+        groups = {definition.group_name(key) for definition in face.session.registry.definitions() if hasattr(definition, "keys_by_output") for key in definition.keys}
+        return fragment, _starting(fragment, sorted(groups))
+    if last == "--in" and "=" in fragment:
+        part = fragment.partition("=")[2]
+        return part, _starting(part, asset_keys(face))
+    if fragment.startswith("-"):
+        return fragment, _starting(fragment, flags_of(magic))
+    if sign == "%%" and magic == "multi_asset":
+        return fragment, _starting(fragment, asset_keys(face))
+    return fragment, _starting(fragment, _keys(face, _TAKES_KEYS[magic]))
+
+
+def _keys(face: Face, kind: str) -> list[str]:
+    return step_keys(face) if kind == "steps" else asset_keys(face)
+
+
+def _starting(fragment: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(fragment)]

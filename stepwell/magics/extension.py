@@ -1,0 +1,172 @@
+"""``%load_ext stepwell``: what is put into a shell, and taken out again.
+
+Magics, a completion matcher, wrappers of the display publisher, two callbacks around each cell, a subscription to the session's
+events, and the words for the places of cells. Loading twice does nothing the second time; unloading leaves the shell as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from stepwell.kernel_runtime.definitions.places import set_cell_names
+from stepwell.kernel_runtime.errors import DuplicateKeyError, StepwellError
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, StepFinished
+from stepwell.kernel_runtime.session import Session, get_session
+from stepwell.magics.bindings import Bindings
+from stepwell.magics.commands import Stepwell
+from stepwell.magics.completion import matcher_for
+from stepwell.magics.displays import DisplayHook
+from stepwell.magics.face import Face
+from stepwell.magics.lines import say
+
+
+class Extension:
+    """What is installed in one shell."""
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        session: Session = get_session()
+        session.attach(shell.user_ns)
+        settings = Stepwell(shell=shell)
+        self.face = Face(shell, session, settings, Bindings(shell.user_ns, session.load), DisplayHook(shell))
+        settings.face = self.face
+        self._running: list[Any] = []
+        self._end: list[Callable[[], None]] = []
+
+    def install(self) -> None:
+        """Put everything in place."""
+        face, shell = self.face, self.shell
+        shell.register_magics(face.settings)
+        self._end.append(self._remove_magics)
+        face.displays.install()
+        self._end.append(face.displays.remove)
+        matcher = matcher_for(face)
+        shell.Completer.custom_matchers.append(matcher)
+        self._end.append(lambda: shell.Completer.custom_matchers.remove(matcher))
+        for event, callback in (("pre_run_cell", self._before_cell), ("post_run_cell", self._after_cell)):
+            shell.events.register(event, callback)
+            self._end.append(lambda event=event, callback=callback: shell.events.unregister(event, callback))
+        self._end.append(face.session.subscribe(self._on_event))
+        registry = face.session.registry
+        registry.replaced = self._replaced
+        self._end.append(lambda: setattr(registry, "replaced", None))
+        set_cell_names(self._cell_name)
+        self._end.append(lambda: set_cell_names(None))
+
+    def remove(self) -> None:
+        """Take everything away and let the store go; variables stay as they are."""
+        while self._end:
+            # One part that is gone already must not keep the others.
+            with suppress(ValueError, KeyError):
+                self._end.pop()()
+        self.face.bindings.clear()
+        self.face.session.close()
+
+    def _remove_magics(self) -> None:
+        manager = self.shell.magics_manager
+        mine = self.face.settings
+        for kind in ("line", "cell"):
+            for name, function in list(manager.magics[kind].items()):
+                if getattr(function, "__self__", None) is mine:
+                    del manager.magics[kind][name]
+        manager.registry.pop(type(mine).__name__, None)
+        if mine in self.shell.configurables:
+            self.shell.configurables.remove(mine)
+
+    # -- around cells
+
+    def _before_cell(self, info: Any) -> None:
+        self._running.append(info)
+        if len(self._running) > 1:
+            return  # a cell that runs another cell defines what that one defines
+        self.face.running = info.raw_cell or ""
+        self.face.figures.begin()
+        self.face.bindings.refresh()
+        self.face.session.registry.begin_cell(cell_origin(info))
+
+    def _after_cell(self, result: Any) -> None:
+        info = result.info
+        if info not in self._running:
+            return  # the cell that loaded the extension, or an empty one
+        first = info is self._running[0]
+        del self._running[self._running.index(info) :]
+        if not first:
+            return
+        self.face.session.registry.end_cell(succeeded=bool(result.success))
+        self.face.bindings.after_cell()
+        self.face.running = ""
+        self._explain(result.error_in_exec)
+
+    def _explain(self, error: BaseException | None) -> None:
+        """Say where a name is that a plain cell does not find because it lives inside an asset cell."""
+        name = getattr(error, "name", None)
+        if isinstance(error, NameError) and not isinstance(error, StepwellError) and name in self.face.inside and name not in self.face.namespace:
+            say(f"`{name}` was {self.face.inside[name]}")
+
+    def _cell_name(self, filename: str) -> str | None:
+        formatted = self.shell.compile.format_code_name(filename)
+        if formatted is None:
+            return None
+        number = formatted[1].removeprefix("In[").removesuffix("]")
+        return f"cell {number}"
+
+    def _replaced(self, key: str, old: str, new: str) -> None:
+        both = " and ".join(place for place in (old, new) if place) or "two cells"
+        if not self.face.interactive:
+            raise DuplicateKeyError(f"the asset key {key} is defined by two cells", where=both, remedy="give one of them another name")
+        say(f"{key} is defined in {both}: the last one that ran wins")
+
+    # -- events
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, StepFinished):
+            # May come from the catalog's thread: nothing is loaded here.
+            if event.step.status in ("executed", "reused"):
+                for item in event.step.materializations:
+                    self.face.bindings.materialized(item.key, item.id)
+        elif isinstance(event, RunFinished):
+            if threading.current_thread() is threading.main_thread():
+                self.face.bindings.refresh()
+        elif isinstance(event, DefinitionsChanged):
+            for key in event.keys:
+                if key not in self.face.session.registry.assets:
+                    self.face.bindings.withdraw(key)
+
+
+def cell_origin(info: Any) -> str:
+    """Return what identifies a cell: its id; where the front end sends none, its magic's line or its text."""
+    given = getattr(info, "cell_id", None)
+    if given:
+        return f"cell:{given}"
+    text = (info.raw_cell or "").strip()
+    if text.startswith("%%"):
+        return f"magic:{' '.join(text.splitlines()[0].split()[:2])}"
+    return f"text:{hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"
+
+
+_loaded: Extension | None = None
+
+
+def load(shell: Any) -> None:
+    """Load the extension into a shell and say where the store is; does nothing the second time."""
+    global _loaded  # noqa: PLW0603 - one shell per process
+    if _loaded is not None and _loaded.shell is shell:
+        return
+    if _loaded is not None:
+        _loaded.remove()
+    extension = Extension(shell)
+    extension.install()
+    _loaded = extension
+    say(f"stepwell: store {extension.face.session.store.directory}")
+
+
+def unload(shell: Any) -> None:
+    """Take the extension out of a shell."""
+    global _loaded  # noqa: PLW0603 - one shell per process
+    if _loaded is not None and _loaded.shell is shell:
+        _loaded.remove()
+        _loaded = None

@@ -1,0 +1,82 @@
+"""Each wrong input of the command line: one screen, an exit code of its own, nothing changed."""
+
+from __future__ import annotations
+
+import json
+
+import duckdb
+import pytest
+
+from stepwell import open_store
+
+NOT_A_KERNEL = {"name": "fortran-77", "display_name": "Fortran"}
+
+
+def tree(folder):
+    return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def inputs(write, project):
+    write("prepare.ipynb", "x = 1")
+    write("other.ipynb", "x = 1", kernel=NOT_A_KERNEL)
+    write("unnamed.ipynb", "x = 1", kernel=None)
+    (project / "broken.ipynb").write_text("{")
+    (project / "empty.ipynb").write_text("")
+    (project / "future.ipynb").write_text(json.dumps({"nbformat": 9, "nbformat_minor": 0, "metadata": {}, "cells": []}))
+    (project / "plain.ipynb").write_text("{}")
+    (project / "file").touch()
+    open_store(project / "newer").close()
+    with duckdb.connect(str(project / "newer/catalog.duckdb")) as connection:
+        connection.execute("UPDATE meta SET format = 99")
+    return project
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", "prepar.ipynb"], 3, ["NotebookNotFoundError", "prepar.ipynb", "did you mean", "prepare.ipynb"]),
+        (["run", "nowhere/at.ipynb"], 3, ["NotebookNotFoundError", "no folder"]),
+        (["run", "."], 3, ["NotebookNotFoundError", "is a folder", "prepare.ipynb"]),
+        (["run", "broken.ipynb"], 3, ["NotebookNotFoundError", "not a notebook", "not JSON"]),
+        (["run", "empty.ipynb"], 3, ["NotebookNotFoundError", "empty"]),
+        (["run", "plain.ipynb"], 3, ["NotebookNotFoundError", "nbformat"]),
+        (["run", "future.ipynb"], 3, ["NotebookNotFoundError", "format 9", "upgrade"]),
+        (["run", "other.ipynb"], 4, ["NotebookKernelError", "'fortran-77'", "--kernel", "python3"]),
+        (["run", "unnamed.ipynb"], 4, ["NotebookKernelError", "names no kernel", "--kernel", "python3"]),
+        (["run", "prepare.ipynb", "--kernel", "nope"], 4, ["NotebookKernelError", "'nope'", "python3"]),
+        (["run", "prepare.ipynb", "--output", "prepare.ipynb"], 2, ["NotebookError", "itself", "--output"]),
+        (["run", "prepare.ipynb", "--output", "."], 2, ["NotebookError", "itself", "--output"]),
+        (["run", "prepare.ipynb", "--output", "file/below"], 2, ["NotebookError", "cannot be written", "--output"]),
+        (["run", "prepare.ipynb", "--store", "file/below"], 5, ["StoreNotWritableError", "file/below"]),
+        (["run", "prepare.ipynb", "--store", "newer"], 5, ["StoreFormatError", "format 99", "upgrade"]),
+        (["status", "--store", "absent"], 5, ["StoreError", "no store", "absent"]),
+        (["run", "prepare.ipynb", "--colour"], 2, ["unrecognized arguments: --colour", "--help"]),
+        (["run"], 2, ["NOTEBOOK", "--help"]),
+        (["runs", "--limit", "none"], 2, ["--limit", "'none'"]),
+    ],
+)
+def test_wrong_input_is_one_screen_and_changes_nothing(inputs, stepwell, arguments, code, said):
+    before = tree(inputs)
+
+    ended = stepwell(*arguments)
+
+    assert ended.code == code, ended.err
+    assert ended.out == ""
+    assert 1 <= len(ended.err.splitlines()) <= 4
+    assert "Traceback" not in ended.err
+    for words in said:
+        assert words in ended.err
+    assert tree(inputs) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [(["other.ipynb"], "NotebookKernelError"), (["gone.ipynb"], "NotebookNotFoundError"), (["x.ipynb", "--no"], "UsageError")],
+)
+def test_errors_are_json_too(inputs, stepwell, arguments, name):
+    ended = stepwell("run", *arguments, "--json")
+
+    assert set(ended.json) == {"notebook", "status", "runs", "error"}
+    assert (ended.json["status"], ended.json["runs"]) == ("failure", [])
+    assert (ended.json["error"]["cell"], ended.json["error"]["name"]) == (None, name)

@@ -1,0 +1,136 @@
+"""A notebook is executed in its own folder by its own kernel, and saved elsewhere after every cell."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def test_a_notebook_is_executed_in_its_folder_and_saved_below_the_store(write, stepwell, project):
+    path = write(
+        "sub/numbers.ipynb",
+        "import os, sys\nprint('one', flush=True); print('two')\n(project_file := os.path.exists('beside.txt'), sys.executable)",
+        "get_ipython().kernel.get_parent()['metadata']['cellId']",
+        "sorted(name for name in os.environ if name.startswith('STEPWELL_')), os.environ['STEPWELL_NOTEBOOK']",
+        f"display({{'text/plain': 'w', 'text/html': '<b>w</b>', '{VIEW}': {{'model_id': 'm'}}}}, raw=True)",
+    )
+    (path.parent / "beside.txt").touch()
+    before = path.read_bytes()
+
+    ended = stepwell("run", path)
+
+    assert ended.code == 0, ended.err
+    saved = Path(ended.out.removesuffix("\n"))
+    assert saved.parent == project / ".stepwell/runs"
+    assert path.read_bytes() == before
+    assert [line.split("  ")[0] for line in ended.err.splitlines()] == ["cell 1/4", "cell 2/4", "cell 3/4", "cell 4/4"]
+    cells = read(saved).cells
+    nbformat.validate(read(saved))
+    assert [cell.execution_count for cell in cells] == [1, 2, 3, 4]
+    # Text that continues a stream is one output.
+    assert cells[0].outputs[0].text == "one\ntwo\n"
+    assert cells[0].outputs[1].data["text/plain"] == repr((True, os.fspath(Path(os.sys.executable))))
+    assert cells[1].outputs[0].data["text/plain"] == repr(cells[1].id)
+    told = cells[2].outputs[0].data["text/plain"]
+    assert "STEPWELL_BATCH" in told
+    assert repr(str(path)) in told
+    # No kernel is there when the file is opened: only what needs none is kept of a widget.
+    assert set(cells[3].outputs[0].data) == {"text/plain", "text/html"}
+    assert "widgets" not in read(saved).metadata
+
+
+def test_the_copy_on_disk_has_every_cell_that_is_done(write, stepwell, project):
+    path = write("steps.ipynb", "print('first')", "import json\nprint([c['outputs'] != [] for c in json.load(open('out.ipynb'))['cells']])")
+
+    ended = stepwell("run", path, "--output", "out.ipynb", "--json")
+
+    assert ended.json == {"notebook": str(path), "status": "success", "runs": [], "error": None}
+    assert read(project / "out.ipynb").cells[1].outputs[0].text == "[True, False]\n"
+
+
+def test_a_failing_cell_ends_the_execution_and_is_saved(write, stepwell, project):
+    path = write("fails.ipynb", "x = 1", "print('so far')\n{}['absent']", "x = 2")
+    source = read(path)
+    source.cells[2].outputs = [nbformat.v4.new_output("stream", text="of an earlier execution")]
+    nbformat.write(source, path)
+
+    ended = stepwell("run", path, "--output", "executed", "--json")
+
+    assert ended.code == 1
+    failing = source.cells[1].id
+    assert ended.json == {
+        "notebook": str(path),
+        "status": "failure",
+        "runs": [],
+        "error": {"cell": failing, "name": "KeyError", "message": "'absent'"},
+    }
+    assert f"cell [2] (id {failing}) failed: KeyError: 'absent'" in ended.err.splitlines()
+    assert "\x1b" not in ended.err
+    cells = read(project / "executed/fails.ipynb").cells
+    assert [output.output_type for output in cells[1].outputs] == ["stream", "error"]
+    assert cells[2].outputs == []
+
+
+def test_tags_let_a_cell_fail_or_be_skipped(write, stepwell):
+    path = write("tagged.ipynb", ("1 / 0", "raises-exception"), ("raise SystemError", "skip-execution"), "print('end')")
+
+    ended = stepwell("run", path)
+
+    assert ended.code == 0, ended.err
+    cells = read(ended.out.strip()).cells
+    assert cells[0].outputs[0].ename == "ZeroDivisionError"
+    assert cells[1].outputs == []
+    assert cells[2].outputs[0].text == "end\n"
+
+
+def test_a_kernel_that_dies_fails_its_cell(write, stepwell):
+    path = write("dies.ipynb", "x = 1", "import os\nos._exit(3)")
+
+    ended = stepwell("run", path, "--json")
+
+    assert ended.code == 1
+    assert ended.json["error"]["name"] == "DeadKernelError"
+    assert ended.json["error"]["cell"] == read(path).cells[1].id
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_interrupts_the_cell_and_keeps_the_notebook(write, start, project, sent, code):
+    path = write(
+        "waits.ipynb",
+        "print('done')",
+        "import os, threading\nopen('pid', 'w').write(str(os.getpid()))\nprint('waiting', flush=True)\nthreading.Event().wait(600)",
+        "print('never')",
+    )
+    process = start("run", path, "--output", "out.ipynb", "--json")
+    until(lambda: (project / "pid").exists() and (project / "pid").read_text())
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+
+    assert process.returncode == code, err
+    ended = json.loads(out)
+    assert (ended["status"], ended["error"]["name"]) == ("failure", "KeyboardInterrupt")
+    cells = read(project / "out.ipynb").cells
+    assert cells[0].outputs[0].text == "done\n"
+    assert [output.get("ename", output.get("text")) for output in cells[1].outputs] == ["waiting\n", "KeyboardInterrupt"]
+    assert cells[2].outputs == []
+    kernel = int((project / "pid").read_text())
+    until(lambda: not Path(f"/proc/{kernel}").exists())
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

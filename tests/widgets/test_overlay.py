@@ -1,0 +1,162 @@
+"""What a real run's events make of the cards, step by step and whatever order threads bring them in."""
+
+import pytest
+
+import stepwell
+from stepwell.kernel_runtime.definitions.registry import Registry
+from stepwell.kernel_runtime.records.events import RunFinished, RunStarted, StepFinished, StepStarted
+from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.widgets.overlay import Overlay
+
+
+@pytest.fixture
+def pipeline():
+    """Definitions that no registry has: one with two steps that can be made to fail, one above it."""
+    broken = []
+
+    @stepwell.asset
+    def numbers():
+        return [1, 2, 3]
+
+    @stepwell.op
+    def fetch(data):
+        return data
+
+    @stepwell.op
+    def transform(data):
+        if broken:
+            raise KeyError(broken[0])
+        return sum(data)
+
+    @stepwell.graph_asset
+    def report(numbers):
+        return transform(fetch(numbers))
+
+    return [numbers, report], broken
+
+
+@pytest.fixture
+def session(tmp_path, pipeline):
+    registry = Registry()
+    for definition in pipeline[0]:
+        registry.add(definition)
+    session = Session(registry)
+    session.use(tmp_path / "store")
+    yield session
+    session.close()
+
+
+def status(overlay):
+    return {key: state["status"] for key, state in overlay.states().items()}
+
+
+def events_of(session, action):
+    events = []
+    end = session.subscribe(events.append)
+    try:
+        action()
+    finally:
+        session.store.flush()
+        end()
+    return events
+
+
+def test_a_run_is_queued_running_and_fresh(session):
+    overlay = Overlay(session.lineage())
+    assert set(status(overlay).values()) == {"missing"}
+    assert overlay.outdated() == ["numbers", "report"]
+    seen = []
+    for event in events_of(session, lambda: session.materialize()):
+        overlay.take(event)
+        seen.append((type(event), status(overlay), overlay.run["active"]))
+    first = seen[0]
+    assert first[0] is RunStarted
+    assert set(first[1].values()) == {"queued"}
+    assert first[2]
+    started = next(states for kind, states, _ in seen if kind is StepStarted)
+    assert started == {"numbers": "running", "report.fetch": "queued", "report.transform": "queued"}
+    assert set(status(overlay).values()) == {"fresh"}
+    assert overlay.run == {"active": False, "words": ""}
+    assert overlay.outdated() == []
+    assert overlay.states()["numbers"]["footer"][0] == "Fresh"
+
+
+def test_what_the_events_say_is_what_the_session_says_afterwards(session, pipeline):
+    overlay = Overlay(session.lineage())
+    for event in events_of(session, lambda: session.materialize()):
+        overlay.take(event)
+    said = status(overlay)
+    overlay.rest(session.lineage())
+    assert status(overlay) == said
+    assert overlay.counted() == {"steps": 3, "outdated": 0, "chips": []}
+
+
+def test_a_failure_keeps_its_error_and_traceback_on_the_card(session, pipeline):
+    pipeline[1].append("carrier")
+    overlay = Overlay(session.lineage())
+    for event in events_of(session, lambda: session.materialize(raise_on_error=False)):
+        overlay.take(event)
+    for _ in range(2):
+        state = overlay.states()["report.transform"]
+        assert state["status"] == "failed"
+        assert "KeyError: 'carrier'" in state["error"]
+        assert "transform" in state["traceback"]
+        assert overlay.group_words() == {"report": "graph-backed asset · 2 steps · 1 failed"}
+        overlay.rest(session.lineage())
+    pipeline[1].clear()
+    for event in events_of(session, lambda: session.rerun("report.transform")):
+        overlay.take(event)
+    overlay.rest(session.lineage())
+    assert "traceback" not in overlay.states()["report.transform"]
+
+
+def test_a_step_that_ends_after_its_run_does_not_hide_what_the_session_said(session):
+    events = events_of(session, lambda: session.materialize())
+    late = next(event for event in events if isinstance(event, StepFinished))
+    overlay = Overlay(session.lineage())
+    overlay.take(events[0])
+    for event in events:
+        if isinstance(event, RunFinished):
+            overlay.take(event)
+    stale = session.lineage()
+    overlay.rest(stale)
+    before = overlay.states()
+    overlay.take(late)
+    assert overlay.states() == before
+
+
+def test_a_request_is_queued_until_it_is_answered(session):
+    overlay = Overlay(session.lineage())
+    overlay.asked(overlay.steps_of(["report"]))
+    assert status(overlay) == {"numbers": "missing", "report.fetch": "queued", "report.transform": "queued"}
+    overlay.asked([])
+    assert set(status(overlay).values()) == {"missing"}
+
+
+def test_a_jobs_steps_never_paint_assets_of_the_same_name(tmp_path):
+    @stepwell.asset
+    def same():
+        return 1
+
+    @stepwell.op(name="same")
+    def other():
+        return 2
+
+    @stepwell.job
+    def mail():
+        other()
+
+    registry = Registry()
+    for definition in (same, mail):
+        registry.add(definition)
+    session = Session(registry)
+    session.use(tmp_path / "store")
+    overlay = Overlay(session.lineage())
+    seen = []
+    for event in events_of(session, lambda: session.execute_job(mail)):
+        overlay.take(event)
+        seen.append(status(overlay))
+    session.close()
+    assert {states["same"] for states in seen} == {"missing"}
+    assert "running" in {states["mail"] for states in seen}
+    assert seen[-1]["mail"] == "job"
