@@ -91,7 +91,10 @@ def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
         if len(traceback) > _TRACEBACK_LINES:
             traceback = ["…", *traceback[-_TRACEBACK_LINES:]]
         said += [*traceback, ""]
-    return [*said, f"{_place(failure)} failed: {summary}"]
+    said.append(f"{_place(failure)} failed: {summary}")
+    if failure.name == "ModuleNotFoundError" and failure.message == "No module named 'stepwell'":
+        said.append("the kernel's Python is another than this command's: pip install stepwell there, or choose another kernel with --kernel")
+    return said
 
 
 def _place(failure: CellFailure) -> str:

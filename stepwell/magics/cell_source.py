@@ -98,7 +98,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     if not tree.body:
         raise CellError(f"the cell of {name!r} is empty", where=text.where, remedy=f"write the code that computes {name} below the magic's line")
     names = names_of(tree)
-    names = _with_shell_names(tree, names)
+    tree, names = _with_shell(tree, names)
     ast.increment_lineno(tree, text.above)
     quiet = DisplayHook.semicolon_at_end_of_expression(source) if isinstance(tree.body[-1], ast.Expr) else False
     last = tree.body[-1]
@@ -217,13 +217,23 @@ def _shell_call(node: ast.AST) -> tuple[str, str, str] | None:
 _SHELL_NAME = re.compile(r"\$\$?([A-Za-z_]\w*)|\{([^{}]*)\}")
 
 
-def _with_shell_names(tree: ast.Module, names: Names) -> Names:
-    """Count the names that ``!cmd $name {expression}`` takes from the cell."""
+def _with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names]:
+    """Count the names that ``!cmd $name {expression}`` takes from the cell, and reach the shell without a name of the notebook.
+
+    What a command does cannot be digested, so the step is unverifiable: ``__import__`` says so to the walk over its code.
+    """
     found: set[str] = set()
     for node in ast.walk(tree):
         call = _shell_call(node)
         if call is None or call[0] not in ("system", "getoutput"):
             continue
+        assert isinstance(node, ast.Call)
+        assert isinstance(node.func, ast.Attribute)
+        shell = ast.parse("__import__('IPython').get_ipython()", mode="eval").body
+        for each in ast.walk(shell):
+            if isinstance(each, ast.expr):
+                ast.copy_location(each, node)
+        node.func.value = shell
         for name, expression in _SHELL_NAME.findall(call[1]):
             if name:
                 found.add(name)
@@ -232,7 +242,9 @@ def _with_shell_names(tree: ast.Module, names: Names) -> Names:
                 found |= {each.id for each in ast.walk(ast.parse(expression.strip(), mode="eval")) if isinstance(each, ast.Name)}
             except SyntaxError:
                 continue  # braces of the shell's own
-    return Names(names.reads | (found - names.assigned), names.early, names.assigned, names.imported)
+    named = any(isinstance(each, ast.Name) and each.id == "get_ipython" for each in ast.walk(tree))
+    reads = names.reads if named else names.reads - {"get_ipython"}
+    return tree, Names(reads | (found - names.assigned), names.early, names.assigned, names.imported)
 
 
 # -- %time

@@ -46,7 +46,9 @@ class DisplayHook:
         if not kwargs.get("update"):
             sink.display(_portable(data), _portable(metadata or {}))
         if sink.show_displays and not self.quiet:
-            self._publish(data, metadata, *args, **kwargs)
+            # A terminal's publisher prints, and what it prints is recorded already.
+            with capture.recording(None):
+                self._publish(data, metadata, *args, **kwargs)
         return None
 
     def _wrapped_clear(self, wait: bool = False) -> Any:
@@ -55,7 +57,8 @@ class DisplayHook:
             return self._clear(wait)
         sink.clear()
         if sink.show_displays and not self.quiet:
-            self._clear(wait)
+            with capture.recording(None):
+                self._clear(wait)
         return None
 
 

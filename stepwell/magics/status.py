@@ -48,7 +48,9 @@ def _status(face: Face, words: Sequence[str]) -> None:
     width = max((len(node.key) for node in chosen), default=0)
     for node in chosen:
         facts = [node.state or node.kind]
-        if node.reason:
+        if node.error:
+            facts.append(node.error)
+        elif node.reason:
             facts.append(node.reason)
         if node.summary:
             facts.append(node.summary)
@@ -118,7 +120,7 @@ def _inputs(face: Face, words: Sequence[str]) -> None:
 def _code(face: Face, words: Sequence[str]) -> None:
     if len(words) != 1:
         raise UsageError("%stepwell code KEY: shows the code that it was defined with")
-    nodes = [node for node in face.session.lineage().nodes if words[0] in (node.key, node.step, node.parent)]
+    nodes = [node for node in face.session.lineage().nodes if words[0] in (node.key, node.parent, *node.assets)]
     if not nodes:
         raise unknown_key("asset or step", words[0], [node.key for node in face.session.lineage().nodes])
     for node in nodes:

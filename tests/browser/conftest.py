@@ -196,9 +196,12 @@ class NotebookPage:
         return self.page.locator(f'.sw-live g.sw-node[data-key="{key}"]')
 
     def expect_status(self, key, status):
-        from playwright.sync_api import expect
-
-        expect(self.card(key)).to_have_attribute("data-status", status, timeout=WAIT)
+        """Wait until a card has a status; looks at every frame, so that none is missed that lasts a moment."""
+        self.page.wait_for_function(
+            """([key, status]) => [...document.querySelectorAll(".sw-live g.sw-node")].some((g) => g.dataset.key === key && g.dataset.status === status)""",
+            arg=[key, status],
+            timeout=WAIT,
+        )
 
 
 @pytest.fixture

@@ -133,10 +133,10 @@ def test_a_forked_child_that_ends_in_order_leaves_the_catalog_alone(tmp_path):
         store.record_step(StepRecord("r", "two", "skipped", 0.0))
         """
     )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "store")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "store")], check=False, capture_output=True, text=True, timeout=60)
     # DuckDB's bindings tell that the child ended without destroying what is its parent's; that is the point.
-    complaints = [line for line in done.stderr.splitlines() if "leak" not in line]
-    assert (done.returncode, complaints) == (0, [])
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stderr
     store = open_store(tmp_path / "store")
     assert keys(store) == ["one", "pending", "two"]
     store.close()

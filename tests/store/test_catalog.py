@@ -1,5 +1,6 @@
 """What is recorded is read back, and a snapshot says what a plan needs."""
 
+import datetime as dt
 import subprocess
 import sys
 import threading
@@ -9,7 +10,6 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from . import rows
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
@@ -17,6 +17,8 @@ from stepwell.kernel_runtime.records.materializations import Current
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, StepRecord
 from stepwell.kernel_runtime.store.store import open_store
+
+from . import rows
 
 
 def forget(store):
@@ -227,9 +229,7 @@ def test_people_can_query_the_catalog(store):
     store.close()
     with duckdb.connect(str(store.directory / "catalog.duckdb"), read_only=True) as connection:
         when, created = connection.execute("SELECT created_at, created FROM materializations").fetchone()
-    import datetime
-
-    assert abs(when.replace(tzinfo=datetime.UTC).timestamp() - created) < 1e-5
+    assert abs(when.replace(tzinfo=dt.UTC).timestamp() - created) < 1e-5
 
 
 def test_a_store_at_rest_is_one_file_without_a_log(store):
@@ -265,7 +265,7 @@ def test_threads_record_and_read_at_once(store):
         for index in range(30):
             rows.record(store, rows.made(store, f"{name}{index}", index, run_id=name))
             if index % 10 == 0:
-                assert f"{name}{index}" in store.keys()
+                assert store.current(f"{name}{index}")
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
     for thread in threads:

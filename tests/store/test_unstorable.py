@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import threading
 import types
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -51,7 +52,7 @@ CASES = {
     "generator": (lambda: (i for i in range(3)), "generator", "list"),
     "coroutine": (lambda: asyncio.sleep(0), "coroutine", "await"),
     "lock": (threading.Lock, "lock", "out of the value"),
-    "file": (lambda: open(__file__), "TextIOWrapper", "path"),
+    "file": (Path(__file__).open, "TextIOWrapper", "path"),
     "socket": (socket.socket, "socket.socket", "step that uses it"),
     "sqlite": (lambda: sqlite3.connect(":memory:"), "sqlite3.Connection", "step that uses it"),
     "module": (lambda: re, "module re", "not the module"),

@@ -1,6 +1,6 @@
 """Every value comes back the same, for its consumer alone."""
 
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
@@ -8,7 +8,8 @@ import math
 import pathlib
 import struct
 import uuid
-from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from collections import Counter, OrderedDict, defaultdict, deque
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,9 @@ def test_the_inline_form_keeps_streams_and_buffers(stream, buffers):
     assert [each.tobytes() for each in back[1:]] == buffers
 
 
-Point = namedtuple("Point", "x y")
+class Point(NamedTuple):
+    x: int
+    y: int
 
 
 class Colour(enum.Enum):
@@ -92,7 +95,7 @@ OTHERS = [
     10**5000, -(2**70), -0.0, math.inf, struct.unpack("<d", b"\x01\0\0\0\0\0\xf8\x7f")[0],
     "x" * 200_000, "\ud800 alone", b"\0" * 200_000, b"",
     [[]], {1: {2: (3,)}}, frozenset({1}), range(3), slice(1, 2), 1j, ..., NotImplemented,
-    datetime.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=datetime.timezone.utc), datetime.timedelta(1),
+    dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC), dt.timedelta(1),
     decimal.Decimal("1.10"), fractions.Fraction(1, 3), uuid.UUID(int=5), pathlib.PurePosixPath("a/b"),
     OrderedDict(a=1), Counter("aab"), defaultdict(list, a=[1]), deque([1], maxlen=3), Point(1, 2), Colour.RED, Whole(5), True, int, len,
 ]  # fmt: skip
@@ -214,7 +217,7 @@ POLARS = {
     "empty": pl.DataFrame(),
     "categories": pl.DataFrame({"c": ["a", "b"]}, schema={"c": pl.Categorical}),
     "enum": pl.DataFrame({"c": ["a", "b"]}, schema={"c": pl.Enum(["b", "a"])}),
-    "types": pl.DataFrame({"d": [datetime.date(2026, 1, 1)], "t": [datetime.time(1)], "x": [decimal.Decimal("1.5")], "i": [2**100]}, schema_overrides={"i": pl.Int128}),
+    "types": pl.DataFrame({"d": [dt.date(2026, 1, 1)], "t": [dt.time(1)], "x": [decimal.Decimal("1.5")], "i": [2**100]}, schema_overrides={"i": pl.Int128}),
     "series": pl.Series("named", [1.5, float("nan")]),
     "slice": pl.DataFrame({"a": range(100_000)}).slice(10, 5),
     "large": pl.DataFrame({"a": range(100_000)}),

@@ -39,7 +39,7 @@ def pipeline():
 def session(tmp_path, pipeline):
     registry = Registry()
     for definition in pipeline[0]:
-        registry.add(definition)
+        registry.register(definition)
     session = Session(registry)
     session.use(tmp_path / "store")
     yield session
@@ -148,7 +148,7 @@ def test_a_jobs_steps_never_paint_assets_of_the_same_name(tmp_path):
 
     registry = Registry()
     for definition in (same, mail):
-        registry.add(definition)
+        registry.register(definition)
     session = Session(registry)
     session.use(tmp_path / "store")
     overlay = Overlay(session.lineage())

@@ -111,8 +111,8 @@ def current() -> Capture | None:
 
 
 @contextmanager
-def recording(capture: Capture) -> Iterator[None]:
-    """Record into a sink what the block prints and displays."""
+def recording(capture: Capture | None) -> Iterator[None]:
+    """Record into a sink what the block prints and displays; None records nothing."""
     token = _current.set(capture)
     try:
         yield

@@ -134,22 +134,19 @@ def build_plan(
     names = definitions.names()
     found: dict[int, list[PlanStep]] = {}
     pending: list[str] = list(targets)
-    seen: set[str] = set(pending)
+    asked = set(pending)
+    seen = set(pending)
     wanted: set[str] = set()
-    read: dict[str, None] = {}
     while pending:
         key = pending.pop()
         definition = definitions.asset(key)
-        if not isinstance(definition, AssetsDefinition):
-            read[key] = None
-            continue
-        if id(definition) in found:
+        if not isinstance(definition, AssetsDefinition) or id(definition) in found:
             continue
         steps = [step for step in asset_steps(definition) if steps_only is None or step.key in steps_only]
         found[id(definition)] = steps
         own = {str(other) for other in definition.keys}
-        if own & set(targets):
-            wanted |= {step.key for step in steps}
+        if own & asked:
+            wanted.update(step.key for step in steps)
         for step in steps:
             _walk(step, code, names)
             for need in step.input_keys:
@@ -209,14 +206,12 @@ def _walk(step: PlanStep, code: CodeVersions, names: Mapping[str, str]) -> None:
         more = [
             PlanInput(name, (key,), declared=False) for name, key in read.items() if key not in known and key not in own
         ]
-        step.inputs = (*step.inputs, *more)
+        step.add_inputs(tuple(more))
 
 
 def step_extra(step: PlanStep) -> list[tuple[str, object]]:
     """Return what counts in a step's code version beside its body: config and defaults of unconnected inputs."""
-    extra: list[tuple[str, object]] = (
-        [(f"config {name}", value) for name, value in step.config.items()] if step.config else []
-    )
+    extra: list[tuple[str, object]] = [(f"config {name}", value) for name, value in step.config.items()]
     extra += [
         (f"default of {given.name}", given.default)
         for given in step.inputs

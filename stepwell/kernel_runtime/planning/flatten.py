@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.composition import AssetRead, Connection, GraphInput, NodeOutput
@@ -26,8 +27,20 @@ class _Bound:
     fan_in: bool
 
 
+_flat: WeakKeyDictionary[AssetsDefinition, list[PlanStep]] = WeakKeyDictionary()
+"""Steps of definitions that were flattened before; a definition never changes, but the notebook that registers it may."""
+
+
 def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
-    """Return the steps that compute an assets definition."""
+    """Return the steps that compute an assets definition: new objects, which a plan may complete."""
+    known = _flat.get(definition)
+    if known is None:
+        known = _flat[definition] = _asset_steps(definition)
+    notebook = definition.notebook or definition.module
+    return [step.copy(notebook) for step in known]
+
+
+def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
     key = definition.step_key
     group = definition.group_name(definition.keys[0])
     order = tuple(PlanInput("", (str(dep),), carries_value=False) for dep in definition.deps)
@@ -77,7 +90,7 @@ def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
         step.group = group
         step.isolate = definition.isolate
         if order:
-            step.inputs = (*step.inputs, *order)
+            step.add_inputs(order)
     return steps
 
 

@@ -71,11 +71,12 @@ class Known:
         if not found:
             return None
         for group in found:
-            if any(item.unverifiable for item in group):
+            if any([item.unverifiable for item in group]):  # noqa: C419 - a list is quicker for one or two
                 continue
-            if _complete(step, group) and all(self.holds(read) for read in group[0].reads):
+            reads = group[0].reads
+            if _complete(step, group) and (not reads or all(self.holds(read) for read in reads)):
                 return group
-            if any(not item.data_version for item in group):
+            if any([not item.data_version for item in group]):  # noqa: C419 - as above
                 # It changed the world: what an older one did is undone by now, so only the newest counts.
                 return None
         return None
@@ -96,6 +97,8 @@ def _version(name: str, item: Materialization, carries_value: bool) -> InputVers
 
 
 def _complete(step: PlanStep, group: tuple[Materialization, ...]) -> bool:
+    if len(step.outputs) == 1 and len(group) == 1:
+        return group[0].key == step.outputs[0].key
     made = {item.key for item in group}
     return all(output.key in made for output in step.outputs if output.required)
 

@@ -66,10 +66,24 @@ class PlanStep:
     address: str = ""
     """Its key in the store: with the job's name before it for a job's step."""
 
-    @property
-    def input_keys(self) -> list[str]:
-        """Value keys of everything that must come first."""
-        return [key for given in self.inputs for key in given.keys]
+    input_keys: tuple[str, ...] = field(init=False)
+    """Value keys of everything that must come first."""
+
+    def __post_init__(self) -> None:
+        self.input_keys = tuple(key for given in self.inputs for key in given.keys)
+
+    def add_inputs(self, inputs: tuple[PlanInput, ...]) -> None:
+        """Add inputs that were found later than the others."""
+        self.inputs = (*self.inputs, *inputs)
+        self.input_keys = tuple(key for given in self.inputs for key in given.keys)
+
+    def copy(self, notebook: str) -> PlanStep:
+        """Return a step of its own for another plan."""
+        new = object.__new__(PlanStep)
+        new.key, new.op, new.inputs, new.outputs, new.config = self.key, self.op, self.inputs, self.outputs, self.config
+        new.memoised, new.notebook, new.where, new.group = self.memoised, notebook, self.where, self.group
+        new.isolate, new.code, new.address, new.input_keys = self.isolate, None, self.address, self.input_keys
+        return new
 
 
 @dataclass(slots=True)

@@ -36,32 +36,16 @@ def memo_key(
     declared
         Declared files and environment names, each with its digest.
     """
-    values: list[str] = []
+    values: list[tuple[str, str]] = []
     order: list[tuple[str, str]] = []
     for item in inputs:
         if item.kind == "value":
-            values.append(f"{item.name}\0{item.version}")
+            values.append((item.name, item.version))
         else:
             order.append((item.key, item.version))
     order.sort()
-    digest = blake2b(digest_size=16)
-    # Lengths before parts, so that no two different lists give one text.
-    for part in (
-        step_key,
-        code_version,
-        *_framed(values),
-        *_framed(f"{key}\0{version}" for key, version in order),
-        config,
-        *_framed(selected_outputs),
-        partition,
-        *_framed(f"{name}\0{version}" for name, version in declared),
-        PYTHON,
-    ):
-        data = part.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(4, "big") + data)
-    return digest.hexdigest()
-
-
-def _framed(parts: Iterable[str]) -> list[str]:
-    found = list(parts)
-    return [str(len(found)), *found]
+    # The text of a tuple of strings is different for different tuples.
+    text = repr(
+        (step_key, code_version, values, order, config, tuple(selected_outputs), partition, tuple(declared), PYTHON)
+    )
+    return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()

@@ -206,7 +206,9 @@ class Attachment:
             self.connection.begin()
             for statement in create_statements(name):
                 self.connection.execute(statement)
-            self.connection.execute(f"INSERT INTO {name}.meta VALUES (?, ?, ?)", [FORMAT, new_id(), time.time()])
+            appender = self.connection.appender(f"{name}.meta")
+            appender.append_row(FORMAT, new_id(), time.time())
+            appender.flush()
             self.connection.commit()
         finally:
             self.connection.execute(f"DETACH {name}")
@@ -217,7 +219,7 @@ class Attachment:
         import duckdb
 
         try:
-            found = self.connection.execute(f"SELECT format, store_id FROM {self.name}.meta").fetchone()
+            found = self.connection.execute("SELECT format, store_id FROM @meta".replace("@", f"{self.name}.")).fetchone()
         except duckdb.CatalogException:
             found = None
         except duckdb.Error as error:

@@ -83,8 +83,9 @@ class Group:
 class _Question(Generic[T]):
     """Something that needs the attached catalog, asked from another thread."""
 
-    def __init__(self, answer: Callable[[Connection, str], T]) -> None:
+    def __init__(self, answer: Callable[[Connection, str], T], *, create: bool = True) -> None:
         self._answer = answer
+        self.create = create
         self._over = threading.Event()
         self._result: T | None = None
         self._error: BaseException | None = None
@@ -92,7 +93,7 @@ class _Question(Generic[T]):
     def run(self, connection: Connection, name: str) -> None:
         try:
             self._result = self._answer(connection, name)
-        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that asked
+        except BaseException as error:
             self._error = error
         self._over.set()
 
@@ -145,8 +146,7 @@ class Catalog:
 
     def open(self, *, create: bool) -> None:
         """Attach the catalog once, so that a store that cannot be used is an error now."""
-        question: _Question[None] = _Question(lambda connection, name: None)
-        question.create = create  # type: ignore[attr-defined]
+        question: _Question[None] = _Question(lambda *_: None, create=create)
         self._put(question)
         question.wait()
 
@@ -300,11 +300,11 @@ class Catalog:
 
     def _serve(self, questions: list[_Question[Any]], group: Group | None) -> None:
         """Commit a group, then answer questions. What fails is told to those who wait, never raised here."""
-        create = all(getattr(question, "create", True) for question in questions)
+        create = all(question.create for question in questions)
         try:
             self._attachment.attach(create=create)
-        except BaseException as error:  # noqa: BLE001 - told to everybody who waits
-            failure = error if isinstance(error, StoreError) else self._failure(error)
+        except BaseException as error:
+            failure = error if isinstance(error, StoreError) else self._failure(error, "cannot be opened", "is its directory still there?")
             self._end(group, failure)
             for question in questions:
                 question.fail(failure)
@@ -325,9 +325,10 @@ class Catalog:
             connection.begin()
             self._write(connection, self._attachment.name, self._attachment.store_id, group.records)
             connection.commit()
-        except BaseException as error:  # noqa: BLE001 - told to everybody who waits
-            failure = self._failure(error)
-            failure.__cause__ = error
+        except BaseException as error:
+            failure = self._failure(
+                error, "could not record what finished", "is the disk full? what was recorded before is safe; run the steps again"
+            )
             self._roll_back()
         self._end(group, failure)
 
@@ -340,7 +341,8 @@ class Catalog:
     def _roll_back(self) -> None:
         try:
             self._attachment.connection.rollback()
-        except Exception:  # noqa: BLE001 - a connection that cannot even do that is given up
+        except Exception:
+            # A connection that cannot even do that is given up.
             self._attachment.discard()
 
     def _release(self) -> None:
@@ -349,12 +351,10 @@ class Catalog:
         except Exception:
             _log.exception("the catalog %s could not be let go in order", self._attachment.directory)
 
-    def _failure(self, error: BaseException) -> StoreError:
-        return StoreError(
-            f"the store {self._attachment.directory} could not record what finished",
-            where=one_line(error),
-            remedy="is the disk full? what was recorded before is safe; run the steps again",
-        )
+    def _failure(self, error: BaseException, what: str, remedy: str) -> StoreError:
+        failure = StoreError(f"the store {self._attachment.directory} {what}", where=one_line(error), remedy=remedy)
+        failure.__cause__ = error
+        return failure
 
 
 _catalogs: weakref.WeakSet[Catalog] = weakref.WeakSet()

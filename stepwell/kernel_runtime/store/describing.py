@@ -38,7 +38,8 @@ def summary(value: Any) -> str:
             return " × ".join(f"{each:,}" for each in shape)
         if kind.__module__.startswith("pyarrow"):
             return f"{len(value):,}"
-    except Exception:  # noqa: BLE001 - a property of somebody's class; a summary is no reason to fail
+    except Exception:
+        # A property of somebody's class: a summary is no reason to fail.
         return ""
     return ""
 

@@ -222,7 +222,6 @@ class Objects:
         if codec == PICKLE:
             if not self._signer.verify(signature, (header_bytes, stream)):
                 raise untrusted(key, f"file {self.folder / name}")
-            stream = bytes(stream) if stream_size < _MAP_FROM else stream
         elif stream_size and _blake(stream) != stream_digest:
             raise _damaged(key, name, "its contents changed")
         return Parts(stream, buffers)
@@ -243,7 +242,7 @@ class Objects:
         try:
             with _created(making) as file:
                 at = file.write(prefix) + file.write(header)
-                for part in (encoded.stream, *encoded.buffers):
+                for part in (memoryview(encoded.stream), *encoded.buffers):
                     at += file.write(b"\0" * (_aligned(at) - at))
                     at += _write_all(file, part)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -269,9 +268,8 @@ def _created(path: Path) -> Any:
         return path.open("xb", buffering=0)
 
 
-def _write_all(file: Any, data: bytes | memoryview) -> int:
+def _write_all(file: Any, view: memoryview) -> int:
     # A single write takes at most 2 GiB, and may take less.
-    view = memoryview(data).cast("B")
     done = 0
     while done < len(view):
         done += file.write(view[done : done + (1 << 30)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
@@ -14,6 +15,7 @@ from stepwell.kernel_runtime.store.schema import (
     MATERIALIZATION_COLUMNS,
     RUN_COLUMNS,
     STEP_COLUMNS,
+    Row,
     code_record,
     error_record,
     materialization,
@@ -24,12 +26,16 @@ from stepwell.kernel_runtime.store.schema import (
 )
 
 # Where each (notebook, key, partition) points now, newest move first.
-_POINTERS = (
-    "SELECT notebook, key, partition, arg_max(materialization, rowid) AS id FROM {name}.current {where} "
-    "GROUP BY notebook, key, partition ORDER BY max(rowid) DESC"
-)
+_POINTERS = "SELECT notebook, key, partition, arg_max(materialization, rowid) FROM @current {} GROUP BY notebook, key, partition ORDER BY max(rowid) DESC"
+_MATERIALIZATIONS = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations "  # noqa: S608 - constants of our own
+_RUNS = f"SELECT {RUN_COLUMNS} FROM @runs "  # noqa: S608 - constants of our own
+_STEPS = f"SELECT {STEP_COLUMNS} FROM @steps "  # noqa: S608 - constants of our own
 
 
+def rows_of(connection: Connection, name: str, text: str, values: Sequence[Any] = ()) -> list[Row]:
+    """Return all rows of a query; ``@`` before a table stands for the attached catalog ``name``."""
+    found: list[Row] = connection.execute(text.replace("@", f"{name}."), list(values)).fetchall()
+    return found
 
 
 def read_snapshot(
@@ -37,12 +43,14 @@ def read_snapshot(
 ) -> Snapshot:
     """Read what a plan needs: four statements, for one step or ten thousand."""
     steps, versions = list(step_keys), list(code_versions)
-    pointers = connection.execute(_POINTERS.format(name=name, where="WHERE key IN (SELECT unnest(?))"), [list(keys)]).fetchall()
-    rows = connection.execute(
-        f"SELECT {MATERIALIZATION_COLUMNS} FROM {name}.materializations WHERE id IN (SELECT unnest(?)) "
-        "OR (step_key IN (SELECT unnest(?)) AND code_version IN (SELECT unnest(?))) ORDER BY rowid",
+    pointers = rows_of(connection, name, _POINTERS.format("WHERE key IN (SELECT unnest(?::VARCHAR[]))"), [list(keys)])
+    rows = rows_of(
+        connection,
+        name,
+        _MATERIALIZATIONS + "WHERE id IN (SELECT unnest(?::VARCHAR[])) OR (step_key IN (SELECT unnest(?::VARCHAR[])) "
+        "AND code_version IN (SELECT unnest(?::VARCHAR[]))) ORDER BY rowid",
         [[pointer[3] for pointer in pointers], steps, versions],
-    ).fetchall()
+    )
     snapshot = Snapshot()
     known = {row[0]: materialization(row) for row in rows}
     for notebook, key, partition, found in pointers:
@@ -65,11 +73,13 @@ def executions(
 
 
 def _read_attempts(connection: Connection, name: str, steps: list[str], snapshot: Snapshot) -> None:
-    rows = connection.execute(
+    rows = rows_of(
+        connection,
+        name,
         "SELECT key, arg_max(seconds, rowid) FILTER (WHERE status = 'executed'), max(rowid) FILTER (WHERE status = 'failed'), max(rowid) "
-        f"FROM {name}.steps WHERE status IN ('executed', 'failed') AND key IN (SELECT unnest(?)) GROUP BY key",
+        "FROM @steps WHERE status IN ('executed', 'failed') AND key IN (SELECT unnest(?::VARCHAR[])) GROUP BY key",
         [steps],
-    ).fetchall()
+    )
     failed = []
     for key, seconds, newest_failure, newest in rows:
         if seconds is not None:
@@ -77,15 +87,18 @@ def _read_attempts(connection: Connection, name: str, steps: list[str], snapshot
         if newest_failure == newest:
             failed.append(newest)
     if failed:
-        for key, run_id, memo_key, error, started, seconds in connection.execute(
-            f"SELECT key, run_id, memo_key, error, started, seconds FROM {name}.steps WHERE rowid IN (SELECT unnest(?))", [failed]
-        ).fetchall():
+        for key, run_id, memo_key, error, started, seconds in rows_of(
+            connection,
+            name,
+            "SELECT key, run_id, memo_key, error, started, seconds FROM @steps WHERE rowid IN (SELECT unnest(?::BIGINT[]))",
+            [failed],
+        ):
             snapshot.failures[key] = FailedAttempt(run_id, memo_key, error_record(error), started, seconds)
 
 
 def read_current(connection: Connection, name: str, key: str) -> list[Current]:
     """Read what is current for a key in each notebook that defined it, newest first."""
-    pointers = connection.execute(_POINTERS.format(name=name, where="WHERE key = ?"), [key]).fetchall()
+    pointers = rows_of(connection, name, _POINTERS.format("WHERE key = ?"), [key])
     known = _by_id(connection, name, [pointer[3] for pointer in pointers])
     return [Current(notebook, key, known[found], partition) for notebook, key, partition, found in pointers if found in known]
 
@@ -93,68 +106,63 @@ def read_current(connection: Connection, name: str, key: str) -> list[Current]:
 def _by_id(connection: Connection, name: str, ids: list[str]) -> dict[str, Materialization]:
     if not ids:
         return {}
-    rows = connection.execute(
-        f"SELECT {MATERIALIZATION_COLUMNS} FROM {name}.materializations WHERE id IN (SELECT unnest(?))", [ids]
-    ).fetchall()
+    rows = rows_of(connection, name, _MATERIALIZATIONS + "WHERE id IN (SELECT unnest(?::VARCHAR[]))", [ids])
     return {row[0]: materialization(row) for row in rows}
 
 
 def read_run(connection: Connection, name: str, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
     """Read a run and its steps in the order of their records."""
-    found = connection.execute(f"SELECT {RUN_COLUMNS} FROM {name}.runs WHERE run_id = ?", [run_id]).fetchone()
-    if found is None:
+    found = rows_of(connection, name, _RUNS + "WHERE run_id = ?", [run_id])
+    if not found:
         return None
-    rows = connection.execute(f"SELECT {STEP_COLUMNS} FROM {name}.steps WHERE run_id = ? ORDER BY rowid", [run_id]).fetchall()
+    rows = rows_of(connection, name, _STEPS + "WHERE run_id = ? ORDER BY rowid", [run_id])
     known = _by_id(connection, name, [each for row in rows for each in step_materializations(row)])
-    return run_record(found), tuple(step_record(row, known) for row in rows)
+    return run_record(found[0]), tuple(step_record(row, known) for row in rows)
 
 
 def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list[RunRecord]:
     """Read the newest runs, newest first."""
-    where, values = ("WHERE batch = ?", [batch]) if batch else ("", [])
-    rows = connection.execute(
-        f"SELECT {RUN_COLUMNS} FROM {name}.runs {where} ORDER BY started DESC, run_id DESC LIMIT ?", [*values, limit]
-    ).fetchall()
+    where, values = ("WHERE batch = ? ", [batch]) if batch else ("", [])
+    rows = rows_of(connection, name, _RUNS + where + "ORDER BY started DESC, run_id DESC LIMIT ?", [*values, limit])
     return [run_record(row) for row in rows]
 
 
 def read_outputs(connection: Connection, name: str, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
     """Read what an executed step printed and displayed."""
-    rows = connection.execute(
-        f"SELECT kind, stream, text, data, metadata FROM {name}.outputs WHERE run_id = ? AND step_key = ? ORDER BY rowid", [run_id, step_key]
-    ).fetchall()
-    return tuple(output_record(row) for row in rows)
+    text = "SELECT kind, stream, text, data, metadata FROM @outputs WHERE run_id = ? AND step_key = ? ORDER BY rowid"
+    return tuple(output_record(row) for row in rows_of(connection, name, text, [run_id, step_key]))
 
 
 def read_logs(connection: Connection, name: str, run_id: str, step_key: str) -> list[LogRecord]:
-    """Read what a run's steps logged, oldest first."""
-    where, values = ("AND step_key = ?", [step_key]) if step_key else ("", [])
-    rows = connection.execute(
-        f"SELECT run_id, step_key, time, level, message FROM {name}.logs WHERE run_id = ? {where} ORDER BY time, rowid", [run_id, *values]
-    ).fetchall()
-    return [LogRecord(*row) for row in rows]
+    """Read what a run's steps logged, oldest first; of all its steps if none is named."""
+    text = "SELECT run_id, step_key, time, level, message FROM @logs WHERE run_id = ? AND ? IN ('', step_key) ORDER BY time, rowid"
+    return [LogRecord(*row) for row in rows_of(connection, name, text, [run_id, step_key])]
 
 
 def read_code(connection: Connection, name: str, digest: str) -> CodeVersion | None:
     """Read the parts of a recorded code version."""
-    row = connection.execute(f"SELECT digest, parts FROM {name}.code_versions WHERE digest = ? LIMIT 1", [digest]).fetchone()
-    return None if row is None else code_record(row)
+    rows = rows_of(connection, name, "SELECT digest, parts FROM @code_versions WHERE digest = ? LIMIT 1", [digest])
+    return code_record(rows[0]) if rows else None
 
 
 def read_keys(connection: Connection, name: str) -> list[str]:
     """Read every key that has something current."""
-    return [key for (key,) in connection.execute(f"SELECT DISTINCT key FROM {name}.current ORDER BY key").fetchall()]
+    return [key for (key,) in rows_of(connection, name, "SELECT DISTINCT key FROM @current ORDER BY key")]
 
 
 def read_history(connection: Connection, name: str, key: str, limit: int) -> list[Materialization]:
     """Read the newest materializations of a key, newest first."""
-    rows = connection.execute(
-        f"SELECT {MATERIALIZATION_COLUMNS} FROM {name}.materializations WHERE key = ? ORDER BY rowid DESC LIMIT ?", [key, limit]
-    ).fetchall()
+    rows = rows_of(connection, name, _MATERIALIZATIONS + "WHERE key = ? ORDER BY rowid DESC LIMIT ?", [key, limit])
     return [materialization(row) for row in rows]
 
 
 def read_counts(connection: Connection, name: str) -> dict[str, int]:
     """Count materializations and runs."""
-    found = connection.execute(f"SELECT (SELECT count(*) FROM {name}.materializations), (SELECT count(*) FROM {name}.runs)").fetchone()
-    return {"materializations": found[0], "runs": found[1]}
+    ((materializations, runs),) = rows_of(connection, name, "SELECT (SELECT count(*) FROM @materializations), (SELECT count(*) FROM @runs)")
+    return {"materializations": materializations, "runs": runs}
+
+
+def known_codes(connection: Connection, name: str, digests: Collection[str]) -> set[str]:
+    """Return those of some code versions that the catalog has."""
+    rows = rows_of(connection, name, "SELECT digest FROM @code_versions WHERE digest IN (SELECT unnest(?::VARCHAR[]))", [list(digests)])
+    return {digest for (digest,) in rows}

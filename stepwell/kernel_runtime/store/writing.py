@@ -1,4 +1,4 @@
-"""From the records of a group to the rows that an appender takes: a few columns lists, no statement per step."""
+"""From the records of a group to the rows that an appender takes: a few lists, no statement per step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stepwell.kernel_runtime.records.materializations import Current
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.store.attachment import Connection
+from stepwell.kernel_runtime.store.reading import known_codes, rows_of
 from stepwell.kernel_runtime.store.schema import (
     Row,
     code_row,
@@ -79,12 +80,11 @@ class RowWriter:
         ended = [run.run_id for run in runs.values() if run.status != "running"]
         begun = [run_id for run_id in ended if run_id in self._running]
         if begun:
-            connection.execute(f"DELETE FROM {name}.runs WHERE run_id IN (SELECT unnest(?))", [begun])
+            rows_of(connection, name, "DELETE FROM @runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [begun])
         if runs:
             _append(connection, f"{name}.runs", [run_row(run) for run in runs.values()])
         if codes:
-            there = connection.execute(f"SELECT digest FROM {name}.code_versions WHERE digest IN (SELECT unnest(?))", [list(codes)]).fetchall()
-            known = {digest for (digest,) in there}
+            known = known_codes(connection, name, codes)
             _append(connection, f"{name}.code_versions", [code_row(code) for digest, code in codes.items() if digest not in known])
             self._codes.update(codes)
         _append(connection, f"{name}.steps", steps)
@@ -109,7 +109,7 @@ def _append(connection: Connection, table: str, rows: list[Row]) -> None:
     try:
         appender.append_rows(rows)
     except duckdb.InvalidInputException:
-        # A lone surrogate in a text of the user's. The row before it are kept in the appender: begin again.
+        # A lone surrogate in a text of the user's. The rows before it are kept in the appender: begin again.
         appender.clear()
         appender.append_rows([tuple(_encodable(each) for each in row) for row in rows])
     appender.flush()

@@ -20,7 +20,7 @@ from stepwell.kernel_runtime.versions.frames import structure
 
 FOREIGN = b"\xff"
 """Stands in an encoding where the digest of a foreign object belongs."""
-_LIMIT = 5_000_000
+_LIMIT = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes:
     # One frame for each container that is open: its remaining items, what ends it, its identity, the container itself.
     stack: list[tuple[Iterator[Any], bytes, int, Any]] = [(iter((value,)), b"", 0, None)]
     above: dict[int, int] = {}
-    kept: list[Any] = []
+    # By identity, so that no object made on the way gives its identity to another.
+    kept: dict[int, Any] = {}
     done: dict[int, bytes] = {}
     count = 0
     counts = [0]
@@ -157,7 +158,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes:
                 elif isinstance(form, bytes):
                     # A leaf with a buffer: it may be large and it may come again.
                     done[key] = form
-                    kept.append(item)
+                    kept[key] = item
                     out.append(form)
                     continue
                 else:
@@ -166,7 +167,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes:
                 inner = iter(parts.parts)
                 container = parts
             above[key] = len(stack)
-            kept.append(item)
+            kept[key] = item
             stack.append((inner, closing, key, container))
             counts.append(0)
             break

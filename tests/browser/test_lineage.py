@@ -1,0 +1,215 @@
+"""The lineage in JupyterLab: click a step, it runs in the kernel, and its card says so."""
+
+import os
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+LOAD = "%load_ext stepwell"
+RAW = """%%asset raw
+import time
+time.sleep(0.7)
+tally('raw')
+raw = [3, 1, 2]"""
+CLEAN = """%%asset clean
+import time
+time.sleep(0.7)
+tally('clean')
+clean = sorted(raw)"""
+FETCH = """%%op fetch(data) -> found
+import time
+time.sleep(0.7)
+tally('fetch')
+found = [n * 2 for n in data]"""
+TRANSFORM = """%%op transform(data) -> total
+import time
+time.sleep(0.7)
+tally('transform')
+total = sum(data)"""
+REPORT = """%%graph_asset report -r
+transform(fetch(clean))"""
+TALLY = """import os
+def tally(name):
+    os.system(f'echo {name} >> ran.txt')"""
+CELLS = [LOAD, TALLY, RAW, CLEAN, FETCH, TRANSFORM, REPORT, "%lineage", "%materialize report", "import time; time.sleep(4)"]
+LINEAGE, MATERIALIZE, BUSY = 7, 8, 9
+SHOTS = os.environ.get("STEPWELL_SCREENSHOTS", "")
+
+
+def shot(notebook, name):
+    if SHOTS:
+        notebook.page.screenshot(path=f"{SHOTS}/{name}.png")
+
+
+@pytest.fixture
+def notebook(lab, open_notebook, request):
+    folder = re.sub(r"\W", "_", request.node.name)
+    opened = open_notebook(lab.write(f"{folder}/lineage.ipynb", CELLS))
+    opened.ran = lambda: (lab.root / folder / "ran.txt").read_text().split() if (lab.root / folder / "ran.txt").exists() else []
+    for index in range(LINEAGE + 1):
+        opened.run(index)
+    expect(opened.card("raw")).to_be_visible()
+    return opened
+
+
+def test_clicking_a_step_and_rerunning_it_runs_it_in_the_kernel(notebook):
+    page = notebook.page
+    notebook.expect_status("clean", "fresh")
+    notebook.expect_status("report.transform", "missing")
+    shot(notebook, "lineage-live")
+    before = notebook.ran()
+    notebook.card("clean").click()
+    expect(notebook.card("clean")).to_have_class(re.compile("sw-selected"))
+    expect(page.locator(".sw-title")).to_have_text("clean")
+    expect(page.locator(".sw-code pre")).to_contain_text("sorted(raw)")
+    page.get_by_role("button", name="Re-run this step").click()
+    notebook.expect_status("clean", "running")
+    shot(notebook, "lineage-running")
+    notebook.expect_status("clean", "fresh")
+    assert notebook.ran() == [*before, "clean"]
+    assert notebook.value("[s.key for s in __import__('stepwell').last_run().steps if s.status == 'executed']") == ["clean"]
+
+
+def test_materialize_from_another_cell_is_followed_live(notebook):
+    for key in ("report.fetch", "report.transform"):
+        notebook.expect_status(key, "missing")
+    notebook.start(MATERIALIZE)
+    notebook.expect_status("report.transform", "queued")
+    notebook.expect_status("report.fetch", "running")
+    notebook.expect_status("report.transform", "running")
+    notebook.expect_status("report.transform", "fresh")
+    notebook.finish(MATERIALIZE)
+    assert notebook.ran()[-2:] == ["fetch", "transform"]
+    expect(notebook.page.locator(".sw-group-text")).to_have_text("graph-backed asset · 2 steps")
+
+
+def test_materialize_stale_brings_everything_up_to_date(notebook):
+    button = notebook.page.get_by_role("button", name=re.compile(r"Materialize stale \(1\)"))
+    button.click()
+    notebook.expect_status("report.transform", "running")
+    notebook.expect_status("report.transform", "fresh")
+    expect(notebook.page.get_by_role("button", name="Materialize stale (0)")).to_be_disabled()
+    assert notebook.value("__import__('stepwell').load('report')") == 12
+
+
+def test_a_request_waits_for_a_running_cell_and_can_be_cancelled_meanwhile(notebook):
+    page = notebook.page
+    before = notebook.ran()
+    notebook.card("clean").click()
+    notebook.start(BUSY)
+    page.get_by_role("button", name="Re-run this step").click()
+    notebook.expect_status("clean", "queued")
+    shot(notebook, "lineage-queued")
+    page.get_by_role("button", name="Cancel run").click()
+    notebook.expect_status("clean", "fresh")
+    assert page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status") == "busy"
+    page.get_by_role("button", name="Re-run this step").click()
+    notebook.expect_status("clean", "queued")
+    notebook.finish(BUSY)
+    notebook.expect_status("clean", "running")
+    notebook.expect_status("clean", "fresh")
+    assert notebook.ran() == [*before, "clean"]
+
+
+def test_a_failure_is_shown_in_the_panel_and_on_the_card(notebook, lab):
+    page = notebook.page
+    page.evaluate(
+        "() => { window.jupyterapp.shell.currentWidget.content.widgets[5].model.sharedModel.setSource("
+        "\"%%op transform(data) -> total\\nraise KeyError('carrier')\"); }"
+    )
+    notebook.run(5)
+    notebook.run(6)
+    notebook.card("report.transform").click()
+    page.get_by_role("button", name="Materialize report").click()
+    notebook.expect_status("report.transform", "failed")
+    expect(page.locator(".sw-problem")).to_contain_text("KeyError: 'carrier'")
+    expect(notebook.card("report.transform")).to_have_attribute("aria-label", re.compile("Failed.*KeyError: 'carrier'"))
+    shot(notebook, "lineage-failed")
+    page.get_by_role("button", name="Dismiss").click()
+    expect(page.locator(".sw-problem")).to_be_hidden()
+    expect(page.locator(".sw-error pre")).to_contain_text("carrier")
+    notebook.expect_status("report.fetch", "fresh")
+
+
+def test_an_edit_gives_a_new_picture_in_place(notebook):
+    page = notebook.page
+    page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.widgets[8].model.sharedModel.setSource('%%asset best -r\\nmax(clean)'); }")
+    notebook.run(MATERIALIZE)
+    expect(notebook.card("best")).to_be_visible()
+    notebook.expect_status("best", "missing")
+    expect(page.locator('.sw-live .sw-edge[data-source="clean"][data-target="best"]')).to_have_count(1)
+
+
+def test_the_keyboard_reaches_selects_and_finds(notebook):
+    page = notebook.page
+    expect(page.locator('.sw-live g.sw-node[tabindex="0"]')).to_have_count(1)
+    notebook.card("raw").focus()
+    page.keyboard.press("ArrowRight")
+    expect(notebook.card("clean")).to_be_focused()
+    expect(notebook.card("clean")).to_have_attribute("tabindex", "0")
+    page.keyboard.press("Enter")
+    expect(page.locator(".sw-title")).to_have_text("clean")
+    expect(notebook.card("clean")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name=re.compile("^clean, Fresh"))).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator(".sw-hint")).to_be_visible()
+    page.get_by_label("Find a step").fill("trans")
+    expect(notebook.card("raw")).to_have_class(re.compile("sw-dim"))
+    page.keyboard.press("Enter")
+    expect(page.locator(".sw-title")).to_have_text("report.transform")
+
+
+def test_pan_zoom_and_fit(notebook):
+    svg = notebook.page.locator(".sw-live .sw-svg")
+    fitted = svg.get_attribute("viewBox")
+    notebook.page.get_by_role("button", name="+", exact=True).click()
+    zoomed = svg.get_attribute("viewBox")
+    assert float(zoomed.split()[2]) < float(fitted.split()[2])
+    box = svg.bounding_box()
+    notebook.page.mouse.move(box["x"] + 5, box["y"] + box["height"] - 5)
+    notebook.page.mouse.down()
+    notebook.page.mouse.move(box["x"] + 65, box["y"] + box["height"] - 45, steps=4)
+    notebook.page.mouse.up()
+    assert svg.get_attribute("viewBox") != zoomed
+    expect(notebook.page.locator(".sw-hint")).to_be_visible()
+    notebook.page.get_by_role("button", name="Fit").click()
+    assert svg.get_attribute("viewBox") == fitted
+
+
+def test_text_can_be_read_in_both_themes(notebook):
+    for theme in ("JupyterLab Light", "JupyterLab Dark"):
+        notebook.theme(theme)
+        shot(notebook, f"lineage-{theme.split()[1].lower()}")
+        poor = notebook.page.evaluate(
+            """() => {
+                 const rgb = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
+                 const light = (text) => rgb(text).map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+                   .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+                 const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + 0.05) / (y + 0.05); };
+                 const found = [];
+                 for (const g of document.querySelectorAll(".sw-live g.sw-node")) {
+                   const fill = (name) => getComputedStyle(g.querySelector(".sw-" + name)).fill;
+                   for (const [text, ground] of [["name", "card"], ["summary", "card"], ["foot-text", "foot"]]) {
+                     const r = ratio(fill(text), fill(ground));
+                     if (!(r >= 4.5)) found.push([g.dataset.key, text, r]);
+                   }
+                 }
+                 return found; }"""
+        )
+        assert poor == [], theme
+
+
+def test_the_static_picture_is_hidden_beside_the_live_one_and_shown_without_a_kernel(notebook, lab, open_notebook):
+    page = notebook.page
+    assert [("application/vnd.jupyter.widget-view+json" in output["data"], "text/html" in output["data"]) for output in notebook.finish(LINEAGE) if "data" in output] == [(True, False), (False, True)]
+    expect(page.locator(".sw-static")).to_have_count(1)
+    expect(page.locator(".sw-static")).to_be_hidden()
+    notebook.save()
+    again = open_notebook(notebook.name)
+    again.page.wait_for_selector(".sw-static img", timeout=60_000)
+    again.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    again.page.reload()
+    expect(again.page.locator(".sw-static img")).to_be_visible()
+    assert again.page.locator(".sw-static img").evaluate("(image) => image.complete && image.naturalWidth") > 100
+    shot(again, "lineage-static")
