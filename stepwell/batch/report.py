@@ -69,8 +69,8 @@ def lines(result: BatchResult, *, colour: bool) -> list[str]:
         said.append(f"interrupted by {result.signal.name} {where}; the steps that finished are kept: run the notebook again to go on")
     elif result.failure is not None:
         said += _failure_lines(result.failure, colour=colour)
-        failed = [_resume_lines(run, steps) for run, steps in result.runs if run.status == "failure"]
-        said += failed[-1] if failed else []
+        failed = [(run, steps) for run, steps in result.runs if run.status == "failure"]
+        said += [_resume_line(*failed[-1])] if failed else []
     counts = Counter(step.status for _, steps in result.runs for step in steps)
     if counts:
         words = [f"{counts[status]} {status}" for status in ("executed", "reused", "failed", "skipped", "untouched", "cancelled") if counts[status]]
@@ -101,13 +101,12 @@ def _place(failure: CellFailure) -> str:
     return f"cell [{failure.number}] (id {failure.cell})"
 
 
-def _resume_lines(run: RunRecord, steps: tuple[StepRecord, ...]) -> list[str]:
-    failed = [step for step in steps if step.status == "failed"]
-    where = next((f" ({step.error.where})" for step in failed if step.error is not None and step.error.where), "")
-    return [
-        f"run {run.run_id} failed at {', '.join(step.key for step in failed) or ', '.join(run.targets)}{where}; the steps that finished are kept",
-        f'mend it and run the notebook again, or in a notebook: stepwell.resume("{run.run_id}")',
-    ]
+def _resume_line(run: RunRecord, steps: tuple[StepRecord, ...]) -> str:
+    failed = ", ".join(step.key for step in steps if step.status == "failed") or ", ".join(run.targets)
+    return (
+        f"run {run.run_id} failed at {failed}; the steps that finished are kept: mend it and run the notebook again, "
+        f'or in a notebook: stepwell.resume("{run.run_id}")'
+    )
 
 
 def wants_colour(stream: Any) -> bool:

@@ -55,28 +55,38 @@ class CellSource:
     is_async: bool
 
 
-def cell_text(shell: Any, running: str, magic: str, line: str, body: str) -> CellText:
-    """Find a magic's body in the cell that is running, and give the cell's text a name.
+def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellText:
+    """Find a magic's body in the cell that is running; the body is compiled under that cell's own name.
 
     Parameters
     ----------
-    running
-        The text of the cell that is running, as typed.
+    info
+        What IPython says of the cell that is running; None outside a cell.
     magic, line
         The magic's name and the rest of its line.
     body
         What IPython handed to the magic.
     """
-    head = f"%%{magic} {line}".rstrip()
-    full = running
+    full = (info.raw_cell if info is not None else "") or ""
     if full.rstrip().endswith(body.rstrip()) and f"%%{magic}" in full:
         above = full.rstrip().count("\n") - body.rstrip().count("\n")
+        filename, number = _running_name(shell, info)
     else:
-        full, above = f"{head}\n{body}", 1
-    number = shell.execution_count
-    filename = shell.compile.cache(full, number, raw_code=full)
+        full, above = f"%%{magic} {line}".rstrip() + f"\n{body}", 1
+        filename, number = "", shell.execution_count
+    filename = filename or shell.compile.cache(full, number, raw_code=full)
     linecache.cache[filename] = (len(full), None, [each + "\n" for each in full.splitlines()], filename)
     return CellText(body, full, above, filename, f"cell {number}")
+
+
+def _running_name(shell: Any, info: Any) -> tuple[str, int]:
+    """Return the name that the running cell is compiled under, and its number: IPython counts on before or after a cell."""
+    transformed_cell = getattr(info, "transformed_cell", None) or shell.transform_cell(info.raw_cell)
+    for number in (shell.execution_count - 1, shell.execution_count):
+        name = shell.compile.get_code_name(info.raw_cell, transformed_cell, number)
+        if shell.compile.format_code_name(name) == ("Cell", f"In[{number}]"):
+            return name, number
+    return "", shell.execution_count
 
 
 def read_cell(shell: Any, text: CellText, name: str) -> CellSource:

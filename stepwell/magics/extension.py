@@ -83,7 +83,7 @@ class Extension:
         self._running.append(info)
         if len(self._running) > 1:
             return  # a cell that runs another cell defines what that one defines
-        self.face.running = info.raw_cell or ""
+        self.face.running = info
         self.face.figures.begin()
         self.face.bindings.refresh()
         self.face.session.registry.begin_cell(cell_origin(info))
@@ -98,7 +98,7 @@ class Extension:
             return
         self.face.session.registry.end_cell(succeeded=bool(result.success))
         self.face.bindings.after_cell()
-        self.face.running = ""
+        self.face.running = None
         self._explain(result.error_in_exec)
 
     def _explain(self, error: BaseException | None) -> None:
@@ -137,6 +137,10 @@ class Extension:
                     self.face.bindings.withdraw(key)
 
 
+_WITH_VALUE = frozenset({"-g", "--group", "-k", "--key-prefix", "-d", "--dep", "--in"})
+"""Flags whose value is the next word."""
+
+
 def cell_origin(info: Any) -> str:
     """Return what identifies a cell: its id; where the front end sends none, its magic's line or its text."""
     given = getattr(info, "cell_id", None)
@@ -144,7 +148,9 @@ def cell_origin(info: Any) -> str:
         return f"cell:{given}"
     text = (info.raw_cell or "").strip()
     if text.startswith("%%"):
-        return f"magic:{' '.join(text.splitlines()[0].split()[:2])}"
+        words = iter(text.splitlines()[0].split())
+        kept = [word for word in words if not word.startswith("-") or (word in _WITH_VALUE and not next(words, ""))]
+        return f"magic:{' '.join(kept)}"
     return f"text:{hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"
 
 

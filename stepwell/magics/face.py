@@ -29,8 +29,8 @@ class Face:
     bindings: Bindings
     displays: DisplayHook
     figures: Figures = field(default_factory=Figures)
-    running: str = ""
-    """The text of the cell that is running."""
+    running: Any = None
+    """What IPython says of the cell that is running; None between cells."""
     inside: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -7,6 +7,7 @@ CSS hides it while the live one is there.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -58,10 +59,10 @@ def show(source: LineageSource, keys: Sequence[str] | None = None, *, live: bool
 
 
 def _shell() -> object | None:
-    try:
-        from IPython import get_ipython
-    except ImportError:
+    if "IPython" not in sys.modules:
         return None
+    from IPython import get_ipython
+
     shell: object | None = get_ipython()
     return shell
 

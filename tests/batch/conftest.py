@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -98,3 +99,16 @@ def stepwell(start) -> Callable[..., Ended]:
         return Ended(process.returncode, out, err)
 
     return run
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Wait for a condition, at most a minute."""
+
+    def until(condition: Callable[[], object]) -> None:
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    return until

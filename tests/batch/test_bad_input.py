@@ -26,10 +26,15 @@ def inputs(write, project):
     (project / "future.ipynb").write_text(json.dumps({"nbformat": 9, "nbformat_minor": 0, "metadata": {}, "cells": []}))
     (project / "plain.ipynb").write_text("{}")
     (project / "file").touch()
+    return project
+
+
+@pytest.fixture
+def newer(project):
+    """A store that a newer Stepwell wrote."""
     open_store(project / "newer").close()
     with duckdb.connect(str(project / "newer/catalog.duckdb")) as connection:
         connection.execute("UPDATE meta SET format = 99")
-    return project
 
 
 @pytest.mark.parametrize(
@@ -49,7 +54,6 @@ def inputs(write, project):
         (["run", "prepare.ipynb", "--output", "."], 2, ["NotebookError", "itself", "--output"]),
         (["run", "prepare.ipynb", "--output", "file/below"], 2, ["NotebookError", "cannot be written", "--output"]),
         (["run", "prepare.ipynb", "--store", "file/below"], 5, ["StoreNotWritableError", "file/below"]),
-        (["run", "prepare.ipynb", "--store", "newer"], 5, ["StoreFormatError", "format 99", "upgrade"]),
         (["status", "--store", "absent"], 5, ["StoreError", "no store", "absent"]),
         (["run", "prepare.ipynb", "--colour"], 2, ["unrecognized arguments: --colour", "--help"]),
         (["run"], 2, ["NOTEBOOK", "--help"]),
@@ -57,7 +61,15 @@ def inputs(write, project):
     ],
 )
 def test_wrong_input_is_one_screen_and_changes_nothing(inputs, stepwell, arguments, code, said):
-    before = tree(inputs)
+    refused(inputs, stepwell, arguments, code, said)
+
+
+def test_a_store_of_a_newer_stepwell_is_left_alone(inputs, newer, stepwell):
+    refused(inputs, stepwell, ["run", "prepare.ipynb", "--store", "newer"], 5, ["StoreFormatError", "format 99", "upgrade"])
+
+
+def refused(folder, stepwell, arguments, code, said):
+    before = tree(folder)
 
     ended = stepwell(*arguments)
 
@@ -67,7 +79,7 @@ def test_wrong_input_is_one_screen_and_changes_nothing(inputs, stepwell, argumen
     assert "Traceback" not in ended.err
     for words in said:
         assert words in ended.err
-    assert tree(inputs) == before
+    assert tree(folder) == before
 
 
 @pytest.mark.parametrize(

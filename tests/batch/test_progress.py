@@ -24,7 +24,7 @@ def told(stream):
 @pytest.fixture
 def terminal():
     master, slave = pty.openpty()
-    with open(slave, "w") as stream, open(master, "rb", buffering=0) as screen:
+    with os.fdopen(slave, "w") as stream, os.fdopen(master, "rb", buffering=0) as screen:
         yield stream, screen
 
 

@@ -35,12 +35,13 @@ class Lab:
         self.url, self.token, self.root = url, token, root
 
     def write(self, name, cells, *, metadata=None):
-        """Save a notebook of code cells and return its name."""
+        """Save a notebook of code cells in a project of its own folder, and return its name."""
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         notebook.metadata.update(metadata or {})
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / "pyproject.toml").touch()
         nbformat.write(notebook, path)
         return name
 
@@ -53,7 +54,6 @@ def lab(tmp_path_factory):
     home = tmp_path_factory.mktemp("lab")
     root = home / "work"
     root.mkdir()
-    (root / "pyproject.toml").touch()
     settings = home / "settings"
     news = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
@@ -163,6 +163,9 @@ class NotebookPage:
             arg=index,
             timeout=FIRST_WAIT,
         ).json_value()[0]
+
+    def is_running(self, index):
+        return self.page.evaluate("(index) => window.jupyterapp.shell.currentWidget.content.widgets[index].model.executionState === 'running'", index)
 
     def run(self, index):
         self.start(index)

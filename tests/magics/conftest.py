@@ -75,7 +75,8 @@ def bare(shell, capsys, tmp_path, monkeypatch):
     session = get_session()
     session.registry.assets.clear()
     session.registry.jobs.clear()
-    shell.user_ns.clear()
+    for name in [name for name in shell.user_ns if not name.startswith("__")]:
+        del shell.user_ns[name]
     shell.init_user_ns()
     session.attach(shell.user_ns)
     session.use(tmp_path / "store")

@@ -92,7 +92,7 @@ def plain_value(notebook, body):
     """Run a body as a plain cell and return its value; the notebook's variables are as before afterwards."""
     before = dict(notebook.ns)
     kept = pickle.dumps([before["raw"], before["words"]])
-    ran = notebook(body)
+    ran = notebook(body.rstrip(";"))  # `;` only keeps the shell from showing it
     value = notebook.ns["clean"] if "clean" in notebook.ns else ran.result.result
     value = pickle.loads(pickle.dumps(value if not isinstance(value, list) else list(value)))
     notebook.ns.clear()

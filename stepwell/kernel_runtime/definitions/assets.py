@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn, TypeAlias, overload
 
 from stepwell.kernel_runtime.definitions.composition import composing
 from stepwell.kernel_runtime.definitions.declarations import UNSET, AssetIn, AssetOut, In, Out
-from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, graph_of
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, asset_reads, graph_of
 from stepwell.kernel_runtime.definitions.ops import OpDefinition, build_op, invoke
 from stepwell.kernel_runtime.definitions.places import place_of
 from stepwell.kernel_runtime.definitions.runner import runner
@@ -33,6 +33,8 @@ class AssetsDefinition:
         For each output the asset's key.
     deps
         Keys of upstreams that only order.
+    reads
+        Keys of assets that the body of a graph names.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class AssetsDefinition:
         self.keys_by_input = dict(keys_by_input)
         self.keys_by_output = dict(keys_by_output)
         self.deps = tuple(deps)
+        self.reads = tuple(asset_reads(node)) if isinstance(node, GraphDefinition) else ()
         self.group_names = dict(group_names or {})
         self.descriptions = dict(descriptions or {})
         self.where = where
@@ -67,7 +70,7 @@ class AssetsDefinition:
         own = set(self.keys_by_output.values())
         if len(own) < len(self.keys_by_output):
             raise InvalidDefinitionError(f"two outputs of {self.node.name!r} have the same key", where=self.where)
-        for key in (*self.keys_by_input.values(), *self.deps):
+        for key in self.upstream_keys:
             if key in own:
                 raise InvalidDefinitionError(
                     f"asset {key} depends on itself",
@@ -105,7 +108,7 @@ class AssetsDefinition:
     @property
     def upstream_keys(self) -> tuple[AssetKey, ...]:
         """Keys of every upstream, values first."""
-        return tuple(dict.fromkeys((*self.keys_by_input.values(), *self.deps)))
+        return tuple(dict.fromkeys((*self.keys_by_input.values(), *self.reads, *self.deps)))
 
     def group_name(self, key: AssetKey) -> str:
         """Return the group of one of the assets."""

@@ -122,7 +122,8 @@ class Composition:
             return None
         if len(outputs) == 1:
             return outputs[0]
-        return namedtuple(f"_{name}_outputs", list(definition.outs))(*outputs)  # noqa: PYI024 - the fields are known only here
+        # An output may be called what no field can be (``class``): it is reached by its position then.
+        return namedtuple(f"_{name}_outputs", list(definition.outs), rename=True)(*outputs)  # noqa: PYI024 - the fields are known only here
 
     def _node_name(self, definition: OpDefinition | GraphDefinition, alias: str | None) -> str:
         if alias is not None:
@@ -225,7 +226,7 @@ def output_mapping(composition: Composition, returned: Any, declared: tuple[str,
     elif isinstance(returned, dict):
         found = returned
     elif isinstance(returned, tuple) and not isinstance(returned, NodeOutput):
-        names: tuple[str, ...] = declared or getattr(returned, "_fields", None) or ()
+        names = declared or (tuple(handle.output for handle in returned) if hasattr(returned, "_fields") else ())
         if len(names) != len(returned):
             raise composition.fail(
                 f"{len(returned)} outputs are returned but {len(names)} are declared",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
+from stepwell.kernel_runtime.errors import InvalidDefinitionError
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, prefixed
 
 T = TypeVar("T")
@@ -92,6 +93,9 @@ class AssetIn:
     metadata: Mapping[str, Any] | None = None
     dagster_type: Any = UNSET
 
+    def __post_init__(self) -> None:
+        _check_key(self.key, self.key_prefix)
+
     def resolve(self, parameter: str) -> AssetKey:
         """Return the key of the upstream for a parameter."""
         return as_asset_key(self.key) if self.key is not None else prefixed(self.key_prefix, parameter)
@@ -123,9 +127,20 @@ class AssetOut:
     group_name: str | None = None
     metadata: Mapping[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        _check_key(self.key, self.key_prefix)
+
     def resolve(self, output: str) -> AssetKey:
         """Return the key of the asset for an output."""
         return as_asset_key(self.key) if self.key is not None else prefixed(self.key_prefix, output)
+
+
+def _check_key(key: CoercibleToAssetKey | None, key_prefix: str | Sequence[str] | None) -> None:
+    if key is not None and key_prefix is not None:
+        raise InvalidDefinitionError(
+            f"asset {as_asset_key(key)}: key= is given together with key_prefix=",
+            remedy="give the whole key, or its prefix alone",
+        )
 
 
 @dataclass(frozen=True, slots=True)

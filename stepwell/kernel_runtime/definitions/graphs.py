@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, overload
 
 from stepwell.kernel_runtime.definitions.composition import (
+    AssetRead,
     Composition,
     GraphInput,
     Node,
@@ -20,7 +21,7 @@ from stepwell.kernel_runtime.definitions.ops import Alias
 from stepwell.kernel_runtime.definitions.places import place_of
 from stepwell.kernel_runtime.definitions.signatures import read_signature
 from stepwell.kernel_runtime.errors import CycleError, InvariantViolationError
-from stepwell.kernel_runtime.records.keys import check_name, listed
+from stepwell.kernel_runtime.records.keys import AssetKey, check_name, listed
 
 
 class GraphDefinition:
@@ -87,6 +88,15 @@ class GraphDefinition:
 
     def __repr__(self) -> str:
         return f"<graph {self.name}({', '.join(self.ins)}): {', '.join(self.nodes)}>"
+
+
+def asset_reads(graph: GraphDefinition) -> Iterator[AssetKey]:
+    """Yield the keys of assets that ops inside a graph are given as they are."""
+    for node in graph.nodes.values():
+        for connection in node.connections.values():
+            yield from (source.key for source in connection.sources if isinstance(source, AssetRead))
+        if isinstance(node.definition, GraphDefinition):
+            yield from asset_reads(node.definition)
 
 
 def check_cycles(graph: GraphDefinition) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, TypeAlias, overload
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
@@ -76,12 +77,7 @@ class OpDefinition:
             for name, out in self.outs.items()
             if not is_nothing(out.dagster_type) and (check := _check(out.dagster_type)) is not None
         }
-        self.is_generator = inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)
-        self.is_async = (
-            body.is_async
-            if isinstance(body, CellBody)
-            else inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body)
-        )
+        self.is_generator, self.is_async = _kind_of(body)
 
     @property
     def __stepwell_body__(self) -> Body:
@@ -124,6 +120,21 @@ class OpDefinition:
     def __repr__(self) -> str:
         given = ", ".join([*self.parameters, *(["*", *self.config] if self.config else [])])
         return f"<op {self.name}({given}) -> {', '.join(self.outs) or 'nothing'}>"
+
+
+def _kind_of(body: Body) -> tuple[bool, bool]:
+    """Return whether a body yields, and whether it awaits."""
+    if isinstance(body, CellBody | SqlBody):
+        return False, isinstance(body, CellBody) and body.is_async
+    if type(body) is FunctionType:
+        flags = body.__code__.co_flags
+        return bool(flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)), bool(
+            flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR)
+        )
+    return (
+        inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body),
+        inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body),
+    )
 
 
 class Alias:
@@ -177,18 +188,22 @@ def invoke(op: OpDefinition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         raise InvalidInvocationError(
             f"{op.name!r} needs a context",
             where=op.where,
-            remedy=f"pass None, or build_op_context(): {op.name}(None, ...)",
+            remedy=f"pass None: {op.name}(None, ...)",
         )
     for name in op.parameters:
         if name not in given and name not in op.defaults:
             raise InvalidInvocationError(f"{op.name!r} is not given its input {name!r}", where=op.where)
         if name in given:
             op.check_input(name, given[name], op.name)
+    for name, default in op.config.items():
+        if name not in given and default is UNSET:
+            raise InvalidInvocationError(f"{op.name!r} is not given its config {name!r}", where=op.where)
     returned = op.body(**{name: value for name, value in given.items() if name not in op.ins or name in op.parameters})
-    if len(op.outs) == 1 and not op.is_generator and not op.is_async:
-        output = next(iter(op.outs))
-        if not is_nothing(op.outs[output].dagster_type):
-            op.check_output(output, returned.value if isinstance(returned, Output) else returned, op.name)
+    if not op.is_generator and not op.is_async:
+        values = returned if len(op.outs) > 1 and isinstance(returned, tuple) else (returned,)
+        if len(values) == len(op.outs):
+            for output, value in zip(op.outs, values, strict=True):
+                op.check_output(output, value.value if isinstance(value, Output) else value, op.name)
     return returned
 
 
@@ -223,18 +238,14 @@ def build_op(
                 where=where,
                 remedy=f"parameters are: {', '.join(parameters) or 'none'}; an input that only orders is In(Nothing)",
             )
-        if key in parameters and given.dagster_type is Nothing:
-            raise InvalidDefinitionError(
-                f"the input {key!r} of {name!r} is Nothing and cannot be a parameter",
-                where=where,
-                remedy="take it out of the function's parameters",
-            )
     found: dict[str, In] = {}
     defaults: dict[str, Any] = {}
     for key, parameter in parameters.items():
         check_name("an input", key, where=where)
         given = declared.get(key, In())
         hint = given.dagster_type if given.dagster_type is not UNSET else parameter.annotation
+        if is_nothing(hint):
+            raise _nothing_parameter(name, key, where)
         default = given.default_value if given.default_value is not UNSET else parameter.default
         found[key] = In(hint, given.description, default, given.metadata)
         if default is not UNSET:
@@ -252,6 +263,14 @@ def build_op(
         cache=cache,
         where=where,
         defaults=defaults,
+    )
+
+
+def _nothing_parameter(op: str, name: str, where: str) -> InvalidDefinitionError:
+    return InvalidDefinitionError(
+        f"the input {name!r} of {op!r} is Nothing and cannot be a parameter",
+        where=where,
+        remedy=f"take it out of the function's parameters and declare ins={{{name!r}: In(Nothing)}}",
     )
 
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
 
-NAME = re.compile(r"^[A-Za-z0-9_]+$")
+NAME = re.compile(r"[A-Za-z0-9_]+")
 RESERVED_NAMES = frozenset(
     {
         "context",
@@ -120,7 +120,7 @@ def check_name(kind: str, name: str, *, where: str = "") -> str:
     InvalidDefinitionError
         If it has other characters than letters, digits and ``_``, or is reserved (SEMANTICS, section 1).
     """
-    if not isinstance(name, str) or not NAME.match(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidDefinitionError(
             f"{name!r} cannot be the name of {kind}", where=where, remedy="use letters, digits and _ only"
         )

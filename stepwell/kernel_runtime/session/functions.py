@@ -19,7 +19,7 @@ def materialize(
     *,
     store: AnyStore = None,
     definitions: Given = None,
-    force: bool = False,
+    stale_only: bool = True,
     upstream: bool = True,
     raise_on_error: bool = True,
 ) -> RunResult:
@@ -34,10 +34,11 @@ def materialize(
         one in a plain process.
     definitions
         More definitions, or a module of them, in which upstreams are looked up before the registry.
-    force
-        Whether the targets run even if they could be reused.
+    stale_only
+        False runs the targets even if they could be reused.
     upstream
-        Whether upstream assets are brought up to date; else they are read as they are stored.
+        Whether upstream assets are brought up to date; else they are read as they are stored, and ``result.notes`` names
+        those that are stale.
     raise_on_error
         Whether an exception of a step is raised after the run is recorded: the user's own exception, with a note that names
         the run. Else the result says what failed.
@@ -48,7 +49,12 @@ def materialize(
         Before anything runs.
     """
     return get_session().materialize(
-        targets, definitions=definitions, store=store, force=force, upstream=upstream, raise_on_error=raise_on_error
+        targets,
+        definitions=definitions,
+        store=store,
+        force=not stale_only,
+        upstream=upstream,
+        raise_on_error=raise_on_error,
     )
 
 

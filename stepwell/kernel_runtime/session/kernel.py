@@ -194,8 +194,16 @@ class Session:
         used = self.chosen(store)
         walk = self._walk(found)
         plan = build_plan(keys, found, walk, upstream=upstream)
-        forced = plan.target_steps if force else frozenset()
-        return self._run(plan, walk, found, used, forced=forced, shown=frozenset(show), raise_on_error=raise_on_error)
+        return self._run(
+            plan,
+            walk,
+            found,
+            used,
+            forced=plan.target_steps if force else frozenset(),
+            shown=frozenset(show),
+            raise_on_error=raise_on_error,
+            notes=() if upstream else self._stale_notes(plan, found, walk, used),
+        )
 
     def execute_job(self, job: JobDefinition, *, store: Any = None, raise_on_error: bool = True) -> RunResult:
         """Run a job; its ops are never skipped, assets that it reads are read as they are stored."""
@@ -240,7 +248,7 @@ class Session:
             forced=frozenset(step.key for step in plan.steps),
             shown=frozenset(show),
             raise_on_error=raise_on_error,
-            stored_inputs=True,
+            notes=self._stale_notes(plan, found, walk, used),
         )
 
     def resume(
@@ -283,7 +291,6 @@ class Session:
             raise_on_error=raise_on_error,
             parent=run,
             given=given,
-            stored_inputs=True,
         )
 
     def cancel(self) -> None:
@@ -426,7 +433,7 @@ class Session:
         raise_on_error: bool,
         parent: RunRecord | None = None,
         given: Mapping[str, Materialization] | None = None,
-        stored_inputs: bool = False,
+        notes: tuple[str, ...] = (),
     ) -> RunResult:
         if not self._running.acquire(blocking=False):
             raise InvariantViolationError(
@@ -437,7 +444,7 @@ class Session:
         try:
             known = known_for(plan, store, self._choose, given)
             check_reads(plan, known, found, store.keys, resumed=given is not None)
-            notes = () if stored_inputs else read_notes(plan, known, found)
+            notes = (*read_notes(plan, known, found), *notes)
             self._guard = guard
             with guard:
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
@@ -456,6 +463,22 @@ class Session:
         if result.error is not None and raise_on_error:
             raise _with_note(result.error, result)
         return result
+
+    def _stale_notes(self, plan: Plan, found: Definitions, walk: CodeWalk, store: ValueStore) -> tuple[str, ...]:
+        """Return a line for each value that the plan reads as it is stored although it is not fresh."""
+        owners = {key: found.asset(key) or step_owner(key.split(":", 1)[0], found) for key in plan.read}
+        keys = [str(own) for owner in owners.values() if isinstance(owner, AssetsDefinition) for own in owner.keys]
+        if not keys:
+            return ()
+        whole = build_plan(list(dict.fromkeys(keys)), found, walk)
+        states = self._states(whole, walk, store)
+        notes = []
+        for key in plan.read:
+            state = states[whole.producers[key].key] if key in whole.producers else None
+            if state is not None and state.state not in ("fresh", "missing"):
+                cause = state.reasons[0].text if state.reasons else ""
+                notes.append(f"{key} is {state.state}{f' ({cause})' if cause else ''}: its stored value is used")
+        return tuple(notes)
 
     def store_keys(self) -> list[str]:
         """Return the keys that the session's store has; empty if it was not opened."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from stepwell.kernel_runtime.errors import MissingUpstreamError, ValueNotKeptError, unknown_key
-from stepwell.kernel_runtime.planning.build import Definitions
+from stepwell.kernel_runtime.planning.build import Definitions, step_owner
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
@@ -84,5 +84,13 @@ def _missing(key: str, step: PlanStep, found: Definitions, stored: Callable[[], 
 
 def read_notes(plan: Plan, known: Known, found: Definitions) -> tuple[str, ...]:
     """Return a line for each value that is read from the store although nothing here defines it."""
-    items = [known.values[key] for key in plan.read if key in known.values and found.asset(key) is None]
+    inside = f"{plan.targets[0]}." if plan.kind == "job" and plan.targets else "\0"
+    items = [
+        known.values[key]
+        for key in plan.read
+        if key in known.values
+        and not key.startswith(inside)
+        and found.asset(key) is None
+        and step_owner(key.split(":", 1)[0], found) is None
+    ]
     return tuple(f"{item.key} <- store ({item.notebook}, {when(item.created)})" for item in items)

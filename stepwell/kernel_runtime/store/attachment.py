@@ -90,6 +90,7 @@ class Attachment:
         self.connection: Connection = None
         self.name = f"store_{next(_aliases)}"
         self.open = False
+        self.stuck = False
         self.store_id = ""
         self.seen: Fingerprint | None = None
         """What the catalog looked like when we last let it go."""
@@ -134,26 +135,44 @@ class Attachment:
             raise
 
     def detach(self) -> None:
-        """Write the checkpoint, let the file go, then the lease."""
+        """Write the checkpoint, let the file go, then the lease.
+
+        An error of the checkpoint is raised after both are let go: what was committed is in the log beside the catalog. Only where
+        DuckDB keeps the file (`stuck`), the lease is kept too: nobody else may open it then, until this process ends.
+        """
         if not self.open:
             return
-        try:
-            self.connection.execute(f"DETACH {self.name}")
-        except BaseException:
-            self.discard()
-            raise
-        self.seen = (self.lease.token(), *self.stat())
+        failure: Exception | None = None
+        for _ in range(2):
+            try:
+                self.connection.execute(f"DETACH {self.name}")
+            except Exception as error:
+                failure = error
+                self._renew()
+                if self._listed():
+                    continue
+            break
+        else:
+            self.stuck = True
+            raise StoreError(f"the catalog {self._path} cannot be let go", remedy="end this process") from failure
+        self.seen = None if failure else (self.lease.token(), *self.stat())
         self.open = False
         self.lease.release()
+        if failure:
+            raise failure
 
     def discard(self) -> None:
-        """Drop a connection that cannot go on, then the lease."""
+        """Let everything go after a failure, with whatever is left of a transaction."""
+        self._renew()
+        self.detach()
+
+    def _renew(self) -> None:
         self.connection.close()
-        self.connection = None
-        self.name = f"store_{next(_aliases)}"
-        self.seen = None
-        self.open = False
-        self.lease.release()
+        self.connection = _cursor()
+
+    def _listed(self) -> bool:
+        """Return whether DuckDB has the file: a DETACH whose checkpoint fails is an error, but detaches."""
+        return (self.name,) in self.connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
 
     def unchanged(self) -> bool:
         """Return whether nobody wrote the catalog since we last had it; true while we have it. Any thread may ask.

@@ -248,15 +248,34 @@ class Catalog:
     # -- the catalog thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            # Nobody may wait for a thread that is gone.
+            _log.exception("the catalog thread of %s ended", self._attachment.directory)
+            self._fail_all(error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        failure = self._failure(error, "failed", "try again, and report this: it is an error of Stepwell's own")
+        with self.condition:
+            groups = [group for group in (self._writing, self._group) if group is not None]
+            questions = list(self._questions)
+            self._reset()
+        for group in groups:
+            group.finish(failure)
+        for question in questions:
+            question.fail(failure)
+
+    def _work(self) -> None:
         idle_since = monotonic()
         while True:
             with self.condition:
                 while not self._ready():
                     now = monotonic()
                     idle = now - idle_since
-                    if self._attachment.open and (self._letting_go or self._may_go(now, idle)):
+                    if self._attachment.open and not self._attachment.stuck and (self._letting_go or self._may_go(now, idle)):
                         break
-                    if not self._attachment.open and (self._letting_go or idle > LINGER) and self._group is None:
+                    if (not self._attachment.open or self._attachment.stuck) and (self._letting_go or idle > LINGER) and self._group is None:
                         self._letting_go = False
                         self._thread = None
                         return
@@ -274,7 +293,7 @@ class Catalog:
                 self._serve(questions, group)
                 del questions, group
                 idle_since = monotonic()
-                if not (self._attachment.open and self._may_go(idle_since, 0.0)):
+                if not self._attachment.open or self._attachment.stuck or not self._may_go(idle_since, 0.0):
                     continue
             self._release()
 
@@ -339,17 +358,18 @@ class Catalog:
             group.finish(failure)
 
     def _roll_back(self) -> None:
+        """End what is left of a transaction: a commit that failed has ended its own."""
         try:
-            self._attachment.connection.rollback()
-        except Exception:
-            # A connection that cannot even do that is given up.
             self._attachment.discard()
+        except Exception as error:
+            _log.warning("the catalog of %s was let go after an error: %s", self._attachment.directory, one_line(error))
 
     def _release(self) -> None:
         try:
             self._attachment.detach()
-        except Exception:
-            _log.exception("the catalog %s could not be let go in order", self._attachment.directory)
+        except Exception as error:
+            # Every row was committed: it is in the log beside the catalog, and whoever opens it next reads that.
+            _log.warning("the catalog of %s was not checkpointed: %s", self._attachment.directory, one_line(error))
 
     def _failure(self, error: BaseException, what: str, remedy: str) -> StoreError:
         failure = StoreError(f"the store {self._attachment.directory} {what}", where=one_line(error), remedy=remedy)

@@ -42,8 +42,10 @@ _MAP_FROM = 1 << 20
 """Bytes from which a file is mapped; below, reading is as quick and keeps no descriptor."""
 
 
-def digest(encoded: Encoded) -> str:
-    """Return the digest of a stored form."""
+def inline_digest(encoded: Encoded) -> str:
+    """Return the digest of a stored form that is kept in its row; that of a file is made with its header."""
+    if not encoded.buffers:
+        return _blake(f"{encoded.codec} ".encode() + encoded.stream)
     return _digest(encoded.codec, len(encoded.stream), _blake(encoded.stream), _described(encoded.buffers))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import gc
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from stepwell.kernel_runtime.records.code import CodeVersion
@@ -42,8 +44,24 @@ def read_snapshot(
     connection: Connection, name: str, keys: Collection[str], step_keys: Collection[str], code_versions: Collection[str]
 ) -> Snapshot:
     """Read what a plan needs: four statements, for one step or ten thousand."""
-    steps, versions = list(step_keys), list(code_versions)
-    pointers = rows_of(connection, name, _POINTERS.format("WHERE key IN (SELECT unnest(?::VARCHAR[]))"), [list(keys)])
+    with _no_collection():
+        return _snapshot(connection, name, list(keys), list(step_keys), list(code_versions))
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from walking ten thousand new records again and again: that costs as much as making them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _snapshot(connection: Connection, name: str, keys: list[str], steps: list[str], versions: list[str]) -> Snapshot:
+    pointers = rows_of(connection, name, _POINTERS.format("WHERE key IN (SELECT unnest(?::VARCHAR[]))"), [keys])
     rows = rows_of(
         connection,
         name,

@@ -67,15 +67,24 @@ def run_select(text: str, tables: Mapping[str, object], parameters: Mapping[str,
             connection.register(name, table)
         return connection.sql(text, params=dict(parameters) or None).to_arrow_table()
     except duckdb.Error as error:
-        raise StepwellError(f"the SELECT failed: {one_line(error)}", where=_place(error), remedy=_remedy(error, tables)) from error
+        raise StepwellError(f"the SELECT failed: {one_line(error)}", where=_place(connection, text, parameters, error), remedy=_remedy(error, tables)) from error
     finally:
         connection.close()
 
 
-def _place(error: Exception) -> str:
-    """Return DuckDB's own picture of where in the statement: the line and the caret below it."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return "\n".join(lines[-2:]) if len(lines) > 2 and lines[-1].strip() == "^" else ""
+def _place(connection: Connection, text: str, parameters: Mapping[str, object], error: Exception) -> str:
+    """Return DuckDB's picture of where in the statement: the line and the caret below it."""
+    import duckdb
+
+    if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
+        # A relation's error has no picture, a statement's has; these two come before anything runs.
+        try:
+            connection.execute(text, dict(parameters))
+        except duckdb.Error as again:
+            lines = [line for line in str(again).splitlines() if line.strip()]
+            if len(lines) > 2 and set(lines[-1].strip()) == {"^"}:
+                return "\n".join(lines[-2:])
+    return ""
 
 
 def _remedy(error: Exception, tables: Mapping[str, object]) -> str:

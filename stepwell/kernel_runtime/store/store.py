@@ -117,7 +117,7 @@ class Store:
             inline = objects.pack(encoded)
             signature = self._signer.sign((encoded.codec.encode(), inline)) if encoded.codec == codecs.PICKLE else None
             return StoredValue(
-                encoded.codec, objects.digest(encoded), size, inline, None, signature, type_name(value), summary(value), encoded.classes
+                encoded.codec, objects.inline_digest(encoded), size, inline, None, signature, type_name(value), summary(value), encoded.classes
             )
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key)
         return StoredValue(encoded.codec, found, size, None, name, None, type_name(value), summary(value), encoded.classes)

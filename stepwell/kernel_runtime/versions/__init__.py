@@ -1,0 +1,10 @@
+"""Versions: what decides whether a stored value may be used again, and why not.
+
+``walk``         the code version of a step; ``graph`` digests what it reaches, ``expand`` takes each object apart,
+                 ``naming`` and ``ownership`` tell what counts by name and version, ``bytecode`` (with ``nops``) what code loads,
+                 ``classes`` what of a class counts, ``reduction`` what of an instance
+``data``         the data version of a value; ``encode`` is the typed encoding that both share, ``atoms`` its leaves, ``frames``
+                 arrays and frames
+``reads``        the files that a step read while it ran
+``explain``      why two code versions differ; ``inventory`` lists the parts of one, with ``sources``, ``paths`` and ``secrets``
+"""

@@ -51,12 +51,14 @@ def atoms_only(values: Iterable[Any]) -> bool:
 
 def digest(data: bytes) -> bytes:
     """Return 16 bytes."""
-    return _blake3()(data).digest(16)
+    found: bytes = _blake3()(data).digest(16)
+    return found
 
 
 def hexdigest(data: bytes) -> str:
     """Return 32 hexadecimal digits."""
-    return _blake3()(data).hexdigest(16)
+    found: str = _blake3()(data).hexdigest(16)
+    return found
 
 
 def _load() -> Any:

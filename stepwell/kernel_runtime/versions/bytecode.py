@@ -15,13 +15,15 @@ import marshal
 import re
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from types import CodeType
+from typing import Self
 
 from stepwell.kernel_runtime.versions.atoms import atom, digest
+from stepwell.kernel_runtime.versions.nops import EXTENDED, JUMPS, NOP, without_nops
 
 _OP = dis.opmap
-_EXTENDED = _OP["EXTENDED_ARG"]
 _CONST = frozenset(dis.hasconst)
 _LOAD_GLOBAL = _OP["LOAD_GLOBAL"]
 _LOAD_NAMES = frozenset(_OP[name] for name in ("LOAD_NAME", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS") if name in _OP)
@@ -32,8 +34,6 @@ _LOAD_ATTR = _OP["LOAD_ATTR"]
 _LOAD_METHOD = _OP.get("LOAD_METHOD", -1)
 _IMPORT_NAME = _OP["IMPORT_NAME"]
 _IMPORT_FROM = _OP["IMPORT_FROM"]
-_NOP = _OP["NOP"]
-_JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 # Since 3.12 the lowest bit of LOAD_ATTR says whether a method is loaded.
 _ATTR_SHIFT = 1 if sys.version_info >= (3, 12) else 0
 _INTERESTING = bytes(
@@ -81,8 +81,22 @@ class CodeFacts:
     """In the code of a cell or class: names that it assigns itself."""
     suspects: tuple[str, ...]
     """Attributes whose use means that names are looked up in ways that cannot be seen."""
+    ref: _CodeRef
     names_in_text: tuple[str, ...]
     """Names that strings given to ``frame.query`` and ``duckdb.sql`` read."""
+
+
+class _CodeRef(weakref.ref[CodeType]):
+    """A weak reference that knows the identity of what it referred to."""
+
+    __slots__ = ("key",)
+    key: int
+
+    def __new__(cls, code: CodeType, callback: Callable[[_CodeRef], None]) -> Self:
+        """Refer to `code`, and call back when it is gone."""
+        made = super().__new__(cls, code, callback)
+        made.key = id(code)
+        return made
 
 
 _known: dict[int, CodeFacts] = {}
@@ -94,19 +108,24 @@ def facts(code: CodeType) -> CodeFacts:
     if found is not None and found.ref() is code:
         return found
     found = _read(code)
-    key = id(code)
-    found.ref = weakref.ref(code, lambda _, key=key, table=_known: table.pop(key, None))
-    _known[key] = found
+    found.ref = _CodeRef(code, _gone)
+    _known[id(code)] = found
     return found
 
 
-def _read(code: CodeType) -> CodeFacts:
+def _gone(ref: _CodeRef, table: dict[int, CodeFacts] = _known) -> None:
+    found = table.get(ref.key)
+    if found is not None and found.ref is ref:
+        del table[ref.key]
+
+
+def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the instructions, with a case for each kind
     self = CodeFacts()
     raw = code.co_code
     table = code.co_exceptiontable
     operations = raw[::2]
-    if _NOP in operations:
-        raw, table = _without_nops(raw, table)
+    if NOP in operations:
+        raw, table = without_nops(raw, table)
         operations = raw[::2]
     names = code.co_names
     constants = code.co_consts
@@ -128,7 +147,7 @@ def _read(code: CodeType) -> CodeFacts:
         argument = raw[2 * at + 1]
         before = at - 1
         shift = 8
-        while before >= 0 and operations[before] == _EXTENDED:
+        while before >= 0 and operations[before] == EXTENDED:
             argument |= raw[2 * before + 1] << shift
             shift += 8
             before -= 1
@@ -155,7 +174,7 @@ def _read(code: CodeType) -> CodeFacts:
             name = names[argument]
             stores.add(name)
             if straight and not any(name == loaded for loaded, _ in loads):
-                straight = not any(op in _JUMPS for op in operations[:at])
+                straight = not any(op in JUMPS for op in operations[:at])
                 if straight:
                     first_stored.add(name)
         elif operation in _STORE_NAME:
@@ -238,7 +257,7 @@ def _bare_imports(code: CodeType) -> bool:
                         bound.update(later.argval if type(later.argval) is tuple else (later.argval,))
                         break
     for instructions in codes:
-        for instruction, following in zip(instructions, instructions[1:], strict=False):
+        for instruction, following in pairwise(instructions):
             name = instruction.opname
             if not name.startswith(("LOAD_FAST", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT", "STORE_FAST_LOAD")):
                 continue
@@ -263,7 +282,7 @@ def _chain(raw: bytes, operations: bytes, names: tuple[str, ...], at: int, end: 
         if operation == 0:  # an inline cache
             at += 1
             continue
-        if operation == _EXTENDED:
+        if operation == EXTENDED:
             argument = (argument | raw[2 * at + 1]) << 8
             at += 1
             continue
@@ -286,79 +305,3 @@ def _names_in(texts: list[str], read: list[str]) -> Iterator[str]:
         if calls & _SQL_TEXT:
             for names in _FROM_NAME.findall(text):
                 yield from (name.strip() for name in names.split(","))
-
-
-def _without_nops(raw: bytes, table: bytes) -> tuple[bytes, bytes]:
-    """Return the instructions without NOPs, which the compiler adds only so that a line can be traced."""
-    count = len(raw) // 2
-    new_at = []
-    kept = 0
-    for at in range(count):
-        new_at.append(kept)
-        if raw[2 * at] != _NOP:
-            kept += 1
-    new_at.append(kept)
-    out = bytearray()
-    argument = 0
-    extended = 0
-    for at in range(count):
-        operation = raw[2 * at]
-        if operation == _NOP:
-            continue
-        argument = argument << 8 | raw[2 * at + 1]
-        if operation == _EXTENDED:
-            extended += 1
-        else:
-            if operation in _JUMPS:
-                # Relative to the next instruction, behind the jump's own caches.
-                following = at + 1 + _caches(raw, at)
-                backward = "BACKWARD" in dis.opname[operation]
-                target = following - argument if backward else following + argument
-                here = new_at[following]
-                argument = here - new_at[target] if backward else new_at[target] - here
-                for place in range(1, extended + 1):
-                    out[-2 * place + 1] = argument >> 8 * place & 0xFF
-            extended = 0
-        out += bytes((operation, argument & 0xFF))
-        if operation != _EXTENDED:
-            argument = 0
-    entries: list[int] = []
-    for start, length, target, depth in _entries(table):
-        entries += (new_at[start], new_at[start + length] - new_at[start], new_at[target], depth)
-    return bytes(out), _varints(entries)
-
-
-def _caches(raw: bytes, at: int) -> int:
-    count = 0
-    while 2 * (at + 1 + count) < len(raw) and raw[2 * (at + 1 + count)] == 0:
-        count += 1
-    return count
-
-
-def _entries(table: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Read an exception table: start, length, target, depth and lasti, in code units."""
-    numbers = []
-    value = 0
-    for byte in table:
-        value = value << 6 | byte & 0x3F
-        if not byte & 0x40:
-            numbers.append(value)
-            value = 0
-    for at in range(0, len(numbers) - 3, 4):
-        yield numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]
-
-
-def _varints(numbers: list[int]) -> bytes:
-    """Write numbers as an exception table does: six bits a byte, 0x40 for more, 0x80 at the first of an entry."""
-    out = bytearray()
-    for place, number in enumerate(numbers):
-        digits = [number & 0x3F]
-        number >>= 6
-        while number:
-            digits.append(number & 0x3F | 0x40)
-            number >>= 6
-        digits.reverse()
-        if place % 4 == 0:
-            digits[0] |= 0x80
-        out += bytes(digits)
-    return bytes(out)

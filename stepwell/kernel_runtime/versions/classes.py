@@ -17,7 +17,7 @@ def class_parts(cls: type) -> list[tuple[str, Any]]:
     """Return the entries of a class's own namespace that count, by name; their order in the class does not."""
     namespace = vars(cls)
     if isinstance(cls, enum.EnumMeta):
-        members = [(name, member._value_) for name, member in cls.__members__.items()]
+        members: list[tuple[str, Any]] = [(name, member._value_) for name, member in cls.__members__.items()]
         names = {name for name, _ in members}
         kept = [
             (name, value)

@@ -15,7 +15,7 @@ from typing import Any
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, hexdigest
 from stepwell.kernel_runtime.versions.classes import class_version
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible, encode
-from stepwell.kernel_runtime.versions.expand import is_found
+from stepwell.kernel_runtime.versions.naming import is_found
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reduction import reduced
 
@@ -44,7 +44,7 @@ def data_version(value: Any) -> str | None:
         return None
 
 
-def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:
+def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG001 - a `Foreign`
     if isinstance(item, type):
         return Form("class", _class(item))
     if isinstance(item, ModuleType):

@@ -61,7 +61,7 @@ def refuse(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG001 
     raise SetHasForeign
 
 
-def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes:
+def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes:  # noqa: PLR0915 - one loop, with a case for each container
     """Return the canonical encoding of a value.
 
     Parameters

@@ -11,19 +11,7 @@ import builtins
 import functools
 import sys
 from collections.abc import Callable, Mapping
-from types import (
-    BuiltinFunctionType,
-    CellType,
-    FunctionType,
-    GetSetDescriptorType,
-    MemberDescriptorType,
-    MethodDescriptorType,
-    MethodType,
-    MethodWrapperType,
-    ModuleType,
-    WrapperDescriptorType,
-    ClassMethodDescriptorType,
-)
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
@@ -32,20 +20,21 @@ from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
 from stepwell.kernel_runtime.versions.graph import ASSET, MUTABLE, KeyedRef, Node, gone
+from stepwell.kernel_runtime.versions.naming import getattr_static, named, token
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reduction import reduced
 
 MISSING: Any = object()
 _BUILTINS = builtins.__dict__
 _SMALL = 1 << 16
-_HEAP_TYPE = 1 << 9
+# What functools and reprlib keep in the closures of their wrappers: caches, locks.
+_PRIVATE_CELLS = frozenset(("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running"))
 VALUE = ("value",)
 """The shape of nodes that hold data."""
 _LOOK_UP = "looks names up in ways that cannot be seen"
 _BLIND: dict[int, str] = {
     id(getattr(builtins, name)): f"{name}() {_LOOK_UP}" for name in ("eval", "exec", "globals", "locals", "vars", "compile", "__import__")
 }
-_C_DESCRIPTORS = (WrapperDescriptorType, MethodDescriptorType, ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType)
 _LRU = type(functools.lru_cache(len))
 
 
@@ -102,7 +91,7 @@ class Expander:
         elif kind is tuple and atoms_only(item) and len(item) < 1000:
             written = atom(item)
         else:
-            found = self.token(item, kind)
+            found = token(item, kind)
             if found is None:
                 own.append(FOREIGN)
                 node.pending.append((label, item))
@@ -116,33 +105,9 @@ class Expander:
             # It has a part of its own, which tells when it changed.
             self.trace.append((label, item, written))
 
-    def token(self, item: Any, kind: type) -> bytes | None:
-        """Return the encoding of what counts by its name: builtins, and functions, classes and modules of libraries."""
-        if kind is BuiltinFunctionType:
-            holder = item.__self__
-            if holder is None or type(holder) is ModuleType:
-                return _named(item.__module__, item.__qualname__, owner(item.__module__) or "")
-            return None
-        if kind is FunctionType:
-            module = item.__globals__.get("__name__")
-            who = owner(module) if type(module) is str else None
-            return _named(module, item.__qualname__, who) if who is not None and _is_its_own(item, module) else None
-        if isinstance(item, type):
-            module = item.__module__
-            who = owner(module) if type(module) is str else None
-            return _named(module, item.__qualname__, who) if who is not None and is_found(item) else None
-        if isinstance(item, ModuleType):
-            who = owner(item.__name__)
-            return _named(item.__name__, "", who) if who is not None else None
-        if isinstance(item, _C_DESCRIPTORS):
-            holder = item.__objclass__
-            who = owner(holder.__module__)
-            return _named(holder.__module__, item.__qualname__, who or "") if who is not None else atom(item.__name__)
-        return None
-
     # -- functions
 
-    def _function(self, node: Node, function: FunctionType) -> None:
+    def _function(self, node: Node, function: FunctionType) -> None:  # noqa: PLR0915 - everything that a function holds, in one order
         code = function.__code__
         defaults = function.__defaults__
         keyword_defaults = function.__kwdefaults__
@@ -153,7 +118,7 @@ class Expander:
         who = owner(module) if type(module) is str else None
         if who is not None and getattr(sys.modules.get(module), "__dict__", None) is scope:
             # Made by a library for the user: what it holds counts, the library's code does not.
-            own.append(_named(module, code.co_qualname, who))
+            own.append(named(module, code.co_qualname, who))
         else:
             who = None
             known = facts(code)
@@ -185,9 +150,7 @@ class Expander:
                     value = MISSING
                 cells.append((cell, value))
                 own.append(atom(name))
-                if value is MISSING:
-                    own.append(b"\xd4")
-                elif who is not None and name in {"dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running"}:
+                if value is MISSING or (who is not None and name in _PRIVATE_CELLS):
                     own.append(b"\xd4")
                 else:
                     self.refer(node, name, value)
@@ -272,7 +235,7 @@ class Expander:
             label += "." + name
             if found is MISSING:
                 # Made at first use by the module's __getattr__, or not there.
-                node.own.append(_named(value.__name__, name, who or "") + b"\xd6")
+                node.own.append(named(value.__name__, name, who or "") + b"\xd6")
                 if who is None and "__getattr__" in namespace:
                     self.refer(node, label, namespace["__getattr__"])
                 return
@@ -282,7 +245,7 @@ class Expander:
             if who is None:
                 self.refer(node, label, found)
             else:
-                self._library(node, label, value, _named(value.__name__, name, who))
+                self._library(node, label, value, named(value.__name__, name, who))
                 self._replaced(node, label, found)
             self._blind(node, label, value, name)
             return
@@ -328,7 +291,7 @@ class Expander:
                 else:
                     self._from_local(node, name, module, wanted or tuple(sorted(known.attributes)), complete=bool(wanted))
                 continue
-            self._library(node, name, sys.modules.get(name) or name, _named(name, ",".join(wanted), who))
+            self._library(node, name, sys.modules.get(name) or name, named(name, ",".join(wanted), who))
             module = sys.modules.get(name)
             if module is not None:
                 for item in wanted:
@@ -404,7 +367,7 @@ class Expander:
 
     def _class(self, node: Node, cls: type) -> None:
         node.shape = (type(cls), cls.__bases__)
-        written = self.token(cls, type(cls))
+        written = token(cls, type(cls))
         if written is not None:
             node.own.append(written)
             return
@@ -424,7 +387,7 @@ class Expander:
     def _module(self, node: Node, module: ModuleType) -> None:
         """A local module that is used as a whole."""
         node.stable = False
-        written = self.token(module, type(module))
+        written = token(module, type(module))
         if written is not None:
             node.own.append(written)
             return
@@ -495,7 +458,7 @@ class Expander:
                 entered = True
                 return reduced(found)
             kind = type(found)
-            written = self.token(found, kind)
+            written = token(found, kind)
             if written is not None:
                 return written
             node.pending.append((path(), found))
@@ -514,57 +477,6 @@ def _has_foreign(items: Any) -> bool:
     except (SetHasForeign, Undigestible):
         return True
     return False
-
-
-def getattr_static(item: Any, name: str) -> Any:
-    """Return an attribute that the object's class or the object itself has, without running `__getattr__`."""
-    for cls in type(item).__mro__:
-        if name in vars(cls):
-            return getattr(item, name, None)
-    held = getattr(type(item), "__dict__", {}).get("__dict__")
-    if held is not None:
-        try:
-            return vars(item).get(name)
-        except TypeError:
-            return None
-    return None
-
-
-def is_found(cls: type) -> bool:
-    """Whether a class is what its module has by its name; one that a library made for the user is not."""
-    if not cls.__flags__ & _HEAP_TYPE:
-        return True
-    found: Any = sys.modules.get(cls.__module__)
-    for part in cls.__qualname__.split("."):
-        found = getattr(found, part, None)
-    return found is cls
-
-
-_names: dict[tuple[str | None, str, str], bytes] = {}
-
-
-def _named(module: str | None, name: str, who: str) -> bytes:
-    key = (module, name, who)
-    found = _names.get(key)
-    if found is None:
-        found = _names[key] = b"\xc7" + atom(key)
-    return found
-
-
-def _is_its_own(function: FunctionType, module: str) -> bool:
-    """Whether a library's function is found where its name says, so that name and version tell all."""
-    holder = sys.modules.get(module)
-    if function.__closure__ is None and not function.__dict__ and getattr(holder, "__dict__", None) is function.__globals__:
-        # What a function of a library made may hold values of the user in its defaults.
-        return "<locals>" not in function.__qualname__ or not function.__defaults__
-    if function.__module__ != module:
-        return False
-    found: Any = holder
-    for part in function.__qualname__.split("."):
-        found = getattr(found, part, None)
-        if found is None:
-            return False
-    return found is function or getattr(found, "__func__", None) is function
 
 
 def _absolute(name: str, level: int, scope: Mapping[str, Any]) -> str:

@@ -96,12 +96,12 @@ def _change(before: CodePart, after: CodePart) -> Change:
 
 
 def _shown(part: CodePart) -> str | None:
-    return None if part.text is None or looks_secret(part.path.rpartition(_ARROW)[2]) and part.kind == "global" else part.text
+    return None if part.text is None or (part.kind == "global" and looks_secret(part.path.rpartition(_ARROW)[2])) else part.text
 
 
 def _follows(path: str, causes: set[str]) -> bool:
     """Whether a thing is there or gone only because something on the way to it changed."""
-    return any(path.startswith(cause + _ARROW) or path.startswith((cause + ".", cause + "(", cause + "[")) for cause in causes)
+    return any(path.startswith((cause + _ARROW, cause + ".", cause + "(", cause + "[")) for cause in causes)
 
 
 def _elsewhere(part: CodePart, others: dict[tuple[str, str], CodePart]) -> bool:

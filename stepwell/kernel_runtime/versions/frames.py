@@ -89,7 +89,7 @@ def _canonical_nan(np: Any, flat: Any) -> Any:
     # A sum is quick, and NaN if one of the values is.
     with np.errstate(all="ignore"):
         total = flat.dot(flat) if flat.dtype.itemsize in {4, 8} else flat.sum()
-    if total == total:
+    if total == total:  # noqa: PLR0124 - NaN differs from itself
         return flat
     missing = np.isnan(flat)
     if not missing.any():

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
+from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.versions.atoms import digest
 
 Edge: TypeAlias = tuple[str, "Node"]
@@ -30,17 +31,20 @@ class KeyedRef(weakref.ref[Any]):
     """A weak reference that knows the identity of what it referred to."""
 
     __slots__ = ("key",)
+    key: int
 
-    def __init__(self, item: object, callback: Callable[[Any], None]) -> None:
-        super().__init__(item, callback)
-        self.key = id(item)
+    def __new__(cls, item: object, callback: Callable[[Any], None]) -> Self:
+        """Refer to `item`, and call back when it is gone."""
+        made = super().__new__(cls, item, callback)
+        made.key = id(item)
+        return made
 
 
-def gone(ref: KeyedRef) -> None:
-    """Drop the node of an object that is no more."""
-    node = known.get(ref.key)
+def gone(ref: KeyedRef, table: dict[int, Node] = known) -> None:
+    """Drop the node of an object that is no more; the table is bound early because modules empty before the process ends."""
+    node = table.get(ref.key)
     if node is not None and node.ref is ref:
-        del known[ref.key]
+        del table[ref.key]
 
 
 class Node:
@@ -101,7 +105,7 @@ class Node:
         self.index = -1
         self.low = -1
         self.stamp: object = None
-        self.version: Any = None
+        self.version: CodeVersion | None = None
 
     def unverifiable(self, label: str, reason: str) -> None:
         """Record that something that cannot be digested is reached here."""

@@ -54,7 +54,7 @@ def parts(expander: Expander, body: object, path: str, extra: Iterable[tuple[str
                     seen.add(id(value))
                     queue.append((reached(here, label), value, False))
             elif type(value) in ATOMS or type(value) is tuple:
-                if label and label[0] not in "(" and label != "__name__":
+                if label and label[0] != "(" and label != "__name__":
                     found.append(CodePart(reached(here, label), "global", hexdigest(written), _text(label, value)))
             else:
                 package = _package(value)
@@ -133,4 +133,4 @@ def _package(value: Any) -> str:
         who = owner(value.__module__) if value.__module__ != builtins.__name__ else STANDARD
     else:
         return ""
-    return "" if who in {None, STANDARD, OURS} else str(who)
+    return "" if who is None or who in {STANDARD, OURS} else who

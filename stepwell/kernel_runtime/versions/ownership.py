@@ -1,3 +1,4 @@
+# ruff: noqa: PTH112, PTH118, PTH119, PTH120, PTH208 - plain strings: a walk asks for owners by the thousand
 """Who owns a module: the standard library, an installed distribution, or the user.
 
 What the user owns is digested by content; the rest by name and version. Finding the distribution of a module must not read the

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH100, PTH110, PTH116, PTH118, PTH123 - plain strings: an audit hook runs inside every open()
 """Recorded reads: the files that a step opened while it ran, found again before its value is reused.
 
 Python raises the audit event ``open`` before each file is opened, whoever opens it. One hook for the process looks whether the
@@ -11,10 +12,12 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from contextvars import ContextVar, Token
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from stepwell.kernel_runtime.records.reads import Read
 
@@ -63,7 +66,7 @@ class ReadRecorder:
         self._result: tuple[Read, ...] = ()
         self._token: Token[ReadRecorder | None] | None = None
 
-    def __enter__(self) -> ReadRecorder:
+    def __enter__(self) -> Self:
         if not _installed:
             _install()
         self._token = _current.set(self)
@@ -95,10 +98,9 @@ class ReadRecorder:
             if path in self._written or (exclude and path.startswith(exclude)) or (exclude and os.path.realpath(path).startswith(exclude)):
                 continue
             now = _stat(path)
-            if before is None:
-                if now is None:
-                    found.append(Read("absent", path))
-                    continue
+            if before is None and now is None:
+                found.append(Read("absent", path))
+                continue
             if before != now or now is None:
                 found.append(Read("file", path, _UNSTABLE))
                 continue
@@ -162,6 +164,7 @@ def _install() -> None:
     with _install_lock:
         if not _installed:
             sys.addaudithook(_hook)
+            _watch_threads()
             _installed = True
 
 
@@ -174,15 +177,23 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
             recorder = _threads.get(threading.get_ident())
             if recorder is None:
                 return
-        try:
+        # An exception here would become the step's own failure to open the file.
+        with suppress(Exception):
             _opened(recorder, *arguments)
-        except Exception:  # noqa: S110 - an exception here would become the step's own failure to open the file
-            pass
-    elif event == "_thread.start_new_thread" and (_threads or _current.get() is not None):
+
+
+def _watch_threads() -> None:
+    """Look at each thread that is started: its context is empty, and no audit event tells which step it belongs to."""
+    start = threading.Thread.start
+
+    @wraps(start)
+    def start_followed(thread: threading.Thread) -> None:
         recorder = _current.get() or _threads.get(threading.get_ident())
-        thread = getattr(arguments[0], "__self__", None)
-        if recorder is not None and isinstance(thread, threading.Thread):
+        if recorder is not None:
             _follow(thread, recorder)
+        start(thread)
+
+    threading.Thread.start = start_followed  # type: ignore[method-assign, assignment]
 
 
 def _follow(thread: threading.Thread, recorder: ReadRecorder) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH119 - plain strings: a thousand steps ask for sources in one run
 """Where code is defined and what its source is, for a reader.
 
 ``inspect.getsource`` parses the file to find where a block ends; here the lines that the compiler noted are enough: a

@@ -16,7 +16,16 @@ from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifi
 from stepwell.kernel_runtime.versions import inventory
 from stepwell.kernel_runtime.versions.atoms import digest
 from stepwell.kernel_runtime.versions.expand import MISSING, VALUE, Expander
-from stepwell.kernel_runtime.versions.graph import ASSET, MUTABLE, UNVERIFIABLE, KeyedRef, Node, digest_of, finish, known
+from stepwell.kernel_runtime.versions.graph import (
+    ASSET,
+    MUTABLE,
+    UNVERIFIABLE,
+    KeyedRef,
+    Node,
+    digest_of,
+    finish,
+    known,
+)
 from stepwell.kernel_runtime.versions.paths import reached
 
 _MOST_KNOWN = 100_000
@@ -58,13 +67,12 @@ class CodeWalk:
         node = self.node(body)
         more = [(name, self.node(item)) for name, item in extra]
         if not more:
-            version = node.version
-            if version is not None:
-                return version  # type: ignore[no-any-return]  # a slot shared by all nodes
+            if node.version is not None:
+                return node.version
             code = digest_of(node).hex()
             if not node.flags:
-                node.version = CodeVersion(code)
-                return node.version
+                version = node.version = CodeVersion(code)
+                return version
         else:
             text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in more)
             code = digest(digest_of(node) + text).hex()
