@@ -42,13 +42,13 @@ cells tagged skip-execution are not executed; those tagged raises-exception may 
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and as JSON too where that was asked for."""
+class _UsageError(Exception):
+    """A wrong command line; the message is one line."""
 
+
+class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        if "--json" in sys.argv[1:]:
-            _print_error(None, "UsageError", message)
-        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        raise _UsageError(f"{self.prog}: {message} (see {self.prog} --help)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments
         Without the program's name; by default those of the process.
     """
-    asked = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        asked = _parser().parse_args(arguments)
+    except _UsageError as error:
+        if "--json" in arguments:
+            _print_error(None, "UsageError", str(error))
+        _say(str(error))
+        return USAGE
     try:
         return int(asked.command(asked))
     except StepwellError as error:

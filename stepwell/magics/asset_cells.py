@@ -34,7 +34,9 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDe
     assigned = key.name in source.names.assigned
     if not assigned and source.tail is None:
         raise CellValueError(
-            f"the cell of {key.name!r} has no value", where=text.where, remedy=f"assign {key.name}, or end the cell with the expression that is its value"
+            f"the cell of {key.name!r} has no value",
+            where=text.where,
+            remedy=f"assign {key.name}, or end the cell with the expression that is its value",
         )
     return _definition(face, arguments, source, "asset", (key,), outputs=(key.name,) if assigned else ())
 
@@ -56,11 +58,23 @@ def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> As
     source = read_cell(face.shell, text, " ".join(names))
     missing = [name for name in names if name not in source.names.assigned]
     if missing:
-        raise CellValueError(f"the cell of {' '.join(names)!r} never assigns {missing[0]!r}", where=text.where, remedy=f"assign {missing[0]}: a multi-asset is one variable per name")
+        raise CellValueError(
+            f"the cell of {' '.join(names)!r} never assigns {missing[0]!r}",
+            where=text.where,
+            remedy=f"assign {missing[0]}: a multi-asset is one variable per name",
+        )
     return _definition(face, arguments, source, "multi_asset", keys, outputs=tuple(names))
 
 
-def _definition(face: Face, arguments: Namespace, source: CellSource, kind: AssetKind, keys: tuple[AssetKey, ...], outputs: tuple[str, ...]) -> AssetsDefinition:
+def _definition(
+    face: Face,
+    arguments: Namespace,
+    source: CellSource,
+    kind: AssetKind,
+    keys: tuple[AssetKey, ...],
+    *,
+    outputs: tuple[str, ...],
+) -> AssetsDefinition:
     where = source.text.where
     given = given_inputs(arguments.inputs, where)
     check_own_name(source.names, keys, given, where)
@@ -70,14 +84,29 @@ def _definition(face: Face, arguments: Namespace, source: CellSource, kind: Asse
     several = len(keys) > 1 or kind == "multi_asset"
     outs = {key.name: Out() for key in keys} if several else {"result": Out()}
     name = "_".join(key.name for key in keys) if several else "__".join(keys[0].path)
-    op = OpDefinition(name, body, ins={each: In() for each in inputs}, outs=outs, cache=False if arguments.no_cache else None, where=where)
+    op = OpDefinition(
+        name,
+        body,
+        ins={each: In() for each in inputs},
+        outs=outs,
+        cache=False if arguments.no_cache else None,
+        where=where,
+    )
     return AssetsDefinition(
         op, kind=kind, keys_by_input=inputs, keys_by_output=dict(zip(outs, keys, strict=True)), deps=[as_asset_key(dep) for dep in arguments.deps],
-        group_names={key: arguments.group for key in keys} if arguments.group else None, where=where, module="__main__",
+        group_names=dict.fromkeys(keys, arguments.group) if arguments.group else None, where=where, module="__main__",
     )  # fmt: skip
 
 
-def cell_body(face: Face, source: CellSource, name: str, *, parameters: tuple[str, ...], outputs: tuple[str, ...], assets: set[str]) -> CellBody:
+def cell_body(
+    face: Face,
+    source: CellSource,
+    name: str,
+    *,
+    parameters: tuple[str, ...],
+    outputs: tuple[str, ...],
+    assets: set[str],
+) -> CellBody:
     """Make what runs when the step of a cell runs.
 
     Parameters
@@ -102,7 +131,11 @@ def cell_body(face: Face, source: CellSource, name: str, *, parameters: tuple[st
 
 def _remember_inside(face: Face, names: Names, name: str, *, exclude: set[str]) -> None:
     for each in names.assigned - exclude:
-        face.inside[each] = f"imported inside asset `{name}`; import it in a cell of its own" if each in names.imported else f"assigned inside asset `{name}`; assign it in a cell of its own, or make it an asset"
+        face.inside[each] = (
+            f"imported inside asset `{name}`; import it in a cell of its own"
+            if each in names.imported
+            else f"assigned inside asset `{name}`; assign it in a cell of its own, or make it an asset"
+        )
 
 
 def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[[NameError], BaseException | None]:
@@ -118,7 +151,11 @@ def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[
                 where=text.where, remedy=f"a cell runs with the names that its text reads: read {missing} in the cell (for an asset: --in {missing}=KEY)",
             )  # fmt: skip
         if missing in face.inside:
-            return CellNameError(f"name {missing!r} is not defined in the cell of {name!r}", where=text.where, remedy=f"`{missing}` was {face.inside[missing]}")
+            return CellNameError(
+                f"name {missing!r} is not defined in the cell of {name!r}",
+                where=text.where,
+                remedy=f"`{missing}` was {face.inside[missing]}",
+            )
         return None
 
     return explain

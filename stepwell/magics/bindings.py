@@ -64,7 +64,9 @@ class Bindings:
     def holds(self, name: str, key: str, materialization: str) -> bool:
         """Whether a variable already is this materialization's value."""
         bound = self._bound.get(name)
-        return bound is not None and bound.key == key and bound.materialization == materialization and self.is_ours(name)
+        return (
+            bound is not None and bound.key == key and bound.materialization == materialization and self.is_ours(name)
+        )
 
     def is_ours(self, name: str) -> bool:
         """Whether a variable still is the object that was bound."""

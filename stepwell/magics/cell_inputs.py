@@ -21,7 +21,11 @@ def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
         If a part cannot be a name.
     """
     if "." in written:
-        raise CellError(f"{written!r} is the name of a step, not of an asset", where=where, remedy="a key with a prefix is written with '/': " + written.replace(".", "/"))
+        raise CellError(
+            f"{written!r} is the name of a step, not of an asset",
+            where=where,
+            remedy="a key with a prefix is written with '/': " + written.replace(".", "/"),
+        )
     parts = (*(prefix.split("/") if prefix else ()), *written.split("/"))
     for part in parts:
         try:
@@ -30,7 +34,11 @@ def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
             raise CellError(error.what, where=where, remedy=error.remedy) from None
     name = parts[-1]
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise CellError(f"{name!r} cannot be the name of an asset: it becomes a variable", where=where, remedy=f"use a Python name, such as {'_' + name if not keyword.iskeyword(name) else name + '_'}")
+        raise CellError(
+            f"{name!r} cannot be the name of an asset: it becomes a variable",
+            where=where,
+            remedy=f"use a Python name, such as {'_' + name if not keyword.iskeyword(name) else name + '_'}",
+        )
     return AssetKey(parts)
 
 
@@ -46,7 +54,11 @@ def given_inputs(given: Sequence[str], where: str) -> dict[str, AssetKey]:
     for text in given:
         name, sign, key = text.partition("=")
         if not sign or not name.isidentifier() or not key:
-            raise CellError(f"--in {text} cannot be read", where=where, remedy="write --in NAME=KEY, such as --in flights=raw/flights")
+            raise CellError(
+                f"--in {text} cannot be read",
+                where=where,
+                remedy="write --in NAME=KEY, such as --in flights=raw/flights",
+            )
         found[name] = as_asset_key(key)
     return found
 
@@ -61,7 +73,9 @@ def check_own_name(names: Names, own: Iterable[AssetKey], given: Mapping[str, As
             )  # fmt: skip
 
 
-def inputs_of(face: Face, names: Iterable[str], own: Sequence[AssetKey], given: Mapping[str, AssetKey], where: str) -> dict[str, AssetKey]:
+def inputs_of(
+    face: Face, names: Iterable[str], own: Sequence[AssetKey], given: Mapping[str, AssetKey], where: str
+) -> dict[str, AssetKey]:
     """Return which of the names that a body reads are assets, each with its key.
 
     A name is an input if it is the last part of a registered asset's key; a name that is neither registered nor a
@@ -86,7 +100,8 @@ def inputs_of(face: Face, names: Iterable[str], own: Sequence[AssetKey], given: 
         elif name not in mine_names and name not in face.namespace and not hasattr(builtins, name):
             unknown.append(name)
     if unknown:
-        stored = _by_name(key for key in face.session.store.keys() if "." not in key and ":" not in key)
+        known = face.session.store.keys()
+        stored = _by_name(key for key in known if "." not in key and ":" not in key)
         for name in unknown:
             if name in stored:
                 found[name] = _only(name, stored[name], where)
@@ -102,5 +117,9 @@ def _by_name(keys: Iterable[str]) -> dict[str, list[str]]:
 
 def _only(name: str, keys: Sequence[str], where: str) -> AssetKey:
     if len(keys) > 1:
-        raise CellError(f"{name!r} could be {' or '.join(sorted(keys))}", where=where, remedy=f"say which: --in {name}={sorted(keys)[0]}")
+        raise CellError(
+            f"{name!r} could be {' or '.join(sorted(keys))}",
+            where=where,
+            remedy=f"say which: --in {name}={min(keys)}",
+        )
     return as_asset_key(keys[0])

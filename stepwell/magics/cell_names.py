@@ -9,12 +9,11 @@ what it reads.
 from __future__ import annotations
 
 import ast
-import symtable
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+from stepwell.magics.cell_paths import Paths, function_globals, join
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +30,6 @@ class Names:
     """Those of `assigned` that an import binds."""
 
 
-@dataclass(slots=True)
-class _Paths:
-    """Names that are assigned at a point: on every path that reaches it, and on some path."""
-
-    sure: set[str] = field(default_factory=set)
-    maybe: set[str] = field(default_factory=set)
-    dead: bool = False
-    """No path reaches this point."""
-
-    def copy(self) -> _Paths:
-        return _Paths(set(self.sure), set(self.maybe), self.dead)
-
-
-def _join(paths: Iterable[_Paths]) -> _Paths:
-    every = list(paths)
-    alive = [path for path in every if not path.dead]
-    maybe = set().union(*(path.maybe for path in every))
-    if not alive:
-        return _Paths(set(every[0].sure) if every else set(), maybe, dead=True)
-    return _Paths(set.intersection(*(path.sure for path in alive)), maybe)
-
-
 def names_of(tree: ast.Module) -> Names:
     """Analyse a body.
 
@@ -64,7 +41,9 @@ def names_of(tree: ast.Module) -> Names:
     walker = _Walker()
     walker.statements(tree.body)
     walker.use(walker.pending)
-    return Names(frozenset(walker.reads), frozenset(walker.early), frozenset(walker.assigned), frozenset(walker.imported))
+    return Names(
+        frozenset(walker.reads), frozenset(walker.early), frozenset(walker.assigned), frozenset(walker.imported)
+    )
 
 
 class _Walker(ast.NodeVisitor):
@@ -77,12 +56,12 @@ class _Walker(ast.NodeVisitor):
         """For a name bound to functions or classes, the globals that these read when they are called."""
         self._using: set[str] = set()
         """Functions whose reads are being counted: they may call each other."""
-        self._now = _Paths()
+        self._now = Paths()
         self._class: list[set[str]] = []
         """Names bound so far in the class bodies that are being walked."""
         self._local: list[set[str]] = []
         """Names bound by the comprehensions that are being walked."""
-        self._loops: list[list[_Paths]] = []
+        self._loops: list[list[Paths]] = []
 
     # -- names
 
@@ -116,7 +95,7 @@ class _Walker(ast.NodeVisitor):
         self._now.maybe.add(name)
         self.assigned.add(name)
 
-    def visit_Name(self, node: ast.Name) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
             self.read(node.id)
         elif isinstance(node.ctx, ast.Store):
@@ -127,20 +106,11 @@ class _Walker(ast.NodeVisitor):
 
     # -- functions and classes
 
-    def _deferred(self, node: ast.AST) -> set[str]:
-        """Return the globals that a function reads when it is called, those of functions inside it included."""
-        text = ast.unparse(_bare(node))
-        reads: set[str] = set()
-        tables = list(symtable.symtable(text, "<cell>", "exec").get_children())
-        while tables:
-            table = tables.pop()
-            tables.extend(table.get_children())
-            for symbol in table.get_symbols():
-                if symbol.is_global() and symbol.is_referenced():
-                    reads.add(symbol.get_name())
-                if symbol.is_declared_global() and symbol.is_assigned():
-                    self.assigned.add(symbol.get_name())
-                    self._now.maybe.add(symbol.get_name())
+    def _deferred(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
+        """Return the globals that a function reads when it is called; what it assigns to globals may be assigned from now on."""
+        reads, assigns = function_globals(node)
+        self.assigned |= assigns
+        self._now.maybe |= assigns
         return reads
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
@@ -150,7 +120,13 @@ class _Walker(ast.NodeVisitor):
         for default in (*arguments.defaults, *arguments.kw_defaults):
             if default is not None:
                 self.visit(default)
-        for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
+        for argument in (
+            *arguments.posonlyargs,
+            *arguments.args,
+            *arguments.kwonlyargs,
+            arguments.vararg,
+            arguments.kwarg,
+        ):
             if argument is not None and argument.annotation is not None:
                 self.visit(argument.annotation)
         if node.returns is not None:
@@ -174,14 +150,14 @@ class _Walker(ast.NodeVisitor):
     visit_FunctionDef = _function  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_AsyncFunctionDef = _function  # noqa: N815 - the name that ast.NodeVisitor calls
 
-    def visit_Lambda(self, node: ast.Lambda) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_Lambda(self, node: ast.Lambda) -> None:
         for default in (*node.args.defaults, *node.args.kw_defaults):
             if default is not None:
                 self.visit(default)
         for found in self._deferred(node):
             self.read(found)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for part in (*node.decorator_list, *node.bases, *node.keywords):
             self.visit(part)
         outer, self._owner = self._owner, self._owner if self._class else node.name
@@ -198,7 +174,12 @@ class _Walker(ast.NodeVisitor):
 
     def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
         self.visit(node.generators[0].iter)
-        targets = {name.id for generator in node.generators for name in ast.walk(generator.target) if isinstance(name, ast.Name)}
+        targets = {
+            name.id
+            for generator in node.generators
+            for name in ast.walk(generator.target)
+            if isinstance(name, ast.Name)
+        }
         self._local.append(targets)
         with self._branch():
             for position, generator in enumerate(node.generators):
@@ -229,17 +210,17 @@ class _Walker(ast.NodeVisitor):
             before.maybe |= self._now.maybe
             self._now = before
 
-    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         self.visit(node.value)
         self.visit(node.target)
 
-    def visit_BoolOp(self, node: ast.BoolOp) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
         self.visit(node.values[0])
         with self._branch():
             for value in node.values[1:]:
                 self.visit(value)
 
-    def visit_IfExp(self, node: ast.IfExp) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_IfExp(self, node: ast.IfExp) -> None:
         self.visit(node.test)
         start = self._now
         ends = []
@@ -247,9 +228,9 @@ class _Walker(ast.NodeVisitor):
             self._now = start.copy()
             self.visit(value)
             ends.append(self._now)
-        self._now = _join(ends)
+        self._now = join(ends)
 
-    def visit_Dict(self, node: ast.Dict) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_Dict(self, node: ast.Dict) -> None:
         for key, value in zip(node.keys, node.values, strict=True):
             if key is not None:
                 self.visit(key)
@@ -257,9 +238,14 @@ class _Walker(ast.NodeVisitor):
 
     # -- simple statements
 
-    def visit_Assign(self, node: ast.Assign) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_Assign(self, node: ast.Assign) -> None:
         target = node.targets[0]
-        if isinstance(node.value, ast.Lambda) and len(node.targets) == 1 and isinstance(target, ast.Name) and not self._class:
+        if (
+            isinstance(node.value, ast.Lambda)
+            and len(node.targets) == 1
+            and isinstance(target, ast.Name)
+            and not self._class
+        ):
             for default in (*node.value.args.defaults, *node.value.args.kw_defaults):
                 if default is not None:
                     self.visit(default)
@@ -269,13 +255,13 @@ class _Walker(ast.NodeVisitor):
         for each in node.targets:
             self.visit(each)
 
-    def visit_AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):
             self.read(node.target.id)
         self.visit(node.value)
         self.visit(node.target)
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self.visit(node.annotation)
         if node.value is not None:
             self.visit(node.value)
@@ -300,13 +286,13 @@ class _Walker(ast.NodeVisitor):
     visit_Raise = _leave  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_Return = _leave  # noqa: N815 - the name that ast.NodeVisitor calls
 
-    def visit_Break(self, node: ast.Break) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_Break(self, node: ast.Break) -> None:
         del node
         if self._loops:
             self._loops[-1].append(self._now.copy())
         self._now.dead = True
 
-    def visit_Continue(self, node: ast.Continue) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_Continue(self, node: ast.Continue) -> None:
         del node
         self._now.dead = True
 
@@ -316,7 +302,7 @@ class _Walker(ast.NodeVisitor):
         for statement in body:
             self.visit(statement)
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_If(self, node: ast.If) -> None:
         self.visit(node.test)
         start = self._now
         ends = []
@@ -324,7 +310,7 @@ class _Walker(ast.NodeVisitor):
             self._now = start.copy()
             self.statements(branch)
             ends.append(self._now)
-        self._now = _join(ends)
+        self._now = join(ends)
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
         endless = False
@@ -336,7 +322,12 @@ class _Walker(ast.NodeVisitor):
         start = self._now.copy()
         if not self._class:
             # On a second turn the loop may read what it assigned in the first.
-            again = {item.id for part in node.body for item in ast.walk(part) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)}
+            again = {
+                item.id
+                for part in node.body
+                for item in ast.walk(part)
+                if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)
+            }
             self._now.maybe |= again
         if not isinstance(node, ast.While):
             self.visit(node.target)
@@ -347,7 +338,7 @@ class _Walker(ast.NodeVisitor):
         start.dead = start.dead or endless
         self._now = start
         self.statements(node.orelse)
-        self._now = _join([self._now, *breaks])
+        self._now = join([self._now, *breaks])
 
     visit_For = _loop  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_AsyncFor = _loop  # noqa: N815 - the name that ast.NodeVisitor calls
@@ -380,7 +371,7 @@ class _Walker(ast.NodeVisitor):
             if handler.name is not None:
                 self._now.sure.discard(handler.name)
             ends.append(self._now)
-        after = _join(ends)
+        after = join(ends)
         if node.finalbody:
             self._now = failed.copy()
             self._now.maybe |= after.maybe
@@ -393,7 +384,7 @@ class _Walker(ast.NodeVisitor):
     visit_Try = _try  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_TryStar = _try  # noqa: N815 - the name that ast.NodeVisitor calls
 
-    def visit_Match(self, node: ast.Match) -> None:  # noqa: N802 - the name that ast.NodeVisitor calls
+    def visit_Match(self, node: ast.Match) -> None:
         self.visit(node.subject)
         start = self._now
         ends = []
@@ -406,7 +397,7 @@ class _Walker(ast.NodeVisitor):
             ends.append(self._now)
         last = node.cases[-1]
         catches_all = last.guard is None and isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None
-        self._now = _join(ends if catches_all else [*ends, start])
+        self._now = join(ends if catches_all else [*ends, start])
 
     def _pattern(self, pattern: ast.pattern) -> None:
         for part in ast.walk(pattern):
@@ -418,22 +409,3 @@ class _Walker(ast.NodeVisitor):
                 self.bind(part.name)
             elif isinstance(part, ast.MatchMapping) and part.rest is not None:
                 self.bind(part.rest)
-
-
-def _bare(node: ast.AST) -> ast.AST:
-    """Return a function without what is evaluated where it is defined."""
-    if isinstance(node, ast.Lambda):
-        return ast.Expr(ast.Lambda(_bare_arguments(node.args), node.body))
-    assert isinstance(node, _FUNCTIONS)
-    made = type(node)(name=node.name, args=_bare_arguments(node.args), body=node.body, decorator_list=[], returns=None)
-    return ast.fix_missing_locations(made)
-
-
-def _bare_arguments(given: ast.arguments) -> ast.arguments:
-    def bare(argument: ast.arg) -> ast.arg:
-        return ast.arg(argument.arg)
-
-    return ast.arguments(
-        posonlyargs=[bare(each) for each in given.posonlyargs], args=[bare(each) for each in given.args], kwonlyargs=[bare(each) for each in given.kwonlyargs],
-        vararg=bare(given.vararg) if given.vararg else None, kwarg=bare(given.kwarg) if given.kwarg else None, defaults=[], kw_defaults=[None for _ in given.kwonlyargs],
-    )  # fmt: skip

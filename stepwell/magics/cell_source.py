@@ -9,8 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -19,8 +18,8 @@ from IPython.core.displayhook import DisplayHook
 
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError
 from stepwell.magics.cell_names import Names, names_of
+from stepwell.magics.cell_syntax import Timed, refused, with_shell
 
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _MOST_TRANSFORMS = 500
 
 
@@ -106,11 +105,16 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     """
     source, tree = parse(shell, text, name)
     if not tree.body:
-        raise CellError(f"the cell of {name!r} is empty", where=text.where, remedy=f"write the code that computes {name} below the magic's line")
+        raise CellError(
+            f"the cell of {name!r} is empty",
+            where=text.where,
+            remedy=f"write the code that computes {name} below the magic's line",
+        )
     names = names_of(tree)
-    tree, names = _with_shell(tree, names)
+    tree, names = with_shell(tree, names)
     ast.increment_lineno(tree, text.above)
-    quiet = DisplayHook.semicolon_at_end_of_expression(source) if isinstance(tree.body[-1], ast.Expr) else False
+    ends_in_semicolon: Callable[[str], bool] = DisplayHook.semicolon_at_end_of_expression
+    quiet = isinstance(tree.body[-1], ast.Expr) and ends_in_semicolon(source)
     last = tree.body[-1]
     statements, tail = (tree.body[:-1], last) if isinstance(last, ast.Expr) else (tree.body, None)
     flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -133,9 +137,10 @@ def _future_flags() -> int:
 
 def _compile(tree: ast.Module | ast.Expression, mode: str, flags: int, text: CellText, name: str) -> CodeType:
     try:
-        return compile(tree, text.filename, mode, flags=flags, dont_inherit=True)
+        code: CodeType = compile(tree, text.filename, mode, flags=flags, dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         raise _syntax_error(error, text, name, shift=0) from error
+    return code
 
 
 def parse(shell: Any, text: CellText, name: str) -> tuple[str, ast.Module]:
@@ -146,10 +151,14 @@ def parse(shell: Any, text: CellText, name: str) -> tuple[str, ast.Module]:
     except SyntaxError as error:
         raise _syntax_error(error, text, name, shift=text.above) from error
     assert isinstance(tree, ast.Module)
-    for line, what, remedy in _refused(tree):
-        raise CellSyntaxError(f"the cell of {name!r} {what}", where=f"{text.where}, line {line + text.above}: {_line(text, line + text.above)}", remedy=remedy)
+    for line, what, remedy in refused(tree):
+        raise CellSyntaxError(
+            f"the cell of {name!r} {what}",
+            where=f"{text.where}, line {line + text.above}: {_line(text, line + text.above)}",
+            remedy=remedy,
+        )
     try:
-        return source, ast.fix_missing_locations(_Timed().visit(tree))
+        return source, ast.fix_missing_locations(Timed().visit(tree))
     except SyntaxError as error:
         raise _syntax_error(error, text, name, shift=text.above) from error
 
@@ -170,7 +179,9 @@ def transformed(manager: Any, body: str) -> str:
         # A command over several lines becomes one: what follows would move up.
         gone = len(before) - len(lines)
         if gone > 0:
-            at = next((i for i, (old, new) in enumerate(zip(before, lines, strict=False)) if old != new), len(lines) - 1)
+            at = next(
+                (i for i, (old, new) in enumerate(zip(before, lines, strict=False)) if old != new), len(lines) - 1
+            )
             lines = [*lines[: at + 1], *["\n"] * gone, *lines[at + 1 :]]
     return "\n" * blank + "".join(lines)
 
@@ -184,112 +195,8 @@ def _syntax_error(error: Exception, text: CellText, name: str, *, shift: int) ->
     line = (getattr(error, "lineno", None) or 0) + shift
     message = getattr(error, "msg", None) or str(error)
     where = f"{text.where}, line {line}: {_line(text, line)}" if line > shift else text.where
-    return CellSyntaxError(f"the cell of {name!r} is not valid Python: {message}", where=where, remedy="correct the line and run the cell again; nothing was registered")
-
-
-# -- what a body cannot hold
-
-
-def _refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
-    for node in _outside_functions(tree):
-        if isinstance(node, ast.Return):
-            yield node.lineno, "has `return` outside a function", "assign the value, or end the cell with it: a cell is not a function"
-        elif isinstance(node, ast.Yield | ast.YieldFrom):
-            yield node.lineno, "has `yield` outside a function", "collect the values in a list: a cell is not a generator"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
-            yield node.lineno, f"imports * from {node.module or '.'}", "import the names that it uses: what a cell depends on must be seen"
-        magic = _shell_call(node)
-        if magic is not None and magic[0] in ("run_line_magic", "run_cell_magic") and not (magic[0] == "run_line_magic" and magic[1] == "time"):
-            sign = "%%" if magic[0] == "run_cell_magic" else "%"
-            shown = f"{sign}{magic[1]}"
-            yield node.lineno, f"uses the magic {shown}" if magic[1] not in ("pinfo", "pinfo2") else "asks for help with ?", "move it to a cell of its own"  # type: ignore[attr-defined]
-
-
-def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, _FUNCTIONS):
-            yield child
-            yield from _outside_functions(child)
-
-
-def _shell_call(node: ast.AST) -> tuple[str, str, str] | None:
-    """Return method, first and second argument of a call that IPython's transformer writes, or None."""
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call)):
-        return None
-    inner = node.func.value.func
-    if not (isinstance(inner, ast.Name) and inner.id == "get_ipython"):
-        return None
-    given = [each.value if isinstance(each, ast.Constant) and isinstance(each.value, str) else "" for each in node.args]
-    return node.func.attr, *([*given, "", ""][:2])  # type: ignore[return-value]
-
-
-_SHELL_NAME = re.compile(r"\$\$?([A-Za-z_]\w*)|\{([^{}]*)\}")
-
-
-def _with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names]:
-    """Count the names that ``!cmd $name {expression}`` takes from the cell, and reach the shell without a name of the notebook.
-
-    What a command does cannot be digested, so the step is unverifiable: ``__import__`` says so to the walk over its code.
-    """
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        call = _shell_call(node)
-        if call is None or call[0] not in ("system", "getoutput"):
-            continue
-        assert isinstance(node, ast.Call)
-        assert isinstance(node.func, ast.Attribute)
-        shell = ast.parse("__import__('IPython').get_ipython()", mode="eval").body
-        for each in ast.walk(shell):
-            if isinstance(each, ast.expr):
-                ast.copy_location(each, node)
-        node.func.value = shell
-        for name, expression in _SHELL_NAME.findall(call[1]):
-            if name:
-                found.add(name)
-                continue
-            try:
-                found |= {each.id for each in ast.walk(ast.parse(expression.strip(), mode="eval")) if isinstance(each, ast.Name)}
-            except SyntaxError:
-                continue  # braces of the shell's own
-    named = any(isinstance(each, ast.Name) and each.id == "get_ipython" for each in ast.walk(tree))
-    reads = names.reads if named else names.reads - {"get_ipython"}
-    return tree, Names(reads | (found - names.assigned), names.early, names.assigned, names.imported)
-
-
-# -- %time
-
-
-class _Timed(ast.NodeTransformer):
-    """``%time EXPR`` becomes EXPR itself with a clock around it, in plain Python: its names are seen, its value is the cell's."""
-
-    def _expanded(self, line: str, node: ast.stmt) -> tuple[list[ast.stmt], list[ast.stmt], list[ast.stmt]]:
-        inner = ast.parse(line).body
-        before = ast.parse("import time as _time_\n_started_ = _time_.perf_counter()").body
-        after = ast.parse("print(f'Wall time: {_time_.perf_counter() - _started_:.3g} s')").body
-        for statement in (*before, *inner, *after):
-            for each in ast.walk(statement):
-                if isinstance(each, ast.stmt | ast.expr):
-                    each.lineno = each.end_lineno = node.lineno
-        return before, inner, after
-
-    def visit_Expr(self, node: ast.Expr) -> Any:  # noqa: N802 - the name that ast.NodeVisitor calls
-        call = _shell_call(node.value)
-        if call is None or call[:2] != ("run_line_magic", "time"):
-            return self.generic_visit(node)
-        before, inner, after = self._expanded(call[2], node)
-        if inner and isinstance(inner[-1], ast.Expr):
-            value = inner[-1].value
-            kept = ast.copy_location(ast.Assign([ast.Name("_timed_", ast.Store())], value), node)
-            return [*before, *inner[:-1], kept, *after, ast.copy_location(ast.Expr(ast.Name("_timed_", ast.Load())), node)]
-        return [*before, *inner, *after]
-
-    def visit_Assign(self, node: ast.Assign) -> Any:  # noqa: N802 - the name that ast.NodeVisitor calls
-        call = _shell_call(node.value)
-        if call is None or call[:2] != ("run_line_magic", "time"):
-            return self.generic_visit(node)
-        before, inner, after = self._expanded(call[2], node)
-        if not inner or not isinstance(inner[-1], ast.Expr):
-            return [*before, *inner, *after]
-        kept = ast.copy_location(ast.Assign(node.targets, inner[-1].value), node)
-        return [*before, *inner[:-1], kept, *after]
+    return CellSyntaxError(
+        f"the cell of {name!r} is not valid Python: {message}",
+        where=where,
+        remedy="correct the line and run the cell again; nothing was registered",
+    )

@@ -11,9 +11,9 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from IPython.core import magic_arguments as untyped
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from traitlets import Bool, Enum, Float
 
 from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, status
@@ -24,6 +24,16 @@ from stepwell.magics.running import bind, displays_off, registry_kept, run_defin
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def magic_arguments() -> Callable[[F], F]:
+    """IPython's decorator of the same name: flags, and the help that ``?`` shows."""
+    return untyped.magic_arguments()  # type: ignore[no-untyped-call]
+
+
+def argument(*flags: str, **options: Any) -> Callable[[F], F]:
+    """IPython's decorator of the same name: one flag."""
+    return untyped.argument(*flags, **options)  # type: ignore[no-untyped-call]
+
+
 def _flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
     """Add the flags that asset cells share."""
     shared = [
@@ -32,16 +42,35 @@ def _flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
         argument("-f", "--force", action="store_true", help="Run the asset even if its stored value could be reused."),
         argument("-q", "--quiet", action="store_true", help="Display nothing."),
         argument("-g", "--group", metavar="GROUP", help="The asset's group."),
-        argument("-k", "--key-prefix", metavar="PREFIX", help="A prefix for the key: raw makes raw/flights of flights."),
-        argument("--in", dest="inputs", metavar="NAME=KEY", action="append", default=[], help="Which asset a name in the body is: flights=raw/flights."),
+        argument(
+            "-k", "--key-prefix", metavar="PREFIX", help="A prefix for the key: raw makes raw/flights of flights."
+        ),
+        argument(
+            "--in",
+            dest="inputs",
+            metavar="NAME=KEY",
+            action="append",
+            default=[],
+            help="Which asset a name in the body is: flights=raw/flights.",
+        ),
     ]
     if inputs:
         shared += [
-            argument("-d", "--dep", dest="deps", metavar="KEY", action="append", default=[], help="An asset that comes first and is not loaded."),
+            argument(
+                "-d",
+                "--dep",
+                dest="deps",
+                metavar="KEY",
+                action="append",
+                default=[],
+                help="An asset that comes first and is not loaded.",
+            ),
             argument("--no-cache", action="store_true", help="Run it in every run."),
         ]
     if cell:
-        shared.append(argument("--plain", action="store_true", help="Run the body here as an ordinary cell and store nothing."))
+        shared.append(
+            argument("--plain", action="store_true", help="Run the body here as an ordinary cell and store nothing.")
+        )
 
     def add(function: F) -> F:
         made: Any = function
@@ -56,19 +85,25 @@ def _flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
 class Stepwell(Magics):
     """Settings of Stepwell's magics."""
 
-    upstream_budget = Float(60.0, help="Seconds of known upstream work above which a cell does not start it by itself; interactive use only.").tag(config=True)
+    upstream_budget = Float(
+        60.0,
+        help="Seconds of known upstream work above which a cell does not start it by itself; interactive use only.",
+    ).tag(config=True)
     lines = Bool(True, help="Whether a run says in a line or two what it did.").tag(config=True)
-    frame = Enum(["auto", "pandas", "pyarrow", "polars"], default_value="auto", help="The type of frame that %%sql_asset gives; auto is pandas where it is installed, else pyarrow.").tag(config=True)
+    frame = Enum(
+        ["auto", "pandas", "pyarrow", "polars"],
+        default_value="auto",
+        help="The type of frame that %%sql_asset gives; auto is pandas where it is installed, else pyarrow.",
+    ).tag(config=True)
 
     face: Face
     """Set when the extension is loaded."""
 
-    def _read(self, magic: Callable[..., Any], line: str) -> Namespace:
-        """Read a magic's line."""
-        name = magic.__name__
+    def _read(self, name: str, line: str) -> Namespace:
+        """Read the line of a magic."""
         if any(word in ("-h", "--help") for word in line.split()):
             raise UsageError(f"%%{name}? explains its flags")
-        found: Namespace = parse_argstring(magic, line)
+        found: Namespace = untyped.parse_argstring(getattr(self, name), line)  # type: ignore[no-untyped-call]
         return found
 
     # -- assets
@@ -82,7 +117,7 @@ class Stepwell(Magics):
 
         The value is the variable named like the asset if the body assigns it, else the last expression.
         """
-        arguments = self._read(self.asset, line)
+        arguments = self._read("asset", line)
         if cell is None:
             status.print_state(self.face, [arguments.name])
         elif arguments.plain:
@@ -96,7 +131,7 @@ class Stepwell(Magics):
     @line_cell_magic
     def multi_asset(self, line: str, cell: str | None = None) -> None:
         """Make several assets of a cell: one variable per name."""
-        arguments = self._read(self.multi_asset, line)
+        arguments = self._read("multi_asset", line)
         if cell is None:
             status.print_state(self.face, arguments.names)
         elif arguments.plain:
@@ -110,11 +145,13 @@ class Stepwell(Magics):
     @line_cell_magic
     def sql_asset(self, line: str, cell: str | None = None) -> None:
         """Make an asset of one SELECT over assets; $name takes a notebook variable."""
-        arguments = self._read(self.sql_asset, line)
+        arguments = self._read("sql_asset", line)
         if cell is None:
             status.print_state(self.face, [arguments.name])
         else:
-            run_definition(self.face, sql_cells.sql_asset_of(self.face, arguments, line, cell), arguments, show_value=True)
+            run_definition(
+                self.face, sql_cells.sql_asset_of(self.face, arguments, line, cell), arguments, show_value=True
+            )
 
     @magic_arguments()
     @argument("name", help="The asset's name, or its key with a prefix: raw/report.")
@@ -122,7 +159,7 @@ class Stepwell(Magics):
     @line_cell_magic
     def graph_asset(self, line: str, cell: str | None = None) -> None:
         """Make an asset of a cell that calls ops, with assets by name: transform(fetch(clean), top=5)."""
-        arguments = self._read(self.graph_asset, line)
+        arguments = self._read("graph_asset", line)
         if cell is None:
             status.print_state(self.face, [arguments.name])
         else:
@@ -139,7 +176,7 @@ class Stepwell(Magics):
 
     @line_cell_magic
     def op(self, line: str, cell: str | None = None) -> None:
-        """Make an op of a cell: %%op transform(data, *, top=10) -> out
+        """Make an op of a cell, such as %%op transform(data, *, top=10) -> out.
 
         Names in the parentheses are inputs; after `*` stand config values with their defaults, which a composition sets by
         keyword with a constant. The value is the variable named after `->`, else the one named like the op, else the last
@@ -149,7 +186,7 @@ class Stepwell(Magics):
 
     @line_cell_magic
     def graph(self, line: str, cell: str | None = None) -> None:
-        """Make a graph of a cell that calls ops: %%graph tidy(data)
+        """Make a graph of a cell that calls ops, such as %%graph tidy(data).
 
         Assets by name are read as they are stored, never materialised. The cell ends in what the graph gives.
         """
@@ -157,7 +194,7 @@ class Stepwell(Magics):
 
     @line_cell_magic
     def job(self, line: str, cell: str | None = None) -> None:
-        """Make a job of a cell that calls ops and graphs: %%job mail_worst
+        """Make a job of a cell that calls ops and graphs, such as %%job mail_worst.
 
         Assets by name are read as they are stored, never materialised. A job's ops are never skipped. Run it with
         mail_worst.execute().
@@ -186,16 +223,22 @@ class Stepwell(Magics):
     # -- runs
 
     @magic_arguments()
-    @argument("keys", nargs="*", help="Assets, or selections such as +report, raw*, group:daily; everything that is registered without any.")
+    @argument(
+        "keys",
+        nargs="*",
+        help="Assets, or selections such as +report, raw*, group:daily; everything that is registered without any.",
+    )
     @argument("-f", "--force", action="store_true", help="Run them even if their stored values could be reused.")
     @argument("--no-upstream", action="store_true", help="Take upstream assets as they are stored.")
     @line_magic
     def materialize(self, line: str) -> None:
         """Bring assets and everything that they need up to date, bind them, and display nothing."""
-        arguments = self._read(self.materialize, line)
+        arguments = self._read("materialize", line)
         face = self.face
         with users_errors(face), displays_off(face, off=True):
-            result = face.session.materialize(arguments.keys or None, force=arguments.force, upstream=not arguments.no_upstream)
+            result = face.session.materialize(
+                arguments.keys or None, force=arguments.force, upstream=not arguments.no_upstream
+            )
         bind(face, result.run.targets, result)
         say_notes(face, result)
         status.say_result(face, result)
@@ -205,7 +248,7 @@ class Stepwell(Magics):
     @line_magic
     def rerun(self, line: str) -> None:
         """Run single steps on what is stored for the others, even where that is stale."""
-        arguments = self._read(self.rerun, line)
+        arguments = self._read("rerun", line)
         face = self.face
         with users_errors(face):
             stale = status.stale_inputs(face, arguments.steps)
@@ -220,7 +263,7 @@ class Stepwell(Magics):
     @line_magic
     def why(self, line: str) -> None:
         """Say what state an asset or step is in, and the smallest cause of it."""
-        arguments = self._read(self.why, line)
+        arguments = self._read("why", line)
         print(self.face.session.why(arguments.key))  # noqa: T201 - a magic's answer
 
     @line_magic
@@ -232,7 +275,7 @@ class Stepwell(Magics):
 
     @line_magic
     def stepwell(self, line: str) -> None:
-        """Look into the session: %stepwell COMMAND
+        """Look into the session: %stepwell COMMAND.
 
         status          what is registered, each with its state
         runs [N]        the newest runs

@@ -14,7 +14,16 @@ from stepwell.magics.commands import Stepwell
 from stepwell.magics.face import Face
 
 _LINE = re.compile(r"^\s*(%{1,2})(\w+)\s+(.*)$")
-_TAKES_KEYS = {"materialize": "assets", "rerun": "steps", "why": "steps", "asset": "assets", "sql_asset": "assets", "multi_asset": "assets", "graph_asset": "assets", "lineage": "assets"}
+_TAKES_KEYS = {
+    "materialize": "assets",
+    "rerun": "steps",
+    "why": "steps",
+    "asset": "assets",
+    "sql_asset": "assets",
+    "multi_asset": "assets",
+    "graph_asset": "assets",
+    "lineage": "assets",
+}
 _COMMAND_KEYS = {"load": "steps", "inputs": "steps", "code": "steps", "status": "assets"}
 
 
@@ -52,7 +61,9 @@ def matcher_for(face: Face) -> Callable[[Any], Any]:
             return {"completions": [], "suppress": False}
         fragment, words = found
         return {
-            "completions": [SimpleCompletion(text=word, type="param" if word.startswith("-") else "instance") for word in words],
+            "completions": [
+                SimpleCompletion(text=word, type="param" if word.startswith("-") else "instance") for word in words
+            ],
             "matched_fragment": fragment,
             "suppress": bool(words),
         }
@@ -78,7 +89,12 @@ def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
     if last in ("-d", "--dep"):
         return fragment, _starting(fragment, asset_keys(face))
     if last in ("-g", "--group"):
-        groups = {definition.group_name(key) for definition in face.session.registry.definitions() if hasattr(definition, "keys_by_output") for key in definition.keys}
+        groups = {
+            definition.group_name(key)
+            for definition in face.session.registry.definitions()
+            if hasattr(definition, "keys_by_output")
+            for key in definition.keys
+        }
         return fragment, _starting(fragment, sorted(groups))
     if last == "--in" and "=" in fragment:
         part = fragment.partition("=")[2]

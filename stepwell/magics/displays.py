@@ -83,7 +83,7 @@ def show_again(outputs: Iterable[CapturedOutput], *, streams: bool = True, displ
                 stream.write(output.text)
                 stream.flush()
         elif displays and output.data:
-            publish_display_data(dict(output.data), dict(output.metadata))
+            publish_display_data(dict(output.data), dict(output.metadata))  # type: ignore[no-untyped-call]
 
 
 def show(value: Any) -> None:
@@ -94,7 +94,7 @@ def show(value: Any) -> None:
         return
     from IPython.display import display
 
-    display(value)
+    display(value)  # type: ignore[no-untyped-call]
 
 
 # -- figures
@@ -116,12 +116,12 @@ def show_figure(figure: Any) -> None:
     from IPython.core.formatters import format_display_data
     from IPython.display import publish_display_data
 
-    data, metadata = format_display_data(figure)
+    data, metadata = format_display_data(figure)  # type: ignore[no-untyped-call]
     if not any(mime.startswith("image/") for mime in data):
         from IPython.core.pylabtools import print_figure
 
-        data["image/png"] = print_figure(figure, fmt="png", base64=True)
-    publish_display_data(data, metadata)
+        data["image/png"] = print_figure(figure, fmt="png", base64=True)  # type: ignore[no-untyped-call]
+    publish_display_data(data, metadata)  # type: ignore[no-untyped-call]
 
 
 class Figures:
@@ -143,7 +143,9 @@ class Figures:
     def opened(self) -> list[Any]:
         """Return the figures that were opened since."""
         module = pyplot()
-        return [module.figure(number) for number in sorted(_open_numbers() - self._before)] if module is not None else []
+        return (
+            [module.figure(number) for number in sorted(_open_numbers() - self._before)] if module is not None else []
+        )
 
     def settle(self, values: tuple[Any, ...]) -> None:
         """Show and close what a body opened.

@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.places import set_cell_names
@@ -49,7 +50,7 @@ class Extension:
         self._end.append(lambda: shell.Completer.custom_matchers.remove(matcher))
         for event, callback in (("pre_run_cell", self._before_cell), ("post_run_cell", self._after_cell)):
             shell.events.register(event, callback)
-            self._end.append(lambda event=event, callback=callback: shell.events.unregister(event, callback))
+            self._end.append(partial(shell.events.unregister, event, callback))
         self._end.append(face.session.subscribe(self._on_event))
         registry = face.session.registry
         registry.replaced = self._replaced
@@ -104,7 +105,12 @@ class Extension:
     def _explain(self, error: BaseException | None) -> None:
         """Say where a name is that a plain cell does not find because it lives inside an asset cell."""
         name = getattr(error, "name", None)
-        if isinstance(error, NameError) and not isinstance(error, StepwellError) and name in self.face.inside and name not in self.face.namespace:
+        if (
+            isinstance(error, NameError)
+            and not isinstance(error, StepwellError)
+            and name in self.face.inside
+            and name not in self.face.namespace
+        ):
             say(f"`{name}` was {self.face.inside[name]}")
 
     def _cell_name(self, filename: str) -> str | None:
@@ -117,7 +123,9 @@ class Extension:
     def _replaced(self, key: str, old: str, new: str) -> None:
         both = " and ".join(place for place in (old, new) if place) or "two cells"
         if not self.face.interactive:
-            raise DuplicateKeyError(f"the asset key {key} is defined by two cells", where=both, remedy="give one of them another name")
+            raise DuplicateKeyError(
+                f"the asset key {key} is defined by two cells", where=both, remedy="give one of them another name"
+            )
         say(f"{key} is defined in {both}: the last one that ran wins")
 
     # -- events

@@ -52,4 +52,8 @@ class Face:
     def is_definition(self, name: str) -> bool:
         """Whether a variable is an op, a graph or an alias: what a composition calls."""
         value = self.namespace.get(name)
-        return callable(value) and hasattr(type(value), "__stepwell_body__") and not hasattr(type(value), "__stepwell_asset_key__")
+        return (
+            callable(value)
+            and hasattr(type(value), "__stepwell_body__")
+            and not hasattr(type(value), "__stepwell_asset_key__")
+        )

@@ -33,14 +33,30 @@ def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tu
     source = _composition(face, text, key.name)
     assigned = key.name in source.names.assigned
     if not assigned and source.tail is None:
-        raise CellValueError(f"the cell of {key.name!r} has no value", where=text.where, remedy=f"assign {key.name}, or end the cell with the call that ends the computation")
+        raise CellValueError(
+            f"the cell of {key.name!r} has no value",
+            where=text.where,
+            remedy=f"assign {key.name}, or end the cell with the call that ends the computation",
+        )
     given = given_inputs(arguments.inputs, text.where)
     check_own_name(source.names, (key,), given, text.where)
     inputs = inputs_of(face, source.names.reads - {key.name}, (key,), given, text.where)
     made = _body(face, source, key.name, tuple(inputs), (key.name,) if assigned else ())
-    graph = build_graph("__".join(key.path), _Composed(made, inputs={}), tuple(inputs), kind="graph-backed asset", where=text.where, source=made)
+    graph = build_graph(
+        "__".join(key.path),
+        _Composed(made, inputs={}),
+        tuple(inputs),
+        kind="graph-backed asset",
+        where=text.where,
+        source=made,
+    )
     definition = graph_backed(
-        graph, key, ins={name: AssetIn(key=upstream) for name, upstream in inputs.items()}, group_name=arguments.group, where=text.where, module="__main__"
+        graph,
+        key,
+        ins={name: AssetIn(key=upstream) for name, upstream in inputs.items()},
+        group_name=arguments.group,
+        where=text.where,
+        module="__main__",
     )
     return definition, source.tail is not None and not source.quiet
 
@@ -56,16 +72,30 @@ def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
     text = cell_text(face.shell, face.running, "graph", line, body)
     header = read_header(line, "graph", face.namespace, text.where)
     if header.config or header.defaults:
-        raise CellError(f"the graph {header.name!r} has more than inputs in its parentheses", where=text.where, remedy="config belongs to ops: give their keyword-only parameters constants where they are called")
+        raise CellError(
+            f"the graph {header.name!r} has more than inputs in its parentheses",
+            where=text.where,
+            remedy="config belongs to ops: give their keyword-only parameters constants where they are called",
+        )
     source = _composition(face, text, header.name)
     inputs = tuple(header.ins)
     outputs = header.outputs or ((header.name,) if header.name in source.names.assigned else ())
     if not outputs and source.tail is None:
-        raise CellValueError(f"the cell of {header.name!r} has no value", where=text.where, remedy="end the cell with the call, or the dict of calls, that it gives")
+        raise CellValueError(
+            f"the cell of {header.name!r} has no value",
+            where=text.where,
+            remedy="end the cell with the call, or the dict of calls, that it gives",
+        )
     reads = inputs_of(face, source.names.reads - set(inputs), (), {}, text.where)
     made = _body(face, source, header.name, (*inputs, *reads), outputs)
     return build_graph(
-        header.name, _Composed(made, inputs=reads), inputs, kind="graph", declared=outputs if len(outputs) > 1 else None, where=text.where, source=made
+        header.name,
+        _Composed(made, inputs=reads),
+        inputs,
+        kind="graph",
+        declared=outputs if len(outputs) > 1 else None,
+        where=text.where,
+        source=made,
     )
 
 
@@ -80,12 +110,18 @@ def job_of(face: Face, line: str, body: str) -> JobDefinition:
     text = cell_text(face.shell, face.running, "job", line, body)
     name = line.strip().removesuffix("()")
     if not name.isidentifier():
-        raise CellSyntaxError(f"%%job {line} cannot be read", where=text.where, remedy="write %%job name; a job has no inputs: it reads assets by their names")
+        raise CellSyntaxError(
+            f"%%job {line} cannot be read",
+            where=text.where,
+            remedy="write %%job name; a job has no inputs: it reads assets by their names",
+        )
     check_name("a job", name, where=text.where)
     source = _composition(face, text, name)
     reads = inputs_of(face, source.names.reads, (), {}, text.where)
     made = _body(face, source, name, tuple(reads), (name,) if name in source.names.assigned else ())
-    graph = build_graph(name, _Composed(made, inputs=reads, effects=True), (), kind="job", where=text.where, source=made)
+    graph = build_graph(
+        name, _Composed(made, inputs=reads, effects=True), (), kind="job", where=text.where, source=made
+    )
     job = JobDefinition(graph)
     job.module = "__main__"
     return job
@@ -94,7 +130,11 @@ def job_of(face: Face, line: str, body: str) -> JobDefinition:
 def _composition(face: Face, text: CellText, name: str) -> CellSource:
     source = read_cell(face.shell, text, name)
     if source.is_async:
-        raise CellError(f"the cell of {name!r} awaits while it composes steps", where=text.where, remedy="await inside an op: here calls only say what follows what")
+        raise CellError(
+            f"the cell of {name!r} awaits while it composes steps",
+            where=text.where,
+            remedy="await inside an op: here calls only say what follows what",
+        )
     return source
 
 

@@ -46,7 +46,13 @@ def moment(created: float) -> str:
 def _facts(materializations: Sequence[Materialization], *, summary: bool) -> list[str]:
     stored = [item.value for item in materializations if item.value is not None]
     found = []
-    if summary and len(stored) == 1 and stored[0].summary and len(stored[0].summary) <= 60 and "\n" not in stored[0].summary:
+    if (
+        summary
+        and len(stored) == 1
+        and stored[0].summary
+        and len(stored[0].summary) <= 60
+        and "\n" not in stored[0].summary
+    ):
         found.append(stored[0].summary)
     if stored:
         found.append(size(sum(item.size for item in stored)))
@@ -67,11 +73,27 @@ def run_line(name: str, steps: Sequence[StepRecord]) -> str:
     ran = [step for step in steps if step.status == "executed"]
     if ran:
         inner = f" ({len(ran)} of {len(steps)} steps)" if len(steps) > 1 else ""
-        return " · ".join([f"{name}: executed in {duration(sum(step.seconds for step in ran))}{inner}", *_facts(last.materializations, summary=True)])
+        return " · ".join(
+            [
+                f"{name}: executed in {duration(sum(step.seconds for step in ran))}{inner}",
+                *_facts(last.materializations, summary=True),
+            ]
+        )
     if last.status == "reused" and last.materializations:
         oldest = last.materializations[0]
-        seconds = oldest.seconds if len(steps) == 1 else sum(step.materializations[0].seconds for step in steps if step.materializations)
-        return " · ".join([f"{name}: reused", f"computed {moment(oldest.created)}", duration(seconds), *_facts(last.materializations, summary=False)])
+        seconds = (
+            oldest.seconds
+            if len(steps) == 1
+            else sum(step.materializations[0].seconds for step in steps if step.materializations)
+        )
+        return " · ".join(
+            [
+                f"{name}: reused",
+                f"computed {moment(oldest.created)}",
+                duration(seconds),
+                *_facts(last.materializations, summary=False),
+            ]
+        )
     return f"{name}: {last.status}" + (f" ({last.reason})" if last.reason else "")
 
 

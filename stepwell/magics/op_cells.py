@@ -61,25 +61,40 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
         try:
             return eval(compile(ast.Expression(node), f"<%%{magic} {function.name}>", "eval"), namespace)  # noqa: S307 - the user's own default
         except Exception as error:
-            raise CellError(f"in %%{magic} {function.name}: {ast.unparse(node)} cannot be evaluated: {error}", where=where, remedy="run the cell that defines what it uses first") from error
+            raise CellError(
+                f"in %%{magic} {function.name}: {ast.unparse(node)} cannot be evaluated: {error}",
+                where=where,
+                remedy="run the cell that defines what it uses first",
+            ) from error
 
     check_name("an op" if magic == "op" else "a graph", function.name, where=where)
     given = function.args
     positional = [*given.posonlyargs, *given.args]
     if positional and positional[0].arg == "context":
-        raise CellError(f"in %%{magic} {function.name}: a cell is not given a context", where=where, remedy="take it out; an op that needs one is written with @op in a plain cell")
+        raise CellError(
+            f"in %%{magic} {function.name}: a cell is not given a context",
+            where=where,
+            remedy="take it out; an op that needs one is written with @op in a plain cell",
+        )
     ins = {each.arg: In(evaluated(each.annotation) if each.annotation is not None else UNSET) for each in positional}
     for name in ins:
         check_name("an input", name, where=where)
     with_default = positional[len(positional) - len(given.defaults) :] if given.defaults else []
     defaults = {each.arg: evaluated(value) for each, value in zip(with_default, given.defaults, strict=True)}
-    config = {each.arg: evaluated(value) if value is not None else UNSET for each, value in zip(given.kwonlyargs, given.kw_defaults, strict=True)}
+    config = {
+        each.arg: evaluated(value) if value is not None else UNSET
+        for each, value in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    }
     return Header(function.name, ins, defaults, config, outputs)
 
 
 def _outputs(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.strip().strip("()").split(",") if part.strip())
-    if not names or any(not name.isidentifier() or keyword.iskeyword(name) for name in names) or len(set(names)) < len(names):
+    if (
+        not names
+        or any(not name.isidentifier() or keyword.iskeyword(name) for name in names)
+        or len(set(names)) < len(names)
+    ):
         raise ValueError(text)
     return names
 
@@ -99,14 +114,26 @@ def op_of(face: Face, line: str, body: str) -> OpDefinition:
     outputs = header.outputs or ((header.name,) if header.name in assigned else ())
     for name in outputs:
         if name not in assigned and name not in header.ins:
-            raise CellValueError(f"the cell of {header.name!r} never assigns {name!r}", where=text.where, remedy=f"assign {name}, or take `-> {name}` out of the first line")
+            raise CellValueError(
+                f"the cell of {header.name!r} never assigns {name!r}",
+                where=text.where,
+                remedy=f"assign {name}, or take `-> {name}` out of the first line",
+            )
     if not outputs and source.tail is None:
-        raise CellValueError(f"the cell of {header.name!r} has no value", where=text.where, remedy=f"assign {header.name}, name the output (-> out), or end the cell with an expression")
+        raise CellValueError(
+            f"the cell of {header.name!r} has no value",
+            where=text.where,
+            remedy=f"assign {header.name}, name the output (-> out), or end the cell with an expression",
+        )
     parameters = (*header.ins, *header.config)
     assets = inputs_of(face, source.names.reads - set(parameters), (), {}, text.where)
     if assets:
         name, key = next(iter(assets.items()))
-        raise CellError(f"the op {header.name!r} reads the asset {key}", where=text.where, remedy=f"ops are given what they read: write {name} in the parentheses, and pass the asset where the op is called")
+        raise CellError(
+            f"the op {header.name!r} reads the asset {key}",
+            where=text.where,
+            remedy=f"ops are given what they read: write {name} in the parentheses, and pass the asset where the op is called",
+        )
     made = cell_body(face, source, header.name, parameters=parameters, outputs=outputs, assets=set())
     return OpDefinition(
         header.name, made, ins=header.ins, outs={name: Out() for name in outputs} if len(outputs) > 1 else {"result": Out()},

@@ -10,7 +10,6 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, UpstreamBudgetError
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.magics.displays import show_again
 from stepwell.magics.face import Face
 from stepwell.magics.lines import duration, run_line, upstream_line
@@ -32,7 +31,9 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
             face.say(f"{name}: registered")
             return
         states = upstream_states(face, definition)
-        waiting = [state for key, state in states.items() if key not in own_steps(definition, states) and state.must_run]
+        waiting = [
+            state for key, state in states.items() if key not in own_steps(definition, states) and state.must_run
+        ]
         if arguments.dry_run:
             _say_what_would_run(face, definition, states)
             return
@@ -40,7 +41,9 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         if waiting:
             check_budget(face, name, waiting)
             face.say(upstream_line(name, waiting))
-        result = execute(face, definition, force=arguments.force, quiet=arguments.quiet, steps=own_steps(definition, states))
+        result = execute(
+            face, definition, force=arguments.force, quiet=arguments.quiet, steps=own_steps(definition, states)
+        )
     finish(face, definition, result, quiet=arguments.quiet, show_value=show_value)
 
 
@@ -96,7 +99,9 @@ def _say_what_would_run(face: Face, definition: AssetsDefinition, states: dict[s
         facts = [state.state, *(reason.text for reason in state.reasons[:1])]
         if state.seconds:
             facts.append(f"last {duration(state.seconds)}")
-        face.say(f"{'would run' if state.key in own else 'first'} {state.key} ({'; '.join(dict.fromkeys(fact for fact in facts if fact))})")
+        face.say(
+            f"{'would run' if state.key in own else 'first'} {state.key} ({'; '.join(dict.fromkeys(fact for fact in facts if fact))})"
+        )
 
 
 def _say_changed_variables(face: Face, definition: AssetsDefinition) -> None:

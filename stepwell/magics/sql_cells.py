@@ -34,24 +34,52 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> Asse
     text = cell_text(face.shell, face.running, "sql_asset", line, body)
     key = key_from(arguments.name, arguments.key_prefix, text.where)
     if not body.strip():
-        raise CellError(f"the cell of {key.name!r} is empty", where=text.where, remedy="write one SELECT below the magic's line")
+        raise CellError(
+            f"the cell of {key.name!r} is empty", where=text.where, remedy="write one SELECT below the magic's line"
+        )
     statement = body.strip().rstrip(";")
     try:
         tables = select_tables(statement)
         canonical = canonical_sql(statement)
     except CellSyntaxError as error:
-        raise CellSyntaxError(f"the cell of {key.name!r}: {error.what}", where=", ".join(part for part in (text.where, error.where) if part), remedy=error.remedy) from None
+        raise CellSyntaxError(
+            f"the cell of {key.name!r}: {error.what}",
+            where=", ".join(part for part in (text.where, error.where) if part),
+            remedy=error.remedy,
+        ) from None
     given = given_inputs(arguments.inputs, text.where)
     if key.name in tables and key.name not in given:
-        raise CellError(f"the SELECT of {key.name!r} reads {key.name!r}: the asset would depend on itself", where=text.where, remedy="give the asset another name than what it reads")
+        raise CellError(
+            f"the SELECT of {key.name!r} reads {key.name!r}: the asset would depend on itself",
+            where=text.where,
+            remedy="give the asset another name than what it reads",
+        )
     inputs = _inputs(face, tables, key, given, text.where)
     parameters = tuple(dict.fromkeys(_PARAMETER.findall(_TEXT.sub(" ", statement))))
     for name in parameters:
         if name not in face.namespace:
-            raise CellNameError(f"the SELECT of {key.name!r} takes ${name}, but no variable is called {name!r}", where=text.where, remedy=f"run the cell that assigns {name} first")
-    made = SqlBody(key.name, statement, text.where, tuple(inputs), parameters, face.namespace, frame_type(face.settings.frame), canonical)
+            raise CellNameError(
+                f"the SELECT of {key.name!r} takes ${name}, but no variable is called {name!r}",
+                where=text.where,
+                remedy=f"run the cell that assigns {name} first",
+            )
+    made = SqlBody(
+        key.name,
+        statement,
+        text.where,
+        tuple(inputs),
+        parameters,
+        face.namespace,
+        frame_type(face.settings.frame),
+        canonical,
+    )
     op = OpDefinition(
-        "__".join(key.path), made, ins={name: In() for name in inputs}, outs={"result": Out()}, cache=False if arguments.no_cache else None, where=text.where
+        "__".join(key.path),
+        made,
+        ins={name: In() for name in inputs},
+        outs={"result": Out()},
+        cache=False if arguments.no_cache else None,
+        where=text.where,
     )
     return AssetsDefinition(
         op, kind="sql_asset", keys_by_input=inputs, keys_by_output={"result": key}, deps=[as_asset_key(dep) for dep in arguments.deps],
@@ -59,12 +87,20 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> Asse
     )  # fmt: skip
 
 
-def _inputs(face: Face, tables: tuple[str, ...], key: AssetKey, given: dict[str, AssetKey], where: str) -> dict[str, AssetKey]:
+def _inputs(
+    face: Face, tables: tuple[str, ...], key: AssetKey, given: dict[str, AssetKey], where: str
+) -> dict[str, AssetKey]:
     inputs = inputs_of(face, (name for name in tables if name.isidentifier()), (key,), given, where)
     for name in tables:
         if name not in inputs:
-            variable = f"{name} is a variable, not an asset: make it one (%%asset {name})" if name in face.namespace else f"run the cell that defines {name} first, or name its key: --in {name.rpartition('.')[2]}=KEY"
-            raise CellNameError(f"the SELECT of {key.name!r} reads {name!r}, which is no asset", where=where, remedy=variable)
+            variable = (
+                f"{name} is a variable, not an asset: make it one (%%asset {name})"
+                if name in face.namespace
+                else f"run the cell that defines {name} first, or name its key: --in {name.rpartition('.')[2]}=KEY"
+            )
+            raise CellNameError(
+                f"the SELECT of {key.name!r} reads {name!r}, which is no asset", where=where, remedy=variable
+            )
     return {name: upstream for name, upstream in inputs.items() if name in tables}
 
 

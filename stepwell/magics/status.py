@@ -20,7 +20,11 @@ def print_state(face: Face, names: Iterable[str]) -> None:
 
 def say_result(face: Face, result: Any) -> None:
     """Say what a run did: one line for each asset that was asked for."""
-    targets = [key for key in result.run.targets if any(step.key == key or step.key.startswith(key + ".") for step in result.steps)]
+    targets = [
+        key
+        for key in result.run.targets
+        if any(step.key == key or step.key.startswith(key + ".") for step in result.steps)
+    ]
     said: set[str] = set()
     for key in targets:
         steps = [step for step in result.steps if step.key == key or step.key.startswith(key + ".")]
@@ -33,11 +37,17 @@ def say_result(face: Face, result: Any) -> None:
 
 def stale_inputs(face: Face, steps: Sequence[str]) -> list[str]:
     """Return what is upstream of some steps and not fresh: a re-run takes it as it is stored."""
-    owners = [owner for owner in dict.fromkeys(step.split(".")[0] for step in steps) if owner in face.session.registry.assets]
+    owners = [
+        owner for owner in dict.fromkeys(step.split(".")[0] for step in steps) if owner in face.session.registry.assets
+    ]
     if not owners:
         return []
     states = face.session.states(owners)
-    return [key for key, state in states.items() if key.split(".")[0] not in owners and state.state in ("stale", "may change")]
+    return [
+        key
+        for key, state in states.items()
+        if key.split(".")[0] not in owners and state.state in ("stale", "may change")
+    ]
 
 
 def _status(face: Face, words: Sequence[str]) -> None:
@@ -64,7 +74,9 @@ def _status(face: Face, words: Sequence[str]) -> None:
 
 def _store_line(face: Face) -> None:
     sizes = face.session.store.sizes()
-    say(f"store: {face.session.store.directory} · {sizes['materializations']:,} materializations · {size(sizes['object_bytes'] + sizes['catalog_bytes'])}")
+    say(
+        f"store: {face.session.store.directory} · {sizes['materializations']:,} materializations · {size(sizes['object_bytes'] + sizes['catalog_bytes'])}"
+    )
 
 
 def _runs(face: Face, words: Sequence[str]) -> None:
@@ -75,7 +87,11 @@ def _runs(face: Face, words: Sequence[str]) -> None:
         say("no runs yet")
     for run in found:
         took = f" · {duration(run.ended - run.started)}" if run.ended is not None else ""
-        error = f" · {run.error.name}: {run.error.message.splitlines()[0] if run.error.message else ''}" if run.error is not None else ""
+        error = (
+            f" · {run.error.name}: {run.error.message.splitlines()[0] if run.error.message else ''}"
+            if run.error is not None
+            else ""
+        )
         say(f"{run.run_id}  {moment(run.started)}  {run.status}  {', '.join(run.targets)}{took}{error}")
 
 

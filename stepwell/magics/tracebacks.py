@@ -53,7 +53,9 @@ def failed_step(face: Face, result: Any) -> str:
     """Return which step of a run failed and where it is defined: ``raw failed (cell 4)``."""
     for step in getattr(result, "steps", ()) or ():
         if step.status in ("failed", "cancelled"):
-            entry = face.session.registry.assets.get(step.key.split(".")[0]) or face.session.registry.jobs.get(step.key.split(".")[0])
+            entry = face.session.registry.assets.get(step.key.split(".")[0]) or face.session.registry.jobs.get(
+                step.key.split(".")[0]
+            )
             where = getattr(entry.definition, "where", "") if entry is not None else ""
             verb = "failed" if step.status == "failed" else "was cancelled"
             return f"{step.key} {verb}" + (f" ({where})" if where else "")

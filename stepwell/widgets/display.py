@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from stepwell.kernel_runtime.records.lineage import Lineage
 from stepwell.widgets.focus import upstream_of
 from stepwell.widgets.picture import lineage_text, static_bundle
 from stepwell.widgets.source import LineageSource
@@ -50,11 +51,12 @@ def show(source: LineageSource, keys: Sequence[str] | None = None, *, live: bool
         return None
     from IPython.display import display
 
+    lineage = upstream_of(source.lineage(), keys)
     widget = None
     if live if live is not None else hasattr(shell, "kernel") and not os.environ.get("STEPWELL_BATCH"):
-        widget = _widget(source, keys)
+        widget = _widget(source, keys, lineage)
         display(widget.live_bundle(), raw=True)  # type: ignore[no-untyped-call]
-    display(static_bundle(upstream_of(source.lineage(), keys)), raw=True)  # type: ignore[no-untyped-call]
+    display(static_bundle(lineage), raw=True)  # type: ignore[no-untyped-call]
     return widget
 
 
@@ -67,15 +69,15 @@ def _shell() -> object | None:
     return shell
 
 
-def _widget(source: LineageSource, keys: Sequence[str] | None) -> LineageWidget:
+def _widget(source: LineageSource, keys: Sequence[str] | None, lineage: Lineage) -> LineageWidget:
     from stepwell.widgets.lineage import LineageWidget
 
     name = (id(source), None if keys is None else tuple(keys))
     widget = _shown.get(name)
     if widget is None or widget.comm is None:
-        widget = _shown[name] = LineageWidget(source, keys)
+        widget = _shown[name] = LineageWidget(source, keys, lineage)
     else:
-        widget.refresh()
+        widget.refresh(lineage)
     return widget
 
 

@@ -39,13 +39,18 @@ def graphviz_json(dot: str) -> dict[str, Any]:
     """
     command = locate_graphviz()
     try:
-        done = subprocess.run([command, "-Kdot", "-Tjson"], input=dot.encode(), capture_output=True, timeout=PATIENCE, check=False)  # noqa: S603 - a located program, its input on stdin
+        done = subprocess.run(  # noqa: S603 - a located program, its input on stdin
+            [command, "-Kdot", "-Tjson"], input=dot.encode(), capture_output=True, timeout=PATIENCE, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise LayoutError(f"Graphviz took more than {PATIENCE:.0f} s", where=command) from error
     except OSError as error:
         raise LayoutError(f"Graphviz cannot be started: {error}", where=command, remedy=_REMEDY) from error
     if done.returncode:
-        raise LayoutError(f"Graphviz ended with {done.returncode}: {done.stderr.decode(errors='replace').strip()[:200]}", where=command)
+        raise LayoutError(
+            f"Graphviz ended with {done.returncode}: {done.stderr.decode(errors='replace').strip()[:200]}",
+            where=command,
+        )
     try:
         drawing = json.loads(done.stdout)
     except ValueError as error:

@@ -44,7 +44,10 @@ def layered(lineage: Lineage, *, note: str = "") -> Layout:
         for node in nodes:
             by_column.setdefault(columns[node.key], []).append(node)
         for column in sorted(by_column):
-            heights = {node.key: _mean([cards[key].y for key in upstream.get(node.key, ()) if key in cards]) for node in by_column[column]}
+            heights = {
+                node.key: _mean([cards[key].y for key in upstream.get(node.key, ()) if key in cards])
+                for node in by_column[column]
+            }
             for row, node in enumerate(sorted(by_column[column], key=lambda node: heights[node.key])):
                 cards[node.key] = Box(MARGIN + GROUP_PADDING + column * _COLUMN, first + row * _ROW)
             rows = max(rows, len(by_column[column]))
@@ -61,7 +64,15 @@ def layered(lineage: Lineage, *, note: str = "") -> Layout:
         start, end = cards[edge.source], cards[edge.target]
         bend = max(28.0, (end.x - start.right) / 2)
         routes.append(
-            Route(edge, ((start.right, start.middle), (start.right + bend, start.middle), (end.x - bend, end.middle), (end.x, end.middle)))
+            Route(
+                edge,
+                (
+                    (start.right, start.middle),
+                    (start.right + bend, start.middle),
+                    (end.x - bend, end.middle),
+                    (end.x, end.middle),
+                ),
+            )
         )
     return Layout(
         width=max((box.right for box in boxes), default=0.0) + MARGIN,

@@ -97,8 +97,20 @@ def to_dot(lineage: Lineage) -> str:
 
     inch = 72.0
     dot = graphviz.Digraph(
-        graph_attr={"rankdir": "LR", "nodesep": f"{18 / inch:.3f}", "ranksep": f"{40 / inch:.3f}", "pad": "0", "newrank": "true"},
-        node_attr={"shape": "box", "label": "", "fixedsize": "true", "width": f"{CARD_WIDTH / inch:.4f}", "height": f"{CARD_HEIGHT / inch:.4f}"},
+        graph_attr={
+            "rankdir": "LR",
+            "nodesep": f"{18 / inch:.3f}",
+            "ranksep": f"{40 / inch:.3f}",
+            "pad": "0",
+            "newrank": "true",
+        },
+        node_attr={
+            "shape": "box",
+            "label": "",
+            "fixedsize": "true",
+            "width": f"{CARD_WIDTH / inch:.4f}",
+            "height": f"{CARD_HEIGHT / inch:.4f}",
+        },
         edge_attr={"arrowhead": "none", "tailport": "e", "headport": "w"},
     )
     names = {node.key: f"n{place}" for place, node in enumerate(lineage.nodes)}
@@ -169,15 +181,31 @@ def _read(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
         for place, parent in enumerate(members(lineage.nodes)):
             x0, y0, x1, y1 = _numbers(named[f"cluster_{place}"]["bb"])
             groups[parent] = Box(_round(x0 + shift_x), _round(shift_y - y1), _round(x1 - x0), _round(y1 - y0))
-        spline = {(by_id[entry["tail"]], by_id[entry["head"]]): entry["pos"] for entry in drawing.get("edges", ()) if "pos" in entry}
+        spline = {
+            (by_id[entry["tail"]], by_id[entry["head"]]): entry["pos"]
+            for entry in drawing.get("edges", ())
+            if "pos" in entry
+        }
         names = {node.key: f"n{place}" for place, node in enumerate(lineage.nodes)}
         routes = tuple(
-            Route(edge, tuple((_round(x + shift_x), _round(shift_y - y)) for x, y in _spline(spline[names[edge.source], names[edge.target]])))
+            Route(
+                edge,
+                tuple(
+                    (_round(x + shift_x), _round(shift_y - y))
+                    for x, y in _spline(spline[names[edge.source], names[edge.target]])
+                ),
+            )
             for edge in drawn_edges(lineage)
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise LayoutError(f"Graphviz answered with a drawing that cannot be read: {error!r}") from error
-    return Layout(width=_round(right - left + 2 * MARGIN), height=_round(high - low + 2 * MARGIN), cards=cards, groups=groups, routes=routes)
+    return Layout(
+        width=_round(right - left + 2 * MARGIN),
+        height=_round(high - low + 2 * MARGIN),
+        cards=cards,
+        groups=groups,
+        routes=routes,
+    )
 
 
 def _numbers(text: str) -> list[float]:

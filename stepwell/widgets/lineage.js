@@ -25,7 +25,7 @@ function span(from) {
   return `${Math.floor(seconds / length)} ${unit}`;
 }
 
-const words = (footer) => footer.map((part) => (typeof part === "string" ? part : part.at ? `${span(part.at)} ago` : span(part.since))).join(" · ");
+const words = (footer) => footer.map((part) => (typeof part === "string" ? part : part.at ? `${span(part.at)} ago`.replace(/^[0-4] s ago/, "just now") : span(part.since))).join(" · ");
 
 const cut = (text) => (text.length > FOOT ? `${text.slice(0, FOOT - 1).trimEnd()}…` : text);
 const put = (element, text) => { if (element.textContent !== text) element.textContent = text; };
@@ -236,7 +236,7 @@ function render({ model, el }) {
     put(materialize, `Materialize ${detail?.parent ?? ""}`.trim());
     const text = {
       Why: node?.reason, Value: node?.summary, Description: detail?.description,
-      Error: !get("problem").title && node?.status === "failed" && (node.traceback || node.error), Code: detail?.code,
+      Error: node?.status === "failed" && (node.traceback || node.error), Code: detail?.code,
     };
     for (const [name, [box, place]] of Object.entries(sections)) {
       box.hidden = !text[name];
@@ -256,7 +256,6 @@ function render({ model, el }) {
     all.disabled = !counts.outdated || Boolean(run.waiting);
     problem.hidden = !error.title;
     problem.replaceChildren();
-    fill();
     if (!error.title) return;
     make(problem, "strong", "", error.title);
     make(problem, "pre", "", error.text);

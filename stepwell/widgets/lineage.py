@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import pathlib
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,6 +44,8 @@ class LineageWidget(anywidget.AnyWidget):
         The session.
     keys
         Assets, steps and jobs that are shown with everything upstream of them; everything if None.
+    lineage
+        What the session just told of it, if it was asked already.
     """
 
     _esm = _HERE / "lineage.js"
@@ -58,7 +61,9 @@ class LineageWidget(anywidget.AnyWidget):
     selection = traitlets.Unicode().tag(sync=True)
     note = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, source: LineageSource, keys: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, source: LineageSource, keys: Sequence[str] | None = None, lineage: Lineage | None = None
+    ) -> None:
         self._lock = threading.RLock()
         self._source = source
         self._keys = keys
@@ -66,24 +71,28 @@ class LineageWidget(anywidget.AnyWidget):
         self._requests: dict[str, tuple[str, str]] = {}
         self._handled: set[str] = set()
         self._refreshing = False
+        self._cost = 0.0
         super().__init__()
         _let_requests_through(self.comm)
         self.on_msg(self._received)
-        self.refresh()
+        self.refresh(lineage)
         self._paced = Paced(self._deliver)
         self._unsubscribe = source.subscribe(self._paced.put)
 
-    def refresh(self) -> None:
-        """Ask the session for the lineage and show it."""
+    def refresh(self, lineage: Lineage | None = None) -> None:
+        """Show a lineage; ask the session for it if it is not given."""
         self._refreshing = False
+        started = time.monotonic()
         try:
-            lineage = upstream_of(self._source.lineage(), self._keys)
+            lineage = lineage or upstream_of(self._source.lineage(), self._keys)
             geometry = layout(lineage)
             drawn = lineage_svg(lineage, geometry=geometry, live=True)
         except Exception as error:
             # A broken definition must not take the picture away; what was shown stays.
             self.problem = _problem(error, "the lineage cannot be drawn")
             return
+        finally:
+            self._cost = time.monotonic() - started
         with self._lock, self.hold_sync():
             self._overlay.rest(lineage)
             self.svg, self.note, self.details = drawn, geometry.note, _details(lineage)
@@ -127,14 +136,15 @@ class LineageWidget(anywidget.AnyWidget):
             ask = any(changed) and not self._refreshing
             self._refreshing = self._refreshing or ask
         if ask:
-            _when_main_is_free(self.refresh)
+            # Large notebooks take long to look at: after that the kernel is left to its user four times as long.
+            _when_main_is_free(self.refresh, delay=min(4 * self._cost, 10.0))
 
     def _publish(self) -> None:
         with self._lock, self.hold_sync():
             self._overlay.asked(step for action, key in self._requests.values() for step in self._steps(action, key))
-            self.nodes = self._overlay.states()
-            self.groups = self._overlay.group_words()
-            self.counts = self._overlay.counted()
+            self.nodes = states = self._overlay.states()
+            self.groups = self._overlay.group_words(states)
+            self.counts = self._overlay.counted(states)
             self.run = {**self._overlay.run, "waiting": len(self._requests)}
 
     # -- from the browser
@@ -146,6 +156,7 @@ class LineageWidget(anywidget.AnyWidget):
                 self._handled.update(self._requests)
                 self._requests.clear()
             self._source.cancel()
+            self._overlay.stopping()
             self._publish()
         elif kind in {"ask", "go"}:
             request, action, key = str(content.get("id")), str(content.get("action")), str(content.get("key", ""))
@@ -169,7 +180,10 @@ class LineageWidget(anywidget.AnyWidget):
             elif action == "materialize-outdated":
                 self._source.materialize(self._overlay.outdated())
         except KeyboardInterrupt:
-            self.problem = {"title": "Cancelled", "text": "Finished steps are kept; the one that ran is recorded as cancelled."}
+            self.problem = {
+                "title": "Cancelled",
+                "text": "Finished steps are kept; the one that ran is recorded as cancelled.",
+            }
         except Exception as error:
             self.problem = _problem(error, "")
         finally:
@@ -180,7 +194,9 @@ class LineageWidget(anywidget.AnyWidget):
     def _steps(self, action: str, key: str) -> list[str]:
         if action == "rerun":
             return [key]
-        return self._overlay.steps_of(self._overlay.assets_of(key) if action == "materialize" else self._overlay.outdated())
+        return self._overlay.steps_of(
+            self._overlay.assets_of(key) if action == "materialize" else self._overlay.outdated()
+        )
 
 
 def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
@@ -208,9 +224,13 @@ def _problem(error: BaseException, title: str) -> dict[str, str]:
     if isinstance(error, StepwellError):
         first, *rest = str(error).splitlines() or [type(error).__name__]
         return {"title": ": ".join(part for part in (title, first) if part), "text": "\n".join(rest)}
+    head = f"{type(error).__name__}: {error}".splitlines()[0]
+    notes = getattr(error, "__notes__", None)
+    if notes and not title:
+        # A step failed: the note names it, and its traceback stands on its card.
+        return {"title": head, "text": "\n".join(notes)}
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
     lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
-    head = f"{type(error).__name__}: {error}".splitlines()[0]
     return {"title": ": ".join(part for part in (title, head) if part), "text": "".join(lines)}
 
 
@@ -234,8 +254,8 @@ def _let_requests_through(comm: Any) -> None:
     comm._reply_subshell_for = route  # noqa: SLF001 - guarded above; a browser test keeps an eye on it
 
 
-def _when_main_is_free(callback: Callable[[], None]) -> None:
-    """Call back on the kernel's main thread between cells; at once where there is no kernel."""
+def _when_main_is_free(callback: Callable[[], None], *, delay: float) -> None:
+    """Call back on the kernel's main thread between cells, after ``delay`` seconds; at once where there is no kernel."""
     try:
         from IPython import get_ipython
     except ImportError:
@@ -245,4 +265,4 @@ def _when_main_is_free(callback: Callable[[], None]) -> None:
     if loop is None:
         callback()
     else:
-        loop.add_callback(callback)
+        loop.add_callback(loop.call_later, delay, callback)

@@ -7,10 +7,17 @@ again. Pure bookkeeping: events in, states per card out.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, RunStarted, StepFinished, StepStarted
+from stepwell.kernel_runtime.records.events import (
+    DefinitionsChanged,
+    Event,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepStarted,
+)
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.widgets.layout import members
@@ -51,7 +58,11 @@ class Overlay:
         """Take the states at rest anew; only what is queued or running stays laid over."""
         self.lineage = lineage
         self._nodes = {node.key: node for node in lineage.nodes}
-        self._over = {key: state for key, state in self._over.items() if self._runs and state["status"] in _UNFINISHED and key in self._nodes}
+        self._over = {
+            key: state
+            for key, state in self._over.items()
+            if self._runs and state["status"] in _UNFINISHED and key in self._nodes
+        }
         failed = {node.key for node in lineage.nodes if node.state == "failed"}
         self._tracebacks = {key: text for key, text in self._tracebacks.items() if key in failed}
 
@@ -65,7 +76,12 @@ class Overlay:
             assets = self._runs[event.run.run_id] = event.run.kind == "assets"
             self.run = {"active": True, "words": f"{len(event.steps)} step{'s' * (len(event.steps) != 1)} queued"}
             for key in event.steps if assets else event.run.targets:
-                self._lay(key, {"status": "queued", "footer": ["Queued"]} if assets else {"status": "running", "footer": ["Running", {"since": time.time()}]})
+                self._lay(
+                    key,
+                    {"status": "queued", "footer": ["Queued"]}
+                    if assets
+                    else {"status": "running", "footer": ["Running", {"since": time.time()}]},
+                )
             return False
         if isinstance(event, StepStarted):
             self.run = {"active": True, "words": f"{event.position} of {event.total} · {event.key}"}
@@ -94,25 +110,38 @@ class Overlay:
         """Return every card's state: the full picture, nothing to merge."""
         found = {}
         for key, node in self._nodes.items():
-            state = node_state(node) | self._over.get(key, {})
-            if key in self._asked and state["status"] not in _UNFINISHED:
+            state = node_state(node)
+            if key in self._over:
+                state |= self._over[key]
+            elif key in self._asked:
                 state |= {"status": "queued", "footer": ["Queued"]}
             if state["status"] == "failed" and key in self._tracebacks:
                 state["traceback"] = self._tracebacks[key]
-            found[key] = state | {"symbol": SYMBOLS[state["status"]]}
+            state["symbol"] = SYMBOLS[state["status"]]
+            found[key] = state
         return found
 
-    def counted(self) -> dict[str, Any]:
+    def counted(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return how many steps there are, how many are in which state, and how many assets are out of date."""
-        states = self.states()
         steps = [states[node.key]["status"] for node in self.lineage.nodes if node.state is not None]
-        chips = [[status, f"{SYMBOLS[status]} {number} {status}"] for status, number in counts(steps).items() if status in ATTENTION]
+        chips = [
+            [status, f"{SYMBOLS[status]} {number} {status}"]
+            for status, number in counts(steps).items()
+            if status in ATTENTION
+        ]
         return {"steps": len(steps), "outdated": len(self.outdated()), "chips": chips}
 
-    def group_words(self) -> dict[str, str]:
+    def group_words(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Return what the header of each graph-backed asset says."""
-        states = self.states()
-        return {parent: group_words([states[node.key]["status"] for node in nodes]) for parent, nodes in members(self.lineage.nodes).items()}
+        return {
+            parent: group_words([states[node.key]["status"] for node in nodes])
+            for parent, nodes in members(self.lineage.nodes).items()
+        }
+
+    def stopping(self) -> None:
+        """Say that the run was asked to stop."""
+        if self._runs:
+            self.run = {"active": True, "words": "stops after the step that runs"}
 
     def outdated(self) -> list[str]:
         """Return the assets that materializing could make fresh, without those whose step just became so."""
@@ -150,10 +179,20 @@ class Overlay:
 def _ended(node: LineageNode, step: StepRecord) -> dict[str, Any]:
     own = next((m for m in step.materializations if m.key == node.key), None) or next(iter(step.materializations), None)
     if own is not None and own.unverifiable:
-        return {"status": "unverifiable", "footer": ["Unverifiable", own.unverifiable[0]], "reason": own.unverifiable[0], "error": ""}
+        return {
+            "status": "unverifiable",
+            "footer": ["Unverifiable", own.unverifiable[0]],
+            "reason": own.unverifiable[0],
+            "error": "",
+        }
     footer: list[Part] = ["Fresh"]
     footer += [{"at": own.created}, duration(own.seconds)] if own is not None else [{"at": time.time()}]
     state: dict[str, Any] = {"status": "fresh", "footer": footer, "reason": "", "error": ""}
-    if own is not None and own.value is not None and own.value.summary and not node.summary.startswith(own.value.summary):
+    if (
+        own is not None
+        and own.value is not None
+        and own.value.summary
+        and not node.summary.startswith(own.value.summary)
+    ):
         state["summary"] = own.value.summary
     return state

@@ -40,7 +40,13 @@ def lineage_text(lineage: Lineage) -> str:
     stack: list[tuple[str, str, str, str | None]] = list(ahead)
     while stack:
         prefix, branch, key, parent = stack.pop()
-        rows.append((prefix + branch + _plain(nodes[key].label or key), nodes[key], [source for source in inputs[key] if source != parent]))
+        rows.append(
+            (
+                prefix + branch + _plain(nodes[key].label or key),
+                nodes[key],
+                [source for source in inputs[key] if source != parent],
+            )
+        )
         children = below.get(key, [])
         deeper = prefix + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
         for place, child in reversed(list(enumerate(children))):

@@ -13,7 +13,9 @@ from typing import Any, Literal, TypeAlias
 
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
 
-Status: TypeAlias = Literal["failed", "missing", "unverifiable", "stale", "may change", "fresh", "queued", "running", "source", "job"]
+Status: TypeAlias = Literal[
+    "failed", "missing", "unverifiable", "stale", "may change", "fresh", "queued", "running", "source", "job"
+]
 
 SYMBOLS: dict[str, str] = {
     "failed": "✕",
@@ -136,4 +138,6 @@ def summary(node: LineageNode) -> str:
     """Return the line under a card's name."""
     if node.kind == "multi_asset" and node.assets:
         return ", ".join(node.assets)
-    return node.summary or {"source": "read, not computed here", "job": "runs whenever it is asked to"}.get(node.kind, "")
+    return node.summary or {"source": "read, not computed here", "job": "runs whenever it is asked to"}.get(
+        node.kind, ""
+    )

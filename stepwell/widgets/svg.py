@@ -30,8 +30,8 @@ from stepwell.widgets.states import (
 _FOOT = 24
 _NAME_WIDTH = 21
 _TEXT_WIDTH = 34
-_SANS = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
-_MONO = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
+_SANS = "system-ui,Segoe UI,DejaVu Sans,sans-serif"
+_MONO = "ui-monospace,DejaVu Sans Mono,monospace"
 
 
 class Colours(NamedTuple):
@@ -84,13 +84,19 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
         cards can be reached by the keyboard. Otherwise an image that stands for itself.
     """
     geometry = geometry or layout(lineage)
-    size = f'width="{geometry.width:g}" height="{geometry.height:g}" viewBox="0 0 {geometry.width:g} {geometry.height:g}"'
+    size = (
+        f'width="{geometry.width:g}" height="{geometry.height:g}" viewBox="0 0 {geometry.width:g} {geometry.height:g}"'
+    )
     name = f"Lineage: {headline(lineage)}"
     role = 'role="group" aria-label="Lineage"' if live else f'role="img" aria-label="{clean(name)}"'
-    body = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} class="sw-svg" {role} font-family="{escape(_SANS)}" font-size="10.5">']
+    body = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} class="sw-svg" {role} font-family="{_SANS}" font-size="10.5">'
+    ]
     if not live:
         body.append(f"<title>{clean(name)}</title><style>{_dark_style()}</style>")
-        body.append(f'<rect class="sw-page" width="{geometry.width:g}" height="{geometry.height:g}" rx="8" fill="#ffffff"/>')
+        body.append(
+            f'<rect class="sw-page" width="{geometry.width:g}" height="{geometry.height:g}" rx="8" fill="#ffffff"/>'
+        )
     boxed = members(lineage.nodes)
     body += [_group(parent, box, boxed.get(parent, []), live=live) for parent, box in geometry.groups.items()]
     body += [_arrow(route) for route in geometry.routes]
@@ -109,7 +115,14 @@ def headline(lineage: Lineage) -> str:
 
 def clean(text: str) -> str:
     """Escape text for XML, attributes included; characters that XML cannot hold are replaced."""
-    return escape("".join(c if c in "\t\n" or (ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF and ord(c) not in {0xFFFE, 0xFFFF}) else "�" for c in text))
+    return escape(
+        "".join(
+            c
+            if c in "\t\n" or (ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF and ord(c) not in {0xFFFE, 0xFFFF})
+            else "�"
+            for c in text
+        )
+    )
 
 
 def shorten(text: str, width: int) -> str:
@@ -159,8 +172,8 @@ def _card(node: LineageNode, box: Box, *, live: bool) -> str:
         f'<path class="sw-foot" d="M0 {foot}H{w}V{h - 6}a6 6 0 0 1 -6 6H6a6 6 0 0 1 -6 -6Z" fill="{colours.tint}"/>'
         f'<rect class="sw-border" width="{w}" height="{h}" rx="6" fill="none" stroke="{colours.border}"{dash}/>'
         f'<rect class="sw-chip" x="9" y="9" width="{chip_width}" height="16" rx="4" fill="#f3f4f6" stroke="#d0d7de"/>'
-        f'<text class="sw-chip-text" x="{9 + chip_width / 2:g}" y="20.5" text-anchor="middle" font-size="9" font-weight="700" font-family="{escape(_MONO)}" fill="#57606a">{letters}</text>'
-        f'<text class="sw-name" x="{16 + chip_width}" y="21.5" font-size="12" font-weight="700" font-family="{escape(_MONO)}" fill="#1f2328">{name}</text>'
+        f'<text class="sw-chip-text" x="{9 + chip_width / 2:g}" y="20.5" text-anchor="middle" font-size="9" font-weight="700" font-family="{_MONO}" fill="#57606a">{letters}</text>'
+        f'<text class="sw-name" x="{16 + chip_width}" y="21.5" font-size="12" font-weight="700" font-family="{_MONO}" fill="#1f2328">{name}</text>'
         f'<text class="sw-summary" x="10" y="41" fill="#57606a">{clean(below)}</text>'
         f'<text class="sw-foot-text" x="10" y="{h - 8}" fill="{colours.ink}">{clean(said)}</text>'
         "</g>"
@@ -174,7 +187,7 @@ def _group(parent: str, box: Box, nodes: list[LineageNode], *, live: bool) -> st
     return (
         f'<g class="sw-group" data-group="{clean(parent)}"><title>{clean(parent)}</title>'
         f'<rect class="sw-group-box" x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="8" fill="#f6f8fc" stroke="#c9d1dc"/>'
-        f'<text x="{box.x + 12:g}" y="{box.y + GROUP_HEADER - 8:g}"><tspan class="sw-name" font-size="11.5" font-weight="700" font-family="{escape(_MONO)}" fill="#1f2328">{clean(name)}</tspan>'
+        f'<text x="{box.x + 12:g}" y="{box.y + GROUP_HEADER - 8:g}"><tspan class="sw-name" font-size="11.5" font-weight="700" font-family="{_MONO}" fill="#1f2328">{clean(name)}</tspan>'
         f'<tspan class="sw-group-text" dx="7" fill="#57606a">{clean(_cut(said, max(8, width - len(name))))}</tspan></text></g>'
     )
 
@@ -204,7 +217,11 @@ def status_style() -> str:
     """Return the CSS variables with each status's colours, for the widget's stylesheet: light ones, and those for dark themes."""
 
     def variables(colours: Mapping[str, Colours]) -> str:
-        return "".join(f"--sw-{status.replace(' ', '-')}-{part}:{value};" for status, all_three in colours.items() for part, value in all_three._asdict().items())
+        return "".join(
+            f"--sw-{status.replace(' ', '-')}-{part}:{value};"
+            for status, all_three in colours.items()
+            for part, value in all_three._asdict().items()
+        )
 
     used = "".join(
         f'.sw-live [data-status="{status}"]{{--sw-ink:var(--sw-{name}-ink);--sw-tint:var(--sw-{name}-tint);--sw-border:var(--sw-{name}-border)}}'
@@ -220,5 +237,7 @@ def _dark_style() -> str:
     ]
     for status, colours in DARK.items():
         at = f'[data-status="{status}"]'
-        rules.append(f"{at} .sw-foot{{fill:{colours.tint}}}{at} .sw-foot-text{{fill:{colours.ink}}}{at} .sw-border{{stroke:{colours.border}}}")
+        rules.append(
+            f"{at} .sw-foot{{fill:{colours.tint}}}{at} .sw-foot-text{{fill:{colours.ink}}}{at} .sw-border{{stroke:{colours.border}}}"
+        )
     return f"@media (prefers-color-scheme:dark){{{''.join(rules)}}}"

@@ -8,6 +8,7 @@ import duckdb
 import pytest
 
 from stepwell import open_store
+from stepwell.batch.command_line import main
 
 NOT_A_KERNEL = {"name": "fortran-77", "display_name": "Fortran"}
 
@@ -17,7 +18,8 @@ def tree(folder):
 
 
 @pytest.fixture
-def inputs(write, project):
+def inputs(write, project, monkeypatch):
+    monkeypatch.chdir(project)
     write("prepare.ipynb", "x = 1")
     write("other.ipynb", "x = 1", kernel=NOT_A_KERNEL)
     write("unnamed.ipynb", "x = 1", kernel=None)
@@ -41,54 +43,76 @@ def newer(project):
     ("arguments", "code", "said"),
     [
         (["run", "prepar.ipynb"], 3, ["NotebookNotFoundError", "prepar.ipynb", "did you mean", "prepare.ipynb"]),
+        (["run", "broken.ipynb"], 3, ["NotebookNotFoundError", "not a notebook", "not JSON"]),
+        (["run", "other.ipynb"], 4, ["NotebookKernelError", "'fortran-77'", "--kernel", "python3"]),
+        (["run", "prepare.ipynb", "--output", "prepare.ipynb"], 2, ["NotebookError", "itself", "--output"]),
+        (["run", "prepare.ipynb", "--store", "file/below"], 5, ["StoreNotWritableError", "file/below"]),
+        (["run", "prepare.ipynb", "--colour"], 2, ["unrecognized arguments: --colour", "--help"]),
+    ],
+)
+def test_wrong_input_is_one_screen_and_changes_nothing(inputs, stepwell, arguments, code, said):
+    before = tree(inputs)
+
+    ended = stepwell(*arguments)
+
+    refused((ended.code, ended.out, ended.err), code, said)
+    assert tree(inputs) == before
+
+
+def test_a_store_of_a_newer_stepwell_is_left_alone(inputs, newer, stepwell):
+    before = tree(inputs)
+
+    ended = stepwell("run", "prepare.ipynb", "--store", "newer")
+
+    refused((ended.code, ended.out, ended.err), 5, ["StoreFormatError", "format 99", "upgrade"])
+    assert tree(inputs) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
         (["run", "nowhere/at.ipynb"], 3, ["NotebookNotFoundError", "no folder"]),
         (["run", "."], 3, ["NotebookNotFoundError", "is a folder", "prepare.ipynb"]),
-        (["run", "broken.ipynb"], 3, ["NotebookNotFoundError", "not a notebook", "not JSON"]),
         (["run", "empty.ipynb"], 3, ["NotebookNotFoundError", "empty"]),
         (["run", "plain.ipynb"], 3, ["NotebookNotFoundError", "nbformat"]),
         (["run", "future.ipynb"], 3, ["NotebookNotFoundError", "format 9", "upgrade"]),
-        (["run", "other.ipynb"], 4, ["NotebookKernelError", "'fortran-77'", "--kernel", "python3"]),
         (["run", "unnamed.ipynb"], 4, ["NotebookKernelError", "names no kernel", "--kernel", "python3"]),
         (["run", "prepare.ipynb", "--kernel", "nope"], 4, ["NotebookKernelError", "'nope'", "python3"]),
-        (["run", "prepare.ipynb", "--output", "prepare.ipynb"], 2, ["NotebookError", "itself", "--output"]),
         (["run", "prepare.ipynb", "--output", "."], 2, ["NotebookError", "itself", "--output"]),
         (["run", "prepare.ipynb", "--output", "file/below"], 2, ["NotebookError", "cannot be written", "--output"]),
-        (["run", "prepare.ipynb", "--store", "file/below"], 5, ["StoreNotWritableError", "file/below"]),
         (["status", "--store", "absent"], 5, ["StoreError", "no store", "absent"]),
-        (["run", "prepare.ipynb", "--colour"], 2, ["unrecognized arguments: --colour", "--help"]),
         (["run"], 2, ["NOTEBOOK", "--help"]),
         (["runs", "--limit", "none"], 2, ["--limit", "'none'"]),
     ],
 )
-def test_wrong_input_is_one_screen_and_changes_nothing(inputs, stepwell, arguments, code, said):
-    refused(inputs, stepwell, arguments, code, said)
+def test_more_wrong_input(inputs, capsys, arguments, code, said):
+    before = tree(inputs)
 
+    ended = main(arguments)
 
-def test_a_store_of_a_newer_stepwell_is_left_alone(inputs, newer, stepwell):
-    refused(inputs, stepwell, ["run", "prepare.ipynb", "--store", "newer"], 5, ["StoreFormatError", "format 99", "upgrade"])
-
-
-def refused(folder, stepwell, arguments, code, said):
-    before = tree(folder)
-
-    ended = stepwell(*arguments)
-
-    assert ended.code == code, ended.err
-    assert ended.out == ""
-    assert 1 <= len(ended.err.splitlines()) <= 4
-    assert "Traceback" not in ended.err
-    for words in said:
-        assert words in ended.err
-    assert tree(folder) == before
+    refused((ended, *capsys.readouterr()), code, said)
+    assert tree(inputs) == before
 
 
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [(["other.ipynb"], "NotebookKernelError"), (["gone.ipynb"], "NotebookNotFoundError"), (["x.ipynb", "--no"], "UsageError")],
 )
-def test_errors_are_json_too(inputs, stepwell, arguments, name):
-    ended = stepwell("run", *arguments, "--json")
+@pytest.mark.usefixtures("inputs")
+def test_errors_are_json_too(capsys, arguments, name):
+    assert main(["run", *arguments, "--json"]) > 1
 
-    assert set(ended.json) == {"notebook", "status", "runs", "error"}
-    assert (ended.json["status"], ended.json["runs"]) == ("failure", [])
-    assert (ended.json["error"]["cell"], ended.json["error"]["name"]) == (None, name)
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == {"notebook", "status", "runs", "error"}
+    assert (report["status"], report["runs"]) == ("failure", [])
+    assert (report["error"]["cell"], report["error"]["name"]) == (None, name)
+
+
+def refused(ended, code, said):
+    ended_code, out, err = ended
+    assert ended_code == code, err
+    assert out == ""
+    assert 1 <= len(err.splitlines()) <= 4
+    assert "Traceback" not in err
+    for words in said:
+        assert words in err

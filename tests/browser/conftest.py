@@ -17,7 +17,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = os.environ.get("STEPWELL_CHROMIUM", "/usr/bin/chromium")
-CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 FIRST_WAIT = 120_000
 WAIT = 60_000
 
@@ -82,7 +90,9 @@ def lab(tmp_path_factory):
     ]  # fmt: skip
     log = home / "lab.log"
     with log.open("wb") as output:
-        server = subprocess.Popen(command, cwd=root, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        server = subprocess.Popen(
+            command, cwd=root, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_up(server, url, token, log)
@@ -106,16 +116,8 @@ def _wait_until_up(server, url, token, log):
             with urllib.request.urlopen(f"{url}/api/status?token={token}", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
-            server_died = server.poll() is not None
-            if server_died:
-                break
-            select_nothing(0.1)
+            time.sleep(0.1)
     raise AssertionError(f"JupyterLab did not come up:\n{log.read_text()[-3000:]}")
-
-
-def select_nothing(seconds):
-    """Let a poll pause; never a substitute for a condition."""
-    time.sleep(seconds)
 
 
 @pytest.fixture(scope="session")
@@ -165,7 +167,10 @@ class NotebookPage:
         ).json_value()[0]
 
     def is_running(self, index):
-        return self.page.evaluate("(index) => window.jupyterapp.shell.currentWidget.content.widgets[index].model.executionState === 'running'", index)
+        return self.page.evaluate(
+            "(index) => window.jupyterapp.shell.currentWidget.content.widgets[index].model.executionState === 'running'",
+            index,
+        )
 
     def run(self, index):
         self.start(index)
@@ -190,7 +195,9 @@ class NotebookPage:
         self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
 
     def theme(self, name):
-        self.page.evaluate("(name) => window.jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name)
+        self.page.evaluate(
+            "(name) => window.jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name
+        )
         light = "false" if "Dark" in name else "true"
         self.page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached", timeout=WAIT)
         self.page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=WAIT)

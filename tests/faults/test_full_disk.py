@@ -46,7 +46,7 @@ PROGRAM = textwrap.dedent(
 )
 
 
-@pytest.mark.parametrize("room", [300_000, 1_000_000, 2_200_000])
+@pytest.mark.parametrize("room", [300_000, 1_000_000])
 def test_a_full_disk_loses_nothing_acknowledged(tmp_path, room):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "store"), str(room)], check=False, capture_output=True, text=True, timeout=60, env=os.environ

@@ -20,7 +20,7 @@ def recorded(store):
     return {key for key, _, _ in rows}
 
 
-@pytest.mark.parametrize(("processes", "count"), [(2, 25), (4, 12)])
+@pytest.mark.parametrize(("processes", "count"), [(2, 20), (4, 8)])
 def test_no_row_is_lost_when_processes_write_at_once(tmp_path, start_writer, processes, count):
     directory = tmp_path / "store"
     writers = [start_writer(directory, f"w{index}", count=count, batch=4) for index in range(processes)]

@@ -64,6 +64,7 @@ def shell(tmp_path_factory):
     shell = InteractiveShell.instance()
     shell.colors = "nocolor"
     shell.history_manager.enabled = False
+    shell.Completer.use_jedi = False
     return shell
 
 

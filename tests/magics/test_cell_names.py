@@ -50,7 +50,10 @@ def reads(body):
         ("def f():\n    def g():\n        return x\n    return g\nx = 1", set()),
         ("def f():\n    x = 1\n    def g():\n        return x\n    return g\nf()", set()),
         ("def fact(n):\n    return n * fact(n - 1) if n else 1\ny = fact(5)", set()),
-        ("def even(n):\n    return n == 0 or odd(n - 1)\ndef odd(n):\n    return n != 0 and even(n - 1)\ny = even(4)", set()),
+        (
+            "def even(n):\n    return n == 0 or odd(n - 1)\ndef odd(n):\n    return n != 0 and even(n - 1)\ny = even(4)",
+            set(),
+        ),
         ("def f(a=x, *, b=y) -> T:\n    z = 1\n    return z", {"x", "y", "T"}),
         ("@deco\ndef f():\n    return x", {"deco", "x"}),
         ("def f():\n    global x\n    x = 1\nf()\ny = x", {"x"}),
@@ -58,7 +61,10 @@ def reads(body):
         ("class A:\n    n = 1\n    m = n\n    def f(self):\n        return n", {"n"}),
         ("class A:\n    x = x", {"x"}),
         ("class A:\n    def f(self):\n        return A\nA().f()", set()),
-        ("match p:\n    case [a, *rest]:\n        y = a\n    case {'k': v, **more}:\n        y = v\n    case C(z=q):\n        y = q\n    case _:\n        y = 1\nz = y", {"p", "C"}),
+        (
+            "match p:\n    case [a, *rest]:\n        y = a\n    case {'k': v, **more}:\n        y = v\n    case C(z=q):\n        y = q\n    case _:\n        y = 1\nz = y",
+            {"p", "C"},
+        ),
         ("match p:\n    case 1:\n        y = 1\nz = y", {"p", "y"}),
         ("async def f():\n    return await g(x)\ny = await f()", {"g", "x"}),
         ("async with a as b:\n    y = b\nasync for c in d:\n    pass", {"a", "d"}),
@@ -96,6 +102,10 @@ def test_a_name_that_no_path_has_assigned_when_it_is_read(body, early):
 
 
 def test_what_a_body_binds():
-    names = names_of(ast.parse("import a.b, c as d\nfrom e import f\nx = 1\ny: int = 2\nfor i in z: pass\nwith q as w: pass\n(v := 3)\ndef g():\n    global h\n    h = 1\n    local = 2\nclass K: n = 1\nu += 1"))
+    names = names_of(
+        ast.parse(
+            "import a.b, c as d\nfrom e import f\nx = 1\ny: int = 2\nfor i in z: pass\nwith q as w: pass\n(v := 3)\ndef g():\n    global h\n    h = 1\n    local = 2\nclass K: n = 1\nu += 1"
+        )
+    )
     assert names.assigned == {"a", "d", "f", "x", "y", "i", "w", "v", "g", "h", "K", "u"}
     assert names.imported == {"a", "d", "f"}

@@ -4,7 +4,20 @@ import pytest
 
 from stepwell.magics.extension import cell_origin
 
-MAGICS = ["asset", "multi_asset", "sql_asset", "op", "graph_asset", "graph", "job", "materialize", "rerun", "why", "stepwell", "lineage"]
+MAGICS = [
+    "asset",
+    "multi_asset",
+    "sql_asset",
+    "op",
+    "graph_asset",
+    "graph",
+    "job",
+    "materialize",
+    "rerun",
+    "why",
+    "stepwell",
+    "lineage",
+]
 
 
 def parts(shell):
@@ -71,7 +84,9 @@ def test_flags_and_keys_complete(notebook):
     assert complete(notebook, "%materialize --f") == ["--force"]
     assert complete(notebook, "%materialize cl") == ["clean"]
     assert complete(notebook, "%materialize raw/") == ["raw/flights"]
-    assert set(complete(notebook, "%rerun rep")) == {"report", "report.fetch"} or complete(notebook, "%rerun rep") == ["report.fetch"]
+    assert set(complete(notebook, "%rerun rep")) == {"report", "report.fetch"} or complete(notebook, "%rerun rep") == [
+        "report.fetch"
+    ]
     assert complete(notebook, "%rerun mail.") == ["mail.fetch"]
     assert "report.fetch" in complete(notebook, "%why report.")
     assert complete(notebook, "%%asset x -d cl") == ["clean"]

@@ -93,7 +93,7 @@ def plain_value(notebook, body):
     before = dict(notebook.ns)
     kept = pickle.dumps([before["raw"], before["words"]])
     ran = notebook(body.rstrip(";"))  # `;` only keeps the shell from showing it
-    value = notebook.ns["clean"] if "clean" in notebook.ns else ran.result.result
+    value = notebook.ns.get("clean", ran.result.result)
     value = pickle.loads(pickle.dumps(value if not isinstance(value, list) else list(value)))
     notebook.ns.clear()
     notebook.ns.update(before)
@@ -120,21 +120,46 @@ def test_the_cell_without_its_first_line_computes_the_same_value(ready, body):
     assert shown == stored
 
 
-ATOMS = st.sampled_from(["raw[0]", "n", "x", "y", "clean0", "1", "helper(2)", "len(words)", "(lambda q: q + n)(1)", "sum(raw)", "[k for k in raw][-1]"])
-EXPRESSIONS = st.recursive(ATOMS, lambda inner: st.builds("({} {} {})".format, inner, st.sampled_from(["+", "-", "*"]), inner) | st.builds("({} if {} > 1 else {})".format, inner, inner, inner), max_leaves=4)
+ATOMS = st.sampled_from(
+    [
+        "raw[0]",
+        "n",
+        "x",
+        "y",
+        "clean0",
+        "1",
+        "helper(2)",
+        "len(words)",
+        "(lambda q: q + n)(1)",
+        "sum(raw)",
+        "[k for k in raw][-1]",
+    ]
+)
+EXPRESSIONS = st.recursive(
+    ATOMS,
+    lambda inner: (
+        st.builds("({} {} {})".format, inner, st.sampled_from(["+", "-", "*"]), inner)
+        | st.builds("({} if {} > 1 else {})".format, inner, inner, inner)
+    ),
+    max_leaves=4,
+)
 
 
 def _indent(text):
     return "\n".join("    " + line for line in text.splitlines())
 
 
-ASSIGNMENTS = st.builds("{} = {}".format, st.sampled_from(["x", "y", "clean0", "n", "clean"]), EXPRESSIONS) | st.builds("{} += {}".format, st.sampled_from(["x", "y"]), EXPRESSIONS)
+ASSIGNMENTS = st.builds("{} = {}".format, st.sampled_from(["x", "y", "clean0", "n", "clean"]), EXPRESSIONS) | st.builds(
+    "{} += {}".format, st.sampled_from(["x", "y"]), EXPRESSIONS
+)
 STATEMENTS = st.recursive(
     ASSIGNMENTS,
-    lambda inner: st.builds(lambda c, a, b: f"if {c} > 2:\n{_indent(a)}\nelse:\n{_indent(b)}", EXPRESSIONS, inner, inner)
-    | st.builds(lambda a: f"for x in raw:\n{_indent(a)}", inner)
-    | st.builds(lambda a, e: f"def f(x):\n    y = x\n    return {e}\n{a}\ny = f(n)", inner, EXPRESSIONS)
-    | st.builds(lambda a, b: f"{a}\n{b}", inner, inner),
+    lambda inner: (
+        st.builds(lambda c, a, b: f"if {c} > 2:\n{_indent(a)}\nelse:\n{_indent(b)}", EXPRESSIONS, inner, inner)
+        | st.builds(lambda a: f"for x in raw:\n{_indent(a)}", inner)
+        | st.builds(lambda a, e: f"def f(x):\n    y = x\n    return {e}\n{a}\ny = f(n)", inner, EXPRESSIONS)
+        | st.builds(lambda a, b: f"{a}\n{b}", inner, inner)
+    ),
     max_leaves=4,
 )
 

@@ -142,7 +142,22 @@ def test_a_cell_that_fails_withdraws_nothing(notebook):
     assert set(notebook.session.registry.assets) == {"a"}
 
 
-@pytest.mark.parametrize("cell", ["%%asset clean --bogus\n1", "%%asset\n1", "%%asset -h\n1", "%%op --help\n1", "%%op\n1", "%stepwell", "%stepwell frobnicate", "%stepwell load", "%asset -h", "%op f(x)", "%rerun"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "%%asset clean --bogus\n1",
+        "%%asset\n1",
+        "%%asset -h\n1",
+        "%%op --help\n1",
+        "%%op\n1",
+        "%stepwell",
+        "%stepwell frobnicate",
+        "%stepwell load",
+        "%asset -h",
+        "%op f(x)",
+        "%rerun",
+    ],
+)
 def test_a_bad_line_is_a_usage_error_of_one_line(notebook, cell):
     ran = notebook.run(cell)
     assert ran.error is not None

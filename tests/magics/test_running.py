@@ -24,9 +24,13 @@ def test_the_first_run_executes_and_the_second_reuses_with_facts_of_the_first(no
 
 
 def test_output_appears_in_order_as_it_happens(notebook):
-    ran = notebook("%%asset clean\nfrom IPython.display import display\nprint('one')\ndisplay('two')\nprint('three')\nclean = 1\n'four'")
+    ran = notebook(
+        "%%asset clean\nfrom IPython.display import display\nprint('one')\ndisplay('two')\nprint('three')\nclean = 1\n'four'"
+    )
     assert ran.lines[:4] == ["one", "'two'", "three", "'four'"]
-    again = notebook("%%asset clean\nfrom IPython.display import display\nprint('one')\ndisplay('two')\nprint('three')\nclean = 1\n'four'")
+    again = notebook(
+        "%%asset clean\nfrom IPython.display import display\nprint('one')\ndisplay('two')\nprint('three')\nclean = 1\n'four'"
+    )
     assert again.lines[:4] == ["one", "'two'", "three", "'four'"]
     assert "reused" in again.lines[4]
 
@@ -105,7 +109,9 @@ def test_multi_asset(notebook):
     notebook("%%multi_asset train test\ntrain, test = data[:8], data[8:]\nlen(train)")
     assert notebook.ns["train"] == list(range(8))
     assert notebook.session.load("test") == [8, 9]
-    assert "train test: reused" in notebook("%%multi_asset train test\ntrain, test = data[:8], data[8:]\nlen(train)").text
+    assert (
+        "train test: reused" in notebook("%%multi_asset train test\ntrain, test = data[:8], data[8:]\nlen(train)").text
+    )
 
 
 def test_sql_asset_reads_assets_and_variables_and_follows_them(notebook):
@@ -260,7 +266,9 @@ def test_debug_begins_in_the_users_innermost_frame(notebook):
 
 @pytest.mark.parametrize("above", ["", "\n\n", "%%time\n"])
 def test_line_numbers_are_those_of_the_whole_cell(notebook, above):
-    ran = notebook.run(f"{above}%%asset clean\n\n# a comment\nx = !echo a \\\n  b\ndef f():\n    return 1 / 0\nclean = f()")
+    ran = notebook.run(
+        f"{above}%%asset clean\n\n# a comment\nx = !echo a \\\n  b\ndef f():\n    return 1 / 0\nclean = f()"
+    )
     assert isinstance(ran.error, ZeroDivisionError)
     number = 7 + above.count("\n")
     assert re.search(f"-> {number}     return 1 / 0", ran.text)
@@ -279,7 +287,9 @@ def test_time_above_an_asset_cell(notebook):
 
 
 def test_interrupting_a_cell_leaves_the_session_usable(notebook):
-    ran = notebook.run("%%asset clean\nimport os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(10**7):\n    pass\nclean = 1")
+    ran = notebook.run(
+        "%%asset clean\nimport os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(10**7):\n    pass\nclean = 1"
+    )
     assert isinstance(ran.error, KeyboardInterrupt)
     assert statuses(notebook) == {"clean": "cancelled"}
     assert notebook("%%asset clean\n2").result.success

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from harness import NotExpressible
+
 import stepwell
 
 
@@ -12,16 +14,30 @@ class Stepwell:
 
     def preload(self):
         import duckdb  # noqa: F401 - later forks start warm
-        import pyarrow  # noqa: F401 - as above
+        import pyarrow as pa  # noqa: F401 - as above
 
     def run(self, session, target):
         definitions = []
         for name in session.order(target):
             upstream, config = session.inputs(name)
             definitions += [stepwell.asset(name=key)(constant(value)) for key, value in config.items() if key not in session.registry]
-            definitions.append(stepwell.asset(name=name)(session.registry[name].fn))
+            function = session.registry[name].fn
+            # A parameter that is neither an asset nor configuration keeps its default: bound, it is no input.
+            defaults = {item.name: item.default for item in session.params(name) if item.default is not item.empty and item.name not in (*upstream, *config)}
+            definitions.append(stepwell.asset(name=name)(without(function, defaults, [*upstream, *config]) if defaults else function))
         result = stepwell.materialize(definitions, store=Path(session.store))
         return {target: result.value(target)}
+
+
+def without(function, defaults, names):
+    """A function without the parameters that are no inputs; the defaults are in its closure."""
+    if names:
+        raise NotExpressible("inputs beside a parameter that keeps its default")
+
+    def body():
+        return function(**defaults)
+
+    return body
 
 
 def constant(value):

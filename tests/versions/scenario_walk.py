@@ -29,7 +29,7 @@ class Walk:
             code = walk.of(definition.fn, path=name)
             self.notes[name] = [(item.path, item.reason) for item in code.unverifiable]
             key = [name, code.digest, [(up, versions[up]) for up in upstream], [(k, data_version(v)) for k, v in sorted(config.items())]]
-            key += [file_digest(os.path.abspath(path)) for path in definition.files] + [os.environ.get(one) for one in definition.env]
+            key += [file_digest(str(Path(path).absolute())) for path in definition.files] + [os.environ.get(one) for one in definition.env]
             memo = store / sha256(repr(key).encode()).hexdigest()
             found = None
             if memo.exists() and not definition.volatile and not code.unverifiable:

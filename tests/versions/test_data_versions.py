@@ -1,6 +1,6 @@
 """Two values have one data version exactly if they are equal with their types."""
 
-import datetime
+import datetime as dt
 import decimal
 import enum
 import math
@@ -126,7 +126,8 @@ PAIRS = [
     (pa.table({"a": [1, None]}), pa.table({"a": [1, 0]})),
     (pa.table({"a": [[1], [2, 3]]}), pa.table({"a": [[1, 2], [3]]})),
     (pa.array([True, False]), pa.array([True, None])),
-    (datetime.datetime(2020, 1, 1), datetime.date(2020, 1, 1)),
+    (dt.datetime(2020, 1, 1, tzinfo=dt.UTC), dt.datetime(2020, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))),
+    (dt.date(2020, 1, 1), dt.date(2020, 1, 2)),
     (decimal.Decimal("1.0"), decimal.Decimal("1.00")),
     (Path("a"), Path("b")),
     (Path("a"), "a"),

@@ -67,7 +67,8 @@ def test_a_name_that_becomes_an_asset_is_noticed():
     asset = CodeWalk(namespace=space, asset_names={"clean": "clean"}).of(space["target"], path="target")
     again = CodeWalk(namespace=space).of(space["target"], path="target")
     assert plain.digest == again.digest != asset.digest
-    assert asset.asset_names and not again.asset_names
+    assert asset.asset_names
+    assert not again.asset_names
 
 
 def test_functions_that_are_gone_are_not_kept():

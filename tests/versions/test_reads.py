@@ -1,3 +1,4 @@
+# ruff: noqa: PTH123, SIM105, SIM115, PLW0108, ASYNC240 - every way to open a file is tried, the plain one first
 """What a step reads is recorded, what others read is not, and a later look tells whether it still holds."""
 
 import asyncio

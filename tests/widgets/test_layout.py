@@ -77,7 +77,11 @@ def test_the_same_lineage_gives_the_same_picture_in_another_process():
     code = "import sys; sys.path.insert(0, sys.argv[1]); from pictured import everything; from stepwell.widgets.layout import layout; print(layout(everything()))"
     seen = {
         subprocess.run(
-            [sys.executable, "-c", code, str(Path(__file__).parent)], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, str(Path(__file__).parent)],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     }
@@ -91,8 +95,12 @@ def test_one_structure_is_laid_out_once_whatever_its_states():
         calls.append(dot)
         return graphviz_json(dot)
 
-    fresh = Lineage((LineageNode("a", "a", "asset", "fresh"), LineageNode("b", "b", "asset", "fresh")), (LineageEdge("a", "b"),))
-    stale = Lineage((LineageNode("a", "a", "asset", "stale"), LineageNode("b", "b", "asset", "failed")), (LineageEdge("a", "b"),))
+    fresh = Lineage(
+        (LineageNode("a", "a", "asset", "fresh"), LineageNode("b", "b", "asset", "fresh")), (LineageEdge("a", "b"),)
+    )
+    stale = Lineage(
+        (LineageNode("a", "a", "asset", "stale"), LineageNode("b", "b", "asset", "failed")), (LineageEdge("a", "b"),)
+    )
     assert layout(fresh, engine=engine) is layout(stale, engine=engine)
     assert len(calls) == 1
     layout(Lineage(fresh.nodes, ()), engine=engine)
@@ -113,7 +121,14 @@ def test_a_dot_on_path_is_preferred(monkeypatch, tmp_path):
     check(everything(), layout(everything()))
 
 
-@pytest.mark.parametrize(("script", "words"), [("echo no memory >&2; exit 3", "no memory"), ("echo not json", "something else than JSON"), ("echo '{}'", "cannot be read")])
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo no memory >&2; exit 3", "no memory"),
+        ("echo not json", "something else than JSON"),
+        ("echo '{}'", "cannot be read"),
+    ],
+)
 def test_a_broken_graphviz_still_gives_a_picture_that_says_why(monkeypatch, tmp_path, script, words):
     broken = tmp_path / "dot"
     broken.write_text(f"#!/bin/sh\n{script}\n")

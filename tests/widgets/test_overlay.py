@@ -66,7 +66,7 @@ def test_a_run_is_queued_running_and_fresh(session):
     assert set(status(overlay).values()) == {"missing"}
     assert overlay.outdated() == ["numbers", "report"]
     seen = []
-    for event in events_of(session, lambda: session.materialize()):
+    for event in events_of(session, session.materialize):
         overlay.take(event)
         seen.append((type(event), status(overlay), overlay.run["active"]))
     first = seen[0]
@@ -83,12 +83,12 @@ def test_a_run_is_queued_running_and_fresh(session):
 
 def test_what_the_events_say_is_what_the_session_says_afterwards(session, pipeline):
     overlay = Overlay(session.lineage())
-    for event in events_of(session, lambda: session.materialize()):
+    for event in events_of(session, session.materialize):
         overlay.take(event)
     said = status(overlay)
     overlay.rest(session.lineage())
     assert status(overlay) == said
-    assert overlay.counted() == {"steps": 3, "outdated": 0, "chips": []}
+    assert overlay.counted(overlay.states()) == {"steps": 3, "outdated": 0, "chips": []}
 
 
 def test_a_failure_keeps_its_error_and_traceback_on_the_card(session, pipeline):
@@ -101,7 +101,7 @@ def test_a_failure_keeps_its_error_and_traceback_on_the_card(session, pipeline):
         assert state["status"] == "failed"
         assert "KeyError: 'carrier'" in state["error"]
         assert "transform" in state["traceback"]
-        assert overlay.group_words() == {"report": "graph-backed asset · 2 steps · 1 failed"}
+        assert overlay.group_words(overlay.states()) == {"report": "graph-backed asset · 2 steps · 1 failed"}
         overlay.rest(session.lineage())
     pipeline[1].clear()
     for event in events_of(session, lambda: session.rerun("report.transform")):
@@ -111,7 +111,7 @@ def test_a_failure_keeps_its_error_and_traceback_on_the_card(session, pipeline):
 
 
 def test_a_step_that_ends_after_its_run_does_not_hide_what_the_session_said(session):
-    events = events_of(session, lambda: session.materialize())
+    events = events_of(session, session.materialize)
     late = next(event for event in events if isinstance(event, StepFinished))
     overlay = Overlay(session.lineage())
     overlay.take(events[0])

@@ -16,7 +16,9 @@ def test_the_bundle_has_an_image_that_untrusted_notebooks_show_and_text():
     html = ET.fromstring(bundle["text/html"].replace('"></div>', '"/></div>'))
     image = html.find("img")
     assert "10 steps" not in image.get("src")
-    assert image.get("alt").startswith("Lineage: 8 steps · 1 failed · 1 missing · 1 unverifiable · 1 stale · 1 may change")
+    assert image.get("alt").startswith(
+        "Lineage: 8 steps · 1 failed · 1 missing · 1 unverifiable · 1 stale · 1 may change"
+    )
     kind, data = image.get("src").split(",")
     assert kind == "data:image/svg+xml;base64"
     assert ET.fromstring(base64.b64decode(data)).tag.endswith("svg")
@@ -60,4 +62,14 @@ def test_nothing_defined_is_said():
 
 
 def test_durations_read_well():
-    assert [duration(s) for s in (0.00001, 0.012, 0.0996, 1.94, 59.4, 59.6, 90, 3599, 9000)] == ["< 1 ms", "12 ms", "0.1 s", "1.9 s", "59.4 s", "1 min", "2 min", "1.0 h", "2.5 h"]
+    assert [duration(s) for s in (0.00001, 0.012, 0.0996, 1.94, 59.4, 59.6, 90, 3599, 9000)] == [
+        "< 1 ms",
+        "12 ms",
+        "0.1 s",
+        "1.9 s",
+        "59.4 s",
+        "1 min",
+        "2 min",
+        "1.0 h",
+        "2.5 h",
+    ]

@@ -50,24 +50,33 @@ def test_every_state_is_said_in_words_with_what_matters():
     assert "✕ Failed · KeyError: 'carrier'" in said["report.transform"]
     assert "◍ Unverifiable · a lock in cfg" in said["model"]
     assert "Source" in said["raw/planes"]
-    assert [said[key].split()[0] for key in ("clean", "daily", "split", "report.fetch", "raw/planes", "mail_worst")] == ["PY", "SQL", "×2", "OP", "SRC", "JOB"]
+    assert [
+        said[key].split()[0] for key in ("clean", "daily", "split", "report.fetch", "raw/planes", "mail_worst")
+    ] == ["PY", "SQL", "×2", "OP", "SRC", "JOB"]
 
 
 def test_a_graph_backed_asset_has_a_box_with_counts():
     groups = [g for g in ET.fromstring(lineage_svg(everything())).iter(f"{SVG}g") if g.get("class") == "sw-group"]
-    assert [words(group).split(maxsplit=1) for group in groups] == [["reportgraph-backed", "asset · 2 steps · 1 failed"]]
+    assert [words(group).split(maxsplit=1) for group in groups] == [
+        ["reportgraph-backed", "asset · 2 steps · 1 failed"]
+    ]
 
 
 def test_order_edges_are_dashed_and_value_edges_are_not():
     edges = [g for g in ET.fromstring(lineage_svg(everything())).iter(f"{SVG}g") if g.get("class") == "sw-edge"]
-    dashed = {(g.get("data-source"), g.get("data-target")) for g in edges if g.find(f"{SVG}path").get("stroke-dasharray")}
+    dashed = {
+        (g.get("data-source"), g.get("data-target")) for g in edges if g.find(f"{SVG}path").get("stroke-dasharray")
+    }
     assert dashed == {("raw/planes", "daily")}
     assert len(edges) == len(everything().edges)
 
 
 def test_states_differ_by_border_or_word_and_not_by_colour_alone():
     static = cards(lineage_svg(everything()))
-    border = {key: next(r for r in card.iter(f"{SVG}rect") if r.get("class") == "sw-border").get("stroke-dasharray") for key, card in static.items()}
+    border = {
+        key: next(r for r in card.iter(f"{SVG}rect") if r.get("class") == "sw-border").get("stroke-dasharray")
+        for key, card in static.items()
+    }
     assert border["clean"]
     assert border["raw/flights"] is None
 
@@ -77,12 +86,24 @@ def test_the_static_picture_carries_its_colours_and_asks_for_nothing():
     assert "prefers-color-scheme:dark" in drawn
     assert "var(" not in drawn
     assert not re.search(r"href|url\(|@import|<image|<foreignObject|on\w+=", drawn)
-    assert all(element.get("fill") for element in ET.fromstring(drawn).iter() if element.tag in {f"{SVG}rect", f"{SVG}text"} and "sw-group" not in element.get("class", "sw-group"))
+    assert all(
+        element.get("fill")
+        for element in ET.fromstring(drawn).iter()
+        if element.tag in {f"{SVG}rect", f"{SVG}text"} and "sw-group" not in element.get("class", "sw-group")
+    )
 
 
 def test_the_live_picture_depends_on_the_structure_alone():
     lineage = everything()
-    ran = Lineage(tuple(replace(node, state="fresh" if node.state else None, summary="x", created=1.0, seconds=2.0, reason="", error="") for node in lineage.nodes), lineage.edges)
+    ran = Lineage(
+        tuple(
+            replace(
+                node, state="fresh" if node.state else None, summary="x", created=1.0, seconds=2.0, reason="", error=""
+            )
+            for node in lineage.nodes
+        ),
+        lineage.edges,
+    )
     geometry = layered(lineage)
     assert lineage_svg(lineage, geometry=geometry, live=True) == lineage_svg(ran, geometry=geometry, live=True)
 

@@ -49,7 +49,7 @@ class CellBody:
     """Called with the last expression's value (and whether there is one) where that is the value: a figure for None."""
     settle: Callable[[tuple[Any, ...]], None] | None = None
     """Called with the values where variables are the value: open figures are shown and closed."""
-    missing: Callable[[NameError], BaseException] | None = None
+    missing: Callable[[NameError], BaseException | None] | None = None
     """Explains a NameError of the pruned namespace."""
     parameter_kinds: Mapping[str, str] = field(default_factory=dict)
 

@@ -7,6 +7,7 @@ describing       the name of a type and a value's size, for a reader
 objects          value files: header, stream, buffers; and the inline form of small values
 signing          HMAC over what executes code when it is loaded
 catalog          the one thread that talks to DuckDB: group commit, questions
+once             what a thread waits for, safe against interrupts
 attachment       the catalog file in a warm DuckDB instance: attach, create, check, detach
 lease            our own lock around every open of the catalog
 schema           tables, and rows from and to records; `writing` and `reading` use it

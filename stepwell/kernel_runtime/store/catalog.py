@@ -6,8 +6,8 @@ reads what they wrote. Between two pieces of work the thread keeps the catalog a
 short while, looks whether another process waits for it, and lets it go. With nothing to do for some seconds it ends; the
 next call starts it again.
 
-An interrupt (Ctrl-C) is raised in the main thread only, which at most waits here for an event: nothing in this
-thread, and no half-made transaction, is ever touched by one.
+An interrupt (Ctrl-C) is raised in the main thread only, which at most waits here for something to happen (`once`): nothing
+in this thread, and no half-made transaction, is ever touched by one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import logging
 import os
 import threading
 import weakref
+from _thread import get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any, Generic, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.store.attachment import Attachment, Connection, abandon_instance, one_line
+from stepwell.kernel_runtime.store.once import Once
 
 T = TypeVar("T")
 
@@ -45,7 +47,7 @@ class Group:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._over = threading.Event()
+        self._over = Once()
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[BaseException | None], None]] = []
         self.records: list[Any] = []
@@ -53,7 +55,7 @@ class Group:
 
     def wait(self) -> None:
         """Block until the group is committed; raise the `StoreError` that kept it from being committed."""
-        if not self._over.is_set():
+        if not self._over.over:
             self._catalog.hurry()
             self._over.wait()
         if self._error is not None:
@@ -61,17 +63,17 @@ class Group:
 
     def then(self, callback: Callable[[BaseException | None], None]) -> None:
         """Call ``callback`` on the catalog thread after the commit, with the error if it failed; at once if over."""
-        with self._catalog.condition:
-            if not self._over.is_set():
+        with self._catalog.mutex:
+            if not self._over.over:
                 self._callbacks.append(callback)
                 return
         callback(self._error)
 
     def finish(self, error: BaseException | None) -> None:
         """Tell everybody; called by the catalog thread."""
-        with self._catalog.condition:
+        with self._catalog.mutex:
             self._error = error
-            self._over.set()
+            self._over.happen()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             try:
@@ -86,7 +88,7 @@ class _Question(Generic[T]):
     def __init__(self, answer: Callable[[Connection, str], T], *, create: bool = True) -> None:
         self._answer = answer
         self.create = create
-        self._over = threading.Event()
+        self._over = Once()
         self._result: T | None = None
         self._error: BaseException | None = None
 
@@ -95,11 +97,11 @@ class _Question(Generic[T]):
             self._result = self._answer(connection, name)
         except BaseException as error:
             self._error = error
-        self._over.set()
+        self._over.happen()
 
     def fail(self, error: BaseException) -> None:
         self._error = error
-        self._over.set()
+        self._over.happen()
 
     def wait(self) -> T:
         self._over.wait()
@@ -127,7 +129,6 @@ class Catalog:
         write: Callable[[Connection, str, str, list[Any]], None],
         ended: Callable[[list[Any], BaseException | None], None],
     ) -> None:
-        self.condition = threading.Condition()
         self._attachment = Attachment(directory)
         self._write = write
         self._ended = ended
@@ -135,10 +136,17 @@ class Catalog:
         _catalogs.add(self)
 
     def _reset(self) -> None:
+        # Other threads take the mutex itself: entering a Condition is Python code, and an interrupt in it would keep the lock.
+        self.mutex = threading.RLock()
+        self._condition = threading.Condition(self.mutex)
+        self._clear()
+
+    def _clear(self) -> None:
         self._group: Group | None = None
         self._writing: Group | None = None
         self._questions: deque[_Question[Any]] = deque()
-        self._thread: threading.Thread | None = None
+        self._thread: int | None = None
+        self._farewells: list[Once] = []
         self._urgent = False
         self._letting_go = False
 
@@ -152,18 +160,18 @@ class Catalog:
 
     def add(self, record: Any) -> Group:
         """Add a record to the group that is gathered now."""
-        with self.condition:
+        with self.mutex:
             group = self._group
             if group is None:
-                group = self._group = Group(self)
                 self._wake()
+                group = self._group = Group(self)
             group.records.append(record)
             return group
 
     def ask(self, answer: Callable[[Connection, str], T]) -> T:
         """Run ``answer(connection, name)`` on the catalog thread after everything added so far was committed."""
         question = _Question(answer)
-        if threading.current_thread() is self._thread:
+        if get_ident() == self._thread:
             # A callback after a commit asks: waiting for ourselves would never end.
             self._serve([question], None)
         else:
@@ -172,7 +180,7 @@ class Catalog:
 
     def pending(self) -> Group | None:
         """Return the newest group that is not committed yet, or None."""
-        with self.condition:
+        with self.mutex:
             return self._group or self._writing
 
     def unchanged(self) -> bool:
@@ -186,13 +194,13 @@ class Catalog:
 
     def hurry(self) -> None:
         """Commit what is pending without gathering more."""
-        with self.condition:
+        with self.mutex:
             self._urgent = True
             self._wake()
 
     def flush(self) -> None:
         """Block until everything added so far is committed."""
-        with self.condition:
+        with self.mutex:
             groups = (self._writing, self._group)
         for group in groups:
             if group is not None:
@@ -200,14 +208,18 @@ class Catalog:
 
     def close(self) -> None:
         """Commit what is pending, let the catalog go and end the thread; a later call starts it again."""
-        with self.condition:
-            thread = self._thread
-            if thread is None:
+        self._stop(-1)
+
+    def _stop(self, seconds: float) -> None:
+        farewell = Once()
+        with self.mutex:
+            # A thread that was started but did not run yet has something to do: it is not missed here.
+            if (self._thread is None and self._group is None and not self._questions) or self._thread == get_ident():
                 return
+            self._farewells.append(farewell)
             self._letting_go = True
             self._wake()
-        if threading.current_thread() is not thread:
-            thread.join()
+        farewell.wait(seconds)
 
     def pause(self) -> None:
         """Let the catalog go, and keep it so until `resume`: before a fork.
@@ -215,39 +227,37 @@ class Catalog:
         DuckDB remembers the files that are attached, and a child inherits that memory. Who waits for the catalog of another
         process is not waited for longer than a second; the child's own opening is an error then.
         """
-        with self.condition:
-            thread = self._thread
-            if thread is not None:
-                self._letting_go = True
-                self._wake()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(1.0)
-        self.condition.acquire()
+        self._stop(1.0)
+        self.mutex.acquire()
 
     def resume(self) -> None:
         """Go on after a fork, in the parent."""
-        self.condition.release()
+        self.mutex.release()
 
     def abandon(self) -> None:
         """Start anew in a forked child: what is pending is the parent's to commit."""
-        self.condition = threading.Condition()
         self._attachment.abandon()
         self._reset()
 
     def _put(self, question: _Question[Any]) -> None:
-        with self.condition:
-            self._questions.append(question)
+        with self.mutex:
             self._wake()
+            self._questions.append(question)
 
     def _wake(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="stepwell-catalog", daemon=True)
-            self._thread.start()
-        self.condition.notify_all()
+            # Not a Thread object: an interrupt while that waits for its start would leave one that never runs. Of several
+            # that are started before the first one runs, the first stays.
+            start_new_thread(self._run, ())
+        self._condition.notify_all()
 
     # -- the catalog thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        with self.mutex:
+            if self._thread is not None:
+                return
+            self._thread = get_ident()
         try:
             self._work()
         except BaseException as error:
@@ -257,19 +267,22 @@ class Catalog:
 
     def _fail_all(self, error: BaseException) -> None:
         failure = self._failure(error, "failed", "try again, and report this: it is an error of Stepwell's own")
-        with self.condition:
+        with self.mutex:
             groups = [group for group in (self._writing, self._group) if group is not None]
             questions = list(self._questions)
-            self._reset()
+            farewells = self._farewells
+            self._clear()
         for group in groups:
             group.finish(failure)
         for question in questions:
             question.fail(failure)
+        for farewell in farewells:
+            farewell.happen()
 
     def _work(self) -> None:
         idle_since = monotonic()
         while True:
-            with self.condition:
+            with self.mutex:
                 while not self._ready():
                     now = monotonic()
                     idle = now - idle_since
@@ -278,8 +291,11 @@ class Catalog:
                     if (not self._attachment.open or self._attachment.stuck) and (self._letting_go or idle > LINGER) and self._group is None:
                         self._letting_go = False
                         self._thread = None
+                        farewells, self._farewells = self._farewells, []
+                        for farewell in farewells:
+                            farewell.happen()
                         return
-                    self.condition.wait(self._patience(now))
+                    self._condition.wait(self._patience(now))
                 ready = self._ready()
                 questions: list[_Question[Any]] = []
                 group = None

@@ -17,7 +17,8 @@ def class_parts(cls: type) -> list[tuple[str, Any]]:
     """Return the entries of a class's own namespace that count, by name; their order in the class does not."""
     namespace = vars(cls)
     if isinstance(cls, enum.EnumMeta):
-        members: list[tuple[str, Any]] = [(name, member._value_) for name, member in cls.__members__.items()]
+        found: dict[str, Any] = dict(cls.__members__)
+        members = [(name, member._value_) for name, member in found.items()]
         names = {name for name, _ in members}
         kept = [
             (name, value)

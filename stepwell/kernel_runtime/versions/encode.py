@@ -21,6 +21,8 @@ from stepwell.kernel_runtime.versions.frames import structure
 FOREIGN = b"\xff"
 """Stands in an encoding where the digest of a foreign object belongs."""
 _LIMIT = 200_000
+_MOST_INSTANCES = 20_000
+"""Instances that one value may hold; some (a figure) give new objects each time they are taken apart, without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes: 
     kept: dict[int, Any] = {}
     done: dict[int, bytes] = {}
     count = 0
+    instances = 0
     counts = [0]
 
     def path() -> str:
@@ -155,6 +158,9 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes: 
                         out.append(found)
                         continue
                     parts = found
+                    instances += 1
+                    if instances > _MOST_INSTANCES:
+                        raise Undigestible(f"{type(value).__name__} holds more than {_MOST_INSTANCES:,} instances", path())
                 elif isinstance(form, bytes):
                     # A leaf with a buffer: it may be large and it may come again.
                     done[key] = form

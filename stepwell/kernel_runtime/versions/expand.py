@@ -116,7 +116,7 @@ class Expander:
         held: tuple[tuple[CellType, Any], ...] = ()
         module = scope.get("__name__")
         who = owner(module) if type(module) is str else None
-        if who is not None and getattr(sys.modules.get(module), "__dict__", None) is scope:
+        if who is not None and getattr(sys.modules.get(str(module)), "__dict__", None) is scope:
             # Made by a library for the user: what it holds counts, the library's code does not.
             own.append(named(module, code.co_qualname, who))
         else:
