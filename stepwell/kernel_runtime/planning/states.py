@@ -97,7 +97,7 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
     if group is not None:
         if any(known.is_gone(item) for item in group):
             return result("missing", Reason("its file is gone from the store"), current=group)
-        return result("fresh", current=group)
+        return result("fresh", *_moved(step, stored, group, inputs, explain), current=group)
     if not stored:
         return result("missing", Reason("never computed"))
     if step.code is not None and step.code.unverifiable:
@@ -110,3 +110,16 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
         sources = dict.fromkeys(plan.producers[key].key for key in waits)
         return result("may change", *(Reason(f"{key} is {found[key].state}", path=key) for key in sources))
     return result("stale", *(explain(step, stored, inputs) or (Reason("its memo key changed"),)))
+
+
+def _moved(
+    step: PlanStep,
+    stored: tuple[Materialization, ...],
+    group: tuple[Materialization, ...],
+    inputs: tuple[InputVersion, ...] | None,
+    explain: Explainer,
+) -> tuple[Reason, ...]:
+    """Say why the result that a run would reuse is another one than the current."""
+    if not stored or stored[0].memo_key == group[0].memo_key:
+        return ()
+    return (*explain(step, stored, inputs), Reason("the result for this was kept and will be reused"))

@@ -68,7 +68,7 @@ def plan_to_resume(run: RunRecord, again: set[str], found: Definitions, code: Co
         job = found.jobs.get(run.targets[0])
         if job is None:
             raise code_unavailable(run.targets[0], run.notebook)
-        plan = build_job_plan(job, code, steps_only={step.key for step in job_steps(job) if step.address in again})
+        plan = build_job_plan(job, code, steps_only={step.key for step in job_steps(job) if step.key in again})
     else:
         for key in run.targets:
             if not isinstance(found.asset(key), AssetsDefinition):

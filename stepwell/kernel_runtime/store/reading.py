@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from stepwell.kernel_runtime.records.code import CodeVersion
@@ -135,7 +136,13 @@ def read_run(connection: Connection, name: str, run_id: str) -> tuple[RunRecord,
         return None
     rows = rows_of(connection, name, _STEPS + "WHERE run_id = ? ORDER BY rowid", [run_id])
     known = _by_id(connection, name, [each for row in rows for each in step_materializations(row)])
-    return run_record(found[0]), tuple(step_record(row, known) for row in rows)
+    run = run_record(found[0])
+    steps = tuple(step_record(row, known) for row in rows)
+    if run.kind == "job":
+        # In the catalog a job's steps have addresses, with the job's name; within the run their keys do not repeat it.
+        inside = f"{run.targets[0]}."
+        steps = tuple(replace(step, key=step.key.removeprefix(inside)) for step in steps)
+    return run, steps
 
 
 def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list[RunRecord]:

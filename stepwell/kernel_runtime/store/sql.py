@@ -8,17 +8,30 @@ file, no extension, and no way to change that.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stepwell.kernel_runtime.errors import CellSyntaxError, StepwellError
-from stepwell.kernel_runtime.store.attachment import Connection, one_line
+from stepwell.kernel_runtime.store.attachment import Connection, leak, one_line
 
 _POSITIONS = frozenset({"query_location", "query_location_length"})
 
-_instances: dict[int, Connection] = {}
+_instances: list[Connection] = []
 _lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that does not exist here
+    _lock = threading.Lock()
+    for instance in _instances:
+        leak(instance)
+    _instances.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def select_tables(text: str) -> tuple[str, ...]:
@@ -98,26 +111,24 @@ def _remedy(error: Exception, tables: Mapping[str, object]) -> str:
 
 
 def _cursor() -> Connection:
-    import os
-
     with _lock:
-        instance = _instances.get(os.getpid())
-        if instance is None:
+        if not _instances:
             import duckdb
 
-            instance = duckdb.connect(
-                ":memory:",
-                config={
-                    "autoinstall_known_extensions": False,
-                    "autoload_known_extensions": False,
-                    "python_enable_replacements": False,
-                    "python_scan_all_frames": False,
-                    "enable_external_access": False,
-                    "lock_configuration": True,
-                },
+            _instances.append(
+                duckdb.connect(
+                    ":memory:",
+                    config={
+                        "autoinstall_known_extensions": False,
+                        "autoload_known_extensions": False,
+                        "python_enable_replacements": False,
+                        "python_scan_all_frames": False,
+                        "enable_external_access": False,
+                        "lock_configuration": True,
+                    },
+                )
             )
-            _instances[os.getpid()] = instance
-        return instance.cursor()
+        return _instances[0].cursor()
 
 
 def _statement(text: str) -> dict[str, Any]:
