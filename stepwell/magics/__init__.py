@@ -5,7 +5,8 @@
 ``commands``       the magics with their flags and help, and the settings of ``%config Stepwell``
 ``face``           what the magics of one kernel share
 ``cell_source``    a body: transformed, parsed, checked, split, compiled with true line numbers
-``cell_names``     which names a body may read from outside
+``cell_syntax``    commands, magics and ``%time`` in a body, and what a body cannot hold
+``cell_names``     which names a body may read from outside; ``cell_paths`` has what is known at a point
 ``cell_inputs``    which of these are assets; names and keys as typed on a magic's line
 ``asset_cells``    ``%%asset``, ``%%multi_asset``; ``sql_cells`` has ``%%sql_asset``
 ``op_cells``       ``%%op`` and its signature

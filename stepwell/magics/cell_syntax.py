@@ -130,6 +130,7 @@ class Timed(ast.NodeTransformer):
         return before, inner, after
 
     def visit_Expr(self, node: ast.Expr) -> Any:
+        """Rewrite ``%time EXPR`` on a line of its own."""
         call = _shell_call(node.value)
         if call is None or call[:2] != ("run_line_magic", "time"):
             return self.generic_visit(node)
@@ -147,6 +148,7 @@ class Timed(ast.NodeTransformer):
         return [*before, *inner, *after]
 
     def visit_Assign(self, node: ast.Assign) -> Any:
+        """Rewrite ``name = %time EXPR``."""
         call = _shell_call(node.value)
         if call is None or call[:2] != ("run_line_magic", "time"):
             return self.generic_visit(node)

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -214,9 +215,9 @@ class NotebookPage:
         )
 
 
-@pytest.fixture
-def open_notebook(lab, chromium):
-    """Open notebooks; at the end no request may have gone anywhere but to the server."""
+@contextmanager
+def notebooks(lab, chromium):
+    """Yield a function that opens notebooks; at the end no request may have gone anywhere but to the server."""
     context = chromium.new_context(viewport={"width": 1500, "height": 1000})
     context.set_default_timeout(WAIT)
     elsewhere, broken = [], []
@@ -234,7 +235,21 @@ def open_notebook(lab, chromium):
 
     yield open_one
     for page in context.pages:
-        page.evaluate("() => window.jupyterapp?.serviceManager.sessions.shutdownAll()")
+        page.evaluate("() => window.jupyterapp?.shell.currentWidget?.sessionContext.shutdown()")
     context.close()
     assert not elsewhere, f"requests left the machine: {elsewhere}"
     assert not broken, f"errors in the page: {broken}"
+
+
+@pytest.fixture
+def open_notebook(lab, chromium):
+    """Open notebooks of one test's own."""
+    with notebooks(lab, chromium) as open_one:
+        yield open_one
+
+
+@pytest.fixture(scope="module")
+def open_shared_notebook(lab, chromium):
+    """Open notebooks that the tests of a module only look at."""
+    with notebooks(lab, chromium) as open_one:
+        yield open_one

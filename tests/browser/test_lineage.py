@@ -53,17 +53,25 @@ def shot(notebook, name):
         notebook.page.screenshot(path=f"{SHOTS}/{name}.png")
 
 
-@pytest.fixture
-def notebook(lab, open_notebook, request):
-    folder = re.sub(r"\W", "_", request.node.name)
-    opened = open_notebook(lab.write(f"{folder}/lineage.ipynb", CELLS))
-    opened.ran = lambda: (
-        (lab.root / folder / "ran.txt").read_text().split() if (lab.root / folder / "ran.txt").exists() else []
-    )
+def shown(lab, open_one, folder):
+    """Open a notebook, define its assets, and show their lineage."""
+    opened = open_one(lab.write(f"{folder}/lineage.ipynb", CELLS))
+    tally = lab.root / folder / "ran.txt"
+    opened.ran = lambda: tally.read_text().split() if tally.exists() else []
     for index in range(LINEAGE + 1):
         opened.run(index)
     expect(opened.card("raw")).to_be_visible()
     return opened
+
+
+@pytest.fixture
+def notebook(lab, open_notebook, request):
+    return shown(lab, open_notebook, re.sub(r"\W", "_", request.node.name))
+
+
+@pytest.fixture(scope="module")
+def shared(lab, open_shared_notebook):
+    return shown(lab, open_shared_notebook, "shared")
 
 
 def test_clicking_a_step_and_rerunning_it_runs_it_in_the_kernel(notebook):
@@ -158,48 +166,53 @@ def test_an_edit_gives_a_new_picture_in_place(notebook):
     expect(page.locator('.sw-live .sw-edge[data-source="clean"][data-target="best"]')).to_have_count(1)
 
 
-def test_the_keyboard_reaches_selects_and_finds(notebook):
-    page = notebook.page
+def test_the_keyboard_reaches_selects_and_finds(shared):
+    page = shared.page
     expect(page.locator('.sw-live g.sw-node[tabindex="0"]')).to_have_count(1)
-    notebook.card("raw").focus()
+    shared.card("raw").focus()
     page.keyboard.press("ArrowRight")
-    expect(notebook.card("clean")).to_be_focused()
-    expect(notebook.card("clean")).to_have_attribute("tabindex", "0")
+    expect(shared.card("clean")).to_be_focused()
+    expect(shared.card("clean")).to_have_attribute("tabindex", "0")
     page.keyboard.press("Enter")
     expect(page.locator(".sw-title")).to_have_text("clean")
-    expect(notebook.card("clean")).to_have_attribute("aria-pressed", "true")
+    expect(shared.card("clean")).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_role("button", name=re.compile("^clean, Fresh"))).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator(".sw-hint")).to_be_visible()
     page.get_by_label("Find a step").fill("trans")
-    expect(notebook.card("raw")).to_have_class(re.compile("sw-dim"))
+    expect(shared.card("raw")).to_have_class(re.compile("sw-dim"))
     page.keyboard.press("Enter")
     expect(page.locator(".sw-title")).to_have_text("report.transform")
+    page.get_by_label("Find a step").fill("")
+    expect(shared.card("raw")).not_to_have_class(re.compile("sw-dim"))
+    shared.card("report.transform").focus()
+    page.keyboard.press("Escape")
 
 
-def test_pan_zoom_and_fit(notebook):
-    svg = notebook.page.locator(".sw-live .sw-svg")
+def test_pan_zoom_and_fit(shared):
+    svg = shared.page.locator(".sw-live .sw-svg")
     fitted = svg.get_attribute("viewBox")
-    notebook.page.get_by_role("button", name="+", exact=True).click()
+    shared.page.get_by_role("button", name="+", exact=True).click()
     zoomed = svg.get_attribute("viewBox")
     assert float(zoomed.split()[2]) < float(fitted.split()[2])
     svg.scroll_into_view_if_needed()
     box = svg.bounding_box()
-    notebook.page.mouse.move(box["x"] + 5, box["y"] + box["height"] - 5)
-    notebook.page.mouse.down()
-    notebook.page.mouse.move(box["x"] + 65, box["y"] + box["height"] - 45, steps=4)
-    notebook.page.mouse.up()
+    shared.page.mouse.move(box["x"] + 5, box["y"] + box["height"] - 5)
+    shared.page.mouse.down()
+    shared.page.mouse.move(box["x"] + 65, box["y"] + box["height"] - 45, steps=4)
+    shared.page.mouse.up()
     assert svg.get_attribute("viewBox") != zoomed
-    expect(notebook.page.locator(".sw-hint")).to_be_visible()
-    notebook.page.get_by_role("button", name="Fit").click()
+    expect(shared.page.locator(".sw-hint")).to_be_visible()
+    shared.page.get_by_role("button", name="Fit").click()
     assert svg.get_attribute("viewBox") == fitted
 
 
-def test_text_can_be_read_in_both_themes(notebook):
-    for theme in ("JupyterLab Light", "JupyterLab Dark"):
-        notebook.theme(theme)
-        shot(notebook, f"lineage-{theme.split()[1].lower()}")
-        poor = notebook.page.evaluate(
+def test_text_can_be_read_in_both_themes(shared):
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        shared.theme(theme)
+        shared.page.locator(".sw-live").scroll_into_view_if_needed()
+        shot(shared, f"lineage-{theme.split()[1].lower()}")
+        poor = shared.page.evaluate(
             """() => {
                  const rgb = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
                  const light = (text) => rgb(text).map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))

@@ -141,22 +141,32 @@ def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """
     loop = _loop_thread()
     done = threading.Event()
-    tasks: list[asyncio.Task[Any]] = []
+    results: list[Any] = []
+    errors: list[BaseException] = []
+    tasks: list[asyncio.Task[None]] = []
 
-    def start() -> None:
-        task = loop.create_task(coroutine)
-        tasks.append(task)
-        task.add_done_callback(lambda _: done.set())
+    async def watched() -> None:
+        # A KeyboardInterrupt or SystemExit that left the task would end the loop's thread with it.
+        try:
+            results.append(await coroutine)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.set()
 
-    context = contextvars.copy_context()
-    loop.call_soon_threadsafe(start, context=context)
+    def cancel() -> None:
+        for task in tasks:
+            task.cancel()
+
+    loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(watched())), context=contextvars.copy_context())
     try:
         # With a timeout the wait is interruptible on every platform.
         while not done.wait(0.5):
             pass
     except BaseException:
-        for task in tasks:
-            loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(cancel)
         done.wait(5)
         raise
-    return tasks[0].result()
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -15,16 +15,16 @@ from types import BuiltinFunctionType, CellType, FunctionType, MethodType, Metho
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.versions import modules
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
-from stepwell.kernel_runtime.versions.graph import ASSET, MUTABLE, KeyedRef, Node, gone
+from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, KeyedRef, Node, gone
 from stepwell.kernel_runtime.versions.naming import getattr_static, named, token
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reduction import reduced
 
-MISSING: Any = object()
 _BUILTINS = builtins.__dict__
 _SMALL = 1 << 16
 # What functools and reprlib keep in the closures of their wrappers: caches, locks.
@@ -74,6 +74,10 @@ class Expander:
                 self._object(node, item, kind)
             except Undigestible as error:
                 node.unverifiable(error.path, error.reason)
+                node.own.append(b"\xe0" + kind.__qualname__.encode())
+            except Exception as error:
+                # An object may raise anything when it is looked at; the step has to run then.
+                node.unverifiable("", f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {str(error)[:100]}")
                 node.own.append(b"\xe0" + kind.__qualname__.encode())
         return node
 
@@ -194,11 +198,11 @@ class Expander:
                 if reason is not None:
                     node.unverifiable(name, reason)
             if isinstance(value, ModuleType):
-                self._attribute(node, name, value, chain)
+                modules.attribute(self, node, name, value, chain)
             else:
                 self.refer(node, name, value)
         if known.imports:
-            self._imports(node, known, scope)
+            modules.imports(self, node, known, scope)
         for reason in known.suspects:
             node.unverifiable("", reason)
         for name in known.names_in_text:
@@ -223,110 +227,6 @@ class Expander:
         node.assets += ((name, key),)
         node.flags |= ASSET
         node.own.append(b"\xd7" + atom(key))
-
-    def _attribute(self, node: Node, label: str, module: ModuleType, chain: tuple[str, ...]) -> None:
-        """Write what a chain of attributes from a module reaches: ``module.sub.CONST`` is that constant only."""
-        value: Any = module
-        for name in chain:
-            namespace = vars(value)
-            found = namespace.get(name, MISSING)
-            node.mappings += ((namespace, name, found),)
-            who = owner(value.__name__)
-            label += "." + name
-            if found is MISSING:
-                # Made at first use by the module's __getattr__, or not there.
-                node.own.append(named(value.__name__, name, who or "") + b"\xd6")
-                if who is None and "__getattr__" in namespace:
-                    self.refer(node, label, namespace["__getattr__"])
-                return
-            if isinstance(found, ModuleType):
-                value = found
-                continue
-            if who is None:
-                self.refer(node, label, found)
-            else:
-                self._library(node, label, value, named(value.__name__, name, who))
-                self._replaced(node, label, found)
-            self._blind(node, label, value, name)
-            return
-        self.refer(node, label, value)
-
-    def _library(self, node: Node, label: str, item: Any, written: bytes) -> None:
-        if self.trace is None:
-            node.own.append(written)
-        else:
-            self.trace.append((label, item, written))
-
-    def _replaced(self, node: Node, label: str, found: Any) -> None:
-        """Write what a library's attribute is where that is not the library's own: somebody has replaced it."""
-        kind = type(found)
-        if kind is FunctionType:
-            module = found.__globals__.get("__name__")
-            if type(module) is not str or owner(module) is None:
-                self.refer(node, label, found)
-        elif isinstance(found, type):
-            if owner(found.__module__) is None:
-                self.refer(node, label, found)
-        elif kind in ATOMS:
-            node.own.append(atom(found))
-
-    def _blind(self, node: Node, label: str, module: ModuleType, name: str) -> None:
-        if module is sys and name in {"_getframe", "modules"}:
-            node.unverifiable(label, f"sys.{name} {_LOOK_UP}")
-
-    def _imports(self, node: Node, known: CodeFacts, scope: Mapping[str, Any]) -> None:
-        """Write what import statements inside the code reach."""
-        for name, level, wanted in known.imports:
-            if level:
-                name = _absolute(name, level, scope)  # noqa: PLW2901 - the same module by its full name
-            who = owner(name)
-            if who is None:
-                module = _imported(name)
-                if module is None:
-                    # It may be there next time.
-                    node.stable = False
-                    node.own.append(b"\xd8")
-                elif wanted == ("*",) or (not wanted and known.bare_imports):
-                    self.refer(node, name, sys.modules[name])
-                else:
-                    self._from_local(node, name, module, wanted or tuple(sorted(known.attributes)), complete=bool(wanted))
-                continue
-            self._library(node, name, sys.modules.get(name) or name, named(name, ",".join(wanted), who))
-            module = sys.modules.get(name)
-            if module is not None:
-                for item in wanted:
-                    if item in vars(module):
-                        node.mappings += ((vars(module), item, vars(module)[item]),)
-                        self._replaced(node, f"{name}.{item}", vars(module)[item])
-
-    def _from_local(self, node: Node, label: str, module: ModuleType, names: tuple[str, ...], *, complete: bool) -> None:
-        # `import a.b` binds a; its submodules are reached by attributes.
-        chain = [module]
-        if not complete:
-            for part in label.split(".")[1:]:
-                inner = vars(chain[-1]).get(part)
-                if not isinstance(inner, ModuleType):
-                    break
-                chain.append(inner)
-        else:
-            for part in label.split(".")[1:]:
-                inner = vars(chain[-1]).get(part) or sys.modules.get(f"{chain[-1].__name__}.{part}")
-                if not isinstance(inner, ModuleType):
-                    break
-                chain = [inner]
-        for place in chain:
-            namespace = vars(place)
-            for name in names:
-                found = namespace.get(name, MISSING)
-                if found is MISSING:
-                    found = sys.modules.get(f"{place.__name__}.{name}", MISSING)
-                    if found is MISSING:
-                        continue
-                if isinstance(found, ModuleType) and not complete and found in chain:
-                    continue
-                node.mappings += ((namespace, name, namespace.get(name, MISSING)),)
-                node.own.append(atom(name))
-                self.refer(node, f"{place.__name__}.{name}", found)
 
     # -- cells and SQL
 
@@ -423,6 +323,10 @@ class Expander:
         elif kind in {staticmethod, classmethod}:
             node.own.append(b"\xe3" + kind.__name__.encode())
             self.refer(node, "", item.__func__)
+        elif kind is functools.cached_property:
+            # It holds a lock beside the function.
+            node.own.append(b"\xe9" + atom(item.attrname))
+            self.refer(node, "", item.func)
         elif kind is property:
             node.own.append(b"\xe4")
             for label, function in (("", item.fget), (".setter", item.fset), (".deleter", item.fdel)):
@@ -477,22 +381,3 @@ def _has_foreign(items: Any) -> bool:
     except (SetHasForeign, Undigestible):
         return True
     return False
-
-
-def _absolute(name: str, level: int, scope: Mapping[str, Any]) -> str:
-    """Return the full name of what a relative import names."""
-    package = scope.get("__package__") or str(scope.get("__name__", "")).rpartition(".")[0]
-    parts = package.split(".")
-    return ".".join([*parts[: len(parts) - level + 1], *([name] if name else [])])
-
-
-def _imported(name: str) -> ModuleType | None:
-    """Return a local module, imported if it is not yet: only its content tells what an import inside a function reaches."""
-    from importlib import import_module
-
-    try:
-        import_module(name)
-    except Exception:
-        return None
-    return sys.modules.get(name.partition(".")[0])
-

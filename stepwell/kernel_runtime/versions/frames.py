@@ -31,7 +31,9 @@ def buffer_digest(*buffers: Any) -> bytes:
 def structure(value: Any) -> bytes | tuple[str, tuple[Any, ...]] | None:
     """Return the encoding of an array or frame, or its name and parts; None for anything else."""
     kind = type(value)
-    top = kind.__module__.partition(".")[0]
+    module = kind.__module__
+    # Types made by Cython may have a descriptor there.
+    top = module.partition(".")[0] if type(module) is str else ""
     if top == "numpy":
         return _numpy(value, kind)
     if top == "pandas":

@@ -21,6 +21,8 @@ Edge: TypeAlias = tuple[str, "Node"]
 """How the object is called there, and its node. Labels of globals are names; others begin with ``.``, ``[`` or ``(``."""
 
 UNVERIFIABLE, ASSET, MUTABLE = 1, 2, 4
+MISSING: Any = object()
+"""What a name is bound to that is not bound."""
 
 
 known: dict[int, Node] = {}

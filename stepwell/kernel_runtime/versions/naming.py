@@ -48,7 +48,10 @@ def token(item: Any, kind: type) -> bytes | None:
     if isinstance(item, _C_DESCRIPTORS):
         holder = item.__objclass__
         who = owner(holder.__module__)
-        return named(holder.__module__, item.__qualname__, who or "") if who is not None else atom(item.__name__)
+        return named(holder.__module__, item.__qualname__, who) if who is not None else atom(item.__name__)
+    if kind.__name__ == "cython_function_or_method":
+        who = owner(item.__module__)
+        return named(item.__module__, item.__qualname__, who) if who is not None else None
     return None
 
 

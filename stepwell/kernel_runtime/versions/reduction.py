@@ -30,6 +30,9 @@ def reduced(item: Any) -> Form:
         for module in (getattr(item, "__module__", None), kind.__module__, "numpy", "scipy.special"):
             if getattr(sys.modules.get(str(module)), found, None) is item:
                 return Form("named", (kind, module, found))
+        if kind.__module__ == "typing":
+            # A type variable is found by its name only in the module that made it.
+            return Form("typing", (kind, found, getattr(item, "__bound__", None), getattr(item, "__constraints__", ())))
         raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: it is not found by its name {found!r}")
     if not isinstance(found, tuple) or len(found) < 2:
         raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ gives no tuple")

@@ -1,4 +1,3 @@
-# ruff: noqa: PTH119 - plain strings: a thousand steps ask for sources in one run
 """Where code is defined and what its source is, for a reader.
 
 ``inspect.getsource`` parses the file to find where a block ends; here the lines that the compiler noted are enough: a
@@ -8,33 +7,16 @@ thousand steps ask for their sources in one run.
 from __future__ import annotations
 
 import linecache
-import os
 import re
-from collections.abc import Callable
 from types import CodeType
 
-_cell_name: Callable[[str], str | None] | None = None
-
-
-def name_cells(namer: Callable[[str], str | None] | None) -> None:
-    """Set what turns the file name of a notebook cell's code into ``cell 9``; None stands for no notebook.
-
-    The front end knows how its cells are numbered; the runtime does not import it.
-    """
-    global _cell_name  # noqa: PLW0603 - one front end runs in a kernel
-    _cell_name = namer
+from stepwell.kernel_runtime.definitions.places import place_of
 
 
 def where(code: CodeType) -> str:
-    """Return where code is defined: ``cell 9`` or ``helpers.py:12``."""
-    name = code.co_filename
-    if _cell_name is not None:
-        cell = _cell_name(name)
-        if cell:
-            return cell
-    if name.startswith("<") or "ipykernel_" in name:
-        return "a cell" if "ipykernel_" in name or name.startswith("<ipython-input") else ""
-    return f"{os.path.basename(name)}:{code.co_firstlineno}"
+    """Return where code is defined: ``cell 9, line 1`` or ``helpers.py:12``; empty for generated code."""
+    found = place_of(code)
+    return "" if found.startswith("<") else found
 
 
 def source(code: CodeType) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.versions import inventory
 from stepwell.kernel_runtime.versions.atoms import digest
-from stepwell.kernel_runtime.versions.expand import MISSING, VALUE, Expander
+from stepwell.kernel_runtime.versions.expand import VALUE, Expander
 from stepwell.kernel_runtime.versions.graph import (
     ASSET,
     MUTABLE,
