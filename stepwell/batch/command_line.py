@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -83,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from stepwell import __version__
-
+    # By name: the root package knows the faces (lazily), and no face may import another through it.
+    version = import_module("stepwell").__version__
     plain = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
         prog="stepwell",
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=plain,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"stepwell {__version__}")
+    parser.add_argument("--version", action="version", version=f"stepwell {version}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = commands.add_parser(
@@ -195,6 +196,8 @@ def _print_error(notebook: Path | None, name: str, message: str) -> None:
 
 def _print(result: str) -> None:
     sys.stdout.write(result + "\n")
+    # A reader that has gone is noticed here and not when the process ends.
+    sys.stdout.flush()
 
 
 def _say(line: str) -> None:

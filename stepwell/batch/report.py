@@ -7,8 +7,9 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from stepwell.batch.progress import is_terminal
 from stepwell.batch.runner import BatchResult, CellFailure
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 
@@ -34,7 +35,7 @@ def as_json(notebook: Path | None, result: BatchResult | None, error: dict[str, 
     if result is not None and result.failure is not None:
         failure = result.failure
         error = {"cell": failure.cell, "name": failure.name, "message": failure.message}
-    elif interrupted and result is not None and result.signal is not None:
+    elif result is not None and result.signal is not None:
         error = {"cell": None, "name": "KeyboardInterrupt", "message": f"interrupted by {result.signal.name}"}
     return json.dumps(
         {
@@ -109,6 +110,6 @@ def _resume_line(run: RunRecord, steps: tuple[StepRecord, ...]) -> str:
     )
 
 
-def wants_colour(stream: Any) -> bool:
-    """Return whether colours may be written: to a terminal, unless ``NO_COLOR`` or ``CI`` is set."""
-    return bool(stream.isatty()) and not os.environ.get("NO_COLOR") and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+def wants_colour(stream: TextIO) -> bool:
+    """Return whether colours may be written: to a terminal that nobody records, unless ``NO_COLOR`` is set."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")

@@ -12,6 +12,7 @@
 ``op_cells``       ``%%op`` and its signature
 ``graph_cells``    ``%%graph_asset``, ``%%graph``, ``%%job``
 ``running``        an asset's cell is run: register, bring up to date, bind, display, one line
+``progress``       the line that names the work while it lasts
 ``bindings``       the variables that are bound to assets
 ``displays``       what steps display, and figures
 ``tracebacks``     exceptions of users' code without frames of the engine

@@ -116,14 +116,14 @@ def cell_body(
     outputs
         Variables that are the value; empty where the last expression is.
     assets
-        Names that the cell's definition itself has.
+        Names that the cell's definition itself has; empty for an op, whose value is displayed by what it is part of.
     """
     text = source.text
     _remember_inside(face, source.names, name, exclude=assets)
     return CellBody(
         name, text.body, text.where, source.statements, source.tail, parameters, outputs,
         reads=source.names.reads - set(parameters) - assets, globals=face.namespace, is_async=source.is_async,
-        display=None if source.quiet else face.figures.show,
+        display=None if source.quiet or not (assets or outputs) else face.figures.show,
         finish=lambda value, _: value_or_figure(value, face.figures, say, name),
         settle=face.figures.settle, missing=_explainer(face, source.names, name, text),
     )  # fmt: skip

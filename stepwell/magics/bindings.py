@@ -14,12 +14,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StepwellError
+from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.versions.data import data_version
+
+_MOST_COMPARED = 16_000_000
+"""Bytes of a stored value up to which it is worth finding out whether the variable was changed in place."""
 
 
 @dataclass(slots=True)
 class _Bound:
     key: str
     materialization: str
+    data_version: str
+    size: int
     ref: Callable[[], Any] | None
     strong: Any = None
 
@@ -45,11 +52,11 @@ class Bindings:
         self._namespace = namespace
         self._load = load
         self._bound: dict[str, _Bound] = {}
-        self._waiting: dict[str, str] = {}
-        """Keys with a new materialization that their variables do not have yet."""
+        self._waiting: dict[str, Materialization] = {}
+        """By key, new materializations that their variables do not have yet."""
         self._lock = threading.Lock()
 
-    def bind(self, name: str, key: str, materialization: str, value: Any) -> None:
+    def bind(self, name: str, key: str, item: Materialization, value: Any) -> None:
         """Bind a variable to a value of an asset."""
         try:
             ref: Callable[[], Any] | None = weakref.ref(value)
@@ -57,16 +64,10 @@ class Bindings:
         except TypeError:
             ref, strong = None, value
         self._namespace[name] = value
-        self._bound[name] = _Bound(key, materialization, ref, strong)
+        size = item.value.size if item.value is not None else 0
+        self._bound[name] = _Bound(key, item.id, item.data_version, size, ref, strong)
         with self._lock:
             self._waiting.pop(key, None)
-
-    def holds(self, name: str, key: str, materialization: str) -> bool:
-        """Whether a variable already is this materialization's value."""
-        bound = self._bound.get(name)
-        return (
-            bound is not None and bound.key == key and bound.materialization == materialization and self.is_ours(name)
-        )
 
     def is_ours(self, name: str) -> bool:
         """Whether a variable still is the object that was bound."""
@@ -78,15 +79,19 @@ class Bindings:
             return False
         return value is bound.value() and (bound.ref is None or value is not None)
 
-    def key_of(self, name: str) -> str | None:
-        """Return the key that a variable is bound to, or None."""
-        bound = self._bound.get(name)
-        return bound.key if bound is not None and self.is_ours(name) else None
+    def is_as_stored(self, name: str) -> bool:
+        """Whether a variable still is the object that was bound and, as far as can be told quickly, was not changed in place."""
+        if not self.is_ours(name):
+            return False
+        bound = self._bound[name]
+        if bound.size > _MOST_COMPARED:
+            return True
+        return data_version(self._namespace[name]) in (None, bound.data_version)
 
-    def materialized(self, key: str, materialization: str) -> None:
+    def materialized(self, item: Materialization) -> None:
         """Take note of a new current value; the variable is bound again by `refresh`. May be called from any thread."""
         with self._lock:
-            self._waiting[key] = materialization
+            self._waiting[item.key] = item
 
     def refresh(self) -> None:
         """Bind the variables of assets that have new values."""
@@ -96,7 +101,7 @@ class Bindings:
             waiting, self._waiting = self._waiting, {}
         for name, bound in list(self._bound.items()):
             new = waiting.get(bound.key)
-            if new is None or new == bound.materialization or not self.is_ours(name):
+            if new is None or new.id == bound.materialization or not self.is_ours(name):
                 continue
             try:
                 self.bind(name, bound.key, new, self._load(bound.key))
@@ -113,15 +118,10 @@ class Bindings:
                 del self._bound[name]
 
     def after_cell(self) -> None:
-        """Forget variables that the user has deleted or bound to something else."""
+        """Let go of values whose variables the user has deleted or bound to something else."""
         for name, bound in list(self._bound.items()):
             if bound.ref is None and not self.is_ours(name):
-                # Kept as a name that was ours, so that the next cell that reads it can say so.
-                bound.strong = _GONE
-
-    def was_ours(self, name: str) -> bool:
-        """Whether a variable was bound to an asset and is now something else."""
-        return name in self._bound and name in self._namespace and not self.is_ours(name)
+                del self._bound[name]
 
     def clear(self) -> None:
         """Forget every binding; the variables stay."""

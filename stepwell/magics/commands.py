@@ -16,9 +16,12 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from traitlets import Bool, Enum, Float
 
+from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, status
 from stepwell.magics.cell_source import cell_text, read_cell
 from stepwell.magics.face import Face
+from stepwell.magics.lines import work_line
+from stepwell.magics.progress import Progress
 from stepwell.magics.running import bind, displays_off, registry_kept, run_definition, say_notes, users_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -235,7 +238,12 @@ class Stepwell(Magics):
         """Bring assets and everything that they need up to date, bind them, and display nothing."""
         arguments = self._read("materialize", line)
         face = self.face
-        with users_errors(face), displays_off(face, off=True):
+        for key in arguments.keys:
+            if key in face.session.registry.jobs:
+                raise InvalidInvocationError(f"{key!r} is a job, not an asset", remedy=f"run it with {key}.execute()")
+        waiting = [state for state in face.session.states(arguments.keys or None).values() if state.must_run]
+        line = work_line(waiting) if len(waiting) > 1 and not arguments.no_upstream else ""
+        with users_errors(face), displays_off(face, off=True), Progress(face, line):
             result = face.session.materialize(
                 arguments.keys or None, force=arguments.force, upstream=not arguments.no_upstream
             )
@@ -251,10 +259,8 @@ class Stepwell(Magics):
         arguments = self._read("rerun", line)
         face = self.face
         with users_errors(face):
-            stale = status.stale_inputs(face, arguments.steps)
             result = face.session.rerun(arguments.steps, show=arguments.steps)
-        if stale:
-            face.say(f"on stored inputs that are stale: {', '.join(stale)}")
+        say_notes(face, result)
         bind(face, [key for key in result.run.targets if key in face.session.registry.assets], result)
         status.say_result(face, result)
 

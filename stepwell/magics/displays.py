@@ -132,7 +132,7 @@ class Figures:
         self._shown: Any = None
 
     def begin(self) -> None:
-        """Take note of what is open before a cell runs: that belongs to the user."""
+        """Take note of what is open before a step runs: that belongs to the user."""
         self._before = _open_numbers()
 
     def show(self, value: Any) -> None:

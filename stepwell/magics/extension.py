@@ -15,7 +15,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.places import set_cell_names
 from stepwell.kernel_runtime.errors import DuplicateKeyError, StepwellError
-from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, StepFinished
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, StepFinished, StepStarted
 from stepwell.kernel_runtime.session import Session, get_session
 from stepwell.magics.bindings import Bindings
 from stepwell.magics.commands import Stepwell
@@ -85,7 +85,6 @@ class Extension:
         if len(self._running) > 1:
             return  # a cell that runs another cell defines what that one defines
         self.face.running = info
-        self.face.figures.begin()
         self.face.bindings.refresh()
         self.face.session.registry.begin_cell(cell_origin(info))
 
@@ -131,11 +130,13 @@ class Extension:
     # -- events
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, StepFinished):
+        if isinstance(event, StepStarted):
+            self.face.figures.begin()
+        elif isinstance(event, StepFinished):
             # May come from the catalog's thread: nothing is loaded here.
             if event.step.status in ("executed", "reused"):
                 for item in event.step.materializations:
-                    self.face.bindings.materialized(item.key, item.id)
+                    self.face.bindings.materialized(item)
         elif isinstance(event, RunFinished):
             if threading.current_thread() is threading.main_thread():
                 self.face.bindings.refresh()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import StepRecord
 
@@ -97,8 +97,17 @@ def run_line(name: str, steps: Sequence[StepRecord]) -> str:
     return f"{name}: {last.status}" + (f" ({last.reason})" if last.reason else "")
 
 
-def upstream_line(target: str, states: Iterable[Any]) -> str:
+def upstream_line(target: str, states: Iterable[StepState]) -> str:
     """Return the line that names upstream work before it starts: ``model: first raw (last 18 min; parse() changed), clean``."""
+    return f"{target}: first {_named(states)}"
+
+
+def work_line(states: Iterable[StepState]) -> str:
+    """Return the line that names what a run is about to do: ``to run: raw (last 18 min), clean``."""
+    return f"to run: {_named(states)}"
+
+
+def _named(states: Iterable[StepState], most: int = 6) -> str:
     shown = []
     for state in states:
         facts = [f"last {duration(state.seconds)}"] if state.seconds else []
@@ -106,4 +115,4 @@ def upstream_line(target: str, states: Iterable[Any]) -> str:
         if state.state != "missing" and reason:
             facts.append(reason)
         shown.append(state.key + (f" ({'; '.join(facts)})" if facts else ""))
-    return f"{target}: first {', '.join(shown[:6])}" + (f" and {len(shown) - 6} more" if len(shown) > 6 else "")
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

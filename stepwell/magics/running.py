@@ -9,10 +9,12 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, UpstreamBudgetError
+from stepwell.kernel_runtime.planning.flatten import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.magics.displays import show_again
+from stepwell.magics.displays import figure_of, show_again
 from stepwell.magics.face import Face
 from stepwell.magics.lines import duration, run_line, upstream_line
+from stepwell.magics.progress import Progress
 from stepwell.magics.tracebacks import failed_step, present
 
 
@@ -25,25 +27,24 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         Whether the value is displayed after the run: for cells whose body displays nothing by itself.
     """
     name = " ".join(str(key) for key in definition.keys)
+    own = [step.key for step in asset_steps(definition)]
     with registry_kept(face):
         face.session.registry.register(definition)
         if arguments.register:
             face.say(f"{name}: registered")
             return
-        states = upstream_states(face, definition)
-        waiting = [
-            state for key, state in states.items() if key not in own_steps(definition, states) and state.must_run
-        ]
+        # Planning twice is spared where nothing upstream can have to run.
+        states = face.session.states([definition]) if arguments.dry_run or has_upstream(face, definition) else {}
         if arguments.dry_run:
-            _say_what_would_run(face, definition, states)
+            _say_what_would_run(face, name, states, own)
             return
         _say_changed_variables(face, definition)
+        waiting = [state for key, state in states.items() if key not in own and state.must_run]
         if waiting:
             check_budget(face, name, waiting)
-            face.say(upstream_line(name, waiting))
-        result = execute(
-            face, definition, force=arguments.force, quiet=arguments.quiet, steps=own_steps(definition, states)
-        )
+        line = upstream_line(name, waiting) if waiting else ""
+        with users_errors(face), displays_off(face, off=arguments.quiet), Progress(face, line):
+            result = face.session.materialize([definition], force=arguments.force, show=own)
     finish(face, definition, result, quiet=arguments.quiet, show_value=show_value)
 
 
@@ -51,10 +52,12 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
 def registry_kept(face: Face) -> Iterator[None]:
     """Put the registry back as it was if what was registered cannot be planned: a cycle, an upstream that nobody has."""
     registry = face.session.registry
-    assets, jobs = dict(registry.assets), dict(registry.jobs)
+    assets, jobs, run = dict(registry.assets), dict(registry.jobs), face.session.last_run
     try:
         yield
     except InvalidDefinitionError:
+        if face.session.last_run is not run:
+            raise  # the user's own code raised it
         changed = tuple({*registry.assets, *assets, *registry.jobs, *jobs})
         registry.assets.clear()
         registry.assets.update(assets)
@@ -65,16 +68,10 @@ def registry_kept(face: Face) -> Iterator[None]:
         raise
 
 
-def upstream_states(face: Face, definition: AssetsDefinition) -> dict[str, StepState]:
-    """Return the states of a definition's steps and of everything upstream, in the order in which they would run."""
-    found: dict[str, StepState] = face.session.states([definition])
-    return found
-
-
-def own_steps(definition: AssetsDefinition, steps: Any) -> list[str]:
-    """Return which of some step keys are a definition's."""
-    own = definition.step_key
-    return [key for key in steps if key == own or key.startswith(own + ".")]
+def has_upstream(face: Face, definition: AssetsDefinition) -> bool:
+    """Whether an upstream is computed in this session."""
+    registered = face.session.registry.assets
+    return any(str(key) in registered for key in definition.upstream_keys)
 
 
 def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
@@ -88,10 +85,8 @@ def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
         )
 
 
-def _say_what_would_run(face: Face, definition: AssetsDefinition, states: dict[str, StepState]) -> None:
-    own = own_steps(definition, states)
-    ahead = [state for key, state in states.items() if state.must_run]
-    name = " ".join(str(key) for key in definition.keys)
+def _say_what_would_run(face: Face, name: str, states: dict[str, StepState], own: Sequence[str]) -> None:
+    ahead = [state for state in states.values() if state.must_run]
     if not ahead:
         face.say(f"{name}: fresh, nothing would run")
         return
@@ -107,15 +102,13 @@ def _say_what_would_run(face: Face, definition: AssetsDefinition, states: dict[s
 def _say_changed_variables(face: Face, definition: AssetsDefinition) -> None:
     for name, key in definition.keys_by_input.items():
         value = face.namespace.get(name)
-        if name not in face.namespace or face.bindings.is_ours(name) or hasattr(type(value), "__stepwell_asset_key__"):
+        if (
+            name not in face.namespace
+            or hasattr(type(value), "__stepwell_asset_key__")
+            or face.bindings.is_as_stored(name)
+        ):
             continue
         face.say(f"uses the stored asset {key}, not your changed variable")
-
-
-def execute(face: Face, definition: AssetsDefinition, *, force: bool, quiet: bool, steps: Sequence[str]) -> Any:
-    """Materialise a definition; an exception of the user's is shown as the user's."""
-    with users_errors(face), displays_off(face, off=quiet):
-        return face.session.materialize([definition], force=force, show=steps)
 
 
 @contextmanager
@@ -142,13 +135,16 @@ def users_errors(face: Face) -> Iterator[None]:
 
 def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool, show_value: bool) -> None:
     """Show again what reused steps had shown, bind the names, and say what happened."""
-    records = [result.step(key) for key in own_steps(definition, [step.key for step in result.steps])]
+    own = {step.key for step in asset_steps(definition)}
+    records = [record for record in result.steps if record.key in own]
     for record in records:
         if record.status == "reused" and record.materializations:
             show_again(face.session.outputs(record.materializations[0]), displays=not quiet)
     bind(face, [str(key) for key in definition.keys], result)
-    if show_value and not quiet and definition.key.name in face.namespace:
-        face.figures.show(face.namespace[definition.key.name])
+    name = definition.keys[0].name
+    # A figure's picture was shown by its step.
+    if show_value and not quiet and name in face.namespace and figure_of(face.namespace[name]) is None:
+        face.figures.show(face.namespace[name])
     say_notes(face, result)
     if records:
         face.say(run_line(" ".join(str(key) for key in definition.keys), records))
@@ -168,9 +164,9 @@ def bind(face: Face, keys: Sequence[str], result: Any) -> None:
         if entry is not None and face.namespace.get(name) is entry.definition:
             continue  # with @asset in a plain cell the name is the definition
         item = _materialization(result, key)
-        if item is None or item.value is None or face.bindings.holds(name, key, item.id):
-            continue
-        face.bindings.bind(name, key, item.id, result.value(key))
+        if item is not None and item.value is not None:
+            # Also where it is bound already: the variable may have been changed in place.
+            face.bindings.bind(name, key, item, result.value(key))
     face.bindings.refresh()
 
 

@@ -35,21 +35,6 @@ def say_result(face: Face, result: Any) -> None:
             face.say(run_line(step.key, [step]))
 
 
-def stale_inputs(face: Face, steps: Sequence[str]) -> list[str]:
-    """Return what is upstream of some steps and not fresh: a re-run takes it as it is stored."""
-    owners = [
-        owner for owner in dict.fromkeys(step.split(".")[0] for step in steps) if owner in face.session.registry.assets
-    ]
-    if not owners:
-        return []
-    states = face.session.states(owners)
-    return [
-        key
-        for key, state in states.items()
-        if key.split(".")[0] not in owners and state.state in ("stale", "may change")
-    ]
-
-
 def _status(face: Face, words: Sequence[str]) -> None:
     lineage = face.session.lineage()
     chosen = [node for node in lineage.nodes if not words or node.key in words or node.parent in words]
@@ -119,8 +104,9 @@ def _load(face: Face, words: Sequence[str]) -> None:
         raise UsageError("%stepwell load KEY...: binds the stored values")
     for key in words:
         item = face.session.current(key)
-        name = key.replace(".", "/").rpartition("/")[2]
-        face.bindings.bind(name, key, item.id, face.session.load(key))
+        # A step is not bound by its own name: that is the op's.
+        name = key.rpartition("/")[2].replace(".", "_").replace(":", "_")
+        face.bindings.bind(name, key, item, face.session.load(key))
         say(f"{name} is {key} of {moment(item.created)} ({item.notebook or 'no notebook'})")
 
 

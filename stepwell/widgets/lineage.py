@@ -214,9 +214,11 @@ def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
 
 
 def _what(node: LineageNode) -> str:
-    """Return what a card is, in which group and where: ``op in graph-backed asset report · group default · cell 14``."""
+    """Return what a card is, in which group and where: ``op in graph-backed asset report · group daily · cell 14``."""
     kind = KINDS.get(node.kind, node.kind) + (f" in graph-backed asset {node.parent}" if node.parent else "")
-    return " · ".join(part for part in (kind, f"group {node.group}" if node.group else "", node.where) if part)
+    return " · ".join(
+        part for part in (kind, f"group {node.group}" if node.group != "default" else "", node.where) if part
+    )
 
 
 def _problem(error: BaseException, title: str) -> dict[str, str]:

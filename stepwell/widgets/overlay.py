@@ -188,11 +188,7 @@ def _ended(node: LineageNode, step: StepRecord) -> dict[str, Any]:
     footer: list[Part] = ["Fresh"]
     footer += [{"at": own.created}, duration(own.seconds)] if own is not None else [{"at": time.time()}]
     state: dict[str, Any] = {"status": "fresh", "footer": footer, "reason": "", "error": ""}
-    if (
-        own is not None
-        and own.value is not None
-        and own.value.summary
-        and not node.summary.startswith(own.value.summary)
-    ):
-        state["summary"] = own.value.summary
+    told = own.value.summary if own is not None and own.value is not None else ""
+    if told and not node.assets and not node.summary.startswith(told):
+        state["summary"] = told
     return state

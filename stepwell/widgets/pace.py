@@ -5,6 +5,7 @@ Delivering takes the interpreter from the steps that run; it rests five times as
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -56,6 +57,10 @@ class Paced:
             self._wake.clear()
             events = [self._waiting.popleft() for _ in range(len(self._waiting))]
             started = time.monotonic()
-            if events:
-                self._deliver(events)
+            try:
+                if events:
+                    self._deliver(events)
+            except Exception:
+                # The next events bring the full picture again; a thread that ended would leave it as it is for good.
+                logging.getLogger("stepwell").exception("the picture of the lineage was not updated")
             time.sleep(max(INTERVAL, 5 * (time.monotonic() - started)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -39,7 +40,7 @@ def test_a_notebook_is_executed_in_its_folder_and_saved_below_the_store(write, s
     assert [cell.execution_count for cell in cells] == [1, 2, 3, 4]
     # Text that continues a stream is one output.
     assert cells[0].outputs[0].text == "one\ntwo\n"
-    assert cells[0].outputs[1].data["text/plain"] == repr((True, os.fspath(Path(os.sys.executable))))
+    assert cells[0].outputs[1].data["text/plain"] == repr((True, sys.executable))
     assert cells[1].outputs[0].data["text/plain"] == repr(cells[1].id)
     told = cells[2].outputs[0].data["text/plain"]
     assert "STEPWELL_BATCH" in told
@@ -124,3 +125,61 @@ def test_an_interrupt_reaches_the_cell_and_keeps_the_notebook(write, start, unti
     assert cells[2].outputs == []
     kernel = int((project / "pid").read_text())
     until(lambda: not Path(f"/proc/{kernel}").exists())
+
+
+def test_a_second_interrupt_ends_a_kernel_that_does_not_stop(write, start, until, project):
+    path = write(
+        "deaf.ipynb",
+        "import time\nfrom pathlib import Path\nPath('began').touch()\nwhile True:\n"
+        "    try:\n        time.sleep(600)\n    except KeyboardInterrupt:\n        Path('heard').touch()",
+    )
+    process = start("run", path, "--output", "out.ipynb", "--json")
+    until((project / "began").exists)
+    process.send_signal(signal.SIGINT)
+    until((project / "heard").exists)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130, err
+    assert json.loads(out)["error"]["cell"] == read(path).cells[0].id
+
+
+@pytest.fixture
+def kernels(project, monkeypatch):
+    """Install a kernelspec; returns its name."""
+
+    def install(name, argv, variables):
+        folder = project / "jupyter/kernels" / name
+        folder.mkdir(parents=True)
+        (folder / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": name, "language": "python", "env": variables}))
+        return name
+
+    monkeypatch.setenv("JUPYTER_PATH", str(project / "jupyter"))
+    return install
+
+
+def test_a_kernel_that_cannot_start_is_an_error_of_its_own(write, stepwell, kernels):
+    path = write("any.ipynb", "1")
+    broken = kernels("broken", [sys.executable, "-c", "raise SystemExit('no kernel in here')"], {})
+    absent = kernels("absent", ["/nowhere/python", "-f", "{connection_file}"], {})
+
+    for name, reason in ((broken, "no kernel in here"), (absent, "/nowhere/python")):
+        ended = stepwell("run", path, "--kernel", name)
+        assert ended.code == 4, ended.err
+        assert ended.err.startswith(f"NotebookKernelError: the kernel '{name}' does not start")
+        assert reason in ended.err
+        assert "--kernel" in ended.err
+        assert "Traceback" not in ended.err
+
+
+def test_a_kernel_of_a_python_without_stepwell_is_explained(write, stepwell, kernels, project):
+    path = write("any.ipynb", "%load_ext stepwell")
+    (project / "hidden").mkdir()
+    (project / "hidden/stepwell.py").write_text("raise ModuleNotFoundError(\"No module named 'stepwell'\", name='stepwell')")
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    other = kernels("other", argv, {"PYTHONPATH": str(project / "hidden")})
+
+    ended = stepwell("run", path, "--kernel", other)
+
+    assert ended.code == 1
+    assert "pip install stepwell there" in ended.err.splitlines()[-1]

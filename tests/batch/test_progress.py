@@ -9,6 +9,7 @@ import pty
 import pytest
 
 from stepwell.batch.progress import Progress
+from stepwell.batch.report import wants_colour
 
 
 def told(stream):
@@ -58,3 +59,12 @@ def test_elsewhere_every_cell_has_a_line():
     assert second.endswith("…  0.0 s  failed")
     assert len(second) < 80
     assert os.linesep not in second
+
+
+@pytest.mark.parametrize(("variable", "expected"), [(("TERM", "xterm"), True), (("NO_COLOR", "1"), False), (("CI", "true"), False)])
+def test_colours_are_for_terminals_that_want_them(terminal, monkeypatch, variable, expected):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(*variable)
+
+    assert wants_colour(terminal[0]) is expected
+    assert not wants_colour(io.StringIO())

@@ -495,11 +495,9 @@ def test_nested_graphs_outputs_and_defaults(store_dir):
 
 
 def test_a_failing_step_inside_a_graph_asset(store_dir):
-    calls = []
 
     @op
     def fetch(source):
-        calls.append("fetch")
         return [source]
 
     @op

@@ -30,7 +30,8 @@ def test_a_variable_that_the_user_changed_is_left_alone_and_said(notebook):
     notebook("%%asset -r raw\n[2]")
     notebook("%materialize clean")
     assert notebook.ns["raw"] == "mine"
-    assert "changed variable" not in notebook("del raw\n").text
+    notebook("del raw")
+    assert "changed variable" not in notebook("%%asset -f clean\nraw + [0]").text
 
 
 def test_an_unchanged_variable_says_nothing(notebook):
@@ -71,11 +72,19 @@ def test_what_takes_no_weak_reference_is_dropped_after_the_cell_that_unbinds_it(
     assert ref() is None
 
 
-def test_a_hit_does_not_load_again_what_is_bound(notebook):
+def test_running_the_cell_again_gives_the_stored_value_also_where_the_variable_was_changed(notebook):
     notebook("%%asset raw\n[1]")
-    before = notebook.ns["raw"]
+    notebook("raw.append(2)")
+    assert "reused" in notebook("%%asset raw\n[1]").text
+    assert notebook.ns["raw"] == [1]
+
+
+def test_a_variable_that_was_changed_in_place_is_said(notebook):
     notebook("%%asset raw\n[1]")
-    assert notebook.ns["raw"] is before
+    notebook("raw.append(2)")
+    ran = notebook("%%asset clean\nraw + [0]")
+    assert "uses the stored asset raw, not your changed variable" in ran.text
+    assert notebook.ns["clean"] == [1, 0]
 
 
 def test_with_a_decorator_the_name_is_the_definition(notebook):
@@ -95,3 +104,12 @@ def test_no_consumer_sees_what_another_changed(notebook):
     notebook("%%asset clean\nraw.append(3)\nclean = raw")
     assert notebook.ns["clean"] == [1, 3]
     assert notebook.session.load("raw") == [1]
+
+
+def test_a_stored_step_is_not_bound_over_its_op(notebook):
+    notebook("%%op fetch()\n[1]")
+    notebook("%%op head(data)\ndata[0]")
+    notebook("%%graph_asset report\nhead(fetch())")
+    notebook("%stepwell load report.fetch")
+    assert notebook.ns["report_fetch"] == [1]
+    assert type(notebook.ns["fetch"]).__name__ == "OpDefinition"

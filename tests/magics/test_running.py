@@ -169,7 +169,7 @@ def test_rerun_on_stale_inputs_says_so(notebook):
     notebook("%%asset raw\n1")
     notebook("%%asset clean\nraw + 1")
     notebook("%%asset -r raw\n2")
-    assert "on stored inputs that are stale: raw" in notebook("%rerun clean").text
+    assert re.search("raw is stale .*its stored value is used", notebook("%rerun clean").text)
     assert notebook.ns["clean"] == 2
 
 
@@ -328,3 +328,33 @@ def test_switching_the_store(notebook, tmp_path):
     assert str(tmp_path / "other") in notebook(f"%stepwell store {tmp_path / 'other'}").text
     assert "missing" in notebook("%why raw").text
     assert "executed" in notebook("%%asset raw\n1").text
+
+
+def test_only_the_composition_displays_a_value_not_its_ops(notebook):
+    notebook("%%op fetch()\n['fetched']")
+    notebook("%%op head(data)\nout = data[0]\nprint('heading')\nout")
+    ran = notebook("%%graph_asset report\nhead(fetch())")
+    assert ran.lines[:2] == ["heading", "'fetched'"]
+    assert ran.lines[2].startswith("report: executed")
+    assert notebook("%%graph_asset report\nhead(fetch())").lines[:2] == ["heading", "'fetched'"]
+    assert len(notebook("%%graph_asset report\nhead(fetch());").lines) == 2
+
+
+def test_a_users_own_error_of_our_kind_does_not_undo_the_registration(notebook):
+    ran = notebook.run("%%asset clean\nimport stepwell\nraise stepwell.errors.CycleError('mine')")
+    assert ran.error is not None
+    ran = notebook.run(
+        "%%asset clean\nimport stepwell\nif True:\n    raise stepwell.errors.CycleError('mine')\nclean = 1"
+    )
+    assert "mine" in ran.text
+    assert "clean" in notebook.session.registry.assets
+
+
+def test_materialize_names_the_work_and_refuses_a_job(notebook):
+    notebook("%%asset -r raw\n1")
+    notebook("%%asset -r clean\nraw + 1")
+    assert notebook("%materialize clean").lines[0] == "to run: raw, clean"
+    assert "to run" not in notebook("%materialize clean").text
+    notebook("%%op mail(data)\ndata")
+    notebook("%%job mail_worst\nmail(clean)")
+    assert "run it with mail_worst.execute()" in notebook.run("%materialize mail_worst").text

@@ -198,6 +198,32 @@ def test_what_has_no_digest_is_named_with_the_path_to_it(cells, path, reason):
     assert reason in found[0].reason
 
 
+ORDINARY = {
+    "logger": "import logging\nX = logging.getLogger('x')\n",
+    "generator of random numbers": "import numpy as np\nX = np.random.default_rng(0)\n",
+    "path and time": "import datetime as dt, decimal, uuid, zoneinfo\nfrom pathlib import Path\nX = (Path('x'), dt.datetime(2020, 1, 1, tzinfo=zoneinfo.ZoneInfo('UTC')), decimal.Decimal(1), uuid.UUID(int=3))\n",
+    "collections": "from collections import *\nN = namedtuple('N', 'a b')\nX = (N(1, 2), defaultdict(list, {1: [2]}), Counter('aab'), deque([1]), OrderedDict(a=1))\n",
+    "slots": "from dataclasses import dataclass\n@dataclass(slots=True, frozen=True)\nclass P:\n    a: int = 1\nX = P(3)\n",
+    "abstract class": "from abc import ABC, abstractmethod\nclass A(ABC):\n    @abstractmethod\n    def f(self): ...\nclass B(A):\n    def f(self): return 1\nX = B\n",
+    "generic class": "from typing import Generic, TypeVar, TypedDict\nT = TypeVar('T')\nclass G(Generic[T]): pass\nclass D(TypedDict):\n    a: int\nX = (G, D, dict[str, int], int | None)\n",
+    "flags": "import enum\nclass F(enum.Flag):\n    A = 1\n    B = 2\nX = F.A | F.B\n",
+    "operator": "import operator\nX = (operator.itemgetter(1), operator.attrgetter('x'))\n",
+    "odd frame": "import pandas as pd\nX = pd.DataFrame({'a': pd.Categorical(['x', 'y']), 'b': [[1], {'a': 2}], 'c': pd.array([1, None])}, index=pd.period_range('2020', periods=2, freq='D'))\n",
+    "polars expression": "import polars as pl\nX = pl.col('a') + 1\n",
+    "figure made inside": "import matplotlib.pyplot as X\n",
+    "masked array": "import numpy as np\nX = (np.ma.array([1, 2], mask=[0, 1]), np.array([(1, 2.0)], dtype=[('a', 'i4'), ('b', 'f8')]))\n",
+    "cached property": "import functools\nclass X:\n    @functools.cached_property\n    def c(self): return 1\n    @functools.singledispatchmethod\n    def s(self, x): return x\n",
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_what_notebooks_ordinarily_hold_can_be_digested(name):
+    cells = ORDINARY[name], "def target(): return X\n"
+    found = version(*cells)
+    assert found.unverifiable == ()
+    assert found.digest == digest(*cells)
+
+
 def test_a_global_named_like_an_asset_is_reported_and_not_digested():
     cells = "def helper(): return clean\ndef target(): return helper()\n"
     first = version("clean = 1\n", cells, asset_names={"clean": "raw/clean"})

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from pictured import everything, hostile, lineages
 
 from stepwell.kernel_runtime.errors import LayoutError
@@ -59,7 +59,18 @@ def test_graphviz_places_every_card_without_overlap():
     check(everything(), geometry)
 
 
+OUT_AND_BACK = Lineage(
+    (
+        LineageNode("g.a", "g.a", "op", "fresh", parent="g"),
+        LineageNode("b", "b", "asset", "fresh"),
+        LineageNode("g.c", "g.c", "op", "fresh", parent="g"),
+    ),
+    (LineageEdge("g.a", "b"), LineageEdge("b", "g.c")),
+)
+
+
 @given(lineages())
+@example(OUT_AND_BACK)
 @settings(max_examples=25, deadline=None)
 def test_any_lineage_is_laid_out_by_graphviz(lineage):
     geometry = layout(lineage)

@@ -160,3 +160,22 @@ def test_a_jobs_steps_never_paint_assets_of_the_same_name(tmp_path):
     assert {states["same"] for states in seen} == {"missing"}
     assert "running" in {states["mail"] for states in seen}
     assert seen[-1]["mail"] == "job"
+
+
+def test_a_multi_asset_is_one_card_that_names_its_outputs(tmp_path):
+    @stepwell.multi_asset(outs={"train": stepwell.AssetOut(), "test": stepwell.AssetOut()})
+    def split():
+        return 1, 2
+
+    registry = Registry()
+    registry.register(split)
+    session = Session(registry)
+    session.use(tmp_path / "store")
+    overlay = Overlay(session.lineage())
+    assert overlay.outdated() == ["train", "test"]
+    assert overlay.assets_of("split") == ["train", "test"]
+    for event in events_of(session, lambda: session.materialize(overlay.outdated())):
+        overlay.take(event)
+    session.close()
+    state = overlay.states()["split"]
+    assert (state["status"], state["summary"]) == ("fresh", "train, test")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from stepwell.kernel_runtime.errors import InvariantViolationError
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.kernel_runtime.records.runs import LogRecord
@@ -76,9 +77,23 @@ class OpExecutionContext:
         return {output.name for output in self._step.outputs}
 
     def add_output_metadata(self, metadata: Mapping[str, Any], output_name: str | None = None) -> None:
-        """Attach JSON values to the materialization of an output; the only one if there is one."""
-        name = output_name or self._step.outputs[0].name
-        self.output_metadata.setdefault(name, {}).update(metadata)
+        """Attach JSON values to the materialization of an output; the only one if there is one.
+
+        Raises
+        ------
+        InvariantViolationError
+            If the step has no such output, or several and none is named.
+        """
+        names = [output.name for output in self._step.outputs]
+        if output_name is None and len(names) == 1:
+            output_name = names[0]
+        if output_name not in names:
+            raise InvariantViolationError(
+                f"step {self._step.key!r} adds metadata to {output_name or 'an output without a name'}",
+                where=self._step.where,
+                remedy=f"output_name= is one of: {', '.join(names) or 'none'}",
+            )
+        self.output_metadata.setdefault(output_name, {}).update(metadata)
 
 
 class AssetExecutionContext(OpExecutionContext):

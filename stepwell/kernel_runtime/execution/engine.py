@@ -16,7 +16,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
 from stepwell.kernel_runtime.execution.capture import proxied
-from stepwell.kernel_runtime.execution.contexts import context_for
+from stepwell.kernel_runtime.execution.contexts import OpExecutionContext, context_for
 from stepwell.kernel_runtime.execution.in_process import InProcess, Outcome
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
@@ -47,6 +47,14 @@ class Request:
     notes: tuple[str, ...] = ()
 
 
+class _ValueLostError(Exception):
+    """A stored value could not be loaded, and the step that gives it was run again in vain."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(status)
+        self.status = status
+
+
 class Engine:
     """Runs one plan."""
 
@@ -71,6 +79,7 @@ class Engine:
         self.memory: dict[str, Any] = {}
         """Values by value key: of jobs the objects themselves, else exact immutables and what is not isolated."""
         self.error: BaseException | None = None
+        self._run_again = 0
 
     def run(self) -> RunResult:
         """Run the plan to its end, or to an interrupt; return what happened. Exceptions of user code are in the result."""
@@ -134,7 +143,7 @@ class Engine:
         values, producers, done = self.known.values, self.plan.producers, self.books.steps
         skipped = False
         for given in step.inputs:
-            lacking = [key for key in given.keys if key not in values and key in producers]
+            lacking = [key for key in given.keys if key not in values and (key in producers or key in self.plan.absent)]
             for key in given.keys:
                 producer = producers.get(key)
                 if producer is not None:
@@ -148,12 +157,28 @@ class Engine:
     def _execute(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], position: int) -> str:
         started = time.time()
         self.books.started(step, position, len(self.plan.steps))
+        before = self._run_again
         try:
             arguments = self._arguments(step)
+            hidden = self._hidden(step)
+        except _ValueLostError as lost:
+            if lost.status == "cancelled":
+                return "cancelled"
+            self.books.not_run(step, skipped=False)
+            return "untouched"
         except Exception as error:
             return self._fail(step, error, memo, inputs, started=started)
-        with self._asset_names(step):
+        if self._run_again != before:
+            # What was run again may have another value than the one that was lost.
+            inputs = self.known.inputs(step) or inputs
+            memo = self.known.key(step, inputs)
+        with self._asset_names(hidden):
             outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
+        context = arguments.get(step.op.context) if step.op.context is not None else None
+        if isinstance(context, OpExecutionContext):
+            for name, metadata in context.output_metadata.items():
+                if name in outcome.produced:
+                    outcome.produced[name].metadata.update(metadata)
         del arguments
         return self._keep(step, outcome, memo, inputs, started)
 
@@ -260,27 +285,33 @@ class Engine:
         """Run a step again whose stored value cannot be loaded."""
         inputs = self.known.inputs(producer) or ()
         memo = self.known.key(producer, inputs)
-        if self._execute(producer, memo, inputs, self.plan.steps.index(producer) + 1) != "executed":
-            raise self.error or KeyboardInterrupt
+        self._run_again += 1
+        status = self._execute(producer, memo, inputs, self.plan.steps.index(producer) + 1)
+        if status != "executed":
+            raise _ValueLostError(status)
 
     def _load_stored(self, item: Materialization) -> Any:
         if item.value is None:
             raise ValueUnavailableError(f"{item.key!r} has no stored value")
         return self.store.get(item.value, key=item.key)
 
+    def _hidden(self, step: PlanStep) -> dict[str, Any]:
+        """Return the values of assets that a helper reads by their global names."""
+        if self.request.namespace is None:
+            return {}
+        return {given.name: self._value(given.keys[0], step) for given in step.inputs if not given.declared}
+
     @contextmanager
-    def _asset_names(self, step: PlanStep) -> Iterator[None]:
+    def _asset_names(self, hidden: Mapping[str, Any]) -> Iterator[None]:
         """Let a helper find the stored value of an asset under its global name while a step runs."""
-        hidden = [given for given in step.inputs if not given.declared]
         space = self.request.namespace
         if not hidden or space is None:
             yield
             return
         absent = object()
-        before: Mapping[str, Any] = {given.name: space.get(given.name, absent) for given in hidden}
+        before: Mapping[str, Any] = {name: space.get(name, absent) for name in hidden}
         try:
-            for given in hidden:
-                space[given.name] = self._value(given.keys[0], step)
+            space.update(hidden)
             yield
         finally:
             for name, value in before.items():

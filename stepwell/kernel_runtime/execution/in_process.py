@@ -21,6 +21,7 @@ from stepwell.kernel_runtime.execution.outputs import Collector, Produced
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.store.once import Once
 from stepwell.kernel_runtime.versions.reads import ReadRecorder
 
 
@@ -140,7 +141,7 @@ def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
     The waiting thread stays interruptible: a KeyboardInterrupt cancels the coroutine.
     """
     loop = _loop_thread()
-    done = threading.Event()
+    done = Once()
     results: list[Any] = []
     errors: list[BaseException] = []
     tasks: list[asyncio.Task[None]] = []
@@ -152,7 +153,7 @@ def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
         except BaseException as error:
             errors.append(error)
         finally:
-            done.set()
+            done.happen()
 
     def cancel() -> None:
         for task in tasks:

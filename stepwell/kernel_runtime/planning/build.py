@@ -14,7 +14,7 @@ from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
 from stepwell.kernel_runtime.definitions.sources import SourceAsset
-from stepwell.kernel_runtime.errors import CycleError, unknown_key
+from stepwell.kernel_runtime.errors import CycleError, DuplicateKeyError, unknown_key
 from stepwell.kernel_runtime.planning.flatten import asset_steps, job_steps
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep, order_steps
 from stepwell.kernel_runtime.planning.selection import SelectionGraph, select
@@ -183,6 +183,7 @@ def finish(plan: Plan) -> Plan:
     CycleError
         If steps wait for each other.
     """
+    _check_keys(plan.steps)
     ordered, cycle = order_steps(list(plan.steps))
     if cycle:
         places = {step.key: step.where for step in plan.steps}
@@ -195,6 +196,20 @@ def finish(plan: Plan) -> Plan:
     plan.producers = {output.key: step for step in ordered for output in step.outputs}
     plan.read = tuple(dict.fromkeys(key for step in ordered for key in step.input_keys if key not in plan.producers))
     return plan
+
+
+def _check_keys(steps: Iterable[PlanStep]) -> None:
+    """Raise `DuplicateKeyError` if two steps have the same key, or give the same value."""
+    owners: dict[str, PlanStep] = {}
+    for step in steps:
+        for key in {step.key, *(output.key for output in step.outputs)}:
+            other = owners.setdefault(key, step)
+            if other is not step:
+                raise DuplicateKeyError(
+                    f"two steps are called {key!r}",
+                    where=listed(dict.fromkeys(place for place in (other.where, step.where) if place)),
+                    remedy="give a multi-asset another name than that of an asset: @multi_asset(name=...)",
+                )
 
 
 def _walk(step: PlanStep, code: CodeVersions, names: Mapping[str, str]) -> None:

@@ -73,13 +73,20 @@ class Known:
         for group in found:
             if any([item.unverifiable for item in group]):  # noqa: C419 - a list is quicker for one or two
                 continue
+            acted = [item for item in group if not item.data_version]
+            if acted and not all(self._is_newest(item) for item in acted):
+                # It changed the world: what an older one did is undone by now, so only the newest counts.
+                return None
             reads = group[0].reads
             if _complete(step, group) and (not reads or all(self.holds(read) for read in reads)):
                 return group
-            if any([not item.data_version for item in group]):  # noqa: C419 - as above
-                # It changed the world: what an older one did is undone by now, so only the newest counts.
+            if acted:
                 return None
         return None
+
+    def _is_newest(self, item: Materialization) -> bool:
+        """Tell whether no later materialization of the key is known, under whatever memo key."""
+        return all(row.materialization.id <= item.id for row in self.snapshot.current.get(item.key, ()))
 
     def is_gone(self, item: Materialization) -> bool:
         """Tell whether the value's file is known to be missing."""

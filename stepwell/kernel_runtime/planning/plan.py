@@ -98,6 +98,8 @@ class Plan:
     """For each value key the step that gives it."""
     read: tuple[str, ...] = ()
     """Value keys that are read from the store."""
+    absent: frozenset[str] = frozenset()
+    """Value keys among them that are known not to have been produced: what takes them is skipped."""
     target_steps: frozenset[str] = frozenset()
     """Keys of the steps that were asked for; the others are their upstream."""
 

@@ -74,8 +74,8 @@ class _Parser:
             position = match.end()
         return found
 
-    def _error(self, where: str) -> InvalidSelectionError:
-        remedy = (
+    def _error(self, where: str, remedy: str = "") -> InvalidSelectionError:
+        remedy = remedy or (
             "several assets are separate words in a magic and a list in Python; in one string write: a or b"
             if "," in self.text
             else "for example: clean, +clean, clean+, *clean, group:raw, not (a or b)"
@@ -123,6 +123,8 @@ class _Parser:
         kind, text = self._peek()
         if kind == "depth":
             up = int(self._next()[1][:-1])
+            if self._peek()[0] == "name":
+                raise self._error(f"at {text!r}", f"write {up}+key:{self._peek()[1]}, or a + for each level")
         elif kind == "plus":
             if text[-1].isdigit():
                 raise self._error(f"at {text!r}")

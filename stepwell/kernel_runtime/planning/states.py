@@ -100,6 +100,8 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
         return result("fresh", *_moved(step, stored, group, inputs, explain), current=group)
     if not stored:
         return result("missing", Reason("never computed"))
+    if not step.memoised:
+        return result("stale", Reason("cache=False: it runs in every run"))
     if step.code is not None and step.code.unverifiable:
         return result("unverifiable", *(Reason(item.reason, item.path) for item in step.code.unverifiable))
     if waits:

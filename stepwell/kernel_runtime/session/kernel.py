@@ -52,7 +52,7 @@ from stepwell.kernel_runtime.session.explanation import Explainer, Explanation
 from stepwell.kernel_runtime.session.preparation import check_reads, known_for, read_notes
 from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, store_directory
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
-from stepwell.kernel_runtime.session.single_steps import plan_of_steps, plan_to_resume
+from stepwell.kernel_runtime.session.single_steps import not_produced, plan_of_steps, plan_to_resume, what_is_left
 from stepwell.kernel_runtime.session.sql import run_sql
 from stepwell.kernel_runtime.versions.classes import class_version
 from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -112,11 +112,11 @@ class Session:
         self._store = self.open(path)
         return self._store
 
-    def chosen(self, store: ValueStore | str | os.PathLike[str] | None) -> ValueStore:
-        """Return a store given as a directory or open, or the session's."""
+    def chosen(self, store: ValueStore | str | os.PathLike[str] | None, *, create: bool = False) -> ValueStore:
+        """Return a store given as a directory or open, or the session's; a directory is made only where `create` says so."""
         if store is None:
             return self.store
-        return self.open(store) if isinstance(store, str | os.PathLike) else store
+        return self.open(store, create=create) if isinstance(store, str | os.PathLike) else store
 
     @property
     def notebook(self) -> str:
@@ -190,10 +190,9 @@ class Session:
         """
         given, words = read_targets(targets)
         found = lookup(self.registry, definitions, given)
-        keys = resolve_targets(words, found)
-        used = self.chosen(store)
         walk = self._walk(found)
-        plan = build_plan(keys, found, walk, upstream=upstream)
+        plan = build_plan(resolve_targets(words, found), found, walk, upstream=upstream)
+        used = self.chosen(store, create=True)
         return self._run(
             plan,
             walk,
@@ -210,7 +209,8 @@ class Session:
         found = lookup(self.registry, [job])
         walk = self._walk(found)
         plan = build_job_plan(job, walk)
-        return self._run(plan, walk, found, self.chosen(store), shown=plan.target_steps, raise_on_error=raise_on_error)
+        used = self.chosen(store, create=True)
+        return self._run(plan, walk, found, used, shown=plan.target_steps, raise_on_error=raise_on_error)
 
     def rerun(
         self,
@@ -279,9 +279,9 @@ class Session:
             )
         found = lookup(self.registry, definitions)
         walk = self._walk(found)
-        again = {record.key for record in records if record.status not in ("executed", "reused")}
-        given = {item.key: item for record in records if record.key not in again for item in record.materializations}
+        again, given, ended = what_is_left(run, records, used)
         plan = plan_to_resume(run, again, found, walk, used)
+        plan.absent = not_produced(plan, ended, given, found)
         return self._run(
             plan,
             walk,
@@ -435,18 +435,19 @@ class Session:
         given: Mapping[str, Materialization] | None = None,
         notes: tuple[str, ...] = (),
     ) -> RunResult:
-        if not self._running.acquire(blocking=False):
-            raise InvariantViolationError(
-                "a run is going on in this session",
-                remedy="a step cannot start another run; load what it needs as an input",
-            )
         guard = InterruptGuard()
-        try:
-            known = known_for(plan, store, self._choose, given)
-            check_reads(plan, known, found, store.keys, resumed=given is not None)
-            notes = (*read_notes(plan, known, found), *notes)
-            self._guard = guard
-            with guard:
+        # The guard is there before the lock is taken and until it is free again: an interrupt never leaves it taken.
+        with guard:
+            if not self._running.acquire(blocking=False):
+                raise InvariantViolationError(
+                    "a run is going on in this session",
+                    remedy="a step cannot start another run; load what it needs as an input",
+                )
+            try:
+                known = known_for(plan, store, self._choose, given)
+                check_reads(plan, known, found, store.keys, resumed=given is not None)
+                notes = (*read_notes(plan, known, found), *notes)
+                self._guard = guard
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
                 books = Bookkeeping(run, store, self.publish, known)
                 executor = InProcess(guard, run_sql, (store.directory,))
@@ -455,10 +456,10 @@ class Session:
                     plan=plan, known=known, store=store, executor=executor, guard=guard, books=books, request=request
                 ).run()
                 self.last_run = result
-        finally:
-            self._guard = None
-            self._running.release()
-        if guard.interrupted and not guard.cancelled:
+            finally:
+                self._guard = None
+                self._running.release()
+        if (guard.interrupted or result.status == "cancelled") and not guard.cancelled:
             raise KeyboardInterrupt
         if result.error is not None and raise_on_error:
             raise _with_note(result.error, result)

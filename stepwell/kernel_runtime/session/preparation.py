@@ -31,6 +31,8 @@ def known_for(
     snapshot = store.snapshot([*keys, *plan.read], [step.address for step in plan.steps], codes)
     known = Known(snapshot, read_holds)
     for key in plan.read:
+        if key in plan.absent:
+            continue
         item = given.get(key) if given else None
         if item is None:
             rows = snapshot.current.get(key)
@@ -52,15 +54,16 @@ def check_reads(
     ValueNotKeptError
         If one could not be stored by the run that is resumed.
     """
+    inside = f"{plan.targets[0]}." if plan.kind == "job" else "\0"
     for step in plan.steps:
         for given in step.inputs:
             for key in given.keys if given.carries_value else ():
-                if key in plan.producers:
+                if key in plan.producers or key in plan.absent:
                     continue
                 item = known.values.get(key)
                 if item is None:
                     raise _missing(key, step, found, stored)
-                if item.value is None and resumed:
+                if item.value is None and (resumed or key.startswith(inside)):
                     raise ValueNotKeptError(
                         f"step {step.key!r} needs the value of {item.step_key!r}, which could not be stored",
                         where=step.where,

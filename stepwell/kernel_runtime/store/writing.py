@@ -67,7 +67,7 @@ class RowWriter:
                 continue
             step = record.step
             steps.append(step_row(step))
-            if step.status == "executed":
+            if step.status != "reused":
                 made.extend([materialization_row(m) for m in step.materializations])
             if record.current:
                 current.extend([current_row(each, now) for each in record.current])

@@ -44,7 +44,7 @@ def attribute(to: Expander, node: Node, label: str, module: ModuleType, chain: t
         else:
             _library(to, node, label, value, named(value.__name__, name, who))
             _replaced(to, node, label, found)
-        _blind(to, node, label, value, name)
+        _blind(node, label, value, name)
         return
     to.refer(node, label, value)
 
@@ -70,9 +70,9 @@ def _replaced(to: Expander, node: Node, label: str, found: Any) -> None:
         node.own.append(atom(found))
 
 
-def _blind(to: Expander, node: Node, label: str, module: ModuleType, name: str) -> None:
+def _blind(node: Node, label: str, module: ModuleType, name: str) -> None:
     if module is sys and name in {"_getframe", "modules"}:
-        node.unverifiable(label, f"sys.{name} {_LOOK_UP}")
+        node.unverifiable(label, f"sys.{name} looks up what cannot be seen here")
 
 
 def imports(to: Expander, node: Node, known: CodeFacts, scope: Mapping[str, Any]) -> None:

@@ -25,7 +25,11 @@ def source(code: CodeType) -> str | None:
     first = code.co_firstlineno
     if not 0 < first <= len(lines):
         return None
-    found = lines[first - 1 : _last_line(code)]
+    last = _last_line(code)
+    # No instruction has the line of a bracket that closes the last call.
+    while last < len(lines) and _CLOSING.match(lines[last]):
+        last += 1
+    found = lines[first - 1 : last]
     head = found[0]
     margin = len(head) - len(head.lstrip())
     if margin:
@@ -42,11 +46,6 @@ def _last_line(code: CodeType) -> int:
     stack = [code]
     while stack:
         item = stack.pop()
-        for _, _, line, *_ in ((*entry, 0) for entry in item.co_lines()):
-            if line is not None and line > last:
-                last = line
-        for _, end, _, _ in item.co_positions():
-            if end is not None and end > last:
-                last = end
+        last = max(last, max((end for _, end, _, _ in item.co_positions() if end is not None), default=last))
         stack.extend([constant for constant in item.co_consts if type(constant) is CodeType])
     return last

@@ -18,6 +18,7 @@ from stepwell.kernel_runtime.versions.atoms import digest
 from stepwell.kernel_runtime.versions.expand import VALUE, Expander
 from stepwell.kernel_runtime.versions.graph import (
     ASSET,
+    MISSING,
     MUTABLE,
     UNVERIFIABLE,
     KeyedRef,

@@ -1,0 +1,83 @@
+"""What a run with several steps shows while it lasts: the line that names the work, with the step that is running behind it.
+
+In a notebook the line is one display that is updated, and ends as it began, so that a saved notebook keeps a quiet line and no
+times of the run. In a terminal, and in batch, it is printed once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from stepwell.kernel_runtime.records.events import Event, StepStarted
+from stepwell.magics.face import Face
+from stepwell.magics.lines import duration
+
+_EVERY = 1.0
+"""Seconds between updates, and before the first."""
+
+
+class Progress:
+    """Shows a line for as long as a run lasts.
+
+    Parameters
+    ----------
+    line
+        What the run is about to do; nothing is shown where it is empty.
+    """
+
+    def __init__(self, face: Face, line: str) -> None:
+        self._face = face
+        self._line = line
+        self._over = threading.Event()
+        self._step: tuple[StepStarted, float] | None = None
+        self._handle: Any = None
+        self._ticked = False
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        face = self._face
+        if not self._line or not face.settings.lines:
+            return
+        if not (face.interactive and hasattr(face.shell, "kernel")):
+            face.say(self._line)
+            return
+        from IPython.display import display
+
+        self._handle = display({"text/plain": self._line}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        self._end = face.session.subscribe(self._on_event)
+        self._thread = threading.Thread(target=self._tick, name="stepwell-progress", daemon=True)
+        self._thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is None:
+            return
+        self._over.set()
+        self._end()
+        self._thread.join(5)
+        if self._ticked:
+            self._handle.update({"text/plain": self._line}, raw=True)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, StepStarted):
+            self._step = event, time.monotonic()
+
+    def _tick(self) -> None:
+        while not self._over.wait(_EVERY):
+            if self._step is None:
+                continue
+            self._ticked = True
+            step, since = self._step
+            self._handle.update(
+                {"text/plain": f"{self._line} · {step_words(step, time.monotonic() - since)}"}, raw=True
+            )
+
+
+def step_words(step: StepStarted, elapsed: float) -> str:
+    """Return what is running: ``step 2 of 5: clean, 12.0 s of about 18.2 s``."""
+    expected = f" of about {duration(step.expected_seconds)}" if step.expected_seconds else ""
+    return f"step {step.position} of {step.total}: {step.key}, {duration(elapsed)}{expected}"
