@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.definitions.sources import SourceAsset
 from stepwell.kernel_runtime.errors import CycleError, DuplicateKeyError, unknown_key
 from stepwell.kernel_runtime.planning.flatten import asset_steps, job_steps
@@ -148,6 +149,8 @@ def build_plan(
         if own & asked:
             wanted.update(step.key for step in steps)
         for step in steps:
+            if step.op.defaults and isinstance(definition.node, OpDefinition):
+                _take_defaults(step, definitions)
             _walk(step, code, names)
             for need in step.input_keys:
                 if need in seen or need in own:
@@ -210,6 +213,20 @@ def _check_keys(steps: Iterable[PlanStep]) -> None:
                     where=listed(dict.fromkeys(place for place in (other.where, step.where) if place)),
                     remedy="give a multi-asset another name than that of an asset: @multi_asset(name=...)",
                 )
+
+
+def _take_defaults(step: PlanStep, definitions: Definitions) -> None:
+    """Give a parameter its default where nothing here defines the asset that it would be."""
+    defaults = step.op.defaults
+    inputs = tuple(
+        PlanInput(given.name, (), default=defaults[given.name])
+        if given.name in defaults and given.keys == (given.name,) and definitions.asset(given.name) is None
+        else given
+        for given in step.inputs
+    )
+    if inputs != step.inputs:
+        step.inputs = ()
+        step.add_inputs(inputs)
 
 
 def _walk(step: PlanStep, code: CodeVersions, names: Mapping[str, str]) -> None:

@@ -124,4 +124,4 @@ def _moved(
     """Say why the result that a run would reuse is another one than the current."""
     if not stored or stored[0].memo_key == group[0].memo_key:
         return ()
-    return (*explain(step, stored, inputs), Reason("the result for this was kept and will be reused"))
+    return (Reason("a result kept for exactly this will be reused; since the current one:"), *explain(step, stored, inputs))
