@@ -82,35 +82,39 @@ _SHELL_NAME = re.compile(r"\$\$?([A-Za-z_]\w*)|\{([^{}]*)\}")
 def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names]:
     """Count the names that ``!cmd $name {expression}`` takes from the cell, and reach the shell without a name of the notebook.
 
-    What a command does cannot be digested, so the step is unverifiable: ``__import__`` says so to the walk over its code.
+    What a command, or anything else of the shell, does cannot be digested, so the step is unverifiable: ``__import__`` says so
+    to the walk over its code, in one line, where the shell itself would be taken apart.
     """
     found: set[str] = set()
     for node in ast.walk(tree):
         call = _shell_call(node)
         if call is None or call[0] not in ("system", "getoutput"):
             continue
-        assert isinstance(node, ast.Call)
-        assert isinstance(node.func, ast.Attribute)
-        shell = ast.parse("__import__('IPython').get_ipython()", mode="eval").body
-        for each in ast.walk(shell):
-            if isinstance(each, ast.expr):
-                ast.copy_location(each, node)
-        node.func.value = shell
         for name, expression in _SHELL_NAME.findall(call[1]):
             if name:
                 found.add(name)
                 continue
             try:
-                found |= {
-                    each.id
-                    for each in ast.walk(ast.parse(expression.strip(), mode="eval"))
-                    if isinstance(each, ast.Name)
-                }
+                inner = ast.parse(expression.strip(), mode="eval")
             except SyntaxError:
                 continue  # braces of the shell's own
-    named = any(isinstance(each, ast.Name) and each.id == "get_ipython" for each in ast.walk(tree))
-    reads = names.reads if named else names.reads - {"get_ipython"}
-    return tree, Names(reads | (found - names.assigned), names.early, names.assigned, names.imported)
+            found |= {each.id for each in ast.walk(inner) if isinstance(each, ast.Name)}
+    reads = names.reads | (found - names.assigned)
+    if "get_ipython" in names.early:
+        tree = _Shell().visit(tree)
+        reads -= {"get_ipython"}
+    return tree, Names(reads, names.early, names.assigned, names.imported)
+
+
+class _Shell(ast.NodeTransformer):
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id != "get_ipython" or not isinstance(node.ctx, ast.Load):
+            return node
+        shell = ast.parse("__import__('IPython').get_ipython", mode="eval").body
+        for each in ast.walk(shell):
+            if isinstance(each, ast.expr):
+                ast.copy_location(each, node)
+        return shell
 
 
 # -- %time

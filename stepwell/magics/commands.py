@@ -166,7 +166,8 @@ class Stepwell(Magics):
         if cell is None:
             status.print_state(self.face, [arguments.name])
         else:
-            definition, shown = graph_cells.graph_asset_of(self.face, arguments, line, cell)
+            with users_errors(self.face):
+                definition, shown = graph_cells.graph_asset_of(self.face, arguments, line, cell)
             run_definition(self.face, definition, arguments, show_value=shown)
 
     def _plain(self, magic: str, name: str, line: str, cell: str) -> None:

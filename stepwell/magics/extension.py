@@ -7,6 +7,7 @@ events, and the words for the places of cells. Loading twice does nothing the se
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -65,6 +66,8 @@ class Extension:
             with suppress(ValueError, KeyError):
                 self._end.pop()()
         self.face.bindings.clear()
+        if "stepwell.widgets" in sys.modules:
+            sys.modules["stepwell.widgets"].forget(self.face.session)
         self.face.session.close()
 
     def _remove_magics(self) -> None:

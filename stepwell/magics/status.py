@@ -44,7 +44,7 @@ def _status(face: Face, words: Sequence[str]) -> None:
     for node in chosen:
         facts = [node.state or node.kind]
         if node.error:
-            facts.append(node.error)
+            facts.append(node.error.splitlines()[0])
         elif node.reason:
             facts.append(node.reason)
         if node.summary:

@@ -189,3 +189,11 @@ def test_a_plain_name_error_keeps_its_traceback(notebook):
     assert type(ran.error) is NameError
     assert "line 3" in ran.text
     assert "----> 3 clean = nowhere_at_all + x" in ran.text
+
+
+@pytest.mark.parametrize("magic", ["%%graph_asset report", "%%graph report()", "%%job report"])
+def test_an_error_while_composing_shows_the_cells_own_frames(notebook, magic):
+    ran = notebook.run(f"{magic}\nx = 1\nundefined_op(x)")
+    assert isinstance(ran.error, NameError)
+    assert "----> 3 undefined_op(x)" in ran.text
+    assert "stepwell/" not in ran.text

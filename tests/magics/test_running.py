@@ -230,7 +230,11 @@ def test_an_edited_helper_makes_it_run_again(notebook):
 def test_a_shell_command_makes_the_step_unverifiable(notebook):
     notebook("%%asset clean\nclean = !echo hello")
     assert "executed" in notebook("%%asset clean\nclean = !echo hello").text
+    assert len(notebook("%why clean").lines) == 2
     assert "unverifiable" in notebook("%why clean").text
+    notebook("%%asset ran\ndef f():\n    return get_ipython().getoutput('echo hi')\nran = list(f())")
+    assert notebook.ns["ran"] == ["hi"]
+    assert len(notebook("%why ran").lines) == 2
 
 
 def test_a_name_in_the_store_only_is_read_from_there(notebook):

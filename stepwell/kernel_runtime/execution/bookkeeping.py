@@ -18,6 +18,7 @@ from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import Commit, ValueStore
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, RunStatus, StepRecord
+from stepwell.kernel_runtime.store.once import Once
 
 Publish = Callable[[Event], None]
 
@@ -142,13 +143,14 @@ class Bookkeeping:
             ended=time.time(),
             error=error_record(error) if error is not None and status == "failure" else None,
         )
-        self._commits.append(self.store.finish_run(run))
+        last = self.store.finish_run(run)
         records = tuple(self.steps[step.key] for step in steps if step.key in self.steps)
-        seen: set[int] = set()
-        for commit in self._commits:
-            if id(commit) not in seen:
-                seen.add(id(commit))
-                commit.wait()
+        # Commits end in their order, and what is called after each likewise: after the last every step is published.
+        published = Once()
+        last.then(lambda _: published.happen())
+        for commit in {id(each): each for each in (*self._commits, last)}.values():
+            commit.wait()
+        published.wait()
         if self._failure is not None:
             raise StoreError(f"the run {run.run_id} could not be recorded: {self._failure}") from self._failure
         self.publish(RunFinished(run, records))

@@ -152,7 +152,7 @@ class _Parser:
             return self._attribute(text[:-1]), False, False
         if kind == "quoted":
             return self._matching(text[1:-1]), False, False
-        if kind != "name":
+        if kind != "name" or (text in {"and", "or"} and text not in self.graph.upstream):
             raise self._error(f"at {text!r}" if text else "because it ends too early")
         if text == "*":
             return set(self.graph.upstream), False, False

@@ -110,7 +110,7 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
         if own:
             return result("stale", *own)
         sources = dict.fromkeys(plan.producers[key].key for key in waits)
-        return result("may change", *(Reason(f"{key} is {found[key].state}", path=key) for key in sources))
+        return result("may change", *(Reason(f"{key} {'may change' if found[key].state == 'may change' else f'is {found[key].state}'}", path=key) for key in sources))
     return result("stale", *(explain(step, stored, inputs) or (Reason("its memo key changed"),)))
 
 

@@ -110,6 +110,8 @@ class Session:
     def use(self, path: str | os.PathLike[str]) -> ValueStore:
         """Switch the session to another store and return it."""
         self._store = self.open(path)
+        # Every state is another one now.
+        self.publish(DefinitionsChanged(()))
         return self._store
 
     def chosen(self, store: ValueStore | str | os.PathLike[str] | None, *, create: bool = False) -> ValueStore:

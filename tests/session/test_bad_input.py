@@ -1,0 +1,227 @@
+"""Each wrong request is an error of our own class that says what, where and what to do; nothing is changed by it."""
+
+import os
+
+import pytest
+
+import stepwell
+from stepwell import AssetOut, Output, SourceAsset, asset, job, multi_asset, op
+from stepwell.kernel_runtime.errors import (
+    CycleError,
+    DuplicateKeyError,
+    InvalidDefinitionError,
+    InvalidInvocationError,
+    InvalidSelectionError,
+    MissingUpstreamError,
+    StepwellError,
+    StoreDamagedError,
+    StoreError,
+    StoreFormatError,
+    StoreNotWritableError,
+    UnknownKeyError,
+    ValueUnavailableError,
+)
+from stepwell.kernel_runtime.session.kernel import get_session
+
+
+@asset
+def raw():
+    return 1
+
+
+@asset
+def clean(raw):
+    return raw
+
+
+@pytest.fixture
+def refused(store_dir):
+    """Call something that must be refused; check the message, and that registry and store are as they were."""
+    session = get_session()
+
+    def check(kind, call, *words):
+        before = dict(session.registry.assets), dict(session.registry.jobs)
+        existed = store_dir.exists()
+        rows = stepwell.open_store(store_dir).sizes() if existed else None
+        with pytest.raises(kind) as caught:
+            call()
+        error = caught.value
+        assert isinstance(error, StepwellError)
+        text = str(error)
+        for word in words:
+            assert word in text, text
+        assert len(text.splitlines()) <= 5
+        assert error.remedy, "the message must say what to do"
+        assert (dict(session.registry.assets), dict(session.registry.jobs)) == before
+        assert store_dir.exists() is existed
+        if existed:
+            assert stepwell.open_store(store_dir).sizes() == rows
+        return error
+
+    return check
+
+
+@pytest.fixture(params=["no store", "a store"])
+def either(request, store_dir):
+    if request.param == "a store":
+        stepwell.materialize([raw, clean], store=store_dir)
+
+
+def test_an_unknown_asset(refused, either, store_dir):
+    refused(UnknownKeyError, lambda: stepwell.materialize(["claen", raw, clean], store=store_dir), "claen", "did you mean clean")
+    refused(UnknownKeyError, lambda: stepwell.materialize(["+claen"], definitions=[raw, clean], store=store_dir), "clean")
+    refused(UnknownKeyError, lambda: get_session().why("claen", definitions=[raw, clean], store=store_dir), "clean")
+
+
+def test_an_unknown_key_in_the_store(refused, store_dir):
+    stepwell.materialize([raw, clean], store=store_dir)
+    refused(ValueUnavailableError, lambda: stepwell.load("claen", store=store_dir), "claen", "clean", str(store_dir))
+    with pytest.raises(UnknownKeyError, match="clean"):
+        stepwell.last_run().value("claen")
+    with pytest.raises(UnknownKeyError, match="clean"):
+        stepwell.last_run().step("claen")
+
+
+def test_a_selection_that_cannot_be_read(refused, either, store_dir):
+    refused(InvalidSelectionError, lambda: stepwell.materialize("raw,clean", definitions=[raw, clean], store=store_dir), "raw,clean", "raw or clean" if False else "list")
+
+
+def test_a_cycle(refused, either, store_dir):
+    @asset
+    def egg(chicken):
+        return 1
+
+    @asset
+    def chicken(nest):
+        return 1
+
+    @asset(deps=["egg"])
+    def nest():
+        return 1
+
+    error = refused(CycleError, lambda: stepwell.materialize([egg, chicken, nest], store=store_dir), "wait for each other", "test_bad_input.py")
+    for name in ("egg", "chicken", "nest"):
+        assert name in error.what
+
+
+def test_a_key_twice_in_one_list(refused, either, store_dir):
+    other = asset(name="clean")(lambda: 2)
+    refused(DuplicateKeyError, lambda: stepwell.materialize([clean, raw, other], store=store_dir), "clean is defined twice", "test_bad_input.py")
+    refused(DuplicateKeyError, lambda: stepwell.materialize([clean, raw, SourceAsset("clean")], store=store_dir), "clean")
+    refused(DuplicateKeyError, lambda: stepwell.materialize([clean], definitions=[raw, other], store=store_dir), "clean")
+    # The same definition twice is no contradiction.
+    assert len(stepwell.materialize([raw, clean, clean], definitions=[raw], store=store_dir).steps) == 2
+
+
+def test_two_steps_of_one_name(refused, either, store_dir):
+    @multi_asset(outs={"a": AssetOut(), "b": AssetOut()}, name="clean")
+    def parts():
+        yield Output(1, "a")
+        yield Output(2, "b")
+
+    refused(DuplicateKeyError, lambda: stepwell.materialize([parts, raw, clean], store=store_dir), "two steps are called 'clean'", "test_bad_input.py")
+
+
+def test_a_missing_upstream(refused, either, store_dir):
+    @asset
+    def below(nowhere):
+        return 1
+
+    refused(
+        MissingUpstreamError,
+        lambda: stepwell.materialize([below, raw, clean], store=store_dir),
+        "'below' reads the asset 'nowhere'",
+        "neither given, nor registered, nor stored",
+        "test_bad_input.py",
+    ) if store_dir.exists() else None
+
+    @op
+    def take(x):
+        return x
+
+    @job
+    def run():
+        take(SourceAsset("nowhere"))
+
+    if store_dir.exists():
+        refused(MissingUpstreamError, lambda: run.execute(store=store_dir), "nowhere")
+
+
+def test_an_upstream_that_is_defined_but_not_materialized(refused, store_dir):
+    @asset
+    def other():
+        return 1
+
+    stepwell.materialize([other], store=store_dir)
+    refused(
+        MissingUpstreamError,
+        lambda: stepwell.materialize([clean], definitions=[raw], store=store_dir, upstream=False),
+        "'raw', which is not materialized",
+        "stepwell.materialize(['raw'])",
+    )
+
+
+def test_targets_and_definitions_of_the_wrong_kind(refused, either, store_dir):
+    @op
+    def one():
+        return 1
+
+    @job
+    def run():
+        one()
+
+    refused(InvalidInvocationError, lambda: stepwell.materialize([run], store=store_dir), "'run' is a job", "run.execute()")
+    for wrong in (3, one, len):
+        refused(InvalidInvocationError, lambda wrong=wrong: stepwell.materialize([wrong], store=store_dir), type(wrong).__name__)
+        refused(
+            InvalidInvocationError,
+            lambda wrong=wrong: stepwell.materialize([raw], definitions=[wrong], store=store_dir),
+            type(wrong).__name__,
+        )
+
+
+def test_names_that_are_no_identifiers(refused):
+    for name in ("größe", "a b", "a-b", "a/b"):
+        refused(InvalidDefinitionError, lambda name=name: asset(name=name)(lambda: 1), name)
+
+
+def test_reading_from_where_no_store_is(refused, store_dir):
+    for call in (
+        lambda: stepwell.load("raw", store=store_dir),
+        lambda: stepwell.resume("run", store=store_dir),
+        lambda: stepwell.rerun(["raw"], definitions=[raw], store=store_dir),
+        lambda: get_session().states([raw], store=store_dir),
+    ):
+        refused(StoreError, call, "there is no store in", str(store_dir))
+
+
+def test_a_store_directory_that_cannot_be_written(refused, store_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing/store"):
+        refused(StoreNotWritableError, lambda place=place: stepwell.materialize([raw], store=place), str(place))
+    assert os.path.isfile(tmp_path / "file")  # noqa: PTH113
+
+
+def test_a_store_of_a_newer_format_and_a_damaged_one(python, refused, store_dir, tmp_path):
+    stepwell.materialize([raw], store=store_dir)
+    stepwell.open_store(store_dir).close()
+    python(
+        """
+        import duckdb, sys
+        connection = duckdb.connect(sys.argv[1])
+        tables = [row[0] for row in connection.execute("SELECT table_name FROM information_schema.tables").fetchall()]
+        name = next(t for t in tables if t in ("format", "meta", "store", "info") or "format" in t)
+        column = next(r[0] for r in connection.execute(f"DESCRIBE {name}").fetchall() if "format" in r[0] or "version" in r[0])
+        connection.execute(f"UPDATE {name} SET {column} = 999")
+        connection.close()
+        """,
+        store_dir / "catalog.duckdb",
+    )
+    error = python("import stepwell, sys\nstepwell.load('raw', store=sys.argv[1])", store_dir, fails=True)
+    assert "StoreFormatError" in error
+    assert "newer" in error
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "catalog.duckdb").write_bytes(b"not a catalog" * 1000)
+    refused(StoreDamagedError, lambda: stepwell.materialize([raw], store=damaged), str(damaged))
+    assert issubclass(StoreFormatError, StoreError)
