@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.session.functions import open_store as open_store
     from stepwell.kernel_runtime.session.functions import rerun as rerun
     from stepwell.kernel_runtime.session.functions import resume as resume
+    from stepwell.kernel_runtime.session.selects import sql_asset as sql_asset
+    from stepwell.kernel_runtime.versions.opaque import opaque as opaque
+    from stepwell.kernel_runtime.versions.secret_values import secret as secret
 
 _RUNTIME = "stepwell.kernel_runtime."
 _HOMES = {
@@ -69,9 +72,12 @@ _HOMES = {
     "materialize": "session.functions",
     "multi_asset": "definitions.assets",
     "op": "definitions.ops",
+    "opaque": "versions.opaque",
     "open_store": "session.functions",
     "rerun": "session.functions",
     "resume": "session.functions",
+    "secret": "versions.secret_values",
+    "sql_asset": "session.selects",
 }
 """Where each public name lives below the kernel runtime."""
 

@@ -131,6 +131,10 @@ class AmbiguousKeyError(StepwellError):
     """Several notebooks define the key and their current values differ."""
 
 
+class SecretNotSetError(StepwellError):
+    """A secret that is asked for is not in the environment."""
+
+
 class UnstorableValueError(StepwellError):
     """A step produced a value that no codec can bring back."""
 

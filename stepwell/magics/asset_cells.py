@@ -90,6 +90,9 @@ def _definition(
         ins={each: In() for each in inputs},
         outs=outs,
         cache=False if arguments.no_cache else None,
+        volatile=arguments.volatile,
+        max_age=arguments.max_age,
+        ignore=",".join(arguments.ignore),
         where=where,
     )
     return AssetsDefinition(

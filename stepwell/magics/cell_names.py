@@ -9,11 +9,10 @@ what it reads.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from stepwell.magics.cell_paths import Paths, function_globals, join
+from stepwell.magics.cell_paths import Paths, join
+from stepwell.magics.cell_reads import Reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,195 +45,11 @@ def names_of(tree: ast.Module) -> Names:
     )
 
 
-class _Walker(ast.NodeVisitor):
+class _Walker(Reads, ast.NodeVisitor):
     def __init__(self) -> None:
-        self.reads: set[str] = set()
-        self.early: set[str] = set()
-        self.assigned: set[str] = set()
-        self.imported: set[str] = set()
-        self.pending: dict[str, set[str]] = {}
-        """For a name bound to functions or classes, the globals that these read when they are called."""
-        self._using: set[str] = set()
-        """Functions whose reads are being counted: they may call each other."""
-        self._now = Paths()
-        self._class: list[set[str]] = []
-        """Names bound so far in the class bodies that are being walked."""
-        self._local: list[set[str]] = []
-        """Names bound by the comprehensions that are being walked."""
+        super().__init__()
         self._loops: list[list[Paths]] = []
-
-    # -- names
-
-    def read(self, name: str) -> None:
-        if any(name in scope for scope in self._local) or (self._class and name in self._class[-1]):
-            return
-        if name not in self._now.sure:
-            self.reads.add(name)
-            if name not in self._now.maybe:
-                self.early.add(name)
-        if name in self.pending:
-            self.use([name])
-
-    def use(self, names: Iterable[str]) -> None:
-        """Count what functions read, now that they may be called."""
-        for name in list(names):
-            if name in self._using:
-                continue
-            self._using.add(name)
-            for found in self.pending.get(name, ()):
-                self.read(found)
-            self._using.discard(name)
-
-    def bind(self, name: str) -> None:
-        if self._local and name in self._local[-1]:
-            return
-        if self._class:
-            self._class[-1].add(name)
-            return
-        self._now.sure.add(name)
-        self._now.maybe.add(name)
-        self.assigned.add(name)
-
-    def visit_Name(self, node: ast.Name) -> None:
-        if isinstance(node.ctx, ast.Load):
-            self.read(node.id)
-        elif isinstance(node.ctx, ast.Store):
-            self.bind(node.id)
-        elif not self._class:
-            self.read(node.id)
-            self._now.sure.discard(node.id)
-
-    # -- functions and classes
-
-    def _deferred(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
-        """Return the globals that a function reads when it is called; what it assigns to globals may be assigned from now on."""
-        reads, assigns = function_globals(node)
-        self.assigned |= assigns
-        self._now.maybe |= assigns
-        return reads
-
-    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        for decorator in node.decorator_list:
-            self.visit(decorator)
-        arguments = node.args
-        for default in (*arguments.defaults, *arguments.kw_defaults):
-            if default is not None:
-                self.visit(default)
-        for argument in (
-            *arguments.posonlyargs,
-            *arguments.args,
-            *arguments.kwonlyargs,
-            arguments.vararg,
-            arguments.kwarg,
-        ):
-            if argument is not None and argument.annotation is not None:
-                self.visit(argument.annotation)
-        if node.returns is not None:
-            self.visit(node.returns)
-        reads = self._deferred(node)
-        self._later(node.name, reads, at_once=bool(node.decorator_list))
-
-    def _later(self, name: str, reads: set[str], *, at_once: bool) -> None:
-        """Bind a name to something that reads globals when it is called."""
-        inside_class = bool(self._class)
-        owner = self._owner if inside_class else name
-        self.bind(name)
-        if at_once:
-            for found in reads - {name}:
-                self.read(found)
-        else:
-            self.pending.setdefault(owner, set()).update(reads)
-
-    _owner = ""
-
-    visit_FunctionDef = _function  # noqa: N815 - the name that ast.NodeVisitor calls
-    visit_AsyncFunctionDef = _function  # noqa: N815 - the name that ast.NodeVisitor calls
-
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        for default in (*node.args.defaults, *node.args.kw_defaults):
-            if default is not None:
-                self.visit(default)
-        for found in self._deferred(node):
-            self.read(found)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        for part in (*node.decorator_list, *node.bases, *node.keywords):
-            self.visit(part)
-        outer, self._owner = self._owner, self._owner if self._class else node.name
-        self._class.append({"__module__", "__qualname__"})
-        self.statements(node.body)
-        self._class.pop()
-        owner, self._owner = self._owner, outer
-        self.bind(node.name)
-        if node.decorator_list or node.bases or node.keywords:
-            # A metaclass, __init_subclass__ or a decorator may call its methods at once.
-            self.use([owner])
-
-    # -- expressions
-
-    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
-        self.visit(node.generators[0].iter)
-        targets = {
-            name.id
-            for generator in node.generators
-            for name in ast.walk(generator.target)
-            if isinstance(name, ast.Name)
-        }
-        self._local.append(targets)
-        with self._branch():
-            for position, generator in enumerate(node.generators):
-                if position:
-                    self.visit(generator.iter)
-                self.visit(generator.target)
-                for condition in generator.ifs:
-                    self.visit(condition)
-            if isinstance(node, ast.DictComp):
-                self.visit(node.key)
-                self.visit(node.value)
-            else:
-                self.visit(node.elt)
-        self._local.pop()
-
-    visit_ListComp = _comprehension  # noqa: N815 - the name that ast.NodeVisitor calls
-    visit_SetComp = _comprehension  # noqa: N815 - the name that ast.NodeVisitor calls
-    visit_GeneratorExp = _comprehension  # noqa: N815 - the name that ast.NodeVisitor calls
-    visit_DictComp = _comprehension  # noqa: N815 - the name that ast.NodeVisitor calls
-
-    @contextmanager
-    def _branch(self) -> Iterator[None]:
-        """Walk what may not run: what it assigns is assigned on some path only."""
-        before = self._now.copy()
-        try:
-            yield
-        finally:
-            before.maybe |= self._now.maybe
-            self._now = before
-
-    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
-        self.visit(node.value)
-        self.visit(node.target)
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        self.visit(node.values[0])
-        with self._branch():
-            for value in node.values[1:]:
-                self.visit(value)
-
-    def visit_IfExp(self, node: ast.IfExp) -> None:
-        self.visit(node.test)
-        start = self._now
-        ends = []
-        for value in (node.body, node.orelse):
-            self._now = start.copy()
-            self.visit(value)
-            ends.append(self._now)
-        self._now = join(ends)
-
-    def visit_Dict(self, node: ast.Dict) -> None:
-        for key, value in zip(node.keys, node.values, strict=True):
-            if key is not None:
-                self.visit(key)
-            self.visit(value)
+        """For the loops that are being walked, what holds where they are left by `break`."""
 
     # -- simple statements
 
@@ -244,12 +59,12 @@ class _Walker(ast.NodeVisitor):
             isinstance(node.value, ast.Lambda)
             and len(node.targets) == 1
             and isinstance(target, ast.Name)
-            and not self._class
+            and not self.class_names
         ):
             for default in (*node.value.args.defaults, *node.value.args.kw_defaults):
                 if default is not None:
                     self.visit(default)
-            self._later(target.id, self._deferred(node.value), at_once=False)
+            self.later(target.id, self.deferred(node.value), at_once=False)
             return
         self.visit(node.value)
         for each in node.targets:
@@ -273,7 +88,7 @@ class _Walker(ast.NodeVisitor):
         for alias in node.names:
             name = alias.asname or alias.name.split(".", maxsplit=1)[0]
             self.bind(name)
-            if not self._class:
+            if not self.class_names:
                 self.imported.add(name)
 
     visit_Import = _import  # noqa: N815 - the name that ast.NodeVisitor calls
@@ -281,7 +96,7 @@ class _Walker(ast.NodeVisitor):
 
     def _leave(self, node: ast.AST) -> None:
         self.generic_visit(node)
-        self._now.dead = True
+        self.now.dead = True
 
     visit_Raise = _leave  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_Return = _leave  # noqa: N815 - the name that ast.NodeVisitor calls
@@ -289,28 +104,24 @@ class _Walker(ast.NodeVisitor):
     def visit_Break(self, node: ast.Break) -> None:
         del node
         if self._loops:
-            self._loops[-1].append(self._now.copy())
-        self._now.dead = True
+            self._loops[-1].append(self.now.copy())
+        self.now.dead = True
 
     def visit_Continue(self, node: ast.Continue) -> None:
         del node
-        self._now.dead = True
+        self.now.dead = True
 
     # -- compound statements
 
-    def statements(self, body: Iterable[ast.stmt]) -> None:
-        for statement in body:
-            self.visit(statement)
-
     def visit_If(self, node: ast.If) -> None:
         self.visit(node.test)
-        start = self._now
+        start = self.now
         ends = []
         for branch in (node.body, node.orelse):
-            self._now = start.copy()
+            self.now = start.copy()
             self.statements(branch)
-            ends.append(self._now)
-        self._now = join(ends)
+            ends.append(self.now)
+        self.now = join(ends)
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
         endless = False
@@ -319,8 +130,8 @@ class _Walker(ast.NodeVisitor):
             endless = isinstance(node.test, ast.Constant) and bool(node.test.value)
         else:
             self.visit(node.iter)
-        start = self._now.copy()
-        if not self._class:
+        start = self.now.copy()
+        if not self.class_names:
             # On a second turn the loop may read what it assigned in the first.
             again = {
                 item.id
@@ -328,17 +139,17 @@ class _Walker(ast.NodeVisitor):
                 for item in ast.walk(part)
                 if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)
             }
-            self._now.maybe |= again
+            self.now.maybe |= again
         if not isinstance(node, ast.While):
             self.visit(node.target)
         self._loops.append([])
         self.statements(node.body)
         breaks = self._loops.pop()
-        start.maybe |= self._now.maybe
+        start.maybe |= self.now.maybe
         start.dead = start.dead or endless
-        self._now = start
+        self.now = start
         self.statements(node.orelse)
-        self._now = join([self._now, *breaks])
+        self.now = join([self.now, *breaks])
 
     visit_For = _loop  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_AsyncFor = _loop  # noqa: N815 - the name that ast.NodeVisitor calls
@@ -355,49 +166,49 @@ class _Walker(ast.NodeVisitor):
     visit_AsyncWith = _with  # noqa: N815 - the name that ast.NodeVisitor calls
 
     def _try(self, node: ast.Try | ast.TryStar) -> None:
-        start = self._now.copy()
+        start = self.now.copy()
         self.statements(node.body)
         failed = start.copy()
-        failed.maybe |= self._now.maybe
+        failed.maybe |= self.now.maybe
         self.statements(node.orelse)
-        ends = [self._now]
+        ends = [self.now]
         for handler in node.handlers:
-            self._now = failed.copy()
+            self.now = failed.copy()
             if handler.type is not None:
                 self.visit(handler.type)
             if handler.name is not None:
                 self.bind(handler.name)
             self.statements(handler.body)
             if handler.name is not None:
-                self._now.sure.discard(handler.name)
-            ends.append(self._now)
+                self.now.sure.discard(handler.name)
+            ends.append(self.now)
         after = join(ends)
         if node.finalbody:
-            self._now = failed.copy()
-            self._now.maybe |= after.maybe
+            self.now = failed.copy()
+            self.now.maybe |= after.maybe
             self.statements(node.finalbody)
-            after.sure |= self._now.sure
-            after.maybe |= self._now.maybe
-            after.dead = after.dead or self._now.dead
-        self._now = after
+            after.sure |= self.now.sure
+            after.maybe |= self.now.maybe
+            after.dead = after.dead or self.now.dead
+        self.now = after
 
     visit_Try = _try  # noqa: N815 - the name that ast.NodeVisitor calls
     visit_TryStar = _try  # noqa: N815 - the name that ast.NodeVisitor calls
 
     def visit_Match(self, node: ast.Match) -> None:
         self.visit(node.subject)
-        start = self._now
+        start = self.now
         ends = []
         for case in node.cases:
-            self._now = start.copy()
+            self.now = start.copy()
             self._pattern(case.pattern)
             if case.guard is not None:
                 self.visit(case.guard)
             self.statements(case.body)
-            ends.append(self._now)
+            ends.append(self.now)
         last = node.cases[-1]
         catches_all = last.guard is None and isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None
-        self._now = join(ends if catches_all else [*ends, start])
+        self.now = join(ends if catches_all else [*ends, start])
 
     def _pattern(self, pattern: ast.pattern) -> None:
         for part in ast.walk(pattern):

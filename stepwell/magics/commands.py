@@ -6,6 +6,7 @@ an empty cell before it asks us: the line form of ``%asset clean`` says what sta
 
 from __future__ import annotations
 
+import re
 import shlex
 from argparse import Namespace
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from IPython.core import magic_arguments as untyped
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
-from traitlets import Bool, Enum, Float
+from traitlets import Bool, Enum, Float, observe
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, status
@@ -35,6 +36,9 @@ def magic_arguments() -> Callable[[F], F]:
 def argument(*flags: str, **options: Any) -> Callable[[F], F]:
     """IPython's decorator of the same name: one flag."""
     return untyped.argument(*flags, **options)  # type: ignore[no-untyped-call]
+
+
+_OF_HISTORY = re.compile(r"\s*($|-[lg]\b|[\d~])")
 
 
 def _flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
@@ -69,6 +73,19 @@ def _flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
                 help="An asset that comes first and is not loaded.",
             ),
             argument("--no-cache", action="store_true", help="Run it in every run."),
+            argument(
+                "--ignore",
+                metavar="NAME,...",
+                action="append",
+                default=[],
+                help="Variables that do not count: an edit of them makes nothing stale.",
+            ),
+            argument("--max-age", metavar="AGE", help="Reuse the value only while it is younger: 30m, 12h, 1d."),
+            argument(
+                "--volatile",
+                action="store_true",
+                help="Run it in every run that asks for it; what follows runs only if its value changed.",
+            ),
         ]
     if cell:
         shared.append(
@@ -93,6 +110,10 @@ class Stepwell(Magics):
         help="Seconds of known upstream work above which a cell does not start it by itself; interactive use only.",
     ).tag(config=True)
     lines = Bool(True, help="Whether a run says in a line or two what it did.").tag(config=True)
+    seed_steps = Bool(
+        True,
+        help="Whether random and numpy.random are seeded from the step's key before each body, and restored after the run.",
+    ).tag(config=True)
     frame = Enum(
         ["auto", "pandas", "pyarrow", "polars"],
         default_value="auto",
@@ -101,6 +122,13 @@ class Stepwell(Magics):
 
     face: Face
     """Set when the extension is loaded."""
+    own_rerun: Callable[[str], Any] | None = None
+    """IPython's magic of the same name."""
+
+    @observe("seed_steps")
+    def _seed_steps(self, change: Any) -> None:
+        if hasattr(self, "face"):
+            self.face.session.seed_steps = change["new"]
 
     def _read(self, name: str, line: str) -> Namespace:
         """Read the line of a magic."""
@@ -256,7 +284,13 @@ class Stepwell(Magics):
     @argument("steps", nargs="+", help="Steps: report.transform; or assets, for all of their steps.")
     @line_magic
     def rerun(self, line: str) -> None:
-        """Run single steps on what is stored for the others, even where that is stale."""
+        """Run single steps on what is stored for the others, even where that is stale.
+
+        With a number, a range, -l or -g, or without anything, it is IPython's own %rerun of the history.
+        """
+        if self.own_rerun is not None and _OF_HISTORY.match(line):
+            self.own_rerun(line)
+            return
         arguments = self._read("rerun", line)
         face = self.face
         with users_errors(face):

@@ -24,6 +24,7 @@ from stepwell.magics.completion import matcher_for
 from stepwell.magics.displays import DisplayHook
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
+from stepwell.magics.recomposition import Recomposition
 
 
 class Extension:
@@ -36,13 +37,26 @@ class Extension:
         settings = Stepwell(shell=shell)
         self.face = Face(shell, session, settings, Bindings(shell.user_ns, session.load), DisplayHook(shell))
         settings.face = self.face
+        session.seed_steps = settings.seed_steps
+        self._recomposition = Recomposition(self.face)
         self._running: list[Any] = []
+        self._shadowed: dict[str, dict[str, Any]] = {}
         self._end: list[Callable[[], None]] = []
 
     def install(self) -> None:
         """Put everything in place."""
         face, shell = self.face, self.shell
+        # IPython has a %rerun of its own, for lines of the history. Looked up, it is loaded: loaded later it would replace ours.
+        self._shadowed = {
+            kind: {
+                name: found
+                for name in face.settings.magics[kind]
+                if (found := shell.find_magic(name, kind)) is not None
+            }
+            for kind in ("line", "cell")
+        }
         shell.register_magics(face.settings)
+        face.settings.own_rerun = self._shadowed["line"].get("rerun")
         self._end.append(self._remove_magics)
         face.displays.install()
         self._end.append(face.displays.remove)
@@ -74,9 +88,10 @@ class Extension:
         manager = self.shell.magics_manager
         mine = self.face.settings
         for kind in ("line", "cell"):
-            for name, function in list(manager.magics[kind].items()):
-                if getattr(function, "__self__", None) is mine:
+            for name in mine.magics[kind]:
+                if getattr(manager.magics[kind].get(name), "__self__", None) is mine:
                     del manager.magics[kind][name]
+            manager.magics[kind].update(self._shadowed[kind])
         manager.registry.pop(type(mine).__name__, None)
         if mine in self.shell.configurables:
             self.shell.configurables.remove(mine)
@@ -100,6 +115,7 @@ class Extension:
         if not first:
             return
         self.face.session.registry.end_cell(succeeded=bool(result.success))
+        self._recomposition.refresh()
         self.face.bindings.after_cell()
         self.face.running = None
         self._explain(result.error_in_exec)
@@ -149,7 +165,7 @@ class Extension:
                     self.face.bindings.withdraw(key)
 
 
-_WITH_VALUE = frozenset({"-g", "--group", "-k", "--key-prefix", "-d", "--dep", "--in"})
+_WITH_VALUE = frozenset({"-g", "--group", "-k", "--key-prefix", "-d", "--dep", "--in", "--ignore", "--max-age"})
 """Flags whose value is the next word."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,8 @@ class Face:
     running: Any = None
     """What IPython says of the cell that is running; None between cells."""
     inside: dict[str, str] = field(default_factory=dict)
+    composed: dict[int, Callable[..., Any]] = field(default_factory=dict)
+    """By the identity of a composition's body, what composes it; each keeps its body."""
 
     @property
     def namespace(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tu
     made = _body(face, source, key.name, tuple(inputs), (key.name,) if assigned else ())
     graph = build_graph(
         "__".join(key.path),
-        _Composed(made, inputs={}),
+        _composed(face, made, {}),
         tuple(inputs),
         kind="graph-backed asset",
         where=text.where,
@@ -90,7 +90,7 @@ def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
     made = _body(face, source, header.name, (*inputs, *reads), outputs)
     return build_graph(
         header.name,
-        _Composed(made, inputs=reads),
+        _composed(face, made, reads),
         inputs,
         kind="graph",
         declared=outputs if len(outputs) > 1 else None,
@@ -119,9 +119,7 @@ def job_of(face: Face, line: str, body: str) -> JobDefinition:
     source = _composition(face, text, name)
     reads = inputs_of(face, source.names.reads, (), {}, text.where)
     made = _body(face, source, name, tuple(reads), (name,) if name in source.names.assigned else ())
-    graph = build_graph(
-        name, _Composed(made, inputs=reads, effects=True), (), kind="job", where=text.where, source=made
-    )
+    graph = build_graph(name, _composed(face, made, reads, effects=True), (), kind="job", where=text.where, source=made)
     job = JobDefinition(graph)
     job.module = "__main__"
     return job
@@ -144,6 +142,12 @@ def _body(face: Face, source: CellSource, name: str, parameters: tuple[str, ...]
         name, text.body, text.where, source.statements, source.tail, parameters, outputs,
         reads=source.names.reads - set(parameters) - set(outputs), globals=face.namespace,
     )  # fmt: skip
+
+
+def _composed(face: Face, body: CellBody, inputs: Mapping[str, AssetKey], *, effects: bool = False) -> _Composed:
+    found = _Composed(body, inputs=inputs, effects=effects)
+    face.composed[id(body)] = found
+    return found
 
 
 class _Composed:

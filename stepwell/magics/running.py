@@ -13,7 +13,7 @@ from stepwell.kernel_runtime.planning.flatten import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.magics.displays import figure_of, show_again
 from stepwell.magics.face import Face
-from stepwell.magics.lines import duration, run_line, upstream_line
+from stepwell.magics.lines import duration, run_line, say, upstream_line
 from stepwell.magics.progress import Progress
 from stepwell.magics.tracebacks import failed_step, present
 
@@ -36,7 +36,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         # Planning twice is spared where nothing upstream can have to run.
         states = face.session.states([definition]) if arguments.dry_run or has_upstream(face, definition) else {}
         if arguments.dry_run:
-            _say_what_would_run(face, name, states, own)
+            _say_what_would_run(name, states, own)
             return
         _say_changed_variables(face, definition)
         waiting = [state for key, state in states.items() if key not in own and state.must_run]
@@ -85,16 +85,16 @@ def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
         )
 
 
-def _say_what_would_run(face: Face, name: str, states: dict[str, StepState], own: Sequence[str]) -> None:
+def _say_what_would_run(name: str, states: dict[str, StepState], own: Sequence[str]) -> None:
     ahead = [state for state in states.values() if state.must_run]
     if not ahead:
-        face.say(f"{name}: fresh, nothing would run")
+        say(f"{name}: fresh, nothing would run")
         return
     for state in ahead:
         facts = [state.state, *(reason.text for reason in state.reasons[:1])]
         if state.seconds:
             facts.append(f"last {duration(state.seconds)}")
-        face.say(
+        say(
             f"{'would run' if state.key in own else 'first'} {state.key} ({'; '.join(dict.fromkeys(fact for fact in facts if fact))})"
         )
 

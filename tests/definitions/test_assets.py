@@ -89,7 +89,7 @@ def test_ins_that_name_no_parameter_are_refused():
         def one():
             return 1
 
-        graph_asset(name="x", ins={"y": AssetIn()})(lambda: one())
+        graph_asset(name="x", ins={"y": AssetIn()})(lambda: [one()][0])
 
 
 def test_an_in_of_nothing_only_orders():

@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from stepwell import In, Nothing, OpExecutionContext, Out, Output, asset, graph_asset, multi_asset, op
-from stepwell import AssetOut
+from stepwell import AssetOut, In, Nothing, OpExecutionContext, Out, Output, asset, graph_asset, multi_asset, op
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, TypeCheckError
 
 
@@ -135,7 +134,7 @@ def test_the_context_must_be_given_where_it_is_declared_and_may_be_none():
 def test_types_are_checked_on_the_way_in_and_out():
     @op
     def f(x: int) -> int:
-        return x if x else "none"
+        return x or "none"
 
     assert f(True) is True
     with pytest.raises(TypeCheckError, match="input 'x'"):

@@ -4,7 +4,7 @@ import sys
 import threading
 
 import stepwell
-from stepwell import asset, job, multi_asset, op, AssetOut, Output
+from stepwell import AssetOut, Output, asset, job, multi_asset, op
 
 
 def test_a_consumer_that_changes_its_input_changes_nothing_for_others(store_dir):
@@ -147,7 +147,7 @@ def test_log_lines_are_kept_with_the_step(store_dir):
         context.log.info("read %d rows", 3)
         context.log.warning("two are odd")
         try:
-            1 / 0  # noqa: B018
+            1 / 0
         except ZeroDivisionError:
             context.log.exception("divided")
         return 1

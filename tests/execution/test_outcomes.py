@@ -580,3 +580,26 @@ def test_a_jobs_values_pass_in_memory_even_if_they_cannot_be_stored(store_dir):
     assert result.value("same") is True
     assert result.value("lock") is kept[0]
     assert result.step("lock").not_kept == ("result: lock",)
+
+
+def test_values_of_a_step_with_several_outputs_are_told_apart(store_dir):
+    @op(out={"first": Out(), "second": Out()})
+    def pair():
+        return 1, 2
+
+    @graph_asset
+    def report():
+        first, second = pair()
+        return gather([first, second])
+
+    @job
+    def run():
+        pair()
+
+    result = stepwell.materialize([report], store=store_dir)
+    assert [result.value(key) for key in ("report.pair:first", "report.pair:second", "report", "report.gather")] == [1, 2, [1, 2], [1, 2]]
+    with pytest.raises(UnknownKeyError, match=r"'report\.pair'") as caught:
+        result.value("report.pair")
+    assert "report.pair:first" in caught.value.remedy
+    result = run.execute(store=store_dir)
+    assert (result.value("pair:first"), result.value("run.pair:second")) == (1, 2)

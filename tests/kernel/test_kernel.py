@@ -238,3 +238,25 @@ def test_progress_is_shown_in_one_line_that_ends_as_it_began(kernel, tmp_path):
     assert texts[1].startswith("quick: first slow · step 1 of 2: slow, ")
     assert "quick: first slow" in texts[2:]
     assert len({output["content"]["transient"].get("display_id") for output in seen.outputs}) == 1
+
+
+def test_the_lineage_is_shown_with_a_picture_and_words(kernel):
+    kernel("%%asset raw\n1")
+    kernel("%%asset clean\nraw + 1")
+    ran = kernel("%lineage")
+    assert any("text/html" in output["content"].get("data", {}) for output in ran.outputs)
+    assert "clean" in ran.text
+
+
+def test_help_appears_as_in_any_notebook(kernel):
+    ran = kernel("%%asset?")
+    payload = "".join(part["data"]["text/plain"] for part in ran.reply["payload"])
+    assert "--no-cache" in payload
+
+
+def test_a_front_end_completes_flags_and_keys(kernel):
+    kernel("%%asset clean\n1")
+    for code, word in (("%%asset --no", "--no-cache"), ("%materialize cl", "clean"), ("%stepwell sta", "status")):
+        reply = kernel.client.complete(code, len(code), reply=True, timeout=60)["content"]
+        assert word in reply["matches"]
+        assert code[: reply["cursor_start"]] + word == code[: code.rindex(" ") + 1] + word

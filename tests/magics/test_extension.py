@@ -21,8 +21,12 @@ MAGICS = [
 
 
 def parts(shell):
+    tables = shell.magics_manager.magics
+    for name in MAGICS:
+        shell.find_line_magic(name)
+    shell.find_line_magic("load_ext")  # IPython loads its own magics when they are first used
     return (
-        {kind: set(table) for kind, table in shell.magics_manager.magics.items()},
+        {kind: {name: repr(magic) for name, magic in table.items()} for kind, table in tables.items()},
         list(shell.Completer.custom_matchers),
         {event: list(callbacks) for event, callbacks in shell.events.callbacks.items()},
         list(shell.configurables),
@@ -66,6 +70,17 @@ def test_help_explains_each_magic(notebook, magic):
     if magic in ("asset", "multi_asset"):
         for flag in ("-r", "-n", "-f", "-q", "-g", "-k", "-d", "--in", "--no-cache", "--plain"):
             assert flag in found
+
+
+def test_rerun_of_the_history_stays_ipythons(notebook):
+    own = type(notebook.shell.magics_manager.registry["HistoryMagics"])
+    assert own.rerun is not type(notebook.shell.magics_manager.registry["Stepwell"]).rerun
+    notebook("count = [1]")
+    ran = notebook("%rerun 999999")
+    assert "No lines in history" in ran.text
+    notebook.shell.run_line_magic("unload_ext", "stepwell")
+    assert notebook.shell.magics_manager.magics["line"]["rerun"].__func__ is own.rerun
+    notebook("%load_ext stepwell")
 
 
 def complete(notebook, text):

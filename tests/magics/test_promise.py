@@ -79,6 +79,7 @@ BODIES = {
     "assigned from time": "clean = %time helper(4)",
     "shell": "clean = !echo hello",
     "shell with names": "word = 'x'\nclean = !echo $word {n}",
+    "shell with a variable of the notebook": "clean = !echo $n",
     "future annotations": "from __future__ import annotations\ndef f(x: Undefined) -> Unknown:\n    return x\nclean = f.__annotations__",
     "name and doc": "clean = __name__",
     "None": "clean = None",

@@ -155,7 +155,6 @@ def test_a_cell_that_fails_withdraws_nothing(notebook):
         "%stepwell load",
         "%asset -h",
         "%op f(x)",
-        "%rerun",
     ],
 )
 def test_a_bad_line_is_a_usage_error_of_one_line(notebook, cell):

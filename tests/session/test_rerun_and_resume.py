@@ -88,7 +88,7 @@ def test_rerun_says_what_is_wrong(store_dir):
         stepwell.rerun(["mail"], definitions=DEFINITIONS, store=store_dir)
     assert not store_dir.exists()
     stepwell.materialize([source], store=store_dir)
-    with pytest.raises(UnknownKeyError, match="report.transfrom") as caught:
+    with pytest.raises(UnknownKeyError, match=r"report\.transfrom") as caught:
         stepwell.rerun(["report.transfrom"], definitions=DEFINITIONS, store=store_dir)
     assert "report.transform" in caught.value.remedy
     with pytest.raises(MissingUpstreamError, match="not materialized") as caught:
@@ -131,7 +131,7 @@ def flaky(marker, *, lock=False):
 
 
 def test_resume_runs_exactly_what_failed_or_never_started(store_dir, tmp_path):
-    run, table = flaky(tmp_path / "marker")
+    run, _ = flaky(tmp_path / "marker")
     with pytest.raises(OSError, match="not yet"):
         run.execute(store=store_dir)
     first = stepwell.last_run()
@@ -233,7 +233,7 @@ def test_a_value_that_was_not_kept_names_the_step_to_run_again(store_dir, tmp_pa
     assert first.step("get").not_kept
     (tmp_path / "marker").mkdir()
     for again in (lambda: stepwell.resume(first.run_id, definitions=[run], store=store_dir), lambda: stepwell.rerun(["run.put"], definitions=[run], store=store_dir)):
-        with pytest.raises(ValueNotKeptError, match="'put' needs the value of 'run.get'") as caught:
+        with pytest.raises(ValueNotKeptError, match=r"'put' needs the value of 'run\.get'") as caught:
             again()
         assert "stepwell.rerun(['run.get', 'run.put'])" in caught.value.remedy
     result = stepwell.rerun(["run.get", "run.put"], definitions=[run], store=store_dir)
@@ -241,7 +241,7 @@ def test_a_value_that_was_not_kept_names_the_step_to_run_again(store_dir, tmp_pa
 
 
 def test_unknown_runs_and_missing_code(store_dir, tmp_path):
-    run, table = flaky(tmp_path / "marker")
+    _, table = flaky(tmp_path / "marker")
     first = stepwell.materialize([table, mail], definitions=DEFINITIONS[:2], store=store_dir, raise_on_error=False)
     with pytest.raises(UnknownKeyError, match="no run"):
         stepwell.resume("nothing", definitions=[table], store=store_dir)

@@ -9,8 +9,8 @@ import stepwell
 
 class Stepwell:
     name = "stepwell"
-    # Declared environment names, SQL outside notebooks and --volatile come with the issue on versions.
-    features = {"config", "files"}
+    features = {"config", "files", "env", "sql", "volatile"}
+    self_reports = {"sql"}
 
     def preload(self):
         import duckdb  # noqa: F401 - later forks start warm
@@ -21,11 +21,17 @@ class Stepwell:
         for name in session.order(target):
             upstream, config = session.inputs(name)
             definitions += [stepwell.asset(name=key)(constant(value)) for key, value in config.items() if key not in session.registry]
+            if session.registry[name].sql is not None:
+                definitions.append(stepwell.sql_asset(name, session.registry[name].sql))
+                continue
             function = session.registry[name].fn
             # A parameter that is neither an asset nor configuration keeps its default: bound, it is no input.
             defaults = {item.name: item.default for item in session.params(name) if item.default is not item.empty and item.name not in (*upstream, *config)}
-            definitions.append(stepwell.asset(name=name)(without(function, defaults, [*upstream, *config]) if defaults else function))
+            declared = stepwell.asset(name=name, volatile=session.registry[name].volatile)
+            definitions.append(declared(without(function, defaults, [*upstream, *config]) if defaults else function))
         result = stepwell.materialize(definitions, store=Path(session.store))
+        if any(definition.sql is not None for definition in session.registry.values()):
+            session.executed.update({step.key: int(step.status == "executed") for step in result.steps})
         return {target: result.value(target)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NoReturn, TypeAlias, overload
 
@@ -11,6 +12,7 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET, AssetIn, Ass
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, asset_reads, graph_of
 from stepwell.kernel_runtime.definitions.ops import OpDefinition, build_op, invoke
 from stepwell.kernel_runtime.definitions.places import place_of
+from stepwell.kernel_runtime.definitions.reuse import MaxAge
 from stepwell.kernel_runtime.definitions.runner import runner
 from stepwell.kernel_runtime.definitions.sources import SourceAsset
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, InvariantViolationError
@@ -252,6 +254,10 @@ def asset(
     output_required: bool = True,
     isolate: bool = True,
     cache: bool | None = None,
+    volatile: bool = False,
+    max_age: MaxAge = None,
+    ignore: Iterable[str] | str | None = None,
+    reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]: ...
 def asset(
     compute_fn: Callable[..., Any] | None = None,
@@ -267,6 +273,10 @@ def asset(
     output_required: bool = True,
     isolate: bool = True,
     cache: bool | None = None,
+    volatile: bool = False,
+    max_age: MaxAge = None,
+    ignore: Iterable[str] | str | None = None,
+    reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> AssetsDefinition | Callable[[Callable[..., Any]], AssetsDefinition]:
     """Make an asset of a function; its parameters are the upstream assets.
 
@@ -288,6 +298,14 @@ def asset(
         Whether each consumer gets a load of its own; False shares one object and marks the asset so.
     cache
         False runs it in every run.
+    volatile
+        Runs it in every run that asks for it; what follows runs only if its value changed.
+    max_age
+        Reuses a result only while it is younger: ``"1d"``, ``"30m"``, seconds, or a timedelta.
+    ignore
+        Names of globals that do not count in the code version.
+    reads
+        Files and patterns that the function reads in a way that cannot be seen: ``["data/*.csv"]``, relative to the working directory.
 
     Raises
     ------
@@ -309,6 +327,10 @@ def asset(
             out=out,
             description=description,
             cache=cache,
+            volatile=volatile,
+            max_age=max_age,
+            ignore=ignore,
+            reads=reads,
             keyword_config=False,
         )
         keys, order = _resolve_inputs(made, inputs)
@@ -344,6 +366,10 @@ def multi_asset(
     group_name: str | None = None,
     description: str | None = None,
     cache: bool | None = None,
+    volatile: bool = False,
+    max_age: MaxAge = None,
+    ignore: Iterable[str] | str | None = None,
+    reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
     """Make several assets of one function that returns a tuple of them or yields `Output`.
 
@@ -353,7 +379,7 @@ def multi_asset(
         The assets by output name; an output's key is its name unless its `AssetOut` says otherwise.
     name
         The step's name; the function's by default.
-    ins, deps, group_name
+    ins, deps, group_name, cache, volatile, max_age, ignore, reads
         As in `asset`.
 
     Raises
@@ -378,6 +404,10 @@ def multi_asset(
             ins=_op_ins(inputs),
             description=description,
             cache=cache,
+            volatile=volatile,
+            max_age=max_age,
+            ignore=ignore,
+            reads=reads,
             keyword_config=False,
             out={
                 output: Out(declared.dagster_type, declared.description, declared.is_required)

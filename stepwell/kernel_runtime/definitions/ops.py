@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any, TypeAlias, overload
 
@@ -12,6 +13,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.definitions.composition import composing
 from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out, Output
 from stepwell.kernel_runtime.definitions.places import place_of
+from stepwell.kernel_runtime.definitions.reuse import MaxAge, check_reuse, declared_reads, ignored_names, seconds_of
 from stepwell.kernel_runtime.definitions.signatures import read_signature
 from stepwell.kernel_runtime.definitions.types import Nothing, checker, is_nothing, type_name
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, TypeCheckError
@@ -38,6 +40,14 @@ class OpDefinition:
         The name of the context's parameter, or None.
     cache
         Whether its steps are memoised; None where the kind of definition that uses it decides.
+    volatile
+        Whether it runs in every run, its result being kept for what follows.
+    max_age
+        Seconds after which a result is not reused; None for no limit.
+    ignore
+        Names that do not count in its code version.
+    reads
+        Files and patterns that its body reads, relative to the working directory.
     """
 
     def __init__(
@@ -54,6 +64,10 @@ class OpDefinition:
         cache: bool | None = None,
         where: str = "",
         defaults: Mapping[str, Any] | None = None,
+        volatile: bool = False,
+        max_age: MaxAge = None,
+        ignore: Iterable[str] | str | None = None,
+        reads: Iterable[str | os.PathLike[str]] | str | None = None,
     ) -> None:
         self.name = name
         self.body = body
@@ -64,6 +78,11 @@ class OpDefinition:
         self.description = description
         self.tags = dict(tags or {})
         self.cache = cache
+        self.volatile = volatile
+        self.max_age = seconds_of(max_age, where=where)
+        self.ignore = ignored_names(ignore, where=where)
+        self.reads = declared_reads(reads, where=where)
+        check_reuse(cache=cache, volatile=volatile, max_age=self.max_age, name=name, where=where)
         self.where = where
         self.defaults = dict(defaults or {})
         """Values of inputs that are not connected."""
@@ -217,6 +236,10 @@ def build_op(
     tags: Mapping[str, str] | None = None,
     cache: bool | None = None,
     keyword_config: bool = True,
+    volatile: bool = False,
+    max_age: MaxAge = None,
+    ignore: Iterable[str] | str | None = None,
+    reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> OpDefinition:
     """Make an op of a function.
 
@@ -263,6 +286,10 @@ def build_op(
         cache=cache,
         where=where,
         defaults=defaults,
+        volatile=volatile,
+        max_age=max_age,
+        ignore=ignore,
+        reads=reads,
     )
 
 
@@ -330,6 +357,10 @@ def op(
     out: Out | Mapping[str, Out] | None = None,
     tags: Mapping[str, str] | None = None,
     cache: bool | None = None,
+    volatile: bool = False,
+    max_age: MaxAge = None,
+    ignore: Iterable[str] | str | None = None,
+    reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> Callable[[Callable[..., Any]], OpDefinition]: ...
 def op(
     compute_fn: Callable[..., Any] | None = None,
@@ -340,6 +371,10 @@ def op(
     out: Out | Mapping[str, Out] | None = None,
     tags: Mapping[str, str] | None = None,
     cache: bool | None = None,
+    volatile: bool = False,
+    max_age: MaxAge = None,
+    ignore: Iterable[str] | str | None = None,
+    reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> OpDefinition | Callable[[Callable[..., Any]], OpDefinition]:
     """Make an op of a function.
 
@@ -351,6 +386,8 @@ def op(
         What is said of inputs and outputs beside names and annotations.
     cache
         True memoises its steps also in jobs, False nowhere; by default they are memoised inside graph-backed assets.
+    volatile, max_age, ignore, reads
+        As in `asset`.
 
     Raises
     ------
@@ -359,6 +396,9 @@ def op(
     """
 
     def decorate(function: Callable[..., Any]) -> OpDefinition:
-        return build_op(function, name=name, ins=ins, out=out, description=description, tags=tags, cache=cache)
+        return build_op(
+            function, name=name, ins=ins, out=out, description=description, tags=tags, cache=cache,
+            volatile=volatile, max_age=max_age, ignore=ignore, reads=reads,
+        )  # fmt: skip
 
     return decorate(compute_fn) if compute_fn is not None else decorate

@@ -93,10 +93,8 @@ class Registry:
                     where=place_of_definition(other[name].definition),
                     remedy="give one of them another name",
                 )
-        if not isinstance(definition, SourceAsset):
-            definition.notebook = self._notebook_of(definition.module)
+        # Everything that can refuse comes before the first change.
         for name in names:
-            other.pop(name, None)
             old = table.get(name)
             if (
                 old is not None
@@ -106,6 +104,11 @@ class Registry:
                 and self._origin
             ):
                 self.replaced(name, place_of_definition(old.definition), place_of_definition(definition))
+        if not isinstance(definition, SourceAsset):
+            definition.notebook = self._notebook_of(definition.module)
+        for name in names:
+            other.pop(name, None)
+            old = table.get(name)
             if old is not None and old.definition is not definition:
                 self._drop(old.definition)
         for name in names:

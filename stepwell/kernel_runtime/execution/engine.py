@@ -17,9 +17,11 @@ from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailabl
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
 from stepwell.kernel_runtime.execution.capture import proxied
 from stepwell.kernel_runtime.execution.contexts import OpExecutionContext, context_for
+from stepwell.kernel_runtime.execution.hidden_state import HiddenState
 from stepwell.kernel_runtime.execution.in_process import InProcess, Outcome
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
+from stepwell.kernel_runtime.execution.seeds import Seeds
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.code import CodeVersion
@@ -45,6 +47,10 @@ class Request:
     code_parts: Callable[[PlanStep], CodeVersion | None] = field(default=lambda step: step.code)
     """Returns a step's code version with the parts that explain it."""
     notes: tuple[str, ...] = ()
+    hidden: HiddenState | None = None
+    """Watches what bodies change; None where code versions are given and final."""
+    seed_steps: bool = True
+    """Whether the global random generators are seeded before each body."""
 
 
 class _ValueLostError(Exception):
@@ -79,6 +85,8 @@ class Engine:
         self.memory: dict[str, Any] = {}
         """Values by value key: of jobs the objects themselves, else exact immutables and what is not isolated."""
         self.error: BaseException | None = None
+        self.notes = list(request.notes)
+        self.seeds = Seeds(enabled=request.seed_steps)
         self._run_again = 0
 
     def run(self) -> RunResult:
@@ -86,14 +94,17 @@ class Engine:
         steps = self.plan.steps
         self.books.begin(steps)
         interrupted = False
-        with proxied():
-            for position, step in enumerate(steps, 1):
-                if self.guard.interrupted:
-                    interrupted = True
-                    break
-                if self._decide(step, position) == "cancelled":
-                    interrupted = True
-                    break
+        try:
+            with proxied():
+                for position, step in enumerate(steps, 1):
+                    if self.guard.interrupted:
+                        interrupted = True
+                        break
+                    if self._decide(step, position) == "cancelled":
+                        interrupted = True
+                        break
+        finally:
+            self.seeds.restore()
         for step in steps:
             if step.key not in self.books.steps:
                 self.books.not_run(step, skipped=False)
@@ -108,7 +119,7 @@ class Engine:
             load=self._load_stored,
             values=self.known.values,
             memory=self.memory,
-            notes=self.request.notes,
+            notes=tuple(self.notes),
         )
 
     # -- one step
@@ -128,6 +139,7 @@ class Engine:
                 "",
                 (),
             )
+        self._settle(step)
         memo = self.known.key(step, inputs)
         group = None if step.key in self.request.forced else self.known.hit(step, memo)
         if group is not None and step.key in self.plan.target_steps and any(self.known.is_gone(item) for item in group):
@@ -172,18 +184,43 @@ class Engine:
             # What was run again may have another value than the one that was lost.
             inputs = self.known.inputs(step) or inputs
             memo = self.known.key(step, inputs)
+        state = self.request.hidden
+        watched = state.before(step) if state is not None else None
+        # What explains a code version is read before the body can change it.
+        code = self.request.code_parts(step) if watched is not None else None
+        self.seeds.seed(step.key)
         with self._asset_names(hidden):
             outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
+        if state is not None:
+            self._tell_changes(step, state.after(step, watched))
         context = arguments.get(step.op.context) if step.op.context is not None else None
         if isinstance(context, OpExecutionContext):
             for name, metadata in context.output_metadata.items():
                 if name in outcome.produced:
                     outcome.produced[name].metadata.update(metadata)
         del arguments
-        return self._keep(step, outcome, memo, inputs, started)
+        return self._keep(step, outcome, memo, inputs, started, code or self.request.code_parts(step))
+
+    def _settle(self, step: PlanStep) -> None:
+        """Key a step anew if one before it has changed what its code reaches."""
+        state = self.request.hidden
+        if state is not None and state.settle(step) and step.code is not None:
+            found = self.store.snapshot([], [step.address], [step.code.digest])
+            self.known.snapshot.by_memo_key.update(found.by_memo_key)
+
+    def _tell_changes(self, step: PlanStep, names: tuple[str, ...]) -> None:
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            self.notes.append(f"{step.key} changed the global {shown}: steps that read it are keyed anew")
 
     def _keep(
-        self, step: PlanStep, outcome: Outcome, memo: str, inputs: tuple[InputVersion, ...], started: float
+        self,
+        step: PlanStep,
+        outcome: Outcome,
+        memo: str,
+        inputs: tuple[InputVersion, ...],
+        started: float,
+        code: CodeVersion | None,
     ) -> str:
         """Store what a body produced, and record how it ended."""
         error = outcome.error
@@ -211,7 +248,6 @@ class Engine:
             if error is None:
                 error = unstorable
                 stored = {name: kept for name, kept in stored.items() if outcome.produced[name].output.stored is False}
-        code = self.request.code_parts(step)
         if error is None:
             made = self.books.executed(
                 step, outcome, memo, inputs, stored, started=started, code=code, not_kept=tuple(not_kept)

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from stepwell.kernel_runtime.definitions.places import place
 from stepwell.kernel_runtime.records.runs import ErrorRecord
+from stepwell.kernel_runtime.versions.secrets import hidden_message
 
 _PACKAGE = str(Path(__file__).resolve().parents[2])
 
@@ -38,4 +39,4 @@ def error_record(error: BaseException) -> ErrorRecord:
         lines = "".join(traceback.format_exception(type(error), error, trace))
     except Exception:
         lines = ""
-    return ErrorRecord(type(error).__name__, message[:10_000], lines[:100_000], where)
+    return ErrorRecord(type(error).__name__, hidden_message(message[:10_000]), hidden_message(lines[:100_000]), where)

@@ -35,6 +35,10 @@ class Outcome:
     seconds: float
     outputs: tuple[CapturedOutput, ...]
     reads: tuple[Read, ...]
+    network: tuple[str, ...] = ()
+    """Hosts on the network that the body opened a connection to."""
+    unseen: tuple[str, ...] = ()
+    """What it read through native readers and cannot be checked later, each as ``reader: what``."""
 
 
 SqlRunner = Callable[[SqlBody, Mapping[str, Any]], Any]
@@ -43,11 +47,19 @@ SqlRunner = Callable[[SqlBody, Mapping[str, Any]], Any]
 class InProcess:
     """Runs bodies in this process, one at a time."""
 
-    def __init__(self, guard: InterruptGuard, run_sql: SqlRunner, exclude: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self,
+        guard: InterruptGuard,
+        run_sql: SqlRunner,
+        exclude: tuple[Any, ...] = (),
+        keyed: Callable[[bytes], str] | None = None,
+    ) -> None:
         self.guard = guard
         self.run_sql = run_sql
         self.exclude = exclude
         """Directories whose files do not count as reads: the store."""
+        self.keyed = keyed
+        """Digests values of the environment with the user's key."""
 
     def run(self, step: PlanStep, arguments: Mapping[str, Any], *, show_displays: bool) -> Outcome:
         """Run a step's body with its arguments by name.
@@ -56,7 +68,7 @@ class InProcess:
         """
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
-        recorder = ReadRecorder(exclude=self.exclude)
+        recorder = ReadRecorder(self.exclude, self.keyed, step.op.reads)
         error: BaseException | None = None
         started = time.perf_counter()
         try:
@@ -66,7 +78,9 @@ class InProcess:
         except BaseException as raised:  # the engine decides what ends the run
             error = raised
         seconds = time.perf_counter() - started
-        return Outcome(collector.produced, error, seconds, capture.outputs(), recorder.reads)
+        return Outcome(
+            collector.produced, error, seconds, capture.outputs(), recorder.reads, recorder.network, recorder.unseen
+        )
 
     def _call(self, step: PlanStep, arguments: Mapping[str, Any], collector: Collector) -> None:
         body = step.op.body

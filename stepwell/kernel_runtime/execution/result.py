@@ -85,9 +85,9 @@ class RunResult:
             for step in self.steps:
                 if (
                     key in (step.key, f"{self.run.targets[0]}.{step.key}" if self.run.kind == "job" else step.key)
-                    and step.materializations
+                    and len(step.materializations) == 1
                 ):
-                    return step.materializations[-1]
+                    return step.materializations[0]
             raise unknown_key("value of this run", key, self._values)
         return found
 

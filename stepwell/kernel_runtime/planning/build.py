@@ -209,9 +209,9 @@ def _check_keys(steps: Iterable[PlanStep]) -> None:
             other = owners.setdefault(key, step)
             if other is not step:
                 raise DuplicateKeyError(
-                    f"two steps are called {key!r}",
+                    f"two steps are called {key!r}, or give it",
                     where=listed(dict.fromkeys(place for place in (other.where, step.where) if place)),
-                    remedy="give a multi-asset another name than that of an asset: @multi_asset(name=...)",
+                    remedy="a multi-asset needs another name than an asset, @multi_asset(name=...), and an asset one definition",
                 )
 
 
@@ -230,7 +230,7 @@ def _take_defaults(step: PlanStep, definitions: Definitions) -> None:
 
 
 def _walk(step: PlanStep, code: CodeVersions, names: Mapping[str, str]) -> None:
-    step.code = code.of(step.op.body, path=step.key, extra=step_extra(step))
+    step.code = code.of(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
     if step.code.asset_names:
         known = set(step.input_keys)
         own = {output.key for output in step.outputs}
@@ -249,6 +249,9 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
         for given in step.inputs
         if not given.keys and given.carries_value and given.name
     ]
+    if step.op.reads:
+        # What was stored before a file was declared says nothing of it.
+        extra.append(("declared reads", step.op.reads))
     return extra
 
 

@@ -5,6 +5,7 @@ The scheduler and the rebuilder are separate things: who runs steps asks here wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -23,15 +24,22 @@ class Known:
     ----------
     values
         For each value key its materialization in this run: made, reused, or read from the store.
+    now
+        When this was found, in seconds since the epoch: what ages are measured from.
     """
 
     snapshot: Snapshot
     read_holds: Callable[[Read], bool]
     values: dict[str, Materialization] = field(default_factory=dict)
+    now: float = field(default_factory=time.time)
     _checked: dict[Read, bool] = field(default_factory=dict)
 
     def holds(self, read: Read) -> bool:
         """Tell whether the world still is as it was read; asked once per run."""
+        if read.kind == "asset":
+            # It may be materialized in this run; where a notebook or store was named, only the session knows which.
+            item = None if read.names else self.values.get(read.name)
+            return self.read_holds(read) if item is None else (item.data_version or item.id) == read.digest
         found = self._checked.get(read)
         if found is None:
             found = self._checked[read] = self.read_holds(read)
@@ -65,12 +73,15 @@ class Known:
         One is not reused if something it read has changed, something it reached has no digest, or an output that must be
         there is not.
         """
-        if not step.memoised or not memo or (step.code is not None and step.code.unverifiable):
+        if not step.memoised or step.op.volatile or not memo or (step.code is not None and step.code.unverifiable):
             return None
         found = self.snapshot.by_memo_key.get(memo)
         if not found:
             return None
+        max_age = step.op.max_age
         for group in found:
+            if max_age is not None and not self.is_young(group, max_age):
+                continue
             if any([item.unverifiable for item in group]):  # noqa: C419 - a list is quicker for one or two
                 continue
             acted = [item for item in group if not item.data_version]
@@ -83,6 +94,10 @@ class Known:
             if acted:
                 return None
         return None
+
+    def is_young(self, group: tuple[Materialization, ...], max_age: float) -> bool:
+        """Tell whether an execution is younger than an age in seconds, as of the start of the run."""
+        return all(self.now - item.created < max_age for item in group)
 
     def _is_newest(self, item: Materialization) -> bool:
         """Tell whether no later materialization of the key is known, under whatever memo key."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from stepwell.kernel_runtime.definitions.reuse import age_text
 from stepwell.kernel_runtime.planning.memo import Known, choose_current
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
+from stepwell.kernel_runtime.records.code import Unverifiable
 from stepwell.kernel_runtime.records.lineage import State
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
 
@@ -20,7 +22,9 @@ class Reason:
     path: str = ""
     """How the cause is reached from the step: ``model -> split``."""
     detail: str = ""
-    """More lines: a diff, an old and a new value."""
+    """More lines: a diff, an old and a new value, a remedy."""
+    kind: str = ""
+    """For machines: ``body``, ``function``, ``global``, ``package``, ``input``, ``order``, ``file``, ``upstream``, ``volatile``, ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,26 +96,51 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
             Reason(
                 f"{error.name}: {error.message}" if error else "the last attempt failed",
                 detail=error.where if error else "",
+                kind="failure",
             ),
         )
     if group is not None:
         if any(known.is_gone(item) for item in group):
-            return result("missing", Reason("its file is gone from the store"), current=group)
+            return result("missing", Reason("its file is gone from the store", kind="missing"), current=group)
         return result("fresh", *_moved(step, stored, group, inputs, explain), current=group)
     if not stored:
-        return result("missing", Reason("never computed"))
+        return result("missing", Reason("never computed", kind="missing"))
     if not step.memoised:
-        return result("stale", Reason("cache=False: it runs in every run"))
+        return result("stale", Reason("cache=False: it runs in every run", kind="cache"))
+    if step.op.volatile:
+        return result("stale", Reason("volatile: runs every time", kind="volatile"))
     if step.code is not None and step.code.unverifiable:
-        return result("unverifiable", *(Reason(item.reason, item.path) for item in step.code.unverifiable))
+        return result("unverifiable", *map(_unverifiable, step.code.unverifiable))
     if waits:
         # What changed in the step itself is certain; what comes from upstream is only possible.
         own = tuple(reason for reason in explain(step, stored, None))
         if own:
             return result("stale", *own)
         sources = dict.fromkeys(plan.producers[key].key for key in waits)
-        return result("may change", *(Reason(f"{key} {'may change' if found[key].state == 'may change' else f'is {found[key].state}'}", path=key) for key in sources))
+        return result("may change", *(Reason(f"{key} {'may change' if found[key].state == 'may change' else f'is {found[key].state}'}", path=key, kind="upstream") for key in sources))
+    old = _too_old(step, stored, known) if stored[0].memo_key == memo else None
+    if old is not None:
+        return result("stale", old)
     return result("stale", *(explain(step, stored, inputs) or (Reason("its memo key changed"),)))
+
+
+def _unverifiable(item: Unverifiable) -> Reason:
+    """Say what cannot be digested, through which path, and how to leave out that object only."""
+    name = item.path.rpartition(" -> ")[2] if " -> " in item.path else ""
+    variable = name.partition("[")[0].partition("(")[0].rstrip(".")
+    remedy = (
+        f"to leave out that object only: --ignore {variable}, or stepwell.opaque({name}, version=...)"
+        if variable
+        else "to keep what is stored although this cannot be seen: %why KEY --accept"
+    )
+    return Reason(item.reason, item.path, remedy, "unverifiable")
+
+
+def _too_old(step: PlanStep, stored: tuple[Materialization, ...], known: Known) -> Reason | None:
+    age = step.op.max_age
+    if age is None or known.is_young(stored, age):
+        return None
+    return Reason(f"older than its greatest age of {age_text(age)}", kind="age")
 
 
 def _moved(

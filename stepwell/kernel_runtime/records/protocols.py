@@ -115,7 +115,9 @@ class ValueStore(Protocol):
 class CodeVersions(Protocol):
     """Code versions of what a run needs, memoised by object as long as this object lives (one run)."""
 
-    def of(self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = ()) -> CodeVersion:
+    def of(
+        self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
+    ) -> CodeVersion:
         """Return the code version of a step's body.
 
         Parameters
@@ -126,4 +128,6 @@ class CodeVersions(Protocol):
             How a reader knows the step: its key.
         extra
             More objects that count, each by a name: what a definition holds beside its body.
+        ignore
+            Names of globals of the body's own notebook or module, or ``module.NAME``, that do not count.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-ReadKind: TypeAlias = Literal["file", "absent", "listing", "environment"]
+ReadKind: TypeAlias = Literal["file", "absent", "listing", "glob", "environment", "asset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +14,13 @@ class Read:
 
     kind: ReadKind
     name: str
-    """An absolute path, or a name in the environment."""
+    """An absolute path or pattern, a name in the environment (``*`` for all of it), or the key of an asset that was loaded."""
     digest: str = ""
-    """Digest of the content when it was read; empty for an absent file."""
+    """Digest of the content or of the names when it was read, keyed for the environment, an asset's data version; empty for what was
+    not there."""
     stat: tuple[int, ...] = ()
     """``(size, mtime_ns, ctime_ns, inode)`` of a file: equal ones save reading the content again."""
+    names: tuple[str, ...] = ()
+    """What was listed or matched, where that is little: for explanations. Of an asset the notebook and the store, if they were named."""
+    own: tuple[str, ...] = ()
+    """Names that do not count: those that the step itself made or set."""

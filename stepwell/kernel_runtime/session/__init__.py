@@ -6,6 +6,7 @@
 ``requests``     targets in any form to definitions and keys
 ``explanation``  why a step is in its state
 ``functions``    the public functions: `materialize`, `load`, `rerun`, `resume`, ...
+``selects``      SQL assets: `sql_asset`, and what ``%%sql_asset`` shares with it
 ===============  ===========================================================================
 """
 

@@ -15,6 +15,7 @@ from stepwell.kernel_runtime.records.memo import PYTHON
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.versions.explain import describe as describe_change
 from stepwell.kernel_runtime.versions.explain import explain
+from stepwell.kernel_runtime.versions.reads import what_changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Explainer:
         if inputs is not None:
             reasons += _inputs(old.inputs, inputs)
         reasons += [
-            Reason(f"{read.name} changed" if read.kind == "file" else f"{read.name} is there now")
+            Reason(what_changed(read))
             for read in old.reads
             if not self.known.holds(read)
         ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.sources import SourceAsset
+from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.execution.result import RunResult
+from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import Given, Targets
@@ -59,7 +62,7 @@ def materialize(
 
 
 def rerun(
-    keys: Sequence[str] | str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True
+    keys: Targets, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True
 ) -> RunResult:
     """Run single steps (``report.transform``) on the stored outputs of the others, even where these are stale.
 
@@ -79,14 +82,21 @@ def resume(run_id: str, *, definitions: Given = None, store: AnyStore = None, ra
     UnknownKeyError, InvariantViolationError, DefinitionUnavailableError, ValueNotKeptError
         If there is no such run, it succeeded, its code is not here, or a value that it needs was not kept.
     """
+    if not isinstance(run_id, str):
+        raise InvalidInvocationError(
+            f"a run is named by its identifier, not by a {type(run_id).__name__}",
+            remedy="for example: stepwell.resume(stepwell.last_run().run_id)",
+        )
     return get_session().resume(run_id, definitions=definitions, store=store, raise_on_error=raise_on_error)
 
 
-def load(key: str, *, store: AnyStore = None, notebook: str | None = None) -> Any:
+def load(key: AssetKey | AssetsDefinition | SourceAsset | str, *, store: AnyStore = None, notebook: str | None = None) -> Any:
     """Return the current value of an asset or step: an own copy unless its type is immutable.
 
     Parameters
     ----------
+    key
+        A written key, an asset's or a step's; or a key or definition itself.
     notebook
         Whose value is meant, where several notebooks define the key and their values differ.
 
@@ -95,6 +105,12 @@ def load(key: str, *, store: AnyStore = None, notebook: str | None = None) -> An
     ValueUnavailableError, AmbiguousKeyError
         If there is none, it cannot be loaded, or several notebooks have different ones.
     """
+    if isinstance(key, AssetsDefinition | SourceAsset):
+        key = key.key
+    if not isinstance(key, AssetKey | str):
+        raise InvalidInvocationError(
+            f"a key is a string, not a {type(key).__name__}", remedy="for example: stepwell.load('raw/flights')"
+        )
     return get_session().load(str(key), notebook=notebook, store=store)
 
 

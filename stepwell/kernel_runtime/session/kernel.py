@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from stepwell.kernel_runtime.definitions.bodies import source_of
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
 from stepwell.kernel_runtime.definitions.registry import REGISTRY, Registry
 from stepwell.kernel_runtime.errors import (
+    InvalidInvocationError,
     InvariantViolationError,
+    StoreError,
     ValueUnavailableError,
     unknown_key,
 )
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
 from stepwell.kernel_runtime.execution.engine import Engine, Request, new_run
+from stepwell.kernel_runtime.execution.hidden_state import HiddenState
 from stepwell.kernel_runtime.execution.in_process import InProcess
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
@@ -46,6 +49,7 @@ from stepwell.kernel_runtime.records.lineage import Lineage
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.currents import choose
 from stepwell.kernel_runtime.session.explanation import Explainer, Explanation
@@ -54,7 +58,11 @@ from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, s
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
 from stepwell.kernel_runtime.session.single_steps import not_produced, plan_of_steps, plan_to_resume, what_is_left
 from stepwell.kernel_runtime.session.sql import run_sql
+from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.classes import class_version
+from stepwell.kernel_runtime.versions.reads import active
+from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
+from stepwell.kernel_runtime.versions.secrets import hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
@@ -69,17 +77,22 @@ class Session:
         The notebook's namespace; None where there is no notebook.
     last_run
         The result of the newest run, also of one that failed; None before the first.
+    seed_steps
+        Whether the global random generators are seeded from the step's key before each body.
     """
 
     def __init__(self, registry: Registry = REGISTRY) -> None:
         self.registry = registry
         self.namespace: dict[str, Any] | None = None
         self.last_run: RunResult | None = None
+        self.seed_steps = True
         self._store: ValueStore | None = None
         self._stores: dict[Path, ValueStore] = {}
         self._subscribers: list[Subscriber] = []
+        self._advised: set[str] = set()
         self._running = threading.Lock()
         self._guard: InterruptGuard | None = None
+        self._run_store: ValueStore | None = None
         registry.notebook = lambda: self.notebook
         registry.changed = lambda keys: self.publish(DefinitionsChanged(keys))
 
@@ -216,7 +229,7 @@ class Session:
 
     def rerun(
         self,
-        keys: Sequence[str] | str,
+        keys: Targets,
         *,
         definitions: Given = None,
         store: Any = None,
@@ -228,7 +241,7 @@ class Session:
         Parameters
         ----------
         keys
-            Step keys (``report.transform``, or ``job.step`` for a job's), or asset keys for all of their steps.
+            Step keys (``report.transform``, or ``job.step`` for a job's), or asset keys or assets for all of their steps.
 
         Raises
         ------
@@ -237,8 +250,12 @@ class Session:
         DefinitionUnavailableError
             If the store knows the key but no code is given or registered.
         """
-        wanted = [keys] if isinstance(keys, str) else list(keys)
-        found = lookup(self.registry, definitions)
+        given, wanted = read_targets(keys)
+        if not wanted:
+            raise InvalidInvocationError(
+                "no step to run again is named", remedy="for example: stepwell.rerun(['report.transform'])"
+            )
+        found = lookup(self.registry, definitions, given)
         used = self.chosen(store)
         walk = self._walk(found)
         plan = plan_of_steps(wanted, found, walk, used)
@@ -335,7 +352,7 @@ class Session:
         walk = self._walk(found)
         plan = build_plan(resolve_targets(None, found), found, walk)
         jobs = [(job, build_job_plan(job, walk)) for job in found.jobs.values()]
-        return picture(plan, self._states(plan, walk, self.store), found, jobs, source_of)
+        return picture(plan, self._states(plan, walk, self.store), found, jobs, lambda body: hidden_source(source_of(body)))
 
     def load(self, key: str, *, notebook: str | None = None, store: Any = None) -> Any:
         """Return the current value of an asset, or of a step inside a graph-backed asset or job.
@@ -352,8 +369,13 @@ class Session:
         AmbiguousKeyError
             If several notebooks define the key, still exist, and their current values differ.
         """
-        used = self.chosen(store)
+        step = active()
+        # Inside a step what is meant is the store of its run.
+        used = self._run_store if step is not None and store is None and self._run_store is not None else self.chosen(store)
         item = self.current(key, used, notebook=notebook)
+        if step is not None:
+            where = (notebook or "", "" if store is None else str(used.directory)) if notebook or store is not None else ()
+            step.asset_loaded(key, item.data_version or item.id, where)
         if item.value is None:
             raise ValueUnavailableError(
                 f"{key!r} has no stored value", remedy="its output is Nothing, or could not be kept"
@@ -411,8 +433,13 @@ class Session:
 
     # -- how
 
+    def _loaded(self, read: Read, store: ValueStore) -> Materialization:
+        """Return what an asset that a step loaded is now."""
+        notebook, directory = read.names or ("", "")
+        return self.current(read.name, self.open(directory, create=False) if directory else store, notebook=notebook or None)
+
     def _walk(self, found: Definitions) -> CodeWalk:
-        return CodeWalk(asset_names=found.names(), namespace=self.namespace)
+        return CodeWalk(asset_names=found.names(), namespace=self.namespace, keyed=users_digest())
 
     def _choose(self, key: str, rows: list[Current], store: ValueStore) -> Materialization | None:
         entry = self.registry.assets.get(key)
@@ -420,7 +447,7 @@ class Session:
         return choose(key, rows, (mine, self.notebook), store.directory)
 
     def _states(self, plan: Plan, walk: CodeWalk, store: ValueStore) -> dict[str, StepState]:
-        known = known_for(plan, store, self._choose)
+        known = known_for(plan, store, self._choose, self._loaded)
         return plan_states(plan, known, Explainer(store, known, code_parts(walk)))
 
     def _run(
@@ -446,26 +473,42 @@ class Session:
                     remedy="a step cannot start another run; load what it needs as an input",
                 )
             try:
-                known = known_for(plan, store, self._choose, given)
+                known = known_for(plan, store, self._choose, self._loaded, given)
                 check_reads(plan, known, found, store.keys, resumed=given is not None)
                 notes = (*read_notes(plan, known, found), *notes)
                 self._guard = guard
+                self._run_store = store
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
                 books = Bookkeeping(run, store, self.publish, known)
-                executor = InProcess(guard, run_sql, (store.directory,))
-                request = Request(forced, shown, self.namespace, code_parts(walk), notes)
+                executor = InProcess(guard, run_sql, (store.directory,), Signer().keyed)
+                names = found.names()
+                keyed = users_digest()
+                hidden = HiddenState(walk, lambda: CodeWalk(asset_names=names, namespace=self.namespace, keyed=keyed))
+                request = Request(
+                    forced, shown, self.namespace, code_parts(hidden), (*notes, *self._advice(walk)), hidden, self.seed_steps
+                )
                 result = Engine(
                     plan=plan, known=known, store=store, executor=executor, guard=guard, books=books, request=request
                 ).run()
                 self.last_run = result
             finally:
                 self._guard = None
+                self._run_store = None
                 self._running.release()
         if (guard.interrupted or result.status == "cancelled") and not guard.cancelled:
             raise KeyboardInterrupt
         if result.error is not None and raise_on_error:
             raise _with_note(result.error, result)
         return result
+
+    def _advice(self, walk: CodeWalk) -> tuple[str, ...]:
+        """Return a line, once per session, for each global that takes long to digest."""
+        found = {name: seconds for name, seconds in walk.slow.items() if name not in self._advised}
+        self._advised.update(found)
+        return tuple(
+            f"the global {name} takes {seconds:.1f} s to digest in every run: make it an asset"
+            for name, seconds in found.items()
+        )
 
     def _stale_notes(self, plan: Plan, found: Definitions, walk: CodeWalk, store: ValueStore) -> tuple[str, ...]:
         """Return a line for each value that the plan reads as it is stored although it is not fresh."""
@@ -497,13 +540,27 @@ class Session:
         )
 
 
-def code_parts(walk: CodeWalk) -> Callable[[PlanStep], CodeVersion | None]:
+def users_digest() -> Keyed:
+    """Return what digests with this user's key; with a key of this process where there is none."""
+    signer = Signer()
+
+    def keyed(data: bytes) -> str:
+        try:
+            return signer.keyed(data)
+        except StoreError:
+            return process_keyed(data)
+
+    return keyed
+
+
+def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersion | None]:
     """Return a function that gives a step's code version with the parts that explain it."""
 
     def found(step: PlanStep) -> CodeVersion | None:
         if step.code is None:
             return None
-        parts = walk.parts(step.op.body, path=step.key, extra=step_extra(step))
+        walk = source.walk if isinstance(source, HiddenState) else source
+        parts = walk.parts(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
         return CodeVersion(
             step.code.digest, parts, step.code.unverifiable, step.code.asset_names, step.code.mutable_globals
         )

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from stepwell.kernel_runtime.errors import MissingUpstreamError, ValueNotKeptError, unknown_key
+from stepwell.kernel_runtime.errors import MissingUpstreamError, StepwellError, ValueNotKeptError, unknown_key
 from stepwell.kernel_runtime.planning.build import Definitions, step_owner
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.session.explanation import when
+from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.reads import read_holds
 
 Choose = Callable[[str, list[Current], ValueStore], Materialization | None]
+Find = Callable[[Read, ValueStore], Materialization]
 
 
 def known_for(
-    plan: Plan, store: ValueStore, choose: Choose, given: Mapping[str, Materialization] | None = None
+    plan: Plan, store: ValueStore, choose: Choose, loaded: Find, given: Mapping[str, Materialization] | None = None
 ) -> Known:
     """Return what the store knows of a plan's steps, and the values that it reads.
 
     Parameters
     ----------
+    loaded
+        Finds what an asset that a step loaded is now.
     given
         Materializations that are to be taken for values that no step of the plan gives: those of the run that is resumed.
     """
     keys = [output.key for step in plan.steps for output in step.outputs]
     codes = {step.code.digest for step in plan.steps if step.code is not None}
     snapshot = store.snapshot([*keys, *plan.read], [step.address for step in plan.steps], codes)
-    known = Known(snapshot, read_holds)
+    known = Known(snapshot, _still_holds(store, loaded))
     for key in plan.read:
         if key in plan.absent:
             continue
@@ -40,6 +45,22 @@ def known_for(
         if item is not None:
             known.values[key] = item
     return known
+
+
+def _still_holds(store: ValueStore, loaded: Find) -> Callable[[Read], bool]:
+    """Return what tells whether a step's read still holds."""
+    signer = Signer()
+
+    def holds(read: Read) -> bool:
+        if read.kind != "asset":
+            return read_holds(read, signer.keyed)
+        try:
+            item = loaded(read, store)
+        except StepwellError:
+            return False
+        return (item.data_version or item.id) == read.digest
+
+    return holds
 
 
 def check_reads(

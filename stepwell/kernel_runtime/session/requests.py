@@ -74,7 +74,8 @@ def lookup(registry: Registry, given: Given = None, more: Iterable[AssetsDefinit
     for definition in found:
         if not isinstance(definition, AssetsDefinition | SourceAsset | JobDefinition):
             raise InvalidInvocationError(
-                f"definitions are assets, source assets and jobs; a {type(definition).__name__} is none"
+                f"definitions are assets, source assets and jobs; a {type(definition).__name__} is none",
+                remedy="for example: definitions=[clean, send], or a module of them",
             )
     unique = list({id(definition): definition for definition in (*found, *more)}.values())
     assets = by_key(definition for definition in unique if not isinstance(definition, JobDefinition))

@@ -68,7 +68,7 @@ def plan_to_resume(run: RunRecord, again: set[str], found: Definitions, code: Co
     if run.kind == "job":
         job = found.jobs.get(run.targets[0])
         if job is None:
-            raise code_unavailable(run.targets[0], _recorder_of_job(run.targets[0], store) or run.notebook)
+            raise code_unavailable(run.targets[0], recorded_by(run.targets[0], store) or run.notebook)
         plan = build_job_plan(job, code, steps_only={step.key for step in job_steps(job) if step.key in again})
     else:
         for key in run.targets:
@@ -126,17 +126,14 @@ def not_produced(plan: Plan, ended: Collection[str], given: Collection[str], fou
 
 
 def recorded_by(key: str, store: ValueStore) -> str:
-    """Return the notebook or module that recorded a key, or the asset that a step belongs to; empty if none did."""
-    for name in dict.fromkeys((key, key.split(".", 1)[0])):
+    """Return the notebook or module that recorded a key, or anything of its asset or job; empty if none did."""
+    whole = key.split(".", 1)[0]
+    inside = (name for name in store.keys() if name.startswith(f"{whole}."))  # noqa: SIM118 - a store is no dict
+    for name in dict.fromkeys((key, whole, *inside)):
         rows = store.current(name)
         if rows:
             return rows[0].notebook
     return ""
-
-
-def _recorder_of_job(name: str, store: ValueStore) -> str:
-    inside = next((key for key in store.keys() if key.startswith(f"{name}.")), "")
-    return recorded_by(inside, store) if inside else ""
 
 
 def code_unavailable(key: str, notebook: str) -> DefinitionUnavailableError:

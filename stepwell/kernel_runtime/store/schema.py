@@ -99,10 +99,15 @@ def materialization_row(m: Materialization) -> Row:
         *value,
         m.created, m.seconds, m.partition,
         _encode([(i.name, i.key, i.version, i.kind) for i in m.inputs]) if m.inputs else "[]",
-        _encode([(r.kind, r.name, r.digest, r.stat) for r in m.reads]) if m.reads else "[]",
+        _encode([_read(r) for r in m.reads]) if m.reads else "[]",
         _texts(m.unverifiable),
         _encode(m.metadata) if m.metadata else "{}",
     )  # fmt: skip
+
+
+def _read(read: Read) -> tuple[Any, ...]:
+    found = (read.kind, read.name, read.digest, read.stat)
+    return (*found, read.names, read.own) if read.names or read.own else found
 
 
 def materialization(row: Row) -> Materialization:
@@ -119,7 +124,7 @@ def materialization(row: Row) -> Materialization:
     return Materialization(
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], value, row[18], row[19], row[20],
         () if inputs == "[]" else tuple([InputVersion(*each) for each in _decode(inputs)]),
-        () if reads == "[]" else tuple([Read(kind, name, digest, tuple(stat)) for kind, name, digest, stat in _decode(reads)]),
+        () if reads == "[]" else tuple([Read(*each[:3], *map(tuple, each[3:])) for each in _decode(reads)]),
         _tuple(row[23]),
         {} if metadata == "{}" else _decode(metadata),
     )  # fmt: skip

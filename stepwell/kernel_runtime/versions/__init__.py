@@ -6,6 +6,6 @@
                  ``classes`` what of a class counts, ``reduction`` what of an instance
 ``data``         the data version of a value; ``encode`` is the typed encoding that both share, ``atoms`` its leaves, ``frames``
                  arrays and frames
-``reads``        the files that a step read while it ran
+``reads``        what a step read of the world while it ran: files, folders, the environment, assets
 ``explain``      why two code versions differ; ``inventory`` lists the parts of one, with ``sources``, ``paths`` and ``secrets``
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 _SKIPPED = frozenset((
     "__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", "__firstlineno__", "__static_attributes__",
-    "_abc_impl", "__abstractmethods__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__classdictcell__",
+    "_abc_impl", "__abstractmethods__", "__slotnames__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__classdictcell__",
 ))  # fmt: skip
 _MADE_BY_ENUM = frozenset(("__new__", "__format__", "__reduce_ex__", "__repr__", "__str__", "__hash__"))
 

@@ -9,7 +9,7 @@ writes what reduces it. An explicit stack lets values be nested as deep as memor
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
@@ -63,7 +63,7 @@ def refuse(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG001 
     raise SetHasForeign
 
 
-def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes:  # noqa: PLR0915 - one loop, with a case for each container
+def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Container[int] = ()) -> bytes:  # noqa: PLR0915 - one loop, with a case for each container
     """Return the canonical encoding of a value.
 
     Parameters
@@ -75,6 +75,8 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes: 
     sets_apart
         Whether a set that holds an object that is no data is itself given to `foreign`: where `foreign` only marks the
         place of an object, the members cannot be put in order here.
+    apart
+        Identities of containers and arrays that are given to `foreign` as well.
 
     Raises
     ------
@@ -112,6 +114,11 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes: 
                 out.append(atom(item))
                 continue
             key = id(item)
+            if apart and key in apart:
+                marked = foreign(item, path)
+                assert isinstance(marked, bytes)
+                out.append(marked)
+                continue
             if key in above:
                 out.append(b"\x83" + (len(stack) - above[key]).to_bytes(4, "little"))
                 continue
@@ -139,7 +146,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False) -> bytes: 
             elif kind is set or kind is frozenset:
                 try:
                     inner_foreign = refuse if sets_apart else foreign
-                    members = [atom(member) if type(member) in ATOMS else encode(member, inner_foreign, sets_apart=sets_apart) for member in item]
+                    members = [atom(member) if type(member) in ATOMS else encode(member, inner_foreign, sets_apart=sets_apart, apart=apart) for member in item]
                 except SetHasForeign:
                     written = foreign(item, path)
                     assert isinstance(written, bytes)

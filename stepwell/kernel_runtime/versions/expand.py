@@ -11,6 +11,7 @@ import builtins
 import functools
 import sys
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
@@ -21,12 +22,18 @@ from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
 from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, KeyedRef, Node, gone
+from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
 from stepwell.kernel_runtime.versions.naming import getattr_static, named, token
+from stepwell.kernel_runtime.versions.opaque import OPAQUE
 from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.reduction import reduced
+from stepwell.kernel_runtime.versions.secret_values import Secret
 
 _BUILTINS = builtins.__dict__
 _SMALL = 1 << 16
+SLOW = 0.2
+"""Seconds of digesting one value above which its user is told."""
 # What functools and reprlib keep in the closures of their wrappers: caches, locks.
 _PRIVATE_CELLS = frozenset(("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running"))
 VALUE = ("value",)
@@ -47,9 +54,19 @@ class Expander:
         Names of registered assets with their keys.
     namespace
         The notebook's globals, in which these names mean assets.
+    ignored
+        Variables that do not count.
+    keyed
+        Digests secrets with the user's key.
     """
 
-    def __init__(self, assets: Mapping[str, str], namespace: dict[str, Any] | None) -> None:
+    def __init__(
+        self, assets: Mapping[str, str], namespace: dict[str, Any] | None, ignored: Ignored = NOTHING, keyed: Keyed = process_keyed
+    ) -> None:
+        self.ignored = ignored
+        self.keyed = keyed
+        self.slow: dict[int, float] = {}
+        """By the identity of a node, the seconds that its value took to digest where these were many."""
         self.assets = assets
         self.namespace = namespace
         self.trace: list[tuple[str, Any, bytes | None]] | None = None
@@ -58,7 +75,10 @@ class Expander:
         """Return the node of an object, with what it refers to pending."""
         kind = type(item)
         node = Node(KeyedRef(item, gone) if kind is FunctionType or isinstance(item, type) else lambda: item)
-        if kind is FunctionType:
+        if OPAQUE and id(item) in OPAQUE:
+            node.stable = False
+            node.own.append(b"\xea" + atom(OPAQUE[id(item)][1]))
+        elif kind is FunctionType:
             self._function(node, item)
         elif kind is CellBody:
             self._cell(node, item)
@@ -95,7 +115,7 @@ class Expander:
         elif kind is tuple and atoms_only(item) and len(item) < 1000:
             written = atom(item)
         else:
-            found = token(item, kind)
+            found = None if OPAQUE and id(item) in OPAQUE else token(item, kind)
             if found is None:
                 own.append(FOREIGN)
                 node.pending.append((label, item))
@@ -154,7 +174,7 @@ class Expander:
                     value = MISSING
                 cells.append((cell, value))
                 own.append(atom(name))
-                if value is MISSING or (who is not None and name in _PRIVATE_CELLS):
+                if value is MISSING or (who is not None and name in _PRIVATE_CELLS) or id(cell) in self.ignored.cells:
                     own.append(b"\xd4")
                 else:
                     self.refer(node, name, value)
@@ -185,6 +205,9 @@ class Expander:
             if name in assets and (only is None or name in only):
                 self._asset(node, name)
                 continue
+            if self._is_ignored(scope, name):
+                own.append(b"\xeb")
+                continue
             value = scope.get(name, MISSING) if only is None or name in only else MISSING
             if only is None or name in only:
                 bound.append((name, value))
@@ -211,6 +234,8 @@ class Expander:
             if name in assets:
                 self._asset(node, name)
                 continue
+            if self._is_ignored(scope, name):
+                continue
             value = scope.get(name, MISSING)
             bound.append((name, value))
             if value is MISSING or isinstance(value, (ModuleType, FunctionType, type)):
@@ -221,6 +246,10 @@ class Expander:
         if known.stores:
             node.rebinds = tuple(sorted(known.stores))
             node.flags |= MUTABLE
+
+    def _is_ignored(self, scope: Mapping[str, Any], name: str) -> bool:
+        places = self.ignored.globals
+        return bool(places) and (id(scope), name) in places
 
     def _asset(self, node: Node, name: str) -> None:
         key = self.assets[name]
@@ -248,6 +277,8 @@ class Expander:
         for name in sorted(body.reads - seen - inputs):
             if name in self.assets:
                 self._asset(node, name)
+            elif self._is_ignored(body.globals, name):
+                own.append(b"\xeb")
             elif name in body.globals:
                 own.append(atom(name))
                 self.refer(node, name, body.globals[name])
@@ -258,6 +289,8 @@ class Expander:
         for name in body.parameters:
             if name in self.assets:
                 self._asset(node, name)
+            elif self._is_ignored(body.globals, name):
+                node.own.append(b"\xeb")
             elif name in body.globals:
                 self.refer(node, name, body.globals[name])
             else:
@@ -334,6 +367,8 @@ class Expander:
         elif kind is BuiltinFunctionType or kind is MethodWrapperType:
             node.own.append(b"\xe5" + atom(item.__name__))
             self.refer(node, ".__self__", item.__self__)
+        elif kind is Secret:
+            node.own.append(b"\xec" + atom((item.name, self.keyed(str(item).encode()) if item.counts else "")))
         elif kind is CellType:
             node.own.append(b"\xe6")
             self.refer(node, "", item.cell_contents)
@@ -362,7 +397,7 @@ class Expander:
                 entered = True
                 return reduced(found)
             kind = type(found)
-            written = token(found, kind)
+            written = None if OPAQUE and id(found) in OPAQUE else token(found, kind)
             if written is not None:
                 return written
             node.pending.append((path(), found))
@@ -370,14 +405,18 @@ class Expander:
                 self.trace.append((path(), found, None))
             return FOREIGN
 
-        node.own.append(b"\xe8" + encode(item, foreign, sets_apart=True))
+        started = perf_counter()
+        node.own.append(b"\xe8" + encode(item, foreign, sets_apart=True, apart=OPAQUE))
+        seconds = perf_counter() - started
+        if seconds > SLOW:
+            self.slow[id(node)] = seconds
 
 
 def _has_foreign(items: Any) -> bool:
     try:
         for item in items:
             if type(item) not in ATOMS:
-                encode(item, refuse, sets_apart=True)
+                encode(item, refuse, sets_apart=True, apart=OPAQUE)
     except (SetHasForeign, Undigestible):
         return True
     return False

@@ -13,6 +13,7 @@ from stepwell.kernel_runtime.records.code import CodeKind, CodePart, CodeVersion
 from stepwell.kernel_runtime.versions.secrets import looks_secret
 
 _ARROW = " -> "
+_KEY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def explain(old: CodeVersion, new: CodeVersion) -> tuple[Change, ...]:
     changed: dict[tuple[str, str], Change] = {}
     for key, part in after.items():
         earlier = before.get(key)
-        if earlier is not None and earlier.digest != part.digest:
+        if earlier is not None and not _same(earlier, part):
             changed[key] = _change(earlier, part)
     paths = {path for path, _ in changed}
     for key, part in after.items():
@@ -85,6 +86,15 @@ def _by_path(parts: tuple[CodePart, ...]) -> dict[tuple[str, str], CodePart]:
     for part in parts:
         found.setdefault((part.path, "code" if part.kind in {"function", "class", "body"} else part.kind), part)
     return found
+
+
+def _same(before: CodePart, after: CodePart) -> bool:
+    """Whether two parts are the same, as far as their digests tell: those of two users' keys have nothing in common."""
+    if before.digest == after.digest or len(before.digest) != len(after.digest) or len(after.digest) <= _KEY:
+        return before.digest == after.digest
+    if before.digest[:_KEY] == after.digest[:_KEY] or before.kind in {"package", "name"}:
+        return False
+    return before.text == after.text
 
 
 def _change(before: CodePart, after: CodePart) -> Change:

@@ -193,6 +193,8 @@ def _close(members: list[Node]) -> None:
     for node in members:
         node.flags |= flags
         node.stable = stable
+    if _is_copy(members):
+        return
     if not alone:
         for node in members:
             node.group = members
@@ -202,6 +204,57 @@ def _close(members: list[Node]) -> None:
     if node.unordered:
         below.sort()
     node.digest = digest(b"".join(node.own + below))
+
+
+def _is_copy(members: list[Node]) -> bool:
+    """Give nodes the digests of others that mean the same, if there are such in a group that they refer to.
+
+    A function that calls itself by name, kept under another name when its cell is executed again, refers to the new one.
+    It means what the new one means, though it is no member of that group.
+    """
+    own = {id(node) for node in members}
+    tried: set[int] = set()
+    for node in members:
+        for _, child in node.edges:
+            group = child.group
+            if group is None or id(child) in own or id(group) in tried:
+                continue
+            tried.add(id(group))
+            for other in group:
+                if other.own == node.own:
+                    pairs = _same(node, other, own)
+                    if pairs is not None:
+                        for member, like in pairs:
+                            member.digest = digest_of(like)
+                        return True
+    return False
+
+
+def _same(node: Node, other: Node, own: set[int]) -> list[tuple[Node, Node]] | None:
+    """Return nodes paired with those that mean the same, if the first two do; None if not.
+
+    Parameters
+    ----------
+    own
+        Identities of the nodes that have no digest yet.
+    """
+    pairs = [(node, other)]
+    paired = {id(node): other}
+    for one, like in pairs:
+        if one.own != like.own or len(one.edges) != len(like.edges) or one.unordered:
+            return None
+        for (_, below), (_, below_like) in zip(one.edges, like.edges, strict=True):
+            if below is below_like:
+                continue
+            if id(below) not in own:
+                if digest_of(below) != digest_of(below_like):
+                    return None
+            elif id(below) not in paired:
+                paired[id(below)] = below_like
+                pairs.append((below, below_like))
+            elif paired[id(below)] is not below_like:
+                return None
+    return pairs
 
 
 def digest_of(node: Node) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import builtins
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from stepwell.kernel_runtime.records.code import CodeKind, CodePart
 from stepwell.kernel_runtime.versions.atoms import ATOMS, hexdigest
 from stepwell.kernel_runtime.versions.ownership import OURS, STANDARD, owner
 from stepwell.kernel_runtime.versions.paths import reached
-from stepwell.kernel_runtime.versions.secrets import looks_secret
+from stepwell.kernel_runtime.versions.reads.environment import Keyed
+from stepwell.kernel_runtime.versions.secrets import Environment, hidden_source, looks_secret
 from stepwell.kernel_runtime.versions.sources import source, where
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _MOST_PARTS = 5_000
 def parts(expander: Expander, body: object, path: str, extra: Iterable[tuple[str, object]]) -> tuple[CodePart, ...]:
     """Return the parts of a step's code version; the body first, then what it reaches, nearest first."""
     found: list[CodePart] = []
+    environment = Environment()
+    digest = _part_digest(expander.keyed)
     seen: set[int] = {id(body)}
     packages: set[str] = set()
     kept: list[Any] = []
@@ -45,7 +48,7 @@ def parts(expander: Expander, body: object, path: str, extra: Iterable[tuple[str
             node = expander.node(item)
         finally:
             expander.trace = None
-        found.append(_part(here, item, node.own, is_body=is_body))
+        found.append(_part(here, item, digest(b"".join(node.own)), environment, is_body=is_body))
         for name, key in node.assets:
             found.append(CodePart(reached(here, name), "name", hexdigest(key.encode()), key))
         for label, value, written in trace:
@@ -55,7 +58,7 @@ def parts(expander: Expander, body: object, path: str, extra: Iterable[tuple[str
                     queue.append((reached(here, label), value, False))
             elif type(value) in ATOMS or type(value) is tuple:
                 if label and label[0] != "(" and label != "__name__":
-                    found.append(CodePart(reached(here, label), "global", hexdigest(written), _text(label, value)))
+                    found.append(CodePart(reached(here, label), "global", digest(written), _text(label, value, environment)))
             else:
                 package = _package(value)
                 if package and package not in packages:
@@ -65,19 +68,25 @@ def parts(expander: Expander, body: object, path: str, extra: Iterable[tuple[str
     return tuple(found)
 
 
-def _part(path: str, item: Any, own: list[bytes], *, is_body: bool) -> CodePart:
+def _part_digest(keyed: Keyed) -> Callable[[bytes], str]:
+    """Return what digests parts: a short value could be guessed from a plain digest. The first eight digits tell the key."""
+    name = keyed(b"parts")[:8]
+    return lambda data: name + keyed(data)
+
+
+def _part(path: str, item: Any, digest: str, environment: Environment, *, is_body: bool) -> CodePart:
     kind: CodeKind
     text: str | None = None
     place = ""
-    digest = hexdigest(b"".join(own))
     if isinstance(item, CellBody):
-        return CodePart(path, "body", digest, item.source, item.where)
+        return CodePart(path, "body", digest, hidden_source(item.source, environment), item.where)
     if isinstance(item, SqlBody):
-        return CodePart(path, "sql", digest, item.text, item.where)
+        return CodePart(path, "sql", digest, hidden_source(item.text, environment), item.where)
     inner = _underlying(item)
     if isinstance(inner, FunctionType):
         kind = "body" if is_body else "function"
         text, place = source(inner.__code__), where(inner.__code__)
+        text = hidden_source(text, environment) if text is not None else None
     elif isinstance(item, type):
         kind = "class"
         text, place = _class_source(item)
@@ -85,7 +94,7 @@ def _part(path: str, item: Any, own: list[bytes], *, is_body: bool) -> CodePart:
         kind, place = "module", item.__name__
     else:
         kind = "body" if is_body else "global"
-        text = _text(path.rpartition(" ")[2], item)
+        text = _text(path.rpartition(" ")[2], item, environment)
     return CodePart(path, kind, digest, text, place)
 
 
@@ -108,7 +117,7 @@ def _class_source(cls: type) -> tuple[str | None, str]:
     return None, ""
 
 
-def _text(label: str, value: Any) -> str | None:
+def _text(label: str, value: Any, environment: Environment) -> str | None:
     """Return a small value as text, unless it could be a secret."""
     if type(value) not in ATOMS and type(value) not in {list, tuple, dict, set, frozenset, range}:
         return None
@@ -117,7 +126,7 @@ def _text(label: str, value: Any) -> str | None:
     if isinstance(value, (list, tuple, dict, set, frozenset)) and len(value) > _LONG // 4:
         return None
     text = repr(value)
-    if len(text) > _LONG or " at 0x" in text or looks_secret(label, text):
+    if len(text) > _LONG or " at 0x" in text or looks_secret(label, text) or environment.has(value, text):
         return None
     return text
 

@@ -26,6 +26,9 @@ def attribute(to: Expander, node: Node, label: str, module: ModuleType, chain: t
     value: Any = module
     for name in chain:
         namespace = vars(value)
+        if (id(namespace), name) in to.ignored.globals:
+            node.own.append(b"\xeb")
+            return
         found = namespace.get(name, MISSING)
         node.mappings += ((namespace, name, found),)
         who = owner(value.__name__)
@@ -119,6 +122,8 @@ def _from_local(to: Expander, node: Node, label: str, module: ModuleType, names:
     for place in chain:
         namespace = vars(place)
         for name in names:
+            if (id(namespace), name) in to.ignored.globals:
+                continue
             found = namespace.get(name, MISSING)
             if found is MISSING:
                 found = sys.modules.get(f"{place.__name__}.{name}", MISSING)

@@ -27,7 +27,10 @@ from stepwell.kernel_runtime.versions.graph import (
     finish,
     known,
 )
+from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored, ignored_places
+from stepwell.kernel_runtime.versions.mutable import Roots, Watched, is_mutable
 from stepwell.kernel_runtime.versions.paths import reached
+from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 
 _MOST_KNOWN = 100_000
 
@@ -42,18 +45,34 @@ class CodeWalk:
         depends on the asset's data version, reported in `CodeVersion.asset_names`, not on the value that is bound.
     namespace
         The notebook's globals; None where there is no notebook.
+    ignored
+        Variables that do not count. What is learned with any of them left out is not kept for the process.
+    keyed
+        Digests with the user's key what could be guessed from a plain digest: parts, secrets.
     """
 
-    def __init__(self, *, asset_names: Mapping[str, str] | None = None, namespace: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        asset_names: Mapping[str, str] | None = None,
+        namespace: dict[str, Any] | None = None,
+        ignored: Ignored = NOTHING,
+        keyed: Keyed = process_keyed,
+    ) -> None:
         self._assets = dict(asset_names or {})
         self._namespace = namespace
-        self._expander = Expander(self._assets, namespace)
+        self._expander = Expander(self._assets, namespace, ignored, keyed)
+        self._ignoring: dict[Ignored, CodeWalk] = {}
         self._nodes: dict[int, Node] = {}
         self._kept: list[object] = []
         self._doubted: set[int] = set()
         self._stamp = object()
+        self.slow: dict[str, float] = {}
+        """Values that took long to digest, as code reaches them, each with the seconds."""
 
-    def of(self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = ()) -> CodeVersion:
+    def of(
+        self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
+    ) -> CodeVersion:
         """Return the code version of a step's body, without its parts.
 
         Parameters
@@ -64,7 +83,11 @@ class CodeWalk:
             How a reader knows the step: its key.
         extra
             More objects that count, each by a name: what a definition holds beside its body.
+        ignore
+            Names of variables that do not count, as the body knows them.
         """
+        if ignore:
+            return self._without(body, ignore).of(body, path=path, extra=extra)
         node = self.node(body)
         more = [(name, self.node(item)) for name, item in extra]
         if not more:
@@ -90,12 +113,29 @@ class CodeWalk:
             mutable_globals=tuple(mutable),
         )
 
-    def parts(self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = ()) -> tuple[CodePart, ...]:
+    def parts(
+        self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
+    ) -> tuple[CodePart, ...]:
         """Return what went into the code version of a step's body, sources included.
 
         Parameters are those of `of`. Values whose names look secret, and long ones, have no text.
         """
-        return inventory.parts(self._expander, body, path, extra)
+        expander = self._without(body, ignore)._expander if ignore else self._expander  # noqa: SLF001 - a walk of the same class
+        return inventory.parts(expander, body, path, extra)
+
+    def roots(
+        self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
+    ) -> Roots:
+        """Return the nodes of a step's body and of what else counts, each with its path; parameters are those of `of`."""
+        walk = self._without(body, ignore) if ignore else self
+        return [(walk.node(body), path), *((walk.node(item), f"{path}({name})") for name, item in extra)]
+
+    def watched(
+        self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
+    ) -> Watched | None:
+        """Return what a step could change, as this walk found it; None if there is no such thing. Parameters are those of `of`."""
+        roots = self.roots(body, path=path, extra=extra, ignore=ignore)
+        return Watched(roots) if is_mutable(roots) else None
 
     def node(self, item: object) -> Node:
         """Return the digested node of an object."""
@@ -111,6 +151,15 @@ class CodeWalk:
             self._remember(node)
         return node
 
+    def _without(self, body: object, names: tuple[str, ...]) -> CodeWalk:
+        ignored = ignored_places(body, names)
+        found = self._ignoring.get(ignored)
+        if found is None:
+            found = self._ignoring[ignored] = CodeWalk(
+                asset_names=self._assets, namespace=self._namespace, ignored=ignored, keyed=self._expander.keyed
+            )
+        return found
+
     # -- what is known
 
     def _find(self, item: Any) -> Node | None:
@@ -118,6 +167,8 @@ class CodeWalk:
         node = self._nodes.get(key)
         if node is not None:
             return node
+        if self._expander.ignored is not NOTHING:
+            return None
         node = known.get(key)
         if node is None or key in self._doubted or node.ref() is not item or not self._holds(node):
             return None
@@ -133,6 +184,8 @@ class CodeWalk:
 
     def _remember(self, root: Node) -> None:
         """Keep a node whose guards can tell a change, and those below it, for later runs."""
+        if self._expander.ignored is not NOTHING:
+            return
         if len(known) > _MOST_KNOWN:
             known.clear()
         stack = [root]
@@ -210,6 +263,7 @@ class CodeWalk:
     def _collect(self, root: Node, path: str, unverifiable: dict[tuple[str, str], None], assets: dict[str, str], mutable: dict[str, None]) -> None:
         """Find what is unverifiable, an asset, or a mutable global below a node, each by the shortest path."""
         seen = {id(root)}
+        slow = self._expander.slow
         queue: list[tuple[Node, str]] = [(root, path)]
         for node, where in queue:
             for label, reason in node.issues:
@@ -221,6 +275,8 @@ class CodeWalk:
             for label, child in node.edges:
                 if not child.flags:
                     continue
+                if slow and id(child) in slow:
+                    self.slow[reached(where, label).rpartition(" -> ")[2]] = slow[id(child)]
                 if child.flags & MUTABLE and child.shape == VALUE and label and label[0] not in ".[(":
                     mutable[label] = None
                 if id(child) not in seen and child.flags & (UNVERIFIABLE | ASSET | MUTABLE):

@@ -1,0 +1,168 @@
+"""The environment: which reads of it count, and digests from which no value can be found.
+
+``os.environ`` is one object of a class in Python, so its methods are wrapped, once per process. What counts is a read by
+code of the user's or of an installed package. Not counted is what Python and the notebook read for themselves (imports, temporary
+folders, the search path of commands, the width of a terminal, proxies), and what an installed package reads while it is
+imported: a later process would import it before or after the step, and its options are no inputs of the step.
+
+A read of the whole environment (a copy, an iteration) counts as one, without the names that differ between sessions
+although nobody changed anything: the shell's own, the terminal's, Jupyter's, ours. A child process inherits the environment unseen.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator
+from functools import wraps
+from types import FrameType
+from typing import Any, Protocol
+
+from stepwell.kernel_runtime.versions.reads.files import EXCLUDED
+
+ALL = "*"
+"""The name under which a read of the whole environment is recorded."""
+Keyed = Callable[[bytes], str]
+"""Digests bytes with a key of the user's."""
+
+_PASSING = frozenset({"os", "_collections_abc", "posixpath", "ntpath", "genericpath", "pathlib"})
+"""Modules through which others read: who called them decides."""
+_MACHINERY = frozenset({
+    "importlib", "_frozen_importlib", "zipimport", "IPython", "ipykernel", "jupyter_client", "traitlets", "zmq", "tornado", "comm", "stepwell",
+    "pytest", "_pytest", "tempfile", "subprocess", "asyncio", "multiprocessing", "concurrent", "threading", "warnings", "linecache", "site", "sysconfig",
+    "urllib",
+})  # fmt: skip
+_SESSION = frozenset(
+    "_ PWD OLDPWD SHLVL COLUMNS LINES TERM COLORTERM TERM_PROGRAM TERM_PROGRAM_VERSION TERM_SESSION_ID WINDOWID DISPLAY PAGER GIT_PAGER LESS "
+    "CLICOLOR CLICOLOR_FORCE FORCE_COLOR NO_COLOR LS_COLORS PS1 PS2 STY TMUX TMUX_PANE SSH_AUTH_SOCK SSH_AGENT_PID SSH_CLIENT SSH_CONNECTION "
+    "SSH_TTY INVOCATION_ID JOURNAL_STREAM MPLBACKEND PYDEVD_USE_FRAME_EVAL DBUS_SESSION_BUS_ADDRESS GPG_AGENT_INFO".split()
+)
+_SESSION_PREFIXES = ("JPY_", "JUPYTER", "STEPWELL_", "VSCODE_", "XDG_SESSION_", "IPYTHON", "PYTEST_", "KERNEL_")
+_process_key = os.urandom(32)
+
+
+class Reader(Protocol):
+    """What is told of reads of the environment."""
+
+    def name_read(self, name: str, value: str | None) -> None:
+        """Note that a name was read."""
+
+    def knows_name(self, name: str) -> bool:
+        """Tell whether a name need not be noted again."""
+
+    def all_read(self, environment: dict[str, str]) -> None:
+        """Note that the whole environment was read."""
+
+    def name_set(self, name: str) -> None:
+        """Note that the step itself sets or removes a name."""
+
+
+def of_session(name: str) -> bool:
+    """Tell whether a name differs between sessions although nobody changed anything."""
+    return name in _SESSION or name.startswith(_SESSION_PREFIXES)
+
+
+def process_keyed(data: bytes) -> str:
+    """Digest bytes with a key of this process: nothing recorded so holds in another one."""
+    return hmac.digest(_process_key, data, "sha256").hex()[:32]
+
+
+def name_digest(name: str, value: str | None, keyed: Keyed) -> str:
+    """Return the keyed digest of one name's value; empty for a name that is not set."""
+    return "" if value is None else keyed(_bytes(name, value))
+
+
+def all_digest(environment: dict[str, str], keyed: Keyed, without: Collection[str] = ()) -> str:
+    """Return the keyed digest of an environment without the names of the session, and some others."""
+    left = sorted((name, value) for name, value in environment.items() if name not in without and not of_session(name))
+    return keyed(b"\0\0".join([_bytes(name, value) for name, value in left]))
+
+
+def _bytes(name: str, value: str) -> bytes:
+    return os.fsencode(name) + b"\0" + os.fsencode(value)
+
+
+def whole() -> dict[str, str]:
+    """Return a copy of the environment, unseen by any recorder."""
+    environ: Any = os.environ
+    return {os.fsdecode(name): os.fsdecode(value) for name, value in environ._data.items()}
+
+
+def value_of(name: str) -> str | None:
+    """Return the value of a name, unseen by any recorder."""
+    environ: Any = os.environ
+    found = environ._data.get(environ.encodekey(name))
+    return None if found is None else os.fsdecode(found)
+
+
+def counts_here(frame: FrameType | None) -> bool:
+    """Tell whether a read from this frame counts: who asked, and whether an installed package is being imported."""
+    while frame is not None and frame.f_globals.get("__name__") in _PASSING:
+        frame = frame.f_back
+    if frame is None:
+        return True
+    if frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY or frame.f_code.co_name == "get_terminal_size":
+        return False
+    imported = frame
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name in {"importlib._bootstrap", "_frozen_importlib"} or frame.f_code.co_filename.startswith("<frozen importlib"):
+            return not _installed(imported.f_code.co_filename)
+        if name == "stepwell.kernel_runtime.execution.in_process":
+            return True
+        imported = frame
+        frame = frame.f_back
+    return True
+
+
+def _installed(filename: str) -> bool:
+    return filename.startswith((*EXCLUDED, "<frozen")) or f"{os.sep}site-packages{os.sep}" in filename
+
+
+def watch_environment(active: Callable[[], Reader | None]) -> None:
+    """Wrap the methods of ``os.environ``, so that the reader that is active is told."""
+    kind: Any = type(os.environ)
+    get, begin, put, drop, show = kind.__getitem__, kind.__iter__, kind.__setitem__, kind.__delitem__, kind.__repr__
+
+    @wraps(get)
+    def getitem(self: Any, key: Any) -> Any:
+        reader = active()
+        if reader is None:
+            return get(self, key)
+        name = os.fsdecode(key) if isinstance(key, (str, bytes)) else ""
+        if name and not reader.knows_name(name) and counts_here(sys._getframe(1)):
+            reader.name_read(name, value_of(name))
+        return get(self, key)
+
+    def seen_whole() -> None:
+        reader = active()
+        if reader is not None and counts_here(sys._getframe(2)):
+            reader.all_read(whole())
+
+    @wraps(begin)
+    def iterate(self: Any) -> Iterator[Any]:
+        seen_whole()
+        found: Iterator[Any] = begin(self)
+        return found
+
+    @wraps(show)
+    def shown(self: Any) -> str:
+        seen_whole()
+        return str(show(self))
+
+    @wraps(put)
+    def setitem(self: Any, key: Any, value: Any) -> None:
+        put(self, key, value)
+        reader = active()
+        if reader is not None:
+            reader.name_set(os.fsdecode(key))
+
+    @wraps(drop)
+    def delitem(self: Any, key: Any) -> None:
+        drop(self, key)
+        reader = active()
+        if reader is not None:
+            reader.name_set(os.fsdecode(key))
+
+    kind.__getitem__, kind.__iter__, kind.__setitem__, kind.__delitem__, kind.__repr__ = getitem, iterate, setitem, delitem, shown

@@ -1,0 +1,93 @@
+"""Whether what a step read is still the same."""
+
+from __future__ import annotations
+
+import os
+
+from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.versions.reads import listings
+from stepwell.kernel_runtime.versions.reads.environment import ALL, Keyed, all_digest, name_digest, process_keyed, value_of, whole
+from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest, file_stat
+
+
+def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
+    """Tell whether what a step read is still the same.
+
+    A file is compared by size, times and inode, and by content where these differ or were too recent; everything else by digest. An
+    asset that was loaded never holds here: only who has the store can tell.
+
+    Parameters
+    ----------
+    keyed
+        Digests values of the environment with the key that the recorder was given.
+    """
+    if read.digest == UNSTABLE:
+        return False
+    if read.kind == "absent":
+        return not os.path.exists(read.name)  # noqa: PTH110 - quicker
+    if read.kind == "file":
+        return _file_holds(read)
+    if read.kind == "listing":
+        names = listings.folder_names(read.name)
+        return names is not None and listings.names_digest(names, read.own) == read.digest
+    if read.kind == "glob":
+        return listings.names_digest(listings.matches(read.name), read.own) == read.digest
+    if read.kind == "environment":
+        keyed = keyed or process_keyed
+        try:
+            if read.name == ALL:
+                return all_digest(whole(), keyed, read.own) == read.digest
+            return name_digest(read.name, value_of(read.name), keyed) == read.digest
+        except StoreError:
+            return False
+    return False
+
+
+def _file_holds(read: Read) -> bool:
+    now = file_stat(read.name)
+    if now is None:
+        return False
+    if read.stat:
+        if tuple(read.stat) == now:
+            return True
+        if read.stat[0] != now[0]:
+            return False
+    return file_digest(read.name) == read.digest
+
+
+def what_changed(read: Read) -> str:
+    """Say in words how the world differs from a read that does not hold; of the environment only the name."""
+    if read.digest == UNSTABLE:
+        return f"{read.name} changed while the step ran"
+    if read.kind == "absent":
+        return f"{read.name} is there now"
+    if read.kind == "file":
+        return f"{read.name} changed" if os.path.exists(read.name) else f"{read.name} is gone"  # noqa: PTH110 - as above
+    if read.kind == "listing":
+        names = listings.folder_names(read.name)
+        if names is None:
+            return f"the folder {read.name} is gone"
+        return f"the names in {read.name} changed" + _difference(read, names)
+    if read.kind == "glob":
+        return f"the files that match {read.name} changed" + _difference(read, listings.matches(read.name))
+    if read.kind == "environment":
+        if read.name == ALL:
+            return "the environment, which it reads as a whole, changed"
+        if not read.digest:
+            return f"the environment name {read.name} is set now"
+        return f"the environment name {read.name} " + ("is not set any more" if value_of(read.name) is None else "changed")
+    return f"the value of {read.name}, which it loads, changed"
+
+
+def _difference(read: Read, now: list[str]) -> str:
+    if not read.names:
+        return ""
+    left = [name for name in now if name not in read.own]
+    added, removed = sorted(set(left) - set(read.names)), sorted(set(read.names) - set(left))
+    return ": " + "; ".join(f"{word} {_few(names)}" for word, names in (("new", added), ("gone", removed)) if names)
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(os.path.basename(name) for name in names[:3])  # noqa: PTH119 - as above
+    return shown + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")

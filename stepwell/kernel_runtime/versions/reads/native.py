@@ -1,0 +1,153 @@
+"""Native readers, wrapped: each tells the recorder of the step that calls it which files it is about to open.
+
+What is imported already is wrapped when the first step of the process starts, what is imported later when its import ends. Names that a
+notebook or a local module took from a library before (``from polars import read_parquet``) are bound to the wrapped function as well.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import update_wrapper
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from stepwell.kernel_runtime.versions.reads.files import counts
+from stepwell.kernel_runtime.versions.reads.readers import MODULES, Note, readers_of
+from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
+
+Active = Callable[[], ReadRecorder | None]
+
+# DuckDB looks for frames in the variables of its caller, and passes over frames of modules of its own name.
+_SHIM = """
+def bound(original, note):
+    def reader(*args, **kwargs):
+        note(args, kwargs)
+        return original(*args, **kwargs)
+    return reader
+"""
+
+
+def watch_readers(active: Active) -> None:
+    """Wrap the readers of every module of the table that is, or will be, imported."""
+    replaced: dict[int, tuple[Any, Any]] = {}
+    for name in sorted(MODULES):
+        module = sys.modules.get(name)
+        if module is not None:
+            replaced.update(_wrap(module, active))
+    if replaced:
+        _rebind(replaced)
+    sys.meta_path.insert(0, _Finder(active))
+
+
+def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
+    """Wrap the readers of a module; return by identity the originals, each with what stands for it."""
+    replaced: dict[int, tuple[Any, Any]] = {}
+    for owner, name, note in readers_of(module):
+        original = getattr(owner, name)
+        if id(original) not in replaced:
+            replaced[id(original)] = (original, _wrapped(original, note, active, module.__name__))
+        wrapped = replaced[id(original)][1]
+        # An extension type may be sealed.
+        with suppress(TypeError, AttributeError):
+            setattr(owner, name, wrapped)
+        home = sys.modules.get(getattr(original, "__module__", None) or "")
+        # Pickling finds a function by the name of its module and its own.
+        if isinstance(owner, ModuleType) and home is not None and vars(home).get(getattr(original, "__name__", "")) is original:
+            setattr(home, original.__name__, wrapped)
+    if module.__name__ == "pyarrow":
+        replaced.update(_wrap_class(module, "OSFile", active))
+    return replaced
+
+
+def _wrapped(original: Any, note: Note, active: Active, module: str) -> Any:
+    def noted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        recorder = active()
+        if recorder is not None:
+            # What cannot be understood here is the reader's to refuse.
+            with suppress(Exception):
+                note(recorder, args, kwargs)
+
+    home = getattr(original, "__module__", None) or module
+    # Of the extension module `_duckdb` no frame is passed over.
+    home = home if home.partition(".")[0] == module.partition(".")[0] else module
+    space: dict[str, Any] = {"__name__": home, "__builtins__": builtins}
+    exec(_SHIM, space)  # noqa: S102 - a constant; the function must belong to that module
+    wrapped = update_wrapper(space["bound"](original, noted), original)
+    wrapped.__module__ = home
+    return wrapped
+
+
+def _wrap_class(module: ModuleType, name: str, active: Active) -> dict[int, tuple[Any, Any]]:
+    """Put a class that tells of its path in the place of a sealed one; instances of either pass as both."""
+    original = getattr(module, name)
+
+    class Kind(type(original)):  # type: ignore[misc]
+        def __instancecheck__(cls, instance: Any) -> bool:
+            return isinstance(instance, original)
+
+        def __subclasscheck__(cls, other: type) -> bool:
+            return issubclass(other, original)
+
+    def new(cls: type, path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        recorder = active()
+        if recorder is not None and isinstance(path, str | os.PathLike) and not set(mode) & {"w", "a"}:
+            with suppress(Exception):
+                recorder.path_read(os.fsdecode(path))
+        return original(path, mode, *args, **kwargs) if cls is made else original.__new__(cls, path, mode, *args, **kwargs)
+
+    made = Kind(name, (original,), {"__new__": new, "__module__": original.__module__, "__doc__": original.__doc__})
+    for home in (module, sys.modules[original.__module__]):
+        setattr(home, name, made)
+    return {id(original): (original, made)}
+
+
+def _rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
+    """Bind names of the user's modules that were taken from a library before it was wrapped."""
+    for module in list(sys.modules.values()):
+        space = getattr(module, "__dict__", None)
+        file = getattr(module, "__file__", None)
+        if type(space) is not dict or not (getattr(module, "__name__", "") == "__main__" or (isinstance(file, str) and counts(file) and ".so" not in file)):
+            continue
+        for name, value in list(space.items()):
+            pair = replaced.get(id(value))
+            if pair is not None and pair[0] is value:
+                space[name] = pair[1]
+
+
+class _Finder:
+    """Stands before the other finders, finds nothing itself, and wraps a module of the table when its import has ended."""
+
+    def __init__(self, active: Active) -> None:
+        self._active = active
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in MODULES:
+            return None
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find(name, path, target) if find is not None and finder is not self else None
+            if spec is not None:
+                _wrap_when_executed(spec, self._active)
+                return spec
+        return None
+
+
+def _wrap_when_executed(spec: ModuleSpec, active: Active) -> None:
+    loader: Any = spec.loader
+    execute = getattr(loader, "exec_module", None)
+    if execute is None:
+        return
+
+    def executed(module: ModuleType) -> None:
+        execute(module)
+        # A library of another version must not fail to import because of this.
+        with suppress(Exception):
+            _wrap(module, active)
+
+    with suppress(AttributeError):
+        loader.exec_module = executed

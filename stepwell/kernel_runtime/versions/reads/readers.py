@@ -1,0 +1,139 @@
+"""The table of native readers: functions that open files in C, C++ or Rust, where no audit event tells of it.
+
+For each module, when it is imported, `readers_of` gives what is to be wrapped and how to find the files in the arguments. pandas is not in it:
+its readers open files in Python, or call those of pyarrow.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
+from stepwell.kernel_runtime.versions.reads.statements import files_named
+
+Note: TypeAlias = Callable[[ReadRecorder, tuple[Any, ...], Mapping[str, Any]], None]
+Entry: TypeAlias = tuple[Any, str, Note]
+"""A module or class, the name in it of what is to be wrapped, and what notes the files of a call."""
+
+_FIRST = {
+    "pyarrow": ("memory_map path", "input_stream source"),
+    "pyarrow.feather": ("read_table source",),
+    "pyarrow.csv": ("read_csv input_file", "open_csv input_file"),
+    "pyarrow.json": ("read_json input_file", "open_json input_file"),
+    "pyarrow.dataset": ("dataset source", "parquet_dataset metadata_path"),
+    "pyarrow.ipc": ("open_file source", "open_stream source"),
+    "pyarrow.orc": ("read_table source", "ORCFile.__init__ source"),
+    "pyarrow.parquet.core": ("ParquetFile.__init__ source", "ParquetDataset.__init__ path_or_paths"),
+}
+"""By module: functions and the name of their first parameter, which is the path, or several."""
+_NOT_FILES = frozenset({"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"})
+MODULES = frozenset({*_FIRST, "polars", "duckdb"})
+
+
+def readers_of(module: ModuleType) -> Iterator[Entry]:
+    """Return what of a module is to be wrapped."""
+    name = module.__name__
+    if name == "polars":
+        for each in sorted(vars(module)):
+            if each.startswith(("read_", "scan_")) and each not in _NOT_FILES and callable(vars(module)[each]):
+                yield module, each, _first(f"polars.{each}", "uri" if each == "read_database_uri" else "source")
+    elif name == "duckdb":
+        yield module, "connect", _database
+        for owner, position in ((module, 0), (module.DuckDBPyConnection, 1)):
+            for each in ("sql", "query", "from_query", "execute", "executemany", "query_df"):
+                if hasattr(owner, each):
+                    yield owner, each, _statement(position, f"duckdb.{each}")
+            for each in ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet"):
+                if hasattr(owner, each):
+                    yield owner, each, _first(f"duckdb.{each}", "path_or_buffer", "file_glob", "path", position=position)
+    for text in _FIRST.get(name, ()):
+        path, parameter = text.split()
+        owner: Any = module
+        *outer, last = path.split(".")
+        for part in outer:
+            owner = getattr(owner, part, None)
+        if hasattr(owner, last):
+            shown = ".".join([name.removesuffix(".core"), *(outer or [last])])
+            yield owner, last, _first(shown, parameter, position=len(outer))
+
+
+def _first(reader: str, *names: str, position: int = 0) -> Note:
+    def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        source = args[position] if len(args) > position else next((kwargs[name] for name in names if name in kwargs), None)
+        if names == ("uri",):
+            recorder.not_seen(reader, "a database")
+            return
+        _noted(recorder, reader, source, kwargs.get("filesystem"))
+
+    return note
+
+
+def _noted(recorder: ReadRecorder, reader: str, source: Any, filesystem: Any) -> None:
+    base = _base(filesystem)
+    for path in _paths(source):
+        if base is None:
+            recorder.not_seen(reader, f"{type(filesystem).__name__}")
+        elif "://" in path and not path.startswith("file://"):
+            parts = urlsplit(path)
+            # A signed address carries a secret in what follows.
+            recorder.not_seen(reader, f"{parts.scheme}://{parts.hostname or ''}")
+        else:
+            recorder.path_read(os.path.join(base, path.removeprefix("file://")))
+
+
+def _base(filesystem: Any) -> str | None:
+    """Return the folder below which a file system has its paths; None for one that is not this machine's."""
+    if filesystem is None or type(filesystem).__name__ == "LocalFileSystem" or filesystem in ("file", "local"):
+        return ""
+    if type(filesystem).__name__ == "SubTreeFileSystem" and _base(filesystem.base_fs) == "":
+        return str(filesystem.base_path)
+    return None
+
+
+def _paths(source: Any) -> Iterable[str]:
+    if isinstance(source, str):
+        return (source,)
+    if isinstance(source, os.PathLike):
+        return (os.fsdecode(source),)
+    if isinstance(source, (list, tuple)):
+        return [path for each in source for path in _paths(each)]
+    return ()
+
+
+def _statement(position: int, reader: str) -> Note:
+    def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        text = args[position] if len(args) > position else kwargs.get("query")
+        if not isinstance(text, str):
+            return
+        given = args[position + 1] if len(args) > position + 1 else kwargs.get("parameters", kwargs.get("params"))
+        with recorder.looks():
+            named = files_named(text, given)
+        for path in named.written:
+            recorder.opened(os.path.abspath(path), reads=False, writes=True)
+        for path in named.attached:
+            _attached(recorder, reader, path)
+        _noted(recorder, reader, named.read, None)
+        if named.untold:
+            recorder.not_seen(reader, "a file whose name is computed")
+
+    return note
+
+
+def _database(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    path = args[0] if args else kwargs.get("database", ":memory:")
+    if isinstance(path, (str, os.PathLike)):
+        _attached(recorder, "duckdb.connect", os.fsdecode(path))
+
+
+def _attached(recorder: ReadRecorder, reader: str, path: str) -> None:
+    if not path or path.startswith(":"):
+        return
+    scheme, sign, rest = path.partition(":")
+    if sign and (scheme in {"md", "motherduck", "postgres", "mysql", "ducklake"} or rest.startswith("//")):
+        recorder.not_seen(reader, f"{scheme}:")
+        return
+    recorder.database_opened(rest if scheme == "sqlite" else path, "-wal" if scheme == "sqlite" else ".wal")

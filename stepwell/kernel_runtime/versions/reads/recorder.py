@@ -1,0 +1,299 @@
+# ruff: noqa: PTH100, PTH110, PTH111, PTH112, PTH118, PTH120 - plain strings: an audit hook runs inside every open()
+"""`ReadRecorder`: what one step read, noted while it runs and digested when it has ended.
+
+What a step made is no input of it: a file that it created, a folder, a name that it set. A file that was there, that it read *and*
+wrote, counts as the step left it: the value is reused as long as nobody else has touched the file since.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from contextvars import ContextVar, Token
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.versions.reads import listings
+from stepwell.kernel_runtime.versions.reads.environment import ALL, Keyed, all_digest, name_digest, process_keyed
+from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, counts, file_digest, file_stat, too_recent
+
+_current: ContextVar[ReadRecorder | None] = ContextVar("stepwell_reads", default=None)
+threads: dict[int, ReadRecorder] = {}
+"""By thread, the recorder of the step that started it."""
+_WRITE_AHEAD = ("-wal", ".wal")
+
+
+def active() -> ReadRecorder | None:
+    """Return the recorder of the step that this code runs in, or None."""
+    recorder = _current.get()
+    if recorder is None and threads:
+        recorder = threads.get(threading.get_ident())
+    return recorder if recorder is None or not recorder.looking else None
+
+
+class ReadRecorder:
+    """Records what the code inside the ``with`` block reads.
+
+    Parameters
+    ----------
+    exclude
+        Folders that do not count: the store's.
+    keyed
+        Digests values of the environment with the user's key; by default with one of this process.
+    declared
+        Files and patterns that the step says it reads, relative to the working directory.
+    """
+
+    # Defaults of the class: most steps read nothing, and a recorder is made for each.
+    looking = False
+    """Whether the recorder itself is looking at the world now, which is no read of the step."""
+    network: tuple[str, ...] = ()
+    """Hosts that the step opened a connection to, in order."""
+    unseen: tuple[str, ...] = ()
+    """What it read in a way that cannot be checked later, each as ``reader: what``."""
+    _result: tuple[Read, ...] = ()
+    _token: Token[ReadRecorder | None] | None = None
+    _seen: dict[str, tuple[int, ...] | None] | None = None
+    _folders: dict[str, list[str] | None] | None = None
+    _globs: dict[str, list[str]] | None = None
+    _names: dict[str, str | None] | None = None
+    _environment: dict[str, str] | None = None
+    _without: tuple[str, ...] = ()
+    _assets: dict[tuple[str, ...], str] | None = None
+    _databases: frozenset[str] = frozenset()
+    _names_set: frozenset[str] = frozenset()
+    _made: frozenset[str] = frozenset()
+    _asked: tuple[str, ...] = ()
+
+    def __init__(self, exclude: tuple[Path, ...] = (), keyed: Keyed | None = None, declared: Iterable[str] = ()) -> None:
+        self._exclude = exclude
+        self._keyed = keyed
+        self._declared = declared
+        self._written: dict[str, bool] = {}
+
+    def __enter__(self) -> Self:
+        if not _installed:
+            _install()
+        if self._declared:
+            for path in self._declared:
+                self.path_read(path)
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
+            self._token = None
+        if self._seen or self._folders or self._globs or self._names or self._environment is not None or self._assets:
+            self._result = tuple(self._digested())
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        """What was read, by kind and name; complete when the block has ended."""
+        return self._result
+
+    # -- what is noted while the step runs
+
+    def opened(self, path: str, *, reads: bool, writes: bool) -> None:
+        """Note that a file is about to be opened."""
+        if reads:
+            if self._seen is None:
+                self._seen = {}
+            if path not in self._seen and path not in self._written:
+                self._seen[path] = file_stat(path)
+        if writes and path not in self._written:
+            self._written[path] = file_stat(path) is not None
+
+    def made(self, path: str) -> None:
+        """Note that the step is about to make a folder, unless it is there."""
+        path = os.path.abspath(path)
+        if not os.path.lexists(path):
+            self._made |= {path}
+
+    def listed(self, path: str) -> None:
+        """Note that a folder is about to be listed."""
+        path = os.path.abspath(path)
+        if self._folders is None:
+            self._folders = {}
+        if path not in self._folders and counts(os.path.join(path, "")):
+            with self.looks():
+                self._folders[path] = listings.folder_names(path)
+
+    def path_read(self, path: str) -> None:
+        """Note that a path is read, as a native reader takes it: a file, a folder with everything below it, or a pattern."""
+        path = os.path.abspath(os.path.expanduser(path))
+        if not counts(path):
+            return
+        if os.path.isdir(path):
+            path = listings.below(path)
+        elif not listings.has_magic(path) or os.path.exists(path):
+            self.opened(path, reads=True, writes=False)
+            return
+        if self._globs is None:
+            self._globs = {}
+        if path not in self._globs:
+            with self.looks():
+                found = self._globs[path] = listings.matches(path)
+            for each in found:
+                self.opened(each, reads=True, writes=False)
+
+    def database_opened(self, path: str, log: str) -> None:
+        """Note that a database file is about to be opened, for reading and perhaps for writing.
+
+        Parameters
+        ----------
+        log
+            What the name of its write-ahead log ends in.
+        """
+        path = os.path.abspath(path)
+        there = os.path.exists(path)
+        self.opened(path, reads=there, writes=not there)
+        if there:
+            self.opened(path + log, reads=True, writes=False)
+            self._databases |= {path, path + log}
+
+    def name_read(self, name: str, value: str | None) -> None:
+        """Note that a name of the environment was read."""
+        if self._names is None:
+            self._names = {}
+        self._names[name] = value
+
+    def knows_name(self, name: str) -> bool:
+        """Tell whether a name was noted, or set by the step itself, or is covered by a read of everything."""
+        return name in self._names_set or (self._names is not None and name in self._names) or self._environment is not None
+
+    def all_read(self, environment: dict[str, str]) -> None:
+        """Note that the whole environment was read."""
+        if self._environment is None:
+            self._environment = environment
+            self._without = tuple(sorted(self._names_set))
+
+    def name_set(self, name: str) -> None:
+        """Note that the step itself set or removed a name."""
+        self._names_set |= {name}
+
+    def asset_loaded(self, key: str, version: str, where: tuple[str, ...]) -> None:
+        """Note that the value of an asset was loaded."""
+        if self._assets is None:
+            self._assets = {}
+        self._assets.setdefault((key, *where), version)
+
+    def host_asked(self, host: str) -> None:
+        """Note that the address of a host was asked for."""
+        self._asked = (*self._asked, host)[-20:]
+
+    def connected(self, address: str) -> None:
+        """Note that a connection to an internet address is opened."""
+        host = address if address in self._asked or not self._asked else self._asked[-1]
+        if host not in self.network:
+            self.network = (*self.network, host)
+
+    def not_seen(self, reader: str, what: str) -> None:
+        """Note that a native reader read what cannot be checked later."""
+        line = f"{reader}: {what}"
+        if line not in self.unseen:
+            self.unseen = (*self.unseen, line)
+
+    def looks(self) -> _Looking:
+        """Return a block in which nothing is noted."""
+        return _Looking(self)
+
+    # -- when it has ended
+
+    def _digested(self) -> list[Read]:
+        exclude = tuple(os.path.join(form, "") for path in self._exclude for form in {os.path.abspath(path), os.path.realpath(path)})
+        made = tuple(os.path.join(path, "") for path in self._made)
+        found: list[Read] = []
+
+        def ours(path: str) -> bool:
+            if made and path.startswith(made):
+                return True
+            return bool(exclude) and (path.startswith(exclude) or os.path.realpath(path).startswith(exclude))
+
+        for path, before in sorted((self._seen or {}).items()):
+            read = None if ours(path) else self._file(path, before)
+            if read is not None:
+                found.append(read)
+        for path, names in sorted((self._folders or {}).items()):
+            if not ours(os.path.join(path, "")):
+                found.append(self._listing(path, names, exclude))
+        for pattern, paths in sorted((self._globs or {}).items()):
+            own = self._own(paths)
+            found.append(Read("glob", pattern, listings.names_digest(paths, own), (), listings.kept(paths), own))
+        return [*found, *self._from_environment(), *self._from_assets()]
+
+    def _file(self, path: str, before: tuple[int, ...] | None) -> Read | None:
+        existed = self._written.get(path)
+        if existed is False:
+            return None
+        now = file_stat(path)
+        if before is None and now is None:
+            return Read("absent", path)
+        if path in self._databases and path.endswith(_WRITE_AHEAD) and now is None:
+            return Read("absent", path)
+        as_left = existed or path in self._databases
+        if now is None or (before != now and not as_left):
+            return Read("file", path, UNSTABLE)
+        digest = file_digest(path)
+        return None if digest is None else Read("file", path, digest, () if too_recent(now) else now)
+
+    def _listing(self, path: str, names: list[str] | None, exclude: tuple[str, ...]) -> Read:
+        if names is None:
+            return Read("listing", path, UNSTABLE) if os.path.lexists(path) else Read("absent", path)
+        if not os.path.isdir(path):
+            return Read("listing", path, UNSTABLE)
+        inside = [folder.rstrip(os.sep) for folder in exclude]
+        own = {os.path.basename(each) for each in (*self._own(os.path.join(path, name) for name in listings.folder_names(path) or ()), *inside) if os.path.dirname(each) == path}
+        left = [name for name in names if name not in own]
+        return Read("listing", path, listings.names_digest(left), (), listings.kept(left), tuple(sorted(own)))
+
+    def _own(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Return those of some paths that the step itself made."""
+        return tuple([path for path in paths if self._written.get(path) is False or path in self._made])
+
+    def _from_environment(self) -> list[Read]:
+        keyed = self._keyed or process_keyed
+        found = []
+        try:
+            for name, value in sorted((self._names or {}).items()):
+                found.append(Read("environment", name, name_digest(name, value, keyed)))
+            if self._environment is not None:
+                found.append(Read("environment", ALL, all_digest(self._environment, keyed, self._without), (), (), self._without))
+        except StoreError:
+            # Without the user's key nothing may be kept of a value, so the value of the step is not reused.
+            return [Read("environment", ALL, UNSTABLE)]
+        return found
+
+    def _from_assets(self) -> list[Read]:
+        return [Read("asset", key, version, (), tuple(where)) for (key, *where), version in sorted((self._assets or {}).items())]
+
+
+class _Looking:
+    """The time in which the recorder looks at the world for itself."""
+
+    def __init__(self, recorder: ReadRecorder) -> None:
+        self._recorder = recorder
+
+    def __enter__(self) -> None:
+        self._recorder.looking = True
+
+    def __exit__(self, *_: Any) -> None:
+        self._recorder.looking = False
+
+
+_installed = False
+_install_lock = threading.Lock()
+
+
+def _install() -> None:
+    from stepwell.kernel_runtime.versions.reads.hooks import watch
+
+    global _installed  # noqa: PLW0603 - an audit hook cannot be removed, so there is one
+    with _install_lock:
+        if not _installed:
+            watch()
+            _installed = True

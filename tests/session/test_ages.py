@@ -1,0 +1,141 @@
+"""Results that are not reused for ever: volatile steps, greatest ages; and names that do not count."""
+
+import sqlite3
+from datetime import timedelta
+
+import pytest
+
+import stepwell
+from stepwell import AssetOut, asset, graph_asset, multi_asset, op
+from stepwell.kernel_runtime.definitions.reuse import age_text, seconds_of
+from stepwell.kernel_runtime.errors import InvalidDefinitionError
+from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.session.kernel import get_session
+
+
+def statuses(*targets, store):
+    return {step.key: step.status for step in stepwell.materialize(list(targets), store=store).steps}
+
+
+def states(*targets, store):
+    return get_session().states(list(targets), store=store)
+
+
+def test_a_volatile_asset_runs_every_time_and_what_follows_only_if_its_value_changed(store_dir):
+    clock = [1]
+
+    @asset(volatile=True, ignore=["clock"])
+    def now():
+        return clock[0]
+
+    @asset
+    def report(now):
+        return now * 2
+
+    assert statuses(now, report, store=store_dir) == {"now": "executed", "report": "executed"}
+    found = states(now, report, store=store_dir)
+    assert (found["now"].state, found["now"].reasons[0].text) == ("stale", "volatile: runs every time")
+    assert found["report"].state == "may change"
+    assert statuses(now, report, store=store_dir) == {"now": "executed", "report": "reused"}
+    clock[0] = 2
+    assert statuses(now, report, store=store_dir) == {"now": "executed", "report": "executed"}
+
+
+def test_volatile_ops_and_multi_assets_run_every_time(store_dir):
+    @op(volatile=True)
+    def fetch():
+        return 1
+
+    @op
+    def keep(value):
+        return value
+
+    @graph_asset
+    def whole():
+        return keep(fetch())
+
+    @multi_asset(outs={"left": AssetOut(), "right": AssetOut()}, volatile=True)
+    def both():
+        return 1, 2
+
+    statuses(whole, both, store=store_dir)
+    assert statuses(whole, both, store=store_dir) == {"whole.fetch": "executed", "whole.keep": "reused", "both": "executed"}
+
+
+def test_a_result_is_reused_until_it_is_too_old(store_dir, monkeypatch):
+    @asset(max_age="1h")
+    def prices():
+        return 1
+
+    @asset
+    def chart(prices):
+        return prices
+
+    statuses(prices, chart, store=store_dir)
+    assert statuses(prices, chart, store=store_dir) == {"prices": "reused", "chart": "reused"}
+    created = get_session().current("prices", get_session().open(store_dir)).created
+    later = Known.__init__
+
+    def an_hour_later(self, *arguments, **named):
+        later(self, *arguments, **named)
+        self.now = created + 3601
+
+    monkeypatch.setattr(Known, "__init__", an_hour_later)
+    found = states(prices, chart, store=store_dir)["prices"]
+    assert (found.state, found.reasons[0].text) == ("stale", "older than its greatest age of 1h")
+    assert statuses(prices, chart, store=store_dir) == {"prices": "executed", "chart": "reused"}
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("1d", 86_400), ("30m", 1800), ("90 min", 5400), ("1d12h", 129_600), ("2w", 1_209_600), ("1.5h", 5400), (30, 30), (timedelta(hours=2), 7200)],
+)
+def test_ages_are_read(given, seconds):
+    assert seconds_of(given) == seconds
+
+
+@pytest.mark.parametrize("given", ["", "tomorrow", "1y", "5", "-1d", "0s", 0, -3, float("nan"), float("inf"), True, [1], timedelta(0)])
+def test_what_is_no_age_is_refused(given):
+    with pytest.raises(InvalidDefinitionError, match="30m"):
+        asset(name="a", max_age=given)(lambda: 1)
+
+
+def test_ages_are_written_as_they_are_read():
+    assert [age_text(seconds) for seconds in (86_400, 129_600, 1800, 90, 0.5)] == ["1d", "1d12h", "30m", "1m30s", "0.5s"]
+
+
+def test_volatile_and_a_greatest_age_contradict_each_other():
+    with pytest.raises(InvalidDefinitionError, match="volatile"):
+        asset(name="a", volatile=True, max_age="1d")(lambda: 1)
+
+
+CONN = sqlite3.connect(":memory:")
+LIMIT = 1
+
+
+def rows():
+    return CONN.execute("select 1").fetchall(), LIMIT
+
+
+def test_an_unverifiable_step_names_the_object_and_the_remedy_and_an_ignored_name_makes_it_fresh(store_dir, monkeypatch):
+    def result():
+        return rows()
+
+    plain = asset(result)
+    statuses(plain, store=store_dir)
+    assert statuses(plain, store=store_dir) == {"result": "executed"}
+    (reason,) = states(plain, store=store_dir)["result"].reasons
+    assert reason.path == "result -> rows -> CONN"
+    assert "--ignore CONN" in reason.detail
+    assert "stepwell.opaque(CONN" in reason.detail
+    ignoring = asset(ignore=["CONN"])(result)
+    statuses(ignoring, store=store_dir)
+    assert statuses(ignoring, store=store_dir) == {"result": "reused"}
+    monkeypatch.setitem(globals(), "LIMIT", 2)
+    assert statuses(ignoring, store=store_dir) == {"result": "executed"}
+
+
+@pytest.mark.parametrize("given", [["not a name"], [1], "a-b"])
+def test_what_is_no_name_cannot_be_ignored(given):
+    with pytest.raises(InvalidDefinitionError, match="ignore"):
+        asset(name="a", ignore=given)(lambda: 1)
