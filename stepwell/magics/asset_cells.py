@@ -93,6 +93,7 @@ def _definition(
         volatile=arguments.volatile,
         max_age=arguments.max_age,
         ignore=",".join(arguments.ignore),
+        reads=arguments.reads,
         where=where,
     )
     return AssetsDefinition(

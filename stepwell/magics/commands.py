@@ -80,6 +80,13 @@ def _flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
                 default=[],
                 help="Variables that do not count: an edit of them makes nothing stale.",
             ),
+            argument(
+                "--reads",
+                metavar="GLOB",
+                action="append",
+                default=[],
+                help="Files that the body reads and that cannot be seen: data/*.csv; checked before its value is reused.",
+            ),
             argument("--max-age", metavar="AGE", help="Reuse the value only while it is younger: 30m, 12h, 1d."),
             argument(
                 "--volatile",

@@ -24,6 +24,7 @@ from stepwell.magics.completion import matcher_for
 from stepwell.magics.displays import DisplayHook
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
+from stepwell.magics.tracebacks import failed_step, present
 from stepwell.magics.recomposition import Recomposition
 
 
@@ -70,6 +71,10 @@ class Extension:
         registry = face.session.registry
         registry.replaced = self._replaced
         self._end.append(lambda: setattr(registry, "replaced", None))
+        self.face.session.before_raising = lambda error, result: present(
+            self.face, error, shown_as=failed_step(self.face, result)
+        )
+        self._end.append(self._no_presenting)
         set_cell_names(self._cell_name)
         self._end.append(lambda: set_cell_names(None))
 
@@ -83,6 +88,9 @@ class Extension:
         if "stepwell.widgets" in sys.modules:
             sys.modules["stepwell.widgets"].forget(self.face.session)
         self.face.session.close()
+
+    def _no_presenting(self) -> None:
+        self.face.session.before_raising = None
 
     def _remove_magics(self) -> None:
         manager = self.shell.magics_manager
@@ -165,7 +173,7 @@ class Extension:
                     self.face.bindings.withdraw(key)
 
 
-_WITH_VALUE = frozenset({"-g", "--group", "-k", "--key-prefix", "-d", "--dep", "--in", "--ignore", "--max-age"})
+_WITH_VALUE = frozenset({"-g", "--group", "-k", "--key-prefix", "-d", "--dep", "--in", "--ignore", "--max-age", "--reads"})
 """Flags whose value is the next word."""
 
 

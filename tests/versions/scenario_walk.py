@@ -4,14 +4,17 @@ The store is a folder of pickles. Everything else of the product is left out, so
 """
 
 import contextlib
-import os
 import pickle
 from hashlib import sha256
 from pathlib import Path
 
 from stepwell.kernel_runtime.versions.data import data_version
-from stepwell.kernel_runtime.versions.reads import ReadRecorder, file_digest, read_holds
+from stepwell.kernel_runtime.versions.reads import ReadRecorder, read_holds, watch
 from stepwell.kernel_runtime.versions.walk import CodeWalk
+
+
+def keyed(data):
+    return sha256(b"a key" + data).hexdigest()
 
 
 class Walk:
@@ -21,6 +24,7 @@ class Walk:
     def run(self, session, target):
         store = Path(session.store)
         values, versions, self.notes = {}, {}, {}
+        watch()
         names = {name: name for name in session.registry}
         walk = CodeWalk(asset_names=names, namespace=session.ns)
         for name in session.order(target):
@@ -29,17 +33,16 @@ class Walk:
             code = walk.of(definition.fn, path=name)
             self.notes[name] = [(item.path, item.reason) for item in code.unverifiable]
             key = [name, code.digest, [(up, versions[up]) for up in upstream], [(k, data_version(v)) for k, v in sorted(config.items())]]
-            key += [file_digest(str(Path(path).absolute())) for path in definition.files] + [os.environ.get(one) for one in definition.env]
             memo = store / sha256(repr(key).encode()).hexdigest()
             found = None
             if memo.exists() and not definition.volatile and not code.unverifiable:
                 for reads, stored in reversed(pickle.loads(memo.read_bytes())):
-                    if all(read_holds(read) for read in reads):
+                    if all(read_holds(read, keyed) for read in reads):
                         found = stored
                         break
             if found is None:
                 arguments = {up: pickle.loads(pickle.dumps(values[up])) for up in upstream}
-                with ReadRecorder((store,)) as recorder:
+                with ReadRecorder((store,), keyed, definition.files) as recorder:
                     value = definition.fn(**arguments, **config)
                 found = (value, data_version(value) or sha256(pickle.dumps(value)).hexdigest())
                 earlier = pickle.loads(memo.read_bytes()) if memo.exists() else []

@@ -193,13 +193,18 @@ class Engine:
             outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
         if state is not None:
             self._tell_changes(step, state.after(step, watched))
+        if outcome.unseen:
+            reader, _, what = outcome.unseen[0].partition(": ")
+            self.notes.append(
+                f"{step.key} read {what} with {reader}, which cannot be checked later: declare files with reads=[...], anything else with max_age"
+            )
         context = arguments.get(step.op.context) if step.op.context is not None else None
         if isinstance(context, OpExecutionContext):
             for name, metadata in context.output_metadata.items():
                 if name in outcome.produced:
                     outcome.produced[name].metadata.update(metadata)
         del arguments
-        return self._keep(step, outcome, memo, inputs, started, code or self.request.code_parts(step))
+        return self._keep(step, outcome, memo, inputs, started=started, code=code or self.request.code_parts(step))
 
     def _settle(self, step: PlanStep) -> None:
         """Key a step anew if one before it has changed what its code reaches."""
@@ -219,6 +224,7 @@ class Engine:
         outcome: Outcome,
         memo: str,
         inputs: tuple[InputVersion, ...],
+        *,
         started: float,
         code: CodeVersion | None,
     ) -> str:

@@ -60,7 +60,7 @@ from stepwell.kernel_runtime.session.single_steps import not_produced, plan_of_s
 from stepwell.kernel_runtime.session.sql import run_sql
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.classes import class_version
-from stepwell.kernel_runtime.versions.reads import active
+from stepwell.kernel_runtime.versions.reads import active, watch
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.secrets import hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -77,6 +77,8 @@ class Session:
         The notebook's namespace; None where there is no notebook.
     last_run
         The result of the newest run, also of one that failed; None before the first.
+    before_raising
+        Called with an exception of a step before it is raised again: a face says how it is to be shown.
     seed_steps
         Whether the global random generators are seeded from the step's key before each body.
     """
@@ -85,6 +87,7 @@ class Session:
         self.registry = registry
         self.namespace: dict[str, Any] | None = None
         self.last_run: RunResult | None = None
+        self.before_raising: Callable[[BaseException, RunResult], None] | None = None
         self.seed_steps = True
         self._store: ValueStore | None = None
         self._stores: dict[Path, ValueStore] = {}
@@ -439,6 +442,7 @@ class Session:
         return self.current(read.name, self.open(directory, create=False) if directory else store, notebook=notebook or None)
 
     def _walk(self, found: Definitions) -> CodeWalk:
+        watch()
         return CodeWalk(asset_names=found.names(), namespace=self.namespace, keyed=users_digest())
 
     def _choose(self, key: str, rows: list[Current], store: ValueStore) -> Materialization | None:
@@ -498,7 +502,10 @@ class Session:
         if (guard.interrupted or result.status == "cancelled") and not guard.cancelled:
             raise KeyboardInterrupt
         if result.error is not None and raise_on_error:
-            raise _with_note(result.error, result)
+            error = _with_note(result.error, result)
+            if self.before_raising is not None:
+                self.before_raising(error, result)
+            raise error
         return result
 
     def _advice(self, walk: CodeWalk) -> tuple[str, ...]:

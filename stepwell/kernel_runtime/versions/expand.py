@@ -29,6 +29,7 @@ from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.reduction import reduced
 from stepwell.kernel_runtime.versions.secret_values import Secret
+from stepwell.kernel_runtime.versions.secrets import Environment
 
 _BUILTINS = builtins.__dict__
 _SMALL = 1 << 16
@@ -65,6 +66,8 @@ class Expander:
     ) -> None:
         self.ignored = ignored
         self.keyed = keyed
+        self.environment: Environment | None = None
+        """What of the environment must not be shown; looked at once per walk."""
         self.slow: dict[int, float] = {}
         """By the identity of a node, the seconds that its value took to digest where these were many."""
         self.assets = assets

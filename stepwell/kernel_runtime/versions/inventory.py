@@ -30,7 +30,7 @@ _MOST_PARTS = 5_000
 def parts(expander: Expander, body: object, path: str, extra: Iterable[tuple[str, object]]) -> tuple[CodePart, ...]:
     """Return the parts of a step's code version; the body first, then what it reaches, nearest first."""
     found: list[CodePart] = []
-    environment = Environment()
+    environment = expander.environment = expander.environment or Environment()
     digest = _part_digest(expander.keyed)
     seen: set[int] = {id(body)}
     packages: set[str] = set()

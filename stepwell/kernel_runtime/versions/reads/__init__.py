@@ -11,3 +11,4 @@ from stepwell.kernel_runtime.versions.reads.holding import read_holds as read_ho
 from stepwell.kernel_runtime.versions.reads.holding import what_changed as what_changed
 from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder as ReadRecorder
 from stepwell.kernel_runtime.versions.reads.recorder import active as active
+from stepwell.kernel_runtime.versions.reads.recorder import watch as watch

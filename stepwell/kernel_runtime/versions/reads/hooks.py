@@ -23,7 +23,7 @@ from stepwell.kernel_runtime.versions.reads.native import watch_readers
 from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder, active, threads
 
 
-def watch() -> None:
+def watch_process() -> None:
     """Begin to look, once per process: an audit hook cannot be removed."""
     sys.addaudithook(_hook)
     watch_environment(active)

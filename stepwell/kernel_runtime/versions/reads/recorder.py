@@ -49,6 +49,7 @@ class ReadRecorder:
     """
 
     # Defaults of the class: most steps read nothing, and a recorder is made for each.
+    _noted = False
     looking = False
     """Whether the recorder itself is looking at the world now, which is no read of the step."""
     network: tuple[str, ...] = ()
@@ -76,8 +77,8 @@ class ReadRecorder:
         self._written: dict[str, bool] = {}
 
     def __enter__(self) -> Self:
-        if not _installed:
-            _install()
+        if not _watching:
+            watch()
         if self._declared:
             for path in self._declared:
                 self.path_read(path)
@@ -88,7 +89,7 @@ class ReadRecorder:
         if self._token is not None:
             _current.reset(self._token)
             self._token = None
-        if self._seen or self._folders or self._globs or self._names or self._environment is not None or self._assets:
+        if self._noted:
             self._result = tuple(self._digested())
 
     @property
@@ -101,6 +102,7 @@ class ReadRecorder:
     def opened(self, path: str, *, reads: bool, writes: bool) -> None:
         """Note that a file is about to be opened."""
         if reads:
+            self._noted = True
             if self._seen is None:
                 self._seen = {}
             if path not in self._seen and path not in self._written:
@@ -117,6 +119,7 @@ class ReadRecorder:
     def listed(self, path: str) -> None:
         """Note that a folder is about to be listed."""
         path = os.path.abspath(path)
+        self._noted = True
         if self._folders is None:
             self._folders = {}
         if path not in self._folders and counts(os.path.join(path, "")):
@@ -133,6 +136,7 @@ class ReadRecorder:
         elif not listings.has_magic(path) or os.path.exists(path):
             self.opened(path, reads=True, writes=False)
             return
+        self._noted = True
         if self._globs is None:
             self._globs = {}
         if path not in self._globs:
@@ -158,6 +162,7 @@ class ReadRecorder:
 
     def name_read(self, name: str, value: str | None) -> None:
         """Note that a name of the environment was read."""
+        self._noted = True
         if self._names is None:
             self._names = {}
         self._names[name] = value
@@ -168,6 +173,7 @@ class ReadRecorder:
 
     def all_read(self, environment: dict[str, str]) -> None:
         """Note that the whole environment was read."""
+        self._noted = True
         if self._environment is None:
             self._environment = environment
             self._without = tuple(sorted(self._names_set))
@@ -178,6 +184,7 @@ class ReadRecorder:
 
     def asset_loaded(self, key: str, version: str, where: tuple[str, ...]) -> None:
         """Note that the value of an asset was loaded."""
+        self._noted = True
         if self._assets is None:
             self._assets = {}
         self._assets.setdefault((key, *where), version)
@@ -285,15 +292,16 @@ class _Looking:
         self._recorder.looking = False
 
 
-_installed = False
-_install_lock = threading.Lock()
+_watching = False
+_watch_lock = threading.Lock()
 
 
-def _install() -> None:
-    from stepwell.kernel_runtime.versions.reads.hooks import watch
+def watch() -> None:
+    """Begin to look at what steps read; once per process, and before the first code is walked: readers are wrapped in place."""
+    from stepwell.kernel_runtime.versions.reads.hooks import watch_process
 
-    global _installed  # noqa: PLW0603 - an audit hook cannot be removed, so there is one
-    with _install_lock:
-        if not _installed:
-            watch()
-            _installed = True
+    global _watching  # noqa: PLW0603 - an audit hook cannot be removed, so there is one
+    with _watch_lock:
+        if not _watching:
+            watch_process()
+            _watching = True
