@@ -63,7 +63,6 @@ _HOMES = {
     "SourceAsset": "definitions.sources",
     "StepwellError": "errors",
     "asset": "definitions.assets",
-    "errors": "errors",
     "graph": "definitions.graphs",
     "graph_asset": "definitions.assets",
     "job": "definitions.jobs",
@@ -86,11 +85,13 @@ __all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", 
 
 
 def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("stepwell.errors")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
     module = import_module(_RUNTIME + home)
-    found = globals()[name] = module if name == "errors" else getattr(module, name)
+    found = globals()[name] = getattr(module, name)
     return found
 
 

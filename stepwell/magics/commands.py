@@ -7,6 +7,7 @@ an empty cell before it asks us: the line form of ``%asset clean`` says what sta
 from __future__ import annotations
 
 import re
+import json
 import shlex
 from argparse import Namespace
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, status
 from stepwell.magics.cell_source import cell_text, read_cell
 from stepwell.magics.face import Face
-from stepwell.magics.lines import work_line
+from stepwell.magics.lines import say, work_line
 from stepwell.magics.progress import Progress
 from stepwell.magics.running import bind, displays_off, registry_kept, run_definition, say_notes, users_errors
 
@@ -308,11 +309,19 @@ class Stepwell(Magics):
 
     @magic_arguments()
     @argument("key", help="An asset or a step.")
+    @argument("--accept", action="store_true", help="Mark the edit as not mattering: what is stored is valid for what is there now.")
+    @argument("--revoke", action="store_true", help="Take back what was accepted last.")
+    @argument("--json", action="store_true", help="Print the same as JSON.")
     @line_magic
     def why(self, line: str) -> None:
         """Say what state an asset or step is in, and the smallest cause of it."""
         arguments = self._read("why", line)
-        print(self.face.session.why(arguments.key))  # noqa: T201 - a magic's answer
+        if arguments.accept and arguments.revoke:
+            raise UsageError("%why KEY --accept or --revoke, not both")
+        session = self.face.session
+        ask = session.accept if arguments.accept else session.revoke if arguments.revoke else session.why
+        found = ask(arguments.key)
+        say(json.dumps(found.as_dict(), ensure_ascii=False) if arguments.json else str(found))
 
     @line_magic
     def lineage(self, line: str) -> Any:

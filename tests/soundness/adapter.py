@@ -27,7 +27,7 @@ class Stepwell:
             function = session.registry[name].fn
             # A parameter that is neither an asset nor configuration keeps its default: bound, it is no input.
             defaults = {item.name: item.default for item in session.params(name) if item.default is not item.empty and item.name not in (*upstream, *config)}
-            declared = stepwell.asset(name=name, volatile=session.registry[name].volatile)
+            declared = stepwell.asset(name=name, volatile=session.registry[name].volatile, reads=session.registry[name].files)
             definitions.append(declared(without(function, defaults, [*upstream, *config]) if defaults else function))
         result = stepwell.materialize(definitions, store=Path(session.store))
         if any(definition.sql is not None for definition in session.registry.values()):

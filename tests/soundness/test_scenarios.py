@@ -11,8 +11,6 @@ import pytest
 HERE = Path(__file__).parent
 # What the versions layer alone cannot show: data versions, early cutoff, results kept under their key, the world.
 WHOLE = "dat_,rev_,cfg_,wld_,pkg_version_in_body,dir_default,cls_bound,mod_import_in_body"
-# Environment names are recorded with the issue on versions.
-LATER = {"wld_env_undeclared"}
 
 
 @pytest.mark.parametrize(("mode", "only", "least"), [("restart", WHOLE, 20), ("same", "", 14)])
@@ -24,5 +22,5 @@ def test_no_scenario_is_stale_or_recomputed_needlessly(mode, only, least, tmp_pa
     )  # fmt: skip
     rows = json.loads((tmp_path / "rows.json").read_text())
     wrong = [f"{row['id']}: {row['verdict']} {row.get('detail')}" for row in rows if row["verdict"] not in {"right", "either:reran", "either:reused", "not expressible"}]
-    assert [line for line in wrong if line.split(":")[0] not in LATER] == [], done.stdout
+    assert wrong == [], done.stdout
     assert len([row for row in rows if row["verdict"] != "not expressible"]) >= least

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from stepwell.kernel_runtime.planning.plan import PlanStep
+from stepwell.kernel_runtime.records.acceptance import acceptance, revoked_run
+from stepwell.kernel_runtime.records.code import Unverifiable
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization
 from stepwell.kernel_runtime.records.memo import memo_key
 from stepwell.kernel_runtime.records.reads import Read
@@ -73,13 +75,22 @@ class Known:
         One is not reused if something it read has changed, something it reached has no digest, or an output that must be
         there is not.
         """
-        if not step.memoised or step.op.volatile or not memo or (step.code is not None and step.code.unverifiable):
+        if not step.memoised or step.op.volatile or not memo:
             return None
         found = self.snapshot.by_memo_key.get(memo)
         if not found:
             return None
         max_age = step.op.max_age
+        unseen = step.code.unverifiable if step.code is not None else ()
+        revoked: set[str] = set()
         for group in found:
+            taken_back = revoked_run(group[0])
+            if taken_back:
+                revoked.add(taken_back)
+            if taken_back or group[0].run_id in revoked:
+                continue
+            if unseen and not _accepts(group[0], unseen):
+                continue
             if max_age is not None and not self.is_young(group, max_age):
                 continue
             if any([item.unverifiable for item in group]):  # noqa: C419 - a list is quicker for one or two
@@ -110,6 +121,12 @@ class Known:
             and item.value.object_name is not None
             and item.value.object_name in self.snapshot.missing_files
         )
+
+
+def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:
+    """Tell whether a materialization was accepted although exactly this could not be digested."""
+    note = acceptance(item)
+    return note is not None and note.get("unverifiable") == [f"{each.path}: {each.reason}" for each in unseen]
 
 
 def _version(name: str, item: Materialization, carries_value: bool) -> InputVersion:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from stepwell.kernel_runtime.definitions.reuse import age_text
 from stepwell.kernel_runtime.planning.memo import Known, choose_current
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
+from stepwell.kernel_runtime.records.acceptance import acceptance
 from stepwell.kernel_runtime.records.code import Unverifiable
 from stepwell.kernel_runtime.records.lineage import State
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
@@ -151,6 +152,10 @@ def _moved(
     explain: Explainer,
 ) -> tuple[Reason, ...]:
     """Say why the result that a run would reuse is another one than the current."""
+    note = acceptance(group[0])
+    if note is not None:
+        causes = "; ".join(note.get("causes", ())) or "nothing that could be named"
+        return (Reason(f"accepted on {note.get('on', '')}, as not mattering: {causes}", kind="accepted"),)
     if not stored or stored[0].memo_key == group[0].memo_key:
         return ()
     return (Reason("a result kept for exactly this will be reused; since the current one:"), *explain(step, stored, inputs))

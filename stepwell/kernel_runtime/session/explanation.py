@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.picture import describe
@@ -30,6 +31,29 @@ class Explanation:
     def state(self) -> str:
         """The state of the key: the first of its steps that is not fresh, else fresh."""
         return next((step.state for step in self.steps if step.state != "fresh"), "fresh")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values: key, state, reasons with kind, path and detail, and these for each step."""
+        steps = [
+            {
+                "key": step.key,
+                "state": step.state,
+                "reasons": [
+                    {"kind": reason.kind, "text": reason.text, "path": reason.path, "detail": reason.detail}
+                    for reason in step.reasons
+                ],
+                "materialization": step.current[-1].id if step.current else None,
+                "computed": step.current[-1].created if step.current else None,
+                "seconds": step.current[-1].seconds if step.current else None,
+            }
+            for step in self.steps
+        ]
+        return {
+            "key": self.key,
+            "state": self.state,
+            "reasons": [reason for step in steps for reason in step["reasons"]],  # type: ignore[union-attr]
+            "steps": steps,
+        }
 
     def __str__(self) -> str:
         lines: list[str] = []

@@ -39,6 +39,7 @@ from stepwell.kernel_runtime.planning.build import (
     unknown_step,
 )
 from stepwell.kernel_runtime.planning.flatten import asset_steps
+from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.picture import picture
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.planning.states import StepState, plan_states
@@ -51,6 +52,7 @@ from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.runs import RunRecord
+from stepwell.kernel_runtime.session.acceptance import accept_step, check_acceptable, reader_of_now, revoke_step
 from stepwell.kernel_runtime.session.currents import choose
 from stepwell.kernel_runtime.session.explanation import Explainer, Explanation
 from stepwell.kernel_runtime.session.preparation import check_reads, known_for, read_notes
@@ -329,6 +331,53 @@ class Session:
         walk = self._walk(found)
         return self._states(build_plan(resolve_targets(words, found), found, walk), walk, self.chosen(store))
 
+    def accept(self, key: str, *, definitions: Given = None, store: Any = None) -> Explanation:
+        """Mark the edits that make an asset or step stale as not mattering: what is stored is valid for what is there now.
+
+        It is on the record and shown by `why`; `revoke` takes it back.
+
+        Raises
+        ------
+        UnknownKeyError
+            If nothing is called so.
+        ValueUnavailableError
+            If nothing is stored.
+        InvariantViolationError
+            If no edit makes it stale, or something upstream is to be decided first.
+        """
+        used = self.chosen(store)
+        accepted: list[str] = []
+        for step_key in self._own_steps(key, definitions):
+            # What one step accepts decides the state of the next.
+            plan, walk, known, states = self._looked_at(key, definitions, used)
+            step, state = plan.step(step_key), states[step_key]
+            if step is None or state.state == "fresh":
+                continue
+            check_acceptable(step, state)
+            read_anew = reader_of_now(users_digest(), lambda read: _version_of(self._loaded(read, used)))
+            accept_step(step, state, used, code_parts(walk)(step), self.notebook, holds=known.holds, read_anew=read_anew)
+            accepted.append(step_key)
+        if not accepted:
+            raise InvariantViolationError(f"{key!r} is fresh: there is nothing to accept")
+        self.publish(DefinitionsChanged(tuple(accepted)))
+        return self.why(key, definitions=definitions, store=used)
+
+    def revoke(self, key: str, *, definitions: Given = None, store: Any = None) -> Explanation:
+        """Take back the newest acceptance of an asset or step; errors as in `accept`."""
+        used = self.chosen(store)
+        plan, _, _, states = self._looked_at(key, definitions, used)
+        taken = [
+            step.key
+            for step_key in self._own_steps(key, definitions)
+            if (step := plan.step(step_key)) is not None and revoke_step(step, states[step_key], used, self.notebook)
+        ]
+        if not taken:
+            raise InvariantViolationError(
+                f"nothing was accepted for {key!r}: there is nothing to revoke", remedy=f"%why {key} tells its state"
+            )
+        self.publish(DefinitionsChanged(tuple(taken)))
+        return self.why(key, definitions=definitions, store=used)
+
     def why(self, key: str, *, definitions: Given = None, store: Any = None) -> Explanation:
         """Return why an asset or step is in its state.
 
@@ -337,17 +386,30 @@ class Session:
         UnknownKeyError
             If nothing is called so.
         """
-        found = lookup(self.registry, definitions)
+        *_, states = self._looked_at(key, definitions, self.chosen(store))
+        return Explanation(key, tuple(states[step] for step in self._own_steps(key, definitions)))
+
+    def _owner(self, key: str, found: Definitions) -> AssetsDefinition:
         owner = found.asset(key)
         if not isinstance(owner, AssetsDefinition):
             owner = step_owner(key, found)
         if owner is None:
             raise unknown_step(key, found, found.keys)
+        return owner
+
+    def _own_steps(self, key: str, definitions: Given) -> list[str]:
+        """Return the keys of the steps that a key means, in the order of the definition."""
+        steps = [step.key for step in asset_steps(self._owner(key, lookup(self.registry, definitions)))]
+        return [key] if key in steps else steps
+
+    def _looked_at(
+        self, key: str, definitions: Given, store: ValueStore
+    ) -> tuple[Plan, CodeWalk, Known, dict[str, StepState]]:
+        found = lookup(self.registry, definitions)
         walk = self._walk(found)
-        states = self._states(build_plan([str(own) for own in owner.keys], found, walk), walk, self.chosen(store))
-        own_steps = [step.key for step in asset_steps(owner)]
-        chosen = [key] if key in own_steps else own_steps
-        return Explanation(key, tuple(states[step] for step in chosen))
+        plan = build_plan([str(own) for own in self._owner(key, found).keys], found, walk)
+        known = known_for(plan, store, self._choose, self._loaded)
+        return plan, walk, known, plan_states(plan, known, Explainer(store, known, code_parts(walk)))
 
     def lineage(self) -> Lineage:
         """Return everything that is registered as cards and edges."""
@@ -375,10 +437,14 @@ class Session:
         step = active()
         # Inside a step what is meant is the store of its run.
         used = self._run_store if step is not None and store is None and self._run_store is not None else self.chosen(store)
-        item = self.current(key, used, notebook=notebook)
         if step is not None:
+            # What the store does for it is no read of the step.
+            with step.looks():
+                item = self.current(key, used, notebook=notebook)
             where = (notebook or "", "" if store is None else str(used.directory)) if notebook or store is not None else ()
             step.asset_loaded(key, item.data_version or item.id, where)
+        else:
+            item = self.current(key, used, notebook=notebook)
         if item.value is None:
             raise ValueUnavailableError(
                 f"{key!r} has no stored value", remedy="its output is Nothing, or could not be kept"
@@ -545,6 +611,10 @@ class Session:
             if owner is not None
             else []
         )
+
+
+def _version_of(item: Materialization) -> str:
+    return item.data_version or item.id
 
 
 def users_digest() -> Keyed:

@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001 - the data below os.environ are read without telling anybody, and frames say who asks
 """The environment: which reads of it count, and digests from which no value can be found.
 
 ``os.environ`` is one object of a class in Python, so its methods are wrapped, once per process. What counts is a read by
@@ -33,11 +34,12 @@ _MACHINERY = frozenset({
     "pytest", "_pytest", "tempfile", "subprocess", "asyncio", "multiprocessing", "concurrent", "threading", "warnings", "linecache", "site", "sysconfig",
     "urllib",
 })  # fmt: skip
-_SESSION = frozenset(
-    "_ PWD OLDPWD SHLVL COLUMNS LINES TERM COLORTERM TERM_PROGRAM TERM_PROGRAM_VERSION TERM_SESSION_ID WINDOWID DISPLAY PAGER GIT_PAGER LESS "
-    "CLICOLOR CLICOLOR_FORCE FORCE_COLOR NO_COLOR LS_COLORS PS1 PS2 STY TMUX TMUX_PANE SSH_AUTH_SOCK SSH_AGENT_PID SSH_CLIENT SSH_CONNECTION "
-    "SSH_TTY INVOCATION_ID JOURNAL_STREAM MPLBACKEND PYDEVD_USE_FRAME_EVAL DBUS_SESSION_BUS_ADDRESS GPG_AGENT_INFO".split()
-)
+_SESSION = frozenset({
+    "_", "PWD", "OLDPWD", "SHLVL", "COLUMNS", "LINES", "TERM", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID",
+    "WINDOWID", "DISPLAY", "PAGER", "GIT_PAGER", "LESS", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "NO_COLOR", "LS_COLORS", "PS1", "PS2",
+    "STY", "TMUX", "TMUX_PANE", "SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "INVOCATION_ID",
+    "JOURNAL_STREAM", "MPLBACKEND", "PYDEVD_USE_FRAME_EVAL", "DBUS_SESSION_BUS_ADDRESS", "GPG_AGENT_INFO",
+})  # fmt: skip
 _SESSION_PREFIXES = ("JPY_", "JUPYTER", "STEPWELL_", "VSCODE_", "XDG_SESSION_", "IPYTHON", "PYTEST_", "KERNEL_")
 _process_key = os.urandom(32)
 

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH116, PTH118, PTH123 - plain strings: an audit hook runs inside every open()
+# ruff: noqa: PTH116, PTH118, PTH123 - plain strings: an audit hook runs inside every open()
 """What tells whether a file is still the same, and which files never count."""
 
 from __future__ import annotations

@@ -7,7 +7,15 @@ import os
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions.reads import listings
-from stepwell.kernel_runtime.versions.reads.environment import ALL, Keyed, all_digest, name_digest, process_keyed, value_of, whole
+from stepwell.kernel_runtime.versions.reads.environment import (
+    ALL,
+    Keyed,
+    all_digest,
+    name_digest,
+    process_keyed,
+    value_of,
+    whole,
+)
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest, file_stat
 
 
@@ -58,6 +66,8 @@ def _file_holds(read: Read) -> bool:
 
 def what_changed(read: Read) -> str:
     """Say in words how the world differs from a read that does not hold; of the environment only the name."""
+    if read.digest == UNSTABLE and read.kind == "environment":
+        return "it read the environment, which could not be compared: the user's key could not be read"
     if read.digest == UNSTABLE:
         return f"{read.name} changed while the step ran"
     if read.kind == "absent":

@@ -60,7 +60,7 @@ def _opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> 
 
 def _listed(recorder: ReadRecorder, path: Any = None) -> None:
     # A folder that is open already was opened by somebody who counts; `shutil.rmtree` goes through these.
-    if not isinstance(path, int) and counts_here(sys._getframe(2)):
+    if not isinstance(path, int) and counts_here(sys._getframe(2)):  # noqa: SLF001 - who lists it
         recorder.listed(os.fsdecode(path) if path is not None else ".")
 
 
@@ -115,7 +115,8 @@ _EVENTS: dict[str, Callable[..., None]] = {
 
 def _watch_threads() -> None:
     """Look at each thread that is started: its context is empty, and no audit event tells which step it belongs to."""
-    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+    start = threading.Thread.start
+    submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
 
     @wraps(start)
     def start_followed(thread: threading.Thread) -> None:

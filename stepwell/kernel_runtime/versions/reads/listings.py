@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH118, PTH207, PTH208 - plain strings, as in the other files of this folder
+# ruff: noqa: PTH118, PTH207, PTH208 - plain strings, as in the other files of this folder
 """Listings: which names a folder has, which paths a pattern matches."""
 
 from __future__ import annotations

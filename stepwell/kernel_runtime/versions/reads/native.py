@@ -56,9 +56,10 @@ def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
         with suppress(TypeError, AttributeError):
             setattr(owner, name, wrapped)
         home = sys.modules.get(getattr(original, "__module__", None) or "")
+        own_name = getattr(original, "__name__", "")
         # Pickling finds a function by the name of its module and its own.
-        if isinstance(owner, ModuleType) and home is not None and vars(home).get(getattr(original, "__name__", "")) is original:
-            setattr(home, original.__name__, wrapped)
+        if isinstance(owner, ModuleType) and home is not None and vars(home).get(own_name) is original:
+            setattr(home, own_name, wrapped)
     if module.__name__ == "pyarrow":
         replaced.update(_wrap_class(module, "OSFile", active))
     return replaced

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH100, PTH118 - plain strings, as in the other files of this folder
 """The table of native readers: functions that open files in C, C++ or Rust, where no audit event tells of it.
 
 For each module, when it is imported, `readers_of` gives what is to be wrapped and how to find the files in the arguments. pandas is not in it:
@@ -43,13 +44,13 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
                 yield module, each, _first(f"polars.{each}", "uri" if each == "read_database_uri" else "source")
     elif name == "duckdb":
         yield module, "connect", _database
-        for owner, position in ((module, 0), (module.DuckDBPyConnection, 1)):
+        for place, position in ((module, 0), (module.DuckDBPyConnection, 1)):
             for each in ("sql", "query", "from_query", "execute", "executemany", "query_df"):
-                if hasattr(owner, each):
-                    yield owner, each, _statement(position, f"duckdb.{each}")
+                if hasattr(place, each):
+                    yield place, each, _statement(position, f"duckdb.{each}")
             for each in ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet"):
-                if hasattr(owner, each):
-                    yield owner, each, _first(f"duckdb.{each}", "path_or_buffer", "file_glob", "path", position=position)
+                if hasattr(place, each):
+                    yield place, each, _first(f"duckdb.{each}", "path_or_buffer", "file_glob", "path", position=position)
     for text in _FIRST.get(name, ()):
         path, parameter = text.split()
         owner: Any = module

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH110, PTH111, PTH112, PTH118, PTH120 - plain strings: an audit hook runs inside every open()
+# ruff: noqa: PTH100, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
 """`ReadRecorder`: what one step read, noted while it runs and digested when it has ended.
 
 What a step made is no input of it: a file that it created, a folder, a name that it set. A file that was there, that it read *and*
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterable
 from contextvars import ContextVar, Token
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.reads import Read
@@ -25,6 +26,8 @@ _current: ContextVar[ReadRecorder | None] = ContextVar("stepwell_reads", default
 threads: dict[int, ReadRecorder] = {}
 """By thread, the recorder of the step that started it."""
 _WRITE_AHEAD = ("-wal", ".wal")
+_CLOCK_TICK_NS = 20_000_000
+"""By how much the clock of files may be behind the other one."""
 
 
 def active() -> ReadRecorder | None:
@@ -69,6 +72,7 @@ class ReadRecorder:
     _names_set: frozenset[str] = frozenset()
     _made: frozenset[str] = frozenset()
     _asked: tuple[str, ...] = ()
+    _started: int = 0
 
     def __init__(self, exclude: tuple[Path, ...] = (), keyed: Keyed | None = None, declared: Iterable[str] = ()) -> None:
         self._exclude = exclude
@@ -82,6 +86,7 @@ class ReadRecorder:
         if self._declared:
             for path in self._declared:
                 self.path_read(path)
+        self._started = time.time_ns()
         self._token = _current.set(self)
         return self
 
@@ -242,6 +247,9 @@ class ReadRecorder:
             return Read("absent", path)
         if path in self._databases and path.endswith(_WRITE_AHEAD) and now is None:
             return Read("absent", path)
+        if now is None and before is not None and max(before[1:3]) > self._started - _CLOCK_TICK_NS:
+            # Made while the step ran, by a native writer or a child of its, and removed again.
+            return None
         as_left = existed or path in self._databases
         if now is None or (before != now and not as_left):
             return Read("file", path, UNSTABLE)
@@ -254,7 +262,8 @@ class ReadRecorder:
         if not os.path.isdir(path):
             return Read("listing", path, UNSTABLE)
         inside = [folder.rstrip(os.sep) for folder in exclude]
-        own = {os.path.basename(each) for each in (*self._own(os.path.join(path, name) for name in listings.folder_names(path) or ()), *inside) if os.path.dirname(each) == path}
+        mine = (*inside, *self._made, *(each for each, existed in self._written.items() if not existed))
+        own = {os.path.basename(each) for each in mine if os.path.dirname(each) == path}
         left = [name for name in names if name not in own]
         return Read("listing", path, listings.names_digest(left), (), listings.kept(left), tuple(sorted(own)))
 
@@ -288,7 +297,7 @@ class _Looking:
     def __enter__(self) -> None:
         self._recorder.looking = True
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._recorder.looking = False
 
 

@@ -1,0 +1,3 @@
+"""The errors, for ``except``: ``from stepwell.errors import UnknownKeyError``."""
+
+from stepwell.kernel_runtime.errors import *  # noqa: F403 - every class of that module is public

@@ -1,0 +1,186 @@
+"""An edit that does not matter can be accepted, on the record, and taken back."""
+
+import json
+import sqlite3
+
+import pytest
+
+import stepwell
+from stepwell import AssetOut, asset, graph_asset, multi_asset, op
+from stepwell.kernel_runtime.errors import InvariantViolationError, ValueUnavailableError
+from stepwell.kernel_runtime.session.kernel import get_session
+
+STYLE = "plain"
+
+
+def shown(value):
+    return value, len(STYLE)
+
+
+@asset
+def clean():
+    return shown(1)
+
+
+@asset
+def model(clean):
+    return clean, "model"
+
+
+@pytest.fixture
+def session(tmp_path):
+    session = get_session()
+    session.use(tmp_path / "store")
+    yield session
+    session.close()
+
+
+def run(*targets):
+    return {step.key: step.status for step in stepwell.materialize(list(targets)).steps}
+
+
+def why(key):
+    return get_session().why(key, definitions=[clean, model])
+
+
+def test_an_accepted_edit_is_fresh_and_so_is_what_follows(session, monkeypatch):
+    run(clean, model)
+    value = stepwell.load("clean")
+    monkeypatch.setitem(globals(), "STYLE", "bold")
+    assert why("clean").state == "stale"
+    found = session.accept("clean", definitions=[clean, model])
+    assert found.state == "fresh"
+    assert "accepted on 2" in str(found)
+    assert "STYLE: 'plain' -> 'bold'" in str(found)
+    assert run(clean, model) == {"clean": "reused", "model": "reused"}
+    assert stepwell.load("clean") == value
+    # Another edit is another question, and the old code finds its own result.
+    monkeypatch.setitem(globals(), "STYLE", "narrow")
+    assert why("clean").state == "stale"
+    assert "STYLE: 'bold' -> 'narrow'" in str(why("clean"))
+    monkeypatch.setitem(globals(), "STYLE", "plain")
+    assert why("clean").state == "fresh"
+
+
+def test_it_holds_in_a_fresh_process_and_is_on_the_record(session, monkeypatch):
+    run(clean)
+    monkeypatch.setitem(globals(), "STYLE", "bold")
+    session.accept("clean", definitions=[clean])
+    directory = session.store.directory
+    session.close()
+    session._stores.clear()
+    session.use(directory)
+    assert why("clean").state == "fresh"
+    newest = session.store.history("clean")[0]
+    assert newest.metadata["stepwell:accepted"]["causes"] == ["STYLE: 'plain' -> 'bold'"]
+    record = session.store.run(newest.run_id)
+    assert record[1][0].reason.startswith("accepted: ")
+
+
+def test_it_can_be_taken_back(session, monkeypatch):
+    run(clean)
+    first = session.current("clean").id
+    monkeypatch.setitem(globals(), "STYLE", "bold")
+    session.accept("clean", definitions=[clean])
+    assert session.current("clean").id != first
+    found = session.revoke("clean", definitions=[clean])
+    assert found.state == "stale"
+    assert session.current("clean").id == first
+    with pytest.raises(InvariantViolationError, match="nothing was accepted"):
+        session.revoke("clean", definitions=[clean])
+    assert session.accept("clean", definitions=[clean]).state == "fresh"
+    session.revoke("clean", definitions=[clean])
+    assert run(clean) == {"clean": "executed"}
+    assert why("clean").state == "fresh"
+
+
+def test_the_steps_of_a_graph_are_accepted_one_after_the_other(session, monkeypatch):
+    @op
+    def fetch():
+        return shown(2)
+
+    @op
+    def keep(rows):
+        return rows, STYLE
+
+    @graph_asset
+    def whole():
+        return keep(fetch())
+
+    run(whole)
+    monkeypatch.setitem(globals(), "STYLE", "heavy")
+    assert session.accept("whole", definitions=[whole]).state == "fresh"
+    assert run(whole) == {"whole.fetch": "reused", "whole.keep": "reused"}
+    assert session.revoke("whole", definitions=[whole]).state == "stale"
+
+
+def test_every_output_of_a_multi_asset_is_accepted(session, monkeypatch):
+    @multi_asset(outs={"left": AssetOut(), "right": AssetOut()})
+    def both():
+        return shown(1), 2
+
+    run(both)
+    monkeypatch.setitem(globals(), "STYLE", "heavy")
+    session.accept("left", definitions=[both])
+    assert run(both) == {"both": "reused"}
+
+
+def test_a_changed_file_can_be_accepted(session, tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("1\n")
+
+    @asset
+    def rows():
+        return path.read_text()
+
+    run(rows)
+    path.write_text("1\n2\n")
+    assert session.accept("rows", definitions=[rows]).state == "fresh"
+    assert run(rows) == {"rows": "reused"}
+    path.write_text("1\n2\n3\n")
+    assert run(rows) == {"rows": "executed"}
+
+
+CONN = sqlite3.connect(":memory:")
+
+
+def test_what_cannot_be_digested_can_be_accepted_but_not_what_comes_later(session, monkeypatch):
+    @asset
+    def rows():
+        return CONN.execute("select 1").fetchall(), STYLE
+
+    run(rows)
+    assert session.why("rows", definitions=[rows]).state == "unverifiable"
+    assert session.accept("rows", definitions=[rows]).state == "fresh"
+    assert run(rows) == {"rows": "reused"}
+    monkeypatch.setitem(globals(), "STYLE", sqlite3.connect(":memory:"))
+    assert session.why("rows", definitions=[rows]).state == "unverifiable"
+
+
+def test_what_cannot_be_accepted_says_why(session, monkeypatch):
+    with pytest.raises(ValueUnavailableError, match="nothing is stored"):
+        session.accept("clean", definitions=[clean])
+    run(clean, model)
+    with pytest.raises(InvariantViolationError, match="is fresh"):
+        session.accept("model", definitions=[clean, model])
+    monkeypatch.setitem(globals(), "STYLE", "bold")
+    with pytest.raises(InvariantViolationError, match="upstream first"):
+        session.accept("model", definitions=[clean, model])
+
+    @asset(volatile=True)
+    def now():
+        return 1
+
+    run(now)
+    with pytest.raises(InvariantViolationError, match="runs every time"):
+        session.accept("now", definitions=[now])
+
+
+def test_the_explanation_is_data_too(session, monkeypatch):
+    run(clean, model)
+    monkeypatch.setitem(globals(), "STYLE", "bold")
+    found = json.loads(json.dumps(why("clean").as_dict()))
+    assert (found["key"], found["state"]) == ("clean", "stale")
+    (reason,) = found["reasons"]
+    assert (reason["kind"], reason["text"], reason["path"]) == ("global", "STYLE: 'plain' -> 'bold'", "clean -> shown -> STYLE")
+    assert why("model").as_dict()["reasons"][0]["kind"] == "upstream"
