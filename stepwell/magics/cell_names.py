@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from stepwell.magics.cell_paths import Paths, join
 from stepwell.magics.cell_reads import Reads
+from stepwell.magics.cell_strings import names_in_strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,9 @@ def names_of(tree: ast.Module) -> Names:
     walker = _Walker()
     walker.statements(tree.body)
     walker.use(walker.pending)
+    spoken = names_in_strings(tree) - walker.assigned
     return Names(
-        frozenset(walker.reads), frozenset(walker.early), frozenset(walker.assigned), frozenset(walker.imported)
+        frozenset(walker.reads | spoken), frozenset(walker.early), frozenset(walker.assigned), frozenset(walker.imported)
     )
 
 

@@ -6,8 +6,8 @@ an empty cell before it asks us: the line form of ``%asset clean`` says what sta
 
 from __future__ import annotations
 
-import re
 import json
+import re
 import shlex
 from argparse import Namespace
 from collections.abc import Callable

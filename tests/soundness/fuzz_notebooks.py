@@ -156,7 +156,7 @@ class Writer:
     def _alias(self, slot, calls, holds):
         name = f"{self.modules[self.pick.randrange(2)]}.f"
         holds.add(name)
-        return f"from {name.split('.')[0]} import f as <{slot}>\n"
+        return f"from {name.split('.', maxsplit=1)[0]} import f as <{slot}>\n"
 
     def _decorator(self, slot, calls, holds):
         one = self.expression(slot, calls)
@@ -215,7 +215,7 @@ class Writer:
                 choices.append((f"def {own}(x, d=<{value}>): return (x, show(d), {one})\n", value))
                 choices.append((f"def make(k):\n    return lambda x: (show(k), x, {one})\n{own} = make(<{value}>)\n", value))
             if helper:
-                choices.append((f"{own} = partial({helper if '.' in helper else f'<{helper}>'}, 1)\n" if False else f"{own} = (lambda f: lambda x: (f(x), {one}))({helper if '.' in helper else f'<{helper}>'})\n", helper))
+                choices.append((f"{own} = (lambda f: lambda x: (f(x), {one}))({helper if '.' in helper else f'<{helper}>'})\n", helper))
             if cls:
                 told = cls if "." in cls else f"<{cls}>"
                 choices.append((f"{own} = {told}({self.literal()})\n", cls, True))
@@ -243,7 +243,7 @@ class Writer:
             name = f"{pick.choice(self.modules)}.f"
             calls.add(name)
             parts.append(f"{name}(1)")
-            head = f"    import {name.split('.')[0]}\n"
+            head = f"    import {name.split('.', maxsplit=1)[0]}\n"
         else:
             head = ""
         body = f"({', '.join(parts)},)"

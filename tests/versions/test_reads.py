@@ -2,13 +2,18 @@
 """What a step reads is recorded, what others read is not, and a later look tells whether it still holds."""
 
 import asyncio
+import contextlib
 import os
+import shutil
+import sqlite3
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -92,11 +97,90 @@ def test_what_the_step_writes_is_no_input(folder):
     def work():
         Path("made").write_text("1")
         Path("made").read_text()
-        Path("log").read_text()
         with open("log", "a") as file:
             file.write("y")
+        Path("log").read_text()
+        Path("folder").mkdir()
+        subprocess.run([sys.executable, "-c", "open('folder/child', 'w').write('1')"], check=True)
+        Path("folder/child").read_text()
+        subprocess.run([sys.executable, "-c", "open('passing', 'w').write('1')"], check=True)
+        Path("passing").read_text()
+        Path("passing").unlink()
+        Path("other").write_text("1")
+        Path("other").rename("renamed")
+        Path("renamed").read_text()
 
     assert recorded(work) == ()
+
+
+@pytest.mark.parametrize("mode", ["a", "w", "r+", "a+"])
+def test_a_file_that_is_read_and_written_counts_as_the_step_left_it(folder, mode):
+    path = folder / "state"
+    path.write_text("one")
+
+    def work():
+        if "+" not in mode:
+            path.read_text()
+        with open(path, mode) as file:
+            file.write("mine")
+
+    (found,) = recorded(work)
+    assert read_holds(found)
+    path.write_text("theirs")
+    assert not read_holds(found)
+
+
+def test_a_link_counts_by_what_it_leads_to(folder):
+    for name, text in (("a", "same"), ("b", "same"), ("c", "else")):
+        (folder / name).write_text(text)
+    link = folder / "link"
+    link.symlink_to("a")
+    (found,) = recorded(link.read_text)
+    assert (found.name, read_holds(found)) == (str(link), True)
+    for target, holds in (("b", True), ("c", False), ("nowhere", False)):
+        link.unlink()
+        link.symlink_to(target)
+        assert read_holds(found) is holds
+
+
+def test_a_file_in_a_folder_that_is_deleted_does_not_hold(folder):
+    (folder / "data").mkdir()
+    (folder / "data" / "file").write_text("x")
+    (found,) = recorded((folder / "data" / "file").read_text)
+    shutil.rmtree(folder / "data")
+    assert not read_holds(found)
+
+
+def test_numpy_and_sqlite_are_seen(folder):
+    np.save("array.npy", np.arange(4))
+    Path("raw.bin").write_bytes(bytes(8))
+    with contextlib.closing(sqlite3.connect("base.db")) as base:
+        base.execute("create table t as select 1 a")
+        base.commit()
+
+    def work():
+        np.load("array.npy", mmap_mode="r")
+        np.fromfile("raw.bin")
+        with contextlib.closing(sqlite3.connect(f"file:{folder}/base.db?mode=ro", uri=True)) as inside:
+            assert inside.execute("select a from t").fetchall() == [(1,)]
+        sqlite3.connect(":memory:").close()
+
+    found = recorded(work)
+    assert [(read.kind, Path(read.name).name) for read in found] == [("file", "array.npy"), ("file", "base.db"), ("absent", "base.db-wal"), ("file", "raw.bin")]
+    assert all(map(read_holds, found))
+    with contextlib.closing(sqlite3.connect("base.db")) as base:
+        base.execute("insert into t values (2)")
+        base.commit()
+    assert [read_holds(read) for read in found] == [True, False, True, True]
+
+
+def test_a_pool_that_outlives_a_step_reads_for_the_step_that_asks(folder):
+    for name in ("one", "two", "none"):
+        Path(name).write_text(name)
+    with ThreadPoolExecutor(1) as pool:
+        seen = [recorded(lambda name=name: pool.submit(Path(name).read_text).result()) for name in ("one", "two")]
+        pool.submit(Path("none").read_text).result()
+    assert [[Path(read.name).name for read in reads] for reads in seen] == [["one"], ["two"]]
 
 
 def test_the_installation_the_system_and_the_store_do_not_count(folder):
@@ -180,4 +264,4 @@ def test_a_step_that_reads_nothing_pays_microseconds():
     for _ in range(2000):
         with ReadRecorder():
             pass
-    assert (time.perf_counter() - start) / 2000 < 50e-6
+    assert (time.perf_counter() - start) / 2000 < 20e-6

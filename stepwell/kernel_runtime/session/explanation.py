@@ -98,27 +98,30 @@ class Explainer:
         if inputs is not None:
             reasons += _inputs(old.inputs, inputs)
         reasons += [
-            Reason(what_changed(read))
+            Reason(what_changed(read), kind=read.kind)
             for read in old.reads
             if not self.known.holds(read)
         ]
         if not reasons and inputs is not None and old.code_version == (step.code.digest if step.code else ""):
             if not old.memo_key:
-                return (Reason("its last run failed after it had produced this value"),)
+                return (Reason("its last run failed after it had produced this value", kind="failure"),)
             if old.unverifiable:
-                return (Reason(f"it reached what has no digest: {old.unverifiable[0]}"),)
-            return (Reason(f"it was computed by another Python than {PYTHON}, or under another key"),)
+                return (Reason(f"it reached what has no digest: {old.unverifiable[0]}", kind="unverifiable"),)
+            return (Reason(f"it was computed by another Python than {PYTHON}, or under another key", kind="python"),)
         return tuple(reasons)
 
     def _code(self, step: PlanStep, old: Materialization) -> list[Reason]:
         before = self.store.code(old.code_version)
         now = self.code_parts(step)
         if before is None or now is None:
-            return [Reason("its code changed")]
+            return [Reason("its code changed", kind="body")]
         changes = explain(before, now)
-        return [Reason(describe_change(change), change.path, change.diff or "") for change in changes] or [
-            Reason("its code changed")
+        return [Reason(describe_change(change), change.path, change.diff or "", change.kind) for change in changes] or [
+            Reason("its code changed", kind="body")
         ]
+
+
+_INPUT = {"value": "input", "order": "order"}
 
 
 def _inputs(old: tuple[InputVersion, ...], new: tuple[InputVersion, ...]) -> list[Reason]:
@@ -127,10 +130,10 @@ def _inputs(old: tuple[InputVersion, ...], new: tuple[InputVersion, ...]) -> lis
     found = []
     for (name, key, kind), version in now.items():
         if (name, key, kind) not in before:
-            found.append(Reason(f"{key} is a new input" if kind == "value" else f"it now comes after {key}", key))
+            found.append(Reason(f"{key} is a new input" if kind == "value" else f"it now comes after {key}", key, kind=_INPUT[kind]))
         elif before[name, key, kind] != version:
-            found.append(Reason(f"the value of {key} changed" if kind == "value" else f"{key} was computed again", key))
+            found.append(Reason(f"the value of {key} changed" if kind == "value" else f"{key} was computed again", key, kind=_INPUT[kind]))
     found += [
-        Reason(f"{key} is no input any more", key) for (name, key, kind) in before if (name, key, kind) not in now
+        Reason(f"{key} is no input any more", key, kind=_INPUT[kind]) for (name, key, kind) in before if (name, key, kind) not in now
     ]
     return found

@@ -32,6 +32,7 @@ _STORE_GLOBAL = frozenset((_OP["STORE_GLOBAL"], _OP["DELETE_GLOBAL"]))
 _STORE_NAME = frozenset((_OP["STORE_NAME"],))
 _LOAD_ATTR = _OP["LOAD_ATTR"]
 _LOAD_METHOD = _OP.get("LOAD_METHOD", -1)
+_CALLS = frozenset(_OP[name] for name in ("PRECALL", "CALL") if name in _OP)
 _IMPORT_NAME = _OP["IMPORT_NAME"]
 _IMPORT_FROM = _OP["IMPORT_FROM"]
 # Since 3.12 the lowest bit of LOAD_ATTR says whether a method is loaded.
@@ -53,16 +54,20 @@ _FRAME_WALKERS = {
     "currentframe": "inspect.currentframe() reads the frames of callers",
     "import_module": "import_module() imports what cannot be seen here",
     "__doc__": "it reads __doc__, and documentation is not digested",
+    "__annotations__": "it reads __annotations__, and those of functions are not digested",
     "getdoc": "getdoc() reads documentation, which is not digested",
     "getsource": "getsource() reads comments and lines, which are not digested",
     "get_type_hints": "get_type_hints() reads annotations, which are not digested",
 }
 
+SPOKEN = frozenset(("__doc__", "__annotations__"))
+"""What is digested only where code reads it from something that it names."""
+
 
 class CodeFacts:
     """What one code object does and loads, nested code objects included."""
 
-    __slots__ = ("assigned", "attributes", "bare_imports", "blob", "imports", "loads", "name", "names_in_text", "ref", "stores", "suspects")
+    __slots__ = ("assigned", "attributes", "bare_imports", "bare_vars", "blob", "imports", "loads", "name", "names_in_text", "ref", "stores", "suspects")
 
     blob: bytes
     """Equal exactly if the code does the same."""
@@ -75,6 +80,8 @@ class CodeFacts:
     """Names of all attributes that are read."""
     bare_imports: bool
     """Whether a module that is imported inside is used other than by its attributes."""
+    bare_vars: bool
+    """Whether `vars` is used otherwise than called with an argument."""
     stores: frozenset[str]
     """Names assigned by a ``global`` statement."""
     assigned: frozenset[str]
@@ -140,6 +147,8 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
     first_stored: set[str] = set()
     attributes: list[str] = []
     straight = True
+    bare_vars = False
+    spoken = 0
     last_constants: list[int] = []
     end = len(operations)
     for at in [i for i, hit in enumerate(operations.translate(_INTERESTING)) if hit]:
@@ -162,7 +171,11 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
             # Its lowest bit says whether a NULL is pushed before.
             name = names[argument >> 1]
             if name not in first_stored:
-                loads[(name, _chain(raw, operations, names, at + 1, end))] = None
+                chain = _chain(raw, operations, names, at + 1, end)
+                loads[(name, chain)] = None
+                spoken += bool(chain) and chain[-1] in SPOKEN
+            if name == "vars":
+                bare_vars = bare_vars or not argument & 1 or _no_arguments(raw, at + 1)
         elif operation == _LOAD_ATTR:
             attributes.append(names[argument >> _ATTR_SHIFT])
         elif operation == _LOAD_METHOD:
@@ -229,13 +242,16 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
     self.stores = frozenset(stores) if stores else _NONE
     self.assigned = frozenset(assigned) if assigned else _NONE
     self.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested)) if attributes or nested else _NONE
+    self.bare_vars = bare_vars or any(inner.bare_vars for inner in nested) or any(name == "vars" for name in assigned)
     self.bare_imports = any(not wanted for _, _, wanted in imports) and _bare_imports(code)
     read = [name for name in attributes if name in _WATCHED]
+    if spoken and spoken == sum(name in SPOKEN for name in read):
+        read = [name for name in read if name not in SPOKEN]
     self.suspects = ()
     self.names_in_text = ()
     if read or nested:
         self.suspects = tuple(dict.fromkeys([_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS] + [text for inner in nested for text in inner.suspects]))
-        self.names_in_text = tuple(dict.fromkeys([*_names_in(texts, read), *(name for inner in nested for name in inner.names_in_text)]))
+        self.names_in_text = tuple(dict.fromkeys([*names_in_texts(texts, read), *(name for inner in nested for name in inner.names_in_text)]))
     return self
 
 
@@ -297,7 +313,23 @@ def _chain(raw: bytes, operations: bytes, names: tuple[str, ...], at: int, end: 
     return tuple(chain)
 
 
-def _names_in(texts: list[str], read: list[str]) -> Iterator[str]:
+def _no_arguments(raw: bytes, at: int) -> bool:
+    """Whether what was just loaded is called with no arguments."""
+    while raw[2 * at] == 0:  # inline caches
+        at += 1
+    return raw[2 * at] in _CALLS and raw[2 * at + 1] == 0
+
+
+def names_in_texts(texts: list[str], read: list[str]) -> Iterator[str]:
+    """Find names that strings read where code calls something known to look names up in its caller.
+
+    Parameters
+    ----------
+    texts
+        String constants of the code.
+    read
+        Names that the code reads, attributes among them: ``query``, ``sql``.
+    """
     calls = set(read)
     for text in texts:
         if calls & _FRAME_TEXT:

@@ -16,9 +16,9 @@ from types import BuiltinFunctionType, CellType, FunctionType, MethodType, Metho
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
-from stepwell.kernel_runtime.versions import modules
+from stepwell.kernel_runtime.versions import library_state, modules
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
-from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
+from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
 from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, KeyedRef, Node, gone
@@ -35,7 +35,8 @@ _BUILTINS = builtins.__dict__
 _SMALL = 1 << 16
 SLOW = 0.2
 """Seconds of digesting one value above which its user is told."""
-# What functools and reprlib keep in the closures of their wrappers: caches, locks.
+# What these keep in the closures of their wrappers: caches, locks.
+_WRAPPING = frozenset(("functools", "reprlib"))
 _PRIVATE_CELLS = frozenset(("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running"))
 VALUE = ("value",)
 """The shape of nodes that hold data."""
@@ -177,7 +178,7 @@ class Expander:
                     value = MISSING
                 cells.append((cell, value))
                 own.append(atom(name))
-                if value is MISSING or (who is not None and name in _PRIVATE_CELLS) or id(cell) in self.ignored.cells:
+                if value is MISSING or (who is not None and module in _WRAPPING and name in _PRIVATE_CELLS) or id(cell) in self.ignored.cells:
                     own.append(b"\xd4")
                 else:
                     self.refer(node, name, value)
@@ -191,7 +192,7 @@ class Expander:
                 value = attributes[name]
                 if name == "__wrapped__" and any(value is item for _, item in held):
                     continue
-                if who is not None and name in {"registry", "cache_clear", "_clear_cache", "dispatch", "register"}:
+                if who is not None and module in _WRAPPING and name in {"registry", "cache_clear", "_clear_cache", "dispatch", "register"}:
                     continue
                 own.append(atom(name))
                 self.refer(node, "." + name, value)
@@ -221,16 +222,39 @@ class Expander:
                     continue
                 node.mappings += ((_BUILTINS, name, value),)
                 reason = _BLIND.get(id(value))
-                if reason is not None:
+                if reason is not None and (name != "vars" or known.bare_vars):
                     node.unverifiable(name, reason)
             if isinstance(value, ModuleType):
                 modules.attribute(self, node, name, value, chain)
+                self._settings(node, known, value)
             else:
                 self.refer(node, name, value)
+                if type(value) is FunctionType or isinstance(value, type):
+                    self._settings(node, known, value)
+            if chain and chain[-1] in SPOKEN:
+                self._spoken(node, name, value, chain)
         if known.imports:
             modules.imports(self, node, known, scope)
+            for name, _, _ in known.imports:
+                module = sys.modules.get(name)
+                if module is not None:
+                    self._settings(node, known, module)
         for reason in known.suspects:
             node.unverifiable("", reason)
+        self._texts(node, known, scope, skip, bound)
+        node.names = bound
+        if known.stores:
+            node.rebinds = tuple(sorted(known.stores))
+            node.flags |= MUTABLE
+
+    def _is_ignored(self, scope: Mapping[str, Any], name: str) -> bool:
+        places = self.ignored.globals
+        return bool(places) and (id(scope), name) in places
+
+    def _texts(self, node: Node, known: CodeFacts, scope: Mapping[str, Any], skip: frozenset[str], bound: list[tuple[str, Any]]) -> None:
+        """Write what code reads through the texts of queries."""
+        own = node.own
+        assets = self.assets if scope is self.namespace else {}
         for name in known.names_in_text:
             if name in skip or any(name == loaded for loaded, _ in known.loads):
                 continue
@@ -245,14 +269,31 @@ class Expander:
                 continue
             own.append(atom(name))
             self.refer(node, name, value)
-        node.names = bound
-        if known.stores:
-            node.rebinds = tuple(sorted(known.stores))
-            node.flags |= MUTABLE
 
-    def _is_ignored(self, scope: Mapping[str, Any], name: str) -> bool:
-        places = self.ignored.globals
-        return bool(places) and (id(scope), name) in places
+    def _settings(self, node: Node, known: CodeFacts, value: Any) -> None:
+        """Write what user code has changed in the settings of the library that a value belongs to."""
+        library = library_state.library_of(value)
+        if library is None:
+            return
+        renders = not library_state.RENDERING.isdisjoint(known.attributes) or any(name in library_state.RENDERING for name, _ in known.loads)
+        for name, text in library_state.told(library, text=renders):
+            node.mappings += ((library_state.state, name, text),)
+            if text:
+                node.own.append(atom((name, text)))
+
+    def _spoken(self, node: Node, label: str, value: Any, chain: tuple[str, ...]) -> None:
+        """Write documentation or annotations that code reads: they are left out elsewhere."""
+        for name in chain[:-1]:
+            if not isinstance(value, (ModuleType, type)):
+                break
+            value = vars(value).get(name)
+            label += "." + name
+        if isinstance(value, (FunctionType, type, ModuleType)):
+            # It may be set at any time, and no guard sees that.
+            node.stable = False
+            self.refer(node, f"{label}.{chain[-1]}", getattr(value, chain[-1], None))
+        else:
+            node.unverifiable(label, f"it reads {chain[-1]} of what is known only when it runs")
 
     def _asset(self, node: Node, name: str) -> None:
         key = self.assets[name]

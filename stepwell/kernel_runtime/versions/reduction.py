@@ -5,6 +5,9 @@ from __future__ import annotations
 import copyreg
 import enum
 import sys
+import weakref
+from collections.abc import Callable
+from contextvars import Context, ContextVar
 from typing import Any
 
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible
@@ -21,6 +24,9 @@ def reduced(item: Any) -> Form:
     kind = type(item)
     if isinstance(item, enum.Enum):
         return Form("enum", (kind, item.name))
+    held = _held(item, kind)
+    if held is not None:
+        return held
     try:
         reduce = copyreg.dispatch_table.get(kind)
         found = reduce(item) if reduce is not None else item.__reduce_ex__(4)
@@ -43,6 +49,26 @@ def reduced(item: Any) -> Form:
     if len(found) > 5:
         parts.append(found[5])
     return Form("instance", tuple(parts))
+
+
+def _held(item: Any, kind: type) -> Form | None:
+    """Return the form of what cannot be pickled but tells all that it holds."""
+    if kind is ContextVar:
+        return Form("ContextVar", (item.name, *_context_value(item.get), *Context().run(_context_value, item.get)))
+    if kind in {weakref.WeakKeyDictionary, weakref.WeakValueDictionary}:
+        return Form(kind.__name__, (dict(item.items()),))
+    if kind is weakref.WeakSet:
+        return Form(kind.__name__, (set(item),))
+    if kind is weakref.ref:
+        return Form("weak reference", (item(),))
+    return None
+
+
+def _context_value(get: Callable[[], Any]) -> tuple[bool, Any]:
+    try:
+        return True, get()
+    except LookupError:
+        return False, None
 
 
 def _line(error: BaseException) -> str:

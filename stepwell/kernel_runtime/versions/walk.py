@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import Any
 
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
-from stepwell.kernel_runtime.versions import inventory
+from stepwell.kernel_runtime.versions import inventory, library_state
 from stepwell.kernel_runtime.versions.atoms import digest
 from stepwell.kernel_runtime.versions.expand import VALUE, Expander
 from stepwell.kernel_runtime.versions.graph import (
@@ -67,6 +67,7 @@ class CodeWalk:
         self._kept: list[object] = []
         self._doubted: set[int] = set()
         self._stamp = object()
+        self._looked = False
         self.slow: dict[str, float] = {}
         """Values that took long to digest, as code reaches them, each with the seconds."""
 
@@ -88,6 +89,9 @@ class CodeWalk:
         """
         if ignore:
             return self._without(body, ignore).of(body, path=path, extra=extra)
+        if not self._looked:
+            self._looked = True
+            library_state.look_again()
         node = self.node(body)
         more = [(name, self.node(item)) for name, item in extra]
         if not more:

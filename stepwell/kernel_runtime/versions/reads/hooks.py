@@ -54,7 +54,7 @@ def _opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> 
         reads = access == os.O_RDONLY or (access == os.O_RDWR and not flags & (os.O_TRUNC | os.O_EXCL))
     else:
         writes = any(letter in mode for letter in "wax+")
-        reads = not any(letter in mode for letter in "wax")
+        reads = not any(letter in mode for letter in ("wx" if "+" in mode else "wax"))
     recorder.opened(name, reads=reads, writes=writes)
 
 

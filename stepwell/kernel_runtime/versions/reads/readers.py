@@ -28,6 +28,7 @@ _FIRST = {
     "pyarrow.dataset": ("dataset source", "parquet_dataset metadata_path"),
     "pyarrow.ipc": ("open_file source", "open_stream source"),
     "pyarrow.orc": ("read_table source", "ORCFile.__init__ source"),
+    "pyarrow.parquet": ("read_schema where", "read_metadata where"),
     "pyarrow.parquet.core": ("ParquetFile.__init__ source", "ParquetDataset.__init__ path_or_paths"),
 }
 """By module: functions and the name of their first parameter, which is the path, or several."""

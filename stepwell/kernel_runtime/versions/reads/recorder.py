@@ -71,7 +71,7 @@ class ReadRecorder:
     _databases: frozenset[str] = frozenset()
     _names_set: frozenset[str] = frozenset()
     _made: frozenset[str] = frozenset()
-    _asked: tuple[str, ...] = ()
+    _asked: str = ""
     _started: int = 0
 
     def __init__(self, exclude: tuple[Path, ...] = (), keyed: Keyed | None = None, declared: Iterable[str] = ()) -> None:
@@ -196,11 +196,11 @@ class ReadRecorder:
 
     def host_asked(self, host: str) -> None:
         """Note that the address of a host was asked for."""
-        self._asked = (*self._asked, host)[-20:]
+        self._asked = host
 
     def connected(self, address: str) -> None:
-        """Note that a connection to an internet address is opened."""
-        host = address if address in self._asked or not self._asked else self._asked[-1]
+        """Note that a connection to an internet address is opened: to the host whose address was asked for last."""
+        host = self._asked or address
         if host not in self.network:
             self.network = (*self.network, host)
 

@@ -16,7 +16,7 @@ from stepwell.kernel_runtime.versions.reads.listings import has_magic, matches
 
 _PIECES = re.compile(r"--[^\n]*|/\*.*?\*/|(?P<text>'(?:[^']|'')*')|(?P<name>\"(?:[^\"]|\"\")*\")|\$\$(?P<dollars>.*?)\$\$", re.DOTALL)
 _FILE_FUNCTION = re.compile(r"\b(?:read_\w+|\w+_scan|sniff_csv|parquet_(?:metadata|schema|file_metadata|kv_metadata)|glob)\s*\(", re.IGNORECASE)
-_INSIDE = re.compile(_FILE_FUNCTION.pattern + r"[^()]*$", re.IGNORECASE | re.DOTALL)
+_INSIDE = re.compile(_FILE_FUNCTION.pattern + r"[^(){}]*$", re.IGNORECASE | re.DOTALL)
 _AFTER = re.compile(r"\b(?:from|join)\s*$|\b(?:from|join)\b[^()]*,\s*$", re.IGNORECASE | re.DOTALL)
 _ATTACHED = re.compile(r"\battach\s+(?:database\s+)?(?:if\s+not\s+exists\s+)?$", re.IGNORECASE)
 _WRITTEN = re.compile(r"\bto\s*$|\bexport\s+database\s*$", re.IGNORECASE)
