@@ -19,6 +19,7 @@ from stepwell.batch.kernels import choose_kernel
 from stepwell.batch.notebooks import clear, is_run, make_folder, output_path, read_notebook, save
 from stepwell.batch.progress import Progress
 from stepwell.kernel_runtime.errors import NotebookKernelError
+from stepwell.kernel_runtime.versions.secrets import hidden_message
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 
@@ -161,7 +162,8 @@ def _failure(client: Any, name: str, message: str) -> CellFailure | None:
     if client.cell is None:
         return None
     errors = [output for output in client.cell.outputs if output.output_type == "error"]
-    return CellFailure(client.cell.id, client.code_cells_executed, name, message, tuple(errors[-1].traceback) if errors else ())
+    traceback = tuple(map(hidden_message, errors[-1].traceback)) if errors else ()
+    return CellFailure(client.cell.id, client.code_cells_executed, name, hidden_message(message), traceback)
 
 
 def _tail(log: IO[bytes], lines: int = 5) -> list[str]:

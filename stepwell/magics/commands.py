@@ -122,6 +122,9 @@ class Stepwell(Magics):
         True,
         help="Whether random and numpy.random are seeded from the step's key before each body, and restored after the run.",
     ).tag(config=True)
+    show_stale = Bool(True, help="Whether a plain cell that makes assets stale ends with a line that names them.").tag(
+        config=True
+    )
     frame = Enum(
         ["auto", "pandas", "pyarrow", "polars"],
         default_value="auto",

@@ -24,6 +24,7 @@ from stepwell.magics.completion import matcher_for
 from stepwell.magics.displays import DisplayHook
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
+from stepwell.magics.staleness import Staleness
 from stepwell.magics.tracebacks import failed_step, present
 from stepwell.magics.recomposition import Recomposition
 
@@ -40,6 +41,7 @@ class Extension:
         settings.face = self.face
         session.seed_steps = settings.seed_steps
         self._recomposition = Recomposition(self.face)
+        self._staleness = Staleness(self.face)
         self._running: list[Any] = []
         self._shadowed: dict[str, dict[str, Any]] = {}
         self._end: list[Callable[[], None]] = []
@@ -127,6 +129,7 @@ class Extension:
         self.face.bindings.after_cell()
         self.face.running = None
         self._explain(result.error_in_exec)
+        self._staleness.after_cell(info.raw_cell or "")
 
     def _explain(self, error: BaseException | None) -> None:
         """Say where a name is that a plain cell does not find because it lives inside an asset cell."""
@@ -165,6 +168,7 @@ class Extension:
                 for item in event.step.materializations:
                     self.face.bindings.materialized(item)
         elif isinstance(event, RunFinished):
+            self._staleness.ran(event.steps)
             if threading.current_thread() is threading.main_thread():
                 self.face.bindings.refresh()
         elif isinstance(event, DefinitionsChanged):

@@ -51,6 +51,8 @@ class Request:
     """Watches what bodies change; None where code versions are given and final."""
     seed_steps: bool = True
     """Whether the global random generators are seeded before each body."""
+    said: set[str] = field(default_factory=set)
+    """Lines that are said once per session, and have been."""
 
 
 class _ValueLostError(Exception):
@@ -193,7 +195,13 @@ class Engine:
             outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
         if state is not None:
             self._tell_changes(step, state.after(step, watched))
-        if outcome.unseen:
+        expires = step.op.volatile or step.op.max_age is not None or not step.memoised
+        if outcome.network and not expires:
+            used = f"{step.key} used {', '.join(outcome.network[:3])}"
+            if used not in self.request.said:
+                self.request.said.add(used)
+                self.notes.append(f"{used}: reused until you say otherwise; --max-age 1d")
+        if outcome.unseen and not expires:
             reader, _, what = outcome.unseen[0].partition(": ")
             self.notes.append(
                 f"{step.key} read {what} with {reader}, which cannot be checked later: declare files with reads=[...], anything else with max_age"

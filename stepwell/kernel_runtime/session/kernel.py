@@ -331,10 +331,16 @@ class Session:
         walk = self._walk(found)
         return self._states(build_plan(resolve_targets(words, found), found, walk), walk, self.chosen(store))
 
+    def code_versions(self) -> dict[str, str]:
+        """Return the code version of each step of what is registered, by the step's key."""
+        found = lookup(self.registry)
+        plan = build_plan(resolve_targets(None, found), found, self._walk(found))
+        return {step.key: step.code.digest for step in plan.steps if step.code is not None}
+
     def accept(self, key: str, *, definitions: Given = None, store: Any = None) -> Explanation:
         """Mark the edits that make an asset or step stale as not mattering: what is stored is valid for what is there now.
 
-        It is on the record and shown by `why`; `revoke` takes it back.
+        What is fresh stays as it is, so that a notebook that accepts can be run again. It is on the record and shown by `why`; `revoke` takes it back.
 
         Raises
         ------
@@ -343,7 +349,7 @@ class Session:
         ValueUnavailableError
             If nothing is stored.
         InvariantViolationError
-            If no edit makes it stale, or something upstream is to be decided first.
+            If something upstream is to be decided first.
         """
         used = self.chosen(store)
         accepted: list[str] = []
@@ -357,9 +363,8 @@ class Session:
             read_anew = reader_of_now(users_digest(), lambda read: _version_of(self._loaded(read, used)))
             accept_step(step, state, used, code_parts(walk)(step), self.notebook, holds=known.holds, read_anew=read_anew)
             accepted.append(step_key)
-        if not accepted:
-            raise InvariantViolationError(f"{key!r} is fresh: there is nothing to accept")
-        self.publish(DefinitionsChanged(tuple(accepted)))
+        if accepted:
+            self.publish(DefinitionsChanged(tuple(accepted)))
         return self.why(key, definitions=definitions, store=used)
 
     def revoke(self, key: str, *, definitions: Given = None, store: Any = None) -> Explanation:
@@ -555,7 +560,7 @@ class Session:
                 keyed = users_digest()
                 hidden = HiddenState(walk, lambda: CodeWalk(asset_names=names, namespace=self.namespace, keyed=keyed))
                 request = Request(
-                    forced, shown, self.namespace, code_parts(hidden), (*notes, *self._advice(walk)), hidden, self.seed_steps
+                    forced, shown, self.namespace, code_parts(hidden), (*notes, *self._advice(walk)), hidden, self.seed_steps, self._advised
                 )
                 result = Engine(
                     plan=plan, known=known, store=store, executor=executor, guard=guard, books=books, request=request

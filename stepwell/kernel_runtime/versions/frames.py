@@ -11,6 +11,11 @@ import sys
 from typing import Any
 
 _LARGE = 1 << 18
+_BLOCK = 1 << 17
+"""Values that are looked at and digested together, so that they are read from memory once."""
+
+_FEW = 1 << 13
+"""Floats that are looked at at once: a product of more is computed by several threads, which costs more than it saves."""
 
 
 def buffer_digest(*buffers: Any) -> bytes:
@@ -26,6 +31,28 @@ def buffer_digest(*buffers: Any) -> bytes:
             view = view.cast("B")
             hasher.update(blake3(view, max_threads=blake3.AUTO if size >= _LARGE else 1).digest())
     return bytes(hasher.digest())
+
+
+class _Stream:
+    """The digest of a buffer that is given piece by piece: that of `buffer_digest` over the whole."""
+
+    def __init__(self, size: int) -> None:
+        from blake3 import blake3
+
+        self._size = size
+        self._hasher = blake3(max_threads=blake3.AUTO if size >= _LARGE else 1)
+
+    def update(self, piece: Any) -> None:
+        """Take the next piece, a contiguous array."""
+        if piece.nbytes:
+            self._hasher.update(memoryview(piece).cast("B"))
+
+    def digest(self) -> bytes:
+        """Return 32 bytes."""
+        from blake3 import blake3
+
+        size = self._size.to_bytes(8, "little")
+        return bytes(blake3(size + self._hasher.digest() if self._size else size).digest())
 
 
 def structure(value: Any) -> bytes | tuple[str, tuple[Any, ...]] | None:
@@ -61,7 +88,7 @@ def _numpy(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
         if dtype.names:
             # Padding between fields is arbitrary.
             return "ndarray", (_dtype(dtype), value.shape, *(np.ascontiguousarray(value[name]) for name in dtype.names))
-        return _leaf("ndarray", _dtype(dtype), value.shape, buffer_digest(_bytes_of(np, value)))
+        return _leaf("ndarray", _dtype(dtype), value.shape, _array_digest(np, value))
     if isinstance(value, np.generic):
         if value.dtype.names or value.dtype.hasobject:
             return "numpy scalar", (_dtype(value.dtype), value.item())
@@ -75,6 +102,31 @@ def _numpy(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
 
 def _dtype(dtype: Any) -> str:
     return repr(dtype.descr) + repr(dtype.metadata or "") if dtype.names else dtype.str
+
+
+def _array_digest(np: Any, value: Any) -> bytes:
+    """Return the digest of the values in C order, with every NaN the same."""
+    if value.dtype.kind in "fc" and value.size > _FEW and value.real.dtype.itemsize in {4, 8} and value.dtype.isnative:
+        flat = np.ascontiguousarray(value).reshape(-1)
+        return _floats_digest(np, flat.view(flat.real.dtype))
+    return buffer_digest(_bytes_of(np, value))
+
+
+def _floats_digest(np: Any, flat: Any) -> bytes:
+    """Return what `buffer_digest` gives for floats with every NaN the same, without a copy of the whole."""
+    stream = _Stream(flat.nbytes)
+    width = flat.dtype.itemsize
+    nan = np.array([np.nan], flat.dtype).view(f"u{width}")[0]
+    bits = flat.view(f"u{width}")
+    for start in range(0, len(flat), _BLOCK):
+        block = flat[start : start + _BLOCK]
+        missing = np.isnan(block)
+        count = np.count_nonzero(missing)
+        if count and count != np.count_nonzero(bits[start : start + _BLOCK] == nan):
+            block = block.copy()
+            block[missing] = np.nan
+        stream.update(block)
+    return stream.digest()
 
 
 def _bytes_of(np: Any, value: Any) -> Any:
@@ -119,7 +171,9 @@ def _pandas(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | Non
         freq = getattr(value, "freqstr", None)
         return "pandas." + kind.__name__, (tuple(value.names), freq, _column(value))
     if kind is pd.Categorical:
-        return "pandas.Categorical", (value.codes.astype("int64"), value.categories, bool(value.ordered))
+        count = len(value.categories)
+        narrow = next((f"int{bits}" for bits in (8, 16, 32) if count < 1 << bits - 1), "int64")
+        return "pandas.Categorical", (value.codes.astype(narrow, copy=False), value.categories, bool(value.ordered))
     if isinstance(value, pd.api.extensions.ExtensionArray):
         return _extension(value)
     if kind is pd.Timestamp:
@@ -186,6 +240,8 @@ def _arrow(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
         return f"pyarrow.{kind.__name__}", (value.num_rows, fields, metadata, *value.columns)
     if isinstance(value, pa.ChunkedArray):
         # Chunks do not count: one contiguous array has the same encoding.
+        if _is_text(pa, value.type):
+            return _leaf("pyarrow.ChunkedArray", _text(pa, value.chunks, value.type))
         return "pyarrow.ChunkedArray", (str(value.type), _whole(pa, value))
     if isinstance(value, pa.Array):
         return _array(pa, value)
@@ -218,9 +274,8 @@ def _array(pa: Any, value: Any) -> bytes | tuple[str, tuple[Any, ...]]:
         return name, (str(kind), len(value))
     if isinstance(value, pa.ExtensionArray):
         return name, (str(kind), value.storage)
-    if types.is_string(kind) or types.is_binary(kind) or types.is_large_string(kind) or types.is_large_binary(kind) or types.is_string_view(kind) or types.is_binary_view(kind):
-        wide = pa.large_binary() if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind) else pa.large_string()
-        return _text(pa, value.cast(wide) if kind != wide else value, str(kind), valid)
+    if _is_text(pa, kind):
+        return _text(pa, [value], kind)
     if types.is_struct(kind):
         return name, (str(kind), len(value), valid, *(value.field(at) if not value.null_count else value.flatten()[at] for at in range(kind.num_fields)))
     if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind) or types.is_fixed_size_list(kind):
@@ -240,6 +295,8 @@ def _fixed(pa: Any, value: Any, kind: str, valid: Any) -> bytes | tuple[str, tup
     width = value.type.bit_width // 8
     data = value.buffers()[1]
     raw = np.frombuffer(data, np.uint8)[value.offset * width : (value.offset + len(value)) * width] if data is not None else np.zeros(0, np.uint8)
+    if valid is None and pa.types.is_floating(value.type) and width in {4, 8} and len(value) > _FEW:
+        return _leaf("pyarrow.Array", kind, len(value), _floats_digest(np, raw.view(f"f{width}")), None)
     if pa.types.is_floating(value.type) and width in {2, 4, 8}:
         raw = _canonical_nan(np, raw.view(f"f{width}")).view(np.uint8)
     if valid is not None:
@@ -249,13 +306,72 @@ def _fixed(pa: Any, value: Any, kind: str, valid: Any) -> bytes | tuple[str, tup
     return _leaf("pyarrow.Array", kind, len(value), buffer_digest(raw), None if valid is None else buffer_digest(valid))
 
 
-def _text(pa: Any, value: Any, kind: str, valid: Any) -> bytes | tuple[str, tuple[Any, ...]]:
+def _is_text(pa: Any, kind: Any) -> bool:
+    types = pa.types
+    return bool(
+        types.is_string(kind) or types.is_binary(kind) or types.is_large_string(kind) or types.is_large_binary(kind)
+        or types.is_string_view(kind) or types.is_binary_view(kind)
+    )  # fmt: skip
+
+
+def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
+    """Return the encoding of strings, in however many chunks: where each ends, the text, and which are missing."""
     np = __import__("numpy")
-    if valid is not None:
-        # What lies below a missing place is arbitrary.
-        value = value.fill_null(b"" if pa.types.is_large_binary(value.type) else "")
-    _, offsets, data = value.buffers()
-    where = np.frombuffer(offsets, np.int64)[value.offset : value.offset + len(value) + 1] if offsets is not None and len(value) else np.zeros(1, np.int64)
-    first, last = int(where[0]), int(where[-1])
-    text = np.frombuffer(data, np.uint8)[first:last] if data is not None and last > first else np.zeros(0, np.uint8)
-    return _leaf("pyarrow.Array", kind, len(value), buffer_digest(where - first if first else where, text), None if valid is None else buffer_digest(valid))
+    valid = None
+    if any(chunk.null_count for chunk in chunks):
+        valid = buffer_digest(_packed(np, pa.concat_arrays([chunk.is_valid() for chunk in chunks])))
+    chunks = [_without_hidden_text(pa, _wide(pa, chunk)) for chunk in chunks]
+    ends = []
+    texts = []
+    for chunk in chunks:
+        _, offsets, data = chunk.buffers()
+        empty = offsets is None or not len(chunk)
+        where = np.zeros(1, np.int64) if empty else np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        first, last = int(where[0]), int(where[-1])
+        ends.append(where)
+        texts.append(np.frombuffer(data, np.uint8)[first:last] if data is not None and last > first else np.zeros(0, np.uint8))
+    count = sum(map(len, chunks))
+    places = _Stream(8 * (count + 1))
+    text = _Stream(sum(len(piece) for piece in texts))
+    start = 0
+    places.update(np.zeros(1, np.int64))
+    for where, piece in zip(ends, texts, strict=True):
+        moved = start - int(where[0])
+        for at in range(1, len(where), _BLOCK):
+            block = where[at : at + _BLOCK]
+            places.update(block + moved if moved else block)
+        text.update(piece)
+        start += len(piece)
+    return _leaf("pyarrow.Array", str(kind), count, places.digest(), text.digest(), valid)
+
+
+def _wide(pa: Any, value: Any) -> Any:
+    types = pa.types
+    kind = value.type
+    wide = pa.large_binary() if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind) else pa.large_string()
+    return value.cast(wide) if kind != wide else value
+
+
+def _without_hidden_text(pa: Any, value: Any) -> Any:
+    """Return strings that have no text below a missing place, where it would be arbitrary."""
+    if not value.null_count:
+        return value
+    compute = __import__("pyarrow.compute").compute
+    np = __import__("numpy")
+    where = np.frombuffer(value.buffers()[1], np.int64)[value.offset : value.offset + len(value) + 1]
+    shown = 0
+    for start in range(0, len(value), _BLOCK):
+        shown += compute.sum(compute.binary_length(value.slice(start, _BLOCK))).as_py() or 0
+    if shown == int(where[-1]) - int(where[0]):
+        return value
+    return value.fill_null(b"" if pa.types.is_large_binary(value.type) else "")
+
+
+def _packed(np: Any, valid: Any) -> Any:
+    """Return booleans without missing ones as bits, those behind the last zero."""
+    if valid.offset:
+        return np.packbits(valid.cast("uint8").to_numpy(zero_copy_only=False), bitorder="little")
+    bits = np.frombuffer(valid.buffers()[1], np.uint8)[: (len(valid) + 7) // 8].copy()
+    if len(valid) % 8:
+        bits[-1] &= (1 << len(valid) % 8) - 1
+    return bits

@@ -34,8 +34,8 @@ def attribute(to: Expander, node: Node, label: str, module: ModuleType, chain: t
         who = owner(value.__name__)
         label += "." + name
         if found is MISSING:
-            # Made at first use by the module's __getattr__, or not there.
-            node.own.append(named(value.__name__, name, who or "") + b"\xd6")
+            # Made at first use by the module's __getattr__, or not there. Of a library it counts as when it is made.
+            node.own.append(named(value.__name__, name, who) if who is not None else named(value.__name__, name, "") + b"\xd6")
             if who is None and "__getattr__" in namespace:
                 to.refer(node, label, namespace["__getattr__"])
             return

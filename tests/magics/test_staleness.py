@@ -1,0 +1,126 @@
+"""The line that ends a plain cell which made assets stale."""
+
+import time
+
+import pytest
+
+
+@pytest.fixture
+def three(notebook):
+    notebook("def parse(rows):\n    return [row + 1 for row in rows]\ncutoff = 1")
+    notebook("%%asset raw\n[1, 2, 3]")
+    notebook("%%asset clean\nparse(raw)")
+    notebook("%%asset model\n[row for row in clean if row > cutoff]")
+    return notebook
+
+
+def test_an_edited_helper_names_what_it_makes_stale_once(three):
+    assert three("def parse(rows):\n    return [row + 2 for row in rows]").lines == ["stale now: clean, model"]
+    assert three("x = 1").lines == []
+    assert three("def parse(rows):\n    return [row + 3 for row in rows]").lines == []
+
+
+def test_what_was_brought_up_to_date_is_named_again(three):
+    three("cutoff = 2")
+    three("%materialize model")
+    assert three("cutoff = 3").lines == ["stale now: model"]
+
+
+def test_an_edit_that_is_taken_back_is_said_again_when_it_is_made_again(three):
+    assert three("cutoff = 2").lines == ["stale now: model"]
+    assert three("cutoff = 1").lines == []
+    assert three("cutoff = 2").lines == ["stale now: model"]
+
+
+def test_cosmetic_edits_and_other_names_say_nothing(three):
+    assert three("def parse(rows):\n    '''Add one.'''\n    # so\n    return [row + 1 for row in rows]").lines == []
+    assert three("another = 3").lines == []
+
+
+def test_asset_cells_do_not_say_it(three):
+    text = three("%%asset -r clean\nparse(raw) + [1]").text
+    assert "stale now" not in text
+    assert three("x = 1").lines == []
+
+
+def test_a_definition_in_a_plain_cell_says_it(notebook):
+    notebook("from stepwell import asset\n@asset\ndef one():\n    return 1", "a")
+    notebook("%materialize one")
+    assert notebook("@asset\ndef one():\n    return 2", "a").lines == ["stale now: one"]
+
+
+def test_a_graph_backed_asset_is_named_by_its_key(notebook):
+    notebook("rate = 1\n")
+    notebook("%%op fetch() -> out\nout = rate")
+    notebook("%%op keep(value) -> out\nout = value")
+    notebook("%%graph_asset report\nkeep(fetch())")
+    assert notebook("rate = 2").lines == ["stale now: report"]
+
+
+def test_it_can_be_turned_off_and_is_off_in_batch(three, monkeypatch):
+    three("%config Stepwell.show_stale = False")
+    assert three("cutoff = 2").lines == []
+    three("%config Stepwell.show_stale = True")
+    monkeypatch.setenv("STEPWELL_BATCH", "1")
+    assert three("cutoff = 3").lines == []
+
+
+def test_an_error_of_the_cell_is_not_hidden(three):
+    ran = three.run("cutoff = 2\n1 / 0")
+    assert isinstance(ran.error, ZeroDivisionError)
+    assert "stale now: model" in ran.text
+
+
+def test_it_is_quick_for_a_hundred_assets(notebook):
+    notebook("def helper(value):\n    return value\nfrom stepwell import asset\n" + "".join(f"@asset\ndef a{i}():\n    return helper({i})\n" for i in range(100)))
+    notebook("%materialize")
+    notebook("x = 1")
+    started = time.perf_counter()
+    notebook.session.code_versions()
+    assert time.perf_counter() - started < 0.05
+    assert notebook("def helper(value):\n    return value + 1").text.startswith("stale now: a0, a1, ")
+
+
+def test_the_line_for_a_changed_variable(three):
+    three("raw = [7]")
+    assert "uses the stored asset raw, not your changed variable" in three("%%asset clean\nparse(raw)").text
+    three("raw")
+    three("%stepwell load raw")
+    three("raw.append(9)")
+    assert "uses the stored asset raw, not your changed variable" in three("%%asset clean\nparse(raw)").text
+
+
+def test_a_body_that_used_the_network_says_so_once(notebook):
+    notebook("import socket, threading\nserver = socket.create_server(('127.0.0.1', 0))\nport = server.getsockname()[1]")
+    cell = "%%asset {flags} {name}\nimport socket\nsocket.create_connection(('127.0.0.1', {port})).close()\n{value}"
+    port = notebook.ns["port"]
+    text = notebook(cell.format(flags="", name="raw", port=port, value=1)).text
+    assert "raw used 127.0.0.1: reused until you say otherwise; --max-age 1d" in text
+    assert "otherwise" not in notebook(cell.format(flags="", name="raw", port=port, value=2)).text
+    assert "otherwise" not in notebook(cell.format(flags="--max-age 1d", name="other", port=port, value=1)).text
+    assert "otherwise" not in notebook(cell.format(flags="--volatile", name="third", port=port, value=1)).text
+    notebook("server.close()")
+
+
+def test_seeding_is_a_setting(notebook):
+    notebook("import random")
+    values = []
+    for _ in range(2):
+        notebook("%%asset -f raw\nrandom.random()")
+        values.append(notebook.ns["raw"])
+    assert values[0] == values[1]
+    notebook("%config Stepwell.seed_steps = False")
+    notebook("%%asset -f raw\nrandom.random()")
+    assert notebook.ns["raw"] != values[0]
+    notebook("%config Stepwell.seed_steps = True")
+
+
+def test_why_accepts_revokes_and_gives_json(three):
+    import json
+
+    three("cutoff = 2")
+    found = json.loads(three("%why model --json").text)
+    assert (found["state"], found["reasons"][0]["path"]) == ("stale", "model -> cutoff")
+    assert "accepted on" in three("%why model --accept").text
+    assert "reused" in three("%%asset model\n[row for row in clean if row > cutoff]").text
+    assert "model: stale" in three("%why model --revoke").text
