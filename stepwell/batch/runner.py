@@ -19,9 +19,9 @@ from stepwell.batch.kernels import choose_kernel
 from stepwell.batch.notebooks import clear, is_run, make_folder, output_path, read_notebook, save
 from stepwell.batch.progress import Progress
 from stepwell.kernel_runtime.errors import NotebookKernelError
-from stepwell.kernel_runtime.versions.secrets import hidden_message
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+from stepwell.kernel_runtime.versions.secrets import hidden_message
 
 STARTUP_TIMEOUT = 120
 """Seconds until a kernel that does not answer is given up: a first start on a loaded machine compiles a lot."""

@@ -81,13 +81,6 @@ def _flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
                 default=[],
                 help="Variables that do not count: an edit of them makes nothing stale.",
             ),
-            argument(
-                "--reads",
-                metavar="GLOB",
-                action="append",
-                default=[],
-                help="Files that the body reads and that cannot be seen: data/*.csv; checked before its value is reused.",
-            ),
             argument("--max-age", metavar="AGE", help="Reuse the value only while it is younger: 30m, 12h, 1d."),
             argument(
                 "--volatile",
@@ -96,9 +89,16 @@ def _flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
             ),
         ]
     if cell:
-        shared.append(
-            argument("--plain", action="store_true", help="Run the body here as an ordinary cell and store nothing.")
-        )
+        shared += [
+            argument(
+                "--reads",
+                metavar="GLOB",
+                action="append",
+                default=[],
+                help="Files that the body reads and that cannot be seen: data/*.csv; checked before its value is reused.",
+            ),
+            argument("--plain", action="store_true", help="Run the body here as an ordinary cell and store nothing."),
+        ]
 
     def add(function: F) -> F:
         made: Any = function

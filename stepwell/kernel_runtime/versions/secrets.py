@@ -89,12 +89,10 @@ def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
 
 def _secret_values(node: ast.AST) -> Iterator[ast.expr]:
     """Yield the expressions that give a value to something named like a secret."""
-    if isinstance(node, ast.Assign) and any(map(_is_secret, node.targets)):
-        yield node.value
-    elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr) and node.value is not None and _is_secret(node.target):
-        yield node.value
-    elif isinstance(node, ast.keyword) and node.arg is not None and _SECRET.search(node.arg):
-        yield node.value
+    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr | ast.keyword):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None) or ast.Constant(getattr(node, "arg", ""))]
+        if node.value is not None and any(map(_is_secret, targets)):
+            yield node.value
     elif isinstance(node, ast.Dict):
         yield from (value for key, value in zip(node.keys, node.values, strict=True) if key is not None and _is_secret(key))
     elif isinstance(node, ast.arguments):
