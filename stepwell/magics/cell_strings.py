@@ -14,8 +14,25 @@ from stepwell.kernel_runtime.versions.bytecode import names_in_texts
 
 _WORD = re.compile(r"[^\W\d]\w*")
 _FORMULA = frozenset(
-    "ols wls gls glm rlm logit probit poisson mnlogit quantreg mixedlm gee phreg negativebinomial "
-    "dmatrix dmatrices from_formula".split()
+    (
+        "ols",
+        "wls",
+        "gls",
+        "glm",
+        "rlm",
+        "logit",
+        "probit",
+        "poisson",
+        "mnlogit",
+        "quantreg",
+        "mixedlm",
+        "gee",
+        "phreg",
+        "negativebinomial",
+        "dmatrix",
+        "dmatrices",
+        "from_formula",
+    )
 )
 """Functions of patsy and statsmodels that take a formula, in small letters."""
 _FRAME_MODULES = frozenset(("pd", "pandas"))
@@ -48,7 +65,12 @@ def _evaluates(tree: ast.AST) -> bool:
             function = node.func
             if isinstance(function, ast.Name) and function.id in ("eval", "exec"):
                 return True
-            if isinstance(function, ast.Attribute) and function.attr == "eval" and isinstance(function.value, ast.Name) and function.value.id in _FRAME_MODULES:
+            if (
+                isinstance(function, ast.Attribute)
+                and function.attr == "eval"
+                and isinstance(function.value, ast.Name)
+                and function.value.id in _FRAME_MODULES
+            ):
                 return True
     return False
 

@@ -24,9 +24,9 @@ from stepwell.magics.completion import matcher_for
 from stepwell.magics.displays import DisplayHook
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
+from stepwell.magics.recomposition import Recomposition
 from stepwell.magics.staleness import Staleness
 from stepwell.magics.tracebacks import failed_step, present
-from stepwell.magics.recomposition import Recomposition
 
 
 class Extension:

@@ -237,3 +237,15 @@ def test_a_step_cannot_start_a_run(store_dir):
     with pytest.raises(InvariantViolationError, match="a run is going on"):
         stepwell.materialize([outer], store=store_dir)
     assert stepwell.materialize([inner], store=store_dir).success
+
+
+def test_a_logged_line_is_kept_without_values_of_the_environment(store_dir, monkeypatch):
+    monkeypatch.setenv("MAIL_HOST", "mail.example.org")
+
+    @asset
+    def sent(context):
+        context.log.info("sent by mail.example.org")
+        return 1
+
+    run_id = stepwell.materialize([sent], store=store_dir).run_id
+    assert [log.message for log in stepwell.open_store(store_dir).logs(run_id)] == ["sent by <hidden>"]

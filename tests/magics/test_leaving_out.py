@@ -37,3 +37,24 @@ def test_a_greatest_age_is_given_and_checked(notebook):
     assert "'soon' is no age" in text
     notebook("%%sql_asset --max-age 2h daily\nSELECT 1 AS one")
     assert notebook.session.registry.assets["daily"].definition.node.max_age == 7200
+
+
+def test_a_cell_that_changes_a_variable_says_so_and_the_next_one_is_keyed_anew(notebook):
+    notebook("SEEN = []\ndef remember(value):\n    SEEN.append(value)\n    return value")
+    notebook("%%asset -r raw\nremember(1)")
+    ran = notebook("%%asset count\n(raw, len(SEEN))")
+    assert notebook.ns["count"] == (1, 1)
+    assert "raw changed the global SEEN: steps that read it are keyed anew" in ran.text
+    notebook("SEEN.clear()")
+    notebook("%%asset count\n(raw, len(SEEN))")
+    assert notebook.ns["count"] == (1, 0)
+
+
+def test_an_opaque_client_lets_an_asset_be_reused(notebook):
+    notebook("import sqlite3, stepwell\nsession = stepwell.opaque(sqlite3.connect(':memory:'), version='test')")
+    for status in ("executed", "reused"):
+        notebook("%%asset raw\nsession.execute('select 1').fetchall()")
+        assert statuses(notebook) == {"raw": status}
+    notebook("session = stepwell.opaque(sqlite3.connect(':memory:'), version='production')")
+    notebook("%%asset raw\nsession.execute('select 1').fetchall()")
+    assert statuses(notebook) == {"raw": "executed"}

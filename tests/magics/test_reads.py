@@ -1,3 +1,4 @@
+# ruff: noqa: PTH109 - plain strings, as a notebook has them
 """The flag --reads, and what a cell reads without saying so."""
 
 import os

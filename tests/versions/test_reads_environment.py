@@ -1,3 +1,4 @@
+# ruff: noqa: PLW0108 - every way to ask is tried
 """Names of the environment that a step reads count, by keyed digests; what machinery and libraries read for themselves does not."""
 
 import multiprocessing
@@ -10,7 +11,9 @@ import time
 from hashlib import sha256
 
 import pandas as pd
+import polars as pl
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from stepwell.kernel_runtime.versions.reads import ReadRecorder, read_holds, what_changed
 
@@ -134,6 +137,11 @@ def test_what_python_reads_for_itself_does_not_count():
 
     tempfile.tempdir = None
     assert recorded(work) == {}
+
+
+def test_how_a_display_is_formatted_is_no_input():
+    formatted = DisplayFormatter().format
+    assert recorded(lambda: formatted(pl.DataFrame({"a": [1]}))) == {}
 
 
 def test_reads_while_an_installed_package_is_imported_do_not_count_those_of_a_local_module_do(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH208, PTH207, PLW0108 - every way to ask is tried
 """Folders that a step lists, patterns that it declares, and hosts that it connects to."""
 
 import glob
@@ -93,6 +94,21 @@ def test_what_the_step_makes_caches_and_the_store_are_no_names_of_a_listing(fold
     assert read_holds(found)
     Path("other").write_text("1")
     assert not read_holds(found)
+
+
+def test_what_the_step_makes_is_no_match_of_a_pattern(folder):
+    def work():
+        Path("early.csv").write_text("1")
+        with ReadRecorder(declared=("*.csv",)) as inner:
+            Path("late.csv").write_text("1")
+        return inner.reads
+
+    pattern = work()[-1]
+    assert (pattern.kind, read_holds(pattern)) == ("glob", True)
+    Path("late.csv").unlink()
+    assert read_holds(pattern)
+    Path("early.csv").unlink()
+    assert not read_holds(pattern)
 
 
 def test_what_imports_and_installations_list_does_not_count(folder, monkeypatch):

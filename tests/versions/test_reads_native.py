@@ -1,3 +1,4 @@
+# ruff: noqa: PTH109, PTH100, PTH123 - every way to ask is tried
 """Readers that open files in C, C++ and Rust tell which; what cannot be told is said."""
 
 import contextlib
@@ -15,13 +16,13 @@ import pyarrow.csv as pc
 import pyarrow.dataset as ds
 import pyarrow.feather as pf
 import pyarrow.fs
-import pyarrow.ipc as ipc
 import pyarrow.json as pj
 import pyarrow.orc as po
 import pyarrow.parquet as pq
 import pytest
 from duckdb import sql as sql_by_name
 from polars import read_parquet as read_parquet_by_name
+from pyarrow import ipc
 from pyarrow.csv import read_csv as read_csv_by_name
 
 from stepwell.kernel_runtime.versions.reads import ReadRecorder, read_holds

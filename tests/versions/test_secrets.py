@@ -126,6 +126,16 @@ def test_digests_of_parts_cannot_be_guessed_without_the_key():
     assert not {part.digest for part in mine.parts if part.kind != "package"} & {part.digest for part in other.parts}
 
 
+def test_a_code_version_does_not_give_away_a_value_that_is_named_like_a_secret():
+    def digest(value, key):
+        space = run_cells(f"PIN_SECRET = {value}\n", "def target(): return PIN_SECRET\n")
+        return CodeWalk(namespace=space, keyed=key and key_of(key)).of(space["target"], path="target").digest
+
+    assert digest(1, "mine") == digest(1, "mine") != digest(2, "mine")
+    assert digest(1, "mine") != digest(1, "other")
+    assert digest(1, None) == digest(1, None) != digest(2, None)
+
+
 def test_parts_under_another_users_key_are_not_taken_for_changed():
     cells = "A = 1\nB = 2\n", "def target(): return A, B, PASSWORD\n"
     space = run_cells("PASSWORD = 'x'\n", *cells)

@@ -19,6 +19,7 @@ from stepwell.kernel_runtime.records.materializations import Current, InputVersi
 from stepwell.kernel_runtime.records.protocols import Commit, ValueStore
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, RunStatus, StepRecord
 from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.versions.secrets import Environment
 
 Publish = Callable[[Event], None]
 
@@ -40,6 +41,7 @@ class Bookkeeping:
         self.steps: dict[str, StepRecord] = {}
         self._commits: list[Commit] = []
         self._logs: list[LogRecord] = []
+        self._environment: Environment | None = None
         self._failure: BaseException | None = None
 
     def begin(self, steps: Sequence[PlanStep]) -> None:
@@ -49,6 +51,8 @@ class Bookkeeping:
 
     def log(self, record: LogRecord) -> None:
         """Take a line that a step logged."""
+        self._environment = self._environment or Environment()
+        record = replace(record, message=self._environment.hidden(record.message))
         self._logs.append(record)
         self.publish(StepLogged(record))
 

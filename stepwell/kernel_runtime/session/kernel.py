@@ -351,9 +351,10 @@ class Session:
         InvariantViolationError
             If something upstream is to be decided first.
         """
+        steps = self._own_steps(key, definitions)
         used = self.chosen(store)
         accepted: list[str] = []
-        for step_key in self._own_steps(key, definitions):
+        for step_key in steps:
             # What one step accepts decides the state of the next.
             plan, walk, known, states = self._looked_at(key, definitions, used)
             step, state = plan.step(step_key), states[step_key]
@@ -369,11 +370,12 @@ class Session:
 
     def revoke(self, key: str, *, definitions: Given = None, store: Any = None) -> Explanation:
         """Take back the newest acceptance of an asset or step; errors as in `accept`."""
+        steps = self._own_steps(key, definitions)
         used = self.chosen(store)
         plan, _, _, states = self._looked_at(key, definitions, used)
         taken = [
             step.key
-            for step_key in self._own_steps(key, definitions)
+            for step_key in steps
             if (step := plan.step(step_key)) is not None and revoke_step(step, states[step_key], used, self.notebook)
         ]
         if not taken:
@@ -391,8 +393,9 @@ class Session:
         UnknownKeyError
             If nothing is called so.
         """
+        steps = self._own_steps(key, definitions)
         *_, states = self._looked_at(key, definitions, self.chosen(store))
-        return Explanation(key, tuple(states[step] for step in self._own_steps(key, definitions)))
+        return Explanation(key, tuple(states[step] for step in steps))
 
     def _owner(self, key: str, found: Definitions) -> AssetsDefinition:
         owner = found.asset(key)

@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.reduction import reduced
 from stepwell.kernel_runtime.versions.secret_values import Secret
-from stepwell.kernel_runtime.versions.secrets import Environment
+from stepwell.kernel_runtime.versions.secrets import Environment, looks_secret
 
 _BUILTINS = builtins.__dict__
 _SMALL = 1 << 16
@@ -59,14 +59,15 @@ class Expander:
     ignored
         Variables that do not count.
     keyed
-        Digests secrets with the user's key.
+        Digests secrets with the user's key; None where the version is to be the same for all users.
     """
 
     def __init__(
-        self, assets: Mapping[str, str], namespace: dict[str, Any] | None, ignored: Ignored = NOTHING, keyed: Keyed = process_keyed
+        self, assets: Mapping[str, str], namespace: dict[str, Any] | None, ignored: Ignored = NOTHING, keyed: Keyed | None = None
     ) -> None:
         self.ignored = ignored
-        self.keyed = keyed
+        self.keyed = keyed or process_keyed
+        self.hides = keyed is not None
         self.environment: Environment | None = None
         """What of the environment must not be shown; looked at once per walk."""
         self.slow: dict[int, float] = {}
@@ -113,6 +114,9 @@ class Expander:
         own = node.own
         if kind in ATOMS:
             written = atom(item)
+            if self.hides and kind is not bool and item is not None and _names_secret(label):
+                # A short secret could be guessed from a code version, as from any plain digest.
+                written = b"\xed" + self.keyed(written).encode()
             if len(written) > _SMALL:
                 # A guard would keep it alive.
                 node.stable = False
@@ -454,6 +458,11 @@ class Expander:
         seconds = perf_counter() - started
         if seconds > SLOW:
             self.slow[id(node)] = seconds
+
+
+@functools.lru_cache(maxsize=4096)
+def _names_secret(label: str) -> bool:
+    return looks_secret(label)
 
 
 def _has_foreign(items: Any) -> bool:

@@ -30,7 +30,7 @@ from stepwell.kernel_runtime.versions.graph import (
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored, ignored_places
 from stepwell.kernel_runtime.versions.mutable import Roots, Watched, is_mutable
 from stepwell.kernel_runtime.versions.paths import reached
-from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
+from stepwell.kernel_runtime.versions.reads.environment import Keyed
 
 _MOST_KNOWN = 100_000
 
@@ -48,7 +48,8 @@ class CodeWalk:
     ignored
         Variables that do not count. What is learned with any of them left out is not kept for the process.
     keyed
-        Digests with the user's key what could be guessed from a plain digest: parts, secrets.
+        Digests with the user's key what could be guessed from a plain digest: parts, and what is named like a secret. None where
+        versions are to be the same for all users; parts have digests of this process then.
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class CodeWalk:
         asset_names: Mapping[str, str] | None = None,
         namespace: dict[str, Any] | None = None,
         ignored: Ignored = NOTHING,
-        keyed: Keyed = process_keyed,
+        keyed: Keyed | None = None,
     ) -> None:
         self._assets = dict(asset_names or {})
         self._namespace = namespace
+        self._keyed = keyed
         self._expander = Expander(self._assets, namespace, ignored, keyed)
         self._ignoring: dict[Ignored, CodeWalk] = {}
         self._nodes: dict[int, Node] = {}
@@ -160,7 +162,7 @@ class CodeWalk:
         found = self._ignoring.get(ignored)
         if found is None:
             found = self._ignoring[ignored] = CodeWalk(
-                asset_names=self._assets, namespace=self._namespace, ignored=ignored, keyed=self._expander.keyed
+                asset_names=self._assets, namespace=self._namespace, ignored=ignored, keyed=self._keyed
             )
         return found
 

@@ -3,8 +3,8 @@
 
 ``os.environ`` is one object of a class in Python, so its methods are wrapped, once per process. What counts is a read by
 code of the user's or of an installed package. Not counted is what Python and the notebook read for themselves (imports, temporary
-folders, the search path of commands, the width of a terminal, proxies), and what an installed package reads while it is
-imported: a later process would import it before or after the step, and its options are no inputs of the step.
+folders, the search path of commands, the width of a terminal, proxies), what a library reads to format a display, and what an installed
+package reads while it is imported: a later process would import it before or after the step, and its options are no inputs of the step.
 
 A read of the whole environment (a copy, an iteration) counts as one, without the names that differ between sessions
 although nobody changed anything: the shell's own, the terminal's, Jupyter's, ours. A child process inherits the environment unseen.
@@ -113,6 +113,8 @@ def counts_here(frame: FrameType | None) -> bool:
             return not _installed(imported.f_code.co_filename)
         if name == "stepwell.kernel_runtime.execution.in_process":
             return True
+        if name == "IPython.core.formatters":
+            return False
         imported = frame
         frame = frame.f_back
     return True

@@ -23,13 +23,17 @@ from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
 Active = Callable[[], ReadRecorder | None]
 
 # DuckDB looks for frames in the variables of its caller, and passes over frames of modules of its own name.
-_SHIM = """
+_SHIM = compile(
+    """
 def bound(original, note):
     def reader(*args, **kwargs):
         note(args, kwargs)
         return original(*args, **kwargs)
     return reader
-"""
+""",
+    "<reader>",
+    "exec",
+)
 
 
 def watch_readers(active: Active) -> None:
@@ -111,8 +115,11 @@ def _rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
     """Bind names of the user's modules that were taken from a library before it was wrapped."""
     for module in list(sys.modules.values()):
         space = getattr(module, "__dict__", None)
-        file = getattr(module, "__file__", None)
-        if type(space) is not dict or not (getattr(module, "__name__", "") == "__main__" or (isinstance(file, str) and counts(file) and ".so" not in file)):
+        # Nothing is asked of the module itself: a lazy one would begin its import.
+        if type(space) is not dict:
+            continue
+        file = space.get("__file__")
+        if space.get("__name__") != "__main__" and not (isinstance(file, str) and counts(file)):
             continue
         for name, value in list(space.items()):
             pair = replaced.get(id(value))

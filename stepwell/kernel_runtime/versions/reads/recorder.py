@@ -234,7 +234,7 @@ class ReadRecorder:
             if not ours(os.path.join(path, "")):
                 found.append(self._listing(path, names, exclude))
         for pattern, paths in sorted((self._globs or {}).items()):
-            own = self._own(paths)
+            own = self._own(dict.fromkeys((*paths, *listings.matches(pattern))))
             found.append(Read("glob", pattern, listings.names_digest(paths, own), (), listings.kept(paths), own))
         return [*found, *self._from_environment(), *self._from_assets()]
 
