@@ -42,7 +42,8 @@ class BatchClient(NotebookClient):
     """
 
     def __init__(self, notebook: Any, *, progress: Progress, save: Callable[[], None], **options: Any) -> None:
-        super().__init__(notebook, **options)
+        # Times in the cells' metadata would make every two executions differ.
+        super().__init__(notebook, **{"record_timing": False, **options})
         self.progress = progress
         self.save = save
         self.signal: signal.Signals | None = None

@@ -126,7 +126,7 @@ def cell_body(
     _remember_inside(face, source.names, name, exclude=assets)
     return CellBody(
         name, text.body, text.where, source.statements, source.tail, parameters, outputs,
-        reads=source.names.reads - set(parameters) - assets, globals=face.namespace, is_async=source.is_async,
+        reads=source.names.reads - set(parameters) - assets, globals=face.namespace, sees_all=source.names.looks_up, is_async=source.is_async,
         display=None if source.quiet or not (assets or outputs) else face.figures.show,
         finish=lambda value, _: value_or_figure(value, face.figures, say, name),
         settle=face.figures.settle, missing=_explainer(face, source.names, name, text),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from stepwell.magics.cell_paths import Paths, join
 from stepwell.magics.cell_reads import Reads
-from stepwell.magics.cell_strings import names_in_strings
+from stepwell.magics.cell_strings import looks_up, names_in_strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Names:
     """Names that the body binds at its top level, anywhere."""
     imported: frozenset[str]
     """Those of `assigned` that an import binds."""
+    looks_up: bool = False
+    """Whether the body looks names up in ways that cannot be seen."""
 
 
 def names_of(tree: ast.Module) -> Names:
@@ -43,7 +45,11 @@ def names_of(tree: ast.Module) -> Names:
     walker.use(walker.pending)
     spoken = names_in_strings(tree) - walker.assigned
     return Names(
-        frozenset(walker.reads | spoken), frozenset(walker.early), frozenset(walker.assigned), frozenset(walker.imported)
+        frozenset(walker.reads | spoken),
+        frozenset(walker.early),
+        frozenset(walker.assigned),
+        frozenset(walker.imported),
+        looks_up(tree),
     )
 
 

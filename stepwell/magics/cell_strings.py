@@ -35,6 +35,7 @@ _FORMULA = frozenset(
     )
 )
 """Functions of patsy and statsmodels that take a formula, in small letters."""
+_LOOK_UP = frozenset(("globals", "locals", "vars", "eval", "exec"))
 _FRAME_MODULES = frozenset(("pd", "pandas"))
 
 
@@ -83,3 +84,8 @@ def _expression_names(text: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             yield node.id
+
+
+def looks_up(tree: ast.AST) -> bool:
+    """Tell whether a body looks names up in ways that cannot be seen: a builtin that reads or runs a whole namespace."""
+    return any(isinstance(node, ast.Name) and node.id in _LOOK_UP for node in ast.walk(tree))

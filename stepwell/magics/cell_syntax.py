@@ -103,7 +103,7 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names]:
     if "get_ipython" in names.early:
         tree = _Shell().visit(tree)
         reads -= {"get_ipython"}
-    return tree, Names(reads, names.early, names.assigned, names.imported)
+    return tree, Names(reads, names.early, names.assigned, names.imported, names.looks_up)
 
 
 class _Shell(ast.NodeTransformer):

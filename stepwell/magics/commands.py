@@ -24,7 +24,7 @@ from stepwell.magics.cell_source import cell_text, read_cell
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say, work_line
 from stepwell.magics.progress import Progress
-from stepwell.magics.running import bind, displays_off, registry_kept, run_definition, say_notes, users_errors
+from stepwell.magics.running import bind, displays_off, registry_kept, run_definition, users_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -144,7 +144,7 @@ class Stepwell(Magics):
     def _read(self, name: str, line: str) -> Namespace:
         """Read the line of a magic."""
         if any(word in ("-h", "--help") for word in line.split()):
-            raise UsageError(f"%%{name}? explains its flags")
+            raise UsageError(f"{'%%' if name.endswith('asset') else '%'}{name}? explains its flags")
         found: Namespace = untyped.parse_argstring(getattr(self, name), line)  # type: ignore[no-untyped-call]
         return found
 
@@ -288,7 +288,6 @@ class Stepwell(Magics):
                 arguments.keys or None, force=arguments.force, upstream=not arguments.no_upstream
             )
         bind(face, result.run.targets, result)
-        say_notes(face, result)
         status.say_result(face, result)
 
     @magic_arguments()
@@ -306,9 +305,8 @@ class Stepwell(Magics):
         face = self.face
         with users_errors(face):
             result = face.session.rerun(arguments.steps, show=arguments.steps)
-        say_notes(face, result)
         bind(face, [key for key in result.run.targets if key in face.session.registry.assets], result)
-        status.say_result(face, result)
+        status.say_steps(face, result)
 
     @magic_arguments()
     @argument("key", help="An asset or a step.")

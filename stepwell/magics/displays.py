@@ -130,10 +130,25 @@ class Figures:
     def __init__(self) -> None:
         self._before: frozenset[int] = frozenset()
         self._shown: Any = None
+        self._show: Any = None
+        """The user's ``plt.show`` while a step runs."""
 
     def begin(self) -> None:
-        """Take note of what is open before a step runs: that belongs to the user."""
+        """Take note of what is open before a step runs: that belongs to the user.
+
+        While it runs ``plt.show()`` does nothing: what is open at its end is shown then, and may be the value.
+        """
         self._before = _open_numbers()
+        module = pyplot()
+        if module is not None and self._show is None:
+            self._show = module.show
+            module.show = _shown_at_the_end
+
+    def end(self) -> None:
+        """Give ``plt.show()`` back."""
+        module = pyplot()
+        if module is not None and self._show is not None:
+            module.show, self._show = self._show, None
 
     def show(self, value: Any) -> None:
         """Display the value of a last expression."""
@@ -156,6 +171,7 @@ class Figures:
             The body's values.
         """
         shown, self._shown = self._shown, None
+        self.end()
         module = pyplot()
         if module is None:
             return
@@ -168,6 +184,11 @@ class Figures:
             # A figure that pyplot still manages would open a window wherever it is loaded.
             if figure_of(value) is not None and value not in opened:
                 module.close(value)
+
+
+def _shown_at_the_end(*args: Any, **kwargs: Any) -> None:
+    """Stand in for ``plt.show`` while a step runs."""
+    del args, kwargs
 
 
 def _open_numbers() -> frozenset[int]:

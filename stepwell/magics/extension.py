@@ -25,6 +25,7 @@ from stepwell.magics.displays import DisplayHook
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
 from stepwell.magics.recomposition import Recomposition
+from stepwell.magics.running import after_run
 from stepwell.magics.staleness import Staleness
 from stepwell.magics.tracebacks import failed_step, present
 
@@ -73,6 +74,7 @@ class Extension:
         registry = face.session.registry
         registry.replaced = self._replaced
         self._end.append(lambda: setattr(registry, "replaced", None))
+        self.face.session.after_run = partial(after_run, self.face)
         self.face.session.before_raising = lambda error, result: present(
             self.face, error, shown_as=failed_step(self.face, result)
         )
@@ -93,6 +95,7 @@ class Extension:
 
     def _no_presenting(self) -> None:
         self.face.session.before_raising = None
+        self.face.session.after_run = None
 
     def _remove_magics(self) -> None:
         manager = self.shell.magics_manager
@@ -168,6 +171,7 @@ class Extension:
                 for item in event.step.materializations:
                     self.face.bindings.materialized(item)
         elif isinstance(event, RunFinished):
+            self.face.figures.end()
             self._staleness.ran(event.steps)
             if threading.current_thread() is threading.main_thread():
                 self.face.bindings.refresh()
@@ -189,7 +193,15 @@ def cell_origin(info: Any) -> str:
     text = (info.raw_cell or "").strip()
     if text.startswith("%%"):
         words = iter(text.splitlines()[0].split())
-        kept = [word for word in words if not word.startswith("-") or (word in _WITH_VALUE and not next(words, ""))]
+        kept: list[str] = []
+        for word in words:
+            if word in ("-k", "--key-prefix"):
+                # The prefix is part of the key: raw/flights and other/flights are two cells.
+                kept.append(f"-k {next(words, '')}")
+            elif word in _WITH_VALUE:
+                next(words, "")
+            elif not word.startswith("-"):
+                kept.append(word)
         return f"magic:{' '.join(kept)}"
     return f"text:{hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"
 

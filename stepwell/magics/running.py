@@ -145,15 +145,21 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
     # A figure's picture was shown by its step.
     if show_value and not quiet and name in face.namespace and figure_of(face.namespace[name]) is None:
         face.figures.show(face.namespace[name])
-    say_notes(face, result)
     if records:
         face.say(run_line(" ".join(str(key) for key in definition.keys), records))
 
 
-def say_notes(face: Face, result: Any) -> None:
-    """Say what was read from the store: ``clean <- store (prepare.ipynb, ...)``."""
+def after_run(face: Face, result: Any) -> None:
+    """Say what was read from the store, ``clean <- store (prepare.ipynb, ...)``, and bind assets of cells whose names are free.
+
+    Names that are bound already follow by themselves; this is for a run that was asked for in Python after a failure.
+    """
     for note in result.notes:
         face.say(note)
+    if result.run.kind == "assets":
+        registered = face.session.registry.assets
+        free = [key for key in result.run.targets if key in registered and key.rpartition("/")[2] not in face.namespace]
+        bind(face, free, result)
 
 
 def bind(face: Face, keys: Sequence[str], result: Any) -> None:

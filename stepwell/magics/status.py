@@ -8,6 +8,7 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from stepwell.kernel_runtime.errors import unknown_key
+from stepwell.kernel_runtime.records.keys import listed
 from stepwell.magics.face import Face
 from stepwell.magics.lines import duration, moment, run_line, say, size
 
@@ -16,6 +17,12 @@ def print_state(face: Face, names: Iterable[str]) -> None:
     """Say in what state assets are: ``%asset clean``."""
     for name in names:
         say(str(face.session.why(name)))
+
+
+def say_steps(face: Face, result: Any) -> None:
+    """Say what a run of single steps did: one line for each step."""
+    for step in result.steps:
+        face.say(run_line(step.key, [step]))
 
 
 def say_result(face: Face, result: Any) -> None:
@@ -39,7 +46,9 @@ def _status(face: Face, words: Sequence[str]) -> None:
     lineage = face.session.lineage()
     chosen = [node for node in lineage.nodes if not words or node.key in words or node.parent in words]
     if not lineage.nodes:
-        say("nothing is registered yet")
+        stored = face.session.store.keys()
+        shown = f"; stored are {listed(stored)}: %stepwell load KEY" if stored else ""
+        say(f"nothing is registered yet{shown}")
     width = max((len(node.key) for node in chosen), default=0)
     for node in chosen:
         facts = [node.state or node.kind]

@@ -12,7 +12,7 @@ ENVIRONMENT = {
     "PLAIN_PIN": "zq77",
 }
 LITERALS = ["zq-literal-33", "zq-literal-44", "zq-literal-55", "zq-literal-66", "zq-literal-88"]
-HELPERS = '''
+HELPERS = """
 import os
 
 class Client:
@@ -29,11 +29,10 @@ def fetch(extra=0, token="zq-literal-44"):
     secret_word = "zq-literal-55"
     assert token and secret_word and API_KEY and OPTIONS
     return Client("example.org", password="zq-literal-66").get() + [extra]
-'''
+"""
 CELLS = (
     "%load_ext stepwell",
-    "import os, stepwell, helpers\nTOKEN = stepwell.secret('API_TOKEN')\nBOSS = os.environ['MAIL_ADDRESS_OF_BOSS']\n"
-    "PIN = os.environ['PLAIN_PIN']\nheaders = {'Authorization': f'Bearer {TOKEN}', 'to': BOSS}\nn = 1",
+    "import os, stepwell, helpers\nTOKEN = stepwell.secret('API_TOKEN')\nBOSS = os.environ['MAIL_ADDRESS_OF_BOSS']\nPIN = os.environ['PLAIN_PIN']\nheaders = {'Authorization': f'Bearer {TOKEN}', 'to': BOSS}\nn = 1",
     "def call():\n    return len(TOKEN), len(BOSS), len(PIN), len(headers), n",
     "%%asset raw\nraw = helpers.fetch(), call(), len(os.environ['API_TOKEN'])",
     "%%asset clean\nclean = len(raw)",

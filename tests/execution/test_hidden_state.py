@@ -81,7 +81,7 @@ def test_a_result_is_found_under_the_key_that_a_change_gave(notebook, store_dir)
         ("class State: pass\nstate = State(); state.n = 0", "state.n = 1", "state.n", "state"),
     ],
 )
-def test_every_way_to_change_a_global_is_seen(notebook, store_dir, state, change, read, name):
+def test_every_way_to_change_a_global_is_seen(notebook, store_dir, *, state, change, read, name):
     cells = f"{state}\n@asset\ndef a():\n    {change}\n    return 1\n\n@asset\ndef b(a):\n    return {read}\n"
     first = notebook(cells)
     result = stepwell.materialize([first.a, first.b], store=store_dir)

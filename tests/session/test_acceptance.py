@@ -175,6 +175,24 @@ def test_what_cannot_be_accepted_says_why(session, monkeypatch):
         session.accept("now", definitions=[now])
 
 
+API_TOKEN = "zq-1"
+
+
+def test_a_changed_secret_is_named_with_the_two_remedies(session, monkeypatch):
+    @asset
+    def rows():
+        return len(API_TOKEN)
+
+    run(rows)
+    monkeypatch.setitem(globals(), "API_TOKEN", "zq-2")
+    found = session.why("rows", definitions=[rows])
+    (reason,) = found.steps[0].reasons
+    assert reason.text == "API_TOKEN changed"
+    assert "--ignore API_TOKEN" in reason.detail
+    assert "stepwell.secret(" in reason.detail
+    assert "zq-" not in str(found) + str(found.as_dict())
+
+
 def test_the_explanation_is_data_too(session, monkeypatch):
     run(clean, model)
     monkeypatch.setitem(globals(), "STYLE", "bold")

@@ -135,6 +135,25 @@ def test_an_unverifiable_step_names_the_object_and_the_remedy_and_an_ignored_nam
     assert statuses(ignoring, store=store_dir) == {"result": "executed"}
 
 
+class Holder:
+    conn = CONN
+
+
+def test_the_remedy_is_one_that_works(store_dir):
+    @asset
+    def held():
+        return Holder.conn.total_changes
+
+    @asset
+    def blind():
+        return eval("1")
+
+    statuses(held, blind, store=store_dir)
+    found = states(held, blind, store=store_dir)
+    assert found["held"].reasons[0].detail == "to leave out that object only: stepwell.opaque(Holder.conn, version=...)"
+    assert found["blind"].reasons[0].detail == "to leave out that object only: --ignore eval"
+
+
 @pytest.mark.parametrize("given", [["not a name"], [1], "a-b"])
 def test_what_is_no_name_cannot_be_ignored(given):
     with pytest.raises(InvalidDefinitionError, match="ignore"):

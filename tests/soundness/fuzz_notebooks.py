@@ -222,6 +222,8 @@ class Writer:
                 choices.append((f"{own} = {told}({self.literal()}).run\n", cls, True))
             if decorator:
                 choices.append((f"@<{decorator}>\ndef {own}(x): return (x, {one})\n", decorator))
+        # What a function holds is the easiest to forget.
+        choices += [one for one in choices if type(one) is tuple or "def inner" in one or "partial" in one] * 2
         chosen = pick.choice(choices)
         if type(chosen) is tuple:
             holds.add(chosen[1])

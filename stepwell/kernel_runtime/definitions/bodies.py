@@ -41,6 +41,9 @@ class CellBody:
     """Names of the notebook that the body may read as globals, inputs and builtins not among them."""
     globals: dict[str, Any]
     """The notebook's namespace, live."""
+    sees_all: bool = False
+    """Whether the body looks names up in ways that cannot be seen (``globals()``, ``eval``): the step is unverifiable then, and
+    runs with every name of the notebook."""
     is_async: bool = False
     """Whether the body awaits at its top level."""
     display: Callable[[Any], None] | None = None
@@ -56,7 +59,8 @@ class CellBody:
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the pruned namespace that the body runs in."""
         notebook = self.globals
-        space = {name: notebook[name] for name in self.reads if name in notebook}
+        names = notebook if self.sees_all else self.reads
+        space = {name: notebook[name] for name in names if name in notebook}
         for name in ("__builtins__", "__name__", "__file__", "__doc__"):
             if name in notebook:
                 space[name] = notebook[name]

@@ -87,6 +87,7 @@ class Engine:
         self.memory: dict[str, Any] = {}
         """Values by value key: of jobs the objects themselves, else exact immutables and what is not isolated."""
         self.error: BaseException | None = None
+        self.interrupt: BaseException | None = None
         self.notes = list(request.notes)
         self.seeds = Seeds(enabled=request.seed_steps)
         self._run_again = 0
@@ -118,6 +119,7 @@ class Engine:
             run,
             records,
             error=self.error,
+            interrupt=self.interrupt,
             load=self._load_stored,
             values=self.known.values,
             memory=self.memory,
@@ -272,7 +274,9 @@ class Engine:
         self.books.failed(
             step, error, memo, inputs, started=started, outcome=outcome, stored=stored, code=code, cancelled=cancelled
         )
-        if not cancelled and self.error is None:
+        if cancelled:
+            self.interrupt = error
+        elif self.error is None:
             self.error = error
         return "cancelled" if cancelled else "failed"
 

@@ -21,6 +21,8 @@ class RunResult:
         One record per step of the plan, in the order in which they could run; ``.key`` and ``.status``.
     error
         The first exception of the user's code, or None.
+    interrupt
+        The KeyboardInterrupt that ended a step, with its traceback, or None.
     notes
         Lines for a reader: what was read from the store.
     """
@@ -31,6 +33,7 @@ class RunResult:
         steps: tuple[StepRecord, ...],
         *,
         error: BaseException | None,
+        interrupt: BaseException | None = None,
         load: Callable[[Materialization], Any],
         values: dict[str, Materialization],
         memory: dict[str, Any],
@@ -39,6 +42,7 @@ class RunResult:
         self.run = run
         self.steps = steps
         self.error = error
+        self.interrupt = interrupt
         self.notes = notes
         self._load = load
         self._values = values
@@ -116,4 +120,6 @@ class RunResult:
         counts: dict[str, int] = {}
         for step in self.steps:
             counts[step.status] = counts.get(step.status, 0) + 1
-        return f"<run {self.run_id}: {self.status}; {', '.join(f'{n} {status}' for status, n in counts.items()) or 'no steps'}>"
+        # Without the identifier of a run that succeeded, so that executed notebooks differ in nothing.
+        name = "run" if self.success else f"run {self.run_id}"
+        return f"<{name}: {self.status}; {', '.join(f'{n} {status}' for status, n in counts.items()) or 'no steps'}>"

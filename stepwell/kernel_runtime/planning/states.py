@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -128,13 +129,15 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
 def _unverifiable(item: Unverifiable) -> Reason:
     """Say what cannot be digested, through which path, and how to leave out that object only."""
     name = item.path.rpartition(" -> ")[2] if " -> " in item.path else ""
-    variable = name.partition("[")[0].partition("(")[0].rstrip(".")
-    remedy = (
-        f"to leave out that object only: --ignore {variable}, or stepwell.opaque({name}, version=...)"
-        if variable
-        else "to keep what is stored although this cannot be seen: %why KEY --accept"
-    )
-    return Reason(item.reason, item.path, remedy, "unverifiable")
+    ways = []
+    # What a module's own code calls by a short name is another module's variable here.
+    if name.isidentifier() and "." not in item.path.partition(" -> ")[2]:
+        ways.append(f"--ignore {name}")
+    if name and "(" not in name and not hasattr(builtins, name):
+        ways.append(f"stepwell.opaque({name}, version=...)")
+    remedy = f"to leave out that object only: {', or '.join(ways)}" if ways else ""
+    step = item.path.partition(" -> ")[0].partition("(")[0]
+    return Reason(item.reason, item.path, remedy or f"to keep what is stored all the same: %why {step} --accept", "unverifiable")
 
 
 def _too_old(step: PlanStep, stored: tuple[Materialization, ...], known: Known) -> Reason | None:

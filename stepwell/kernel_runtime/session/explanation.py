@@ -14,9 +14,10 @@ from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
 from stepwell.kernel_runtime.records.memo import PYTHON
 from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.versions.explain import Change, explain
 from stepwell.kernel_runtime.versions.explain import describe as describe_change
-from stepwell.kernel_runtime.versions.explain import explain
 from stepwell.kernel_runtime.versions.reads import what_changed
+from stepwell.kernel_runtime.versions.secrets import looks_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,17 @@ class Explainer:
         if before is None or now is None:
             return [Reason("its code changed", kind="body")]
         changes = explain(before, now)
-        return [Reason(describe_change(change), change.path, change.diff or "", change.kind) for change in changes] or [
+        return [Reason(describe_change(change), change.path, change.diff or _remedy(change), change.kind) for change in changes] or [
             Reason("its code changed", kind="body")
         ]
+
+
+def _remedy(change: Change) -> str:
+    """Return how a changed secret can be kept from counting; empty for anything else."""
+    name = change.path.rpartition(" -> ")[2]
+    if change.kind != "global" or change.what != "changed" or not looks_secret(name):
+        return ""
+    return f"its value is not shown; to let it not count: --ignore {name}, or read it with stepwell.secret(...)"
 
 
 _INPUT = {"value": "input", "order": "order"}

@@ -79,6 +79,8 @@ class Session:
         The notebook's namespace; None where there is no notebook.
     last_run
         The result of the newest run, also of one that failed; None before the first.
+    after_run
+        Called with the result of every run: a face says what is to be said of it.
     before_raising
         Called with an exception of a step before it is raised again: a face says how it is to be shown.
     seed_steps
@@ -89,6 +91,7 @@ class Session:
         self.registry = registry
         self.namespace: dict[str, Any] | None = None
         self.last_run: RunResult | None = None
+        self.after_run: Callable[[RunResult], None] | None = None
         self.before_raising: Callable[[BaseException, RunResult], None] | None = None
         self.seed_steps = True
         self._store: ValueStore | None = None
@@ -230,7 +233,8 @@ class Session:
         walk = self._walk(found)
         plan = build_job_plan(job, walk)
         used = self.chosen(store, create=True)
-        return self._run(plan, walk, found, used, shown=plan.target_steps, raise_on_error=raise_on_error)
+        notes = self._stale_notes(plan, found, walk, used)
+        return self._run(plan, walk, found, used, shown=plan.target_steps, raise_on_error=raise_on_error, notes=notes)
 
     def rerun(
         self,
@@ -573,8 +577,13 @@ class Session:
                 self._guard = None
                 self._run_store = None
                 self._running.release()
+        if self.after_run is not None:
+            self.after_run(result)
         if (guard.interrupted or result.status == "cancelled") and not guard.cancelled:
-            raise KeyboardInterrupt
+            interrupt = result.interrupt or KeyboardInterrupt()
+            if self.before_raising is not None:
+                self.before_raising(interrupt, result)
+            raise interrupt
         if result.error is not None and raise_on_error:
             error = _with_note(result.error, result)
             if self.before_raising is not None:

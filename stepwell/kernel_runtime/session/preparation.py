@@ -99,10 +99,12 @@ def _missing(key: str, step: PlanStep, found: Definitions, stored: Callable[[], 
             where=step.where,
             remedy=f"%materialize {key}, or stepwell.materialize([{key!r}])",
         )
+    own = {output.key for output in step.outputs}
+    near = unknown_key("asset", key, [other for other in (*found.keys(), *stored()) if other not in own]).remedy
     return MissingUpstreamError(
         f"{step.key!r} reads the asset {key!r}, which is neither given, nor registered, nor stored",
         where=step.where,
-        remedy=unknown_key("asset", key, [*found.keys(), *stored()]).remedy,
+        remedy=f"define it, or pass it too: stepwell.materialize([...]), definitions=its module; {near}",
     )
 
 

@@ -30,7 +30,11 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
     if targets is None:
         return [], None
     listed: Sequence[Target] = (
-        [targets] if isinstance(targets, AssetsDefinition | SourceAsset | AssetKey | str) else list(targets)
+        _members(targets)
+        if isinstance(targets, ModuleType)
+        else list(targets)
+        if isinstance(targets, Iterable) and not isinstance(targets, str)
+        else [targets]
     )
     definitions: list[AssetsDefinition | SourceAsset] = []
     words: list[str] = []
@@ -55,6 +59,15 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
     return definitions, words
 
 
+def _definitions_of(module: ModuleType) -> list[AssetsDefinition | SourceAsset | JobDefinition]:
+    """Return the definitions that are globals of a module."""
+    return [value for value in vars(module).values() if isinstance(value, AssetsDefinition | SourceAsset | JobDefinition)]
+
+
+def _members(module: ModuleType) -> list[Target]:
+    return [value for value in _definitions_of(module) if not isinstance(value, JobDefinition)]
+
+
 def lookup(registry: Registry, given: Given = None, more: Iterable[AssetsDefinition | SourceAsset] = ()) -> Definitions:
     """Return where definitions are looked up: a given list or module first, the registry second.
 
@@ -65,12 +78,10 @@ def lookup(registry: Registry, given: Given = None, more: Iterable[AssetsDefinit
     InvalidInvocationError
         If something given is no definition.
     """
-    if isinstance(given, ModuleType):
-        found = [
-            value for value in vars(given).values() if isinstance(value, AssetsDefinition | SourceAsset | JobDefinition)
-        ]
-    else:
-        found = list(given or ())
+    listed = [given] if isinstance(given, ModuleType) else list(given or ())
+    found: list[Any] = []
+    for item in listed:
+        found += _definitions_of(item) if isinstance(item, ModuleType) else [item]
     for definition in found:
         if not isinstance(definition, AssetsDefinition | SourceAsset | JobDefinition):
             raise InvalidInvocationError(

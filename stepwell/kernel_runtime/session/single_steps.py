@@ -44,7 +44,8 @@ def plan_of_steps(keys: Sequence[str], found: Definitions, code: CodeVersions, s
             elif inner in inner_steps:
                 jobs.setdefault(name, set()).add(inner)
             else:
-                definer = recorded_by(key, store) if job is None else ""
+                known = job is not None or found.asset(name) is not None
+                definer = "" if known else recorded_by(key, store)
                 raise code_unavailable(key, definer) if definer else unknown_step(key, found)
             continue
         targets.update(dict.fromkeys(str(own) for own in owner.keys))

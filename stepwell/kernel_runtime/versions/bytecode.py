@@ -50,6 +50,7 @@ _FRAME_TEXT = frozenset(("query", "eval"))
 _SQL_TEXT = frozenset(("sql", "query", "execute", "sql_expr", "from_query", "read_sql", "sqldf"))
 _FRAME_WALKERS = {
     "__subclasses__": "__subclasses__() finds classes that are not named",
+    "modules": "sys.modules finds modules, the notebook among them, by names that cannot be seen",
     "_getframe": "sys._getframe() reads the frames of callers",
     "currentframe": "inspect.currentframe() reads the frames of callers",
     "import_module": "import_module() imports what cannot be seen here",
@@ -249,6 +250,9 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
         read = [name for name in read if name not in SPOKEN]
     self.suspects = ()
     self.names_in_text = ()
+    if "modules" in read and "sys" not in names:
+        # Others have an attribute of this name too: torch's modules do.
+        read = [name for name in read if name != "modules"]
     if read or nested:
         self.suspects = tuple(dict.fromkeys([_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS] + [text for inner in nested for text in inner.suspects]))
         self.names_in_text = tuple(dict.fromkeys([*names_in_texts(texts, read), *(name for inner in nested for name in inner.names_in_text)]))
