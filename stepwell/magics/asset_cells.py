@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -142,11 +143,16 @@ def _remember_inside(face: Face, names: Names, name: str, *, exclude: set[str]) 
         )
 
 
+_NOT_DEFINED = re.compile(r"(?:name|local variable) '(\w+)' is not defined")
+
+
 def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[[NameError], BaseException | None]:
     def explain(error: NameError) -> BaseException | None:
-        missing = getattr(error, "name", None)
-        if not missing or f"name {missing!r} is not defined" != str(error):
+        # pandas raises a NameError of its own for `@name` in a query.
+        said = _NOT_DEFINED.fullmatch(str(error))
+        if said is None:
             return None
+        missing = said[1]
         if missing in names.assigned:
             return None  # the cell's own variable, read before it has a value: the traceback shows where
         if missing in face.namespace:

@@ -41,3 +41,19 @@ def test_a_string_of_a_body_that_looks_nothing_up_means_nothing(notebook):
     notebook(RAW)
     notebook("%%asset text\ntext = 'from raw @cutoff'")
     assert not notebook.session.lineage().edges
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "found = locals().get('FLAG')",
+        "def look():\n    return globals().get('FLAG')\nfound = look()",
+        "found = eval('FL' + 'AG')",
+        "import sys\nfound = sys.modules['__main__'].__dict__.get('FLAG', 1)",
+    ],
+)
+def test_what_looks_names_up_unseen_has_the_plain_cells_value_and_is_unverifiable(notebook, body):
+    notebook("FLAG = 1")
+    notebook(f"%%asset found\n{body}")
+    assert notebook.ns["found"] == 1
+    assert notebook.session.states(["found"])["found"].state == "unverifiable"

@@ -177,8 +177,8 @@ def test_what_an_asset_cell_binds_inside_is_explained_elsewhere(notebook):
 
 
 def test_a_name_that_the_text_does_not_show_is_a_name_error_that_explains_itself(notebook):
-    notebook("hidden = 5")
-    ran = notebook.run("%%asset clean\nclean = eval('hid' + 'den')")
+    notebook("import pandas as pd\nhidden = 5\nframe = pd.DataFrame({'a': [1, 9]})")
+    ran = notebook.run("%%asset clean\nclean = frame.query('a > @hid' + 'den')")
     assert isinstance(ran.error, CellNameError)
     assert "read hidden in the cell" in ran.text
 

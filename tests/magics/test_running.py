@@ -162,7 +162,7 @@ def test_rerun_of_one_step(notebook):
     ran = notebook("%rerun report.render")
     assert "rendering" in ran.text
     assert "fetching" not in ran.text
-    assert "report: executed" in ran.text
+    assert "report.render: executed" in ran.text
 
 
 def test_rerun_on_stale_inputs_says_so(notebook):
@@ -381,3 +381,27 @@ def test_dry_run_answers_also_where_lines_are_off(notebook):
     notebook("%config Stepwell.lines = False")
     assert "would run clean" in notebook("%%asset -n clean\n1").text
     notebook("%config Stepwell.lines = True")
+
+
+def test_plt_show_at_the_end_keeps_the_figure(notebook):
+    notebook("import matplotlib\nmatplotlib.use('agg')\nimport matplotlib.pyplot as plt\nshow = plt.show")
+    notebook("%%asset chart\nfig, ax = plt.subplots()\nax.plot([1, 2])\nplt.show()")
+    assert type(notebook.ns["chart"]).__name__ == "Figure"
+    assert notebook.ns["plt"].show is notebook.ns["show"]
+
+
+def test_a_job_names_what_is_stale_of_what_it_reads(notebook):
+    notebook("from stepwell import SourceAsset, job, op\nFACTOR = 2")
+    notebook("%%asset clean\nclean = FACTOR")
+    notebook("@op\ndef use(x):\n    return x\n\n@job\ndef mail():\n    use(SourceAsset('clean'))")
+    assert "stale" not in notebook("mail.execute()").text
+    notebook("FACTOR = 3")
+    assert "clean is stale (FACTOR: 2 -> 3): its stored value is used" in notebook("mail.execute()").text
+
+
+def test_an_asset_that_a_resumed_run_made_is_bound(notebook):
+    notebook("import stepwell\nFAIL = True")
+    assert notebook.run("%%asset late\nif FAIL:\n    raise ValueError\nlate = 5").error is not None
+    notebook("FAIL = False")
+    notebook("stepwell.resume(stepwell.last_run().run_id)")
+    assert notebook.ns["late"] == 5

@@ -239,3 +239,17 @@ def test_keys_and_runs_may_be_given_as_objects_and_nothing_else(refused, store_d
         refused(InvalidInvocationError, lambda wrong=wrong: stepwell.load(wrong, store=store_dir), type(wrong).__name__)
     refused(InvalidInvocationError, lambda: stepwell.resume(result, store=store_dir), "RunResult")
     refused(InvalidInvocationError, lambda: stepwell.rerun([], store=store_dir), "rerun(['report.transform'])")
+
+
+def test_a_misspelt_step_of_a_known_asset_names_the_nearest(store_dir):
+    @stepwell.op
+    def fetch():
+        return 1
+
+    @stepwell.graph_asset
+    def report():
+        return fetch()
+
+    stepwell.materialize([report], store=store_dir)
+    with pytest.raises(UnknownKeyError, match=r"did you mean report\.fetch"):
+        stepwell.rerun("report.fecth", definitions=[report], store=store_dir)

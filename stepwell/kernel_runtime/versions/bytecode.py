@@ -243,7 +243,7 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
     self.stores = frozenset(stores) if stores else _NONE
     self.assigned = frozenset(assigned) if assigned else _NONE
     self.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested)) if attributes or nested else _NONE
-    self.bare_vars = bare_vars or any(inner.bare_vars for inner in nested) or any(name == "vars" for name in assigned)
+    self.bare_vars = bare_vars or "vars" in assigned or bool(nested and any(inner.bare_vars for inner in nested))
     self.bare_imports = any(not wanted for _, _, wanted in imports) and _bare_imports(code)
     read = [name for name in attributes if name in _WATCHED]
     if spoken and spoken == sum(name in SPOKEN for name in read):

@@ -245,7 +245,8 @@ class Expander:
                     self._settings(node, known, module)
         for reason in known.suspects:
             node.unverifiable("", reason)
-        self._texts(node, known, scope, skip, bound)
+        if known.names_in_text:
+            self._texts(node, known, scope, skip, bound)
         node.names = bound
         if known.stores:
             node.rebinds = tuple(sorted(known.stores))
