@@ -104,7 +104,11 @@ def main():
     print(f"{count} steps, median of {rounds}: microseconds a step (ratio to stepwell)")
     for workload in ("cold", "no-op", "live"):
         own = statistics.median(found["stepwell", workload])
-        shown = [f"{name} {statistics.median(times) / count * 1e6:.1f} ({statistics.median(times) / own:.2f})" for (name, kind), times in found.items() if kind == workload]
+        shown = [
+            f"{name} {statistics.median(times) / count * 1e6:.1f} ({statistics.median(times) / own:.2f})"
+            for (name, kind), times in found.items()
+            if kind == workload
+        ]
         print(f"  {workload:6}", "  ".join(shown))
 
 

@@ -58,7 +58,10 @@ def steps():
 
 def helpers():
     blake3, walk_of = warm_up()
-    text = "".join(f"def h{at}(x): return h{at + 1}(x) + {at}\n" for at in range(99)) + "def h99(x): return x\ndef target(): return h0(1)\n"
+    text = (
+        "".join(f"def h{at}(x): return h{at + 1}(x) + {at}\n" for at in range(99))
+        + "def h99(x): return x\ndef target(): return h0(1)\n"
+    )
     spaces = notebook(text), notebook(text)
     names = ["target", *(f"h{at}" for at in range(100))]
     floor = timed(lambda: [blake3(marshal.dumps(spaces[0][name].__code__)).digest() for name in names])
@@ -84,8 +87,13 @@ def frames(kind):
         "int32": lambda: random.integers(0, 1000, ROWS).astype("int32"),
         "bool": lambda: random.random(ROWS) < 0.5,
         "datetime": lambda: pd.date_range("2020-01-01", periods=ROWS, freq="s").to_numpy(),
-        "string": lambda: pd.array(pa.array([f"name {at % 70001}" for at in range(ROWS)], pa.large_string()), dtype="str"),
-        "string with missing": lambda: pd.array(pa.array([None if at % 10 == 0 else f"name {at % 70001}" for at in range(ROWS)], pa.large_string()), dtype="str"),
+        "string": lambda: pd.array(
+            pa.array([f"name {at % 70001}" for at in range(ROWS)], pa.large_string()), dtype="str"
+        ),
+        "string with missing": lambda: pd.array(
+            pa.array([None if at % 10 == 0 else f"name {at % 70001}" for at in range(ROWS)], pa.large_string()),
+            dtype="str",
+        ),
         "categorical": lambda: pd.Categorical.from_codes(random.integers(0, 50, ROWS), [f"c{at}" for at in range(50)]),
     }
     mixed = ["int64", "float64", "float64 with NaN", "int32", "bool", "datetime", "string"]
@@ -95,7 +103,9 @@ def frames(kind):
         values = frame[name].array
         arrow = getattr(values, "_pa_array", None)
         if arrow is not None:
-            buffers += [memoryview(buffer) for chunk in arrow.chunks for buffer in chunk.buffers() if buffer is not None]
+            buffers += [
+                memoryview(buffer) for chunk in arrow.chunks for buffer in chunk.buffers() if buffer is not None
+            ]
         elif kind == "categorical":
             buffers.append(memoryview(values.codes).cast("B"))
         else:
@@ -107,7 +117,9 @@ def frames(kind):
         found.append((ours, floor))
     # The first round also faults pages in.
     best = [statistics.median(side) for side in zip(*found[1:], strict=True)]
-    return {f"{'mixed frame' if kind == 'mixed' else 'column ' + kind}, {sum(buffer.nbytes for buffer in buffers) >> 20} MiB": best}
+    return {
+        f"{'mixed frame' if kind == 'mixed' else 'column ' + kind}, {sum(buffer.nbytes for buffer in buffers) >> 20} MiB": best
+    }
 
 
 def main():
@@ -116,7 +128,18 @@ def main():
         print(json.dumps({"steps": steps, "helpers": helpers}[name]() if name != "frames" else frames(kind)))
         return
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    kinds = ["mixed", "int64", "float64", "float64 with NaN", "int32", "bool", "datetime", "string", "string with missing", "categorical"]
+    kinds = [
+        "mixed",
+        "int64",
+        "float64",
+        "float64 with NaN",
+        "int32",
+        "bool",
+        "datetime",
+        "string",
+        "string with missing",
+        "categorical",
+    ]
     found = {}
     for at in range(rounds):
         for one in ["steps", "helpers", *(f"frames:{kind}" for kind in kinds if at == 0 or kind == "mixed")]:

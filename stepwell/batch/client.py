@@ -54,7 +54,9 @@ class BatchClient(NotebookClient):
 
     # -- one cell ----------------------------------------------------------------------------------------------------
 
-    async def async_execute_cell(self, cell: Any, cell_index: int, execution_count: int | None = None, store_history: bool = True) -> Any:
+    async def async_execute_cell(
+        self, cell: Any, cell_index: int, execution_count: int | None = None, store_history: bool = True
+    ) -> Any:
         """Execute one cell, with its id; raise `InterruptedError` if a signal came meanwhile."""
         if not is_run(cell):
             return await super().async_execute_cell(cell, cell_index, execution_count, store_history)

@@ -98,11 +98,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = commands.add_parser(
-        "run", help="execute a notebook", description=_RUN, epilog=_RUN_MORE + _EXIT_CODES, formatter_class=plain, allow_abbrev=False
+        "run",
+        help="execute a notebook",
+        description=_RUN,
+        epilog=_RUN_MORE + _EXIT_CODES,
+        formatter_class=plain,
+        allow_abbrev=False,
     )
     run.add_argument("notebook", metavar="NOTEBOOK", type=Path, help="the notebook to execute")
     run.add_argument(
-        "--output", metavar="PATH", help="where the executed notebook goes: a file if it ends in .ipynb, else a directory (default: the store's runs/)"
+        "--output",
+        metavar="PATH",
+        help="where the executed notebook goes: a file if it ends in .ipynb, else a directory (default: the store's runs/)",
     )
     _add_store(run)
     run.add_argument("--kernel", metavar="NAME", help="the kernel to use (default: the notebook's own)")
@@ -124,12 +131,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--store", metavar="DIR", help="the store directory, the one with catalog.duckdb (default: $STEPWELL_STORE, else .stepwell in the project's root)"
+        "--store",
+        metavar="DIR",
+        help="the store directory, the one with catalog.duckdb (default: $STEPWELL_STORE, else .stepwell in the project's root)",
     )
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, and nothing else there")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on standard output, and nothing else there"
+    )
 
 
 def _count(text: str) -> int:
@@ -142,7 +153,9 @@ def _run(asked: argparse.Namespace) -> int:
     from stepwell.batch import report
     from stepwell.batch.runner import run_notebook
 
-    result = run_notebook(asked.notebook, output=asked.output, store=asked.store, kernel=asked.kernel, progress=sys.stderr)
+    result = run_notebook(
+        asked.notebook, output=asked.output, store=asked.store, kernel=asked.kernel, progress=sys.stderr
+    )
     for line in report.lines(result, colour=report.wants_colour(sys.stderr)):
         _say(line)
     if asked.json:

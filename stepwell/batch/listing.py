@@ -39,7 +39,10 @@ def current_as_json(store: Store) -> list[str]:
 
 def runs_lines(store: Store, *, limit: int) -> list[str]:
     """Return one line a run, newest first."""
-    rows = [(run.run_id, run.status, _time(run.started), ", ".join(run.targets), run.notebook) for run in store.runs(limit=limit)]
+    rows = [
+        (run.run_id, run.status, _time(run.started), ", ".join(run.targets), run.notebook)
+        for run in store.runs(limit=limit)
+    ]
     return _table(rows) or [f"nothing was run with {store.directory} yet"]
 
 

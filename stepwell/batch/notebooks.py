@@ -32,7 +32,9 @@ def read_notebook(path: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise _missing(path) from error
     except OSError as error:
-        raise NotebookNotFoundError(f"the notebook {path} cannot be read", where=str(error), remedy="check its permissions") from error
+        raise NotebookNotFoundError(
+            f"the notebook {path} cannot be read", where=str(error), remedy="check its permissions"
+        ) from error
     except UnicodeDecodeError as error:
         raise _not_a_notebook(path, "it is not UTF-8 text") from error
     try:
@@ -91,14 +93,20 @@ def _missing(path: Path) -> NotebookNotFoundError:
     stems = [name.removesuffix(SUFFIX) for name in names]
     near = [] if path.is_dir() else difflib.get_close_matches(path.name.removesuffix(SUFFIX), stems, n=3, cutoff=0.5)
     if near:
-        return NotebookNotFoundError(what, remedy="did you mean " + " or ".join(str(folder / (stem + SUFFIX)) for stem in near) + "?")
+        return NotebookNotFoundError(
+            what, remedy="did you mean " + " or ".join(str(folder / (stem + SUFFIX)) for stem in near) + "?"
+        )
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return NotebookNotFoundError(what, remedy=f"notebooks in {folder.absolute()}: " + ", ".join(names[:8]) + more)
 
 
 def _not_a_notebook(path: Path, reason: str) -> NotebookNotFoundError:
     shown = reason if len(reason) <= 300 else reason[:300] + "…"
-    return NotebookNotFoundError(f"{path} is not a notebook", where=shown, remedy="open it in Jupyter to see what is wrong, or choose another file")
+    return NotebookNotFoundError(
+        f"{path} is not a notebook",
+        where=shown,
+        remedy="open it in Jupyter to see what is wrong, or choose another file",
+    )
 
 
 def is_run(cell: Any) -> bool:

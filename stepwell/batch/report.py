@@ -67,16 +67,26 @@ def lines(result: BatchResult, *, colour: bool) -> list[str]:
     said = []
     if result.signal is not None:
         where = f"in {_place(result.failure)}" if result.failure is not None else "before the first cell"
-        said.append(f"interrupted by {result.signal.name} {where}; the steps that finished are kept: run the notebook again to go on")
+        said.append(
+            f"interrupted by {result.signal.name} {where}; the steps that finished are kept: run the notebook again to go on"
+        )
     elif result.failure is not None:
         said += _failure_lines(result.failure, colour=colour)
         failed = [(run, steps) for run, steps in result.runs if run.status == "failure"]
         said += [_resume_line(*failed[-1])] if failed else []
     counts = Counter(step.status for _, steps in result.runs for step in steps)
     if counts:
-        words = [f"{counts[status]} {status}" for status in ("executed", "reused", "failed", "skipped", "untouched", "cancelled") if counts[status]]
-        executed = list(dict.fromkeys(step.key for _, steps in result.runs for step in steps if step.status == "executed"))
-        named = ", ".join(executed[:_SHOWN_KEYS]) + (f" and {len(executed) - _SHOWN_KEYS} more" if len(executed) > _SHOWN_KEYS else "")
+        words = [
+            f"{counts[status]} {status}"
+            for status in ("executed", "reused", "failed", "skipped", "untouched", "cancelled")
+            if counts[status]
+        ]
+        executed = list(
+            dict.fromkeys(step.key for _, steps in result.runs for step in steps if step.status == "executed")
+        )
+        named = ", ".join(executed[:_SHOWN_KEYS]) + (
+            f" and {len(executed) - _SHOWN_KEYS} more" if len(executed) > _SHOWN_KEYS else ""
+        )
         said.append(f"steps: {', '.join(words)}" + (f" (executed: {named})" if executed else ""))
     return said
 
@@ -94,7 +104,9 @@ def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
         said += [*traceback, ""]
     said.append(f"{_place(failure)} failed: {summary}")
     if failure.name == "ModuleNotFoundError" and failure.message == "No module named 'stepwell'":
-        said.append("the kernel's Python is another than this command's: pip install stepwell there, or choose another kernel with --kernel")
+        said.append(
+            "the kernel's Python is another than this command's: pip install stepwell there, or choose another kernel with --kernel"
+        )
     return said
 
 

@@ -65,7 +65,12 @@ class BatchResult:
 
 
 def run_notebook(
-    path: Path, *, output: str | None = None, store: str | None = None, kernel: str | None = None, progress: TextIO | None = None
+    path: Path,
+    *,
+    output: str | None = None,
+    store: str | None = None,
+    kernel: str | None = None,
+    progress: TextIO | None = None,
 ) -> BatchResult:
     """Execute a notebook in its own folder and save it, after every cell, somewhere else.
 
@@ -109,7 +114,9 @@ def run_notebook(
     if store is not None or "STEPWELL_STORE" in environment:
         # Absolute: the kernel's folder is not ours.
         environment["STEPWELL_STORE"] = str(directory)
-    failure, received = _execute(notebook, target, kernel_name, folder=path.parent, environment=environment, progress=progress)
+    failure, received = _execute(
+        notebook, target, kernel_name, folder=path.parent, environment=environment, progress=progress
+    )
     return BatchResult(path, target, directory, _recorded_runs(directory, batch), failure, received)
 
 

@@ -310,7 +310,11 @@ class Stepwell(Magics):
 
     @magic_arguments()
     @argument("key", help="An asset or a step.")
-    @argument("--accept", action="store_true", help="Mark the edit as not mattering: what is stored is valid for what is there now.")
+    @argument(
+        "--accept",
+        action="store_true",
+        help="Mark the edit as not mattering: what is stored is valid for what is there now.",
+    )
     @argument("--revoke", action="store_true", help="Take back what was accepted last.")
     @argument("--json", action="store_true", help="Print the same as JSON.")
     @line_magic

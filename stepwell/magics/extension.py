@@ -181,7 +181,9 @@ class Extension:
                     self.face.bindings.withdraw(key)
 
 
-_WITH_VALUE = frozenset({"-g", "--group", "-k", "--key-prefix", "-d", "--dep", "--in", "--ignore", "--max-age", "--reads"})
+_WITH_VALUE = frozenset(
+    {"-g", "--group", "-k", "--key-prefix", "-d", "--dep", "--in", "--ignore", "--max-age", "--reads"}
+)
 """Flags whose value is the next word."""
 
 

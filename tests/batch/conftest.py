@@ -21,7 +21,15 @@ PYTHON = {"name": "python3", "display_name": "Python 3", "language": "python"}
 def environment(tmp_path_factory, monkeypatch) -> None:
     """Let nothing of the developer's own set-up take part: ``python3`` is the interpreter that runs the tests."""
     private = tmp_path_factory.mktemp("home")
-    for name in ("STEPWELL_STORE", "STEPWELL_BATCH", "STEPWELL_NOTEBOOK", "JUPYTER_PATH", "JPY_SESSION_NAME", "CI", "NO_COLOR"):
+    for name in (
+        "STEPWELL_STORE",
+        "STEPWELL_BATCH",
+        "STEPWELL_NOTEBOOK",
+        "JUPYTER_PATH",
+        "JPY_SESSION_NAME",
+        "CI",
+        "NO_COLOR",
+    ):
         monkeypatch.delenv(name, raising=False)
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(private / name.lower()))

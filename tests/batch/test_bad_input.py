@@ -96,7 +96,11 @@ def test_more_wrong_input(inputs, capsys, arguments, code, said):
 
 @pytest.mark.parametrize(
     ("arguments", "name"),
-    [(["other.ipynb"], "NotebookKernelError"), (["gone.ipynb"], "NotebookNotFoundError"), (["x.ipynb", "--no"], "UsageError")],
+    [
+        (["other.ipynb"], "NotebookKernelError"),
+        (["gone.ipynb"], "NotebookNotFoundError"),
+        (["x.ipynb", "--no"], "UsageError"),
+    ],
 )
 @pytest.mark.usefixtures("inputs")
 def test_errors_are_json_too(capsys, arguments, name):

@@ -51,7 +51,11 @@ def test_a_notebook_is_executed_in_its_folder_and_saved_below_the_store(write, s
 
 
 def test_the_copy_on_disk_has_every_cell_that_is_done(write, stepwell, project):
-    path = write("steps.ipynb", "print('first')", "import json\nprint([c['outputs'] != [] for c in json.load(open('out.ipynb'))['cells']])")
+    path = write(
+        "steps.ipynb",
+        "print('first')",
+        "import json\nprint([c['outputs'] != [] for c in json.load(open('out.ipynb'))['cells']])",
+    )
 
     ended = stepwell("run", path, "--output", "out.ipynb", "--json")
 
@@ -121,7 +125,10 @@ def test_an_interrupt_reaches_the_cell_and_keeps_the_notebook(write, start, unti
     assert (ended["status"], ended["error"]["name"]) == ("failure", "KeyboardInterrupt")
     cells = read(project / "out.ipynb").cells
     assert cells[0].outputs[0].text == "done\n"
-    assert [output.get("ename", output.get("text")) for output in cells[1].outputs] == ["waiting\n", "KeyboardInterrupt"]
+    assert [output.get("ename", output.get("text")) for output in cells[1].outputs] == [
+        "waiting\n",
+        "KeyboardInterrupt",
+    ]
     assert cells[2].outputs == []
     kernel = int((project / "pid").read_text())
     until(lambda: not Path(f"/proc/{kernel}").exists())
@@ -151,7 +158,9 @@ def kernels(project, monkeypatch):
     def install(name, argv, variables):
         folder = project / "jupyter/kernels" / name
         folder.mkdir(parents=True)
-        (folder / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": name, "language": "python", "env": variables}))
+        (folder / "kernel.json").write_text(
+            json.dumps({"argv": argv, "display_name": name, "language": "python", "env": variables})
+        )
         return name
 
     monkeypatch.setenv("JUPYTER_PATH", str(project / "jupyter"))
@@ -175,7 +184,9 @@ def test_a_kernel_that_cannot_start_is_an_error_of_its_own(write, stepwell, kern
 def test_a_kernel_of_a_python_without_stepwell_is_explained(write, stepwell, kernels, project):
     path = write("any.ipynb", "%load_ext stepwell")
     (project / "hidden").mkdir()
-    (project / "hidden/stepwell.py").write_text("raise ModuleNotFoundError(\"No module named 'stepwell'\", name='stepwell')")
+    (project / "hidden/stepwell.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'stepwell'\", name='stepwell')"
+    )
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     other = kernels("other", argv, {"PYTHONPATH": str(project / "hidden")})
 

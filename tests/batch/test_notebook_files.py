@@ -55,7 +55,16 @@ def test_cells_of_an_older_notebook_get_ids_that_stay_the_same(project):
 def test_a_notebook_of_format_3_is_read(project):
     path = project / "older.ipynb"
     cell = {"cell_type": "code", "language": "python", "metadata": {}, "input": "1", "outputs": [], "collapsed": False}
-    path.write_text(json.dumps({"nbformat": 3, "nbformat_minor": 0, "metadata": {"name": ""}, "worksheets": [{"cells": [cell], "metadata": {}}]}))
+    path.write_text(
+        json.dumps(
+            {
+                "nbformat": 3,
+                "nbformat_minor": 0,
+                "metadata": {"name": ""},
+                "worksheets": [{"cells": [cell], "metadata": {}}],
+            }
+        )
+    )
 
     assert [cell.source for cell in read_notebook(path).cells] == ["1"]
 

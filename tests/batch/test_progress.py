@@ -61,7 +61,9 @@ def test_elsewhere_every_cell_has_a_line():
     assert os.linesep not in second
 
 
-@pytest.mark.parametrize(("variable", "expected"), [(("TERM", "xterm"), True), (("NO_COLOR", "1"), False), (("CI", "true"), False)])
+@pytest.mark.parametrize(
+    ("variable", "expected"), [(("TERM", "xterm"), True), (("NO_COLOR", "1"), False), (("CI", "true"), False)]
+)
 def test_colours_are_for_terminals_that_want_them(terminal, monkeypatch, variable, expected):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv(*variable)

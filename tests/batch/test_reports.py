@@ -29,8 +29,15 @@ def test_a_second_execution_reuses_every_asset(write, stepwell, project):
     assert set(first.json) == {"notebook", "status", "runs", "error"}
     assert (first.json["notebook"], first.json["status"], first.json["error"]) == (str(path), "success", None)
     assert [run["status"] for run in first.json["runs"]] == ["success", "success"]
-    assert [[step["status"] for step in run["steps"]] for run in first.json["runs"]] == [["executed"], ["reused", "executed"]]
-    assert all(set(step) == {"key", "status", "seconds"} and step["seconds"] >= 0 for run in first.json["runs"] for step in run["steps"])
+    assert [[step["status"] for step in run["steps"]] for run in first.json["runs"]] == [
+        ["executed"],
+        ["reused", "executed"],
+    ]
+    assert all(
+        set(step) == {"key", "status", "seconds"} and step["seconds"] >= 0
+        for run in first.json["runs"]
+        for step in run["steps"]
+    )
     assert statuses(second.json) == {"raw": "reused", "total": "reused"}
     assert all(step["status"] == "reused" for run in second.json["runs"] for step in run["steps"])
     assert {run["run_id"] for run in first.json["runs"]}.isdisjoint(run["run_id"] for run in second.json["runs"])
@@ -38,7 +45,10 @@ def test_a_second_execution_reuses_every_asset(write, stepwell, project):
     assert nbformat.read(project / "again.ipynb", 4).cells[-1].outputs[0].text == "6\n"
 
     listed = stepwell("status", "--json").json
-    assert [(asset["key"], asset["notebook"]) for asset in listed["assets"]] == [("raw", "daily.ipynb"), ("total", "daily.ipynb")]
+    assert [(asset["key"], asset["notebook"]) for asset in listed["assets"]] == [
+        ("raw", "daily.ipynb"),
+        ("total", "daily.ipynb"),
+    ]
     runs = stepwell("runs", "--json", "--limit", "3").json["runs"]
     assert [run["run_id"] for run in runs[:2]] == [run["run_id"] for run in reversed(second.json["runs"])]
     assert len(runs) == 3
@@ -60,7 +70,15 @@ def test_a_failing_step_is_reported_and_the_next_execution_continues(write, step
     assert f'stepwell.resume("{run["run_id"]}")' in failed.err
     assert not (project / ".stepwell").exists()
 
-    write("weekly.ipynb", LOAD, FETCH, TRANSFORM.replace("'b'", "'a'"), *MATERIALIZE[:1], "%%asset -r pages\n[report]", MATERIALIZE[2])
+    write(
+        "weekly.ipynb",
+        LOAD,
+        FETCH,
+        TRANSFORM.replace("'b'", "'a'"),
+        *MATERIALIZE[:1],
+        "%%asset -r pages\n[report]",
+        MATERIALIZE[2],
+    )
     mended = stepwell("run", path, "--json", STEPWELL_STORE="elsewhere")
 
     assert mended.code == 0, mended.err

@@ -52,7 +52,9 @@ def test_asset_keys():
 
 
 def test_parameters_ins_and_deps_are_upstream():
-    @asset(ins={"frame": AssetIn("raw/flights"), "other": AssetIn(key_prefix="raw")}, deps=["setup", SourceAsset("raw/x")])
+    @asset(
+        ins={"frame": AssetIn("raw/flights"), "other": AssetIn(key_prefix="raw")}, deps=["setup", SourceAsset("raw/x")]
+    )
     def clean(context, frame, other, plain):
         return frame
 
@@ -119,7 +121,8 @@ def test_an_asset_that_depends_on_itself_is_refused(make):
 
 def test_a_multi_asset_has_a_key_per_output():
     @multi_asset(
-        outs={"train": AssetOut(), "test": AssetOut(key_prefix="raw"), "rest": AssetOut(key="a/b", group_name="g")}, group_name="h"
+        outs={"train": AssetOut(), "test": AssetOut(key_prefix="raw"), "rest": AssetOut(key="a/b", group_name="g")},
+        group_name="h",
     )
     def split(clean):
         return 1, 2, 3

@@ -75,7 +75,11 @@ def test_two_definitions_of_one_name_are_refused():
 
 @pytest.mark.parametrize("name", ["a-b", "a b", "", "größe", "a.b", "a/b", "context", "input", "type", "a\n"])
 def test_a_name_that_cannot_be_one_is_refused(name):
-    for make in (lambda: op(name=name or " ")(lambda: 1), lambda: one.alias(name), lambda: graph(name=name or " ")(lambda: [one()][0])):
+    for make in (
+        lambda: op(name=name or " ")(lambda: 1),
+        lambda: one.alias(name),
+        lambda: graph(name=name or " ")(lambda: [one()][0]),
+    ):
         with refused("name"):
             make()
 

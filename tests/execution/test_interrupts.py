@@ -221,7 +221,11 @@ def test_an_interrupt_ends_the_running_step_at_once(python, store_dir, kind):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
         assert err == ""
-        assert out.splitlines() == [*(["cleaned up"] if kind == "awaits" else []), "['executed', 'cancelled']", "running"]
+        assert out.splitlines() == [
+            *(["cleaned up"] if kind == "awaits" else []),
+            "['executed', 'cancelled']",
+            "running",
+        ]
     finally:
         process.kill()
         process.communicate()

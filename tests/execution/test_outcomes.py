@@ -167,9 +167,10 @@ def test_a_failed_upstream_outweighs_a_skipped_one(store_dir):
         both(no, boom())
         both.alias("turned")(boom.alias("boom2")(), no)
 
-    assert statuses(run.execute(store=store_dir, raise_on_error=False)) | {"both": "untouched", "turned": "untouched"} == statuses(
-        stepwell.last_run()
-    )
+    assert statuses(run.execute(store=store_dir, raise_on_error=False)) | {
+        "both": "untouched",
+        "turned": "untouched",
+    } == statuses(stepwell.last_run())
 
 
 def test_assets_with_optional_outputs(store_dir):
@@ -272,7 +273,13 @@ def three():
 
 @pytest.mark.parametrize(
     ("body", "match"),
-    [(twice, "'p' twice"), (unknown, "'x', which it does not declare"), (plain_yield, "yielded a int"), (scalar, "returned a int"), (three, "3 values")],
+    [
+        (twice, "'p' twice"),
+        (unknown, "'x', which it does not declare"),
+        (plain_yield, "yielded a int"),
+        (scalar, "returned a int"),
+        (three, "3 values"),
+    ],
 )
 def test_what_is_no_declared_output_breaks_the_step(store_dir, body, match):
     made = make(body)
@@ -371,7 +378,9 @@ def test_one_value_per_output_in_a_tuple_of_plain_values_and_outputs(store_dir):
 # -- types
 
 
-@pytest.mark.parametrize(("hint", "value"), [(float, 1), (list[int], [1, "a"]), (str, None), (dict[str, int], {"a": "b"})])
+@pytest.mark.parametrize(
+    ("hint", "value"), [(float, 1), (list[int], [1, "a"]), (str, None), (dict[str, int], {"a": "b"})]
+)
 def test_a_value_of_another_type_fails_the_step(store_dir, hint, value):
     def body():
         return value
@@ -517,7 +526,12 @@ def test_a_failing_step_inside_a_graph_asset(store_dir):
         return 1
 
     result = stepwell.materialize([source, report, mail], store=store_dir, raise_on_error=False)
-    assert statuses(result) == {"source": "executed", "report.fetch": "executed", "report.transform": "failed", "mail": "untouched"}
+    assert statuses(result) == {
+        "source": "executed",
+        "report.fetch": "executed",
+        "report.transform": "failed",
+        "mail": "untouched",
+    }
     with pytest.raises(ValueUnavailableError):
         stepwell.load("report", store=store_dir)
     result = stepwell.materialize([source, report, mail], store=store_dir, raise_on_error=False)
@@ -597,7 +611,12 @@ def test_values_of_a_step_with_several_outputs_are_told_apart(store_dir):
         pair()
 
     result = stepwell.materialize([report], store=store_dir)
-    assert [result.value(key) for key in ("report.pair:first", "report.pair:second", "report", "report.gather")] == [1, 2, [1, 2], [1, 2]]
+    assert [result.value(key) for key in ("report.pair:first", "report.pair:second", "report", "report.gather")] == [
+        1,
+        2,
+        [1, 2],
+        [1, 2],
+    ]
     with pytest.raises(UnknownKeyError, match=r"'report\.pair'") as caught:
         result.value("report.pair")
     assert "report.pair:first" in caught.value.remedy

@@ -49,6 +49,11 @@ PROGRAM = textwrap.dedent(
 @pytest.mark.parametrize("room", [300_000, 1_000_000])
 def test_a_full_disk_loses_nothing_acknowledged(tmp_path, room):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "store"), str(room)], check=False, capture_output=True, text=True, timeout=60, env=os.environ
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "store"), str(room)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ,
     )
     assert done.returncode == 0, done.stderr

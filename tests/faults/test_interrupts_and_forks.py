@@ -20,7 +20,14 @@ def step(key, run_id="r"):
 
 
 def keys(store, run_id="r"):
-    return [row[0] for row in store._catalog.ask(lambda con, name: con.execute(f"SELECT key FROM {name}.steps WHERE run_id = '{run_id}' ORDER BY rowid").fetchall())]
+    return [
+        row[0]
+        for row in store._catalog.ask(
+            lambda con, name: con.execute(
+                f"SELECT key FROM {name}.steps WHERE run_id = '{run_id}' ORDER BY rowid"
+            ).fetchall()
+        )
+    ]
 
 
 def test_interrupts_lose_no_recorded_step(tmp_path):
@@ -135,7 +142,13 @@ def test_a_forked_child_that_ends_in_order_leaves_the_catalog_alone(tmp_path):
         store.record_step(StepRecord("r", "two", "skipped", 0.0))
         """
     )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "store")], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "store")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     # DuckDB's bindings tell that the child ended without destroying what is its parent's; that is the point.
     assert done.returncode == 0, done.stderr
     assert "Error" not in done.stderr

@@ -27,7 +27,20 @@ def main(directory, name, count, batch):
             # Every tenth is a file.
             value = np.full(10_000, number) if number % 10 == 0 else [name, number, index]
             stored = store.put(value, key=key, memo_key=key)
-            m = Materialization(new_id(), run.run_id, key, key, "result", run.notebook, key, "c", stored.digest, stored, time.time(), 0.0)
+            m = Materialization(
+                new_id(),
+                run.run_id,
+                key,
+                key,
+                "result",
+                run.notebook,
+                key,
+                "c",
+                stored.digest,
+                stored,
+                time.time(),
+                0.0,
+            )
             step = StepRecord(run.run_id, key, "executed", m.created, 0.0, key, (m,))
             commit = store.record_step(step, current=[Current(run.notebook, key, m)])
             ids.append(key)

@@ -72,7 +72,10 @@ def test_an_error_of_the_cell_is_not_hidden(three):
 
 
 def test_it_is_quick_for_a_hundred_assets(notebook):
-    notebook("def helper(value):\n    return value\nfrom stepwell import asset\n" + "".join(f"@asset\ndef a{i}():\n    return helper({i})\n" for i in range(100)))
+    notebook(
+        "def helper(value):\n    return value\nfrom stepwell import asset\n"
+        + "".join(f"@asset\ndef a{i}():\n    return helper({i})\n" for i in range(100))
+    )
     notebook("%materialize")
     notebook("x = 1")
     started = time.perf_counter()
@@ -91,7 +94,9 @@ def test_the_line_for_a_changed_variable(three):
 
 
 def test_a_body_that_used_the_network_says_so_once(notebook):
-    notebook("import socket, threading\nserver = socket.create_server(('127.0.0.1', 0))\nport = server.getsockname()[1]")
+    notebook(
+        "import socket, threading\nserver = socket.create_server(('127.0.0.1', 0))\nport = server.getsockname()[1]"
+    )
     cell = "%%asset {flags} {name}\nimport socket\nsocket.create_connection(('127.0.0.1', {port})).close()\n{value}"
     port = notebook.ns["port"]
     text = notebook(cell.format(flags="", name="raw", port=port, value=1)).text

@@ -62,7 +62,26 @@ def test_the_order_is_that_of_the_graph():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "  ", "a,b", "c,d", "1+c", "(c", "c)", "c or", "and c", "not", "key:", "c d", "roots(c", "c $", "tag:x", "owner:me", "+"]
+    "text",
+    [
+        "",
+        "  ",
+        "a,b",
+        "c,d",
+        "1+c",
+        "(c",
+        "c)",
+        "c or",
+        "and c",
+        "not",
+        "key:",
+        "c d",
+        "roots(c",
+        "c $",
+        "tag:x",
+        "owner:me",
+        "+",
+    ],
 )
 def test_what_cannot_be_read_says_where_and_what_to_write(text):
     with pytest.raises(InvalidSelectionError) as caught:
@@ -72,7 +91,8 @@ def test_what_cannot_be_read_says_where_and_what_to_write(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "near"), [("cc", "did you mean"), ("+lonee", "lone"), ("group:rw", "raw"), ('key:"z*"', "known"), ("c or nothing", "known")]
+    ("text", "near"),
+    [("cc", "did you mean"), ("+lonee", "lone"), ("group:rw", "raw"), ('key:"z*"', "known"), ("c or nothing", "known")],
 )
 def test_an_unknown_name_is_told_with_the_nearest(text, near):
     with pytest.raises(UnknownKeyError) as caught:

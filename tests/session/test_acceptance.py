@@ -199,5 +199,9 @@ def test_the_explanation_is_data_too(session, monkeypatch):
     found = json.loads(json.dumps(why("clean").as_dict()))
     assert (found["key"], found["state"]) == ("clean", "stale")
     (reason,) = found["reasons"]
-    assert (reason["kind"], reason["text"], reason["path"]) == ("global", "STYLE: 'plain' -> 'bold'", "clean -> shown -> STYLE")
+    assert (reason["kind"], reason["text"], reason["path"]) == (
+        "global",
+        "STYLE: 'plain' -> 'bold'",
+        "clean -> shown -> STYLE",
+    )
     assert why("model").as_dict()["reasons"][0]["kind"] == "upstream"

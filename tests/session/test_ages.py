@@ -59,7 +59,11 @@ def test_volatile_ops_and_multi_assets_run_every_time(store_dir):
         return 1, 2
 
     statuses(whole, both, store=store_dir)
-    assert statuses(whole, both, store=store_dir) == {"whole.fetch": "executed", "whole.keep": "reused", "both": "executed"}
+    assert statuses(whole, both, store=store_dir) == {
+        "whole.fetch": "executed",
+        "whole.keep": "reused",
+        "both": "executed",
+    }
 
 
 def test_a_result_is_reused_until_it_is_too_old(store_dir, monkeypatch):
@@ -88,20 +92,37 @@ def test_a_result_is_reused_until_it_is_too_old(store_dir, monkeypatch):
 
 @pytest.mark.parametrize(
     ("given", "seconds"),
-    [("1d", 86_400), ("30m", 1800), ("90 min", 5400), ("1d12h", 129_600), ("2w", 1_209_600), ("1.5h", 5400), (30, 30), (timedelta(hours=2), 7200)],
+    [
+        ("1d", 86_400),
+        ("30m", 1800),
+        ("90 min", 5400),
+        ("1d12h", 129_600),
+        ("2w", 1_209_600),
+        ("1.5h", 5400),
+        (30, 30),
+        (timedelta(hours=2), 7200),
+    ],
 )
 def test_ages_are_read(given, seconds):
     assert seconds_of(given) == seconds
 
 
-@pytest.mark.parametrize("given", ["", "tomorrow", "1y", "5", "-1d", "0s", 0, -3, float("nan"), float("inf"), True, [1], timedelta(0)])
+@pytest.mark.parametrize(
+    "given", ["", "tomorrow", "1y", "5", "-1d", "0s", 0, -3, float("nan"), float("inf"), True, [1], timedelta(0)]
+)
 def test_what_is_no_age_is_refused(given):
     with pytest.raises(InvalidDefinitionError, match="30m"):
         asset(name="a", max_age=given)(lambda: 1)
 
 
 def test_ages_are_written_as_they_are_read():
-    assert [age_text(seconds) for seconds in (86_400, 129_600, 1800, 90, 0.5)] == ["1d", "1d12h", "30m", "1m30s", "0.5s"]
+    assert [age_text(seconds) for seconds in (86_400, 129_600, 1800, 90, 0.5)] == [
+        "1d",
+        "1d12h",
+        "30m",
+        "1m30s",
+        "0.5s",
+    ]
 
 
 def test_volatile_and_a_greatest_age_contradict_each_other():
@@ -117,7 +138,9 @@ def rows():
     return CONN.execute("select 1").fetchall(), LIMIT
 
 
-def test_an_unverifiable_step_names_the_object_and_the_remedy_and_an_ignored_name_makes_it_fresh(store_dir, monkeypatch):
+def test_an_unverifiable_step_names_the_object_and_the_remedy_and_an_ignored_name_makes_it_fresh(
+    store_dir, monkeypatch
+):
     def result():
         return rows()
 

@@ -67,8 +67,15 @@ def either(request, store_dir):
 
 
 def test_an_unknown_asset(refused, either, store_dir):
-    refused(UnknownKeyError, lambda: stepwell.materialize(["claen", raw, clean], store=store_dir), "claen", "did you mean clean")
-    refused(UnknownKeyError, lambda: stepwell.materialize(["+claen"], definitions=[raw, clean], store=store_dir), "clean")
+    refused(
+        UnknownKeyError,
+        lambda: stepwell.materialize(["claen", raw, clean], store=store_dir),
+        "claen",
+        "did you mean clean",
+    )
+    refused(
+        UnknownKeyError, lambda: stepwell.materialize(["+claen"], definitions=[raw, clean], store=store_dir), "clean"
+    )
     refused(UnknownKeyError, lambda: get_session().why("claen", definitions=[raw, clean], store=store_dir), "clean")
 
 
@@ -82,7 +89,12 @@ def test_an_unknown_key_in_the_store(refused, store_dir):
 
 
 def test_a_selection_that_cannot_be_read(refused, either, store_dir):
-    refused(InvalidSelectionError, lambda: stepwell.materialize("raw,clean", definitions=[raw, clean], store=store_dir), "'raw,clean' cannot be read", "a list in Python")
+    refused(
+        InvalidSelectionError,
+        lambda: stepwell.materialize("raw,clean", definitions=[raw, clean], store=store_dir),
+        "'raw,clean' cannot be read",
+        "a list in Python",
+    )
 
 
 def test_a_cycle(refused, either, store_dir):
@@ -98,16 +110,30 @@ def test_a_cycle(refused, either, store_dir):
     def nest():
         return 1
 
-    error = refused(CycleError, lambda: stepwell.materialize([egg, chicken, nest], store=store_dir), "wait for each other", "test_bad_input.py")
+    error = refused(
+        CycleError,
+        lambda: stepwell.materialize([egg, chicken, nest], store=store_dir),
+        "wait for each other",
+        "test_bad_input.py",
+    )
     for name in ("egg", "chicken", "nest"):
         assert name in error.what
 
 
 def test_a_key_twice_in_one_list(refused, either, store_dir):
     other = asset(name="clean")(lambda: 2)
-    refused(DuplicateKeyError, lambda: stepwell.materialize([clean, raw, other], store=store_dir), "clean is defined twice", "test_bad_input.py")
-    refused(DuplicateKeyError, lambda: stepwell.materialize([clean, raw, SourceAsset("clean")], store=store_dir), "clean")
-    refused(DuplicateKeyError, lambda: stepwell.materialize([clean], definitions=[raw, other], store=store_dir), "clean")
+    refused(
+        DuplicateKeyError,
+        lambda: stepwell.materialize([clean, raw, other], store=store_dir),
+        "clean is defined twice",
+        "test_bad_input.py",
+    )
+    refused(
+        DuplicateKeyError, lambda: stepwell.materialize([clean, raw, SourceAsset("clean")], store=store_dir), "clean"
+    )
+    refused(
+        DuplicateKeyError, lambda: stepwell.materialize([clean], definitions=[raw, other], store=store_dir), "clean"
+    )
     # The same definition twice is no contradiction.
     assert len(stepwell.materialize([raw, clean, clean], definitions=[raw], store=store_dir).steps) == 2
 
@@ -118,7 +144,12 @@ def test_two_steps_of_one_name(refused, either, store_dir):
         yield Output(1, "a")
         yield Output(2, "b")
 
-    refused(DuplicateKeyError, lambda: stepwell.materialize([parts, raw, clean], store=store_dir), "two steps are called 'clean'", "test_bad_input.py")
+    refused(
+        DuplicateKeyError,
+        lambda: stepwell.materialize([parts, raw, clean], store=store_dir),
+        "two steps are called 'clean'",
+        "test_bad_input.py",
+    )
 
 
 def test_a_missing_upstream(refused, store_dir):
@@ -170,9 +201,15 @@ def test_targets_and_definitions_of_the_wrong_kind(refused, either, store_dir):
     def run():
         one()
 
-    refused(InvalidInvocationError, lambda: stepwell.materialize([run], store=store_dir), "'run' is a job", "run.execute()")
+    refused(
+        InvalidInvocationError, lambda: stepwell.materialize([run], store=store_dir), "'run' is a job", "run.execute()"
+    )
     for wrong in (3, one, len):
-        refused(InvalidInvocationError, lambda wrong=wrong: stepwell.materialize([wrong], store=store_dir), type(wrong).__name__)
+        refused(
+            InvalidInvocationError,
+            lambda wrong=wrong: stepwell.materialize([wrong], store=store_dir),
+            type(wrong).__name__,
+        )
         refused(
             InvalidInvocationError,
             lambda wrong=wrong: stepwell.materialize([raw], definitions=[wrong], store=store_dir),

@@ -144,7 +144,9 @@ def test_declared_files_are_checked_and_count_from_the_moment_they_are_declared(
 
 def test_ops_and_multi_assets_declare_files_too(folder, run):
     Path("a").write_text("1")
-    both = stepwell.multi_asset(outs={"one": stepwell.AssetOut(), "two": stepwell.AssetOut()}, name="both", reads="a")(lambda: (1, 2))
+    both = stepwell.multi_asset(outs={"one": stepwell.AssetOut(), "two": stepwell.AssetOut()}, name="both", reads="a")(
+        lambda: (1, 2)
+    )
     part = stepwell.op(name="part", reads=["a"])(lambda: 1)
 
     @stepwell.graph_asset
@@ -195,7 +197,9 @@ def test_an_asset_that_is_loaded_inside_a_step_is_an_input(folder, store_dir):
     Path("number").write_text("50")
     stepwell.materialize([base], store=store_dir)
     session = stepwell.kernel_runtime.session.kernel.get_session()
-    assert "the value of base, which it loads, changed" in str(session.why("by_key", definitions=every, store=store_dir))
+    assert "the value of base, which it loads, changed" in str(
+        session.why("by_key", definitions=every, store=store_dir)
+    )
 
 
 def test_a_native_read_that_cannot_be_checked_is_said_once_for_the_step(folder, run):

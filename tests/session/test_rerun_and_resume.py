@@ -232,7 +232,10 @@ def test_a_value_that_was_not_kept_names_the_step_to_run_again(store_dir, tmp_pa
     first = run.execute(store=store_dir, raise_on_error=False)
     assert first.step("get").not_kept
     (tmp_path / "marker").mkdir()
-    for again in (lambda: stepwell.resume(first.run_id, definitions=[run], store=store_dir), lambda: stepwell.rerun(["run.put"], definitions=[run], store=store_dir)):
+    for again in (
+        lambda: stepwell.resume(first.run_id, definitions=[run], store=store_dir),
+        lambda: stepwell.rerun(["run.put"], definitions=[run], store=store_dir),
+    ):
         with pytest.raises(ValueNotKeptError, match=r"'put' needs the value of 'run\.get'") as caught:
             again()
         assert "stepwell.rerun(['run.get', 'run.put'])" in caught.value.remedy
@@ -305,26 +308,45 @@ def shown(out):
 def test_from_other_processes_with_and_without_definitions(python, store_dir, tmp_path):
     (tmp_path / "flow.py").write_text(MODULE)
     run_id, steps = shown(
-        python(HEAD + "import flow\nshow(stepwell.materialize([flow.report, flow.mail], store=sys.argv[1], raise_on_error=False))", store_dir)
+        python(
+            HEAD
+            + "import flow\nshow(stepwell.materialize([flow.report, flow.mail], store=sys.argv[1], raise_on_error=False))",
+            store_dir,
+        )
     )
     assert steps == {"report.fetch": "executed", "report.transform": "failed", "mail": "untouched"}
-    job_run, steps = shown(python(HEAD + "import flow\nshow(flow.send.execute(store=sys.argv[1], raise_on_error=False))", store_dir))
+    job_run, steps = shown(
+        python(HEAD + "import flow\nshow(flow.send.execute(store=sys.argv[1], raise_on_error=False))", store_dir)
+    )
     assert steps == {"fetch": "executed", "transform": "failed"}
 
-    for call in (f"resume({run_id!r}, ", f"resume({job_run!r}, ", "rerun(['report.transform'], ", "rerun(['send.transform'], "):
+    for call in (
+        f"resume({run_id!r}, ",
+        f"resume({job_run!r}, ",
+        "rerun(['report.transform'], ",
+        "rerun(['send.transform'], ",
+    ):
         error = python(HEAD + f"stepwell.{call}store=sys.argv[1])", store_dir, fails=True)
         assert "DefinitionUnavailableError" in error
         assert "defined in flow" in error
 
     (tmp_path / "marker").mkdir()
-    resumed = python(HEAD + f"import flow\nshow(stepwell.resume({run_id!r}, definitions=flow, store=sys.argv[1]))", store_dir)
+    resumed = python(
+        HEAD + f"import flow\nshow(stepwell.resume({run_id!r}, definitions=flow, store=sys.argv[1]))", store_dir
+    )
     assert shown(resumed)[1] == {"report.transform": "executed", "mail": "executed"}
     assert "fetching" not in resumed
-    resumed = python(HEAD + f"import flow\nshow(stepwell.resume({job_run!r}, definitions=[flow.send], store=sys.argv[1]))", store_dir)
+    resumed = python(
+        HEAD + f"import flow\nshow(stepwell.resume({job_run!r}, definitions=[flow.send], store=sys.argv[1]))", store_dir
+    )
     assert shown(resumed)[1] == {"transform": "executed"}
-    again = python(HEAD + "import flow\nshow(stepwell.rerun(['report.transform'], definitions=flow, store=sys.argv[1]))", store_dir)
+    again = python(
+        HEAD + "import flow\nshow(stepwell.rerun(['report.transform'], definitions=flow, store=sys.argv[1]))", store_dir
+    )
     assert shown(again)[1] == {"report.transform": "executed"}
-    noop = python(HEAD + "import flow\nshow(stepwell.materialize([flow.mail], definitions=flow, store=sys.argv[1]))", store_dir)
+    noop = python(
+        HEAD + "import flow\nshow(stepwell.materialize([flow.mail], definitions=flow, store=sys.argv[1]))", store_dir
+    )
     assert shown(noop)[1] == {"report.fetch": "reused", "report.transform": "reused", "mail": "reused"}
     assert python("import stepwell, sys\nprint(stepwell.load('mail', store=sys.argv[1]))", store_dir) == "sum 6\n"
 

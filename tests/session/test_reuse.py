@@ -36,7 +36,11 @@ def test_a_second_run_reuses_everything(store_dir):
 
 def test_only_what_an_edit_can_reach_runs_and_an_equal_value_ends_it(store_dir):
     stepwell.materialize(chain(), store=store_dir)
-    assert statuses(stepwell.materialize(chain(3), store=store_dir)) == {"raw": "executed", "parity": "executed", "report": "reused"}
+    assert statuses(stepwell.materialize(chain(3), store=store_dir)) == {
+        "raw": "executed",
+        "parity": "executed",
+        "report": "reused",
+    }
     assert statuses(stepwell.materialize(chain(3, label="y"), store=store_dir)) == {
         "raw": "reused",
         "parity": "reused",
@@ -107,7 +111,10 @@ def test_ops_of_jobs_always_run_unless_they_say_otherwise(store_dir):
 
     for status in ("executed", "reused"):
         assert statuses(run.execute(store=store_dir)) == {"load": status, "mail": "executed"}
-        assert statuses(stepwell.materialize([report], store=store_dir)) == {"report.never": "executed", "report.kept": status}
+        assert statuses(stepwell.materialize([report], store=store_dir)) == {
+            "report.never": "executed",
+            "report.kept": status,
+        }
 
 
 def test_an_order_edge_follows_the_materialization_not_the_value(store_dir):
@@ -465,4 +472,7 @@ def test_what_has_no_digest_is_unverifiable_and_runs_each_time(store_dir):
     stepwell.materialize([guarded, reads], store=store_dir)
     assert state_of([guarded, reads], store_dir) == {"guarded": "unverifiable", "reads": "may change"}
     assert "lock" in str(get_session().why("guarded", definitions=[guarded], store=store_dir))
-    assert statuses(stepwell.materialize([guarded, reads], store=store_dir)) == {"guarded": "executed", "reads": "reused"}
+    assert statuses(stepwell.materialize([guarded, reads], store=store_dir)) == {
+        "guarded": "executed",
+        "reads": "reused",
+    }

@@ -24,14 +24,24 @@ class Stepwell:
         definitions = []
         for name in session.order(target):
             upstream, config = session.inputs(name)
-            definitions += [stepwell.asset(name=key)(constant(value)) for key, value in config.items() if key not in session.registry]
+            definitions += [
+                stepwell.asset(name=key)(constant(value))
+                for key, value in config.items()
+                if key not in session.registry
+            ]
             if session.registry[name].sql is not None:
                 definitions.append(stepwell.sql_asset(name, session.registry[name].sql))
                 continue
             function = session.registry[name].fn
             # A parameter that is neither an asset nor configuration keeps its default: bound, it is no input.
-            defaults = {item.name: item.default for item in session.params(name) if item.default is not item.empty and item.name not in (*upstream, *config)}
-            declared = stepwell.asset(name=name, volatile=session.registry[name].volatile, reads=session.registry[name].files)
+            defaults = {
+                item.name: item.default
+                for item in session.params(name)
+                if item.default is not item.empty and item.name not in (*upstream, *config)
+            }
+            declared = stepwell.asset(
+                name=name, volatile=session.registry[name].volatile, reads=session.registry[name].files
+            )
             definitions.append(declared(without(function, defaults, [*upstream, *config]) if defaults else function))
         result = stepwell.materialize(definitions, store=Path(session.store))
         if any(definition.sql is not None for definition in session.registry.values()):

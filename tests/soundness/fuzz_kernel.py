@@ -32,7 +32,9 @@ def show(value):
     if kind is np.ndarray:
         return f"array({value.dtype}, {value.shape}, {value.tolist()})"
     if kind is pd.DataFrame:
-        return f"frame({[(name, str(value[name].dtype), value[name].tolist()) for name in value]}, {value.index.tolist()})"
+        return (
+            f"frame({[(name, str(value[name].dtype), value[name].tolist()) for name in value]}, {value.index.tolist()})"
+        )
     if hasattr(value, "total"):
         return f"{kind.__qualname__}({show(vars(value))}, {show(value.total())})"
     return repr(value)
@@ -77,12 +79,20 @@ class Kernel:
         definitions = [stepwell.asset(name=name)(space[name]) for name in request["assets"]]
         result = stepwell.materialize(definitions, store=request["store"], raise_on_error=False)
         steps = {step.key: step for step in result.steps}
-        values = {name: show(result.value(name)) if steps[name].status in {"executed", "reused"} else "failed" for name in request["assets"]}
+        values = {
+            name: show(result.value(name)) if steps[name].status in {"executed", "reused"} else "failed"
+            for name in request["assets"]
+        }
         computed, cold = {}, {}
         for name in request["assets"]:
             function = space[name]
             try:
-                computed[name] = function(**{given: computed[given] for given in function.__code__.co_varnames[: function.__code__.co_argcount]})
+                computed[name] = function(
+                    **{
+                        given: computed[given]
+                        for given in function.__code__.co_varnames[: function.__code__.co_argcount]
+                    }
+                )
                 cold[name] = show(computed[name])
             except Exception:
                 cold[name] = "failed"
@@ -90,7 +100,9 @@ class Kernel:
             "values": values,
             "cold": cold,
             "statuses": {name: step.status for name, step in steps.items()},
-            "unverifiable": sorted({text for step in steps.values() for item in step.materializations for text in item.unverifiable}),
+            "unverifiable": sorted(
+                {text for step in steps.values() for item in step.materializations for text in item.unverifiable}
+            ),
             "reasons": {name: step.reason for name, step in steps.items()},
             "data": {name: show(self.find(name)) for name in request["data"]},
         }

@@ -57,8 +57,25 @@ class Writer:
         data = {f"g{at}": pick.choice(DATA) for at in range(6)}
         first, second = self.modules
         self.kinds = {f"a{at}": "asset" for at in reversed(range(5))}
-        self.kinds |= {"h0": "helper", "K0": "class", "h1": "helper", "h2": "box", "d0": "decorator", "h3": "helper", "K1": "class", "h4": "helper", "q0": "alias", "h5": pick.choice(("helper", "box"))}
-        self.kinds |= {f"{first}.inner": "inner", f"{first}.f": "helper", f"{first}.B": "class", f"{first}.K": "int", f"{first}.T": "dict"}
+        self.kinds |= {
+            "h0": "helper",
+            "K0": "class",
+            "h1": "helper",
+            "h2": "box",
+            "d0": "decorator",
+            "h3": "helper",
+            "K1": "class",
+            "h4": "helper",
+            "q0": "alias",
+            "h5": pick.choice(("helper", "box")),
+        }
+        self.kinds |= {
+            f"{first}.inner": "inner",
+            f"{first}.f": "helper",
+            f"{first}.B": "class",
+            f"{first}.K": "int",
+            f"{first}.T": "dict",
+        }
         self.kinds |= {f"{second}.f": "helper", f"{second}.K": "list"}
         self.kinds |= data
         self.kinds |= {"P0": "record"}
@@ -108,11 +125,15 @@ class Writer:
         elif "." in name and pick.random() < 0.3:
             told = f"mm.{name.split('.')[1]}" if name.startswith(self.modules[0]) else name
         if kind in {"helper", "alias", "inner"}:
-            return pick.choice((f"{told}(1)", f"{told}({self.literal()})", f"list(map({told}, [1, 2]))", f"(lambda f: f(1))({told})"))
+            return pick.choice(
+                (f"{told}(1)", f"{told}({self.literal()})", f"list(map({told}, [1, 2]))", f"(lambda f: f(1))({told})")
+            )
         if kind == "box":
             return f"{told}['f'](1)"
         if kind == "class":
-            return pick.choice((f"{told}(1).run(2)", f"{told}.K", f"{told}.make(2).run(1)", f"{told}(1).p", f"{told}(3)(1)"))
+            return pick.choice(
+                (f"{told}(1).run(2)", f"{told}.K", f"{told}.make(2).run(1)", f"{told}(1).p", f"{told}(3)(1)")
+            )
         if "." in slot:
             return f"repr({told})"
         if kind == "instance":
@@ -131,7 +152,16 @@ class Writer:
         parameters, files = (), ()
         if kind == "asset":
             text, parameters, files = text
-        return Slot(slot, kind, text, tuple(sorted(calls)), tuple(sorted(holds)), parameters, files, slot.split(".")[0] if "." in slot else "")
+        return Slot(
+            slot,
+            kind,
+            text,
+            tuple(sorted(calls)),
+            tuple(sorted(holds)),
+            parameters,
+            files,
+            slot.split(".")[0] if "." in slot else "",
+        )
 
     def _own(self, slot):
         return slot.split(".")[1] if "." in slot else f"<{slot}>"
@@ -213,9 +243,16 @@ class Writer:
             decorator = self.later(slot, "decorator")
             if value and "." not in value:
                 choices.append((f"def {own}(x, d=<{value}>): return (x, show(d), {one})\n", value))
-                choices.append((f"def make(k):\n    return lambda x: (show(k), x, {one})\n{own} = make(<{value}>)\n", value))
+                choices.append(
+                    (f"def make(k):\n    return lambda x: (show(k), x, {one})\n{own} = make(<{value}>)\n", value)
+                )
             if helper:
-                choices.append((f"{own} = (lambda f: lambda x: (f(x), {one}))({helper if '.' in helper else f'<{helper}>'})\n", helper))
+                choices.append(
+                    (
+                        f"{own} = (lambda f: lambda x: (f(x), {one}))({helper if '.' in helper else f'<{helper}>'})\n",
+                        helper,
+                    )
+                )
             if cls:
                 told = cls if "." in cls else f"<{cls}>"
                 choices.append((f"{own} = {told}({self.literal()})\n", cls, True))
@@ -236,7 +273,9 @@ class Writer:
         pick = self.pick
         at = int(slot[1:])
         parameters = tuple(sorted(pick.sample([f"a{other}" for other in range(at)], min(at, pick.randrange(3)))))
-        parts = [self.expression(slot, calls) for _ in range(pick.randrange(1, 4))] + [f"show({name})" for name in parameters]
+        parts = [self.expression(slot, calls) for _ in range(pick.randrange(1, 4))] + [
+            f"show({name})" for name in parameters
+        ]
         files = ()
         if pick.random() < 0.3:
             files = (f"x{pick.randrange(2)}.txt",)
@@ -249,8 +288,21 @@ class Writer:
         else:
             head = ""
         body = f"({', '.join(parts)},)"
-        body = pick.choice((body, body, f"len(str({body})) % 3", f"np.array([len(str(x)) for x in {body}])", f"pd.DataFrame({{'x': [str(x) for x in {body}]}})", f"{{'r': {body}}}"))
-        return f"def <{slot}>({', '.join(f'<{name}>' for name in parameters)}):\n{head}    return {body}\n", parameters, files
+        body = pick.choice(
+            (
+                body,
+                body,
+                f"len(str({body})) % 3",
+                f"np.array([len(str(x)) for x in {body}])",
+                f"pd.DataFrame({{'x': [str(x) for x in {body}]}})",
+                f"{{'r': {body}}}",
+            )
+        )
+        return (
+            f"def <{slot}>({', '.join(f'<{name}>' for name in parameters)}):\n{head}    return {body}\n",
+            parameters,
+            files,
+        )
 
     # -- edits of one slot
 
@@ -264,16 +316,37 @@ class Writer:
 
     def commented(self, slot: Slot):
         """The same code, told otherwise."""
-        text = f"# note {self.pick.randrange(100)}\n" + re.sub(r"\n+$", f"\n\n# end {self.pick.randrange(100)}\n", slot.text)
-        return replace(slot, text=re.sub(r"(    )(return .*\n)", lambda found: f"{found[1]}# why {self.pick.randrange(9)}\n\n{found[1]}{found[2]}", text, count=1) if self.pick.random() < 0.5 and "\n    return" in text and ":\n    return" in text else text)
+        text = f"# note {self.pick.randrange(100)}\n" + re.sub(
+            r"\n+$", f"\n\n# end {self.pick.randrange(100)}\n", slot.text
+        )
+        return replace(
+            slot,
+            text=re.sub(
+                r"(    )(return .*\n)",
+                lambda found: f"{found[1]}# why {self.pick.randrange(9)}\n\n{found[1]}{found[2]}",
+                text,
+                count=1,
+            )
+            if self.pick.random() < 0.5 and "\n    return" in text and ":\n    return" in text
+            else text,
+        )
 
     def change_in_place(self, slot: Slot):
         """A statement that changes what a slot is bound to without binding it anew; empty if its kind cannot be."""
         told = f"<{slot.id}>" if "." not in slot.id else slot.id
         pick = self.pick
         choices = {
-            "list": (f"{told}.append({self.literal()})", f"{told}[0] = {self.literal()}", f"{told}[-1:] = [[{self.literal()}]]"),
-            "dict": (f"{told}['a'] = {self.literal()}", f"{told}['sub']['z'] = {self.literal()}", f"{told}['n{pick.randrange(2)}'] = {self.literal()}", f"{told}.pop('n0', None)"),
+            "list": (
+                f"{told}.append({self.literal()})",
+                f"{told}[0] = {self.literal()}",
+                f"{told}[-1:] = [[{self.literal()}]]",
+            ),
+            "dict": (
+                f"{told}['a'] = {self.literal()}",
+                f"{told}['sub']['z'] = {self.literal()}",
+                f"{told}['n{pick.randrange(2)}'] = {self.literal()}",
+                f"{told}.pop('n0', None)",
+            ),
             "set": (f"{told}.add('b{pick.randrange(4)}')",),
             "array": (f"{told}[0] = {pick.randrange(4)}",),
             "frame": (f"{told}.loc[0, 'a'] = {pick.randrange(4)}", f"{told}['c'] = {pick.randrange(4)}"),

@@ -23,7 +23,18 @@ from pathlib import Path
 from fuzz_notebooks import PRELUDE, SHOW, Writer
 
 HERE = Path(__file__).parent
-EDITS = {"value": 5, "body": 4, "comment": 3, "rename": 1, "move": 1, "change": 5, "undo": 3, "file": 1, "again": 1, "reload": 1}
+EDITS = {
+    "value": 5,
+    "body": 4,
+    "comment": 3,
+    "rename": 1,
+    "move": 1,
+    "change": 5,
+    "undo": 3,
+    "file": 1,
+    "again": 1,
+    "reload": 1,
+}
 PER_NOTEBOOK = 25
 
 
@@ -117,7 +128,9 @@ class Notebook:
     def execute(self, bindings, slot):
         item = self.slots[slot]
         text = self.rendered(item.text)
-        bindings[self.name(slot)] = Executed(meaning(text), [self.name(name) for name in item.calls], [bindings[self.name(name)] for name in item.holds])
+        bindings[self.name(slot)] = Executed(
+            meaning(text), [self.name(name) for name in item.calls], [bindings[self.name(name)] for name in item.holds]
+        )
         return text
 
     def execute_module(self, bindings, module):
@@ -132,9 +145,23 @@ class Notebook:
     # -- runs
 
     def run(self, kernel, bindings, cells, reload=(), *, fresh=False):
-        data = [self.name(slot) for slot, kind in self.writer.kinds.items() if slot[0] == "g" or kind in {"int", "list", "dict"}]
+        data = [
+            self.name(slot)
+            for slot, kind in self.writer.kinds.items()
+            if slot[0] == "g" or kind in {"int", "list", "dict"}
+        ]
         assets = [f"a{at}" for at in range(5)]
-        answer = kernel.ask(notebook=f"{self.number}", fresh=fresh, work=str(self.work), store=str(self.store), cells=cells, reload=list(reload), files=self.files(), assets=assets, data=data)
+        answer = kernel.ask(
+            notebook=f"{self.number}",
+            fresh=fresh,
+            work=str(self.work),
+            store=str(self.store),
+            cells=cells,
+            reload=list(reload),
+            files=self.files(),
+            assets=assets,
+            data=data,
+        )
         for name, value in answer["data"].items():
             bindings[name].value = value
             bindings[name].changes = ()
@@ -148,9 +175,16 @@ class Notebook:
             report.executed += ran
             report.failed += status == "failed"
             if answer["values"][name] != answer["cold"][name]:
-                report.stale.append(f"{where}: {name} ({status}) is {answer['values'][name][:300]}, cold {answer['cold'][name][:300]}")
+                report.stale.append(
+                    f"{where}: {name} ({status}) is {answer['values'][name][:300]}, cold {answer['cold'][name][:300]}"
+                )
             item = self.slots[name]
-            state = (name, bindings.state(name), tuple((given, answer["cold"][given]) for given in item.parameters), tuple(self.texts[file] for file in item.files))
+            state = (
+                name,
+                bindings.state(name),
+                tuple((given, answer["cold"][given]) for given in item.parameters),
+                tuple(self.texts[file] for file in item.files),
+            )
             if ran and state in self.seen:
                 report.needless.append(f"{where}: {name}: {answer['reasons'][name]}")
             if status != "failed":
@@ -164,7 +198,12 @@ class Notebook:
         cells = [self.prelude(), SHOW]
         for module in reversed(self.writer.modules):
             self.execute_module(bindings, module)
-            cells += [self.change(bindings, item.id, text) for item in self.slots.values() if item.module == module for text in item.changes]
+            cells += [
+                self.change(bindings, item.id, text)
+                for item in self.slots.values()
+                if item.module == module
+                for text in item.changes
+            ]
         for slot in self.order:
             cells.append(self.execute(bindings, slot))
             cells += [self.change(bindings, slot, text) for text in self.slots[slot].changes]
@@ -195,7 +234,11 @@ class Notebook:
         elif kind == "rename" and "." not in slot and item.kind in {"helper", "class", "box", "list", "dict"}:
             self.names[slot] = f"{slot}_{pick.randrange(3)}"
         elif kind == "change" and self.name(slot) in self.live:
-            mutable = [name for name, held in self.slots.items() if held.kind in {"list", "dict", "set", "array", "frame", "instance", "class"}]
+            mutable = [
+                name
+                for name, held in self.slots.items()
+                if held.kind in {"list", "dict", "set", "array", "frame", "instance", "class"}
+            ]
             slot = pick.choice([name for name in mutable if name in self.reached()] or mutable)
             text = self.writer.change_in_place(self.slots[slot])
             self.slots[slot] = replace(self.slots[slot], changes=(*self.slots[slot].changes[-3:], text))
@@ -210,7 +253,11 @@ class Notebook:
         elif kind == "again":
             again.append(slot)
         elif kind in {"value", "body", "comment"}:
-            self.slots[slot] = {"value": self.writer.other_value, "body": lambda held: self.writer.write(held.id), "comment": self.writer.commented}[kind](item)
+            self.slots[slot] = {
+                "value": self.writer.other_value,
+                "body": lambda held: self.writer.write(held.id),
+                "comment": self.writer.commented,
+            }[kind](item)
         changed = [name for name in self.slots if self.rendered(self.slots[name].text) != before[name]] + again
         self.log.append(f"{kind} {slot}")
         self.settle(kernel, changed, cells, reload_all=kind == "reload")
@@ -219,7 +266,11 @@ class Notebook:
         """Execute what was edited, as somebody would who has the notebook open: mostly also what holds it."""
         pick = self.pick
         touched = {self.slots[name].module for name in changed} - {""}
-        reload = [module for module in reversed(self.writer.modules) if reload_all or (module in touched and pick.random() < 0.8)]
+        reload = [
+            module
+            for module in reversed(self.writer.modules)
+            if reload_all or (module in touched and pick.random() < 0.8)
+        ]
         for module in reload:
             self.execute_module(self.live, module)
         wanted = {name for name in changed if "." not in name}
@@ -236,8 +287,19 @@ class Kernel:
     """A process that executes cells; see `fuzz_kernel`."""
 
     def __init__(self, seed):
-        environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(HERE.parents[1])])), "PYTHONDONTWRITEBYTECODE": "1"}
-        self.process = subprocess.Popen([sys.executable, str(HERE / "fuzz_kernel.py")], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": str(seed),
+            "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(HERE.parents[1])])),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "fuzz_kernel.py")],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def ask(self, **request):
         self.process.stdin.write(json.dumps(request) + "\n")

@@ -34,7 +34,10 @@ def test_whatever_was_computed_is_never_computed_again(tmp_path_factory, noteboo
     def apply(kind):
         value = now[kind]
         if kind == "code":
-            exec(f"def target(setting, base):\n    return ({value}, setting, base, helper(), RATE, SETTINGS['k'], open(FILE).read())\n", space)
+            exec(
+                f"def target(setting, base):\n    return ({value}, setting, base, helper(), RATE, SETTINGS['k'], open(FILE).read())\n",
+                space,
+            )
         elif kind == "helper":
             exec(f"def helper():\n    return {value}\n", space)
         elif kind == "config":
@@ -58,7 +61,9 @@ def test_whatever_was_computed_is_never_computed_again(tmp_path_factory, noteboo
         now[kind] = value
         apply(kind)
         names = ("setting", "base", "target", "after")
-        result = stepwell.materialize([stepwell.asset(name=name)(space[name]) for name in names], store=folder / "store")
+        result = stepwell.materialize(
+            [stepwell.asset(name=name)(space[name]) for name in names], store=folder / "store"
+        )
         statuses = {step.key: step.status for step in result.steps}
         state = tuple(now.items())
         assert statuses["target"] == ("reused" if state in seen else "executed")

@@ -73,7 +73,13 @@ def test_runs_are_listed_newest_first(store):
 
 
 def test_code_outputs_and_logs_come_back(store):
-    code = CodeVersion("c1", (CodePart("a", "body", "d", "x = 1", "cell 1"),), (Unverifiable("a -> C", "why"),), (("up", "a -> up"),), ("G",))
+    code = CodeVersion(
+        "c1",
+        (CodePart("a", "body", "d", "x = 1", "cell 1"),),
+        (Unverifiable("a -> C", "why"),),
+        (("up", "a -> up"),),
+        ("G",),
+    )
     outputs = (
         CapturedOutput("stream", "stdout", "printed\n"),
         CapturedOutput("display_data", data={"image/png": b"\x89PNG", "text/plain": "p"}, metadata={"w": 1}),
@@ -88,7 +94,9 @@ def test_code_outputs_and_logs_come_back(store):
     assert store.outputs("run", "a") == ()
     assert [log.message for log in store.logs("run")] == ["one", "two ?"]
     assert store.logs("run", "other") == []
-    assert store._catalog.ask(lambda con, name: con.execute(f"SELECT count(*) FROM {name}.code_versions").fetchone()) == (1,)
+    assert store._catalog.ask(
+        lambda con, name: con.execute(f"SELECT count(*) FROM {name}.code_versions").fetchone()
+    ) == (1,)
 
 
 @pytest.mark.parametrize("remembered", [True, False])
@@ -104,7 +112,10 @@ def test_a_snapshot_follows_every_kind_of_record(store, remembered):
     old = rows.made(store, "a", 1, run_id="r1")
     rows.record(store, old)
     new = rows.made(store, "a", 2, run_id="r2", memo_key="m1")
-    two = (rows.made(store, "b", 1, run_id="r2", memo_key="m2", output="x", code="c2"), rows.made(store, "b", 2, run_id="r2", memo_key="m2", output="y", code="c2"))
+    two = (
+        rows.made(store, "b", 1, run_id="r2", memo_key="m2", output="x", code="c2"),
+        rows.made(store, "b", 2, run_id="r2", memo_key="m2", output="y", code="c2"),
+    )
     rows.record(store, new)
     rows.record(store, *two)
     other_code = rows.made(store, "a", 3, run_id="r3", memo_key="m3", code="c9")
@@ -119,11 +130,20 @@ def test_a_snapshot_follows_every_kind_of_record(store, remembered):
     store.record_step(StepRecord("r5", "a", "skipped", 0.0))
     failure = snapshot().failures
     assert set(failure) == {"a"}
-    assert (failure["a"].run_id, failure["a"].memo_key, failure["a"].error.name, failure["a"].seconds) == ("r4", "m1", "KeyError", 0.5)
+    assert (failure["a"].run_id, failure["a"].memo_key, failure["a"].error.name, failure["a"].seconds) == (
+        "r4",
+        "m1",
+        "KeyError",
+        0.5,
+    )
 
     # Reuse moves what is current without a new materialization; another notebook has its own.
-    store.record_step(StepRecord("r6", "a", "reused", 0.0, 0.0, "m1", (old,)), current=[Current(rows.NOTEBOOK, "a", old)])
-    store.record_step(StepRecord("r6", "a", "reused", 0.0, 0.0, "m1", (new,)), current=[Current("/other.ipynb", "a", new)])
+    store.record_step(
+        StepRecord("r6", "a", "reused", 0.0, 0.0, "m1", (old,)), current=[Current(rows.NOTEBOOK, "a", old)]
+    )
+    store.record_step(
+        StepRecord("r6", "a", "reused", 0.0, 0.0, "m1", (new,)), current=[Current("/other.ipynb", "a", new)]
+    )
     assert snapshot().current["a"] == [Current("/other.ipynb", "a", new), Current(rows.NOTEBOOK, "a", old)]
     assert set(snapshot().failures) == {"a"}
     rows.record(store, rows.made(store, "a", 5, run_id="r7", memo_key="m7"))
@@ -236,7 +256,16 @@ def test_a_store_at_rest_is_one_file_without_a_log(store):
     rows.record(store, rows.made(store, "a"))
     store.close()
     names = {path.name for path in store.directory.iterdir()}
-    assert names == {".gitignore", "CACHEDIR.TAG", "catalog.duckdb", "catalog.lock", "want.lock", "objects", "runs", "tmp"}
+    assert names == {
+        ".gitignore",
+        "CACHEDIR.TAG",
+        "catalog.duckdb",
+        "catalog.lock",
+        "want.lock",
+        "objects",
+        "runs",
+        "tmp",
+    }
     assert (store.directory / ".gitignore").read_text() == "*\n"
     assert store.keys() == ["a"]
 

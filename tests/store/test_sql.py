@@ -31,7 +31,20 @@ def test_the_tables_of_a_select(text, tables):
     assert len(select_tables(text)) == len(tables)
 
 
-@pytest.mark.parametrize("text", ["", "-- nothing", "SELEC 1", "SELECT 1; SELECT 2", "INSERT INTO a VALUES (1)", "DROP TABLE a", "SET threads = 1", "COPY a TO 'x'", "ATTACH 'x'"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-- nothing",
+        "SELEC 1",
+        "SELECT 1; SELECT 2",
+        "INSERT INTO a VALUES (1)",
+        "DROP TABLE a",
+        "SET threads = 1",
+        "COPY a TO 'x'",
+        "ATTACH 'x'",
+    ],
+)
 def test_what_is_not_one_select_is_refused(text):
     for function in (select_tables, canonical_sql, lambda text: run_select(text, {}, {})):
         with pytest.raises(CellSyntaxError) as caught:
@@ -65,7 +78,12 @@ def test_frames_of_every_kind_are_tables_and_parameters_are_bound():
 def test_nothing_but_the_given_tables_can_be_read(tmp_path):
     frame = pd.DataFrame({"x": [1]})
     (tmp_path / "f.csv").write_text("x\n1\n")
-    for text in ("SELECT * FROM frame", f"SELECT * FROM '{tmp_path}/f.csv'", f"SELECT * FROM read_csv('{tmp_path}/f.csv')", f"SELECT * FROM read_text('{tmp_path}/f.csv')"):
+    for text in (
+        "SELECT * FROM frame",
+        f"SELECT * FROM '{tmp_path}/f.csv'",
+        f"SELECT * FROM read_csv('{tmp_path}/f.csv')",
+        f"SELECT * FROM read_text('{tmp_path}/f.csv')",
+    ):
         with pytest.raises(StepwellError, match="the SELECT failed"):
             run_select(text, {"given": frame}, {})
     run_select("SELECT * FROM frame", {"frame": frame}, {})

@@ -34,7 +34,9 @@ def test_a_pickle_of_somebody_else_is_not_executed(store, tmp_path, monkeypatch,
         store.get(stored, key="a")
 
 
-@pytest.mark.parametrize("value", [5, "x" * 100_000, pa.table({"a": range(50_000)})], ids=["inline", "text file", "arrow file"])
+@pytest.mark.parametrize(
+    "value", [5, "x" * 100_000, pa.table({"a": range(50_000)})], ids=["inline", "text file", "arrow file"]
+)
 def test_data_of_somebody_else_can_be_loaded(store, tmp_path, monkeypatch, value):
     stored = as_somebody_else(store, tmp_path, monkeypatch).put(value, key="a", memo_key="m")
     assert store.get(stored, key="a") == value
@@ -84,7 +86,9 @@ def test_a_file_of_another_value_is_found(store):
 
 
 @pytest.mark.parametrize("keep", [0, 10, 64, 200, -1])
-@pytest.mark.parametrize("value", [LARGE, {"a": np.arange(500_000)}, pa.table({"a": range(50_000)})], ids=["read", "mapped", "arrow"])
+@pytest.mark.parametrize(
+    "value", [LARGE, {"a": np.arange(500_000)}, pa.table({"a": range(50_000)})], ids=["read", "mapped", "arrow"]
+)
 def test_a_file_cut_short_is_unavailable_and_put_mends_it(store, keep, value):
     stored = store.put(value, key="a", memo_key="m")
     path = store.directory / "objects" / stored.object_name

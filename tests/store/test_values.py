@@ -53,10 +53,12 @@ atoms = (
 )
 nested = st.recursive(
     atoms,
-    lambda inner: st.lists(inner, max_size=5)
-    | st.tuples(inner, inner)
-    | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=5)
-    | st.sets(st.integers() | st.text(max_size=5), max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=5)
+        | st.sets(st.integers() | st.text(max_size=5), max_size=5)
+    ),
     max_leaves=20,
 )
 
@@ -150,8 +152,12 @@ FRAMES = {
     "times": pd.DataFrame({"t": pd.to_datetime(["2026-01-01", None]).tz_localize("Europe/Vienna")}),
     "nullable": pd.DataFrame({"i": pd.array([1, None], dtype="Int8"), "b": pd.array([True, None], dtype="boolean")}),
     "arrow dtype": pd.DataFrame({"l": pd.array([[1, 2], None], dtype=pd.ArrowDtype(pa.list_(pa.int64())))}),
-    "multiindex": pd.DataFrame({("x", 1): [1], ("x", 2): [2]}, index=pd.MultiIndex.from_tuples([("a", 1)], names=["i", "j"])),
-    "periods, intervals": pd.DataFrame({"p": pd.period_range("2026", periods=2, freq="M"), "i": pd.interval_range(0, 2)}),
+    "multiindex": pd.DataFrame(
+        {("x", 1): [1], ("x", 2): [2]}, index=pd.MultiIndex.from_tuples([("a", 1)], names=["i", "j"])
+    ),
+    "periods, intervals": pd.DataFrame(
+        {"p": pd.period_range("2026", periods=2, freq="M"), "i": pd.interval_range(0, 2)}
+    ),
     "sparse": pd.DataFrame({"s": pd.arrays.SparseArray([0, 0, 1])}),
     "empty": pd.DataFrame(),
     "duplicate names": pd.DataFrame([[1, 2]], columns=["a", "a"]),
@@ -203,7 +209,12 @@ def test_pyarrow_comes_back_of_the_same_type(store, name):
 
 
 @pytest.mark.parametrize(
-    "whole", [pa.table({"a": range(500_000), "s": [str(i) for i in range(500_000)]}), pa.array([str(i) for i in range(500_000)]), pa.chunked_array([range(500_000)])]
+    "whole",
+    [
+        pa.table({"a": range(500_000), "s": [str(i) for i in range(500_000)]}),
+        pa.array([str(i) for i in range(500_000)]),
+        pa.chunked_array([range(500_000)]),
+    ],
 )
 def test_a_slice_of_arrow_stores_what_it_shows(store, whole):
     part = whole.slice(1000, 10)
@@ -217,7 +228,10 @@ POLARS = {
     "empty": pl.DataFrame(),
     "categories": pl.DataFrame({"c": ["a", "b"]}, schema={"c": pl.Categorical}),
     "enum": pl.DataFrame({"c": ["a", "b"]}, schema={"c": pl.Enum(["b", "a"])}),
-    "types": pl.DataFrame({"d": [dt.date(2026, 1, 1)], "t": [dt.time(1)], "x": [decimal.Decimal("1.5")], "i": [2**100]}, schema_overrides={"i": pl.Int128}),
+    "types": pl.DataFrame(
+        {"d": [dt.date(2026, 1, 1)], "t": [dt.time(1)], "x": [decimal.Decimal("1.5")], "i": [2**100]},
+        schema_overrides={"i": pl.Int128},
+    ),
     "series": pl.Series("named", [1.5, float("nan")]),
     "slice": pl.DataFrame({"a": range(100_000)}).slice(10, 5),
     "large": pl.DataFrame({"a": range(100_000)}),

@@ -32,7 +32,12 @@ class Walk:
             upstream, config = session.inputs(name)
             code = walk.of(definition.fn, path=name)
             self.notes[name] = [(item.path, item.reason) for item in code.unverifiable]
-            key = [name, code.digest, [(up, versions[up]) for up in upstream], [(k, data_version(v)) for k, v in sorted(config.items())]]
+            key = [
+                name,
+                code.digest,
+                [(up, versions[up]) for up in upstream],
+                [(k, data_version(v)) for k, v in sorted(config.items())],
+            ]
             memo = store / sha256(repr(key).encode()).hexdigest()
             found = None
             if memo.exists() and not definition.volatile and not code.unverifiable:

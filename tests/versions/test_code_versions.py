@@ -17,7 +17,10 @@ EDITS = {
     "constant of another type": ("def target():\n    return 1\n", "def target():\n    return 1.0\n"),
     "true is not one": ("def target():\n    return (1, 0)\n", "def target():\n    return (True, 0)\n"),
     "minus zero": ("def target():\n    return 0.0\n", "def target():\n    return -0.0\n"),
-    "order of branches": ("def target(x):\n    if x:\n        return 1\n    return 2\n", "def target(x):\n    if not x:\n        return 1\n    return 2\n"),
+    "order of branches": (
+        "def target(x):\n    if x:\n        return 1\n    return 2\n",
+        "def target(x):\n    if not x:\n        return 1\n    return 2\n",
+    ),
     "keyword name": ("def target():\n    return dict(a=1)\n", "def target():\n    return dict(b=1)\n"),
     "exception table": (
         "def target():\n    try:\n        a()\n        b()\n    except KeyError:\n        pass\n",
@@ -27,9 +30,18 @@ EDITS = {
     "keyword default": ("def target(*, n=1):\n    return n\n", "def target(*, n=2):\n    return n\n"),
     "generator": ("def target():\n    return [1]\n", "def target():\n    yield [1]\n"),
     "async": ("def target():\n    return 1\n", "async def target():\n    return 1\n"),
-    "global in a comprehension": ("K = 1\ndef target():\n    return [K for _ in range(2)]\n", "K = 2\ndef target():\n    return [K for _ in range(2)]\n"),
-    "global in a nested class": ("K = 1\ndef target():\n    class A:\n        k = K\n    return A.k\n", "K = 2\ndef target():\n    class A:\n        k = K\n    return A.k\n"),
-    "helper of a helper": ("def g(): return 1\ndef h(): return g()\ndef target(): return h()\n", "def g(): return 2\ndef h(): return g()\ndef target(): return h()\n"),
+    "global in a comprehension": (
+        "K = 1\ndef target():\n    return [K for _ in range(2)]\n",
+        "K = 2\ndef target():\n    return [K for _ in range(2)]\n",
+    ),
+    "global in a nested class": (
+        "K = 1\ndef target():\n    class A:\n        k = K\n    return A.k\n",
+        "K = 2\ndef target():\n    class A:\n        k = K\n    return A.k\n",
+    ),
+    "helper of a helper": (
+        "def g(): return 1\ndef h(): return g()\ndef target(): return h()\n",
+        "def g(): return 2\ndef h(): return g()\ndef target(): return h()\n",
+    ),
     "helper held by partial": (
         "from functools import partial\ndef g(v): return v\nh = partial(g, 1)\ndef target(): return h()\n",
         "from functools import partial\ndef g(v): return -v\nh = partial(g, 1)\ndef target(): return h()\n",
@@ -42,7 +54,10 @@ EDITS = {
         "import numpy as np\ndef g(v): return v\nh = np.vectorize(g)\ndef target(): return h([1])\n",
         "import numpy as np\ndef g(v): return v + 1\nh = np.vectorize(g)\ndef target(): return h([1])\n",
     ),
-    "set of functions": ("def g(): return 1\nS = {g}\ndef target(): return [f() for f in S]\n", "def g(): return 2\nS = {g}\ndef target(): return [f() for f in S]\n"),
+    "set of functions": (
+        "def g(): return 1\nS = {g}\ndef target(): return [f() for f in S]\n",
+        "def g(): return 2\nS = {g}\ndef target(): return [f() for f in S]\n",
+    ),
     "set inside a dict": (
         "def g(): return 1\nS = {'s': {g, 2}}\ndef target(): return S\n",
         "def g(): return 2\nS = {'s': {g, 2}}\ndef target(): return S\n",
@@ -59,7 +74,10 @@ EDITS = {
         "class M(type):\n    def f(cls): return 1\nclass A(metaclass=M): pass\ndef target(): return A.f()\n",
         "class M(type):\n    def f(cls): return 2\nclass A(metaclass=M): pass\ndef target(): return A.f()\n",
     ),
-    "class annotation": ("class A:\n    x: int\ndef target(): return A\n", "class A:\n    x: str\ndef target(): return A\n"),
+    "class annotation": (
+        "class A:\n    x: int\ndef target(): return A\n",
+        "class A:\n    x: str\ndef target(): return A\n",
+    ),
     "enum value": (
         "from enum import Enum\nclass E(Enum):\n    A = 1\ndef target(): return E.A\n",
         "from enum import Enum\nclass E(Enum):\n    A = 2\ndef target(): return E.A\n",
@@ -88,11 +106,26 @@ EDITS = {
         "class C: pass\nX = C(); X.me = X; X.a = 1\ndef target(): return X.me.a\n",
         "class C: pass\nX = C(); X.me = X; X.a = 2\ndef target(): return X.me.a\n",
     ),
-    "pattern": ("import re\nP = re.compile('a')\ndef target(s): return P.match(s)\n", "import re\nP = re.compile('b')\ndef target(s): return P.match(s)\n"),
-    "flags of a pattern": ("import re\nP = re.compile('a')\ndef target(s): return P.match(s)\n", "import re\nP = re.compile('a', re.I)\ndef target(s): return P.match(s)\n"),
-    "path": ("from pathlib import Path\nP = Path('a')\ndef target(): return P\n", "from pathlib import Path\nP = Path('b')\ndef target(): return P\n"),
-    "frame": ("import pandas as pd\nD = pd.DataFrame({'a': [1]})\ndef target(): return D\n", "import pandas as pd\nD = pd.DataFrame({'a': [1.0]})\ndef target(): return D\n"),
-    "function attribute": ("def h(): return h.k\nh.k = 1\ndef target(): return h()\n", "def h(): return h.k\nh.k = 2\ndef target(): return h()\n"),
+    "pattern": (
+        "import re\nP = re.compile('a')\ndef target(s): return P.match(s)\n",
+        "import re\nP = re.compile('b')\ndef target(s): return P.match(s)\n",
+    ),
+    "flags of a pattern": (
+        "import re\nP = re.compile('a')\ndef target(s): return P.match(s)\n",
+        "import re\nP = re.compile('a', re.I)\ndef target(s): return P.match(s)\n",
+    ),
+    "path": (
+        "from pathlib import Path\nP = Path('a')\ndef target(): return P\n",
+        "from pathlib import Path\nP = Path('b')\ndef target(): return P\n",
+    ),
+    "frame": (
+        "import pandas as pd\nD = pd.DataFrame({'a': [1]})\ndef target(): return D\n",
+        "import pandas as pd\nD = pd.DataFrame({'a': [1.0]})\ndef target(): return D\n",
+    ),
+    "function attribute": (
+        "def h(): return h.k\nh.k = 1\ndef target(): return h()\n",
+        "def h(): return h.k\nh.k = 2\ndef target(): return h()\n",
+    ),
     "mutual recursion": (
         "def a(n): return b(n)\ndef b(n): return a(n) + 1\ndef target(): return a(1)\n",
         "def a(n): return b(n)\ndef b(n): return a(n) + 2\ndef target(): return a(1)\n",
@@ -109,27 +142,69 @@ EDITS = {
         "from functools import cached_property\nclass A:\n    @cached_property\n    def f(self): return 1\ndef target(): return A().f\n",
         "from functools import cached_property\nclass A:\n    @cached_property\n    def f(self): return 2\ndef target(): return A().f\n",
     ),
-    "name in a query": ("cut = 1\ndef target(d): return d.query('x > @cut')\n", "cut = 2\ndef target(d): return d.query('x > @cut')\n"),
+    "name in a query": (
+        "cut = 1\ndef target(d): return d.query('x > @cut')\n",
+        "cut = 2\ndef target(d): return d.query('x > @cut')\n",
+    ),
     "name that was missing": ("def target(): return later\n", "later = 1\ndef target(): return later\n"),
     "shadowed builtin": ("def target(): return len([1])\n", "len = lambda v: 5\ndef target(): return len([1])\n"),
 }
 
 COSMETIC = {
     "comment": ("def target():\n    return 1\n", "# a\ndef target():\n    # b\n    return 1  # c\n"),
-    "docstring": ("def target(x):\n    if x:\n        return None\n", 'def target(x):\n    """Doc."""\n    if x:\n        return None\n'),
-    "docstring edited": ('def target(x):\n    """A."""\n    y = None\n    return (y, 3, "z")\n', 'def target(x):\n    """B."""\n    y = None\n    return (y, 3, "z")\n'),
-    "docstring of a class": ('class A:\n    """A."""\n    def f(self): return 1\ndef target(): return A()\n', "class A:\n    def f(self):\n        'doc'\n        return 1\ndef target(): return A()\n"),
-    "annotations": ("def target(x, y=1):\n    z = x\n    return z\n", "def target(x: int, y: 'str' = 1) -> list[int]:\n    z: int = x\n    return z\n"),
-    "annotations of a helper": ("def h(x): return x\ndef target(): return h(1)\n", "def h(x: int) -> int: return x\ndef target(): return h(1)\n"),
-    "line breaks": ("def target(x):\n    while True:\n        if x: break\n        x = f(x, 1)\n    return x\n", "def target(x):\n    while True:\n        if x:\n            break\n        x = f(\n            x,\n            1,\n        )\n    return x\n"),
-    "pass": ("def target(x):\n    for _ in x:\n        pass\n    return 1\n", "def target(x):\n    for _ in x: pass\n    return 1\n"),
-    "order of definition": ("def h(): return 1\nK = 2\ndef target(): return h() + K\n", "def target(): return h() + K\nK = 1 + 1\ndef h(): return 1\n"),
-    "order of methods": ("class A:\n    def f(self): return 1\n    def g(self): return 2\ndef target(): return A()\n", "class A:\n    def g(self): return 2\n    def f(self): return 1\ndef target(): return A()\n"),
-    "attribute named like a global": ("upper = 1\ndef target(): return 'a'.upper()\n", "upper = 2\ndef target(): return 'a'.upper()\n"),
+    "docstring": (
+        "def target(x):\n    if x:\n        return None\n",
+        'def target(x):\n    """Doc."""\n    if x:\n        return None\n',
+    ),
+    "docstring edited": (
+        'def target(x):\n    """A."""\n    y = None\n    return (y, 3, "z")\n',
+        'def target(x):\n    """B."""\n    y = None\n    return (y, 3, "z")\n',
+    ),
+    "docstring of a class": (
+        'class A:\n    """A."""\n    def f(self): return 1\ndef target(): return A()\n',
+        "class A:\n    def f(self):\n        'doc'\n        return 1\ndef target(): return A()\n",
+    ),
+    "annotations": (
+        "def target(x, y=1):\n    z = x\n    return z\n",
+        "def target(x: int, y: 'str' = 1) -> list[int]:\n    z: int = x\n    return z\n",
+    ),
+    "annotations of a helper": (
+        "def h(x): return x\ndef target(): return h(1)\n",
+        "def h(x: int) -> int: return x\ndef target(): return h(1)\n",
+    ),
+    "line breaks": (
+        "def target(x):\n    while True:\n        if x: break\n        x = f(x, 1)\n    return x\n",
+        "def target(x):\n    while True:\n        if x:\n            break\n        x = f(\n            x,\n            1,\n        )\n    return x\n",
+    ),
+    "pass": (
+        "def target(x):\n    for _ in x:\n        pass\n    return 1\n",
+        "def target(x):\n    for _ in x: pass\n    return 1\n",
+    ),
+    "order of definition": (
+        "def h(): return 1\nK = 2\ndef target(): return h() + K\n",
+        "def target(): return h() + K\nK = 1 + 1\ndef h(): return 1\n",
+    ),
+    "order of methods": (
+        "class A:\n    def f(self): return 1\n    def g(self): return 2\ndef target(): return A()\n",
+        "class A:\n    def g(self): return 2\n    def f(self): return 1\ndef target(): return A()\n",
+    ),
+    "attribute named like a global": (
+        "upper = 1\ndef target(): return 'a'.upper()\n",
+        "upper = 2\ndef target(): return 'a'.upper()\n",
+    ),
     "set order": ("S = {'a', 'b', 'c'}\ndef target(): return S\n", "S = {'c', 'b', 'a'}\ndef target(): return S\n"),
-    "global it assigns first": ("def target():\n    global g\n    g = 1\n    return g\n", "g = 5\ndef target():\n    global g\n    g = 1\n    return g\n"),
-    "module alias": ("import numpy as np\ndef target(): return np.zeros(3)\n", "import os, numpy as np\ndef target(): return np.zeros(3)\n"),
-    "order of registration in a set": ("def g(): return 1\ndef h(): return 2\nS = {g, h}\ndef target(): return S\n", "def h(): return 2\ndef g(): return 1\nS = {h, g}\ndef target(): return S\n"),
+    "global it assigns first": (
+        "def target():\n    global g\n    g = 1\n    return g\n",
+        "g = 5\ndef target():\n    global g\n    g = 1\n    return g\n",
+    ),
+    "module alias": (
+        "import numpy as np\ndef target(): return np.zeros(3)\n",
+        "import os, numpy as np\ndef target(): return np.zeros(3)\n",
+    ),
+    "order of registration in a set": (
+        "def g(): return 1\ndef h(): return 2\nS = {g, h}\ndef target(): return S\n",
+        "def h(): return 2\ndef g(): return 1\nS = {h, g}\ndef target(): return S\n",
+    ),
 }
 
 
@@ -157,7 +232,13 @@ def test_versions_are_equal_in_processes_with_other_hash_seeds():
     found = []
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{here}{os.pathsep}{here.parents[1]}"}
-        found.append(json.loads(subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True).stdout))
+        found.append(
+            json.loads(
+                subprocess.run(
+                    [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+                ).stdout
+            )
+        )
     assert found[0] == found[1]
     assert found[0] == {name: digest(cells[0]) for name, cells in EDITS.items()}
 
@@ -178,16 +259,36 @@ def test_helpers_that_all_call_each_other_take_no_exponential_time():
     names = [f"f{at}" for at in range(40)]
     cell = "".join(f"def {name}(n): return ({', '.join(other + '(n)' for other in names)})\n" for name in names)
     assert digest(cell, "def target(): return f0(1)\n") == digest(cell, "def target(): return f0(1)\n")
-    assert digest(cell, "def target(): return f0(1)\n") != digest(cell.replace("def f39(n): return (", "def f39(n): return (1, "), "def target(): return f0(1)\n")
+    assert digest(cell, "def target(): return f0(1)\n") != digest(
+        cell.replace("def f39(n): return (", "def f39(n): return (1, "), "def target(): return f0(1)\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("cells", "path", "reason"),
     [
-        (("import sqlite3\nCONN = sqlite3.connect(':memory:')\n", "def helper(): return CONN\ndef target(): return helper()\n"), "target -> helper -> CONN", "sqlite3.Connection"),
-        (("import threading\nclass Client:\n    def __init__(self): self.lock = threading.Lock()\nAPI = Client()\n", "def target(): return API\n"), "target -> API.lock", "_thread.lock"),
+        (
+            (
+                "import sqlite3\nCONN = sqlite3.connect(':memory:')\n",
+                "def helper(): return CONN\ndef target(): return helper()\n",
+            ),
+            "target -> helper -> CONN",
+            "sqlite3.Connection",
+        ),
+        (
+            (
+                "import threading\nclass Client:\n    def __init__(self): self.lock = threading.Lock()\nAPI = Client()\n",
+                "def target(): return API\n",
+            ),
+            "target -> API.lock",
+            "_thread.lock",
+        ),
         (("def target(): return eval('1')\n",), "target -> eval", "eval()"),
-        (("def helper(): return globals()\ndef target(): return helper()\n",), "target -> helper -> globals", "globals()"),
+        (
+            ("def helper(): return globals()\ndef target(): return helper()\n",),
+            "target -> helper -> globals",
+            "globals()",
+        ),
         (("class A: pass\ndef target(): return A.__subclasses__()\n",), "target", "__subclasses__"),
         (("G = (i for i in [1])\ndef target(): return list(G)\n",), "target -> G", "generator"),
     ],
@@ -235,13 +336,26 @@ def test_a_global_named_like_an_asset_is_reported_and_not_digested():
 
 
 def test_globals_that_can_change_in_place_are_named():
-    found = version("L = [1]\nK = 1\nT = (1, 2)\n", "def helper():\n    global count\n    count = 1\n    return L, K, T\ndef target(): return helper()\n")
+    found = version(
+        "L = [1]\nK = 1\nT = (1, 2)\n",
+        "def helper():\n    global count\n    count = 1\n    return L, K, T\ndef target(): return helper()\n",
+    )
     assert set(found.mutable_globals) == {"L", "count"}
 
 
 def cell(source, globals_, reads, parameters=(), outputs=()):
     tree = compile(source, "/tmp/ipykernel_1/c.py", "exec")
-    return CellBody(outputs[0] if outputs else "cell", source, "cell 1", tree, None, tuple(parameters), tuple(outputs), frozenset(reads), globals_)
+    return CellBody(
+        outputs[0] if outputs else "cell",
+        source,
+        "cell 1",
+        tree,
+        None,
+        tuple(parameters),
+        tuple(outputs),
+        frozenset(reads),
+        globals_,
+    )
 
 
 def test_a_cells_body_counts_with_the_names_that_it_reads():
@@ -249,13 +363,17 @@ def test_a_cells_body_counts_with_the_names_that_it_reads():
         return CodeWalk(namespace=space).of(cell(source, space, **more), path="out").digest
 
     base = of("out = raw * K\n", {"K": 2, "raw": 1}, reads={"K"}, parameters=["raw"], outputs=["out"])
-    assert base == of("# comment\nout = raw * K\n", {"K": 2, "raw": 5}, reads={"K"}, parameters=["raw"], outputs=["out"])
+    assert base == of(
+        "# comment\nout = raw * K\n", {"K": 2, "raw": 5}, reads={"K"}, parameters=["raw"], outputs=["out"]
+    )
     assert base != of("out = raw * K\n", {"K": 3, "raw": 1}, reads={"K"}, parameters=["raw"], outputs=["out"])
     assert base != of("out = raw * K\n", {"K": 2, "raw": 1}, reads={"K"}, parameters=["raw"], outputs=["out", "raw"])
     helper = run_cells("def h(): return 1\n")["h"]
     other = run_cells("def h(): return 2\n")["h"]
     nested = "def f(): return h()\nout = f()\n"
-    assert of(nested, {"h": helper}, reads={"h"}, outputs=["out"]) != of(nested, {"h": other}, reads={"h"}, outputs=["out"])
+    assert of(nested, {"h": helper}, reads={"h"}, outputs=["out"]) != of(
+        nested, {"h": other}, reads={"h"}, outputs=["out"]
+    )
 
 
 def test_a_select_counts_by_its_canonical_text_and_its_parameters():
@@ -274,7 +392,17 @@ def test_extra_objects_count_by_name():
     walk = CodeWalk(namespace=space)
     plain = walk.of(space["target"], path="t").digest
     wired = walk.of(space["target"], path="t", extra=[("wiring", "a -> b")]).digest
-    assert len({plain, wired, walk.of(space["target"], path="t", extra=[("wiring", "b -> a")]).digest, walk.of(space["target"], path="t", extra=[("config", "a -> b")]).digest}) == 4
+    assert (
+        len(
+            {
+                plain,
+                wired,
+                walk.of(space["target"], path="t", extra=[("wiring", "b -> a")]).digest,
+                walk.of(space["target"], path="t", extra=[("config", "a -> b")]).digest,
+            }
+        )
+        == 4
+    )
 
 
 def test_a_definition_object_counts_by_its_body():

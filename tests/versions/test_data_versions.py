@@ -20,16 +20,35 @@ from hypothesis import strategies as st
 
 from stepwell.kernel_runtime.versions.data import data_version
 
-atoms = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.binary(max_size=4) | st.complex_numbers()
+atoms = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.binary(max_size=4)
+    | st.complex_numbers()
+)
 keys = st.integers(-2, 2) | st.text(max_size=2) | st.booleans()
 values = st.recursive(
     atoms,
-    lambda inner: st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(keys, inner, max_size=3) | st.sets(keys, max_size=3) | st.frozensets(keys, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(keys, inner, max_size=3)
+        | st.sets(keys, max_size=3)
+        | st.frozensets(keys, max_size=3)
+    ),
     max_leaves=8,
 )
 small = st.recursive(
     st.sampled_from([0, 1, True, False, 0.0, -0.0, 1.0, math.nan, None, "", "1", b"", b"1", 1 + 0j]),
-    lambda inner: st.lists(inner, max_size=2) | st.lists(inner, max_size=2).map(tuple) | st.dictionaries(st.sampled_from([0, 1, "a"]), inner, max_size=2) | st.frozensets(st.sampled_from([0, 1, "a", 1.0]), max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.lists(inner, max_size=2).map(tuple)
+        | st.dictionaries(st.sampled_from([0, 1, "a"]), inner, max_size=2)
+        | st.frozensets(st.sampled_from([0, 1, "a", 1.0]), max_size=2)
+    ),
     max_leaves=4,
 )
 
@@ -154,7 +173,9 @@ def test_values_that_differ_have_other_versions(place):
     assert data_version(one) != data_version(other)
 
 
-frame = pd.DataFrame({"a": [1, 2, 3], "b": [1.5, np.nan, 2.5], "c": ["x", None, "z"], "d": pd.date_range("2020", periods=3)})
+frame = pd.DataFrame(
+    {"a": [1, 2, 3], "b": [1.5, np.nan, 2.5], "c": ["x", None, "z"], "d": pd.date_range("2020", periods=3)}
+)
 chunked = pa.chunked_array([["a", None], ["c"]])
 LAYOUTS = [
     (np.arange(6).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3))),
@@ -172,7 +193,10 @@ LAYOUTS = [
     (pa.array([1, None, 3]).slice(1), pa.array([None, 3])),
     (pa.array([[1], None, [2, 3]]).slice(1), pa.array([None, [2, 3]])),
     (pa.array([{"x": 1}, None, {"x": 2}]).slice(1), pa.array([None, {"x": 2}])),
-    (pl.concat([pl.DataFrame({"a": ["x"]}), pl.DataFrame({"a": ["y"]})], rechunk=False), pl.DataFrame({"a": ["x", "y"]})),
+    (
+        pl.concat([pl.DataFrame({"a": ["x"]}), pl.DataFrame({"a": ["y"]})], rechunk=False),
+        pl.DataFrame({"a": ["x", "y"]}),
+    ),
     (pl.DataFrame({"a": [1, 2, 3]})[1:], pl.DataFrame({"a": [2, 3]})),
     (loop(1), loop(1)),
 ]
@@ -205,7 +229,11 @@ def test_versions_are_equal_in_processes_with_other_hash_seeds():
     found = set()
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{here}{os.pathsep}{here.parents[1]}"}
-        found.add(subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True).stdout)
+        found.add(
+            subprocess.run(
+                [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+            ).stdout
+        )
     assert len(found) == 1
     assert "None" not in found.pop()
 

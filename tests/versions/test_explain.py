@@ -27,7 +27,10 @@ TARGET = "def target(): return normalise(1) + CUTOFF\n"
 
 def test_a_helper_that_was_edited_is_named_with_its_diff():
     before = "def normalise(v):\n    return v\n"
-    (change,) = changes((before, TARGET, "CUTOFF = 3\n"), (before.replace("v\n", "v + 1\n").replace("(v + 1", "(v"), TARGET, "CUTOFF = 3\n"))
+    (change,) = changes(
+        (before, TARGET, "CUTOFF = 3\n"),
+        (before.replace("v\n", "v + 1\n").replace("(v + 1", "(v"), TARGET, "CUTOFF = 3\n"),
+    )
     assert (change.kind, change.path) == ("function", "report.transform -> normalise")
     assert "-    return v" in change.diff
     assert "+    return v + 1" in change.diff
@@ -58,7 +61,9 @@ def test_what_a_changed_helper_now_reaches_is_no_cause_of_its_own():
 
 
 def test_two_edits_are_two_causes():
-    found = changes(("def normalise(v): return v\nCUTOFF = 1\n", TARGET), ("def normalise(v): return -v\nCUTOFF = 2\n", TARGET))
+    found = changes(
+        ("def normalise(v): return v\nCUTOFF = 1\n", TARGET), ("def normalise(v): return -v\nCUTOFF = 2\n", TARGET)
+    )
     assert {change.path.rpartition(" ")[2] for change in found} == {"normalise", "CUTOFF"}
 
 
@@ -84,7 +89,10 @@ def test_another_version_of_a_package():
 
 @pytest.mark.parametrize("name", ["API_TOKEN", "db_password", "secret", "apiKey", "MY_API_KEY"])
 def test_what_looks_secret_is_never_text(name):
-    cells = (f"{name} = 'hunter2-old'\n", f"def target(): return {name}\n"), (f"{name} = 'hunter2-new'\n", f"def target(): return {name}\n")
+    cells = (
+        (f"{name} = 'hunter2-old'\n", f"def target(): return {name}\n"),
+        (f"{name} = 'hunter2-new'\n", f"def target(): return {name}\n"),
+    )
     (change,) = changes(*cells)
     assert change.path.endswith(name)
     assert "hunter2" not in repr(change) + describe(change)

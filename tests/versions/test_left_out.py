@@ -23,7 +23,9 @@ def version(space, *ignore, path="target"):
 
 
 def test_an_object_without_a_digest_is_named_with_the_path_to_it():
-    space = run_cells("import sqlite3\nCONN = sqlite3.connect(':memory:')\nLIMIT = 1\n", HELPER, "def target(): return helper()\n")
+    space = run_cells(
+        "import sqlite3\nCONN = sqlite3.connect(':memory:')\nLIMIT = 1\n", HELPER, "def target(): return helper()\n"
+    )
     (found,) = version(space).unverifiable
     assert found.path == "target -> helper -> CONN"
     assert "sqlite3.Connection" in found.reason
@@ -103,7 +105,14 @@ def test_an_opaque_object_counts_by_its_version_only():
 
 
 @pytest.mark.parametrize(
-    "held", ["{'lock': LOCK, 'n': N}", "[LOCK, N]", "functools.partial(print, LOCK, N)", "types.SimpleNamespace(lock=LOCK, n=N)", "{(1, N), LOCK}"]
+    "held",
+    [
+        "{'lock': LOCK, 'n': N}",
+        "[LOCK, N]",
+        "functools.partial(print, LOCK, N)",
+        "types.SimpleNamespace(lock=LOCK, n=N)",
+        "{(1, N), LOCK}",
+    ],
 )
 def test_an_opaque_object_is_left_out_inside_others(held):
     def digest(lock, n):

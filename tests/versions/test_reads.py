@@ -166,7 +166,12 @@ def test_numpy_and_sqlite_are_seen(folder):
         sqlite3.connect(":memory:").close()
 
     found = recorded(work)
-    assert [(read.kind, Path(read.name).name) for read in found] == [("file", "array.npy"), ("file", "base.db"), ("absent", "base.db-wal"), ("file", "raw.bin")]
+    assert [(read.kind, Path(read.name).name) for read in found] == [
+        ("file", "array.npy"),
+        ("file", "base.db"),
+        ("absent", "base.db-wal"),
+        ("file", "raw.bin"),
+    ]
     assert all(map(read_holds, found))
     with contextlib.closing(sqlite3.connect("base.db")) as base:
         base.execute("insert into t values (2)")
@@ -251,7 +256,9 @@ def test_a_file_that_changes_while_the_step_runs_never_holds(folder):
 
     def work():
         path.read_text()
-        thread = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", f"open({str(path)!r}, 'w').write('three')"])
+        thread = os.spawnv(
+            os.P_WAIT, sys.executable, [sys.executable, "-c", f"open({str(path)!r}, 'w').write('three')"]
+        )
         assert thread == 0
 
     (found,) = recorded(work)

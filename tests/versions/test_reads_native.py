@@ -87,7 +87,12 @@ def files(recorder):
         ("a.arrow", lambda: pa.OSFile("a.arrow").read()),
         ("a.csv", lambda: pa.input_stream("a.csv").read()),
         ("a.parquet", lambda: pq.read_table(os.path.abspath("a.parquet"), filesystem=pyarrow.fs.LocalFileSystem())),
-        ("a.parquet", lambda: pq.read_table("a.parquet", filesystem=pyarrow.fs.SubTreeFileSystem(os.getcwd(), pyarrow.fs.LocalFileSystem()))),
+        (
+            "a.parquet",
+            lambda: pq.read_table(
+                "a.parquet", filesystem=pyarrow.fs.SubTreeFileSystem(os.getcwd(), pyarrow.fs.LocalFileSystem())
+            ),
+        ),
         ("a.parquet", lambda: duckdb.sql("from 'a.parquet'").fetchall()),
         ("a.csv", lambda: sql_by_name("select * from read_csv('a.csv')").fetchall()),
         ("a.csv", lambda: duckdb.execute("from read_csv(?)", ["a.csv"]).fetchall()),
@@ -132,7 +137,10 @@ def test_what_cannot_be_told_is_said():
         duckdb.execute("set variable x = 'a.csv'")
         duckdb.execute("from read_csv(getvariable('x'))").fetchall()
 
-    assert recorded(work).unseen == ("polars.scan_parquet: s3://bucket", "duckdb.execute: a file whose name is computed")
+    assert recorded(work).unseen == (
+        "polars.scan_parquet: s3://bucket",
+        "duckdb.execute: a file whose name is computed",
+    )
     with open("a.parquet", "rb") as file:
         text = file.read()
     assert recorded(lambda: (pl.read_parquet(text), pq.read_table(pa.BufferReader(text)))).unseen == ()
@@ -142,7 +150,11 @@ def test_duckdb_still_finds_frames_by_the_names_of_its_caller():
     def work():
         local = FRAME
         assert len(local) == 2
-        return [duckdb.sql("from local").fetchall(), duckdb.execute("from local").fetchall(), duckdb.connect().sql("from local").fetchall()]
+        return [
+            duckdb.sql("from local").fetchall(),
+            duckdb.execute("from local").fetchall(),
+            duckdb.connect().sql("from local").fetchall(),
+        ]
 
     assert recorded(work).reads == ()
 
@@ -172,7 +184,13 @@ with ReadRecorder() as recorder:
     pyarrow.OSFile("a.orc")
 print(*[read.name.rsplit("/", 1)[1] for read in recorder.reads if "/a." in read.name])
 """
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=True,
+    )
     assert done.stdout.split() == ["a.csv", "a.json", "a.orc", "a.parquet"]
 
 

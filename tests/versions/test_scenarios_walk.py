@@ -21,6 +21,10 @@ def test_no_scenario_is_stale_or_recomputed_needlessly(scenarios, mode, count, t
     )  # fmt: skip
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert len(rows) == count
-    wrong = [f"{row['id']}: {row['verdict']} {row.get('detail')}" for row in rows if row["verdict"] not in {"right", "either:reran", "either:reused"}]
+    wrong = [
+        f"{row['id']}: {row['verdict']} {row.get('detail')}"
+        for row in rows
+        if row["verdict"] not in {"right", "either:reran", "either:reused"}
+    ]
     # SQL is not the layer's to run.
     assert [line for line in wrong if "needs sql" not in line] == []

@@ -98,7 +98,9 @@ def test_literal_secrets_are_hidden_in_source(line):
     assert after.endswith("last = 'kept too'\n")
 
 
-@pytest.mark.parametrize("line", ["name = 'x'", "def author(a='b'): pass", "n = 1  # ok", "text = 'a:b@c'", "rows = read('tokens.csv')"])
+@pytest.mark.parametrize(
+    "line", ["name = 'x'", "def author(a='b'): pass", "n = 1  # ok", "text = 'a:b@c'", "rows = read('tokens.csv')"]
+)
 def test_other_source_is_as_it_was(line):
     assert hidden_source(line) == line
 

@@ -91,7 +91,9 @@ class _Watch:
     def __init__(self) -> None:
         self.number = 0
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """Find ``numpy.random`` as the import system would, and seed it when it is there."""
         if name != _NUMPY:
             return None

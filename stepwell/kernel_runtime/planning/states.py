@@ -119,7 +119,17 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
         if own:
             return result("stale", *own)
         sources = dict.fromkeys(plan.producers[key].key for key in waits)
-        return result("may change", *(Reason(f"{key} {'may change' if found[key].state == 'may change' else f'is {found[key].state}'}", path=key, kind="upstream") for key in sources))
+        return result(
+            "may change",
+            *(
+                Reason(
+                    f"{key} {'may change' if found[key].state == 'may change' else f'is {found[key].state}'}",
+                    path=key,
+                    kind="upstream",
+                )
+                for key in sources
+            ),
+        )
     old = _too_old(step, stored, known) if stored[0].memo_key == memo else None
     if old is not None:
         return result("stale", old)
@@ -137,7 +147,9 @@ def _unverifiable(item: Unverifiable) -> Reason:
         ways.append(f"stepwell.opaque({name}, version=...)")
     remedy = f"to leave out that object only: {', or '.join(ways)}" if ways else ""
     step = item.path.partition(" -> ")[0].partition("(")[0]
-    return Reason(item.reason, item.path, remedy or f"to keep what is stored all the same: %why {step} --accept", "unverifiable")
+    return Reason(
+        item.reason, item.path, remedy or f"to keep what is stored all the same: %why {step} --accept", "unverifiable"
+    )
 
 
 def _too_old(step: PlanStep, stored: tuple[Materialization, ...], known: Known) -> Reason | None:
@@ -161,4 +173,7 @@ def _moved(
         return (Reason(f"accepted on {note.get('on', '')}, as not mattering: {causes}", kind="accepted"),)
     if not stored or stored[0].memo_key == group[0].memo_key:
         return ()
-    return (Reason("a result kept for exactly this will be reused; since the current one:"), *explain(step, stored, inputs))
+    return (
+        Reason("a result kept for exactly this will be reused; since the current one:"),
+        *explain(step, stored, inputs),
+    )

@@ -60,7 +60,9 @@ class AssetKey:
             raise InvalidDefinitionError(f"an asset key is a string or a list of strings, not {path!r}")
         parts = (path,) if isinstance(path, str) else tuple(path)
         if not parts:
-            raise InvalidDefinitionError("an asset key needs at least one part", remedy="for example: AssetKey(['raw', 'flights'])")
+            raise InvalidDefinitionError(
+                "an asset key needs at least one part", remedy="for example: AssetKey(['raw', 'flights'])"
+            )
         for part in parts:
             if not isinstance(part, str) or not part:
                 raise InvalidDefinitionError(f"a part of an asset key must be a string that is not empty, not {part!r}")

@@ -1,13 +1,18 @@
 """What one kernel holds: the registry, the store, settings and one queue of runs.
 
-===============  ===========================================================================
-``kernel``       `Session`: what the faces (magics, widgets, batch) and the public functions use
-``project``      where the store is, and which notebook or script this process is
-``requests``     targets in any form to definitions and keys
-``explanation``  why a step is in its state
-``functions``    the public functions: `materialize`, `load`, `rerun`, `resume`, ...
-``selects``      SQL assets: `sql_asset`, and what ``%%sql_asset`` shares with it
-===============  ===========================================================================
+=================  ===========================================================================
+``kernel``         `Session`: runs; what the faces (magics, widgets, batch) and the public functions use
+``looking``        what can be asked at any moment: states, reasons, the lineage, stored values
+``holding``        the registry, stores by directory, the namespace, subscribers
+``preparation``    what a plan reads from the store before its first step
+``single_steps``   plans of single steps: re-running one, resuming a run
+``currents``       what a key means when several notebooks have defined it
+``explanation``    why a step is in its state; ``acceptance`` of an edit that does not matter
+``project``        where the store is, and which notebook or script this process is
+``requests``       targets in any form to definitions and keys
+``selects``        SQL assets: `sql_asset`, and what ``%%sql_asset`` shares with it; ``sql`` runs them
+``functions``      the public functions; ``runner`` is what definitions reach through their slot
+=================  ===========================================================================
 """
 
 from stepwell.kernel_runtime.session.kernel import Session, get_session

@@ -42,7 +42,9 @@ def check_acceptable(step: PlanStep, state: StepState) -> None:
         )
     if not step.memoised or step.op.volatile:
         raise InvariantViolationError(
-            f"{step.key!r} runs every time: no edit makes it stale", where=step.where, remedy="take volatile or cache=False away"
+            f"{step.key!r} runs every time: no edit makes it stale",
+            where=step.where,
+            remedy="take volatile or cache=False away",
         )
     if not state.memo_key:
         causes = "; ".join(reason.text for reason in state.reasons)
@@ -85,7 +87,9 @@ def accept_step(
         "of": state.current[0].id,
         "run_id": run_id,
         "causes": [reason.text for reason in state.reasons],
-        "unverifiable": [f"{item.path}: {item.reason}" for item in step.code.unverifiable] if step.code is not None else [],
+        "unverifiable": [f"{item.path}: {item.reason}" for item in step.code.unverifiable]
+        if step.code is not None
+        else [],
     }
     made = tuple(
         replace(
@@ -98,7 +102,14 @@ def accept_step(
     )  # fmt: skip
     old = state.current[0]
     record = StepRecord(
-        run_id, step.address, "executed", now, old.seconds, state.memo_key, made, reason="accepted: " + "; ".join(note["causes"])
+        run_id,
+        step.address,
+        "executed",
+        now,
+        old.seconds,
+        state.memo_key,
+        made,
+        reason="accepted: " + "; ".join(note["causes"]),
     )
     current = [Current(step.notebook, item.key, item, item.partition) for item in made]
     run = RunRecord(run_id, "assets", notebook, (step.key,), "running", now)
@@ -108,7 +119,10 @@ def accept_step(
 def newest_acceptance(items: Sequence[Materialization]) -> Materialization | None:
     """Return the newest materialization by acceptance that was not taken back; items are given newest first."""
     gone = {run for item in items if (run := revoked_run(item))}
-    return next((item for item in items if acceptance(item) is not None and item.run_id not in gone and not revoked_run(item)), None)
+    return next(
+        (item for item in items if acceptance(item) is not None and item.run_id not in gone and not revoked_run(item)),
+        None,
+    )
 
 
 def revoke_step(step: PlanStep, state: StepState, store: ValueStore, notebook: str) -> bool:
@@ -120,12 +134,26 @@ def revoke_step(step: PlanStep, state: StepState, store: ValueStore, notebook: s
     run_id = new_id()
     rows = [item for items in histories.values() for item in items if item.run_id == accepted.run_id]
     # A row of its own says so; the accepted one stays as it is, on the record.
-    made = tuple(replace(item, id=new_id(), run_id=run_id, value=None, data_version="", metadata={REVOKED: accepted.run_id}) for item in rows)
+    made = tuple(
+        replace(item, id=new_id(), run_id=run_id, value=None, data_version="", metadata={REVOKED: accepted.run_id})
+        for item in rows
+    )
     before: Mapping[str, Materialization] = {item.id: item for items in histories.values() for item in items}
     shown = {item.id for item in state.current}
-    back = [before[note["of"]] for item in rows if item.id in shown and (note := acceptance(item)) is not None and note["of"] in before]
+    back = [
+        before[note["of"]]
+        for item in rows
+        if item.id in shown and (note := acceptance(item)) is not None and note["of"] in before
+    ]
     record = StepRecord(
-        run_id, step.address, "executed", time.time(), accepted.seconds, accepted.memo_key, made, reason=f"revoked: accepted in run {accepted.run_id}"
+        run_id,
+        step.address,
+        "executed",
+        time.time(),
+        accepted.seconds,
+        accepted.memo_key,
+        made,
+        reason=f"revoked: accepted in run {accepted.run_id}",
     )
     run = RunRecord(run_id, "assets", notebook, (step.key,), "running", record.started)
     _record(store, run, record, [Current(step.notebook, item.key, item, item.partition) for item in back])
@@ -171,6 +199,8 @@ def reader_of_now(keyed: Keyed, loaded: Callable[[Read], str]) -> Callable[[Read
             else:
                 recorder.name_read(read.name, value_of(read.name))
         kind = {"absent": "file"}.get(read.kind, read.kind)
-        return next((found for found in recorder.reads if found.kind in {kind, "absent"} and found.name == read.name), read)
+        return next(
+            (found for found in recorder.reads if found.kind in {kind, "absent"} and found.name == read.name), read
+        )
 
     return read_anew

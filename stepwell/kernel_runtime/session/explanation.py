@@ -98,11 +98,7 @@ class Explainer:
             reasons += self._code(step, old)
         if inputs is not None:
             reasons += _inputs(old.inputs, inputs)
-        reasons += [
-            Reason(what_changed(read), kind=read.kind)
-            for read in old.reads
-            if not self.known.holds(read)
-        ]
+        reasons += [Reason(what_changed(read), kind=read.kind) for read in old.reads if not self.known.holds(read)]
         if not reasons and inputs is not None and old.code_version == (step.code.digest if step.code else ""):
             if not old.memo_key:
                 return (Reason("its last run failed after it had produced this value", kind="failure"),)
@@ -117,9 +113,10 @@ class Explainer:
         if before is None or now is None:
             return [Reason("its code changed", kind="body")]
         changes = explain(before, now)
-        return [Reason(describe_change(change), change.path, change.diff or _remedy(change), change.kind) for change in changes] or [
-            Reason("its code changed", kind="body")
-        ]
+        return [
+            Reason(describe_change(change), change.path, change.diff or _remedy(change), change.kind)
+            for change in changes
+        ] or [Reason("its code changed", kind="body")]
 
 
 def _remedy(change: Change) -> str:
@@ -139,10 +136,22 @@ def _inputs(old: tuple[InputVersion, ...], new: tuple[InputVersion, ...]) -> lis
     found = []
     for (name, key, kind), version in now.items():
         if (name, key, kind) not in before:
-            found.append(Reason(f"{key} is a new input" if kind == "value" else f"it now comes after {key}", key, kind=_INPUT[kind]))
+            found.append(
+                Reason(
+                    f"{key} is a new input" if kind == "value" else f"it now comes after {key}", key, kind=_INPUT[kind]
+                )
+            )
         elif before[name, key, kind] != version:
-            found.append(Reason(f"the value of {key} changed" if kind == "value" else f"{key} was computed again", key, kind=_INPUT[kind]))
+            found.append(
+                Reason(
+                    f"the value of {key} changed" if kind == "value" else f"{key} was computed again",
+                    key,
+                    kind=_INPUT[kind],
+                )
+            )
     found += [
-        Reason(f"{key} is no input any more", key, kind=_INPUT[kind]) for (name, key, kind) in before if (name, key, kind) not in now
+        Reason(f"{key} is no input any more", key, kind=_INPUT[kind])
+        for (name, key, kind) in before
+        if (name, key, kind) not in now
     ]
     return found

@@ -90,7 +90,9 @@ def resume(run_id: str, *, definitions: Given = None, store: AnyStore = None, ra
     return get_session().resume(run_id, definitions=definitions, store=store, raise_on_error=raise_on_error)
 
 
-def load(key: AssetKey | AssetsDefinition | SourceAsset | str, *, store: AnyStore = None, notebook: str | None = None) -> Any:
+def load(
+    key: AssetKey | AssetsDefinition | SourceAsset | str, *, store: AnyStore = None, notebook: str | None = None
+) -> Any:
     """Return the current value of an asset or step: an own copy unless its type is immutable.
 
     Parameters

@@ -61,7 +61,9 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
 
 def _definitions_of(module: ModuleType) -> list[AssetsDefinition | SourceAsset | JobDefinition]:
     """Return the definitions that are globals of a module."""
-    return [value for value in vars(module).values() if isinstance(value, AssetsDefinition | SourceAsset | JobDefinition)]
+    return [
+        value for value in vars(module).values() if isinstance(value, AssetsDefinition | SourceAsset | JobDefinition)
+    ]
 
 
 def _members(module: ModuleType) -> list[Target]:

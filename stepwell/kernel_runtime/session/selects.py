@@ -66,9 +66,7 @@ def read_select(what: str, text: str, where: str) -> Select:
             where=", ".join(part for part in (where, error.where) if part),
             remedy=error.remedy,
         ) from None
-    return Select(
-        statement, tables, tuple(dict.fromkeys(_PARAMETER.findall(_TEXT.sub(" ", statement)))), canonical
-    )
+    return Select(statement, tables, tuple(dict.fromkeys(_PARAMETER.findall(_TEXT.sub(" ", statement)))), canonical)
 
 
 def select_body(

@@ -238,7 +238,9 @@ class Attachment:
         import duckdb
 
         try:
-            found = self.connection.execute("SELECT format, store_id FROM @meta".replace("@", f"{self.name}.")).fetchone()
+            found = self.connection.execute(
+                "SELECT format, store_id FROM @meta".replace("@", f"{self.name}.")
+            ).fetchone()
         except duckdb.CatalogException:
             found = None
         except duckdb.Error as error:
@@ -264,7 +266,9 @@ class Attachment:
                 remedy="upgrade: pip install -U duckdb; or choose another store directory",
             )
         if "Permission" in text or "Read-only" in text:
-            return StoreNotWritableError(f"the catalog {self._path} cannot be opened for writing", where=text, remedy=_REMEDY)
+            return StoreNotWritableError(
+                f"the catalog {self._path} cannot be opened for writing", where=text, remedy=_REMEDY
+            )
         if "Could not set lock" in text or "lock on file" in text:
             return StoreError(
                 f"the catalog {self._path} is open in a program other than Stepwell",

@@ -286,9 +286,17 @@ class Catalog:
                 while not self._ready():
                     now = monotonic()
                     idle = now - idle_since
-                    if self._attachment.open and not self._attachment.stuck and (self._letting_go or self._may_go(now, idle)):
+                    if (
+                        self._attachment.open
+                        and not self._attachment.stuck
+                        and (self._letting_go or self._may_go(now, idle))
+                    ):
                         break
-                    if (not self._attachment.open or self._attachment.stuck) and (self._letting_go or idle > LINGER) and self._group is None:
+                    if (
+                        (not self._attachment.open or self._attachment.stuck)
+                        and (self._letting_go or idle > LINGER)
+                        and self._group is None
+                    ):
                         self._letting_go = False
                         self._thread = None
                         farewells, self._farewells = self._farewells, []
@@ -339,7 +347,11 @@ class Catalog:
         try:
             self._attachment.attach(create=create)
         except BaseException as error:
-            failure = error if isinstance(error, StoreError) else self._failure(error, "cannot be opened", "is its directory still there?")
+            failure = (
+                error
+                if isinstance(error, StoreError)
+                else self._failure(error, "cannot be opened", "is its directory still there?")
+            )
             self._end(group, failure)
             for question in questions:
                 question.fail(failure)
@@ -348,7 +360,9 @@ class Catalog:
             self._commit(group)
         for question in questions:
             if not self._attachment.open:
-                question.fail(StoreError(f"the store {self._attachment.directory} failed while it was used", remedy="try again"))
+                question.fail(
+                    StoreError(f"the store {self._attachment.directory} failed while it was used", remedy="try again")
+                )
                 continue
             question.run(self._attachment.connection, self._attachment.name)
 
@@ -362,7 +376,9 @@ class Catalog:
             connection.commit()
         except BaseException as error:
             failure = self._failure(
-                error, "could not record what finished", "is the disk full? what was recorded before is safe; run the steps again"
+                error,
+                "could not record what finished",
+                "is the disk full? what was recorded before is safe; run the steps again",
             )
             self._roll_back()
         self._end(group, failure)
@@ -426,4 +442,3 @@ def _at_exit() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)
-

@@ -87,7 +87,9 @@ def decode(codec: str, stream: bytes | memoryview, buffers: Sequence[Any], *, ke
             return _polars_value(codec, buffers[0])
     except Exception as error:
         raise ValueUnavailableError(
-            f"the stored value of {key!r} is damaged", where=f"{type(error).__name__}: {error}", remedy=f"materialize {key!r} again"
+            f"the stored value of {key!r} is damaged",
+            where=f"{type(error).__name__}: {error}",
+            remedy=f"materialize {key!r} again",
         ) from error
     raise ValueUnavailableError(
         f"the stored value of {key!r} is in a form that this Stepwell does not know ({codec})",

@@ -62,7 +62,9 @@ def _blake(data: bytes | memoryview) -> str:
 
 
 def _digest(codec: str, size: int, stream: str, buffers: Sequence[Sequence[Any]]) -> str:
-    described = f"{codec} {size} {stream}" + "".join([f" {length} {found} {int(readonly)}" for length, found, readonly in buffers])
+    described = f"{codec} {size} {stream}" + "".join(
+        [f" {length} {found} {int(readonly)}" for length, found, readonly in buffers]
+    )
     return _blake(described.encode())
 
 
@@ -177,7 +179,9 @@ class Objects:
                 data = _mapped(file.fileno(), size) if size >= _MAP_FROM else memoryview(bytearray(file.read()))
         except OSError as error:
             raise ValueUnavailableError(
-                f"the stored value of {key!r} is gone", where=f"no file {self.folder / name}", remedy=f"materialize {key!r} again"
+                f"the stored value of {key!r} is gone",
+                where=f"no file {self.folder / name}",
+                remedy=f"materialize {key!r} again",
             ) from error
         return self._parts(data, name, found, codec, key)
 
@@ -288,7 +292,9 @@ def _aligned(at: int) -> int:
 
 def _damaged(key: str, name: str, how: str) -> ValueUnavailableError:
     return ValueUnavailableError(
-        f"the stored value of {key!r} is damaged: {how}", where=f"file objects/{name}", remedy=f"materialize {key!r} again"
+        f"the stored value of {key!r} is damaged: {how}",
+        where=f"file objects/{name}",
+        remedy=f"materialize {key!r} again",
     )
 
 

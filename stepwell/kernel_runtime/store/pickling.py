@@ -41,7 +41,16 @@ _REMEDIES = {
     "sqlite3.Connection": "return what was queried; open the connection in the step that uses it",
     "duckdb.DuckDBPyConnection": "return what was queried; open the connection in the step that uses it",
 }
-_LOCKS = frozenset({"_thread.lock", "_thread.RLock", "threading.Condition", "threading.Event", "threading.Semaphore", "threading.Thread"})
+_LOCKS = frozenset(
+    {
+        "_thread.lock",
+        "_thread.RLock",
+        "threading.Condition",
+        "threading.Event",
+        "threading.Semaphore",
+        "threading.Thread",
+    }
+)
 _OTHERWISE = "return plain data, arrays or frames; or give its class __getstate__ and __setstate__ that leave out what cannot be kept"
 
 
@@ -68,7 +77,9 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def dump(value: Any, *, key: str, class_version: ClassVersion | None) -> tuple[bytes, list[memoryview], tuple[tuple[str, str], ...]]:
+def dump(
+    value: Any, *, key: str, class_version: ClassVersion | None
+) -> tuple[bytes, list[memoryview], tuple[tuple[str, str], ...]]:
     """Return the stream, the buffers, and what of ``__main__`` the value names.
 
     Raises
@@ -86,7 +97,10 @@ def dump(value: Any, *, key: str, class_version: ClassVersion | None) -> tuple[b
         raise _unstorable(value, pickler.last, error, key) from error
     if not pickler.named:
         return stream.getvalue(), raw, ()
-    classes = tuple((f"__main__.{name}", class_version(found) if class_version else "") for name, found in sorted(pickler.named.items()))
+    classes = tuple(
+        (f"__main__.{name}", class_version(found) if class_version else "")
+        for name, found in sorted(pickler.named.items())
+    )
     return stream.getvalue(), raw, classes
 
 
@@ -142,7 +156,9 @@ def _unstorable(value: Any, inner: Any, error: Exception, key: str) -> Unstorabl
     else:
         what = f"the value of {key!r} cannot be stored: it is a {outer} that holds {_called(offender, name)}"
     text = " ".join(str(error).split())
-    return UnstorableValueError(what, where=f"{type(error).__name__}: {text[:300]}", remedy=_remedy(offender, name, text))
+    return UnstorableValueError(
+        what, where=f"{type(error).__name__}: {text[:300]}", remedy=_remedy(offender, name, text)
+    )
 
 
 def _called(offender: Any, name: str) -> str:

@@ -119,7 +119,11 @@ def read_current(connection: Connection, name: str, key: str) -> list[Current]:
     """Read what is current for a key in each notebook that defined it, newest first."""
     pointers = rows_of(connection, name, _POINTERS.format("WHERE key = ?"), [key])
     known = _by_id(connection, name, [pointer[3] for pointer in pointers])
-    return [Current(notebook, key, known[found], partition) for notebook, key, partition, found in pointers if found in known]
+    return [
+        Current(notebook, key, known[found], partition)
+        for notebook, key, partition, found in pointers
+        if found in known
+    ]
 
 
 def _by_id(connection: Connection, name: str, ids: list[str]) -> dict[str, Materialization]:
@@ -183,11 +187,18 @@ def read_history(connection: Connection, name: str, key: str, limit: int) -> lis
 
 def read_counts(connection: Connection, name: str) -> dict[str, int]:
     """Count materializations and runs."""
-    ((materializations, runs),) = rows_of(connection, name, "SELECT (SELECT count(*) FROM @materializations), (SELECT count(*) FROM @runs)")
+    ((materializations, runs),) = rows_of(
+        connection, name, "SELECT (SELECT count(*) FROM @materializations), (SELECT count(*) FROM @runs)"
+    )
     return {"materializations": materializations, "runs": runs}
 
 
 def known_codes(connection: Connection, name: str, digests: Collection[str]) -> set[str]:
     """Return those of some code versions that the catalog has."""
-    rows = rows_of(connection, name, "SELECT digest FROM @code_versions WHERE digest IN (SELECT unnest(?::VARCHAR[]))", [list(digests)])
+    rows = rows_of(
+        connection,
+        name,
+        "SELECT digest FROM @code_versions WHERE digest IN (SELECT unnest(?::VARCHAR[]))",
+        [list(digests)],
+    )
     return {digest for (digest,) in rows}

@@ -51,7 +51,13 @@ class Remembered:
                 if step.key in step_keys:
                     self._attempt(record)
                 if step.status == "executed":
-                    self._executed([m for m in step.materializations if m.step_key in step_keys and m.code_version in code_versions])
+                    self._executed(
+                        [
+                            m
+                            for m in step.materializations
+                            if m.step_key in step_keys and m.code_version in code_versions
+                        ]
+                    )
                 for each in record.current:
                     if each.key in keys:
                         self._moved(each)
@@ -62,7 +68,9 @@ class Remembered:
             self._snapshot.seconds[step.key] = step.seconds
             self._snapshot.failures.pop(step.key, None)
         elif step.status == "failed":
-            self._snapshot.failures[step.key] = FailedAttempt(step.run_id, step.memo_key, step.error, step.started, step.seconds)
+            self._snapshot.failures[step.key] = FailedAttempt(
+                step.run_id, step.memo_key, step.error, step.started, step.seconds
+            )
 
     def _executed(self, made: list[Materialization]) -> None:
         # Lists are replaced, never changed: copies that were given out share them.

@@ -32,14 +32,18 @@ def _time(column: str) -> str:
 TABLES = {
     "meta": "format INTEGER, store_id VARCHAR, created DOUBLE, " + _time("created"),
     "runs": "run_id VARCHAR, kind VARCHAR, notebook VARCHAR, targets VARCHAR, status VARCHAR, started DOUBLE, ended DOUBLE, "
-    "batch VARCHAR, parent_run_id VARCHAR, root_run_id VARCHAR, error VARCHAR, " + _time("started") + ", " + _time("ended"),
+    "batch VARCHAR, parent_run_id VARCHAR, root_run_id VARCHAR, error VARCHAR, "
+    + _time("started")
+    + ", "
+    + _time("ended"),
     "steps": "run_id VARCHAR, key VARCHAR, status VARCHAR, started DOUBLE, seconds DOUBLE, memo_key VARCHAR, "
     "materializations VARCHAR, error VARCHAR, reason VARCHAR, not_kept VARCHAR, " + _time("started"),
     "materializations": "id VARCHAR, run_id VARCHAR, key VARCHAR, step_key VARCHAR, output VARCHAR, notebook VARCHAR, memo_key VARCHAR, "
     "code_version VARCHAR, data_version VARCHAR, codec VARCHAR, digest VARCHAR, size BIGINT, inline BLOB, object_name VARCHAR, "
     "signature BLOB, type_name VARCHAR, summary VARCHAR, classes VARCHAR, created DOUBLE, seconds DOUBLE, partition VARCHAR, "
     "inputs VARCHAR, reads VARCHAR, unverifiable VARCHAR, metadata VARCHAR, " + _time("created"),
-    "current": "notebook VARCHAR, key VARCHAR, partition VARCHAR, materialization VARCHAR, moved DOUBLE, " + _time("moved"),
+    "current": "notebook VARCHAR, key VARCHAR, partition VARCHAR, materialization VARCHAR, moved DOUBLE, "
+    + _time("moved"),
     "code_versions": "digest VARCHAR, parts VARCHAR",
     "outputs": "run_id VARCHAR, step_key VARCHAR, kind VARCHAR, stream VARCHAR, text VARCHAR, data VARCHAR, metadata VARCHAR",
     "logs": "run_id VARCHAR, step_key VARCHAR, time DOUBLE, level VARCHAR, message VARCHAR, " + _time("time"),
@@ -92,7 +96,17 @@ def materialization_row(m: Materialization) -> Row:
     value = (
         _NO_VALUE
         if v is None
-        else (v.codec, v.digest, v.size, v.inline, v.object_name, v.signature, v.type_name, v.summary, _encode(v.classes) if v.classes else "[]")
+        else (
+            v.codec,
+            v.digest,
+            v.size,
+            v.inline,
+            v.object_name,
+            v.signature,
+            v.type_name,
+            v.summary,
+            _encode(v.classes) if v.classes else "[]",
+        )
     )
     return (
         m.id, m.run_id, m.key, m.step_key, m.output, m.notebook, m.memo_key, m.code_version, m.data_version,
@@ -144,7 +158,9 @@ def run_row(run: RunRecord) -> Row:
 def run_record(row: Row) -> RunRecord:
     """Read a row of `RUN_COLUMNS`."""
     run_id, kind, notebook, targets, status, started, ended, batch, parent, root, error = row
-    return RunRecord(run_id, kind, notebook, _tuple(targets), status, started, ended, batch, parent, root, error_record(error))
+    return RunRecord(
+        run_id, kind, notebook, _tuple(targets), status, started, ended, batch, parent, root, error_record(error)
+    )
 
 
 def step_row(step: StepRecord) -> Row:
@@ -167,7 +183,9 @@ def step_record(row: Row, known: dict[str, Materialization]) -> StepRecord:
     """Read a row of `STEP_COLUMNS`, with the materializations that it names."""
     run_id, key, status, started, seconds, memo_key, ids, error, reason, not_kept = row
     made = tuple(known[each] for each in _tuple(ids) if each in known)
-    return StepRecord(run_id, key, status, started, seconds, memo_key, made, error_record(error), reason, _tuple(not_kept))
+    return StepRecord(
+        run_id, key, status, started, seconds, memo_key, made, error_record(error), reason, _tuple(not_kept)
+    )
 
 
 def current_row(current: Current, moved: float) -> Row:
@@ -221,7 +239,15 @@ _decode_output: Callable[[str], Any] = json.JSONDecoder(object_hook=_from_marked
 def output_rows(run_id: str, step_key: str, outputs: Iterable[CapturedOutput]) -> list[Row]:
     """Return what a step printed and displayed as rows of their table."""
     return [
-        (run_id, step_key, o.kind, o.stream, o.text, _encode_output(o.data) if o.data else "{}", _encode_output(o.metadata) if o.metadata else "{}")
+        (
+            run_id,
+            step_key,
+            o.kind,
+            o.stream,
+            o.text,
+            _encode_output(o.data) if o.data else "{}",
+            _encode_output(o.metadata) if o.metadata else "{}",
+        )
         for o in outputs
     ]
 

@@ -80,7 +80,11 @@ def run_select(text: str, tables: Mapping[str, object], parameters: Mapping[str,
             connection.register(name, table)
         return connection.sql(text, params=dict(parameters) or None).to_arrow_table()
     except duckdb.Error as error:
-        raise StepwellError(f"the SELECT failed: {one_line(error)}", where=_place(connection, text, parameters, error), remedy=_remedy(error, tables)) from error
+        raise StepwellError(
+            f"the SELECT failed: {one_line(error)}",
+            where=_place(connection, text, parameters, error),
+            remedy=_remedy(error, tables),
+        ) from error
     finally:
         connection.close()
 
@@ -141,8 +145,12 @@ def _statement(text: str) -> dict[str, Any]:
     if parsed["error"]:
         message = parsed["error_message"]
         if parsed.get("error_type") == "not implemented":
-            raise CellSyntaxError("the text is not one SELECT", where=_first_line(text), remedy="write one SELECT (or FROM, WITH, VALUES)")
-        raise CellSyntaxError(f"the SELECT cannot be read: {message}", where=_around(text, parsed.get("position")), remedy="")
+            raise CellSyntaxError(
+                "the text is not one SELECT", where=_first_line(text), remedy="write one SELECT (or FROM, WITH, VALUES)"
+            )
+        raise CellSyntaxError(
+            f"the SELECT cannot be read: {message}", where=_around(text, parsed.get("position")), remedy=""
+        )
     statements = parsed["statements"]
     if len(statements) != 1:
         count = "there is no statement" if not statements else f"there are {len(statements)} statements"

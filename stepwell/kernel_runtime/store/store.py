@@ -47,7 +47,9 @@ _shared: weakref.WeakValueDictionary[Path, _Shared] = weakref.WeakValueDictionar
 _shared_lock = threading.Lock()
 
 
-def open_store(path: str | os.PathLike[str], *, create: bool = True, class_version: pickling.ClassVersion | None = None) -> Store:
+def open_store(
+    path: str | os.PathLike[str], *, create: bool = True, class_version: pickling.ClassVersion | None = None
+) -> Store:
     """Open the store in a directory, the one with ``catalog.duckdb``.
 
     Parameters
@@ -117,10 +119,20 @@ class Store:
             inline = objects.pack(encoded)
             signature = self._signer.sign((encoded.codec.encode(), inline)) if encoded.codec == codecs.PICKLE else None
             return StoredValue(
-                encoded.codec, objects.inline_digest(encoded), size, inline, None, signature, type_name(value), summary(value), encoded.classes
+                encoded.codec,
+                objects.inline_digest(encoded),
+                size,
+                inline,
+                None,
+                signature,
+                type_name(value),
+                summary(value),
+                encoded.classes,
             )
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key)
-        return StoredValue(encoded.codec, found, size, None, name, None, type_name(value), summary(value), encoded.classes)
+        return StoredValue(
+            encoded.codec, found, size, None, name, None, type_name(value), summary(value), encoded.classes
+        )
 
     def get(self, stored: StoredValue, *, key: str) -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
@@ -133,12 +145,16 @@ class Store:
             If it is missing, damaged, or names a class that is not there or not the same.
         """
         if stored.inline is not None:
-            if stored.codec == codecs.PICKLE and not self._signer.verify(stored.signature, (stored.codec.encode(), stored.inline)):
+            if stored.codec == codecs.PICKLE and not self._signer.verify(
+                stored.signature, (stored.codec.encode(), stored.inline)
+            ):
                 raise objects.untrusted(key, f"in the catalog of {self._directory}")
             try:
                 parts = objects.unpack(stored.inline)
             except Exception as error:
-                raise ValueUnavailableError(f"the stored value of {key!r} is damaged", remedy=f"materialize {key!r} again") from error
+                raise ValueUnavailableError(
+                    f"the stored value of {key!r} is damaged", remedy=f"materialize {key!r} again"
+                ) from error
         elif stored.object_name is not None:
             parts = self._objects.read(stored.object_name, stored.digest, stored.codec, key=key)
         else:
@@ -183,7 +199,9 @@ class Store:
             found = remembered.snapshot(asked, self._catalog.epoch)
         if found is None:
             found = self._catalog.ask(
-                lambda connection, name: remembered.keep(asked, self._catalog.epoch, reading.read_snapshot(connection, name, *asked))
+                lambda connection, name: remembered.keep(
+                    asked, self._catalog.epoch, reading.read_snapshot(connection, name, *asked)
+                )
             )
         found.missing_files = self._missing_files(found)
         return found
@@ -238,7 +256,12 @@ class Store:
         """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
         counts = self._catalog.ask(reading.read_counts)
         files, total = self._objects.usage()
-        return {**counts, "objects": files, "object_bytes": total, "catalog_bytes": (self._directory / CATALOG).stat().st_size}
+        return {
+            **counts,
+            "objects": files,
+            "object_bytes": total,
+            "catalog_bytes": (self._directory / CATALOG).stat().st_size,
+        }
 
     def flush(self) -> None:
         """Block until everything recorded so far is committed."""

@@ -85,7 +85,11 @@ class RowWriter:
             _append(connection, f"{name}.runs", [run_row(run) for run in runs.values()])
         if codes:
             known = known_codes(connection, name, codes)
-            _append(connection, f"{name}.code_versions", [code_row(code) for digest, code in codes.items() if digest not in known])
+            _append(
+                connection,
+                f"{name}.code_versions",
+                [code_row(code) for digest, code in codes.items() if digest not in known],
+            )
             self._codes.update(codes)
         _append(connection, f"{name}.steps", steps)
         _append(connection, f"{name}.materializations", made)

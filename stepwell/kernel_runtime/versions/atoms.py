@@ -28,7 +28,11 @@ def atom(value: Any) -> bytes:
     if kind is complex:
         return marshal.dumps(value, 2) if value == value else b"\xc3" + atom(value.real) + atom(value.imag)  # noqa: PLR0124 - as above
     if kind is tuple:
-        return marshal.dumps(value, 2) if atoms_only(value) else b"(" + len(value).to_bytes(4, "little") + b"".join(map(atom, value))
+        return (
+            marshal.dumps(value, 2)
+            if atoms_only(value)
+            else b"(" + len(value).to_bytes(4, "little") + b"".join(map(atom, value))
+        )
     if kind is frozenset:
         return b"\x81>" + len(value).to_bytes(4, "little") + b"".join(sorted(map(atom, value)))
     if kind is slice:

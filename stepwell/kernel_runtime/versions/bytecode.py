@@ -26,7 +26,9 @@ from stepwell.kernel_runtime.versions.nops import EXTENDED, JUMPS, NOP, without_
 _OP = dis.opmap
 _CONST = frozenset(dis.hasconst)
 _LOAD_GLOBAL = _OP["LOAD_GLOBAL"]
-_LOAD_NAMES = frozenset(_OP[name] for name in ("LOAD_NAME", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS") if name in _OP)
+_LOAD_NAMES = frozenset(
+    _OP[name] for name in ("LOAD_NAME", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS") if name in _OP
+)
 _LOAD_NAME = _OP["LOAD_NAME"]
 _STORE_GLOBAL = frozenset((_OP["STORE_GLOBAL"], _OP["DELETE_GLOBAL"]))
 _STORE_NAME = frozenset((_OP["STORE_NAME"],))
@@ -38,7 +40,13 @@ _IMPORT_FROM = _OP["IMPORT_FROM"]
 # Since 3.12 the lowest bit of LOAD_ATTR says whether a method is loaded.
 _ATTR_SHIFT = 1 if sys.version_info >= (3, 12) else 0
 _INTERESTING = bytes(
-    1 if op in _CONST or op in (_LOAD_GLOBAL, _LOAD_ATTR, _LOAD_METHOD, _IMPORT_NAME, _IMPORT_FROM) or op in _LOAD_NAMES or op in _STORE_GLOBAL or op in _STORE_NAME else 0
+    1
+    if op in _CONST
+    or op in (_LOAD_GLOBAL, _LOAD_ATTR, _LOAD_METHOD, _IMPORT_NAME, _IMPORT_FROM)
+    or op in _LOAD_NAMES
+    or op in _STORE_GLOBAL
+    or op in _STORE_NAME
+    else 0
     for op in range(256)
 )
 # Optimized, newlocals, *args, **kwargs, generator, coroutine, iterable coroutine, asynchronous generator.
@@ -68,7 +76,20 @@ SPOKEN = frozenset(("__doc__", "__annotations__"))
 class CodeFacts:
     """What one code object does and loads, nested code objects included."""
 
-    __slots__ = ("assigned", "attributes", "bare_imports", "bare_vars", "blob", "imports", "loads", "name", "names_in_text", "ref", "stores", "suspects")
+    __slots__ = (
+        "assigned",
+        "attributes",
+        "bare_imports",
+        "bare_vars",
+        "blob",
+        "imports",
+        "loads",
+        "name",
+        "names_in_text",
+        "ref",
+        "stores",
+        "suspects",
+    )
 
     blob: bytes
     """Equal exactly if the code does the same."""
@@ -242,7 +263,9 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
     self.imports = tuple(imports)
     self.stores = frozenset(stores) if stores else _NONE
     self.assigned = frozenset(assigned) if assigned else _NONE
-    self.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested)) if attributes or nested else _NONE
+    self.attributes = (
+        frozenset(attributes).union(*(inner.attributes for inner in nested)) if attributes or nested else _NONE
+    )
     self.bare_vars = bare_vars or "vars" in assigned or bool(nested and any(inner.bare_vars for inner in nested))
     self.bare_imports = any(not wanted for _, _, wanted in imports) and _bare_imports(code)
     read = [name for name in attributes if name in _WATCHED]
@@ -254,8 +277,15 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
         # Others have an attribute of this name too: torch's modules do.
         read = [name for name in read if name != "modules"]
     if read or nested:
-        self.suspects = tuple(dict.fromkeys([_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS] + [text for inner in nested for text in inner.suspects]))
-        self.names_in_text = tuple(dict.fromkeys([*names_in_texts(texts, read), *(name for inner in nested for name in inner.names_in_text)]))
+        self.suspects = tuple(
+            dict.fromkeys(
+                [_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS]
+                + [text for inner in nested for text in inner.suspects]
+            )
+        )
+        self.names_in_text = tuple(
+            dict.fromkeys([*names_in_texts(texts, read), *(name for inner in nested for name in inner.names_in_text)])
+        )
     return self
 
 
@@ -266,7 +296,13 @@ def _bare_imports(code: CodeType) -> bool:
     codes = []
     while stack:
         item = stack.pop()
-        codes.append([instruction for instruction in dis.get_instructions(item) if instruction.opname not in {"CACHE", "EXTENDED_ARG"}])
+        codes.append(
+            [
+                instruction
+                for instruction in dis.get_instructions(item)
+                if instruction.opname not in {"CACHE", "EXTENDED_ARG"}
+            ]
+        )
         stack.extend([constant for constant in item.co_consts if type(constant) is CodeType])
     for instructions in codes:
         for at, instruction in enumerate(instructions):
@@ -279,7 +315,17 @@ def _bare_imports(code: CodeType) -> bool:
     for instructions in codes:
         for instruction, following in pairwise(instructions):
             name = instruction.opname
-            if not name.startswith(("LOAD_FAST", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT", "STORE_FAST_LOAD")):
+            if not name.startswith(
+                (
+                    "LOAD_FAST",
+                    "LOAD_NAME",
+                    "LOAD_GLOBAL",
+                    "LOAD_DEREF",
+                    "LOAD_CLASSDEREF",
+                    "LOAD_FROM_DICT",
+                    "STORE_FAST_LOAD",
+                )
+            ):
                 continue
             values = instruction.argval if type(instruction.argval) is tuple else (instruction.argval,)
             if bound.isdisjoint(values):

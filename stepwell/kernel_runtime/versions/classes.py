@@ -29,7 +29,11 @@ def class_parts(cls: type) -> list[tuple[str, Any]]:
         ]  # fmt: skip
         return [("(members)", tuple(members)), *sorted(kept, key=_name)]
     return sorted(
-        [(name, value) for name, value in namespace.items() if name not in _SKIPPED and type(value) is not GetSetDescriptorType],
+        [
+            (name, value)
+            for name, value in namespace.items()
+            if name not in _SKIPPED and type(value) is not GetSetDescriptorType
+        ],
         key=_name,
     )
 

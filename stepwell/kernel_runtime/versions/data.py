@@ -61,7 +61,11 @@ def _class(cls: type) -> tuple[str | None, ...]:
 
 def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
     module = function.__module__
-    if isinstance(function, BuiltinFunctionType) and function.__self__ is not None and not isinstance(function.__self__, ModuleType):
+    if (
+        isinstance(function, BuiltinFunctionType)
+        and function.__self__ is not None
+        and not isinstance(function.__self__, ModuleType)
+    ):
         return (function.__name__, function.__self__)
     found: Any = sys.modules.get(module or "builtins")
     for part in function.__qualname__.split("."):

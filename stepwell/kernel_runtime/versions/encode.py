@@ -146,7 +146,12 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
             elif kind is set or kind is frozenset:
                 try:
                     inner_foreign = refuse if sets_apart else foreign
-                    members = [atom(member) if type(member) in ATOMS else encode(member, inner_foreign, sets_apart=sets_apart, apart=apart) for member in item]
+                    members = [
+                        atom(member)
+                        if type(member) in ATOMS
+                        else encode(member, inner_foreign, sets_apart=sets_apart, apart=apart)
+                        for member in item
+                    ]
                 except SetHasForeign:
                     written = foreign(item, path)
                     assert isinstance(written, bytes)
@@ -155,7 +160,9 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                 except RecursionError:
                     raise Undigestible(f"{kind.__name__} is nested too deep", path()) from None
                 members.sort()
-                out.append((b"\x81<" if kind is set else b"\x81>") + len(members).to_bytes(4, "little") + b"".join(members))
+                out.append(
+                    (b"\x81<" if kind is set else b"\x81>") + len(members).to_bytes(4, "little") + b"".join(members)
+                )
                 continue
             else:
                 form = builtin_form(item) or structure(item)
@@ -167,7 +174,9 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                     parts = found
                     instances += 1
                     if instances > _MOST_INSTANCES:
-                        raise Undigestible(f"{type(value).__name__} holds more than {_MOST_INSTANCES:,} instances", path())
+                        raise Undigestible(
+                            f"{type(value).__name__} holds more than {_MOST_INSTANCES:,} instances", path()
+                        )
                 elif isinstance(form, bytes):
                     # A leaf with a buffer: it may be large and it may come again.
                     done[key] = form

@@ -37,12 +37,15 @@ SLOW = 0.2
 """Seconds of digesting one value above which its user is told."""
 # What these keep in the closures of their wrappers: caches, locks.
 _WRAPPING = frozenset(("functools", "reprlib"))
-_PRIVATE_CELLS = frozenset(("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running"))
+_PRIVATE_CELLS = frozenset(
+    ("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running")
+)
 VALUE = ("value",)
 """The shape of nodes that hold data."""
 _LOOK_UP = "looks names up in ways that cannot be seen"
 _BLIND: dict[int, str] = {
-    id(getattr(builtins, name)): f"{name}() {_LOOK_UP}" for name in ("eval", "exec", "globals", "locals", "vars", "compile", "__import__")
+    id(getattr(builtins, name)): f"{name}() {_LOOK_UP}"
+    for name in ("eval", "exec", "globals", "locals", "vars", "compile", "__import__")
 }
 _LRU = type(functools.lru_cache(len))
 
@@ -63,7 +66,11 @@ class Expander:
     """
 
     def __init__(
-        self, assets: Mapping[str, str], namespace: dict[str, Any] | None, ignored: Ignored = NOTHING, keyed: Keyed | None = None
+        self,
+        assets: Mapping[str, str],
+        namespace: dict[str, Any] | None,
+        ignored: Ignored = NOTHING,
+        keyed: Keyed | None = None,
     ) -> None:
         self.ignored = ignored
         self.keyed = keyed or process_keyed
@@ -102,7 +109,9 @@ class Expander:
                 node.own.append(b"\xe0" + kind.__qualname__.encode())
             except Exception as error:
                 # An object may raise anything when it is looked at; the step has to run then.
-                node.unverifiable("", f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {str(error)[:100]}")
+                node.unverifiable(
+                    "", f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {str(error)[:100]}"
+                )
                 node.own.append(b"\xe0" + kind.__qualname__.encode())
         return node
 
@@ -182,7 +191,11 @@ class Expander:
                     value = MISSING
                 cells.append((cell, value))
                 own.append(atom(name))
-                if value is MISSING or (who is not None and module in _WRAPPING and name in _PRIVATE_CELLS) or id(cell) in self.ignored.cells:
+                if (
+                    value is MISSING
+                    or (who is not None and module in _WRAPPING and name in _PRIVATE_CELLS)
+                    or id(cell) in self.ignored.cells
+                ):
                     own.append(b"\xd4")
                 else:
                     self.refer(node, name, value)
@@ -196,13 +209,24 @@ class Expander:
                 value = attributes[name]
                 if name == "__wrapped__" and any(value is item for _, item in held):
                     continue
-                if who is not None and module in _WRAPPING and name in {"registry", "cache_clear", "_clear_cache", "dispatch", "register"}:
+                if (
+                    who is not None
+                    and module in _WRAPPING
+                    and name in {"registry", "cache_clear", "_clear_cache", "dispatch", "register"}
+                ):
                     continue
                 own.append(atom(name))
                 self.refer(node, "." + name, value)
                 node.mappings += ((attributes, name, value),)
 
-    def _loads(self, node: Node, known: CodeFacts, scope: Mapping[str, Any], only: frozenset[str] | None = None, skip: frozenset[str] = frozenset()) -> None:
+    def _loads(
+        self,
+        node: Node,
+        known: CodeFacts,
+        scope: Mapping[str, Any],
+        only: frozenset[str] | None = None,
+        skip: frozenset[str] = frozenset(),
+    ) -> None:
         """Write what code loads as globals."""
         own = node.own
         bound: list[tuple[str, Any]] = [*node.names]
@@ -256,7 +280,9 @@ class Expander:
         places = self.ignored.globals
         return bool(places) and (id(scope), name) in places
 
-    def _texts(self, node: Node, known: CodeFacts, scope: Mapping[str, Any], skip: frozenset[str], bound: list[tuple[str, Any]]) -> None:
+    def _texts(
+        self, node: Node, known: CodeFacts, scope: Mapping[str, Any], skip: frozenset[str], bound: list[tuple[str, Any]]
+    ) -> None:
         """Write what code reads through the texts of queries."""
         own = node.own
         assets = self.assets if scope is self.namespace else {}
@@ -280,7 +306,9 @@ class Expander:
         library = library_state.library_of(value)
         if library is None:
             return
-        renders = not library_state.RENDERING.isdisjoint(known.attributes) or any(name in library_state.RENDERING for name, _ in known.loads)
+        renders = not library_state.RENDERING.isdisjoint(known.attributes) or any(
+            name in library_state.RENDERING for name, _ in known.loads
+        )
         for name, text in library_state.told(library, text=renders):
             node.mappings += ((library_state.state, name, text),)
             if text:
@@ -401,7 +429,11 @@ class Expander:
         elif kind is _LRU:
             node.own.append(b"\xe2")
             self.refer(node, "", item.__wrapped__)
-            self.refer(node, "(parameters)", tuple(item.cache_parameters().items()) if hasattr(item, "cache_parameters") else ())
+            self.refer(
+                node,
+                "(parameters)",
+                tuple(item.cache_parameters().items()) if hasattr(item, "cache_parameters") else (),
+            )
         elif kind in {staticmethod, classmethod}:
             node.own.append(b"\xe3" + kind.__name__.encode())
             self.refer(node, "", item.__func__)

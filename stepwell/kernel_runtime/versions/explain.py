@@ -75,7 +75,11 @@ def describe(change: Change) -> str:
     if change.kind == "sql":
         return f"the SELECT of {name} {change.what}{place}"
     if change.kind == "name":
-        return f"{name} is {'now' if change.what == 'added' else 'no longer'} an asset" if change.what != "changed" else f"{name} is another asset"
+        return (
+            f"{name} is {'now' if change.what == 'added' else 'no longer'} an asset"
+            if change.what != "changed"
+            else f"{name} is another asset"
+        )
     if change.what == "changed" and change.before is not None and change.after is not None and not looks_secret(name):
         return f"{name}: {change.before} -> {change.after}"
     return f"{name} {change.what}{place}"
@@ -101,12 +105,20 @@ def _change(before: CodePart, after: CodePart) -> Change:
     diff = ""
     if after.kind in {"function", "body", "sql"} and before.text is not None and after.text is not None:
         name = after.path.rpartition(_ARROW)[2]
-        diff = "\n".join(difflib.unified_diff(before.text.splitlines(), after.text.splitlines(), f"{name} (before)", f"{name} (now)", lineterm=""))
+        diff = "\n".join(
+            difflib.unified_diff(
+                before.text.splitlines(), after.text.splitlines(), f"{name} (before)", f"{name} (now)", lineterm=""
+            )
+        )
     return Change(after.kind, after.path, after.where, _shown(before), _shown(after), diff)
 
 
 def _shown(part: CodePart) -> str | None:
-    return None if part.text is None or (part.kind == "global" and looks_secret(part.path.rpartition(_ARROW)[2])) else part.text
+    return (
+        None
+        if part.text is None or (part.kind == "global" and looks_secret(part.path.rpartition(_ARROW)[2]))
+        else part.text
+    )
 
 
 def _follows(path: str, causes: set[str]) -> bool:

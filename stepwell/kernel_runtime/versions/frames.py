@@ -173,9 +173,21 @@ def _pandas(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | Non
     pd = sys.modules["pandas"]
     if kind is pd.DataFrame:
         columns = tuple(_column(value.iloc[:, at]) for at in range(value.shape[1]))
-        return "pandas.DataFrame", (value.columns, value.index, dict(value.attrs), value.flags.allows_duplicate_labels, *columns)
+        return "pandas.DataFrame", (
+            value.columns,
+            value.index,
+            dict(value.attrs),
+            value.flags.allows_duplicate_labels,
+            *columns,
+        )
     if kind is pd.Series:
-        return "pandas.Series", (value.name, value.index, dict(value.attrs), value.flags.allows_duplicate_labels, _column(value))
+        return "pandas.Series", (
+            value.name,
+            value.index,
+            dict(value.attrs),
+            value.flags.allows_duplicate_labels,
+            _column(value),
+        )
     if kind is pd.RangeIndex:
         return "pandas.RangeIndex", (value.start, value.stop, value.step, value.name)
     if kind is pd.MultiIndex:
@@ -190,7 +202,12 @@ def _pandas(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | Non
     if isinstance(value, pd.api.extensions.ExtensionArray):
         return _extension(value)
     if kind is pd.Timestamp:
-        return "pandas.Timestamp", (value.value, value.unit, str(value.tz) if value.tz is not None else None, value.fold)
+        return "pandas.Timestamp", (
+            value.value,
+            value.unit,
+            str(value.tz) if value.tz is not None else None,
+            value.fold,
+        )
     if kind is pd.Timedelta:
         return "pandas.Timedelta", (value.value, value.unit)
     if value is pd.NaT or value is pd.NA:
@@ -249,7 +266,10 @@ def _arrow(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
     if kind is pa.Table or kind is pa.RecordBatch:
         schema = value.schema
         metadata = dict(schema.metadata) if schema.metadata else None
-        fields = tuple((field.name, str(field.type), field.nullable, dict(field.metadata) if field.metadata else None) for field in schema)
+        fields = tuple(
+            (field.name, str(field.type), field.nullable, dict(field.metadata) if field.metadata else None)
+            for field in schema
+        )
         return f"pyarrow.{kind.__name__}", (value.num_rows, fields, metadata, *value.columns)
     if isinstance(value, pa.ChunkedArray):
         # Chunks do not count: one contiguous array has the same encoding.
@@ -290,14 +310,28 @@ def _array(pa: Any, value: Any) -> bytes | tuple[str, tuple[Any, ...]]:
     if _is_text(pa, kind):
         return _text(pa, [value], kind)
     if types.is_struct(kind):
-        return name, (str(kind), len(value), valid, *(value.field(at) if not value.null_count else value.flatten()[at] for at in range(kind.num_fields)))
+        return name, (
+            str(kind),
+            len(value),
+            valid,
+            *(value.field(at) if not value.null_count else value.flatten()[at] for at in range(kind.num_fields)),
+        )
     if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind) or types.is_fixed_size_list(kind):
-        lengths = value.value_lengths() if not types.is_map(kind) else pa.array([None if item is None else len(item) for item in value.to_pylist()])
+        lengths = (
+            value.value_lengths()
+            if not types.is_map(kind)
+            else pa.array([None if item is None else len(item) for item in value.to_pylist()])
+        )
         if types.is_map(kind):
             return name, (str(kind), len(value), valid, lengths, value.to_pylist())
         return name, (str(kind), len(value), valid, lengths, value.flatten())
     if types.is_boolean(kind):
-        return name, (str(kind), len(value), valid, value.fill_null(False).cast(pa.uint8()).to_numpy(zero_copy_only=False))
+        return name, (
+            str(kind),
+            len(value),
+            valid,
+            value.fill_null(False).cast(pa.uint8()).to_numpy(zero_copy_only=False),
+        )
     if types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind):
         return _fixed(pa, value, str(kind), valid)
     return name, (str(kind), len(value), value.to_pylist())
@@ -307,7 +341,11 @@ def _fixed(pa: Any, value: Any, kind: str, valid: Any) -> bytes | tuple[str, tup
     np = __import__("numpy")
     width = value.type.bit_width // 8
     data = value.buffers()[1]
-    raw = np.frombuffer(data, np.uint8)[value.offset * width : (value.offset + len(value)) * width] if data is not None else np.zeros(0, np.uint8)
+    raw = (
+        np.frombuffer(data, np.uint8)[value.offset * width : (value.offset + len(value)) * width]
+        if data is not None
+        else np.zeros(0, np.uint8)
+    )
     if valid is None and pa.types.is_floating(value.type) and width in {4, 8} and len(value) > _FEW:
         return _leaf("pyarrow.Array", kind, len(value), _floats_digest(np, raw.view(f"f{width}")), None)
     if pa.types.is_floating(value.type) and width in {2, 4, 8}:
@@ -339,10 +377,16 @@ def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
     for chunk in chunks:
         _, offsets, data = chunk.buffers()
         empty = offsets is None or not len(chunk)
-        where = np.zeros(1, np.int64) if empty else np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        where = (
+            np.zeros(1, np.int64)
+            if empty
+            else np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        )
         first, last = int(where[0]), int(where[-1])
         ends.append(where)
-        texts.append(np.frombuffer(data, np.uint8)[first:last] if data is not None and last > first else np.zeros(0, np.uint8))
+        texts.append(
+            np.frombuffer(data, np.uint8)[first:last] if data is not None and last > first else np.zeros(0, np.uint8)
+        )
     count = sum(map(len, chunks))
     places = _Stream(8 * (count + 1))
     text = _Stream(sum(len(piece) for piece in texts))
@@ -361,7 +405,11 @@ def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
 def _wide(pa: Any, value: Any) -> Any:
     types = pa.types
     kind = value.type
-    wide = pa.large_binary() if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind) else pa.large_string()
+    wide = (
+        pa.large_binary()
+        if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+        else pa.large_string()
+    )
     return value.cast(wide) if kind != wide else value
 
 

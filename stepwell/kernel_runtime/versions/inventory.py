@@ -58,7 +58,9 @@ def parts(expander: Expander, body: object, path: str, extra: Iterable[tuple[str
                     queue.append((reached(here, label), value, False))
             elif type(value) in ATOMS or type(value) is tuple:
                 if label and label[0] != "(" and label != "__name__":
-                    found.append(CodePart(reached(here, label), "global", digest(written), _text(label, value, environment)))
+                    found.append(
+                        CodePart(reached(here, label), "global", digest(written), _text(label, value, environment))
+                    )
             else:
                 package = _package(value)
                 if package and package not in packages:
@@ -112,7 +114,11 @@ def _class_source(cls: type) -> tuple[str | None, str]:
     """Return the source of a class as far as its methods tell where it is."""
     for value in vars(cls).values():
         function = _underlying(value)
-        if isinstance(function, FunctionType) and function.__module__ == cls.__module__ and not function.__code__.co_filename.startswith("<"):
+        if (
+            isinstance(function, FunctionType)
+            and function.__module__ == cls.__module__
+            and not function.__code__.co_filename.startswith("<")
+        ):
             return None, where(function.__code__).partition(":")[0]
     return None, ""
 

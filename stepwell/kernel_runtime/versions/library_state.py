@@ -28,7 +28,9 @@ def _numpy(np: Any) -> Any:
 
 def _numpy_text(np: Any) -> Any:
     found = np.get_printoptions()
-    return {name: value for name, value in found.items() if value is not None and value != _NUMPY_PRINTS.get(name, False)}
+    return {
+        name: value for name, value in found.items() if value is not None and value != _NUMPY_PRINTS.get(name, False)
+    }
 
 
 _NUMPY_PRINTS = {
@@ -62,7 +64,11 @@ def _decimal(module: Any) -> Any:
     context = module.getcontext()
     told = [context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp]
     told.append(sorted(signal.__name__ for signal, on in context.traps.items() if on))
-    return () if told == [28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0, ["DivisionByZero", "InvalidOperation", "Overflow"]] else told
+    return (
+        ()
+        if told == [28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0, ["DivisionByZero", "InvalidOperation", "Overflow"]]
+        else told
+    )
 
 
 def _matplotlib(module: Any) -> Any:

@@ -35,7 +35,9 @@ def attribute(to: Expander, node: Node, label: str, module: ModuleType, chain: t
         label += "." + name
         if found is MISSING:
             # Made at first use by the module's __getattr__, or not there. Of a library it counts as when it is made.
-            node.own.append(named(value.__name__, name, who) if who is not None else named(value.__name__, name, "") + b"\xd6")
+            node.own.append(
+                named(value.__name__, name, who) if who is not None else named(value.__name__, name, "") + b"\xd6"
+            )
             if who is None and "__getattr__" in namespace:
                 to.refer(node, label, namespace["__getattr__"])
             return
@@ -104,7 +106,9 @@ def imports(to: Expander, node: Node, known: CodeFacts, scope: Mapping[str, Any]
                     _replaced(to, node, f"{name}.{item}", vars(module)[item])
 
 
-def _from_local(to: Expander, node: Node, label: str, module: ModuleType, names: tuple[str, ...], *, complete: bool) -> None:
+def _from_local(
+    to: Expander, node: Node, label: str, module: ModuleType, names: tuple[str, ...], *, complete: bool
+) -> None:
     # `import a.b` binds a; its submodules are reached by attributes.
     chain = [module]
     if not complete:
@@ -152,4 +156,3 @@ def _imported(name: str) -> ModuleType | None:
     except Exception:
         return None
     return sys.modules.get(name.partition(".")[0])
-

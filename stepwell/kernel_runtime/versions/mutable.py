@@ -28,11 +28,15 @@ class Watched:
             item = node.ref()
             if node.rebinds and type(item) is FunctionType:
                 scope = item.__globals__
-                self._assigned += [(reached(where, name), scope, name, scope.get(name, MISSING)) for name in node.rebinds]
+                self._assigned += [
+                    (reached(where, name), scope, name, scope.get(name, MISSING)) for name in node.rebinds
+                ]
 
     def changed(self, roots: Roots) -> tuple[str, ...]:
         """Return the paths of what is another value now, given the nodes of a new walk over the same things."""
-        found = {path: None for path, scope, name, value in self._assigned if not _same(value, scope.get(name, MISSING))}
+        found = {
+            path: None for path, scope, name, value in self._assigned if not _same(value, scope.get(name, MISSING))
+        }
         before = dict(_values(self.roots))
         for path, digest in _values(roots):
             if before.get(path, digest) != digest:

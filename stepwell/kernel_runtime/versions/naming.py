@@ -22,7 +22,13 @@ from typing import Any
 from stepwell.kernel_runtime.versions.atoms import atom
 from stepwell.kernel_runtime.versions.ownership import owner
 
-_C_DESCRIPTORS = (WrapperDescriptorType, MethodDescriptorType, ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType)
+_C_DESCRIPTORS = (
+    WrapperDescriptorType,
+    MethodDescriptorType,
+    ClassMethodDescriptorType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+)
 _HEAP_TYPE = 1 << 9
 _names: dict[tuple[str | None, str, str], bytes] = {}
 
@@ -91,7 +97,11 @@ def named(module: str | None, name: str, who: str) -> bytes:
 def is_its_own(function: FunctionType, module: str) -> bool:
     """Whether a library's function is found where its name says, so that name and version tell all."""
     holder = sys.modules.get(module)
-    if function.__closure__ is None and not function.__dict__ and getattr(holder, "__dict__", None) is function.__globals__:
+    if (
+        function.__closure__ is None
+        and not function.__dict__
+        and getattr(holder, "__dict__", None) is function.__globals__
+    ):
         # What a function of a library made may hold values of the user in its defaults.
         return "<locals>" not in function.__qualname__ or not function.__defaults__
     if function.__module__ != module:

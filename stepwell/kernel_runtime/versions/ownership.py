@@ -22,7 +22,11 @@ _owners: dict[str, str | None] = {"builtins": STANDARD, "__main__": None, OURS: 
 _folders: dict[str, dict[str, tuple[str, str]]] = {}
 _provided: dict[str, dict[str, tuple[str, str]]] = {}
 _stdlib = tuple(
-    {os.path.join(os.path.realpath(path), "") for name in ("stdlib", "platstdlib") if (path := sysconfig.get_paths().get(name))}
+    {
+        os.path.join(os.path.realpath(path), "")
+        for name in ("stdlib", "platstdlib")
+        if (path := sysconfig.get_paths().get(name))
+    }
     | {os.path.join(path, "") for name in ("stdlib", "platstdlib") if (path := sysconfig.get_paths().get(name))}
 )
 _INFO = re.compile(r"^(?P<name>.+?)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info$")
@@ -127,7 +131,10 @@ def _by_content(folder: str) -> dict[str, tuple[str, str]]:
                 if (place / "top_level.txt").is_file():
                     tops = (place / "top_level.txt").read_text().split()
                 else:
-                    tops = [line.split(",")[0].split("/")[0].split(".")[0] for line in (place / "RECORD").read_text().splitlines()]
+                    tops = [
+                        line.split(",")[0].split("/")[0].split(".")[0]
+                        for line in (place / "RECORD").read_text().splitlines()
+                    ]
             except (OSError, UnicodeDecodeError):
                 continue
             for top in tops:

@@ -39,7 +39,9 @@ def reduced(item: Any) -> Form:
         if kind.__module__ == "typing":
             # A type variable is found by its name only in the module that made it.
             return Form("typing", (kind, found, getattr(item, "__bound__", None), getattr(item, "__constraints__", ())))
-        raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: it is not found by its name {found!r}")
+        raise Undigestible(
+            f"{kind.__module__}.{kind.__qualname__} cannot be digested: it is not found by its name {found!r}"
+        )
     if not isinstance(found, tuple) or len(found) < 2:
         raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ gives no tuple")
     parts: list[Any] = [kind, found[0], tuple(found[1])]

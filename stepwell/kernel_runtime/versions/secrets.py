@@ -42,7 +42,11 @@ class Environment:
         found = {value for name, value in whole().items() if len(value) >= _LEAST and not of_session(name)}
         self._values = frozenset(found)
         # A folder is no secret, and it is in many texts.
-        long = sorted((value for value in found if len(value) >= _LONG and not value.startswith((os.sep, "~", "."))), key=len, reverse=True)
+        long = sorted(
+            (value for value in found if len(value) >= _LONG and not value.startswith((os.sep, "~", "."))),
+            key=len,
+            reverse=True,
+        )
         self._long = re.compile("|".join(map(re.escape, long))) if long else None
 
     def has(self, value: object, text: str) -> bool:
@@ -68,7 +72,10 @@ def hidden_source(text: str, environment: Environment | None = None) -> str:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError):
         return _quoted_hidden(text)
-    spots = {(node.lineno, node.col_offset, node.end_lineno or 0, node.end_col_offset or 0) for node in _secret_literals(tree)}
+    spots = {
+        (node.lineno, node.col_offset, node.end_lineno or 0, node.end_col_offset or 0)
+        for node in _secret_literals(tree)
+    }
     lines = [line.encode() for line in text.splitlines(keepends=True)]
     for first, start, last, end in sorted(spots, reverse=True):
         lines[first - 1 : last] = [lines[first - 1][:start] + repr(HIDDEN).encode() + lines[last - 1][end:]]
@@ -90,11 +97,17 @@ def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
 def _secret_values(node: ast.AST) -> Iterator[ast.expr]:
     """Yield the expressions that give a value to something named like a secret."""
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr | ast.keyword):
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None) or ast.Constant(getattr(node, "arg", ""))]
+        targets = (
+            node.targets
+            if isinstance(node, ast.Assign)
+            else [getattr(node, "target", None) or ast.Constant(getattr(node, "arg", ""))]
+        )
         if node.value is not None and any(map(_is_secret, targets)):
             yield node.value
     elif isinstance(node, ast.Dict):
-        yield from (value for key, value in zip(node.keys, node.values, strict=True) if key is not None and _is_secret(key))
+        yield from (
+            value for key, value in zip(node.keys, node.values, strict=True) if key is not None and _is_secret(key)
+        )
     elif isinstance(node, ast.arguments):
         plain = [*node.posonlyargs, *node.args]
         with_default: list[tuple[ast.arg, ast.expr | None]] = [

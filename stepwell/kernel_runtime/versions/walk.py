@@ -234,7 +234,11 @@ class CodeWalk:
     def _unchanged(self, node: Node, item: Any) -> bool:
         shape = node.shape
         if type(item) is FunctionType:
-            if item.__code__ is not shape[0] or item.__defaults__ is not shape[1] or item.__kwdefaults__ is not shape[2]:
+            if (
+                item.__code__ is not shape[0]
+                or item.__defaults__ is not shape[1]
+                or item.__kwdefaults__ is not shape[2]
+            ):
                 return False
             for cell, held in shape[3]:
                 try:
@@ -266,7 +270,14 @@ class CodeWalk:
                 return False
         return all(len(mapping) == count for mapping, count in node.lengths)
 
-    def _collect(self, root: Node, path: str, unverifiable: dict[tuple[str, str], None], assets: dict[str, str], mutable: dict[str, None]) -> None:
+    def _collect(
+        self,
+        root: Node,
+        path: str,
+        unverifiable: dict[tuple[str, str], None],
+        assets: dict[str, str],
+        mutable: dict[str, None],
+    ) -> None:
         """Find what is unverifiable, an asset, or a mutable global below a node, each by the shortest path."""
         seen = {id(root)}
         slow = self._expander.slow

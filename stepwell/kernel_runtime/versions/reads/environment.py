@@ -104,12 +104,17 @@ def counts_here(frame: FrameType | None) -> bool:
         frame = frame.f_back
     if frame is None:
         return True
-    if frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY or frame.f_code.co_name == "get_terminal_size":
+    if (
+        frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY
+        or frame.f_code.co_name == "get_terminal_size"
+    ):
         return False
     imported = frame
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
-        if name in {"importlib._bootstrap", "_frozen_importlib"} or frame.f_code.co_filename.startswith("<frozen importlib"):
+        if name in {"importlib._bootstrap", "_frozen_importlib"} or frame.f_code.co_filename.startswith(
+            "<frozen importlib"
+        ):
             return not _installed(imported.f_code.co_filename)
         if name == "stepwell.kernel_runtime.execution.in_process":
             return True
@@ -169,4 +174,10 @@ def watch_environment(active: Callable[[], Reader | None]) -> None:
         if reader is not None:
             reader.name_set(os.fsdecode(key))
 
-    kind.__getitem__, kind.__iter__, kind.__setitem__, kind.__delitem__, kind.__repr__ = getitem, iterate, setitem, delitem, shown
+    kind.__getitem__, kind.__iter__, kind.__setitem__, kind.__delitem__, kind.__repr__ = (
+        getitem,
+        iterate,
+        setitem,
+        delitem,
+        shown,
+    )

@@ -86,7 +86,9 @@ def what_changed(read: Read) -> str:
             return "the environment, which it reads as a whole, changed"
         if not read.digest:
             return f"the environment name {read.name} is set now"
-        return f"the environment name {read.name} " + ("is not set any more" if value_of(read.name) is None else "changed")
+        return f"the environment name {read.name} " + (
+            "is not set any more" if value_of(read.name) is None else "changed"
+        )
     return f"the value of {read.name}, which it loads, changed"
 
 

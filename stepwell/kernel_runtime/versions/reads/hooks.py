@@ -126,7 +126,9 @@ def _watch_threads() -> None:
         start(thread)
 
     @wraps(submit)
-    def submit_followed(pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit_followed(
+        pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
         recorder = active()
         if recorder is not None:
             function = _followed(function, recorder)

@@ -39,7 +39,9 @@ def names_digest(names: Iterable[str], without: Collection[str] = ()) -> str:
     from blake3 import blake3
 
     left = set(without)
-    return blake3("\0".join([name for name in names if name not in left]).encode("utf-8", "surrogateescape")).hexdigest(16)
+    return blake3("\0".join([name for name in names if name not in left]).encode("utf-8", "surrogateescape")).hexdigest(
+        16
+    )
 
 
 def kept(names: Collection[str]) -> tuple[str, ...]:

@@ -103,7 +103,9 @@ def _wrap_class(module: ModuleType, name: str, active: Active) -> dict[int, tupl
         if recorder is not None and isinstance(path, str | os.PathLike) and not set(mode) & {"w", "a"}:
             with suppress(Exception):
                 recorder.path_read(os.fsdecode(path))
-        return original(path, mode, *args, **kwargs) if cls is made else original.__new__(cls, path, mode, *args, **kwargs)
+        return (
+            original(path, mode, *args, **kwargs) if cls is made else original.__new__(cls, path, mode, *args, **kwargs)
+        )
 
     made = Kind(name, (original,), {"__new__": new, "__module__": original.__module__, "__doc__": original.__doc__})
     for home in (module, sys.modules[original.__module__]):
@@ -133,7 +135,9 @@ class _Finder:
     def __init__(self, active: Active) -> None:
         self._active = active
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name not in MODULES:
             return None
         for finder in sys.meta_path:

@@ -32,7 +32,9 @@ _FIRST = {
     "pyarrow.parquet.core": ("ParquetFile.__init__ source", "ParquetDataset.__init__ path_or_paths"),
 }
 """By module: functions and the name of their first parameter, which is the path, or several."""
-_NOT_FILES = frozenset({"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"})
+_NOT_FILES = frozenset(
+    {"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"}
+)
 MODULES = frozenset({*_FIRST, "polars", "duckdb"})
 
 
@@ -51,7 +53,11 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
                     yield place, each, _statement(position, f"duckdb.{each}")
             for each in ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet"):
                 if hasattr(place, each):
-                    yield place, each, _first(f"duckdb.{each}", "path_or_buffer", "file_glob", "path", position=position)
+                    yield (
+                        place,
+                        each,
+                        _first(f"duckdb.{each}", "path_or_buffer", "file_glob", "path", position=position),
+                    )
     for text in _FIRST.get(name, ()):
         path, parameter = text.split()
         owner: Any = module
@@ -65,7 +71,9 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
 
 def _first(reader: str, *names: str, position: int = 0) -> Note:
     def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        source = args[position] if len(args) > position else next((kwargs[name] for name in names if name in kwargs), None)
+        source = (
+            args[position] if len(args) > position else next((kwargs[name] for name in names if name in kwargs), None)
+        )
         if names == ("uri",):
             recorder.not_seen(reader, "a database")
             return

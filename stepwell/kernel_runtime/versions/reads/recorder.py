@@ -74,7 +74,9 @@ class ReadRecorder:
     _asked: str = ""
     _started: int = 0
 
-    def __init__(self, exclude: tuple[Path, ...] = (), keyed: Keyed | None = None, declared: Iterable[str] = ()) -> None:
+    def __init__(
+        self, exclude: tuple[Path, ...] = (), keyed: Keyed | None = None, declared: Iterable[str] = ()
+    ) -> None:
         self._exclude = exclude
         self._keyed = keyed
         self._declared = declared
@@ -90,7 +92,9 @@ class ReadRecorder:
         self._token = _current.set(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._token is not None:
             _current.reset(self._token)
             self._token = None
@@ -174,7 +178,11 @@ class ReadRecorder:
 
     def knows_name(self, name: str) -> bool:
         """Tell whether a name was noted, or set by the step itself, or is covered by a read of everything."""
-        return name in self._names_set or (self._names is not None and name in self._names) or self._environment is not None
+        return (
+            name in self._names_set
+            or (self._names is not None and name in self._names)
+            or self._environment is not None
+        )
 
     def all_read(self, environment: dict[str, str]) -> None:
         """Note that the whole environment was read."""
@@ -217,7 +225,9 @@ class ReadRecorder:
     # -- when it has ended
 
     def _digested(self) -> list[Read]:
-        exclude = tuple(os.path.join(form, "") for path in self._exclude for form in {os.path.abspath(path), os.path.realpath(path)})
+        exclude = tuple(
+            os.path.join(form, "") for path in self._exclude for form in {os.path.abspath(path), os.path.realpath(path)}
+        )
         made = tuple(os.path.join(path, "") for path in self._made)
         found: list[Read] = []
 
@@ -278,14 +288,19 @@ class ReadRecorder:
             for name, value in sorted((self._names or {}).items()):
                 found.append(Read("environment", name, name_digest(name, value, keyed)))
             if self._environment is not None:
-                found.append(Read("environment", ALL, all_digest(self._environment, keyed, self._without), (), (), self._without))
+                found.append(
+                    Read("environment", ALL, all_digest(self._environment, keyed, self._without), (), (), self._without)
+                )
         except StoreError:
             # Without the user's key nothing may be kept of a value, so the value of the step is not reused.
             return [Read("environment", ALL, UNSTABLE)]
         return found
 
     def _from_assets(self) -> list[Read]:
-        return [Read("asset", key, version, (), tuple(where)) for (key, *where), version in sorted((self._assets or {}).items())]
+        return [
+            Read("asset", key, version, (), tuple(where))
+            for (key, *where), version in sorted((self._assets or {}).items())
+        ]
 
 
 class _Looking:

@@ -14,8 +14,12 @@ from typing import Any
 
 from stepwell.kernel_runtime.versions.reads.listings import has_magic, matches
 
-_PIECES = re.compile(r"--[^\n]*|/\*.*?\*/|(?P<text>'(?:[^']|'')*')|(?P<name>\"(?:[^\"]|\"\")*\")|\$\$(?P<dollars>.*?)\$\$", re.DOTALL)
-_FILE_FUNCTION = re.compile(r"\b(?:read_\w+|\w+_scan|sniff_csv|parquet_(?:metadata|schema|file_metadata|kv_metadata)|glob)\s*\(", re.IGNORECASE)
+_PIECES = re.compile(
+    r"--[^\n]*|/\*.*?\*/|(?P<text>'(?:[^']|'')*')|(?P<name>\"(?:[^\"]|\"\")*\")|\$\$(?P<dollars>.*?)\$\$", re.DOTALL
+)
+_FILE_FUNCTION = re.compile(
+    r"\b(?:read_\w+|\w+_scan|sniff_csv|parquet_(?:metadata|schema|file_metadata|kv_metadata)|glob)\s*\(", re.IGNORECASE
+)
 _INSIDE = re.compile(_FILE_FUNCTION.pattern + r"[^(){}]*$", re.IGNORECASE | re.DOTALL)
 _AFTER = re.compile(r"\b(?:from|join)\s*$|\b(?:from|join)\b[^()]*,\s*$", re.IGNORECASE | re.DOTALL)
 _ATTACHED = re.compile(r"\battach\s+(?:database\s+)?(?:if\s+not\s+exists\s+)?$", re.IGNORECASE)
@@ -61,7 +65,9 @@ def files_named(text: str, parameters: Any = None) -> Named:
         elif (piece["text"] is not None and (_AFTER.search(before) or _INSIDE.search(before))) or _is_there(literal):
             found.read.append(literal)
         before += _BLANK
-    given = [value for value in _values(parameters) if isinstance(value, (str, os.PathLike)) and _is_there(os.fspath(value))]
+    given = [
+        value for value in _values(parameters) if isinstance(value, (str, os.PathLike)) and _is_there(os.fspath(value))
+    ]
     found.read += [os.fspath(value) for value in given]
     found.untold = not found.read and _FILE_FUNCTION.search(before + text[end:]) is not None
     return found
@@ -78,7 +84,9 @@ def _literal(piece: re.Match[str]) -> str | None:
 def _is_there(literal: str) -> bool:
     if not 0 < len(literal) < 4096 or "\n" in literal or "\0" in literal:
         return False
-    return os.path.isfile(literal) or (has_magic(literal) and os.sep in literal and bool(matches(os.path.abspath(literal))))  # noqa: PTH100, PTH113 - quicker
+    return os.path.isfile(literal) or (
+        has_magic(literal) and os.sep in literal and bool(matches(os.path.abspath(literal)))
+    )  # noqa: PTH100, PTH113 - quicker
 
 
 def _values(parameters: Any) -> Iterable[Any]:

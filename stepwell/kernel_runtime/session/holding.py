@@ -1,0 +1,148 @@
+"""What a session holds: the registry, stores by directory, the notebook's namespace, subscribers to events."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stepwell.kernel_runtime.definitions.registry import REGISTRY, Registry
+from stepwell.kernel_runtime.errors import (
+    StoreError,
+)
+from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
+from stepwell.kernel_runtime.execution.result import RunResult
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, Subscriber
+from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, store_directory
+from stepwell.kernel_runtime.store.signing import Signer
+from stepwell.kernel_runtime.versions.classes import class_version
+from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
+
+
+class Holding:
+    """The registry, the stores and the subscribers of one kernel or process.
+
+    Attributes
+    ----------
+    registry
+        What is defined.
+    namespace
+        The notebook's namespace; None where there is no notebook.
+    last_run
+        The result of the newest run, also of one that failed; None before the first.
+    after_run
+        Called with the result of every run: a face says what is to be said of it.
+    before_raising
+        Called with an exception of a step before it is raised again: a face says how it is to be shown.
+    seed_steps
+        Whether the global random generators are seeded from the step's key before each body.
+    """
+
+    def __init__(self, registry: Registry = REGISTRY) -> None:
+        self.registry = registry
+        self.namespace: dict[str, Any] | None = None
+        self.last_run: RunResult | None = None
+        self.after_run: Callable[[RunResult], None] | None = None
+        self.before_raising: Callable[[BaseException, RunResult], None] | None = None
+        self.seed_steps = True
+        self._store: ValueStore | None = None
+        self._stores: dict[Path, ValueStore] = {}
+        self._subscribers: list[Subscriber] = []
+        self._advised: set[str] = set()
+        self._running = threading.Lock()
+        self._guard: InterruptGuard | None = None
+        self._run_store: ValueStore | None = None
+        registry.notebook = lambda: self.notebook
+        registry.changed = lambda keys: self.publish(DefinitionsChanged(keys))
+
+    # -- what it holds
+
+    @property
+    def store(self) -> ValueStore:
+        """The session's store, opened at first use: the project's in IPython, a throw-away one in a plain process."""
+        if self._store is None:
+            if in_ipython() or self.namespace is not None or os.environ.get("STEPWELL_STORE"):
+                self._store = self.open(store_directory(self.namespace))
+            else:
+                folder = tempfile.mkdtemp(prefix="stepwell-")
+                atexit.register(shutil.rmtree, folder, ignore_errors=True)
+                self._store = self.open(Path(folder) / "store")
+        return self._store
+
+    def open(self, path: str | os.PathLike[str], *, create: bool = True) -> ValueStore:
+        """Return the open store of a directory; one per directory and process."""
+        from stepwell.kernel_runtime.store.store import open_store
+
+        directory = Path(path).absolute()
+        found = self._stores.get(directory)
+        if found is None:
+            found = self._stores[directory] = open_store(directory, create=create, class_version=class_version)
+        return found
+
+    def use(self, path: str | os.PathLike[str]) -> ValueStore:
+        """Switch the session to another store and return it."""
+        self._store = self.open(path)
+        # Every state is another one now.
+        self.publish(DefinitionsChanged(()))
+        return self._store
+
+    def chosen(self, store: ValueStore | str | os.PathLike[str] | None, *, create: bool = False) -> ValueStore:
+        """Return a store given as a directory or open, or the session's; a directory is made only where `create` says so."""
+        if store is None:
+            return self.store
+        return self.open(store, create=create) if isinstance(store, str | os.PathLike) else store
+
+    @property
+    def notebook(self) -> str:
+        """The name under which definitions of ``__main__`` are recorded."""
+        base = self._store.directory if self._store is not None else store_directory(self.namespace)
+        return notebook_name(base, self.namespace)
+
+    def attach(self, namespace: dict[str, Any] | None) -> None:
+        """Say which namespace is the notebook's."""
+        self.namespace = namespace
+
+    def close(self) -> None:
+        """Commit what is pending and let every store go."""
+        for store in self._stores.values():
+            store.close()
+
+    # -- events
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call a function with every event; return what ends that. A step's end may come from the catalog's thread."""
+        self._subscribers.append(subscriber)
+
+        def end() -> None:
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
+
+        return end
+
+    def publish(self, event: Event) -> None:
+        """Hand an event to every subscriber; one that fails does not keep the others from it."""
+        for subscriber in tuple(self._subscribers):
+            try:
+                subscriber(event)
+            except Exception as error:
+                print(f"stepwell: {getattr(subscriber, '__qualname__', subscriber)} failed: {error!r}", file=sys.stderr)  # noqa: T201 - the run must go on, and this must be seen
+
+
+def users_digest() -> Keyed:
+    """Return what digests with this user's key; with a key of this process where there is none."""
+    signer = Signer()
+
+    def keyed(data: bytes) -> str:
+        try:
+            return signer.keyed(data)
+        except StoreError:
+            return process_keyed(data)
+
+    return keyed
