@@ -49,6 +49,8 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
     if left and "(" not in left:
         left += "()"
     try:
+        # Compiled too: that refuses two parameters of one name.
+        compile(f"def {left}: pass", "<line>", "exec")
         parsed = ast.parse(f"def {left}: pass").body
         function = parsed[0]
         outputs = _outputs(right) if arrow else ()

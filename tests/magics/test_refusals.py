@@ -196,3 +196,7 @@ def test_an_error_while_composing_shows_the_cells_own_frames(notebook, magic):
     assert isinstance(ran.error, NameError)
     assert "----> 3 undefined_op(x)" in ran.text
     assert "stepwell/" not in ran.text
+
+
+def test_two_parameters_of_one_name_are_refused(notebook):
+    notebook.refused("%%op join(a, a)\na", CellSyntaxError)

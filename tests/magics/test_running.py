@@ -405,3 +405,11 @@ def test_an_asset_that_a_resumed_run_made_is_bound(notebook):
     notebook("FAIL = False")
     notebook("stepwell.resume(stepwell.last_run().run_id)")
     assert notebook.ns["late"] == 5
+
+
+def test_an_interrupt_shows_the_users_frames_only(notebook):
+    notebook("def slow():\n    raise KeyboardInterrupt")
+    ran = notebook.run("%%asset waits\nwaits = slow()")
+    assert isinstance(ran.error, KeyboardInterrupt)
+    assert "in slow()" in ran.text
+    assert "stepwell/" not in ran.text.replace("stepwell/store", "")
