@@ -249,3 +249,22 @@ def test_a_logged_line_is_kept_without_values_of_the_environment(store_dir, monk
 
     run_id = stepwell.materialize([sent], store=store_dir).run_id
     assert [log.message for log in stepwell.open_store(store_dir).logs(run_id)] == ["sent by <hidden>"]
+
+
+def test_a_stored_figure_opens_nothing_in_pyplot_when_it_is_loaded(store_dir):
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    @asset
+    def chart():
+        figure, axes = plt.subplots()
+        axes.plot([1, 2])
+        return figure
+
+    before = plt.get_fignums()
+    result = stepwell.materialize([chart], store=store_dir)
+    assert type(result.value("chart")).__name__ == "Figure"
+    assert type(stepwell.load("chart", store=store_dir)).__name__ == "Figure"
+    assert plt.get_fignums() == before

@@ -6,6 +6,7 @@
 ``outputs``         what a body returned or yielded to the outputs that it declared
 ``contexts``        what a body sees of its run: ``context.log``, keys, metadata
 ``capture``         what a body prints and displays
+``figures``         figures among a step's values, taken from pyplot before they are stored
 ``interrupts``      who gets Ctrl-C: the user's code, or a flag of the engine
 ``failures``        exceptions of users' code, without our frames
 ``result``          what a run gives back

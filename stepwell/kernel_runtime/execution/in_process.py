@@ -16,6 +16,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.execution.capture import Capture, recording
+from stepwell.kernel_runtime.execution.figures import release_figures
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.outputs import Collector, Produced
 from stepwell.kernel_runtime.planning.plan import PlanStep
@@ -75,6 +76,7 @@ class InProcess:
             with recording(capture), recorder:
                 self.guard.call(lambda: self._call(step, arguments, collector))
             collector.finish()
+            release_figures(produced.value for produced in collector.produced.values())
         except BaseException as raised:  # the engine decides what ends the run
             error = raised
         seconds = time.perf_counter() - started
