@@ -175,8 +175,9 @@ def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
         for task in tasks:
             task.cancel()
 
-    loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(watched())), context=contextvars.copy_context())
     try:
+        # Inside: an interrupt may come as soon as the loop's thread has the coroutine.
+        loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(watched())), context=contextvars.copy_context())
         # With a timeout the wait is interruptible on every platform.
         while not done.wait(0.5):
             pass
