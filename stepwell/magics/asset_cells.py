@@ -173,15 +173,13 @@ def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[
 
 def run_plain(face: Face, source: CellSource) -> Any:
     """Run a body as an ordinary cell, in the notebook's namespace, and store nothing."""
-    from stepwell.kernel_runtime.execution.in_process import on_loop
+    from stepwell.kernel_runtime.execution.in_process import evaluate
 
     value = None
     for code in (source.statements, source.tail):
         if code is None:
             continue
-        value = eval(code, face.namespace)  # noqa: S307 - the user's own cell
-        if source.is_async and hasattr(value, "__await__"):
-            value = on_loop(value)
+        value = evaluate(code, face.namespace)
     if source.tail is not None and not source.quiet and value is not None:
         face.figures.show(value)
     return value

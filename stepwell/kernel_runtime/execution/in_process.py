@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
@@ -91,9 +92,9 @@ class InProcess:
         elif isinstance(body, SqlBody):
             collector.returned(self.run_sql(body, arguments))
         elif inspect.isasyncgenfunction(body):
-            on_loop(_drain_async(body(**arguments), collector))
+            on_loop(lambda: _drain_async(body(**arguments), collector))
         elif step.op.is_async:
-            collector.returned(on_loop(body(**arguments)))
+            collector.returned(on_loop(lambda: body(**arguments)))
         elif step.op.is_generator:
             for value in body(**arguments):
                 collector.yielded(value)
@@ -111,13 +112,9 @@ class InProcess:
         tail: Any = None
         try:
             if body.code is not None:
-                found = eval(body.code, space)  # noqa: S307 - the user's own cell
-                if body.is_async and inspect.iscoroutine(found):
-                    on_loop(found)
+                evaluate(body.code, space)
             if body.tail is not None:
-                tail = eval(body.tail, space)  # noqa: S307 - the user's own cell
-                if body.is_async and inspect.iscoroutine(tail):
-                    tail = on_loop(tail)
+                tail = evaluate(body.tail, space)
         except NameError as error:
             explained = body.missing(error) if body.missing is not None else None
             if explained is None:
@@ -151,10 +148,17 @@ def _loop_thread() -> asyncio.AbstractEventLoop:
         return _loop
 
 
-def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def evaluate(code: CodeType, space: dict[str, Any]) -> Any:
+    """Evaluate code of a cell, on the loop thread if it awaits at its top level."""
+    if code.co_flags & inspect.CO_COROUTINE:
+        return on_loop(lambda: eval(code, space))  # noqa: S307 - the user's own cell
+    return eval(code, space)  # noqa: S307 - the user's own cell
+
+
+def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Run a coroutine on the loop thread, in a copy of this context, and return its result.
 
-    The waiting thread stays interruptible: a KeyboardInterrupt cancels the coroutine.
+    It is made there, where no interrupt can come between its making and its running. The waiting thread stays interruptible: a KeyboardInterrupt cancels the coroutine.
     """
     loop = _loop_thread()
     done = Once()
@@ -165,11 +169,15 @@ def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
     async def watched() -> None:
         # A KeyboardInterrupt or SystemExit that left the task would end the loop's thread with it.
         try:
-            results.append(await coroutine)
+            results.append(await start())
         except BaseException as error:
             errors.append(error)
-        finally:
-            done.happen()
+
+    def begin() -> None:
+        task = loop.create_task(watched())
+        tasks.append(task)
+        # Also of a task that is cancelled before it has begun.
+        task.add_done_callback(lambda _: done.happen())
 
     def cancel() -> None:
         for task in tasks:
@@ -177,7 +185,7 @@ def on_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
     try:
         # Inside: an interrupt may come as soon as the loop's thread has the coroutine.
-        loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(watched())), context=contextvars.copy_context())
+        loop.call_soon_threadsafe(begin, context=contextvars.copy_context())
         # With a timeout the wait is interruptible on every platform.
         while not done.wait(0.5):
             pass
