@@ -135,6 +135,8 @@ def test_a_cell_is_its_id_and_without_one_its_first_line_or_its_text():
     assert cell_origin(Info("a", "x")) == cell_origin(Info("b", "x"))
     assert cell_origin(Info("%%asset a\n1")) == cell_origin(Info("%%asset a\n2"))
     assert cell_origin(Info("%%asset a\n1")) != cell_origin(Info("%%asset b\n1"))
+    assert cell_origin(Info("%%asset a -k raw\n1")) != cell_origin(Info("%%asset a -k other\n1"))
+    assert cell_origin(Info("%%asset a -g raw\n1")) == cell_origin(Info("%%asset a -g other\n1"))
     assert cell_origin(Info("%%asset -r a\n1")) != cell_origin(Info("%%asset -r b\n1"))
     assert cell_origin(Info("x = 1")) != cell_origin(Info("x = 2"))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
@@ -54,7 +54,6 @@ class CellBody:
     """Called with the values where variables are the value: open figures are shown and closed."""
     missing: Callable[[NameError], BaseException | None] | None = None
     """Explains a NameError of the pruned namespace."""
-    parameter_kinds: Mapping[str, str] = field(default_factory=dict)
 
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the pruned namespace that the body runs in."""

@@ -259,10 +259,6 @@ class Looking(Holding):
                 notes.append(f"{key} is {state.state}{f' ({cause})' if cause else ''}: its stored value is used")
         return tuple(notes)
 
-    def store_keys(self) -> list[str]:
-        """Return the keys that the session's store has; empty if it was not opened."""
-        return self._store.keys() if self._store is not None else []
-
     def _outputs_of_step(self, key: str) -> list[str]:
         found = lookup(self.registry)
         owner = step_owner(key, found)
