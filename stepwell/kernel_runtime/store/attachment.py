@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFormatError, StoreNotWritableError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.lease import Lease
-from stepwell.kernel_runtime.store.schema import FORMAT, create_statements
+from stepwell.kernel_runtime.store.schema import FORMAT, MIGRATIONS, create_statements
 
 Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing it here would start no instance, but costs 50 ms
 Fingerprint: TypeAlias = tuple[Any, ...]
@@ -256,6 +256,18 @@ class Attachment:
                 f"the store {self.directory} was written by a newer Stepwell (format {number}; this one knows {FORMAT})",
                 remedy="upgrade: pip install -U stepwell; or choose another store directory",
             )
+        if number < FORMAT:
+            self._migrate(number)
+
+    def _migrate(self, number: int) -> None:
+        """Bring an older catalog to this format, in one transaction."""
+        self.lease.mark()
+        self.connection.begin()
+        for older in range(number, FORMAT):
+            for statement in MIGRATIONS[older]:
+                self.connection.execute(statement.replace("@", f"{self.name}."))
+        self.connection.execute("UPDATE @meta SET format = ?".replace("@", f"{self.name}."), [FORMAT])
+        self.connection.commit()
 
     def _explained(self, error: Exception) -> StoreError:
         text = one_line(error)

@@ -19,7 +19,7 @@ from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, StepRecord
 
-FORMAT = 1
+FORMAT = 2
 """The number of this layout; a catalog with a higher one was written by a newer Stepwell."""
 
 Row: TypeAlias = tuple[Any, ...]
@@ -28,6 +28,9 @@ Row: TypeAlias = tuple[Any, ...]
 def _time(column: str) -> str:
     return f"{column}_at TIMESTAMP GENERATED ALWAYS AS (make_timestamp((round({column} * 1000000))::BIGINT)) VIRTUAL"
 
+
+_RETENTION = "key VARCHAR, versions INTEGER, age DOUBLE, bytes BIGINT, changed DOUBLE, " + _time("changed")
+"""What is kept of a key, or of the whole store where the key is empty; the newest row of a key is the one that holds."""
 
 TABLES = {
     "meta": "format INTEGER, store_id VARCHAR, created DOUBLE, " + _time("created"),
@@ -47,7 +50,13 @@ TABLES = {
     "code_versions": "digest VARCHAR, parts VARCHAR",
     "outputs": "run_id VARCHAR, step_key VARCHAR, kind VARCHAR, stream VARCHAR, text VARCHAR, data VARCHAR, metadata VARCHAR",
     "logs": "run_id VARCHAR, step_key VARCHAR, time DOUBLE, level VARCHAR, message VARCHAR, " + _time("time"),
+    "retention": _RETENTION,
 }
+
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: (f"CREATE TABLE @retention ({_RETENTION})",),
+}
+"""By the format that a catalog has, the statements that bring it to the next one; ``@`` stands for the catalog."""
 
 MATERIALIZATION_COLUMNS = (
     "id, run_id, key, step_key, output, notebook, memo_key, code_version, data_version, codec, digest, size, inline, object_name, "
