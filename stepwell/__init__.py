@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.session.functions import open_store as open_store
     from stepwell.kernel_runtime.session.functions import rerun as rerun
     from stepwell.kernel_runtime.session.functions import resume as resume
+    from stepwell.kernel_runtime.session.functions import sql as sql
     from stepwell.kernel_runtime.session.selects import sql_asset as sql_asset
     from stepwell.kernel_runtime.versions.opaque import opaque as opaque
     from stepwell.kernel_runtime.versions.secret_values import secret as secret
@@ -76,6 +77,7 @@ _HOMES = {
     "rerun": "session.functions",
     "resume": "session.functions",
     "secret": "versions.secret_values",
+    "sql": "session.functions",
     "sql_asset": "session.selects",
 }
 """Where each public name lives below the kernel runtime."""

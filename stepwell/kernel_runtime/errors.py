@@ -143,6 +143,14 @@ class UntrustedValueError(ValueUnavailableError):
     """A stored value that would execute code, without a signature of a key that this user trusts."""
 
 
+class QueryError(StepwellError):
+    """A SELECT that cannot be run: what it names is not there or not allowed, or DuckDB refuses it."""
+
+
+class NotTabularError(QueryError):
+    """A SELECT names an asset whose value is no table."""
+
+
 class StoreError(StepwellError):
     """The store cannot be used."""
 

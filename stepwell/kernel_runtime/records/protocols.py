@@ -105,6 +105,9 @@ class ValueStore(Protocol):
     def sizes(self) -> dict[str, int]:
         """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
 
+    def catalog_sources(self, sources: Collection[str]) -> dict[str, Any]:
+        """Return what views of the catalog are made of as Arrow tables, all of one moment."""
+
     def flush(self) -> None:
         """Block until everything recorded so far is committed."""
 

@@ -16,7 +16,7 @@ from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import Commit
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import Snapshot
-from stepwell.kernel_runtime.store import codecs, objects, pickling, reading
+from stepwell.kernel_runtime.store import catalog_views, codecs, objects, pickling, reading
 from stepwell.kernel_runtime.store.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.describing import summary, type_name
@@ -262,6 +262,10 @@ class Store:
             "object_bytes": total,
             "catalog_bytes": (self._directory / CATALOG).stat().st_size,
         }
+
+    def catalog_sources(self, sources: Collection[str]) -> dict[str, Any]:
+        """Return what views of the catalog are made of (`catalog_views`) as Arrow tables, all of one moment."""
+        return self._catalog.ask(lambda connection, name: catalog_views.read_sources(connection, name, sources))
 
     def flush(self) -> None:
         """Block until everything recorded so far is committed."""
