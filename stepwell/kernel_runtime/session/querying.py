@@ -7,10 +7,10 @@ input of that step. Names of the schema ``stepwell`` are views of the catalog.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stepwell.kernel_runtime.errors import AmbiguousKeyError, QueryError
+from stepwell.kernel_runtime.errors import AmbiguousKeyError, QueryError, ValueUnavailableError
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.looking import Looking
 from stepwell.kernel_runtime.session.selects import plain
@@ -34,7 +34,7 @@ class Querying(Looking):
     ) -> Any:
         """Run one SELECT over stored values and return its rows; see `stepwell.sql`."""
         from stepwell.kernel_runtime.store import catalog_views
-        from stepwell.kernel_runtime.store.sql import Scope, missing_table
+        from stepwell.kernel_runtime.store.sql import Scope
         from stepwell.kernel_runtime.store.statements import read_statement
 
         kind = frame_type(frame)
@@ -51,12 +51,9 @@ class Querying(Looking):
             if view is not None:
                 views[path] = view
                 continue
-            key = self._key_of_table(path, used)
-            if key is None:
-                raise missing_table(path, sorted({*used.keys(), *(f"stepwell.{name}" for name in catalog_views.VIEWS)}))
-            if key not in loaded:
-                loaded[key] = self._value_of_table(key, notebook, store, used)
-            tables[path] = loaded[key]
+            key, value = self._table(path, notebook, store, used)
+            # Two spellings of one key are one table.
+            tables[path] = loaded.setdefault(key, value)
         shapes: dict[_Path, str] = {}
         if views:
             if step is not None:
@@ -67,41 +64,58 @@ class Querying(Looking):
         around = surroundings(used.directory, self.namespace)
         return rows_as(kind, statement.text, Scope(tables, parameters or {}, shapes=shapes), around)
 
-    def _value_of_table(self, key: str, notebook: str | None, store: Any, used: ValueStore) -> Any:
-        try:
-            # The store as the caller named it: a step remembers that it was named.
-            return self.load(key, notebook=notebook, store=None if store is None else used)
-        except AmbiguousKeyError as error:
-            remedy = error.remedy.replace(f"stepwell.load({key!r}, ", "stepwell.sql(..., ")
-            raise AmbiguousKeyError(error.what, where=error.where, remedy=remedy) from None
+    def _table(self, path: _Path, notebook: str | None, store: Any, used: ValueStore) -> tuple[str, Any]:
+        """Return the key that a table's name means, and its value."""
+        from stepwell.kernel_runtime.store.catalog_views import VIEWS
+        from stepwell.kernel_runtime.store.sql import missing_table
 
-    def _key_of_table(self, path: _Path, store: ValueStore) -> str | None:
-        """Return the key that a table's name means, or None.
-
-        Raises
-        ------
-        QueryError
-            If it could be several.
-        """
-        from stepwell.kernel_runtime.store.statements import folded
+        def loaded(key: str) -> Any:
+            try:
+                # The store as the caller named it: a step remembers that it was named.
+                return self.load(key, notebook=notebook, store=None if store is None else used)
+            except AmbiguousKeyError as error:
+                remedy = error.remedy.replace(f"stepwell.load({key!r}, ", "stepwell.sql(..., ")
+                raise AmbiguousKeyError(error.what, where=error.where, remedy=remedy) from None
 
         written = "/".join(path)
-        spellings = [written, ".".join(path)] if len(path) > 1 else [written]
-        for spelling in spellings:
-            if store.current(spelling) or (spelling in self.registry.assets):
-                return spelling
-        known = store.keys()
-        for same in (
-            lambda key: key.rpartition("/")[2] == written,
-            lambda key: folded(key) in {folded(spelling) for spelling in spellings},
-            lambda key: folded(key.rpartition("/")[2]) == folded(written),
-        ):
-            found = [key for key in known if same(key) and "." not in key.rpartition("/")[2]]
-            if len(found) > 1:
-                raise QueryError(
-                    f"{written!r} could be {' or '.join(sorted(found))}",
-                    remedy=f'write the whole key: "{min(found)}"',
-                )
-            if found:
-                return found[0]
-        return None
+        try:
+            # Nearly always the name is the key: one question to the catalog.
+            return written, loaded(written)
+        except ValueUnavailableError:
+            if written in self.registry.assets or used.current(written):
+                raise
+        known = used.keys()
+        key = key_meant(path, known)
+        if key is None:
+            raise missing_table(path, sorted({*known, *self.registry.assets, *(f"stepwell.{name}" for name in VIEWS)}))
+        return key, loaded(key)
+
+
+def key_meant(path: _Path, known: Iterable[str]) -> str | None:
+    """Return the only key that a table's name can mean, or None: a step's, the last part of one, one in other capitals.
+
+    Raises
+    ------
+    QueryError
+        If it could be several.
+    """
+    from stepwell.kernel_runtime.store.statements import folded
+
+    whole = {folded("/".join(path)), folded(".".join(path))}
+    name = path[-1] if len(path) == 1 else None
+    keys = list(known)
+    assets = {key: key.rpartition("/")[2] for key in keys if "." not in key and ":" not in key}
+    for found in (
+        [key for key in keys if key == ".".join(path)],
+        [key for key, last in assets.items() if last == name],
+        [key for key in keys if folded(key) in whole],
+        [key for key, last in assets.items() if name is not None and folded(last) == folded(name)],
+    ):
+        if len(found) > 1:
+            raise QueryError(
+                f"{'.'.join(path)!r} could be {' or '.join(sorted(found))}",
+                remedy=f'write the whole key: "{min(found)}"',
+            )
+        if found:
+            return found[0]
+    return None

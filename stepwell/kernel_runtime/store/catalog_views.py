@@ -146,8 +146,9 @@ def shape(view: str) -> str:
 
 def read_sources(connection: Connection, name: str, sources: Collection[str]) -> dict[str, Any]:
     """Read sources of views into Arrow, on the catalog's thread."""
-    return {
-        # A relation that outlived this call would keep the file attached.
-        source: connection.sql(_SOURCES[source].replace("@", f"{name}.")).to_arrow_table()
-        for source in sources
-    }
+    # A relation that outlived this call, or a result that another statement left behind, would be in the way of DETACH, or of us.
+    own = connection.cursor()
+    try:
+        return {source: own.sql(_SOURCES[source].replace("@", f"{name}.")).to_arrow_table() for source in sources}
+    finally:
+        own.close()
