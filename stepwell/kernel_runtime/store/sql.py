@@ -138,6 +138,9 @@ class _Query:
             remedy = "a SELECT reads assets, and files below the project"
         elif isinstance(error, duckdb.OutOfMemoryException):
             remedy = "STEPWELL_SQL_MEMORY=8GB in the environment gives it more; the disk of the store must hold what it spills"
+        elif "Ambiguous reference to catalog or schema" in str(error):
+            long = next((name for name in self._names if "." in name), "")
+            remedy = f'write the whole key in quotes: "{long.replace(".", "/")}"'
         elif isinstance(error, duckdb.CatalogException) and self._names:
             remedy = "tables here: " + ", ".join(sorted(self._names))
         raise QueryError(f"the SELECT failed: {one_line(error)}", where=self._place(error), remedy=remedy) from error

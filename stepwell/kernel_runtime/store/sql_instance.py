@@ -107,7 +107,7 @@ def _start(store: str, files: Collection[str] = ()) -> Connection:
         named = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
         instance.execute(f"SET allowed_paths = [{named}]")
     # Else a date would depend on where the machine stands.
-    instance.execute("SET TimeZone = 'UTC'")
+    instance.execute("SET GLOBAL TimeZone = 'UTC'")
     instance.execute("SET enable_external_access = false")
     instance.execute("SET lock_configuration = true")
     return instance
