@@ -81,13 +81,14 @@ def _check_names(labels: Iterable[Any], name: str) -> list[str]:
         raise NotTabularError(f"the asset {name!r} has no columns", remedy=_TABLES)
     seen: dict[str, str] = {}
     for label in written:
-        other = seen.setdefault(folded(label), label)
-        if other is not label:
+        other = seen.get(folded(label))
+        if other is not None:
             both = f"two columns {label!r}" if other == label else f"the columns {other!r} and {label!r}"
             raise NotTabularError(
                 f"the asset {name!r} has {both}, which SQL does not tell apart",
                 remedy="rename one in an asset of its own",
             )
+        seen[folded(label)] = label
     return written
 
 
