@@ -102,7 +102,8 @@ def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
 
 
 def _remedy(face: Face, name: str) -> str:
-    near = difflib.get_close_matches(name, [*face.session.registry.assets, *face.session.store.keys()], n=3, cutoff=0.6)
+    known = sorted({*face.session.registry.assets, *face.session.store.keys()})
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     last = name.rpartition("/")[2]
     if near:
         return f"did you mean {' or '.join(near)}?"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,11 +108,15 @@ def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
     from stepwell.kernel_runtime.store.statements import read_statement
 
     sources = read_statement(text).files
-    files = file_access(sources, scope.parameters, around.project, around.secret) if sources else None
-    recorder = active()
-    if files is not None and recorder is not None:
-        for path in files.named:
-            recorder.path_read(path)
+    files = None
+    if sources:
+        recorder = active()
+        # Looking what a pattern matches is no read of the step; what it matched is.
+        with recorder.looks() if recorder is not None else nullcontext():
+            files = file_access(sources, scope.parameters, around.project, around.secret)
+        if recorder is not None:
+            for path in files.named:
+                recorder.path_read(path)
     scope = replace(scope, files=files, store=around.store)
     found = (stream_select if frame == "reader" else run_select)(text, scope)
     return found if frame in ("reader", "pyarrow") else as_frame(found, frame)

@@ -63,6 +63,8 @@ def file_access(
     for source in sources:
         for written in _names(source, parameters):
             path = _absolute(written)
+            # First where it is, then whether it is there: nothing is told of what is elsewhere.
+            _check(os.path.realpath(_fixed(path)), written, project, hidden)
             named.setdefault(path)
             allowed.setdefault(path)
             for file in _matches(path, written):
@@ -99,6 +101,13 @@ def _absolute(written: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
+def _fixed(path: str) -> str:
+    """Return the part of a path before its first pattern."""
+    parts = path.split(os.sep)  # noqa: PTH206 - as above
+    first = next((at for at, part in enumerate(parts) if glob.has_magic(part)), None)
+    return path if first is None or os.path.exists(path) else os.sep.join(parts[:first]) or os.sep
+
+
 def _matches(path: str, written: str) -> list[str]:
     if os.path.isfile(path):
         return [path]
@@ -124,7 +133,7 @@ def _matches(path: str, written: str) -> list[str]:
 def _check(real: str, written: str, project: Path | None, hidden: list[str]) -> None:
     shown = f"{written!r}" if real.endswith(written.lstrip("./")) else f"{written!r} ({real})"
     root = os.path.realpath(project) if project is not None else ""
-    if not root or not _below(real, root):
+    if not root or not (_below(real, root) or (real == root and glob.has_magic(written))):
         raise QueryError(
             f"{shown} is not below the project",
             where=f"the project is {root}" if root else "there is no project: the home folder is none",
