@@ -16,7 +16,7 @@ from stepwell.kernel_runtime.definitions.reuse import MaxAge
 from stepwell.kernel_runtime.definitions.runner import runner
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxError
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, prefixed
-from stepwell.kernel_runtime.session.sql import frame_type
+from stepwell.kernel_runtime.session.sql import FRAMES, frame_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,14 @@ def select_body(
         The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto``.
     """
     return SqlBody(
-        key.name, select.text, where, tuple(inputs), select.parameters, variables, frame_type(frame), select.canonical
+        key.name,
+        select.text,
+        where,
+        tuple(inputs),
+        select.parameters,
+        variables,
+        frame_type(frame, FRAMES[:-1]),
+        select.canonical,
     )
 
 
@@ -137,6 +144,8 @@ def sql_asset(
     ------
     CellSyntaxError
         If the text is not exactly one SELECT.
+    InvalidInvocationError
+        If there is no such type of frame.
     CellNameError
         If a parameter has no value, or a table's name cannot be an asset's.
     CellError

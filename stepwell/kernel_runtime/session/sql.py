@@ -59,17 +59,22 @@ def surroundings(store: Path, namespace: Mapping[str, Any] | None = None) -> Sur
     return Surroundings(store, None if alone else project)
 
 
-def frame_type(setting: str) -> str:
+def frame_type(setting: str, kinds: tuple[str, ...] = FRAMES) -> str:
     """Return the type of frame that a SELECT gives: the setting, else pandas where it is installed, else pyarrow.
+
+    Parameters
+    ----------
+    kinds
+        Those that can be meant: an asset's value is kept, so it is no reader.
 
     Raises
     ------
     InvalidInvocationError
         If there is no such type.
     """
-    if setting not in FRAMES:
+    if setting not in kinds:
         raise InvalidInvocationError(
-            f"{setting!r} is no type of frame that a SELECT gives", remedy=f"frame= is one of {', '.join(FRAMES)}"
+            f"{setting!r} is no type of frame that a SELECT gives", remedy=f"frame= is one of {', '.join(kinds)}"
         )
     if setting != "auto":
         return setting
