@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 import stepwell
+from stepwell.kernel_runtime.definitions.registry import Registry
 from stepwell.kernel_runtime.errors import (
     CellError,
     CellNameError,
@@ -47,7 +48,7 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def session(project):
-    made = Session()
+    made = Session(Registry())
     made.use(project / ".stepwell")
     yield made
     made.close()
@@ -105,11 +106,8 @@ def test_what_cannot_be_read_says_so(session, run):
 
 def test_what_is_defined_and_not_stored_says_how_to_make_it(session):
     session.registry.register(flights)
-    try:
-        with pytest.raises(ValueUnavailableError, match="%materialize raw/flights"):
-            session.sql("FROM raw.flights")
-    finally:
-        session.registry.assets.clear()
+    with pytest.raises(ValueUnavailableError, match="%materialize raw/flights"):
+        session.sql("FROM raw.flights")
 
 
 def test_values_of_several_notebooks_are_told_apart(python):
