@@ -151,6 +151,10 @@ class StoreNotWritableError(StoreError):
     """The store's directory cannot be created or written."""
 
 
+class UntrustedStoreError(StoreError):
+    """The store's directory holds what could reach out of it: a link, or a catalog that is more than tables."""
+
+
 class StoreFormatError(StoreError):
     """The store was written by a newer Stepwell."""
 

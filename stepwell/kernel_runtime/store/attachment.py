@@ -20,6 +20,7 @@ from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreF
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.lease import Lease
 from stepwell.kernel_runtime.store.schema import FORMAT, MIGRATIONS, create_statements
+from stepwell.kernel_runtime.store.vetting import vet_catalog, vet_links
 
 Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing it here would start no instance, but costs 50 ms
 Fingerprint: TypeAlias = tuple[Any, ...]
@@ -113,6 +114,7 @@ class Attachment:
         """
         if self.open:
             return
+        vet_links(self.directory)
         existed = (self.directory / "catalog.lock").exists()
         try:
             if create and not self._path.exists():
@@ -208,6 +210,8 @@ class Attachment:
         except duckdb.Error as error:
             raise self._explained(error) from error
         try:
+            if self.seen is None or self.seen[:1] != (self.lease.token(),):
+                vet_catalog(self.connection, self.name, self.directory)
             self._check_format()
         except BaseException:
             self.connection.execute(f"DETACH {self.name}")

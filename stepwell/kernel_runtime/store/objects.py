@@ -231,17 +231,23 @@ class Objects:
         """Return whether a file is gone."""
         return not is_name(name) or not os.path.exists(f"{self.folder}/{name}")  # noqa: PTH110 - asked for every row of a snapshot; a Path costs ten times that
 
-    def signer_of(self, name: str) -> bytes:
-        """Return the name of the key that signed a file, by its own word; empty where it cannot be read."""
+    def signer_of(self, name: str, own: bytes) -> bytes:
+        """Return the name of the key that signed a file, by its own word; empty where it cannot be read.
+
+        Parameters
+        ----------
+        own
+            The name of this user's key: what has it is not looked at again.
+        """
         if name in self._own:
-            return self._signer.name
+            return own
         try:
             with self._opened(name, name) as descriptor:
                 _, signature = object_header.read_prefix(os.read(descriptor, PREFIX.size))
         except (ValueUnavailableError, HeaderError, OSError):
             return b""
         found = key_name(signature)
-        if found == self._signer.name:
+        if found == own:
             self._own.add(name)
         return found
 

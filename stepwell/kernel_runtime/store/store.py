@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stepwell.kernel_runtime.errors import StoreError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
@@ -20,6 +20,7 @@ from stepwell.kernel_runtime.store import codecs, objects, pickling, reading
 from stepwell.kernel_runtime.store.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.describing import summary, type_name
+from stepwell.kernel_runtime.store.lacking import lacking
 from stepwell.kernel_runtime.store.remembered import Remembered
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.writing import Recorded, RowWriter
@@ -134,8 +135,13 @@ class Store:
             encoded.codec, found, size, None, name, None, type_name(value), summary(value), encoded.classes
         )
 
-    def get(self, stored: StoredValue, *, key: str) -> Any:
+    def get(self, stored: StoredValue, *, key: str, verify: Literal["signed", "full"] = "signed") -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
+
+        Parameters
+        ----------
+        verify
+            ``full`` also checks the digest of all data, which reads all of it; ``signed`` what would be executed, and sizes.
 
         Raises
         ------
@@ -156,7 +162,7 @@ class Store:
                     f"the stored value of {key!r} is damaged", remedy=f"materialize {key!r} again"
                 ) from error
         elif stored.object_name is not None:
-            parts = self._objects.read(stored.object_name, stored.digest, stored.codec, key=key)
+            parts = self._objects.read(stored.object_name, stored.digest, stored.codec, key=key, full=verify == "full")
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
         if stored.classes:
@@ -203,22 +209,8 @@ class Store:
                     asked, self._catalog.epoch, reading.read_snapshot(connection, name, *asked)
                 )
             )
-        found.missing_files = self._missing_files(found)
+        found.missing_files, found.foreign = lacking(found, self._objects, self._signer)
         return found
-
-    def _missing_files(self, snapshot: Snapshot) -> frozenset[str]:
-        names = set()
-        for executions in snapshot.by_memo_key.values():
-            for made in executions:
-                for m in made:
-                    if m.value is not None and m.value.object_name is not None:
-                        names.add(m.value.object_name)
-        for pointers in snapshot.current.values():
-            for each in pointers:
-                value = each.materialization.value
-                if value is not None and value.object_name is not None:
-                    names.add(value.object_name)
-        return frozenset(filter(self._objects.missing, names))
 
     def current(self, key: str) -> list[Current]:
         """Return what is current for a key in each notebook that defined it, newest first."""
