@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from stepwell.kernel_runtime.errors import UntrustedValueError, ValueUnavailableError
 from stepwell.kernel_runtime.records.ids import new_id
@@ -224,7 +225,7 @@ class Objects:
             if object_header.read_header(kept) != header:
                 raise _damaged(name, name, "it changes")
             file.seek(0)
-            file.write(PREFIX.pack(MAGIC, VERSION, length, self._signer.sign((_SIGNED, kept))))
+            file.write(self.signed_prefix(header.codec, kept))
         self._own.add(name)
 
     def missing(self, name: str) -> bool:
@@ -251,6 +252,31 @@ class Objects:
             self._own.add(name)
         return found
 
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file for reading; a `ValueUnavailableError` where it is gone."""
+        with self._opened(name, name) as descriptor, os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def making(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a new file below ``tmp/`` for writing; it gets its name when the block ends without an error."""
+        making = self._directory / "tmp" / new_id()
+        try:
+            with created(making) as descriptor, os.fdopen(os.dup(descriptor), "wb", buffering=0) as file:
+                yield file
+            self.place(making, name)
+        except BaseException as error:
+            _discard(making)
+            if isinstance(error, OSError):
+                raise not_writable(self._directory, error) from error
+            raise
+
+    def signed_prefix(self, codec: str, packed: bytes) -> bytes:
+        """Return what goes before a header, with this user's signature where the codec needs one."""
+        signature = self._signer.sign((_SIGNED, packed)) if codec == PICKLE else b""
+        return PREFIX.pack(MAGIC, VERSION, len(packed), signature)
+
     def usage(self) -> tuple[int, int]:
         """Return the number of files and their bytes."""
         files = total = 0
@@ -265,8 +291,7 @@ class Objects:
 
     def _signed(self, header: Header) -> bytes:
         packed = header.packed()
-        signature = self._signer.sign((_SIGNED, packed)) if header.codec == PICKLE else b""
-        return PREFIX.pack(MAGIC, VERSION, len(packed), signature) + packed
+        return self.signed_prefix(header.codec, packed) + packed
 
     @contextlib.contextmanager
     def _opened(self, name: str, key: str) -> Iterator[int]:

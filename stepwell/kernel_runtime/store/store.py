@@ -15,8 +15,9 @@ from stepwell.kernel_runtime.records.materializations import Current, Materializ
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import Commit
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
-from stepwell.kernel_runtime.store import codecs, objects, pickling, reading
+from stepwell.kernel_runtime.store import codecs, objects, packing, pickling, reading, trusting
 from stepwell.kernel_runtime.store.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.describing import summary, type_name
@@ -254,6 +255,28 @@ class Store:
             "object_bytes": total,
             "catalog_bytes": (self._directory / CATALOG).stat().st_size,
         }
+
+    # -- sharing ---------------------------------------------------------------------------------------------------------
+
+    def pack(self, keys: Sequence[str], path: Path) -> Offer:
+        """Write what is current for some keys into a pack; errors as of `packing.write_pack`."""
+        return packing.write_pack(keys, path, self._catalog.ask, self._objects, self._signer)
+
+    def inspect_pack(self, path: Path) -> Offer:
+        """Check everything in a pack and return what it holds; errors as of `trusting.inspect_pack`."""
+        return trusting.inspect_pack(path, self._signer)
+
+    def import_pack(self, path: Path) -> Offer:
+        """Import a pack, and sign what is in it with this user's key; errors as of `trusting.import_pack`."""
+        return trusting.import_pack(path, self._objects, self._signer, self._catalog.change)
+
+    def foreign(self, keys: Sequence[str] | None) -> trusting.ForeignValues:
+        """Return what another key signed of some keys, or of all; errors as of `trusting.foreign_values`."""
+        return trusting.foreign_values(keys, self._catalog.ask, self._objects, self._signer)
+
+    def adopt(self, found: trusting.ForeignValues) -> list[str]:
+        """Sign values of the store with this user's key; return the keys of those that are damaged and were left alone."""
+        return trusting.adopt(found, self._objects, self._signer, self._catalog.change)
 
     def flush(self) -> None:
         """Block until everything recorded so far is committed."""
