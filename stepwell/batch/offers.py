@@ -13,7 +13,7 @@ _MOST = 20
 
 def lines(offer: Offer) -> list[str]:
     """Return who made it, what is in it, and what loading it can do."""
-    head = f"{offer.source}: {len(offer.values)} values, {size(offer.size)}, signed with the key {offer.signer or 'of nobody'}"
+    head = f"{offer.source}: {values(offer)}, {size(offer.size)}, signed with the key {offer.signer or 'of nobody'}"
     rows = [(value.key, value.type_name, value.summary, size(value.size)) for value in offer.values[:_MOST]]
     shown = [tuple(map(in_one_line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
@@ -38,6 +38,11 @@ def as_json(offer: Offer) -> dict[str, Any]:
         "bytes": offer.size,
         "values": [asdict(value) for value in offer.values],
     }
+
+
+def values(offer: Offer) -> str:
+    """Return how many values there are."""
+    return f"{len(offer.values)} value{'' if len(offer.values) == 1 else 's'}"
 
 
 def size(count: int) -> str:

@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
 
 
 def _pack(asked: argparse.Namespace) -> int:
-    from stepwell.batch.offers import as_json, size
+    from stepwell.batch.offers import as_json, size, values
     from stepwell.kernel_runtime.session.sharing import pack
 
     with named_store(asked) as store:
@@ -38,6 +38,6 @@ def _pack(asked: argparse.Namespace) -> int:
     if asked.json:
         print_result(json.dumps(as_json(offer), indent=2))
     else:
-        say(f"packed {len(offer.values)} values, {size(offer.size)}, signed with the key {offer.signer}")
+        say(f"packed {values(offer)}, {size(offer.size)}, signed with the key {offer.signer}")
         print_result(in_one_line(offer.source))
     return OK

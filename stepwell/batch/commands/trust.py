@@ -83,14 +83,14 @@ def _agreed(offer: Offer, asked: argparse.Namespace) -> bool:
 
 
 def _told(offer: Offer, *, accepted: bool, asked: argparse.Namespace) -> int:
-    from stepwell.batch.offers import as_json
+    from stepwell.batch.offers import as_json, values
 
     if asked.json:
         print_result(json.dumps({**as_json(offer), "trusted": accepted}, indent=2))
     elif not offer.values:
         say("there is nothing that another key signed")
     elif accepted:
-        say(f"{len(offer.values)} values are trusted now")
+        say(f"trusted from now on: {values(offer)}")
     else:
         say("nothing was taken over: --yes says that you trust it")
     return OK if accepted else NOT_TRUSTED

@@ -97,6 +97,8 @@ class Attachment:
         """What the catalog looked like when we last let it go."""
         self.epoch = 0
         """Grows whenever an attach finds that somebody else wrote since."""
+        self._vetted = False
+        """Whether the catalog was looked at since somebody else wrote it."""
         self._path = directory / CATALOG
         self._log = directory / (CATALOG + ".wal")
 
@@ -125,6 +127,7 @@ class Attachment:
         try:
             if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
                 self.epoch += 1
+                self._vetted = False
             if create and not self._path.exists():
                 self._create()
             self._attach_existing()
@@ -210,8 +213,9 @@ class Attachment:
         except duckdb.Error as error:
             raise self._explained(error) from error
         try:
-            if self.seen is None or self.seen[:1] != (self.lease.token(),):
+            if not self._vetted:
                 vet_catalog(self.connection, self.name, self.directory)
+                self._vetted = True
             self._check_format()
         except BaseException:
             self.connection.execute(f"DETACH {self.name}")
