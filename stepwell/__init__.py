@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.session.functions import rerun as rerun
     from stepwell.kernel_runtime.session.functions import resume as resume
     from stepwell.kernel_runtime.session.selects import sql_asset as sql_asset
+    from stepwell.kernel_runtime.session.sharing import pack as pack
+    from stepwell.kernel_runtime.session.sharing import trust as trust
     from stepwell.kernel_runtime.versions.opaque import opaque as opaque
     from stepwell.kernel_runtime.versions.secret_values import secret as secret
 
@@ -73,10 +75,12 @@ _HOMES = {
     "op": "definitions.ops",
     "opaque": "versions.opaque",
     "open_store": "session.functions",
+    "pack": "session.sharing",
     "rerun": "session.functions",
     "resume": "session.functions",
     "secret": "versions.secret_values",
     "sql_asset": "session.selects",
+    "trust": "session.sharing",
 }
 """Where each public name lives below the kernel runtime."""
 

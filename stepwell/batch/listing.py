@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from stepwell.kernel_runtime.records.materializations import Current
+from stepwell.kernel_runtime.records.text import in_one_line
 from stepwell.kernel_runtime.store.store import Store
 
 
@@ -73,5 +74,6 @@ def _time(seconds: float) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    rows = [tuple(map(in_one_line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

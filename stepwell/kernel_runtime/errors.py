@@ -143,12 +143,24 @@ class UntrustedValueError(ValueUnavailableError):
     """A stored value that would execute code, without a signature of a key that this user trusts."""
 
 
+class PackError(StepwellError):
+    """A pack that cannot be written, or is damaged, foreign or unsafe: nothing of it was imported."""
+
+
+class TrustNeededError(StepwellError):
+    """What somebody else made would be taken over, and the user has not said so."""
+
+
 class StoreError(StepwellError):
     """The store cannot be used."""
 
 
 class StoreNotWritableError(StoreError):
     """The store's directory cannot be created or written."""
+
+
+class UntrustedStoreError(StoreError):
+    """The store's directory holds what could reach out of it: a link, or a catalog that is more than tables."""
 
 
 class StoreFormatError(StoreError):

@@ -115,7 +115,9 @@ class Known:
         return all(row.materialization.id <= item.id for row in self.snapshot.current.get(item.key, ()))
 
     def is_gone(self, item: Materialization) -> bool:
-        """Tell whether the value's file is known to be missing."""
+        """Tell whether the value is known to be missing: its file is not there, or another user's key signed it."""
+        if item.id in self.snapshot.foreign:
+            return True
         return (
             item.value is not None
             and item.value.object_name is not None

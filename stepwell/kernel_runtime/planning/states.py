@@ -103,7 +103,7 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
         )
     if group is not None:
         if any(known.is_gone(item) for item in group):
-            return result("missing", Reason("its file is gone from the store", kind="missing"), current=group)
+            return result("missing", _gone(group, known), current=group)
         return result("fresh", *_moved(step, stored, group, inputs, explain), current=group)
     if not stored:
         return result("missing", Reason("never computed", kind="missing"))
@@ -134,6 +134,17 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
     if old is not None:
         return result("stale", old)
     return result("stale", *(explain(step, stored, inputs) or (Reason("its memo key changed"),)))
+
+
+def _gone(group: tuple[Materialization, ...], known: Known) -> Reason:
+    signers = [known.snapshot.foreign[item.id] for item in group if item.id in known.snapshot.foreign]
+    if not signers:
+        return Reason("its file is gone from the store", kind="missing")
+    return Reason(
+        f"signed with another key ({signers[0]}): loading it could run any code",
+        detail=f"if you trust who made it: stepwell trust {group[0].key}",
+        kind="untrusted",
+    )
 
 
 def _unverifiable(item: Unverifiable) -> Reason:

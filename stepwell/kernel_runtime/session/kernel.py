@@ -34,7 +34,7 @@ from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.holding import users_digest
 from stepwell.kernel_runtime.session.looking import Looking, code_parts
-from stepwell.kernel_runtime.session.preparation import check_reads, known_for, read_notes
+from stepwell.kernel_runtime.session.preparation import check_reads, foreign_notes, known_for, read_notes
 from stepwell.kernel_runtime.session.project import in_ipython
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
 from stepwell.kernel_runtime.session.single_steps import not_produced, plan_of_steps, plan_to_resume, what_is_left
@@ -219,7 +219,7 @@ class Session(Looking):
             try:
                 known = known_for(plan, store, self._choose, self._loaded, given)
                 check_reads(plan, known, found, store.keys, resumed=given is not None)
-                notes = (*read_notes(plan, known, found), *notes)
+                notes = (*read_notes(plan, known, found), *self._once(foreign_notes(plan, known)), *notes)
                 self._guard = guard
                 self._run_store = store
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
@@ -259,6 +259,12 @@ class Session(Looking):
                 self.before_raising(error, result)
             raise error
         return result
+
+    def _once(self, lines: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of some lines that were not said in this session."""
+        found = tuple(line for line in lines if line not in self._advised)
+        self._advised.update(found)
+        return found
 
     def _advice(self, walk: CodeWalk) -> tuple[str, ...]:
         """Return a line, once per session, for each global that takes long to digest."""

@@ -20,6 +20,7 @@ from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreF
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.lease import Lease
 from stepwell.kernel_runtime.store.schema import FORMAT, MIGRATIONS, create_statements
+from stepwell.kernel_runtime.store.vetting import vet_catalog, vet_links
 
 Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing it here would start no instance, but costs 50 ms
 Fingerprint: TypeAlias = tuple[Any, ...]
@@ -96,6 +97,8 @@ class Attachment:
         """What the catalog looked like when we last let it go."""
         self.epoch = 0
         """Grows whenever an attach finds that somebody else wrote since."""
+        self._vetted = False
+        """Whether the catalog was looked at since somebody else wrote it."""
         self._path = directory / CATALOG
         self._log = directory / (CATALOG + ".wal")
 
@@ -113,6 +116,7 @@ class Attachment:
         """
         if self.open:
             return
+        vet_links(self.directory)
         existed = (self.directory / "catalog.lock").exists()
         try:
             if create and not self._path.exists():
@@ -123,6 +127,7 @@ class Attachment:
         try:
             if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
                 self.epoch += 1
+                self._vetted = False
             if create and not self._path.exists():
                 self._create()
             self._attach_existing()
@@ -208,6 +213,9 @@ class Attachment:
         except duckdb.Error as error:
             raise self._explained(error) from error
         try:
+            if not self._vetted:
+                vet_catalog(self.connection, self.name, self.directory)
+                self._vetted = True
             self._check_format()
         except BaseException:
             self.connection.execute(f"DETACH {self.name}")

@@ -178,6 +178,30 @@ class Catalog:
             self._put(question)
         return question.wait()
 
+    def change(self, answer: Callable[[Connection, str], T]) -> T:
+        """Run ``answer(connection, name)`` in a transaction of its own, after everything added so far was committed.
+
+        What is remembered of the catalog is out of date afterwards, in this process too.
+        """
+
+        def changed(connection: Connection, name: str) -> T:
+            self._attachment.lease.mark()
+            connection.begin()
+            try:
+                found = answer(connection, name)
+                connection.commit()
+            except BaseException:
+                try:
+                    connection.rollback()
+                except Exception:
+                    self._roll_back()
+                raise
+            finally:
+                self._attachment.epoch += 1
+            return found
+
+        return self.ask(changed)
+
     def pending(self) -> Group | None:
         """Return the newest group that is not committed yet, or None."""
         with self.mutex:

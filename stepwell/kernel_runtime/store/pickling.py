@@ -15,6 +15,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.store.arrays import in_stream, reduced
 from stepwell.kernel_runtime.store.describing import type_name
 
 ClassVersion = Callable[[Any], str]
@@ -62,13 +63,24 @@ class _Pickler(pickle.Pickler):
     """The C pickler; `reducer_override` is not called for plain data."""
 
     def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
-        super().__init__(stream, 5, buffer_callback=buffers.append)
+        super().__init__(stream, 5, buffer_callback=self._keep)
+        self._buffers = buffers
+        self._array = getattr(sys.modules.get("numpy"), "ndarray", None)
         self.named: dict[str, Any] = {}
         self.last: Any = None
+
+    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """Tell whether a buffer goes into the stream; else it is kept beside it."""
+        if in_stream(buffer):
+            return True
+        self._buffers.append(buffer)
+        return False
 
     def reducer_override(self, value: Any) -> Any:
         self.last = value
         kind = type(value)
+        if kind is self._array:
+            return reduced(value)
         if kind is FunctionType or isinstance(value, type):
             if value.__module__ == "__main__":
                 self.named[value.__qualname__] = value

@@ -13,6 +13,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
+from stepwell.kernel_runtime.errors import StoreDamagedError
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
@@ -134,7 +135,24 @@ def _read(read: Read) -> tuple[Any, ...]:
 
 
 def materialization(row: Row) -> Materialization:
-    """Read a row of `MATERIALIZATION_COLUMNS`."""
+    """Read a row of `MATERIALIZATION_COLUMNS`.
+
+    Raises
+    ------
+    StoreDamagedError
+        If a column holds what Stepwell never wrote.
+    """
+    try:
+        return _materialization(row)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StoreDamagedError(
+            f"what is recorded of {row[2]!r} cannot be read",
+            where=f"materialization {row[0]!r}: {type(error).__name__}",
+            remedy="the catalog was changed or damaged: restore it, or move the store away; everything in it can be computed again",
+        ) from error
+
+
+def _materialization(row: Row) -> Materialization:
     codec = row[9]
     value = None
     if codec is not None:

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stepwell.kernel_runtime.errors import StoreError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
@@ -15,11 +15,13 @@ from stepwell.kernel_runtime.records.materializations import Current, Materializ
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import Commit
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
-from stepwell.kernel_runtime.store import codecs, objects, pickling, reading
+from stepwell.kernel_runtime.store import codecs, objects, packing, pickling, reading, trusting
 from stepwell.kernel_runtime.store.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.describing import summary, type_name
+from stepwell.kernel_runtime.store.lacking import lacking
 from stepwell.kernel_runtime.store.remembered import Remembered
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.writing import Recorded, RowWriter
@@ -134,8 +136,13 @@ class Store:
             encoded.codec, found, size, None, name, None, type_name(value), summary(value), encoded.classes
         )
 
-    def get(self, stored: StoredValue, *, key: str) -> Any:
+    def get(self, stored: StoredValue, *, key: str, verify: Literal["signed", "full"] = "signed") -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
+
+        Parameters
+        ----------
+        verify
+            ``full`` also checks the digest of all data, which reads all of it; ``signed`` what would be executed, and sizes.
 
         Raises
         ------
@@ -156,7 +163,7 @@ class Store:
                     f"the stored value of {key!r} is damaged", remedy=f"materialize {key!r} again"
                 ) from error
         elif stored.object_name is not None:
-            parts = self._objects.read(stored.object_name, stored.digest, stored.codec, key=key)
+            parts = self._objects.read(stored.object_name, stored.digest, stored.codec, key=key, full=verify == "full")
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
         if stored.classes:
@@ -203,22 +210,8 @@ class Store:
                     asked, self._catalog.epoch, reading.read_snapshot(connection, name, *asked)
                 )
             )
-        found.missing_files = self._missing_files(found)
+        found.missing_files, found.foreign = lacking(found, self._objects, self._signer)
         return found
-
-    def _missing_files(self, snapshot: Snapshot) -> frozenset[str]:
-        names = set()
-        for executions in snapshot.by_memo_key.values():
-            for made in executions:
-                for m in made:
-                    if m.value is not None and m.value.object_name is not None:
-                        names.add(m.value.object_name)
-        for pointers in snapshot.current.values():
-            for each in pointers:
-                value = each.materialization.value
-                if value is not None and value.object_name is not None:
-                    names.add(value.object_name)
-        return frozenset(filter(self._objects.missing, names))
 
     def current(self, key: str) -> list[Current]:
         """Return what is current for a key in each notebook that defined it, newest first."""
@@ -262,6 +255,28 @@ class Store:
             "object_bytes": total,
             "catalog_bytes": (self._directory / CATALOG).stat().st_size,
         }
+
+    # -- sharing ---------------------------------------------------------------------------------------------------------
+
+    def pack(self, keys: Sequence[str], path: Path) -> Offer:
+        """Write what is current for some keys into a pack; errors as of `packing.write_pack`."""
+        return packing.write_pack(keys, path, self._catalog.ask, self._objects, self._signer)
+
+    def inspect_pack(self, path: Path) -> Offer:
+        """Check everything in a pack and return what it holds; errors as of `trusting.inspect_pack`."""
+        return trusting.inspect_pack(path, self._signer)
+
+    def import_pack(self, path: Path) -> Offer:
+        """Import a pack, and sign what is in it with this user's key; errors as of `trusting.import_pack`."""
+        return trusting.import_pack(path, self._objects, self._signer, self._catalog.change)
+
+    def foreign(self, keys: Sequence[str] | None) -> trusting.ForeignValues:
+        """Return what another key signed of some keys, or of all; errors as of `trusting.foreign_values`."""
+        return trusting.foreign_values(keys, self._catalog.ask, self._objects, self._signer)
+
+    def adopt(self, found: trusting.ForeignValues) -> list[str]:
+        """Sign values of the store with this user's key; return the keys of those that are damaged and were left alone."""
+        return trusting.adopt(found, self._objects, self._signer, self._catalog.change)
 
     def flush(self) -> None:
         """Block until everything recorded so far is committed."""
