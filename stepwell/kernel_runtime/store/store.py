@@ -21,6 +21,7 @@ from stepwell.kernel_runtime.store.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.describing import summary, type_name
 from stepwell.kernel_runtime.store.remembered import Remembered
+from stepwell.kernel_runtime.store.seal import SEAL
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.writing import Recorded, RowWriter
 
@@ -69,7 +70,7 @@ def open_store(
         If the directory cannot be written, a newer Stepwell wrote it, or the catalog cannot be read. Nothing is changed then.
     """
     directory = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - Path.resolve fails below a file
-    if not create and not (directory / CATALOG).is_file():
+    if not create and not (directory / CATALOG).is_file() and not (directory / SEAL).is_file():
         raise StoreError(
             f"there is no store in {directory}",
             remedy="name the directory that has catalog.duckdb in it, or materialize something to make one",
