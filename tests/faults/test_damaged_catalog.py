@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,7 @@ KILLED = textwrap.dedent(
 def killed(tmp_path_factory):
     """Return a store with rows in the catalog and in its log, whose writer died without letting it go."""
     folder = tmp_path_factory.mktemp("killed") / "store"
-    rows = os.path.join(os.path.dirname(__file__), "..", "store")
+    rows = str(Path(__file__).parents[1] / "store")
     subprocess.run([sys.executable, "-c", KILLED, str(folder), rows], check=True, timeout=60)
     assert (folder / "catalog.duckdb.wal").stat().st_size > 1000
     return folder
@@ -80,7 +81,7 @@ def test_a_damaged_log_is_refused_and_left_as_it_is(copy, damage):
     LOG[damage](log, log.stat().st_size)
     before = files(copy)
     for _ in range(2):
-        with pytest.raises(StoreDamagedError, match="lacks the last|cannot be read") as caught:
+        with pytest.raises(StoreDamagedError, match=r"lacks the last|cannot be read") as caught:
             open_store(copy)
         assert "stepwell doctor --rebuild" in caught.value.remedy
     assert files(copy) == before
@@ -101,10 +102,10 @@ def everything(folder):
 def is_refused_or_complete(folder, before):
     """DuckDB reads, and checks, a part of the file when it needs it: damage to one that holds nothing shortens nothing."""
     try:
-        assert everything(folder) == before
-    except StoreDamagedError as error:
-        assert "stepwell doctor --rebuild" in error.remedy
+        found = everything(folder)
+    except StoreDamagedError:
         return True
+    assert found == before
     return False
 
 

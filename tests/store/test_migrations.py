@@ -1,10 +1,7 @@
 """A catalog of format 1 is brought to this one, with a copy kept; a process killed meanwhile leaves it as it was."""
 
-import os
-import shutil
 import subprocess
 import sys
-import time
 
 import duckdb
 import pytest

@@ -147,6 +147,7 @@ class Engine:
         memo = self.known.key(step, inputs)
         group = None if step.key in self.request.forced else self.known.hit(step, memo)
         if group is not None and step.key in self.plan.target_steps and any(self.known.is_gone(item) for item in group):
+            self.notes.append(f"the stored value of {step.key!r} is gone or cut short: computed again")
             group = None
         if group is not None:
             self.known.values.update([(item.key, item) for item in group])
@@ -326,9 +327,10 @@ class Engine:
         producer = self.plan.producers.get(key)
         try:
             value = self._load_stored(item)
-        except ValueUnavailableError:
+        except ValueUnavailableError as lost:
             if producer is None or not producer.memoised or self.books.steps[producer.key].status != "reused":
                 raise
+            self.notes.append(f"{lost.what}: computed again")
             self._again(producer)
             return self._value(key, step)
         if type(value) in IMMUTABLE or (producer is not None and not producer.isolate):

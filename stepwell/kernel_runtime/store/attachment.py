@@ -212,7 +212,7 @@ class Attachment:
 
     def count(self) -> None:
         """Count a commit inside its own transaction."""
-        self.connection.execute(f"UPDATE {self.name}.meta SET commits = ?", [self.commits + 1])
+        self.connection.execute("UPDATE @meta SET commits = ?".replace("@", f"{self.name}."), [self.commits + 1])
 
     def acknowledge(self) -> None:
         """Seal a commit that was counted and is done, before anybody is told."""
@@ -297,7 +297,7 @@ class Attachment:
         import duckdb
 
         try:
-            cursor = self.connection.execute(f"SELECT * FROM {self.name}.meta")
+            cursor = self.connection.execute("SELECT * FROM @meta".replace("@", f"{self.name}."))
             row = cursor.fetchone()
         except duckdb.CatalogException:
             row = None
@@ -350,7 +350,7 @@ class Attachment:
             for older in range(number, FORMAT):
                 for statement in MIGRATIONS[older]:
                     self.connection.execute(statement.replace("@", f"{self.name}."))
-            self.connection.execute(f"UPDATE {self.name}.meta SET format = ?", [FORMAT])
+            self.connection.execute("UPDATE @meta SET format = ?".replace("@", f"{self.name}."), [FORMAT])
             self.connection.commit()
         except duckdb.Error as error:
             self._renew()

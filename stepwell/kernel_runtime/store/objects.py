@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stepwell.kernel_runtime.errors import UntrustedValueError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.attachment import not_writable
 from stepwell.kernel_runtime.store.codecs import PICKLE, Encoded
@@ -161,8 +161,13 @@ class Objects:
             raise not_writable(self._directory, error) from error
         return found, name
 
-    def read(self, name: str, found: str, codec: str, *, key: str) -> Parts:
+    def read(self, name: str, found: str, codec: str, *, key: str, full: bool = False) -> Parts:
         """Map a file copy-on-write and return its parts.
+
+        Parameters
+        ----------
+        full
+            Whether the digests of the buffers are checked too, which reads all of the file.
 
         Raises
         ------
@@ -183,11 +188,14 @@ class Objects:
                 where=f"no file {self.folder / name}",
                 remedy=f"materialize {key!r} again",
             ) from error
-        return self._parts(data, name, found, codec, key)
+        return self._parts(data, name, found, codec, key, full=full)
 
-    def missing(self, name: str) -> bool:
-        """Return whether a file is gone."""
-        return not os.path.exists(f"{self.folder}/{name}")  # noqa: PTH110 - asked for every row of a snapshot; a Path costs ten times that
+    def missing(self, name: str, size: int = 0) -> bool:
+        """Return whether a file is gone, or so short that it cannot hold a value of some bytes."""
+        try:
+            return os.stat(f"{self.folder}/{name}").st_size < size  # noqa: PTH116 - asked for every row of a snapshot; a Path costs ten times that
+        except OSError:
+            return True
 
     def usage(self) -> tuple[int, int]:
         """Return the number of files and their bytes."""
@@ -201,7 +209,7 @@ class Objects:
                             files += 1
         return files, total
 
-    def _parts(self, data: memoryview, name: str, found: str, codec: str, key: str) -> Parts:
+    def _parts(self, data: memoryview, name: str, found: str, codec: str, key: str, *, full: bool) -> Parts:
         try:
             magic, version, length, signature = _PREFIX.unpack_from(data)
             if magic != _MAGIC or version > _VERSION:
@@ -229,6 +237,10 @@ class Objects:
             if not self._signer.verify(signature, (header_bytes, stream)):
                 raise untrusted(key, f"file {self.folder / name}")
         elif stream_size and _blake(stream) != stream_digest:
+            raise _damaged(key, name, "its contents changed")
+        if full and any(
+            _blake(part) != digest for part, (_, digest, _) in zip(buffers, header["buffers"], strict=True)
+        ):
             raise _damaged(key, name, "its contents changed")
         return Parts(stream, buffers)
 
@@ -290,8 +302,8 @@ def _aligned(at: int) -> int:
     return -(-at // _ALIGN) * _ALIGN
 
 
-def _damaged(key: str, name: str, how: str) -> ValueUnavailableError:
-    return ValueUnavailableError(
+def _damaged(key: str, name: str, how: str) -> ValueDamagedError:
+    return ValueDamagedError(
         f"the stored value of {key!r} is damaged: {how}",
         where=f"file objects/{name}",
         remedy=f"materialize {key!r} again",

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwell.kernel_runtime.errors import StoreError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import StoreError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
@@ -17,8 +17,9 @@ from stepwell.kernel_runtime.records.protocols import Commit
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store import codecs, objects, pickling, reading
-from stepwell.kernel_runtime.store.attachment import CATALOG
+from stepwell.kernel_runtime.store.attachment import CATALOG, not_writable
 from stepwell.kernel_runtime.store.catalog import Catalog
+from stepwell.kernel_runtime.store.crashes import Crashes, set_aside
 from stepwell.kernel_runtime.store.describing import summary, type_name
 from stepwell.kernel_runtime.store.remembered import Remembered
 from stepwell.kernel_runtime.store.seal import SEAL
@@ -36,6 +37,7 @@ class _Shared:
         self.rows = RowWriter()
         self.remembered = Remembered()
         self.catalog = Catalog(directory, self.rows.write, self._ended)
+        self.crashes = Crashes(directory)
 
     def _ended(self, records: list[Any], error: BaseException | None) -> None:
         if error is None:
@@ -130,6 +132,10 @@ class Store:
                 summary(value),
                 encoded.classes,
             )
+        try:
+            self._shared.crashes.before_write()
+        except OSError as error:
+            raise not_writable(self._directory, error) from error
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key)
         return StoredValue(
             encoded.codec, found, size, None, name, None, type_name(value), summary(value), encoded.classes
@@ -157,12 +163,24 @@ class Store:
                     f"the stored value of {key!r} is damaged", remedy=f"materialize {key!r} again"
                 ) from error
         elif stored.object_name is not None:
-            parts = self._objects.read(stored.object_name, stored.digest, stored.codec, key=key)
+            parts = self._read(stored, stored.object_name, key)
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
         if stored.classes:
             pickling.check_names(stored.classes, key=key, class_version=self._class_version)
         return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key)
+
+    def _read(self, stored: StoredValue, name: str, key: str) -> objects.Parts:
+        """Read a value's file: after a crash, once, every byte of it; a damaged one is set aside."""
+        doubtful = name in self._shared.crashes.doubtful
+        try:
+            parts = self._objects.read(name, stored.digest, stored.codec, key=key, full=doubtful)
+        except ValueDamagedError:
+            set_aside(self._directory, name)
+            raise
+        if doubtful:
+            self._shared.crashes.settle(name)
+        return parts
 
     # -- the catalog, written ------------------------------------------------------------------------------------------
 
@@ -208,18 +226,18 @@ class Store:
         return found
 
     def _missing_files(self, snapshot: Snapshot) -> frozenset[str]:
-        names = set()
+        sizes: dict[str, int] = {}
         for executions in snapshot.by_memo_key.values():
             for made in executions:
                 for m in made:
                     if m.value is not None and m.value.object_name is not None:
-                        names.add(m.value.object_name)
+                        sizes[m.value.object_name] = m.value.size
         for pointers in snapshot.current.values():
             for each in pointers:
                 value = each.materialization.value
                 if value is not None and value.object_name is not None:
-                    names.add(value.object_name)
-        return frozenset(filter(self._objects.missing, names))
+                    sizes[value.object_name] = value.size
+        return frozenset(name for name, size in sizes.items() if self._objects.missing(name, size))
 
     def current(self, key: str) -> list[Current]:
         """Return what is current for a key in each notebook that defined it, newest first."""
