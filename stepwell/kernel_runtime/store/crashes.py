@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sys
 import threading
 import time
@@ -64,6 +63,14 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     # Elsewhere the time of the start, as good as it can be known: a clock that is set makes more doubtful, never less.
     return f"about {round((time.time() - time.monotonic()) / 60)}"
+
+
+@cache
+def host_name() -> str:
+    """Return this machine's name."""
+    import socket
+
+    return socket.gethostname()
 
 
 class Crashes:
@@ -139,7 +146,7 @@ class Crashes:
             if descriptor is None:
                 return
             mark = read_mark(path)
-            elsewhere = mark.host != socket.gethostname()
+            elsewhere = mark.host != host_name()
             here = not elsewhere and mark.boot == boot_id()
             if mark.closed and (here or elsewhere):
                 if abs(time.time() - path.stat().st_mtime) > WRITTEN_BACK:
@@ -181,7 +188,7 @@ class _Own:
             lock(descriptor, block=True)
             found = {
                 "since": os.fstat(descriptor).st_mtime - _COARSE,
-                "host": socket.gethostname(),
+                "host": host_name(),
                 "boot": boot_id(),
                 "process": os.getpid(),
             }

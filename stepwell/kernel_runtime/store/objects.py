@@ -20,7 +20,7 @@ import mmap
 import os
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -133,8 +133,16 @@ class Objects:
         self._directory = directory
         self._signer = signer
 
-    def write(self, encoded: Encoded, *, key: str, memo_key: str) -> tuple[str, str]:
-        """Write a value's file unless it is there; return its digest and its name below ``objects/``."""
+    def write(
+        self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None
+    ) -> tuple[str, str]:
+        """Write a value's file unless it is there; return its digest and its name below ``objects/``.
+
+        Parameters
+        ----------
+        about
+            What else its header is to say of it; JSON values.
+        """
         buffers = _described(encoded.buffers)
         stream_digest = _blake(encoded.stream)
         found = _digest(encoded.codec, len(encoded.stream), stream_digest, buffers)
@@ -151,6 +159,7 @@ class Objects:
                 "classes": encoded.classes,
                 "key": key,
                 "memo_key": memo_key,
+                **(about or {}),
             },
             separators=(",", ":"),
         ).encode()
@@ -189,6 +198,19 @@ class Objects:
                 remedy=f"materialize {key!r} again",
             ) from error
         return self._parts(data, name, found, codec, key, full=full)
+
+    def verify(self, name: str) -> dict[str, Any]:
+        """Check everything in a file but who signed it, and return its header; errors as of `read`."""
+        try:
+            data = (self.folder / name).read_bytes()
+            header: dict[str, Any] = json.loads(data[_PREFIX.size : _PREFIX.size + _PREFIX.unpack_from(data)[2]])
+        except OSError as error:
+            raise ValueUnavailableError(f"{name} is gone") from error
+        except (ValueError, struct.error) as error:
+            raise _damaged(name, name, "its header cannot be read") from error
+        found, _, codec = name.partition("/")[2].partition(".")
+        self.read(name, found, codec, key=name, full=True)
+        return header
 
     def missing(self, name: str, size: int = 0) -> bool:
         """Return whether a file is gone, or so short that it cannot hold a value of some bytes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from stepwell.kernel_runtime.records.protocols import Commit
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store import codecs, objects, pickling, reading
+from stepwell.kernel_runtime.store.about import about as about_row
 from stepwell.kernel_runtime.store.attachment import CATALOG, not_writable
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.crashes import Crashes, set_aside
@@ -108,8 +109,15 @@ class Store:
 
     # -- values ----------------------------------------------------------------------------------------------------------
 
-    def put(self, value: Any, *, key: str, memo_key: str) -> StoredValue:
+    def put(
+        self, value: Any, *, key: str, memo_key: str, about: Callable[[], Materialization] | None = None
+    ) -> StoredValue:
         """Write a value's stored form and return where it is; nothing refers to it until a row does.
+
+        Parameters
+        ----------
+        about
+            Returns what will be recorded of it, except for the value: a file says so in its header. Called for files only.
 
         Raises
         ------
@@ -136,10 +144,10 @@ class Store:
             self._shared.crashes.before_write()
         except OSError as error:
             raise not_writable(self._directory, error) from error
-        found, name = self._objects.write(encoded, key=key, memo_key=memo_key)
-        return StoredValue(
-            encoded.codec, found, size, None, name, None, type_name(value), summary(value), encoded.classes
-        )
+        kind, shape = type_name(value), summary(value)
+        told = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
+        found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
+        return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)
 
     def get(self, stored: StoredValue, *, key: str) -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
