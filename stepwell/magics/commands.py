@@ -346,10 +346,13 @@ class Stepwell(Magics):
         inputs STEP     bind a step's stored inputs: to look into a step that failed
         code KEY        show the code that a key was defined with
         store [PATH]    where the store is and how large; switch to another one
+        doctor [FLAGS]  check the store and its surroundings; --quick, --clean, --rebuild
         """
         words = shlex.split(line)
         if not words or words[0] in ("-h", "--help"):
-            raise UsageError("%stepwell status | runs | logs | load | inputs | code | store; %stepwell? explains them")
+            raise UsageError(
+                "%stepwell status | runs | logs | load | inputs | code | store | doctor; %stepwell? explains them"
+            )
         command = status.COMMANDS.get(words[0])
         if command is None:
             raise UsageError(f"%stepwell has no command {words[0]!r}; it has {', '.join(status.COMMANDS)}")

@@ -9,6 +9,7 @@ from IPython.core.error import UsageError
 
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.keys import listed
+from stepwell.magics.doctor import run_doctor
 from stepwell.magics.face import Face
 from stepwell.magics.lines import duration, moment, run_line, say, size
 
@@ -154,4 +155,5 @@ COMMANDS: dict[str, Callable[[Face, Sequence[str]], None]] = {
     "inputs": _inputs,
     "code": _code,
     "store": _store,
+    "doctor": run_doctor,
 }

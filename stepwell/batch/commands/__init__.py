@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from stepwell.batch.arguments import Commands
-from stepwell.batch.commands import pack, run, runs, status, trust
+from stepwell.batch.commands import doctor, pack, run, runs, status, trust
 
-MODULES = (run, status, runs, pack, trust)
+MODULES = (run, status, runs, pack, trust, doctor)
 """In the order in which ``stepwell --help`` lists them."""
 
 

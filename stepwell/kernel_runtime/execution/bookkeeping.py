@@ -160,6 +160,21 @@ class Bookkeeping:
         self.publish(RunFinished(run, records))
         return run, records
 
+    def sketch(
+        self,
+        step: PlanStep,
+        outcome: Outcome,
+        name: str,
+        *,
+        version: str,
+        memo: str,
+        inputs: tuple[InputVersion, ...],
+        code: CodeVersion | None,
+    ) -> Materialization:
+        """Return what will be recorded of one output, except for where its value is."""
+        stored: dict[str, tuple[StoredValue | None, str]] = {name: (None, version)}
+        return self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)[0]
+
     def _is_current(self, step: PlanStep, item: Materialization) -> bool:
         return any(
             row.notebook == step.notebook and row.materialization.id == item.id

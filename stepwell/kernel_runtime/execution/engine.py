@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
@@ -147,6 +148,7 @@ class Engine:
         memo = self.known.key(step, inputs)
         group = None if step.key in self.request.forced else self.known.hit(step, memo)
         if group is not None and step.key in self.plan.target_steps and any(self.known.is_gone(item) for item in group):
+            self.notes.append(f"the stored value of {step.key!r} is gone or cut short: computed again")
             group = None
         if group is not None:
             self.known.values.update([(item.key, item) for item in group])
@@ -249,21 +251,30 @@ class Engine:
                 if not produced.output.stored:
                     stored[name] = (None, "")
                     continue
+                version = "" if is_job else data_version(produced.value) or ""
+                kept = memo if error is None else ""
                 try:
-                    value = self.store.put(produced.value, key=key, memo_key=memo)
+                    value = self.store.put(
+                        produced.value,
+                        key=key,
+                        memo_key=kept,
+                        about=partial(
+                            self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code
+                        ),
+                    )
                 except UnstorableValueError:
                     if not is_job:
                         raise
                     not_kept.append(f"{name}: {type(produced.value).__name__}")
                     stored[name] = (None, "")
                 else:
-                    stored[name] = (value, value.digest if is_job else data_version(produced.value) or value.digest)
+                    stored[name] = (value, version or value.digest)
                 if is_job or type(produced.value) in IMMUTABLE or not step.isolate:
                     self.memory[key] = produced.value
         except Exception as unstorable:
             if error is None:
                 error = unstorable
-                stored = {name: kept for name, kept in stored.items() if outcome.produced[name].output.stored is False}
+                stored = {name: each for name, each in stored.items() if outcome.produced[name].output.stored is False}
         if error is None:
             made = self.books.executed(
                 step, outcome, memo, inputs, stored, started=started, code=code, not_kept=tuple(not_kept)
@@ -326,9 +337,10 @@ class Engine:
         producer = self.plan.producers.get(key)
         try:
             value = self._load_stored(item)
-        except ValueUnavailableError:
+        except ValueUnavailableError as lost:
             if producer is None or not producer.memoised or self.books.steps[producer.key].status != "reused":
                 raise
+            self.notes.append(f"{lost.what}: computed again")
             self._again(producer)
             return self._value(key, step)
         if type(value) in IMMUTABLE or (producer is not None and not producer.isolate):

@@ -34,8 +34,15 @@ class ValueStore(Protocol):
         """The store directory: the one with ``catalog.duckdb``."""
 
     # -- values
-    def put(self, value: Any, *, key: str, memo_key: str) -> StoredValue:
+    def put(
+        self, value: Any, *, key: str, memo_key: str, about: Callable[[], Materialization] | None = None
+    ) -> StoredValue:
         """Write a value's stored form and return where it is; nothing refers to it until a row does.
+
+        Parameters
+        ----------
+        about
+            Returns what will be recorded of it, except for the value; a file of its own says so in its header.
 
         Raises
         ------

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.registry import REGISTRY, Registry
 from stepwell.kernel_runtime.errors import (
@@ -24,6 +24,10 @@ from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, s
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.classes import class_version
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.doctor.files import Progress
+    from stepwell.kernel_runtime.store.doctor.findings import Finding
 
 
 class Holding:
@@ -104,6 +108,47 @@ class Holding:
         """The name under which definitions of ``__main__`` are recorded."""
         base = self._store.directory if self._store is not None else store_directory(self.namespace)
         return notebook_name(base, self.namespace)
+
+    def doctor(
+        self,
+        *,
+        store: ValueStore | str | os.PathLike[str] | None = None,
+        full: bool = True,
+        clean: bool = False,
+        rebuild: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Finding]:
+        """Check a store and its surroundings; return what is found, each with what to do.
+
+        Parameters
+        ----------
+        store
+            A directory or an open store, also one that cannot be opened; by default the session's.
+        full
+            Whether every byte of every value file is checked.
+        clean
+            Whether what is surely garbage is removed.
+        rebuild
+            Whether the catalog is made anew of what can be read of it and of the value files' headers.
+        progress
+            Called with the value files done, their number, and the bytes done.
+
+        Raises
+        ------
+        StoreError
+            If there is no store.
+        """
+        from stepwell.kernel_runtime.store.doctor.examination import examine
+
+        if store is None and self._store is None:
+            directory = store_directory(self.namespace)
+        elif store is None or not isinstance(store, str | os.PathLike):
+            directory = (store or self.store).directory
+        else:
+            directory = Path(store).absolute()
+        for each in self._stores.values():
+            each.close()
+        return list(examine(directory, full=full, clean=clean, mend=rebuild, progress=progress))
 
     def attach(self, namespace: dict[str, Any] | None) -> None:
         """Say which namespace is the notebook's."""

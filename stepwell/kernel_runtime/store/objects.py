@@ -17,13 +17,13 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from stepwell.kernel_runtime.errors import UntrustedValueError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store import object_header
 from stepwell.kernel_runtime.store.attachment import not_writable
@@ -113,12 +113,19 @@ class Objects:
         self._own: set[str] = set()
         """Names of files that are known to carry our own signature."""
 
-    def write(self, encoded: Encoded, *, key: str, memo_key: str) -> tuple[str, str]:
+    def write(
+        self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None
+    ) -> tuple[str, str]:
         """Write a value's file; return its digest and its name below ``objects/``.
 
         A file that is there already is replaced: that costs no more than finding out whether it is whole, and mends one that
         is not. Nothing is synced to the disk: after a power loss a file may be short or hold zeros, which a load sees in its
         size and header, and `verify` in everything.
+
+        Parameters
+        ----------
+        about
+            What else its header is to say of it; JSON values.
         """
         buffers = [memoryview(buffer) for buffer in encoded.buffers]
         told = {
@@ -127,6 +134,7 @@ class Objects:
             "classes": encoded.classes,
             "key": key,
             "memo_key": memo_key,
+            **(about or {}),
         }
         sizes = [(buffer.nbytes, buffer.readonly) for buffer in buffers]
         room = object_header.room_for(encoded.codec, len(encoded.stream), sizes, told)
@@ -228,9 +236,14 @@ class Objects:
             file.write(self.signed_prefix(header.codec, kept))
         self._own.add(name)
 
-    def missing(self, name: str) -> bool:
-        """Return whether a file is gone."""
-        return not is_name(name) or not os.path.exists(f"{self.folder}/{name}")  # noqa: PTH110 - asked for every row of a snapshot; a Path costs ten times that
+    def missing(self, name: str, size: int = 0) -> bool:
+        """Return whether a file is gone, or so short that it cannot hold a value of some bytes."""
+        if not is_name(name):
+            return True
+        try:
+            return os.stat(f"{self.folder}/{name}").st_size < size  # noqa: PTH116 - asked for every row of a snapshot; a Path costs ten times that
+        except OSError:
+            return True
 
     def signer_of(self, name: str, own: bytes) -> bytes:
         """Return the name of the key that signed a file, by its own word; empty where it cannot be read.
@@ -375,8 +388,8 @@ def untrusted(key: str, where: str, signer: bytes = b"") -> UntrustedValueError:
     )
 
 
-def _damaged(key: str, name: str, how: str) -> ValueUnavailableError:
-    return ValueUnavailableError(
+def _damaged(key: str, name: str, how: str) -> ValueDamagedError:
+    return ValueDamagedError(
         f"the stored value of {key!r} is damaged: {how}",
         where=f"file objects/{name}",
         remedy=f"materialize {key!r} again",

@@ -34,7 +34,7 @@ _RETENTION = "key VARCHAR, versions INTEGER, age DOUBLE, bytes BIGINT, changed D
 """What is kept of a key, or of the whole store where the key is empty; the newest row of a key is the one that holds."""
 
 TABLES = {
-    "meta": "format INTEGER, store_id VARCHAR, created DOUBLE, " + _time("created"),
+    "meta": "format INTEGER, store_id VARCHAR, created DOUBLE, commits BIGINT, " + _time("created"),
     "runs": "run_id VARCHAR, kind VARCHAR, notebook VARCHAR, targets VARCHAR, status VARCHAR, started DOUBLE, ended DOUBLE, "
     "batch VARCHAR, parent_run_id VARCHAR, root_run_id VARCHAR, error VARCHAR, "
     + _time("started")
@@ -55,7 +55,7 @@ TABLES = {
 }
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
-    1: (f"CREATE TABLE @retention ({_RETENTION})",),
+    1: (f"CREATE TABLE @retention ({_RETENTION})", "ALTER TABLE @meta ADD COLUMN commits BIGINT DEFAULT 0"),
 }
 """By the format that a catalog has, the statements that bring it to the next one; ``@`` stands for the catalog."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from stepwell.kernel_runtime.errors import StoreError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import StoreError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
@@ -18,11 +18,14 @@ from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecor
 from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store import codecs, objects, packing, pickling, reading, trusting
-from stepwell.kernel_runtime.store.attachment import CATALOG
+from stepwell.kernel_runtime.store.about import about as about_row
+from stepwell.kernel_runtime.store.attachment import CATALOG, not_writable
 from stepwell.kernel_runtime.store.catalog import Catalog
+from stepwell.kernel_runtime.store.crashes import Crashes, set_aside
 from stepwell.kernel_runtime.store.describing import summary, type_name
 from stepwell.kernel_runtime.store.lacking import lacking
 from stepwell.kernel_runtime.store.remembered import Remembered
+from stepwell.kernel_runtime.store.seal import SEAL
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.writing import Recorded, RowWriter
 
@@ -37,6 +40,7 @@ class _Shared:
         self.rows = RowWriter()
         self.remembered = Remembered()
         self.catalog = Catalog(directory, self.rows.write, self._ended)
+        self.crashes = Crashes(directory)
 
     def _ended(self, records: list[Any], error: BaseException | None) -> None:
         if error is None:
@@ -71,7 +75,7 @@ def open_store(
         If the directory cannot be written, a newer Stepwell wrote it, or the catalog cannot be read. Nothing is changed then.
     """
     directory = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - Path.resolve fails below a file
-    if not create and not (directory / CATALOG).is_file():
+    if not create and not (directory / CATALOG).is_file() and not (directory / SEAL).is_file():
         raise StoreError(
             f"there is no store in {directory}",
             remedy="name the directory that has catalog.duckdb in it, or materialize something to make one",
@@ -107,8 +111,15 @@ class Store:
 
     # -- values ----------------------------------------------------------------------------------------------------------
 
-    def put(self, value: Any, *, key: str, memo_key: str) -> StoredValue:
+    def put(
+        self, value: Any, *, key: str, memo_key: str, about: Callable[[], Materialization] | None = None
+    ) -> StoredValue:
         """Write a value's stored form and return where it is; nothing refers to it until a row does.
+
+        Parameters
+        ----------
+        about
+            Returns what will be recorded of it, except for the value: a file says so in its header. Called for files only.
 
         Raises
         ------
@@ -131,10 +142,14 @@ class Store:
                 summary(value),
                 encoded.classes,
             )
-        found, name = self._objects.write(encoded, key=key, memo_key=memo_key)
-        return StoredValue(
-            encoded.codec, found, size, None, name, None, type_name(value), summary(value), encoded.classes
-        )
+        try:
+            self._shared.crashes.before_write()
+        except OSError as error:
+            raise not_writable(self._directory, error) from error
+        kind, shape = type_name(value), summary(value)
+        told = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
+        found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
+        return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)
 
     def get(self, stored: StoredValue, *, key: str, verify: Literal["signed", "full"] = "signed") -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
@@ -163,12 +178,24 @@ class Store:
                     f"the stored value of {key!r} is damaged", remedy=f"materialize {key!r} again"
                 ) from error
         elif stored.object_name is not None:
-            parts = self._objects.read(stored.object_name, stored.digest, stored.codec, key=key, full=verify == "full")
+            parts = self._read(stored, stored.object_name, key, full=verify == "full")
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
         if stored.classes:
             pickling.check_names(stored.classes, key=key, class_version=self._class_version)
         return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key)
+
+    def _read(self, stored: StoredValue, name: str, key: str, *, full: bool) -> objects.Parts:
+        """Read a value's file: after a crash, once, every byte of it; a damaged one is set aside."""
+        doubtful = name in self._shared.crashes.doubtful
+        try:
+            parts = self._objects.read(name, stored.digest, stored.codec, key=key, full=full or doubtful)
+        except ValueDamagedError:
+            set_aside(self._directory, name)
+            raise
+        if doubtful:
+            self._shared.crashes.settle(name)
+        return parts
 
     # -- the catalog, written ------------------------------------------------------------------------------------------
 
