@@ -33,3 +33,5 @@ class Snapshot:
     """By step key, how long the newest execution took."""
     missing_files: frozenset[str] = frozenset()
     """Names of objects that a row refers to but whose file is gone."""
+    epoch: int = 0
+    """Which state of the catalog it is of: `ValueStore.is_newest` compares it."""
