@@ -12,8 +12,17 @@ from stepwell.kernel_runtime.execution.failures import error_record
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
+from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
-from stepwell.kernel_runtime.records.events import Event, RunFinished, RunStarted, StepFinished, StepLogged, StepStarted
+from stepwell.kernel_runtime.records.events import (
+    Event,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepLogged,
+    StepStarted,
+    StepWaiting,
+)
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import Commit, ValueStore
@@ -55,6 +64,15 @@ class Bookkeeping:
         record = replace(record, message=self._environment.hidden(record.message))
         self._logs.append(record)
         self.publish(StepLogged(record))
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call back, on any thread, when everything recorded so far is committed or has failed to be."""
+        self._commits[-1].then(lambda _: callback())
+
+    def waiting(self, step: PlanStep, position: int, total: int, claimant: Claimant) -> None:
+        """Tell that a step waits for another process that computes the same."""
+        seconds = self.known.snapshot.seconds.get(step.address)
+        self.publish(StepWaiting(self.run.run_id, step.key, position, total, claimant, seconds))
 
     def started(self, step: PlanStep, position: int, total: int) -> None:
         """Tell that a step's body begins."""

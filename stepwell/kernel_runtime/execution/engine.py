@@ -17,6 +17,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
 from stepwell.kernel_runtime.execution.capture import proxied
+from stepwell.kernel_runtime.execution.claiming import Claiming
 from stepwell.kernel_runtime.execution.contexts import OpExecutionContext, context_for
 from stepwell.kernel_runtime.execution.hidden_state import HiddenState
 from stepwell.kernel_runtime.execution.in_process import InProcess, Outcome
@@ -91,6 +92,7 @@ class Engine:
         self.interrupt: BaseException | None = None
         self.notes = list(request.notes)
         self.seeds = Seeds(enabled=request.seed_steps)
+        self.claiming = Claiming(store, known, books, guard, len(plan.steps))
         self._run_again = 0
 
     def run(self) -> RunResult:
@@ -109,6 +111,7 @@ class Engine:
                         break
         finally:
             self.seeds.restore()
+            self.claiming.close()
         for step in steps:
             if step.key not in self.books.steps:
                 self.books.not_run(step, skipped=False)
@@ -146,15 +149,34 @@ class Engine:
             )
         self._settle(step)
         memo = self.known.key(step, inputs)
-        group = None if step.key in self.request.forced else self.known.hit(step, memo)
-        if group is not None and step.key in self.plan.target_steps and any(self.known.is_gone(item) for item in group):
-            self.notes.append(f"the stored value of {step.key!r} is gone or cut short: computed again")
-            group = None
+        forced = step.key in self.request.forced
+        group = None if forced else self._found(step, memo)
         if group is not None:
-            self.known.values.update([(item.key, item) for item in group])
-            self.books.reused(step, memo, group)
-            return "reused"
-        return self._execute(step, memo, inputs, position)
+            return self._reuse(step, memo, group)
+        try:
+            if not forced and self.claiming.before(step, memo, position):
+                group = self._found(step, memo)
+                if group is not None:
+                    return self._reuse(step, memo, group)
+            # The interrupt may have come while another process was waited for.
+            return "cancelled" if self.guard.interrupted else self._execute(step, memo, inputs, position)
+        finally:
+            self.claiming.ended()
+
+    def _found(self, step: PlanStep, memo: str) -> tuple[Materialization, ...] | None:
+        """Return what the store has of a step; a target's value must be there, too."""
+        group = self.known.hit(step, memo)
+        if group is not None and step.key in self.plan.target_steps and any(self.known.is_gone(item) for item in group):
+            note = f"the stored value of {step.key!r} is gone or cut short: computed again"
+            if note not in self.notes:
+                self.notes.append(note)
+            return None
+        return group
+
+    def _reuse(self, step: PlanStep, memo: str, group: tuple[Materialization, ...]) -> str:
+        self.known.values.update([(item.key, item) for item in group])
+        self.books.reused(step, memo, group)
+        return "reused"
 
     def _held_back(self, step: PlanStep) -> str | None:
         """Tell whether something upstream keeps a step from running: ``untouched``, ``skipped`` or None."""
@@ -195,6 +217,7 @@ class Engine:
         # What explains a code version is read before the body can change it.
         code = self.request.code_parts(step) if watched is not None else None
         self.seeds.seed(step.key)
+        self.claiming.computing(step, memo)
         with self._asset_names(hidden):
             outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
         if state is not None:
@@ -348,11 +371,21 @@ class Engine:
         return value
 
     def _again(self, producer: PlanStep) -> None:
-        """Run a step again whose stored value cannot be loaded."""
+        """Run a step again whose stored value cannot be loaded, or take what another process has made of it meanwhile."""
         inputs = self.known.inputs(producer) or ()
         memo = self.known.key(producer, inputs)
+        position = self.plan.steps.index(producer) + 1
         self._run_again += 1
-        status = self._execute(producer, memo, inputs, self.plan.steps.index(producer) + 1)
+        self.claiming.drop()
+        try:
+            if self.claiming.before(producer, memo, position):
+                group = self._found(producer, memo)
+                if group is not None and group[0].id not in {item.id for item in self.known.values.values()}:
+                    self._reuse(producer, memo, group)
+                    return
+            status = "cancelled" if self.guard.interrupted else self._execute(producer, memo, inputs, position)
+        finally:
+            self.claiming.ended()
         if status != "executed":
             raise _ValueLostError(status)
 

@@ -18,9 +18,10 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, Subscriber
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, StepWaiting, Subscriber
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, store_directory
+from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.classes import class_version
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
@@ -45,6 +46,8 @@ class Holding:
         Called with the result of every run: a face says what is to be said of it.
     before_raising
         Called with an exception of a step before it is raised again: a face says how it is to be shown.
+    tell_waiting
+        Called when a step waits for another process: a face says so; a plain process logs it.
     seed_steps
         Whether the global random generators are seeded from the step's key before each body.
     """
@@ -55,10 +58,11 @@ class Holding:
         self.last_run: RunResult | None = None
         self.after_run: Callable[[RunResult], None] | None = None
         self.before_raising: Callable[[BaseException, RunResult], None] | None = None
+        self.tell_waiting: Callable[[StepWaiting], None] = log_waiting
         self.seed_steps = True
         self._store: ValueStore | None = None
         self._stores: dict[Path, ValueStore] = {}
-        self._subscribers: list[Subscriber] = []
+        self._subscribers: list[Subscriber] = [self._on_event]
         self._advised: set[str] = set()
         self._running = threading.Lock()
         self._guard: InterruptGuard | None = None
@@ -170,6 +174,10 @@ class Holding:
                 self._subscribers.remove(subscriber)
 
         return end
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, StepWaiting):
+            self.tell_waiting(event)
 
     def publish(self, event: Event) -> None:
         """Hand an event to every subscriber; one that fails does not keep the others from it."""

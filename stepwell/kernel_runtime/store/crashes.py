@@ -30,7 +30,7 @@ from functools import cache
 from pathlib import Path
 
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.lease import _lock as lock
+from stepwell.kernel_runtime.store.locking import lock
 from stepwell.kernel_runtime.store.objects import is_name
 
 FOLDER = "writers"

@@ -194,9 +194,14 @@ class Objects:
         UntrustedValueError
             If it would execute code and this user's key did not sign it.
         """
+        if name != object_header.name_of(found, codec):
+            # No `ValueDamagedError`: the file that is named may well be whole, and somebody else's value.
+            raise ValueUnavailableError(
+                f"the stored value of {key!r} is damaged: its row names a file that can be no stored value",
+                where=f"file objects/{name}",
+                remedy=f"materialize {key!r} again",
+            )
         try:
-            if name != object_header.name_of(found, codec):
-                raise HeaderError("its row names a file that can be no stored value")  # noqa: TRY301 - told like what the file says
             seen = self._seen(name, key)
             if codec == PICKLE and not self._signer.verify(seen.signature, (_SIGNED, seen.packed)):
                 raise untrusted(key, f"file {self.folder / name}", key_name(seen.signature))

@@ -19,8 +19,9 @@ from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store import codecs, objects, packing, pickling, reading, trusting
 from stepwell.kernel_runtime.store.about import about as about_row
-from stepwell.kernel_runtime.store.attachment import CATALOG, not_writable
+from stepwell.kernel_runtime.store.attachment import CATALOG, Connection, not_writable
 from stepwell.kernel_runtime.store.catalog import Catalog
+from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.crashes import Crashes, set_aside
 from stepwell.kernel_runtime.store.describing import summary, type_name
 from stepwell.kernel_runtime.store.lacking import lacking
@@ -34,13 +35,14 @@ INLINE = 64 * 1024
 
 
 class _Shared:
-    """What all stores of one directory in one process share: the catalog thread and what it remembers."""
+    """What all stores of one directory in one process share: the catalog thread, what it remembers, and the claims."""
 
     def __init__(self, directory: Path) -> None:
         self.rows = RowWriter()
         self.remembered = Remembered()
         self.catalog = Catalog(directory, self.rows.write, self._ended)
         self.crashes = Crashes(directory)
+        self.claims = ClaimFolder(directory)
 
     def _ended(self, records: list[Any], error: BaseException | None) -> None:
         if error is None:
@@ -100,6 +102,11 @@ class Store:
         self._class_version = class_version
         self._signer = Signer()
         self._objects = objects.Objects(directory, self._signer)
+
+    @property
+    def claims(self) -> ClaimFolder:
+        """Who computes what just now."""
+        return self._shared.claims
 
     @property
     def directory(self) -> Path:
@@ -221,7 +228,14 @@ class Store:
 
     # -- the catalog, read -----------------------------------------------------------------------------------------------
 
-    def snapshot(self, keys: Collection[str], step_keys: Collection[str], code_versions: Collection[str]) -> Snapshot:
+    def snapshot(
+        self,
+        keys: Collection[str],
+        step_keys: Collection[str],
+        code_versions: Collection[str],
+        *,
+        remember: bool = True,
+    ) -> Snapshot:
         """Return what a plan needs in one go.
 
         Where nothing was written since the last time it is answered from memory, without the lease.
@@ -232,13 +246,19 @@ class Store:
         if self._catalog.pending() is None and self._catalog.unchanged():
             found = remembered.snapshot(asked, self._catalog.epoch)
         if found is None:
-            found = self._catalog.ask(
-                lambda connection, name: remembered.keep(
-                    asked, self._catalog.epoch, reading.read_snapshot(connection, name, *asked)
-                )
-            )
+
+            def read(connection: Connection, name: str) -> Snapshot:
+                fresh = reading.read_snapshot(connection, name, *asked)
+                fresh.epoch = self._catalog.epoch
+                return remembered.keep(asked, fresh.epoch, fresh) if remember else fresh
+
+            found = self._catalog.ask(read)
         found.missing_files, found.foreign = lacking(found, self._objects, self._signer)
         return found
+
+    def is_newest(self, snapshot: Snapshot) -> bool:
+        """Tell, without a query, whether no other process wrote since a snapshot was read."""
+        return self._catalog.unchanged() and snapshot.epoch == self._catalog.epoch
 
     def current(self, key: str) -> list[Current]:
         """Return what is current for a key in each notebook that defined it, newest first."""
