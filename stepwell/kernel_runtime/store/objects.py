@@ -31,6 +31,7 @@ from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.attachment import not_writable
 from stepwell.kernel_runtime.store.codecs import PICKLE, Encoded
 from stepwell.kernel_runtime.store.signing import SIGNATURE_SIZE, Signer
+from stepwell.kernel_runtime.store.unrecorded import Unrecorded
 
 _MAGIC = b"STEPWELL"
 _PREFIX = struct.Struct(f"<8sII{SIGNATURE_SIZE}s8x")
@@ -126,12 +127,15 @@ class Objects:
         The store directory.
     signer
         Signs and checks what executes code when loaded.
+    unrecorded
+        The list of what has no row yet: named there before it is looked for.
     """
 
-    def __init__(self, directory: Path, signer: Signer) -> None:
+    def __init__(self, directory: Path, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
         self.folder = directory / "objects"
         self._directory = directory
         self._signer = signer
+        self._unrecorded = unrecorded or Unrecorded(directory)
 
     def write(self, encoded: Encoded, *, key: str, memo_key: str) -> tuple[str, str]:
         """Write a value's file unless it is there; return its digest and its name below ``objects/``."""
@@ -139,6 +143,10 @@ class Objects:
         stream_digest = _blake(encoded.stream)
         found = _digest(encoded.codec, len(encoded.stream), stream_digest, buffers)
         name = f"{found[:2]}/{found}.{encoded.codec}"
+        try:
+            self._unrecorded.add(name)
+        except OSError as error:
+            raise not_writable(self._directory, error) from error
         if self._usable(name, found, encoded.codec):
             return found, name
         header = json.dumps(
