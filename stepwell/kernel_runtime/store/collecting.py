@@ -30,7 +30,7 @@ from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.housekeeping import fold, read_rules
 from stepwell.kernel_runtime.store.reading import rows_of
 from stepwell.kernel_runtime.store.retention import Kept, dropped
-from stepwell.kernel_runtime.store.unrecorded import SUFFIX, unrecorded_names
+from stepwell.kernel_runtime.store.unrecorded import unrecorded_names
 
 GRACE = 3600.0
 """Seconds that a file without a row is left alone."""
@@ -247,8 +247,6 @@ def _clear_temporary(directory: Path, before: float, *, dry_run: bool) -> tuple[
                 size = sum(path.stat().st_size for path in files)
                 if not dry_run:
                     shutil.rmtree(entry.path)
-            elif entry.name.endswith(SUFFIX) and entry.stat().st_size:
-                continue  # a process that lives may have it: its lock tells, under the lease
             else:
                 size = entry.stat(follow_symlinks=False).st_size
                 if not dry_run:

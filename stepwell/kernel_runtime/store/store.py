@@ -333,3 +333,4 @@ class Store:
     def close(self) -> None:
         """Commit what is pending and let the catalog go; a later call opens it again."""
         self._catalog.close()
+        self._shared.unrecorded.close()

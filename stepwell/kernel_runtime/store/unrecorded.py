@@ -2,7 +2,7 @@
 
 Between the moment when a value's file is there and the commit of the row that refers to it nothing in the catalog protects the file,
 and that time has no bound: a step may store another output for minutes. So before a writer looks whether a file is there it
-appends the file's name to a list of its own, ``tmp/<id>.unrecorded``, on which it holds an exclusive lock for as long as it lives. The
+appends the file's name to a list of its own, ``claims/<id>.unrecorded``, on which it holds an exclusive lock for as long as it lives. The
 system frees the lock when the process dies, however it dies: a list that can be locked by somebody else is nobody's.
 
 Two orders make it sound, with no clock in it. The writer *names, then looks*: a file that is not there is written. The collector, which
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.lease import _lock, _unlock
+from stepwell.kernel_runtime.store.lease import _is, _lock, _unlock
 
 SUFFIX = ".unrecorded"
 
@@ -34,7 +34,7 @@ class Unrecorded:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._folder = directory / "tmp"
+        self._folder = directory / "claims"
         self._start()
 
     def _start(self) -> None:
@@ -75,26 +75,29 @@ class Unrecorded:
 
     def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._path = self._folder / f"{new_id()}{SUFFIX}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-        descriptor = os.open(self._path, flags | getattr(os, "O_BINARY", 0), 0o666)
-        _lock(descriptor, block=True)
+        while True:
+            self._path = self._folder / f"{new_id()}{SUFFIX}"
+            descriptor = os.open(self._path, flags | getattr(os, "O_BINARY", 0), 0o666)
+            _lock(descriptor, block=True)
+            if _is(self._path, descriptor):
+                break
+            # A collector found it before it was locked, and took it for a dead process's.
+            os.close(descriptor)
         self._descriptor = descriptor
 
 
 def unrecorded_names(directory: Path) -> set[str]:
     """Return what living processes have on their lists; lists of dead ones are removed. The caller holds the lease."""
     found: set[str] = set()
-    for path in (directory / "tmp").glob(f"*{SUFFIX}"):
+    for path in (directory / "claims").glob(f"*{SUFFIX}"):
         try:
             descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         except OSError:
             continue
         try:
-            # A list whose writer has not locked it yet is empty; one that was locked when its writer died may be removed.
             if _lock(descriptor, block=False):
-                if os.fstat(descriptor).st_size:
-                    path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
                 _unlock(descriptor)
             else:
                 with path.open(encoding="utf-8") as lines:
