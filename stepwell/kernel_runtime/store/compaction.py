@@ -27,10 +27,8 @@ def is_worthwhile(connection: Connection, name: str) -> bool:
     """Tell whether a catalog is mostly free room, and much of it."""
     found = connection.execute(
         "SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() WHERE database_name = ?", [name]
-    ).fetchone()
-    if found is None:
-        return False
-    size, total, free = found
+    ).fetchall()
+    ((size, total, free),) = found
     return bool(size * free >= WORTH and free * 2 > total)
 
 
