@@ -127,6 +127,10 @@ class ValueUnavailableError(StepwellError):
     """A key has no stored value, or it cannot be loaded any more; it counts as missing."""
 
 
+class UnknownVersionError(StepwellError):
+    """A key has no such version, or more than one that is meant."""
+
+
 class AmbiguousKeyError(StepwellError):
     """Several notebooks define the key and their current values differ."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,6 +121,20 @@ class ValueStore(Protocol):
 
     def forget(self, key: str, *, dry_run: bool = False) -> Forgotten:
         """Remove every version of a key with the steps inside it, and the files that nothing else refers to."""
+
+    def carry_over(
+        self,
+        made: Sequence[Materialization],
+        current: Sequence[Current],
+        *,
+        steps: Mapping[str, str],
+        gone: Sequence[Current] = (),
+        code: CodeVersion | None = None,
+    ) -> None:
+        """Record materializations that are copies of others under another key, and what is current now, all or nothing."""
+
+    def is_there(self, value: StoredValue) -> bool:
+        """Tell whether a value's stored form is there; whether it can be loaded only loading it tells."""
 
     def housekeep(self) -> bool:
         """Do what is due once an hour; tell whether it was."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from stepwell.kernel_runtime.records.protocols import Commit
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store import (
+    carrying,
     codecs,
     collecting,
     forgetting,
@@ -321,6 +322,26 @@ class Store:
             If nothing is stored for it.
         """
         return forgetting.forget(self._catalog, self._directory, key, dry_run=dry_run)
+
+    def carry_over(
+        self,
+        made: Sequence[Materialization],
+        current: Sequence[Current],
+        *,
+        steps: Mapping[str, str],
+        gone: Sequence[Current] = (),
+        code: CodeVersion | None = None,
+    ) -> None:
+        """Record materializations that are copies of others under another key; see `carrying`."""
+        self._catalog.change(
+            lambda connection, name: carrying.carry(connection, name, made, current, steps=steps, gone=gone, code=code)
+        )
+
+    def is_there(self, value: StoredValue) -> bool:
+        """Tell whether a value's stored form is there; whether it can be loaded only loading it tells."""
+        return value.inline is not None or (
+            value.object_name is not None and not self._objects.missing(value.object_name)
+        )
 
     def housekeep(self) -> bool:
         """Do what is due once an hour; tell whether it was."""

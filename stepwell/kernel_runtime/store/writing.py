@@ -83,20 +83,20 @@ class RowWriter:
         if begun:
             rows_of(connection, name, "DELETE FROM @runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [begun])
         if runs:
-            _append(connection, f"{name}.runs", [run_row(run) for run in runs.values()])
+            append(connection, f"{name}.runs", [run_row(run) for run in runs.values()])
         if codes:
             known = known_codes(connection, name, codes)
-            _append(
+            append(
                 connection,
                 f"{name}.code_versions",
                 [code_row(code) for digest, code in codes.items() if digest not in known],
             )
             self._codes.update(codes)
-        _append(connection, f"{name}.steps", steps)
-        _append(connection, f"{name}.materializations", made)
-        _append(connection, f"{name}.current", current)
-        _append(connection, f"{name}.outputs", outputs)
-        _append(connection, f"{name}.logs", logs)
+        append(connection, f"{name}.steps", steps)
+        append(connection, f"{name}.materializations", made)
+        append(connection, f"{name}.current", current)
+        append(connection, f"{name}.outputs", outputs)
+        append(connection, f"{name}.logs", logs)
         self._running.update(run.run_id for run in runs.values() if run.status == "running")
         self._running.difference_update(ended)
 
@@ -120,7 +120,8 @@ def _dropped(connection: Connection, name: str, records: Sequence[Record]) -> li
     return [materialization_row(m) for m in found.values() if m.id not in known]
 
 
-def _append(connection: Connection, table: str, rows: list[Row]) -> None:
+def append(connection: Connection, table: str, rows: list[Row]) -> None:
+    """Append rows to a table in the caller's transaction."""
     if not rows:
         return
     import duckdb
