@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from stepwell.batch.arguments import Commands
-from stepwell.batch.commands import run, runs, status
+from stepwell.batch.commands import diff, forget, gc, keep, run, runs, status, versions
 
-MODULES = (run, status, runs)
+MODULES = (run, status, runs, versions, diff, keep, gc, forget)
 """In the order in which ``stepwell --help`` lists them."""
 
 

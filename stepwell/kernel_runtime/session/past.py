@@ -26,9 +26,8 @@ from stepwell.kernel_runtime.session.history import (
 )
 from stepwell.kernel_runtime.session.looking import Looking
 from stepwell.kernel_runtime.session.renaming import carry_over
+from stepwell.kernel_runtime.session.retaining import set_rule
 from stepwell.kernel_runtime.store.housekeeping import Sizes, is_due, read_sizes
-from stepwell.kernel_runtime.store.retention import read_age, read_bytes
-from stepwell.kernel_runtime.store.retention import read_versions as read_count
 
 LARGE = 10 << 30
 """Bytes of values above which a session says once what ``gc`` would free."""
@@ -159,21 +158,7 @@ class Past(Looking):
         InvalidInvocationError
             If a limit cannot be read.
         """
-        used = self.chosen(store, create=True)
-        rule = Rule(read_count(versions), read_age(age), read_bytes(bytes))
-        if forever:
-            used.keep(key, Rule())
-        elif not rule.empty:
-            before = used.rules().get(key, Rule())
-            used.keep(
-                key,
-                Rule(
-                    rule.versions if rule.versions is not None else before.versions,
-                    rule.age if rule.age is not None else before.age,
-                    rule.bytes if rule.bytes is not None else before.bytes,
-                ),
-            )
-        return used.rules()
+        return set_rule(self.chosen(store, create=True), key, versions=versions, age=age, size=bytes, forever=forever)
 
     def gc(self, *, dry_run: bool = False, compact: bool | None = None, store: Any = None) -> Collected:
         """Delete versions that the rules drop, value files without a row, and what dead processes left; return what was freed."""
