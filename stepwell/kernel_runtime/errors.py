@@ -131,6 +131,10 @@ class ValueDamagedError(ValueUnavailableError):
     """A stored value whose file is cut short or changed; the file is set aside and the value counts as missing."""
 
 
+class UnknownVersionError(StepwellError):
+    """A key has no such version, or more than one that is meant."""
+
+
 class AmbiguousKeyError(StepwellError):
     """Several notebooks define the key and their current values differ."""
 

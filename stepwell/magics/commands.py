@@ -339,20 +339,26 @@ class Stepwell(Magics):
     def stepwell(self, line: str) -> None:
         """Look into the session: %stepwell COMMAND.
 
-        status          what is registered, each with its state
+        status          what is registered, each with its state; --sizes: what each key takes in the store
         runs [N]        the newest runs
         logs [RUN]      what the steps of a run logged; of the last run without one
         load KEY...     bind the stored values of keys
         inputs STEP     bind a step's stored inputs: to look into a step that failed
         code KEY        show the code that a key was defined with
+        versions KEY    what it was, newest first; -a for all
+        diff KEY [A [B]] [--on COLUMN,...]
+                        how two versions differ, by default the newest two; A, B: -2, an identifier, a time
+        rename OLD NEW  carry what is stored over to another key
+        forget KEY      remove every version of it (--yes); not to be undone
+        keep [KEY] [--versions N] [--age 30d] [--bytes 10GB] [--forever]
+                        what is kept of a key, or of the whole store; shows the rules
+        gc [-n]         free what the rules drop and what nothing refers to; -n only tells; --compact
         store [PATH]    where the store is and how large; switch to another one
         doctor [FLAGS]  check the store and its surroundings; --quick, --clean, --rebuild
         """
         words = shlex.split(line)
         if not words or words[0] in ("-h", "--help"):
-            raise UsageError(
-                "%stepwell status | runs | logs | load | inputs | code | store | doctor; %stepwell? explains them"
-            )
+            raise UsageError(f"%stepwell {' | '.join(status.COMMANDS)}; %stepwell? explains them")
         command = status.COMMANDS.get(words[0])
         if command is None:
             raise UsageError(f"%stepwell has no command {words[0]!r}; it has {', '.join(status.COMMANDS)}")

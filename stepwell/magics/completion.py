@@ -24,7 +24,17 @@ _TAKES_KEYS = {
     "graph_asset": "assets",
     "lineage": "assets",
 }
-_COMMAND_KEYS = {"load": "steps", "inputs": "steps", "code": "steps", "status": "assets"}
+_COMMAND_KEYS = {
+    "load": "steps",
+    "inputs": "steps",
+    "code": "steps",
+    "status": "assets",
+    "versions": "steps",
+    "diff": "steps",
+    "rename": "assets",
+    "forget": "steps",
+    "keep": "steps",
+}
 
 
 def asset_keys(face: Face) -> list[str]:

@@ -30,6 +30,7 @@ from stepwell.magics.recomposition import Recomposition
 from stepwell.magics.running import after_run
 from stepwell.magics.staleness import Staleness
 from stepwell.magics.tracebacks import failed_step, present
+from stepwell.widgets import differences as formatters
 
 
 class Extension:
@@ -82,6 +83,8 @@ class Extension:
             self.face, error, shown_as=failed_step(self.face, result)
         )
         self._end.append(self._no_presenting)
+        formatters.install(shell)
+        self._end.append(partial(formatters.remove, shell))
         set_cell_names(self._cell_name)
         self._end.append(lambda: set_cell_names(None))
 

@@ -64,6 +64,7 @@ class Holding:
         self._stores: dict[Path, ValueStore] = {}
         self._subscribers: list[Subscriber] = [self._on_event]
         self._advised: set[str] = set()
+        self._not_settled: set[tuple[str, str]] = set()
         self._running = threading.Lock()
         self._guard: InterruptGuard | None = None
         self._run_store: ValueStore | None = None

@@ -33,7 +33,8 @@ from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.holding import users_digest
-from stepwell.kernel_runtime.session.looking import Looking, code_parts
+from stepwell.kernel_runtime.session.looking import code_parts
+from stepwell.kernel_runtime.session.past import Past
 from stepwell.kernel_runtime.session.preparation import check_reads, foreign_notes, known_for, read_notes
 from stepwell.kernel_runtime.session.project import in_ipython
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
@@ -43,7 +44,7 @@ from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
-class Session(Looking):
+class Session(Past):
     """The registry, the store and the runs of one kernel or process; attributes are those of `Holding`."""
 
     def materialize(
@@ -217,7 +218,7 @@ class Session(Looking):
                     remedy="a step cannot start another run; load what it needs as an input",
                 )
             try:
-                known = known_for(plan, store, self._choose, self._loaded, given)
+                known = known_for(plan, store, self._choose, self._loaded, given, settle=self._settling(store, walk))
                 check_reads(plan, known, found, store.keys, resumed=given is not None)
                 notes = (*read_notes(plan, known, found), *self._once(foreign_notes(plan, known)), *notes)
                 self._guard = guard
@@ -233,7 +234,7 @@ class Session(Looking):
                     shown,
                     self.namespace,
                     code_parts(hidden),
-                    (*notes, *self._advice(walk)),
+                    (*notes, *self._advice(walk), *self._size_advice(store)),
                     hidden,
                     self.seed_steps,
                     self._advised,
@@ -246,6 +247,8 @@ class Session(Looking):
                 self._guard = None
                 self._run_store = None
                 self._running.release()
+        if any(step.status == "executed" for step in result.steps):
+            self._housekeep(store)
         if self.after_run is not None:
             self.after_run(result)
         if (guard.interrupted or result.status == "cancelled") and not guard.cancelled:

@@ -183,6 +183,10 @@ class Attachment:
         self._renew()
         self.detach()
 
+    def reopen(self) -> None:
+        """Attach the file that is in the catalog's place now: after a compaction, the lease being held."""
+        self._attach_existing()
+
     def _renew(self) -> None:
         self.connection.close()
         self.connection = _cursor()

@@ -120,7 +120,8 @@ class Catalog:
     directory
         The store directory, absolute.
     write
-        Given a connection inside a transaction, the catalog's name, its identity and the records of a group: appends their rows.
+        Given a connection inside a transaction, the catalog's name, its identity (with a number that grows whenever somebody else wrote) and
+        the records of a group: appends their rows.
     ended
         Called on the catalog thread with the records of a group after its commit, and the error if that failed.
     """
@@ -191,7 +192,9 @@ class Catalog:
             connection.begin()
             try:
                 found = answer(connection, name)
+                self._attachment.count()
                 connection.commit()
+                self._attachment.acknowledge()
             except BaseException:
                 try:
                     connection.rollback()
@@ -203,6 +206,17 @@ class Catalog:
             return found
 
         return self.ask(changed)
+
+    def compact(self, *, force: bool) -> int:
+        """Rewrite the catalog without its free room, where that is worth it; return how many bytes smaller it is."""
+        from stepwell.kernel_runtime.store import compaction
+
+        def compacted(connection: Connection, name: str) -> int:
+            if not force:
+                connection.execute(f"CHECKPOINT {name}")
+            return compaction.compact(self._attachment) if force or compaction.is_worthwhile(connection, name) else 0
+
+        return self.ask(compacted)
 
     def pending(self) -> Group | None:
         """Return the newest group that is not committed yet, or None."""
@@ -404,7 +418,9 @@ class Catalog:
         try:
             self._attachment.lease.mark()
             connection.begin()
-            self._write(connection, self._attachment.name, self._attachment.store_id, group.records)
+            # What is known to be recorded may have been deleted by whoever wrote since.
+            known = f"{self._attachment.store_id} {self._attachment.epoch}"
+            self._write(connection, self._attachment.name, known, group.records)
             self._attachment.count()
             connection.commit()
             self._attachment.acknowledge()

@@ -32,6 +32,7 @@ from stepwell.kernel_runtime.store.digests import Digesting, blake, combined
 from stepwell.kernel_runtime.store.object_files import contents, created, open_inside, write_parts
 from stepwell.kernel_runtime.store.object_header import MAGIC, PREFIX, VERSION, Header, HeaderError
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
+from stepwell.kernel_runtime.store.unrecorded import Unrecorded
 
 _SIGNED = b"stepwell object"
 """What a signature over a header begins with, so that it is none over anything else."""
@@ -104,12 +105,15 @@ class Objects:
         The store directory.
     signer
         Signs and checks what executes code when loaded.
+    unrecorded
+        The list of what has no row yet: named there before it is looked for.
     """
 
-    def __init__(self, directory: Path, signer: Signer) -> None:
+    def __init__(self, directory: Path, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
         self.folder = directory / "objects"
         self._directory = directory
         self._signer = signer
+        self._unrecorded = unrecorded or Unrecorded(directory)
         self._own: set[str] = set()
         """Names of files that are known to carry our own signature."""
 
@@ -165,6 +169,7 @@ class Objects:
 
     def place(self, making: Path, name: str) -> None:
         """Rename a whole file of ``tmp/`` to its name; an `OSError` where that is not possible."""
+        self._unrecorded.add(name)
         outer = str(self.folder)
         inner, path = f"{outer}/{name[:2]}", f"{outer}/{name}"
         for folder in (outer, inner):

@@ -5,19 +5,32 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from stepwell.kernel_runtime.errors import StoreError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import Commit
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
-from stepwell.kernel_runtime.store import codecs, objects, packing, pickling, reading, trusting
+from stepwell.kernel_runtime.store import (
+    carrying,
+    codecs,
+    collecting,
+    forgetting,
+    housekeeping,
+    keeping,
+    objects,
+    packing,
+    pickling,
+    reading,
+    trusting,
+)
 from stepwell.kernel_runtime.store.about import about as about_row
 from stepwell.kernel_runtime.store.attachment import CATALOG, Connection, not_writable
 from stepwell.kernel_runtime.store.catalog import Catalog
@@ -28,6 +41,7 @@ from stepwell.kernel_runtime.store.lacking import lacking
 from stepwell.kernel_runtime.store.remembered import Remembered
 from stepwell.kernel_runtime.store.seal import SEAL
 from stepwell.kernel_runtime.store.signing import Signer
+from stepwell.kernel_runtime.store.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.writing import Recorded, RowWriter
 
 INLINE = 64 * 1024
@@ -40,13 +54,21 @@ class _Shared:
     def __init__(self, directory: Path) -> None:
         self.rows = RowWriter()
         self.remembered = Remembered()
+        self.unrecorded = Unrecorded(directory)
         self.catalog = Catalog(directory, self.rows.write, self._ended)
         self.crashes = Crashes(directory)
         self.claims = ClaimFolder(directory)
 
     def _ended(self, records: list[Any], error: BaseException | None) -> None:
         if error is None:
-            self.remembered.add([record for record in records if isinstance(record, Recorded)])
+            recorded = [record for record in records if isinstance(record, Recorded)]
+            self.remembered.add(recorded)
+            self.unrecorded.recorded(
+                m.value.object_name
+                for record in recorded
+                for m in record.step.materializations
+                if m.value is not None and m.value.object_name is not None
+            )
         else:
             self.rows.forget()
 
@@ -101,7 +123,7 @@ class Store:
         self._catalog = shared.catalog
         self._class_version = class_version
         self._signer = Signer()
-        self._objects = objects.Objects(directory, self._signer)
+        self._objects = objects.Objects(directory, self._signer, shared.unrecorded)
 
     @property
     def claims(self) -> ClaimFolder:
@@ -303,6 +325,70 @@ class Store:
             "catalog_bytes": (self._directory / CATALOG).stat().st_size,
         }
 
+    def key_sizes(self) -> list[KeySize]:
+        """Return what each key takes, the largest first."""
+        return self._catalog.ask(keeping.read_key_sizes)
+
+    # -- what is kept ------------------------------------------------------------------------------------------------
+
+    def rules(self) -> dict[str, Rule]:
+        """Return the retention rules that hold, by key; the store's own under the empty key."""
+        return self._catalog.ask(housekeeping.read_rules)
+
+    def keep(self, key: str, rule: Rule) -> None:
+        """Set what is kept of a key, or of the whole store where the key is empty; an empty rule takes a rule back."""
+        self._catalog.change(lambda connection, name: housekeeping.write_rule(connection, name, key, rule))
+
+    def collect(
+        self, *, dry_run: bool = False, grace: float = collecting.GRACE, compact: bool | None = None
+    ) -> Collected:
+        """Delete what retention drops, files without a row, and what dead processes left; see `collecting`.
+
+        Parameters
+        ----------
+        dry_run
+            Only tell what would be freed.
+        grace
+            Seconds that a file without a row is left alone.
+        compact
+            Whether the catalog is rewritten; None where it is large and mostly free room.
+        """
+        return collecting.collect(self._catalog, self._directory, dry_run=dry_run, grace=grace, compact=compact)
+
+    def forget(self, key: str, *, dry_run: bool = False) -> Forgotten:
+        """Remove every version of a key with the steps inside it, and the files that nothing else refers to.
+
+        Raises
+        ------
+        UnknownKeyError
+            If nothing is stored for it.
+        """
+        return forgetting.forget(self._catalog, self._directory, key, dry_run=dry_run)
+
+    def carry_over(
+        self,
+        made: Sequence[Materialization],
+        current: Sequence[Current],
+        *,
+        steps: Mapping[str, str],
+        gone: Sequence[Current] = (),
+        code: CodeVersion | None = None,
+    ) -> None:
+        """Record materializations that are copies of others under another key; see `carrying`."""
+        self._catalog.change(
+            lambda connection, name: carrying.carry(connection, name, made, current, steps=steps, gone=gone, code=code)
+        )
+
+    def is_there(self, value: StoredValue) -> bool:
+        """Tell whether a value's stored form is there; whether it can be loaded only loading it tells."""
+        return value.inline is not None or (
+            value.object_name is not None and not self._objects.missing(value.object_name)
+        )
+
+    def housekeep(self) -> bool:
+        """Do what is due once an hour; tell whether it was."""
+        return keeping.housekeep(self._catalog, self._directory, self._objects)
+
     # -- sharing ---------------------------------------------------------------------------------------------------------
 
     def pack(self, keys: Sequence[str], path: Path) -> Offer:
@@ -332,3 +418,4 @@ class Store:
     def close(self) -> None:
         """Commit what is pending and let the catalog go; a later call opens it again."""
         self._catalog.close()
+        self._shared.unrecorded.close()

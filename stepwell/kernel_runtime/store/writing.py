@@ -77,6 +77,7 @@ class RowWriter:
                 outputs.extend(output_rows(step.run_id, step.key, record.outputs))
             if record.logs:
                 logs.extend([log_row(log) for log in record.logs])
+        made.extend(_dropped(connection, name, records))
         ended = [run.run_id for run in runs.values() if run.status != "running"]
         begun = [run_id for run_id in ended if run_id in self._running]
         if begun:
@@ -102,6 +103,21 @@ class RowWriter:
     def forget(self) -> None:
         """Forget what is known after a group failed: its code versions were not committed."""
         self._codes.clear()
+
+
+def _dropped(connection: Connection, name: str, records: Sequence[Record]) -> list[Row]:
+    """Return the rows of reused materializations that become current and that retention dropped since they were found."""
+    found = {
+        each.materialization.id: each.materialization
+        for record in records
+        if isinstance(record, Recorded) and record.step.status == "reused"
+        for each in record.current
+    }
+    if not found:
+        return []
+    text = "SELECT id FROM @materializations WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+    known = {row[0] for row in rows_of(connection, name, text, [list(found)])}
+    return [materialization_row(m) for m in found.values() if m.id not in known]
 
 
 def append(connection: Connection, table: str, rows: Sequence[Row]) -> None:
