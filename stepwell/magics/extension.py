@@ -75,6 +75,7 @@ class Extension:
         registry.replaced = self._replaced
         self._end.append(lambda: setattr(registry, "replaced", None))
         self.face.session.after_run = partial(after_run, self.face)
+        self.face.session.say = self.face.say
         self.face.session.before_raising = lambda error, result: present(
             self.face, error, shown_as=failed_step(self.face, result)
         )
@@ -96,6 +97,7 @@ class Extension:
     def _no_presenting(self) -> None:
         self.face.session.before_raising = None
         self.face.session.after_run = None
+        self.face.session.say = None
 
     def _remove_magics(self) -> None:
         manager = self.shell.magics_manager

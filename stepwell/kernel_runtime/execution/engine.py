@@ -53,6 +53,8 @@ class Request:
     """Whether the global random generators are seeded before each body."""
     said: set[str] = field(default_factory=set)
     """Lines that are said once per session, and have been."""
+    told: list[str] = field(default_factory=list)
+    """Lines of the store while the run goes on."""
 
 
 class _ValueLostError(Exception):
@@ -123,7 +125,7 @@ class Engine:
             load=self._load_stored,
             values=self.known.values,
             memory=self.memory,
-            notes=tuple(self.notes),
+            notes=(*self.notes, *self.request.told),
         )
 
     # -- one step

@@ -222,6 +222,7 @@ class Session(Looking):
                 notes = (*read_notes(plan, known, found), *notes)
                 self._guard = guard
                 self._run_store = store
+                told = self._told = []
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
                 books = Bookkeeping(run, store, self.publish, known)
                 executor = InProcess(guard, run_sql, (store.directory,), Signer().keyed)
@@ -237,6 +238,7 @@ class Session(Looking):
                     hidden,
                     self.seed_steps,
                     self._advised,
+                    told,
                 )
                 result = Engine(
                     plan=plan, known=known, store=store, executor=executor, guard=guard, books=books, request=request
@@ -245,6 +247,7 @@ class Session(Looking):
             finally:
                 self._guard = None
                 self._run_store = None
+                self._told = None
                 self._running.release()
         if self.after_run is not None:
             self.after_run(result)

@@ -192,6 +192,9 @@ class Looking(Holding):
             raise ValueUnavailableError(
                 f"{key!r} has no stored value", remedy="its output is Nothing, or could not be kept"
             )
+        if step is not None:
+            with step.looks():
+                return used.get(item.value, key=key)
         return used.get(item.value, key=key)
 
     def current(self, key: str, store: ValueStore | None = None, *, notebook: str | None = None) -> Materialization:

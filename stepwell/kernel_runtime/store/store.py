@@ -16,10 +16,12 @@ from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import Commit
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import Snapshot
-from stepwell.kernel_runtime.store import codecs, objects, pickling, reading
+from stepwell.kernel_runtime.store import codecs, objects, reading
 from stepwell.kernel_runtime.store.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog import Catalog
+from stepwell.kernel_runtime.store.code_copies import CodeReader
 from stepwell.kernel_runtime.store.describing import summary, type_name
+from stepwell.kernel_runtime.store.loading import Loading, Tell, silent
 from stepwell.kernel_runtime.store.remembered import Remembered
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.writing import Recorded, RowWriter
@@ -48,7 +50,7 @@ _shared_lock = threading.Lock()
 
 
 def open_store(
-    path: str | os.PathLike[str], *, create: bool = True, class_version: pickling.ClassVersion | None = None
+    path: str | os.PathLike[str], *, create: bool = True, code: CodeReader | None = None, tell: Tell = silent
 ) -> Store:
     """Open the store in a directory, the one with ``catalog.duckdb``.
 
@@ -58,8 +60,10 @@ def open_store(
         The store directory.
     create
         Make it if it is not there.
-    class_version
-        Returns the code version of a class or function of ``__main__`` that a stored value names.
+    code
+        Reads the code of classes and functions of the notebook that a value names.
+    tell
+        Is given a line where a value is stored or loaded in another way than one would think.
 
     Raises
     ------
@@ -81,17 +85,18 @@ def open_store(
             shared = _Shared(place)
             _shared[place] = shared
     shared.catalog.open(create=create)
-    return Store(directory, shared, class_version)
+    return Store(directory, shared, code or CodeReader(), tell)
 
 
 class Store:
     """Values and catalog of one directory; made by `open_store`. Implements `ValueStore`; every method from any thread."""
 
-    def __init__(self, directory: Path, shared: _Shared, class_version: pickling.ClassVersion | None) -> None:
+    def __init__(self, directory: Path, shared: _Shared, code: CodeReader, tell: Tell) -> None:
         self._directory = directory
         self._shared = shared
         self._catalog = shared.catalog
-        self._class_version = class_version
+        self._code = code
+        self._tell = tell
         self._signer = Signer()
         self._objects = objects.Objects(directory, self._signer)
 
@@ -113,7 +118,9 @@ class Store:
         UnstorableValueError
             If no codec can bring the value back; names the key, the type and the remedy.
         """
-        encoded = codecs.encode(value, key=key, class_version=self._class_version)
+        encoded = codecs.encode(value, key=key, code=self._code)
+        for note in encoded.notes:
+            self._tell(note)
         size = encoded.size
         if size <= INLINE and objects.packs(encoded):
             inline = objects.pack(encoded)
@@ -159,9 +166,8 @@ class Store:
             parts = self._objects.read(stored.object_name, stored.digest, stored.codec, key=key)
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
-        if stored.classes:
-            pickling.check_names(stored.classes, key=key, class_version=self._class_version)
-        return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key)
+        loading = Loading(self._code, self._tell, self._directory, stored.classes)
+        return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
 
     # -- the catalog, written ------------------------------------------------------------------------------------------
 
