@@ -148,8 +148,11 @@ class Engine:
         self._settle(step)
         memo = self.known.key(step, inputs)
         group = None if step.key in self.request.forced else self.known.hit(step, memo)
-        if group is not None and step.key in self.plan.target_steps and any(self.known.is_gone(item) for item in group):
-            group = None
+        if group is not None and step.key in self.plan.target_steps:
+            lost = next((f"{item.key}: {why}" for item in group if (why := self.known.lost(item))), "")
+            if lost:
+                self.notes.append(f"{lost}; computed again")
+                group = None
         if group is not None:
             self.known.values.update([(item.key, item) for item in group])
             self.books.reused(step, memo, group)
@@ -328,9 +331,10 @@ class Engine:
         producer = self.plan.producers.get(key)
         try:
             value = self._load_stored(item)
-        except ValueUnavailableError:
+        except ValueUnavailableError as error:
             if producer is None or not producer.memoised or self.books.steps[producer.key].status != "reused":
                 raise
+            self.notes.append(f"{error.what}; computed again")
             self._again(producer)
             return self._value(key, step)
         if type(value) in IMMUTABLE or (producer is not None and not producer.isolate):

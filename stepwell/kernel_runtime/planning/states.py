@@ -102,8 +102,9 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
             ),
         )
     if group is not None:
-        if any(known.is_gone(item) for item in group):
-            return result("missing", Reason("its file is gone from the store", kind="missing"), current=group)
+        lost = next((why for item in group if (why := known.lost(item))), "")
+        if lost:
+            return result("missing", Reason(lost, kind="missing"), current=group)
         return result("fresh", *_moved(step, stored, group, inputs, explain), current=group)
     if not stored:
         return result("missing", Reason("never computed", kind="missing"))

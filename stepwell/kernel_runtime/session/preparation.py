@@ -34,7 +34,11 @@ def known_for(
     keys = [output.key for step in plan.steps for output in step.outputs]
     codes = {step.code.digest for step in plan.steps if step.code is not None}
     snapshot = store.snapshot([*keys, *plan.read], [step.address for step in plan.steps], codes)
-    known = Known(snapshot, _still_holds(store, loaded))
+    known = Known(
+        snapshot,
+        _still_holds(store, loaded),
+        obstacle=lambda item: store.obstacle(item.value, key=item.key) if item.value is not None else "",
+    )
     for key in plan.read:
         if key in plan.absent:
             continue

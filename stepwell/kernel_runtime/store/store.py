@@ -16,7 +16,7 @@ from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import Commit
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import Snapshot
-from stepwell.kernel_runtime.store import codecs, objects, reading
+from stepwell.kernel_runtime.store import codecs, libraries, objects, reading
 from stepwell.kernel_runtime.store.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.code_copies import CodeReader
@@ -37,6 +37,10 @@ class _Shared:
         self.rows = RowWriter()
         self.remembered = Remembered()
         self.catalog = Catalog(directory, self.rows.write, self._ended)
+        self.same: dict[tuple[tuple[str, str], ...], bool] = {}
+        """Whether the libraries that wrote values are here in the same versions."""
+        self.tried: dict[str, str] = {}
+        """By digest, why a value of other versions does not load; empty where it does."""
 
     def _ended(self, records: list[Any], error: BaseException | None) -> None:
         if error is None:
@@ -168,6 +172,27 @@ class Store:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
         loading = Loading(self._code, self._tell, self._directory, stored.classes)
         return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
+
+    def obstacle(self, stored: StoredValue, *, key: str) -> str:
+        """Return why a value is known not to load, empty if nothing is known.
+
+        It is tried, once in a process, only where other versions of its libraries wrote it: as a rule another version reads it all the same.
+        """
+        written = stored.classes
+        same = self._shared.same.get(written)
+        if same is None:
+            same = self._shared.same[written] = not libraries.differing(written, self._code.owner)
+        if same:
+            return ""
+        found = self._shared.tried.get(stored.digest)
+        if found is None:
+            try:
+                self.get(stored, key=key)
+                found = ""
+            except ValueUnavailableError as error:
+                found = error.what.replace(f"the stored value of {key!r}", "its stored value")
+            self._shared.tried[stored.digest] = found
+        return found
 
     # -- the catalog, written ------------------------------------------------------------------------------------------
 
