@@ -20,12 +20,12 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.records.path_contents import PATH
-from stepwell.kernel_runtime.store import path_results, pickling
+from stepwell.kernel_runtime.store import libraries, path_results, pickling
 from stepwell.kernel_runtime.store.code_copies import CodeReader
 from stepwell.kernel_runtime.store.describing import type_name
 from stepwell.kernel_runtime.store.loading import Loading
@@ -71,11 +71,11 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Encoded:
     if module.startswith("pyarrow."):
         found = _arrow(value)
         if found is not None:
-            return found
+            return replace(found, classes=libraries.libraries_of(("pyarrow",), code.owner))
     elif module.startswith("polars."):
         found = _polars(value, key)
         if found is not None:
-            return found
+            return replace(found, classes=libraries.libraries_of(("polars",), code.owner))
     if kind is PATH:
         stream, buffers, notes = path_results.dump(value, key=key)
         return Encoded(PICKLE, stream, buffers, notes=notes)
@@ -107,8 +107,11 @@ def decode(
         if codec.startswith("polars-"):
             return _polars_value(codec, bytes(stream), buffers[0])
     except Exception as error:
+        other = libraries.difference(loading.written, loading.code.owner)
         raise ValueUnavailableError(
-            f"the stored value of {key!r} is damaged",
+            f"the stored value of {key!r} cannot be loaded{other}"
+            if other
+            else f"the stored value of {key!r} is damaged",
             where=f"{type(error).__name__}: {error}",
             remedy=f"materialize {key!r} again",
         ) from error
