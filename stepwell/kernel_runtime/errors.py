@@ -45,6 +45,10 @@ def _rebuild(cls: type[StepwellError], what: str, where: str, remedy: str) -> St
     return cls(what, where=where, remedy=remedy)
 
 
+class StepwellWarning(UserWarning):
+    """A line for the person who runs a script: what a notebook is told below its cell."""
+
+
 # -- definitions ---------------------------------------------------------------------------------------------------
 
 

@@ -79,6 +79,7 @@ class Extension:
         self._end.append(lambda: setattr(registry, "replaced", None))
         self.face.session.after_run = partial(after_run, self.face)
         self.face.session.tell_waiting = partial(tell_waiting, self.face)
+        self.face.session.say = self.face.say
         self.face.session.before_raising = lambda error, result: present(
             self.face, error, shown_as=failed_step(self.face, result)
         )
@@ -103,6 +104,7 @@ class Extension:
         self.face.session.before_raising = None
         self.face.session.after_run = None
         self.face.session.tell_waiting = log_waiting
+        self.face.session.say = None
 
     def _remove_magics(self) -> None:
         manager = self.shell.magics_manager

@@ -55,6 +55,8 @@ class Request:
     """Whether the global random generators are seeded before each body."""
     said: set[str] = field(default_factory=set)
     """Lines that are said once per session, and have been."""
+    told: list[str] = field(default_factory=list)
+    """Lines of the store while the run goes on."""
 
 
 class _ValueLostError(Exception):
@@ -127,7 +129,7 @@ class Engine:
             load=self._load_stored,
             values=self.known.values,
             memory=self.memory,
-            notes=tuple(self.notes),
+            notes=(*self.notes, *self.request.told),
         )
 
     # -- one step
@@ -166,11 +168,13 @@ class Engine:
     def _found(self, step: PlanStep, memo: str) -> tuple[Materialization, ...] | None:
         """Return what the store has of a step; a target's value must be there, too."""
         group = self.known.hit(step, memo)
-        if group is not None and step.key in self.plan.target_steps and any(self.known.is_gone(item) for item in group):
-            note = f"the stored value of {step.key!r} is gone or cut short: computed again"
-            if note not in self.notes:
-                self.notes.append(note)
-            return None
+        if group is not None and step.key in self.plan.target_steps:
+            lost = next((f"{item.key}: {why}" for item in group if (why := self.known.lost(item))), "")
+            if lost:
+                note = f"{lost}; computed again"
+                if note not in self.notes:
+                    self.notes.append(note)
+                return None
         return group
 
     def _reuse(self, step: PlanStep, memo: str, group: tuple[Materialization, ...]) -> str:
@@ -360,10 +364,10 @@ class Engine:
         producer = self.plan.producers.get(key)
         try:
             value = self._load_stored(item)
-        except ValueUnavailableError as lost:
+        except ValueUnavailableError as error:
             if producer is None or not producer.memoised or self.books.steps[producer.key].status != "reused":
                 raise
-            self.notes.append(f"{lost.what}: computed again")
+            self.notes.append(f"{error.what}: computed again")
             self._again(producer)
             return self._value(key, step)
         if type(value) in IMMUTABLE or (producer is not None and not producer.isolate):

@@ -85,6 +85,9 @@ class ValueStore(Protocol):
             If it is missing, damaged, not trusted, or names a class that is not there or not the same.
         """
 
+    def obstacle(self, stored: StoredValue, *, key: str) -> str:
+        """Return why a value is known not to load, empty if nothing is known; tried only where other versions of its libraries wrote it."""
+
     # -- the catalog, written
     def begin_run(self, run: RunRecord) -> Commit:
         """Record that a run started."""

@@ -223,6 +223,7 @@ class Session(Past):
                 notes = (*read_notes(plan, known, found), *self._once(foreign_notes(plan, known)), *notes)
                 self._guard = guard
                 self._run_store = store
+                told = self._told = []
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
                 books = Bookkeeping(run, store, self.publish, known)
                 executor = InProcess(guard, run_sql, (store.directory,), Signer().keyed)
@@ -238,6 +239,7 @@ class Session(Past):
                     hidden,
                     self.seed_steps,
                     self._advised,
+                    told,
                 )
                 result = Engine(
                     plan=plan, known=known, store=store, executor=executor, guard=guard, books=books, request=request
@@ -246,6 +248,7 @@ class Session(Past):
             finally:
                 self._guard = None
                 self._run_store = None
+                self._told = None
                 self._running.release()
         if any(step.status == "executed" for step in result.steps):
             self._housekeep(store)

@@ -49,7 +49,11 @@ def known_for(
     snapshot = store.snapshot(*asked)
     if settle is not None and any([settle(*each) for each in _carried_over(plan, snapshot)]):  # noqa: C419 - each of them
         snapshot = store.snapshot(*asked)
-    known = Known(snapshot, _still_holds(store, loaded))
+    known = Known(
+        snapshot,
+        _still_holds(store, loaded),
+        obstacle=lambda item: store.obstacle(item.value, key=item.key) if item.value is not None else "",
+    )
     for key in plan.read:
         if key in plan.absent:
             continue

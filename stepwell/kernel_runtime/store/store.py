@@ -25,9 +25,9 @@ from stepwell.kernel_runtime.store import (
     forgetting,
     housekeeping,
     keeping,
+    libraries,
     objects,
     packing,
-    pickling,
     reading,
     trusting,
 )
@@ -35,9 +35,11 @@ from stepwell.kernel_runtime.store.about import about as about_row
 from stepwell.kernel_runtime.store.attachment import CATALOG, Connection, not_writable
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.claims import ClaimFolder
+from stepwell.kernel_runtime.store.code_copies import CodeReader
 from stepwell.kernel_runtime.store.crashes import Crashes, set_aside
 from stepwell.kernel_runtime.store.describing import summary, type_name
 from stepwell.kernel_runtime.store.lacking import lacking
+from stepwell.kernel_runtime.store.loading import Loading, Tell, silent
 from stepwell.kernel_runtime.store.remembered import Remembered
 from stepwell.kernel_runtime.store.seal import SEAL
 from stepwell.kernel_runtime.store.signing import Signer
@@ -58,6 +60,10 @@ class _Shared:
         self.catalog = Catalog(directory, self.rows.write, self._ended)
         self.crashes = Crashes(directory)
         self.claims = ClaimFolder(directory)
+        self.same: dict[tuple[tuple[str, str], ...], bool] = {}
+        """Whether the libraries that wrote values are here in the same versions."""
+        self.tried: dict[str, str] = {}
+        """By digest, why a value of other versions does not load; empty where it does."""
 
     def _ended(self, records: list[Any], error: BaseException | None) -> None:
         if error is None:
@@ -78,7 +84,7 @@ _shared_lock = threading.Lock()
 
 
 def open_store(
-    path: str | os.PathLike[str], *, create: bool = True, class_version: pickling.ClassVersion | None = None
+    path: str | os.PathLike[str], *, create: bool = True, code: CodeReader | None = None, tell: Tell = silent
 ) -> Store:
     """Open the store in a directory, the one with ``catalog.duckdb``.
 
@@ -88,8 +94,10 @@ def open_store(
         The store directory.
     create
         Make it if it is not there.
-    class_version
-        Returns the code version of a class or function of ``__main__`` that a stored value names.
+    code
+        Reads the code of classes and functions of the notebook that a value names.
+    tell
+        Is given a line where a value is stored or loaded in another way than one would think.
 
     Raises
     ------
@@ -111,17 +119,18 @@ def open_store(
             shared = _Shared(place)
             _shared[place] = shared
     shared.catalog.open(create=create)
-    return Store(directory, shared, class_version)
+    return Store(directory, shared, code or CodeReader(), tell)
 
 
 class Store:
     """Values and catalog of one directory; made by `open_store`. Implements `ValueStore`; every method from any thread."""
 
-    def __init__(self, directory: Path, shared: _Shared, class_version: pickling.ClassVersion | None) -> None:
+    def __init__(self, directory: Path, shared: _Shared, code: CodeReader, tell: Tell) -> None:
         self._directory = directory
         self._shared = shared
         self._catalog = shared.catalog
-        self._class_version = class_version
+        self._code = code
+        self._tell = tell
         self._signer = Signer()
         self._objects = objects.Objects(directory, self._signer, shared.unrecorded)
 
@@ -155,7 +164,9 @@ class Store:
         UnstorableValueError
             If no codec can bring the value back; names the key, the type and the remedy.
         """
-        encoded = codecs.encode(value, key=key, class_version=self._class_version)
+        encoded = codecs.encode(value, key=key, code=self._code)
+        for note in encoded.notes:
+            self._tell(note)
         size = encoded.size
         if size <= INLINE and objects.packs(encoded):
             inline = objects.pack(encoded)
@@ -210,9 +221,29 @@ class Store:
             parts = self._read(stored, stored.object_name, key, full=verify == "full")
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
-        if stored.classes:
-            pickling.check_names(stored.classes, key=key, class_version=self._class_version)
-        return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key)
+        loading = Loading(self._code, self._tell, self._directory, stored.classes)
+        return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
+
+    def obstacle(self, stored: StoredValue, *, key: str) -> str:
+        """Return why a value is known not to load, empty if nothing is known.
+
+        It is tried, once in a process, only where other versions of its libraries wrote it: as a rule another version reads it all the same.
+        """
+        written = stored.classes
+        same = self._shared.same.get(written)
+        if same is None:
+            same = self._shared.same[written] = not libraries.differing(written, self._code.owner)
+        if same:
+            return ""
+        found = self._shared.tried.get(stored.digest)
+        if found is None:
+            try:
+                self.get(stored, key=key)
+                found = ""
+            except ValueUnavailableError as error:
+                found = error.what.replace(f"the stored value of {key!r}", "its stored value")
+            self._shared.tried[stored.digest] = found
+        return found
 
     def _read(self, stored: StoredValue, name: str, key: str, *, full: bool) -> objects.Parts:
         """Read a value's file: after a crash, once, every byte of it; a damaged one is set aside."""
