@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.session.functions import open_store as open_store
     from stepwell.kernel_runtime.session.functions import rerun as rerun
     from stepwell.kernel_runtime.session.functions import resume as resume
+    from stepwell.kernel_runtime.session.functions import sql as sql
     from stepwell.kernel_runtime.session.keeping import diff as diff
     from stepwell.kernel_runtime.session.keeping import forget as forget
     from stepwell.kernel_runtime.session.keeping import gc as gc
@@ -90,6 +91,7 @@ _HOMES = {
     "rerun": "session.functions",
     "resume": "session.functions",
     "secret": "versions.secret_values",
+    "sql": "session.functions",
     "sql_asset": "session.selects",
     "trust": "session.sharing",
     "versions": "session.keeping",

@@ -163,6 +163,14 @@ class TrustNeededError(StepwellError):
     """What somebody else made would be taken over, and the user has not said so."""
 
 
+class QueryError(StepwellError):
+    """A SELECT that cannot be run: what it names is not there or not allowed, or DuckDB refuses it."""
+
+
+class NotTabularError(QueryError):
+    """A SELECT names an asset whose value is no table."""
+
+
 class StoreError(StepwellError):
     """The store cannot be used."""
 

@@ -185,6 +185,9 @@ class ValueStore(Protocol):
     def housekeep(self) -> bool:
         """Do what is due once an hour; tell whether it was."""
 
+    def catalog_sources(self, sources: Collection[str]) -> dict[str, Any]:
+        """Return what views of the catalog are made of as Arrow tables, all of one moment."""
+
     def flush(self) -> None:
         """Block until everything recorded so far is committed."""
 

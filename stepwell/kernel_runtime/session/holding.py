@@ -95,10 +95,12 @@ class Holding:
 
     def open(self, path: str | os.PathLike[str], *, create: bool = True) -> ValueStore:
         """Return the open store of a directory; one per directory and process."""
+        from stepwell.kernel_runtime.store import sql_instance
         from stepwell.kernel_runtime.store.code_copies import CodeReader
         from stepwell.kernel_runtime.store.store import open_store
 
         directory = Path(path).absolute()
+        sql_instance.expect(directory)
         found = self._stores.get(directory)
         if found is None:
             found = self._stores[directory] = open_store(

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
@@ -37,14 +38,15 @@ from stepwell.kernel_runtime.session.looking import code_parts
 from stepwell.kernel_runtime.session.past import Past
 from stepwell.kernel_runtime.session.preparation import check_reads, foreign_notes, known_for, read_notes
 from stepwell.kernel_runtime.session.project import in_ipython
+from stepwell.kernel_runtime.session.querying import Querying
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
 from stepwell.kernel_runtime.session.single_steps import not_produced, plan_of_steps, plan_to_resume, what_is_left
-from stepwell.kernel_runtime.session.sql import run_sql
+from stepwell.kernel_runtime.session.sql import run_sql, surroundings
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
-class Session(Past):
+class Session(Past, Querying):
     """The registry, the store and the runs of one kernel or process; attributes are those of `Holding`."""
 
     def materialize(
@@ -226,7 +228,8 @@ class Session(Past):
                 told = self._told = []
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
                 books = Bookkeeping(run, store, self.publish, known)
-                executor = InProcess(guard, run_sql, (store.directory,), Signer().keyed)
+                sql = partial(run_sql, around=surroundings(store.directory, self.namespace))
+                executor = InProcess(guard, sql, (store.directory,), Signer().keyed)
                 names = found.names()
                 keyed = users_digest()
                 hidden = HiddenState(walk, lambda: CodeWalk(asset_names=names, namespace=self.namespace, keyed=keyed))

@@ -20,6 +20,7 @@ from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store import (
     carrying,
+    catalog_views,
     codecs,
     collecting,
     forgetting,
@@ -355,6 +356,10 @@ class Store:
             "object_bytes": total,
             "catalog_bytes": (self._directory / CATALOG).stat().st_size,
         }
+
+    def catalog_sources(self, sources: Collection[str]) -> dict[str, Any]:
+        """Return what views of the catalog are made of (`catalog_views`) as Arrow tables, all of one moment."""
+        return self._catalog.ask(lambda connection, name: catalog_views.read_sources(connection, name, sources))
 
     def key_sizes(self) -> list[KeySize]:
         """Return what each key takes, the largest first."""
