@@ -243,12 +243,12 @@ def _walk(step: PlanStep, code: CodeVersions, names: Mapping[str, str]) -> None:
 
 def step_extra(step: PlanStep) -> list[tuple[str, object]]:
     """Return what counts in a step's code version beside its body: config and defaults of unconnected inputs."""
-    extra: list[tuple[str, object]] = [(f"config {name}", value) for name, value in step.config.items()]
-    extra += [
-        (f"default of {given.name}", given.default)
-        for given in step.inputs
-        if not given.keys and given.carries_value and given.name
-    ]
+    extra: list[tuple[str, object]] = []
+    if step.config:
+        extra += [(f"config {name}", value) for name, value in step.config.items()]
+    for given in step.inputs:
+        if not given.keys and given.carries_value and given.name:
+            extra.append((f"default of {given.name}", given.default))
     if step.op.reads:
         # What was stored before a file was declared says nothing of it.
         extra.append(("declared reads", step.op.reads))

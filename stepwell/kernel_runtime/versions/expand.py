@@ -77,6 +77,8 @@ class Expander:
         self.hides = keyed is not None
         self.environment: Environment | None = None
         """What of the environment must not be shown; looked at once per walk."""
+        self.part_digest: Callable[[bytes], str] | None = None
+        """Digests parts of code versions; made with the first."""
         self.slow: dict[int, float] = {}
         """By the identity of a node, the seconds that its value took to digest where these were many."""
         self.assets = assets
