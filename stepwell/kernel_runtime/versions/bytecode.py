@@ -16,7 +16,6 @@ import re
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from types import CodeType
 from typing import Self
 
@@ -79,7 +78,6 @@ class CodeFacts:
     __slots__ = (
         "assigned",
         "attributes",
-        "bare_imports",
         "bare_vars",
         "blob",
         "imports",
@@ -100,8 +98,6 @@ class CodeFacts:
     """Module, level and names of each import statement inside."""
     attributes: frozenset[str]
     """Names of all attributes that are read."""
-    bare_imports: bool
-    """Whether a module that is imported inside is used other than by its attributes."""
     bare_vars: bool
     """Whether `vars` is used otherwise than called with an argument."""
     stores: frozenset[str]
@@ -267,7 +263,6 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
         frozenset(attributes).union(*(inner.attributes for inner in nested)) if attributes or nested else _NONE
     )
     self.bare_vars = bare_vars or "vars" in assigned or bool(nested and any(inner.bare_vars for inner in nested))
-    self.bare_imports = any(not wanted for _, _, wanted in imports) and _bare_imports(code)
     read = [name for name in attributes if name in _WATCHED]
     if spoken and spoken == sum(name in SPOKEN for name in read):
         read = [name for name in read if name not in SPOKEN]
@@ -287,52 +282,6 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
             dict.fromkeys([*names_in_texts(texts, read), *(name for inner in nested for name in inner.names_in_text)])
         )
     return self
-
-
-def _bare_imports(code: CodeType) -> bool:
-    """Whether a name that an import statement binds is read without an attribute of it being read at once."""
-    bound: set[str] = set()
-    stack = [code]
-    codes = []
-    while stack:
-        item = stack.pop()
-        codes.append(
-            [
-                instruction
-                for instruction in dis.get_instructions(item)
-                if instruction.opname not in {"CACHE", "EXTENDED_ARG"}
-            ]
-        )
-        stack.extend([constant for constant in item.co_consts if type(constant) is CodeType])
-    for instructions in codes:
-        for at, instruction in enumerate(instructions):
-            if instruction.opname == "IMPORT_NAME":
-                # Between them lies what `import a.b as c` needs to get at b.
-                for later in instructions[at + 1 :]:
-                    if later.opname.startswith("STORE_"):
-                        bound.update(later.argval if type(later.argval) is tuple else (later.argval,))
-                        break
-    for instructions in codes:
-        for instruction, following in pairwise(instructions):
-            name = instruction.opname
-            if not name.startswith(
-                (
-                    "LOAD_FAST",
-                    "LOAD_NAME",
-                    "LOAD_GLOBAL",
-                    "LOAD_DEREF",
-                    "LOAD_CLASSDEREF",
-                    "LOAD_FROM_DICT",
-                    "STORE_FAST_LOAD",
-                )
-            ):
-                continue
-            values = instruction.argval if type(instruction.argval) is tuple else (instruction.argval,)
-            if bound.isdisjoint(values):
-                continue
-            if following.opname not in {"LOAD_ATTR", "LOAD_METHOD"} or len(values) > 1:
-                return True
-    return False
 
 
 _NONE: frozenset[str] = frozenset()

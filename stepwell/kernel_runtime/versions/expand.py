@@ -12,11 +12,11 @@ import functools
 import sys
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, MethodWrapperType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
-from stepwell.kernel_runtime.versions import library_state, modules
+from stepwell.kernel_runtime.versions import imported, library_state, modules
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts
@@ -169,7 +169,7 @@ class Expander:
             name = function.__name__
             if name != known.name:
                 own.append(atom(name))
-            self._loads(node, known, scope)
+            self._loads(node, known, (code,), scope)
         if defaults:
             own.append(b"\xd1" + len(defaults).to_bytes(2, "little"))
             names = code.co_varnames[: code.co_argcount][-len(defaults) :]
@@ -199,6 +199,10 @@ class Expander:
                     or id(cell) in self.ignored.cells
                 ):
                     own.append(b"\xd4")
+                elif isinstance(value, ModuleType):
+                    modules.read_of(self, node, name, value, imported.read_of(code, name))
+                    if who is None:
+                        self._settings(node, facts(code), value)
                 else:
                     self.refer(node, name, value)
             held = tuple(cells)
@@ -225,11 +229,13 @@ class Expander:
         self,
         node: Node,
         known: CodeFacts,
+        codes: tuple[CodeType, ...],
         scope: Mapping[str, Any],
+        *,
         only: frozenset[str] | None = None,
         skip: frozenset[str] = frozenset(),
     ) -> None:
-        """Write what code loads as globals."""
+        """Write what code loads as globals, and what it imports; `codes` are all that share its names."""
         own = node.own
         bound: list[tuple[str, Any]] = [*node.names]
         assets = self.assets if scope is self.namespace else {}
@@ -264,7 +270,7 @@ class Expander:
             if chain and chain[-1] in SPOKEN:
                 self._spoken(node, name, value, chain)
         if known.imports:
-            modules.imports(self, node, known, scope)
+            modules.imports(self, node, imported.imported(*codes), scope)
             for name, _, _ in known.imports:
                 module = sys.modules.get(name)
                 if module is not None:
@@ -344,6 +350,7 @@ class Expander:
         own.append(b"\xd9" + atom((body.parameters, body.outputs, body.is_async)))
         inputs = frozenset(body.parameters)
         seen: set[str] = set()
+        codes = tuple(code for code in (body.code, body.tail) if code is not None)
         for code in (body.code, body.tail):
             if code is None:
                 own.append(b"\xd4")
@@ -352,7 +359,7 @@ class Expander:
             own.append(known.blob)
             seen.update(name for name, _ in known.loads)
             seen.update(known.names_in_text)
-            self._loads(node, known, body.globals, only=body.reads, skip=inputs | (known.assigned - body.reads))
+            self._loads(node, known, codes, body.globals, only=body.reads, skip=inputs | (known.assigned - body.reads))
         for name in sorted(body.reads - seen - inputs):
             if name in self.assets:
                 self._asset(node, name)
