@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from stepwell.kernel_runtime.execution.seeds import Seeds
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.collection import no_collection
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
@@ -53,6 +54,10 @@ class Request:
     """Whether the global random generators are seeded before each body."""
     said: set[str] = field(default_factory=set)
     """Lines that are said once per session, and have been."""
+
+
+_AS_IT_IS = nullcontext()
+_WITHOUT_VALUE = frozenset(("failed", "cancelled", "untouched"))
 
 
 class _ValueLostError(Exception):
@@ -90,6 +95,7 @@ class Engine:
         self.interrupt: BaseException | None = None
         self.notes = list(request.notes)
         self.seeds = Seeds(enabled=request.seed_steps)
+        self.collection = no_collection()
         self._run_again = 0
 
     def run(self) -> RunResult:
@@ -98,7 +104,7 @@ class Engine:
         self.books.begin(steps)
         interrupted = False
         try:
-            with proxied():
+            with proxied(), self.collection:
                 for position, step in enumerate(steps, 1):
                     if self.guard.interrupted:
                         interrupted = True
@@ -146,10 +152,11 @@ class Engine:
         self._settle(step)
         memo = self.known.key(step, inputs)
         group = None if step.key in self.request.forced else self.known.hit(step, memo)
-        if group is not None and step.key in self.plan.target_steps and any(self.known.is_gone(item) for item in group):
-            group = None
+        if group is not None and self.known.snapshot.missing_files and step.key in self.plan.target_steps:
+            group = None if any(self.known.is_gone(item) for item in group) else group
         if group is not None:
-            self.known.values.update([(item.key, item) for item in group])
+            for item in group:
+                self.known.values[item.key] = item
             self.books.reused(step, memo, group)
             return "reused"
         return self._execute(step, memo, inputs, position)
@@ -159,12 +166,17 @@ class Engine:
         values, producers, done = self.known.values, self.plan.producers, self.books.steps
         skipped = False
         for given in step.inputs:
+            if len(given.keys) == 1 and given.keys[0] in values:
+                producer = producers.get(given.keys[0])
+                record = done.get(producer.key) if producer is not None else None
+                if producer is None or (record is not None and record.status not in _WITHOUT_VALUE):
+                    continue
             lacking = [key for key in given.keys if key not in values and (key in producers or key in self.plan.absent)]
             for key in given.keys:
                 producer = producers.get(key)
                 if producer is not None:
                     record = done.get(producer.key)
-                    if record is None or record.status in ("failed", "cancelled", "untouched"):
+                    if record is None or record.status in _WITHOUT_VALUE:
                         return "untouched"
             if lacking and (not given.fan_in or len(lacking) == len(given.keys)):
                 skipped = True
@@ -193,8 +205,10 @@ class Engine:
         # What explains a code version is read before the body can change it.
         code = self.request.code_parts(step) if watched is not None else None
         self.seeds.seed(step.key)
-        with self._asset_names(hidden):
+        self.collection.let()
+        with self._asset_names(hidden) if hidden else _AS_IT_IS:
             outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
+        self.collection.hold()
         if state is not None:
             self._tell_changes(step, state.after(step, watched))
         expires = step.op.volatile or step.op.max_age is not None or not step.memoised
@@ -359,7 +373,7 @@ class Engine:
     def _asset_names(self, hidden: Mapping[str, Any]) -> Iterator[None]:
         """Let a helper find the stored value of an asset under its global name while a step runs."""
         space = self.request.namespace
-        if not hidden or space is None:
+        if space is None:
             yield
             return
         absent = object()

@@ -35,6 +35,7 @@ class _Shared:
         self.rows = RowWriter()
         self.remembered = Remembered()
         self.catalog = Catalog(directory, self.rows.write, self._ended)
+        self.rows.epoch = lambda: self.catalog.epoch
 
     def _ended(self, records: list[Any], error: BaseException | None) -> None:
         if error is None:
@@ -194,6 +195,7 @@ class Store:
         """
         asked = (frozenset(keys), frozenset(step_keys), frozenset(code_versions))
         remembered = self._shared.remembered
+        self._shared.rows.expected = asked[2]
         found = None
         if self._catalog.pending() is None and self._catalog.unchanged():
             found = remembered.snapshot(asked, self._catalog.epoch)
