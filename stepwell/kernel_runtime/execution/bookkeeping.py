@@ -194,10 +194,10 @@ class Bookkeeping:
         return self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)[0]
 
     def _is_current(self, step: PlanStep, item: Materialization) -> bool:
-        return any(
-            row.notebook == step.notebook and row.materialization.id == item.id
-            for row in self.known.snapshot.current.get(item.key, ())
-        )
+        for row in self.known.snapshot.current.get(item.key, ()):
+            if row.notebook == step.notebook and row.materialization.id == item.id:
+                return True
+        return False
 
     def _materializations(
         self,
@@ -210,7 +210,9 @@ class Bookkeeping:
         code: CodeVersion | None,
     ) -> tuple[Materialization, ...]:
         created = time.time()
-        unverifiable = tuple(f"{item.path}: {item.reason}" for item in code.unverifiable) if code is not None else ()
+        unverifiable: tuple[str, ...] = ()
+        if code is not None and code.unverifiable:
+            unverifiable = tuple([f"{item.path}: {item.reason}" for item in code.unverifiable])
         found = []
         for name, (value, version) in (stored or {}).items():
             produced = outcome.produced[name]

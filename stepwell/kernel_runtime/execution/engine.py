@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from stepwell.kernel_runtime.execution.seeds import Seeds
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.collection import no_collection
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
@@ -57,6 +58,10 @@ class Request:
     """Lines that are said once per session, and have been."""
     told: list[str] = field(default_factory=list)
     """Lines of the store while the run goes on."""
+
+
+_AS_IT_IS = nullcontext()
+_WITHOUT_VALUE = frozenset(("failed", "cancelled", "untouched"))
 
 
 class _ValueLostError(Exception):
@@ -95,6 +100,7 @@ class Engine:
         self.notes = list(request.notes)
         self.seeds = Seeds(enabled=request.seed_steps)
         self.claiming = Claiming(store, known, books, guard, len(plan.steps))
+        self.collection = no_collection()
         self._run_again = 0
 
     def run(self) -> RunResult:
@@ -103,7 +109,7 @@ class Engine:
         self.books.begin(steps)
         interrupted = False
         try:
-            with proxied():
+            with proxied(), self.collection:
                 for position, step in enumerate(steps, 1):
                     if self.guard.interrupted:
                         interrupted = True
@@ -178,7 +184,8 @@ class Engine:
         return group
 
     def _reuse(self, step: PlanStep, memo: str, group: tuple[Materialization, ...]) -> str:
-        self.known.values.update([(item.key, item) for item in group])
+        for item in group:
+            self.known.values[item.key] = item
         self.books.reused(step, memo, group)
         return "reused"
 
@@ -187,12 +194,17 @@ class Engine:
         values, producers, done = self.known.values, self.plan.producers, self.books.steps
         skipped = False
         for given in step.inputs:
+            if len(given.keys) == 1 and given.keys[0] in values:
+                producer = producers.get(given.keys[0])
+                record = done.get(producer.key) if producer is not None else None
+                if producer is None or (record is not None and record.status not in _WITHOUT_VALUE):
+                    continue
             lacking = [key for key in given.keys if key not in values and (key in producers or key in self.plan.absent)]
             for key in given.keys:
                 producer = producers.get(key)
                 if producer is not None:
                     record = done.get(producer.key)
-                    if record is None or record.status in ("failed", "cancelled", "untouched"):
+                    if record is None or record.status in _WITHOUT_VALUE:
                         return "untouched"
             if lacking and (not given.fan_in or len(lacking) == len(given.keys)):
                 skipped = True
@@ -222,8 +234,10 @@ class Engine:
         code = self.request.code_parts(step) if watched is not None else None
         self.seeds.seed(step.key)
         self.claiming.computing(step, memo)
-        with self._asset_names(hidden):
+        self.collection.let()
+        with self._asset_names(hidden) if hidden else _AS_IT_IS:
             outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
+        self.collection.hold()
         if state is not None:
             self._tell_changes(step, state.after(step, watched))
         expires = step.op.volatile or step.op.max_age is not None or not step.memoised
@@ -408,7 +422,7 @@ class Engine:
     def _asset_names(self, hidden: Mapping[str, Any]) -> Iterator[None]:
         """Let a helper find the stored value of an asset under its global name while a step runs."""
         space = self.request.namespace
-        if not hidden or space is None:
+        if space is None:
             yield
             return
         absent = object()

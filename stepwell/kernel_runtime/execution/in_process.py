@@ -95,7 +95,7 @@ class InProcess:
             self._cell(body, arguments, collector)
         elif isinstance(body, SqlBody):
             collector.returned(self.run_sql(body, arguments))
-        elif inspect.isasyncgenfunction(body):
+        elif step.op.is_async and step.op.is_generator:
             on_loop(lambda: _drain_async(body(**arguments), collector))
         elif step.op.is_async:
             collector.returned(on_loop(lambda: body(**arguments)))

@@ -19,6 +19,8 @@ import os
 import shutil
 import threading
 import time
+from _thread import start_new_thread
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -56,13 +58,26 @@ def _cursor() -> Connection:
             _instance = duckdb.connect(
                 ":memory:",
                 config={
-                    "threads": 2,
+                    # Questions are small: handing pieces of them to another thread costs more than it saves.
+                    "threads": 1,
                     "autoinstall_known_extensions": False,
                     "autoload_known_extensions": False,
                     "python_enable_replacements": False,
                 },
             )
         return _instance.cursor()
+
+
+def warm_up() -> None:
+    """Begin to start the process's instance, in a thread of its own; whoever needs it meanwhile waits for it."""
+    if _instance is None:
+        start_new_thread(_start, ())
+
+
+def _start() -> None:
+    # Whoever needs the instance meets the same error, and tells it.
+    with suppress(Exception):
+        _cursor().close()
 
 
 def abandon_instance() -> None:

@@ -296,6 +296,7 @@ class Store:
         """
         asked = (frozenset(keys), frozenset(step_keys), frozenset(code_versions))
         remembered = self._shared.remembered
+        self._shared.rows.expected = asked[2]
         found = None
         if self._catalog.pending() is None and self._catalog.unchanged():
             found = remembered.snapshot(asked, self._catalog.epoch)
