@@ -251,6 +251,10 @@ class Engine:
             self.notes.append(
                 f"{step.key} read {what} with {reader}, which cannot be checked later: declare files with reads=[...], anything else with max_age"
             )
+        if outcome.children and not expires and not step.op.reads:
+            self.notes.append(
+                f"{step.key} ran {', '.join(outcome.children[:3])}: what other processes read is not seen; declare files with reads=[...], anything else with max_age"
+            )
         context = arguments.get(step.op.context) if step.op.context is not None else None
         if isinstance(context, OpExecutionContext):
             for name, metadata in context.output_metadata.items():
