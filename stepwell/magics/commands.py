@@ -340,13 +340,22 @@ class Stepwell(Magics):
     def stepwell(self, line: str, cell: str | None = None) -> Any:
         """Look into the session: %stepwell COMMAND.
 
-        status          what is registered, each with its state
+        status          what is registered, each with its state; --sizes: what each key takes in the store
         runs [N]        the newest runs
         logs [RUN]      what the steps of a run logged; of the last run without one
         load KEY...     bind the stored values of keys
         inputs STEP     bind a step's stored inputs: to look into a step that failed
         code KEY        show the code that a key was defined with
+        versions KEY    what it was, newest first; -a for all
+        diff KEY [A [B]] [--on COLUMN,...]
+                        how two versions differ, by default the newest two; A, B: -2, an identifier, a time
+        rename OLD NEW  carry what is stored over to another key
+        forget KEY      remove every version of it (--yes); not to be undone
+        keep [KEY] [--versions N] [--age 30d] [--bytes 10GB] [--forever]
+                        what is kept of a key, or of the whole store; shows the rules
+        gc [-n]         free what the rules drop and what nothing refers to; -n only tells; --compact
         store [PATH]    where the store is and how large; switch to another one
+        doctor [FLAGS]  check the store and its surroundings; --quick, --clean, --rebuild
         sql SELECT      rows of one SELECT over stored assets, or over the catalog (FROM stepwell.runs); $name takes a notebook
                         variable; also %%stepwell sql with the SELECT below
         """

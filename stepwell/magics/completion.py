@@ -24,7 +24,18 @@ _TAKES_KEYS = {
     "graph_asset": "assets",
     "lineage": "assets",
 }
-_COMMAND_KEYS = {"load": "steps", "inputs": "steps", "code": "steps", "status": "assets", "sql": "assets"}
+_COMMAND_KEYS = {
+    "load": "steps",
+    "inputs": "steps",
+    "code": "steps",
+    "status": "assets",
+    "versions": "steps",
+    "diff": "steps",
+    "rename": "assets",
+    "forget": "steps",
+    "keep": "steps",
+    "sql": "assets",
+}
 
 
 def asset_keys(face: Face) -> list[str]:

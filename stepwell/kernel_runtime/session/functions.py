@@ -12,6 +12,7 @@ from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.session.history import WhichVersion
 from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import Given, Targets
 
@@ -92,7 +93,11 @@ def resume(run_id: str, *, definitions: Given = None, store: AnyStore = None, ra
 
 
 def load(
-    key: AssetKey | AssetsDefinition | SourceAsset | str, *, store: AnyStore = None, notebook: str | None = None
+    key: AssetKey | AssetsDefinition | SourceAsset | str,
+    *,
+    store: AnyStore = None,
+    notebook: str | None = None,
+    version: WhichVersion | None = None,
 ) -> Any:
     """Return the current value of an asset or step: an own copy unless its type is immutable.
 
@@ -102,19 +107,29 @@ def load(
         A written key, an asset's or a step's; or a key or definition itself.
     notebook
         Whose value is meant, where several notebooks define the key and their values differ.
+    version
+        An older one: the beginning of its identifier, a number (-1 is the newest, -2 the one before; 0 the oldest), or a time
+        (a `datetime`, or ISO text), for what the newest was then. `versions` lists them.
 
     Raises
     ------
     ValueUnavailableError, AmbiguousKeyError
         If there is none, it cannot be loaded, or several notebooks have different ones.
+    UnknownVersionError
+        If the key has no such version, or several.
     """
+    return get_session().load(key_text(key), notebook=notebook, version=version, store=store)
+
+
+def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
+    """Return a key as it is written, of whatever names it; an `InvalidInvocationError` for anything else."""
     if isinstance(key, AssetsDefinition | SourceAsset):
         key = key.key
     if not isinstance(key, AssetKey | str):
         raise InvalidInvocationError(
             f"a key is a string, not a {type(key).__name__}", remedy="for example: stepwell.load('raw/flights')"
         )
-    return get_session().load(str(key), notebook=notebook, store=store)
+    return str(key)
 
 
 def sql(

@@ -35,7 +35,8 @@ from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.holding import users_digest
 from stepwell.kernel_runtime.session.looking import code_parts
-from stepwell.kernel_runtime.session.preparation import check_reads, known_for, read_notes
+from stepwell.kernel_runtime.session.past import Past
+from stepwell.kernel_runtime.session.preparation import check_reads, foreign_notes, known_for, read_notes
 from stepwell.kernel_runtime.session.project import in_ipython
 from stepwell.kernel_runtime.session.querying import Querying
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
@@ -45,7 +46,7 @@ from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
-class Session(Querying):
+class Session(Past, Querying):
     """The registry, the store and the runs of one kernel or process; attributes are those of `Holding`."""
 
     def materialize(
@@ -219,11 +220,12 @@ class Session(Querying):
                     remedy="a step cannot start another run; load what it needs as an input",
                 )
             try:
-                known = known_for(plan, store, self._choose, self._loaded, given)
+                known = known_for(plan, store, self._choose, self._loaded, given, settle=self._settling(store, walk))
                 check_reads(plan, known, found, store.keys, resumed=given is not None)
-                notes = (*read_notes(plan, known, found), *notes)
+                notes = (*read_notes(plan, known, found), *self._once(foreign_notes(plan, known)), *notes)
                 self._guard = guard
                 self._run_store = store
+                told = self._told = []
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
                 books = Bookkeeping(run, store, self.publish, known)
                 sql = partial(run_sql, around=surroundings(store.directory, self.namespace))
@@ -236,10 +238,11 @@ class Session(Querying):
                     shown,
                     self.namespace,
                     code_parts(hidden),
-                    (*notes, *self._advice(walk)),
+                    (*notes, *self._advice(walk), *self._size_advice(store)),
                     hidden,
                     self.seed_steps,
                     self._advised,
+                    told,
                 )
                 result = Engine(
                     plan=plan, known=known, store=store, executor=executor, guard=guard, books=books, request=request
@@ -248,7 +251,10 @@ class Session(Querying):
             finally:
                 self._guard = None
                 self._run_store = None
+                self._told = None
                 self._running.release()
+        if any(step.status == "executed" for step in result.steps):
+            self._housekeep(store)
         if self.after_run is not None:
             self.after_run(result)
         if (guard.interrupted or result.status == "cancelled") and not guard.cancelled:
@@ -262,6 +268,12 @@ class Session(Querying):
                 self.before_raising(error, result)
             raise error
         return result
+
+    def _once(self, lines: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of some lines that were not said in this session."""
+        found = tuple(line for line in lines if line not in self._advised)
+        self._advised.update(found)
+        return found
 
     def _advice(self, walk: CodeWalk) -> tuple[str, ...]:
         """Return a line, once per session, for each global that takes long to digest."""

