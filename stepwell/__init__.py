@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.session.keeping import keep as keep
     from stepwell.kernel_runtime.session.keeping import rename as rename
     from stepwell.kernel_runtime.session.keeping import versions as versions
+    from stepwell.kernel_runtime.session.kernel import get_session as get_session
     from stepwell.kernel_runtime.session.selects import sql_asset as sql_asset
     from stepwell.kernel_runtime.session.sharing import pack as pack
     from stepwell.kernel_runtime.session.sharing import trust as trust
@@ -75,6 +76,7 @@ _HOMES = {
     "diff": "session.keeping",
     "forget": "session.keeping",
     "gc": "session.keeping",
+    "get_session": "session.kernel",
     "graph": "definitions.graphs",
     "graph_asset": "definitions.graph_assets",
     "job": "definitions.jobs",
