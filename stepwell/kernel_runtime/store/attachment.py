@@ -123,8 +123,8 @@ class Attachment:
         """
         if self.open:
             return
-        existed = (self.directory / "catalog.lock").exists()
         try:
+            existed = (self.directory / "catalog.lock").exists()
             if create and not self._path.exists():
                 make_folders(self.directory)
             self.lease.acquire()
