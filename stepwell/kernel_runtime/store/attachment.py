@@ -18,6 +18,8 @@ import contextlib
 import os
 import threading
 import time
+from _thread import start_new_thread
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +30,7 @@ from stepwell.kernel_runtime.store.lease import Lease
 from stepwell.kernel_runtime.store.migration import keep_copy, migrate
 from stepwell.kernel_runtime.store.schema import FORMAT, create_statements
 from stepwell.kernel_runtime.store.seal import read_seal, write_seal
+from stepwell.kernel_runtime.store.vetting import vet_catalog, vet_links
 
 Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing it here would start no instance, but costs 50 ms
 Fingerprint: TypeAlias = tuple[Any, ...]
@@ -55,13 +58,26 @@ def _cursor() -> Connection:
             _instance = duckdb.connect(
                 ":memory:",
                 config={
-                    "threads": 2,
+                    # Questions are small: handing pieces of them to another thread costs more than it saves.
+                    "threads": 1,
                     "autoinstall_known_extensions": False,
                     "autoload_known_extensions": False,
                     "python_enable_replacements": False,
                 },
             )
         return _instance.cursor()
+
+
+def warm_up() -> None:
+    """Begin to start the process's instance, in a thread of its own; whoever needs it meanwhile waits for it."""
+    if _instance is None:
+        start_new_thread(_start, ())
+
+
+def _start() -> None:
+    # Whoever needs the instance meets the same error, and tells it.
+    with suppress(Exception):
+        _cursor().close()
 
 
 def abandon_instance() -> None:
@@ -104,6 +120,8 @@ class Attachment:
         """What the catalog looked like when we last let it go."""
         self.epoch = 0
         """Grows whenever an attach finds that somebody else wrote since."""
+        self._vetted = False
+        """Whether the catalog was looked at since somebody else wrote it."""
         self.commits = 0
         """How many the attached catalog has."""
         self._path = directory / CATALOG
@@ -123,6 +141,7 @@ class Attachment:
         """
         if self.open:
             return
+        vet_links(self.directory)
         try:
             existed = (self.directory / "catalog.lock").exists()
             if create and not self._path.exists():
@@ -133,6 +152,7 @@ class Attachment:
         try:
             if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
                 self.epoch += 1
+                self._vetted = False
             if not self._path.exists():
                 self._refuse_to_begin_anew()
                 if create:
@@ -177,6 +197,10 @@ class Attachment:
         """Let everything go after a failure, with whatever is left of a transaction."""
         self._renew()
         self.detach()
+
+    def reopen(self) -> None:
+        """Attach the file that is in the catalog's place now: after a compaction, the lease being held."""
+        self._attach_existing()
 
     def _renew(self) -> None:
         self.connection.close()
@@ -236,11 +260,13 @@ class Attachment:
         if self._log.exists():
             self._attach_file("(READ_ONLY)")
             try:
+                self._vet()
                 self._check()
             finally:
                 self._let_go()
         self._attach_file()
         try:
+            self._vet()
             number = self._check()
             if number < FORMAT:
                 # Detached, the catalog is one file, without a log.
@@ -261,6 +287,11 @@ class Attachment:
             self._let_go()
             raise
         self.open = True
+
+    def _vet(self) -> None:
+        if not self._vetted:
+            vet_catalog(self.connection, self.name, self.directory)
+            self._vetted = True
 
     def _attach_file(self, options: str = "") -> None:
         import duckdb

@@ -120,7 +120,8 @@ class Catalog:
     directory
         The store directory, absolute.
     write
-        Given a connection inside a transaction, the catalog's name, its identity and the records of a group: appends their rows.
+        Given a connection inside a transaction, the catalog's name, its identity (with a number that grows whenever somebody else wrote) and
+        the records of a group: appends their rows.
     ended
         Called on the catalog thread with the records of a group after its commit, and the error if that failed.
     """
@@ -179,6 +180,43 @@ class Catalog:
         else:
             self._put(question)
         return question.wait()
+
+    def change(self, answer: Callable[[Connection, str], T]) -> T:
+        """Run ``answer(connection, name)`` in a transaction of its own, after everything added so far was committed.
+
+        What is remembered of the catalog is out of date afterwards, in this process too.
+        """
+
+        def changed(connection: Connection, name: str) -> T:
+            self._attachment.lease.mark()
+            connection.begin()
+            try:
+                found = answer(connection, name)
+                self._attachment.count()
+                connection.commit()
+                self._attachment.acknowledge()
+            except BaseException:
+                try:
+                    connection.rollback()
+                except Exception:
+                    self._roll_back()
+                raise
+            finally:
+                self._attachment.epoch += 1
+            return found
+
+        return self.ask(changed)
+
+    def compact(self, *, force: bool) -> int:
+        """Rewrite the catalog without its free room, where that is worth it; return how many bytes smaller it is."""
+        from stepwell.kernel_runtime.store import compaction
+
+        def compacted(connection: Connection, name: str) -> int:
+            if not force:
+                connection.execute(f"CHECKPOINT {name}")
+            return compaction.compact(self._attachment) if force or compaction.is_worthwhile(connection, name) else 0
+
+        return self.ask(compacted)
 
     def pending(self) -> Group | None:
         """Return the newest group that is not committed yet, or None."""
@@ -380,7 +418,9 @@ class Catalog:
         try:
             self._attachment.lease.mark()
             connection.begin()
-            self._write(connection, self._attachment.name, self._attachment.store_id, group.records)
+            # What is known to be recorded may have been deleted by whoever wrote since.
+            known = f"{self._attachment.store_id} {self._attachment.epoch}"
+            self._write(connection, self._attachment.name, known, group.records)
             self._attachment.count()
             connection.commit()
             self._attachment.acknowledge()

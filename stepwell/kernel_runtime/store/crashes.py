@@ -30,7 +30,8 @@ from functools import cache
 from pathlib import Path
 
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.lease import _lock as lock
+from stepwell.kernel_runtime.store.locking import lock
+from stepwell.kernel_runtime.store.objects import is_name
 
 FOLDER = "writers"
 DAMAGED = "damaged"
@@ -257,7 +258,12 @@ def value_files(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def set_aside(directory: Path, name: str) -> None:
-    """Take a damaged value file out of ``objects/``, so that it counts as missing and is written anew."""
+    """Take a damaged value file out of ``objects/``, so that it counts as missing and is written anew.
+
+    The name comes from a row, which somebody else may have made: one that can be no value file's is left alone.
+    """
+    if not is_name(name):
+        return
     path = directory / "objects" / name
     with contextlib.suppress(OSError):
         (directory / DAMAGED).mkdir(exist_ok=True)

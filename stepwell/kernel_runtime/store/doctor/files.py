@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.store.crashes import value_files
+from stepwell.kernel_runtime.store.object_header import Header
 from stepwell.kernel_runtime.store.objects import Objects
 from stepwell.kernel_runtime.store.signing import Signer
 
@@ -30,7 +31,7 @@ class CheckedFile:
     state: Literal["whole", "damaged", "foreign", "gone"]
     """``foreign``: whole, but signed by another key, or by none."""
     why: str = ""
-    header: dict[str, Any] | None = None
+    header: Header | None = None
     """Of a whole file."""
 
 
@@ -63,7 +64,10 @@ def _few_at_a_time(
 
 def _checked(objects: Objects, name: str, size: int, written: float) -> CheckedFile:
     try:
-        return CheckedFile(name, size, written, "whole", header=objects.verify(name))
+        header = objects.verify(name)
+        # Whether it is whole is known; this asks who signed it.
+        objects.read(name, header.digest, header.codec, key=name)
+        return CheckedFile(name, size, written, "whole", header=header)
     except ValueDamagedError as error:
         return CheckedFile(name, size, written, "damaged", error.what.partition(": ")[2])
     except UntrustedValueError:

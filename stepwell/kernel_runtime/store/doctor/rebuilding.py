@@ -28,6 +28,7 @@ from stepwell.kernel_runtime.store.attachment import CATALOG, Connection
 from stepwell.kernel_runtime.store.doctor.files import CheckedFile
 from stepwell.kernel_runtime.store.doctor.salvage import Salvage, Salvaged
 from stepwell.kernel_runtime.store.lease import Lease
+from stepwell.kernel_runtime.store.object_header import Header
 from stepwell.kernel_runtime.store.schema import FORMAT, create_statements, current_row, materialization_row
 from stepwell.kernel_runtime.store.seal import read_seal, write_seal
 
@@ -120,7 +121,7 @@ def _add_files(connection: Connection, files: list[CheckedFile], found: Rebuilt)
     for file in files:
         if file.state == "whole" and file.header is not None and file.name not in known:
             item = _materialization(file, file.header)
-            found.only_loadable += not item.memo_key and not file.header.get("about")
+            found.only_loadable += not item.memo_key and not file.header.more.get("about")
             made.append(item)
     found.from_files = len(made)
     made.sort(key=lambda item: item.created)
@@ -137,24 +138,22 @@ def _add_files(connection: Connection, files: list[CheckedFile], found: Rebuilt)
     )
 
 
-def _materialization(file: CheckedFile, header: dict[str, object]) -> Materialization:
-    digest, _, codec = file.name.partition("/")[2].partition(".")
-    stream, buffers = header["stream"], header["buffers"]
-    size = stream[0] + sum(each[0] for each in buffers)  # type: ignore[index,attr-defined]  # the file was checked
+def _materialization(file: CheckedFile, header: Header) -> Materialization:
+    more = header.more
     value = StoredValue(
-        codec,
-        digest,
-        size,
+        header.codec,
+        header.digest,
+        header.stream[0] + sum(size for size, _, _ in header.buffers),
         object_name=file.name,
-        type_name=str(header.get("type_name", "")),
-        summary=str(header.get("summary", "")),
-        classes=tuple((str(name), str(version)) for name, version in header.get("classes") or ()),  # type: ignore[attr-defined]  # likewise
+        type_name=str(more.get("type_name", "")),
+        summary=str(more.get("summary", "")),
+        classes=tuple((str(name), str(version)) for name, version in more.get("classes") or ()),
     )
-    about = header.get("about")
+    about = more.get("about")
     return rebuilt(
         about if isinstance(about, dict) else {},
         value,
-        key=str(header.get("key", "")),
+        key=str(more.get("key", "")),
         id_=new_id(),
         created=file.written,
     )

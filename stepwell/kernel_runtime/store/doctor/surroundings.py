@@ -18,8 +18,7 @@ from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.attachment import one_line
 from stepwell.kernel_runtime.store.doctor.findings import Finding, size_text
-from stepwell.kernel_runtime.store.lease import _lock as lock
-from stepwell.kernel_runtime.store.lease import _unlock as unlock
+from stepwell.kernel_runtime.store.locking import lock, unlock
 from stepwell.kernel_runtime.store.schema import FORMAT
 from stepwell.kernel_runtime.store.signing import Signer, key_path
 
