@@ -423,3 +423,23 @@ def test_the_result_of_a_repaired_store_can_be_materialized_in_this_process(scen
     scene.lose_catalog()
     scene.rebuild()
     assert stepwell.materialize([one], store=scene.store).value("one") == 1
+
+
+def test_what_a_living_writer_has_not_recorded_is_no_garbage(scene):
+    store = open_store(scene.store)
+    stored = store.put(np.full(20_000, 7), key="a", memo_key="m")
+    path = scene.store / "objects" / stored.object_name
+    os.utime(path, (time.time() - 4000,) * 2)
+    list(examine(scene.store, full=False, clean=True))
+    assert path.exists()
+
+
+def test_a_value_file_of_another_version_is_left_where_it_is(scene):
+    path = scene.objects()[0]
+    data = bytearray(path.read_bytes())
+    data[8:12] = (99).to_bytes(4, "little")
+    path.write_bytes(data)
+    found = scene.doctor()["values"]
+    assert found.status == "warning"
+    assert "1 file of another version" in found.text
+    assert path.read_bytes() == data
