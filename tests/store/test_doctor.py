@@ -394,11 +394,13 @@ def test_a_key_that_others_can_read_or_that_is_damaged_is_a_problem(tmp_path, mo
     assert "none yet" in surroundings.key()[0].text
     path.write_bytes(b"k" * 32)
     path.chmod(0o644)
-    found, name = surroundings.key()
+    found, _ = surroundings.key()
     assert found.status == "problem"
-    assert found.facts["fingerprint"] == name.hex()
+    assert found.remedy
     path.chmod(0o600)
-    assert surroundings.key()[0].status == "ok"
+    found, name = surroundings.key()
+    assert found.status == "ok"
+    assert found.facts["fingerprint"].replace("-", "") == name.hex()
     path.write_bytes(b"short")
     assert surroundings.key()[0].status == "problem"
 
@@ -425,13 +427,14 @@ def test_the_result_of_a_repaired_store_can_be_materialized_in_this_process(scen
     assert stepwell.materialize([one], store=scene.store).value("one") == 1
 
 
-def test_what_a_living_writer_has_not_recorded_is_no_garbage(scene):
-    store = open_store(scene.store)
+def test_what_a_living_writer_has_not_recorded_is_no_garbage(tmp_path):
+    store = open_store(tmp_path / "store")
     stored = store.put(np.full(20_000, 7), key="a", memo_key="m")
-    path = scene.store / "objects" / stored.object_name
+    path = store.directory / "objects" / stored.object_name
     os.utime(path, (time.time() - 4000,) * 2)
-    list(examine(scene.store, full=False, clean=True))
+    list(examine(store.directory, full=False, clean=True))
     assert path.exists()
+    store.close()
 
 
 def test_a_value_file_of_another_version_is_left_where_it_is(scene):
