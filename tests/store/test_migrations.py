@@ -27,15 +27,14 @@ INSERT INTO current VALUES ('n.ipynb', 'a', '', 'i', 1.0);
 """
 KILL_AT = """
 import os, sys
-from stepwell.kernel_runtime.store import attachment
-from stepwell.kernel_runtime.store.attachment import Attachment
+from stepwell.kernel_runtime.store import attachment, migration
 from stepwell.kernel_runtime.store.store import open_store
 place = sys.argv[2]
 kill = lambda *_, **__: os.kill(os.getpid(), 9)
 if place == "copying":
-    attachment.os.fsync = kill
+    migration.os.fsync = kill
 elif place == "before":
-    Attachment._migrate = kill
+    attachment.migrate = kill
 else:
     class Connection:
         def __init__(self, real): self.real = real

@@ -17,6 +17,9 @@ from stepwell.kernel_runtime.records.memo import memo_key
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 
+_SKEW = 1.0
+"""Seconds by which another process's clock may be ahead."""
+
 
 @dataclass(slots=True)
 class Known:
@@ -117,12 +120,17 @@ class Known:
         return None
 
     def is_young(self, group: tuple[Materialization, ...], max_age: float) -> bool:
-        """Tell whether an execution is younger than an age in seconds, as of the start of the run."""
-        return all(self.now - item.created < max_age for item in group)
+        """Tell whether an execution is younger than an age in seconds, as of the start of the run.
+
+        One from the future was made before a clock was set back: how old it is cannot be known.
+        """
+        latest = time.time() + _SKEW
+        return all(self.now - item.created < max_age and item.created <= latest for item in group)
 
     def _is_newest(self, item: Materialization) -> bool:
-        """Tell whether no later materialization of the key is known, under whatever memo key."""
-        return all(row.materialization.id <= item.id for row in self.snapshot.current.get(item.key, ()))
+        """Tell whether no later materialization of the key is known, under whatever memo key: by the order of the commits, not by a clock."""
+        newest = next((row for row in self.snapshot.current.get(item.key, ()) if row.partition == item.partition), None)
+        return newest is None or newest.materialization.id == item.id
 
     def lost(self, item: Materialization) -> str:
         """Return why a materialization's value is known not to be there for us, empty if it is."""

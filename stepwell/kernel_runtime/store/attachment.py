@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import time
 from _thread import start_new_thread
@@ -28,7 +27,8 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFormatError, StoreNotWritableError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.lease import Lease
-from stepwell.kernel_runtime.store.schema import FORMAT, MIGRATIONS, create_statements
+from stepwell.kernel_runtime.store.migration import keep_copy, migrate
+from stepwell.kernel_runtime.store.schema import FORMAT, create_statements
 from stepwell.kernel_runtime.store.seal import read_seal, write_seal
 from stepwell.kernel_runtime.store.vetting import vet_catalog, vet_links
 
@@ -142,8 +142,8 @@ class Attachment:
         if self.open:
             return
         vet_links(self.directory)
-        existed = (self.directory / "catalog.lock").exists()
         try:
+            existed = (self.directory / "catalog.lock").exists()
             if create and not self._path.exists():
                 make_folders(self.directory)
             self.lease.acquire()
@@ -253,6 +253,8 @@ class Attachment:
         return None
 
     def _attach_existing(self) -> None:
+        import duckdb
+
         if self.connection is None:
             self.connection = _cursor()
         if self._log.exists():
@@ -269,9 +271,18 @@ class Attachment:
             if number < FORMAT:
                 # Detached, the catalog is one file, without a log.
                 self._let_go()
-                self._keep_copy(number)
+                keep_copy(self.directory, self._path, number)
                 self._attach_file()
-                self._migrate(number)
+                self.lease.mark()
+                try:
+                    migrate(self.connection, self.name, number)
+                except duckdb.Error as error:
+                    self._renew()
+                    raise StoreError(
+                        f"the store {self.directory} could not be brought from format {number} to {FORMAT}",
+                        where=one_line(error),
+                        remedy="is the disk full? the catalog is as it was: try again",
+                    ) from error
         except BaseException:
             self._let_go()
             raise
@@ -358,38 +369,6 @@ class Attachment:
                 "its log was cut short or removed, or an older copy was put in its place",
             )
         return number
-
-    def _keep_copy(self, number: int) -> None:
-        """Copy the detached catalog before a migration; a copy that a killed process left is made again."""
-        making = self.directory / "tmp" / f"{new_id()}.duckdb"
-        try:
-            making.parent.mkdir(exist_ok=True)
-            shutil.copyfile(self._path, making)
-            with making.open("rb+") as file:
-                os.fsync(file.fileno())
-            making.replace(self.directory / f"catalog.format-{number}.duckdb")
-        finally:
-            making.unlink(missing_ok=True)
-
-    def _migrate(self, number: int) -> None:
-        """Bring an older catalog to this format, in one transaction."""
-        import duckdb
-
-        self.lease.mark()
-        try:
-            self.connection.begin()
-            for older in range(number, FORMAT):
-                for statement in MIGRATIONS[older]:
-                    self.connection.execute(statement.replace("@", f"{self.name}."))
-            self.connection.execute("UPDATE @meta SET format = ?".replace("@", f"{self.name}."), [FORMAT])
-            self.connection.commit()
-        except duckdb.Error as error:
-            self._renew()
-            raise StoreError(
-                f"the store {self.directory} could not be brought from format {number} to {FORMAT}",
-                where=one_line(error),
-                remedy="is the disk full? the catalog is as it was: try again",
-            ) from error
 
     def _explained(self, error: Exception) -> StoreError:
         text = one_line(error)

@@ -36,8 +36,10 @@ GRACE = 3600.0
 """Seconds that a file without a row is left alone."""
 DEAD = 86400.0
 """Seconds after which a file in ``tmp/`` that nobody writes to is nobody's."""
-_PORTION = 200
-_CONDEMNED = ".condemned"
+PORTION = 200
+"""Files that are looked at under one lease."""
+CONDEMNED = ".condemned"
+"""What is moved away and not deleted yet is called so."""
 
 
 def collect(
@@ -180,25 +182,25 @@ def _folders(path: Path) -> Iterator[os.DirEntry[str]]:
 def _condemned(directory: Path, before: float) -> list[str]:
     """Return the objects that a collector which was killed had moved away."""
     found = []
-    for path in (directory / "tmp").glob(f"*{_CONDEMNED}"):
+    for path in (directory / "tmp").glob(f"*{CONDEMNED}"):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime <= before:
-                found.append(f"{path.name[:2]}/{path.name.removesuffix(_CONDEMNED)}")
+                found.append(f"{path.name[:2]}/{path.name.removesuffix(CONDEMNED)}")
     return found
 
 
 def delete_objects(catalog: Catalog, directory: Path, names: Sequence[str]) -> tuple[int, int]:
     """Delete those of some objects that nobody needs, a portion under each lease; return how many and their bytes."""
     count = total = 0
-    for at in range(0, len(names), _PORTION):
-        portion = list(names[at : at + _PORTION])
-        deleted = catalog.ask(lambda connection, name: _delete(connection, name, directory, portion))  # noqa: B023 - asked at once
+    for at in range(0, len(names), PORTION):
+        portion = list(names[at : at + PORTION])
+        deleted = catalog.ask(lambda connection, name: delete_unneeded(connection, name, directory, portion))  # noqa: B023 - asked at once
         count += len(deleted)
         total += sum(deleted.values())
     return count, total
 
 
-def _delete(connection: Connection, name: str, directory: Path, names: list[str]) -> dict[str, int]:
+def delete_unneeded(connection: Connection, name: str, directory: Path, names: list[str]) -> dict[str, int]:
     """Delete those of some objects that nobody needs; the caller holds the lease. Return what was deleted, with sizes."""
     rows = rows_of(
         connection,
@@ -209,7 +211,7 @@ def _delete(connection: Connection, name: str, directory: Path, names: list[str]
     needed = {each for (each,) in rows}
     moved: dict[str, Path] = {}
     for each in names:
-        there, away = directory / "objects" / each, directory / "tmp" / f"{each.rpartition('/')[2]}{_CONDEMNED}"
+        there, away = directory / "objects" / each, directory / "tmp" / f"{each.rpartition('/')[2]}{CONDEMNED}"
         if each not in needed:
             # Gone already, or open in a program on Windows: the next collection sees to it.
             with contextlib.suppress(OSError):
@@ -238,7 +240,7 @@ def _clear_temporary(directory: Path, before: float, *, dry_run: bool) -> tuple[
     folder = directory / "tmp"
     for entry in os.scandir(folder) if folder.is_dir() else ():
         with contextlib.suppress(OSError):
-            if entry.stat(follow_symlinks=False).st_mtime > before or entry.name.endswith(_CONDEMNED):
+            if entry.stat(follow_symlinks=False).st_mtime > before or entry.name.endswith(CONDEMNED):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 files = [path for path in Path(entry.path).rglob("*") if path.is_file()]

@@ -35,6 +35,10 @@ class HeaderError(ValueError):
     """A file that does not begin as a value file must."""
 
 
+class OtherFormError(HeaderError):
+    """A file that another version of Stepwell wrote: not damaged, only unreadable here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """The header of a value file."""
@@ -101,7 +105,7 @@ def read_prefix(data: bytes | memoryview) -> tuple[int, bytes]:
     if magic != MAGIC:
         raise HeaderError("it does not begin like a stored value")
     if version != VERSION:
-        raise HeaderError(f"it has the form {version} of another Stepwell, this one knows {VERSION}")
+        raise OtherFormError(f"it has the form {version} of another Stepwell, this one knows {VERSION}")
     if length > LONGEST:
         raise HeaderError("its header cannot be read")
     return length, signature

@@ -30,7 +30,7 @@ from stepwell.kernel_runtime.store.attachment import not_writable
 from stepwell.kernel_runtime.store.codecs import PICKLE, Encoded
 from stepwell.kernel_runtime.store.digests import Digesting, blake, combined
 from stepwell.kernel_runtime.store.object_files import contents, created, open_inside, write_parts
-from stepwell.kernel_runtime.store.object_header import MAGIC, PREFIX, VERSION, Header, HeaderError
+from stepwell.kernel_runtime.store.object_header import MAGIC, PREFIX, VERSION, Header, HeaderError, OtherFormError
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
 from stepwell.kernel_runtime.store.unrecorded import Unrecorded
 
@@ -214,7 +214,7 @@ class Objects:
                 _check_contents(seen)
             return _parts(seen)
         except HeaderError as error:
-            raise _damaged(key, name, str(error)) from error
+            raise _refused(key, name, error) from error
 
     def verify(self, name: str) -> Header:
         """Check everything in a file but who signed it, and return its header.
@@ -228,7 +228,7 @@ class Objects:
             seen = self._seen(name, name)
             _check_contents(seen)
         except HeaderError as error:
-            raise _damaged(name, name, str(error)) from error
+            raise _refused(name, name, error) from error
         return seen.header
 
     def adopt(self, name: str) -> None:
@@ -396,6 +396,16 @@ def untrusted(key: str, where: str, signer: bytes = b"") -> UntrustedValueError:
         remedy=f"materialize {key!r} again; if you trust who wrote it: stepwell trust {key}, "
         "or let STEPWELL_KEY_FILE name the key that you share",
     )
+
+
+def _refused(key: str, name: str, error: HeaderError) -> ValueUnavailableError:
+    if isinstance(error, OtherFormError):
+        return ValueUnavailableError(
+            f"the stored value of {key!r} cannot be read: {error}",
+            where=f"file objects/{name}",
+            remedy=f"upgrade: pip install -U stepwell; or materialize {key!r} again",
+        )
+    return _damaged(key, name, str(error))
 
 
 def _damaged(key: str, name: str, how: str) -> ValueDamagedError:

@@ -137,9 +137,9 @@ def read_run(connection: Connection, name: str, run_id: str) -> tuple[RunRecord,
 
 
 def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list[RunRecord]:
-    """Read the newest runs, newest first."""
+    """Read the newest runs, newest first: those that began or ended last, by the order of the commits."""
     where, values = ("WHERE batch = ? ", [batch]) if batch else ("", [])
-    rows = rows_of(connection, name, _RUNS + where + "ORDER BY started DESC, run_id DESC LIMIT ?", [*values, limit])
+    rows = rows_of(connection, name, _RUNS + where + "ORDER BY rowid DESC LIMIT ?", [*values, limit])
     return [run_record(row) for row in rows]
 
 

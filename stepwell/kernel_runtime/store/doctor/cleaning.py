@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from stepwell.kernel_runtime.store.attachment import Attachment, Connection
-from stepwell.kernel_runtime.store.crashes import DAMAGED, value_files
+from stepwell.kernel_runtime.store.attachment import Attachment
+from stepwell.kernel_runtime.store.collecting import CONDEMNED, PORTION, delete_unneeded
+from stepwell.kernel_runtime.store.crashes import DAMAGED
 from stepwell.kernel_runtime.store.doctor.catalog_check import attended
-from stepwell.kernel_runtime.store.reading import rows_of
 
 OLD = 3600.0
-"""Seconds after which a file without a row is nobody's: no writer lets so much time pass between the two."""
+"""Seconds for which a file without a row, or one in ``tmp/``, is left alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ def old_files(folder: Path, *, now: float) -> Iterator[Leftover]:
         for path in sorted(folder.iterdir()):
             with contextlib.suppress(OSError):
                 found = path.lstat()
-                if not path.is_dir() and now - found.st_mtime > OLD:
+                # A condemned value file is a collector's, which may put it back.
+                if not path.is_dir() and now - found.st_mtime > OLD and path.suffix != CONDEMNED:
                     yield Leftover(path, found.st_size)
 
 
@@ -57,20 +59,11 @@ def remove(found: Iterable[Leftover]) -> tuple[int, int]:
     return count, size
 
 
-def remove_orphans(directory: Path) -> tuple[int, int]:
-    """Remove old value files that no row refers to, while holding the lease, so that no row can appear meanwhile."""
+def remove_orphans(directory: Path, names: Sequence[str]) -> tuple[int, int]:
+    """Remove those of some value files that no row refers to and nobody is about to record (`collecting`); return how many, and their bytes."""
     attachment = Attachment(directory)
-    oldest = time.time() - OLD
-
-    def removed(connection: Connection, name: str) -> tuple[int, int]:
-        rows = rows_of(
-            connection, name, "SELECT DISTINCT object_name FROM @materializations WHERE object_name IS NOT NULL"
-        )
-        known = {row[0] for row in rows}
-        return remove(
-            Leftover(directory / "objects" / each, found.st_size)
-            for each, found in value_files(directory)
-            if found.st_mtime < oldest and each not in known
-        )
-
-    return attended(attachment, removed)
+    removed: dict[str, int] = {}
+    for at in range(0, len(names), PORTION):
+        portion = list(names[at : at + PORTION])
+        removed |= attended(attachment, partial(delete_unneeded, directory=directory, names=portion))
+    return len(removed), sum(removed.values())

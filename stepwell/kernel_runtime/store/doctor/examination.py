@@ -104,11 +104,19 @@ def _values(directory: Path, files: list[CheckedFile], catalog: CheckedCatalog |
     for file in damaged:
         set_aside(directory, file.name)
     foreign = sum(_signed_by_another(directory, file, own) for file in files)
+    unreadable = sum(file.state == "unreadable" for file in files)
     if not damaged:
         Crashes(directory).settle_all()
     size = sum(file.size for file in files)
-    facts = {"files": len(files), "bytes": size, "damaged": [file.name for file in damaged], "foreign": foreign}
+    facts = {
+        "files": len(files),
+        "bytes": size,
+        "damaged": [file.name for file in damaged],
+        "foreign": foreign,
+        "unreadable": unreadable,
+    }
     more = f"; {counted(foreign, 'file')} signed by another key" if foreign else ""
+    more += f"; {counted(unreadable, 'file')} of another version of Stepwell" if unreadable else ""
     if damaged:
         keys = sorted({catalog.keys[file.name] for file in damaged if file.name in catalog.keys}) if catalog else []
         shown = f" (of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''})" if keys else ""
@@ -122,8 +130,8 @@ def _values(directory: Path, files: list[CheckedFile], catalog: CheckedCatalog |
     remedy = "they count as missing: let STEPWELL_KEY_FILE name the key of who wrote them" if foreign else ""
     return Finding(
         "values",
-        "warning" if foreign else "ok",
-        f"every byte of {counted(len(files), 'value file')} ({size_text(size)}) is as it was written{more}",
+        "warning" if foreign or unreadable else "ok",
+        f"every byte of {counted(len(files) - unreadable, 'value file')} ({size_text(size)}) is as it was written{more}",
         remedy,
         facts,
     )
@@ -158,10 +166,11 @@ def _missing(directory: Path, catalog: CheckedCatalog) -> Finding:
 
 def _orphans(directory: Path, catalog: CheckedCatalog, *, clean: bool) -> Finding:
     now = time.time()
-    found = [entry for name, entry in value_files(directory) if name not in catalog.values]
+    orphans = {name: entry for name, entry in value_files(directory) if name not in catalog.values}
+    found = list(orphans.values())
     old = [entry.st_size for entry in found if now - entry.st_mtime > OLD]
     if clean and old:
-        count, size = remove_orphans(directory)
+        count, size = remove_orphans(directory, [name for name, entry in orphans.items() if now - entry.st_mtime > OLD])
         return Finding(
             "orphans",
             "ok",

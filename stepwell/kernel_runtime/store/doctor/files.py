@@ -28,8 +28,8 @@ class CheckedFile:
     size: int
     written: float
     """The file system's time, in seconds since the epoch."""
-    state: Literal["whole", "damaged", "foreign", "gone"]
-    """``foreign``: whole, but signed by another key, or by none."""
+    state: Literal["whole", "damaged", "foreign", "unreadable"]
+    """``foreign``: whole, but signed by another key, or by none; ``unreadable``: of another version, or gone meanwhile."""
     why: str = ""
     header: Header | None = None
     """Of a whole file."""
@@ -73,4 +73,4 @@ def _checked(objects: Objects, name: str, size: int, written: float) -> CheckedF
     except UntrustedValueError:
         return CheckedFile(name, size, written, "foreign")
     except ValueUnavailableError:
-        return CheckedFile(name, size, written, "gone")
+        return CheckedFile(name, size, written, "unreadable")

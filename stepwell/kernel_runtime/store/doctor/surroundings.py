@@ -20,7 +20,7 @@ from stepwell.kernel_runtime.store.attachment import one_line
 from stepwell.kernel_runtime.store.doctor.findings import Finding, size_text
 from stepwell.kernel_runtime.store.locking import lock, unlock
 from stepwell.kernel_runtime.store.schema import FORMAT
-from stepwell.kernel_runtime.store.signing import Signer, key_path
+from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name, key_path
 
 _NETWORK = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs", "beegfs", "gpfs", "ocfs2", "gfs2", "davfs",
@@ -180,26 +180,16 @@ def key() -> tuple[Finding, bytes]:
     if not path.exists():
         return Finding("key", "ok", f"none yet; it is made when it is first needed: {path}"), b""
     try:
-        name = Signer().sign(())[:8]
-        mode = path.stat().st_mode
+        name = key_name(Signer().sign(()))
+        shared = sys.platform != "win32" and path.stat().st_mode & stat.S_IRGRP
     except (StoreError, OSError) as error:
         return (
             Finding("key", "problem", one_line(error), getattr(error, "remedy", "") or "is it readable for you?"),
             b"",
         )
-    facts = {"path": str(path), "fingerprint": name.hex()}
-    if sys.platform != "win32" and mode & 0o077:
-        return (
-            Finding(
-                "key",
-                "problem",
-                f"others can read or write {path}: they could sign in your name",
-                f"chmod 600 {path}",
-                facts,
-            ),
-            name,
-        )
-    return Finding("key", "ok", f"{name.hex()} in {path}, private", facts=facts), name
+    facts = {"path": str(path), "fingerprint": fingerprint(name)}
+    who = "shared with its group" if shared else "private"
+    return Finding("key", "ok", f"{fingerprint(name)} in {path}, {who}", facts=facts), name
 
 
 def disk(directory: Path) -> Finding:
