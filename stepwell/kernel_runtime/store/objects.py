@@ -141,7 +141,7 @@ class Objects:
                 described = tuple((size, of, readonly) for (size, readonly), of in zip(sizes, digests, strict=True))
                 header = Header(encoded.codec, (len(encoded.stream), stream), described, told)
                 os.lseek(descriptor, 0, os.SEEK_SET)
-                write_parts(descriptor, [self._signed(header)], 0)
+                write_parts(descriptor, [self._signed(header).ljust(room, b"\0")], 0)
             found = header.digest
             name = object_header.name_of(found, encoded.codec)
             self.place(making, name)
