@@ -127,6 +127,10 @@ class ValueUnavailableError(StepwellError):
     """A key has no stored value, or it cannot be loaded any more; it counts as missing."""
 
 
+class ValueDamagedError(ValueUnavailableError):
+    """A stored value whose file is cut short or changed; the file is set aside and the value counts as missing."""
+
+
 class AmbiguousKeyError(StepwellError):
     """Several notebooks define the key and their current values differ."""
 

@@ -28,7 +28,7 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
         name = value.object_name
         if name is not None:
             if name not in missing:
-                missing[name] = objects.missing(name)
+                missing[name] = objects.missing(name, value.size)
             if missing[name]:
                 continue
         if value.codec != PICKLE:

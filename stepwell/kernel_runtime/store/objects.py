@@ -15,15 +15,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from stepwell.kernel_runtime.errors import UntrustedValueError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store import object_header
 from stepwell.kernel_runtime.store.attachment import not_writable
@@ -35,6 +36,8 @@ from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
 
 _SIGNED = b"stepwell object"
 """What a signature over a header begins with, so that it is none over anything else."""
+_PIECE = 4 << 20
+_BINARY = getattr(os, "O_BINARY", 0)
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
 
 
@@ -113,12 +116,19 @@ class Objects:
         self._own: set[str] = set()
         """Names of files that are known to carry our own signature."""
 
-    def write(self, encoded: Encoded, *, key: str, memo_key: str) -> tuple[str, str]:
+    def write(
+        self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None
+    ) -> tuple[str, str]:
         """Write a value's file; return its digest and its name below ``objects/``.
 
         A file that is there already is replaced: that costs no more than finding out whether it is whole, and mends one that
         is not. Nothing is synced to the disk: after a power loss a file may be short or hold zeros, which a load sees in its
         size and header, and `verify` in everything.
+
+        Parameters
+        ----------
+        about
+            What else its header is to say of it; JSON values.
         """
         buffers = [memoryview(buffer) for buffer in encoded.buffers]
         told = {
@@ -127,6 +137,7 @@ class Objects:
             "classes": encoded.classes,
             "key": key,
             "memo_key": memo_key,
+            **(about or {}),
         }
         sizes = [(buffer.nbytes, buffer.readonly) for buffer in buffers]
         room = object_header.room_for(encoded.codec, len(encoded.stream), sizes, told)
@@ -218,19 +229,31 @@ class Objects:
         header = self.verify(name)
         if header.codec != PICKLE:
             return
-        path = self.folder / name
-        with path.open("r+b", buffering=0) as file:
-            length, _ = object_header.read_prefix(file.read(PREFIX.size))
-            kept = file.read(length)
-            if object_header.read_header(kept) != header:
-                raise _damaged(name, name, "it changes")
-            file.seek(0)
-            file.write(self.signed_prefix(header.codec, kept))
+        packed = self._seen(name, name).packed
+        prefix = self.signed_prefix(header.codec, packed)
+        try:
+            descriptor = os.open(self.folder / name, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | _BINARY)
+        except PermissionError:
+            # Another user's file: it is replaced by one of one's own.
+            with self.opened(name) as source, self.making(name) as target:
+                shutil.copyfileobj(source, target, _PIECE)
+                target.seek(0)
+                target.write(prefix)
+        else:
+            try:
+                os.write(descriptor, prefix)
+            finally:
+                os.close(descriptor)
         self._own.add(name)
 
-    def missing(self, name: str) -> bool:
-        """Return whether a file is gone."""
-        return not is_name(name) or not os.path.exists(f"{self.folder}/{name}")  # noqa: PTH110 - asked for every row of a snapshot; a Path costs ten times that
+    def missing(self, name: str, size: int = 0) -> bool:
+        """Return whether a file is gone, or so short that it cannot hold a value of some bytes."""
+        if not is_name(name):
+            return True
+        try:
+            return os.stat(f"{self.folder}/{name}").st_size < size  # noqa: PTH116 - asked for every row of a snapshot; a Path costs ten times that
+        except OSError:
+            return True
 
     def signer_of(self, name: str, own: bytes) -> bytes:
         """Return the name of the key that signed a file, by its own word; empty where it cannot be read.
@@ -375,8 +398,8 @@ def untrusted(key: str, where: str, signer: bytes = b"") -> UntrustedValueError:
     )
 
 
-def _damaged(key: str, name: str, how: str) -> ValueUnavailableError:
-    return ValueUnavailableError(
+def _damaged(key: str, name: str, how: str) -> ValueDamagedError:
+    return ValueDamagedError(
         f"the stored value of {key!r} is damaged: {how}",
         where=f"file objects/{name}",
         remedy=f"materialize {key!r} again",
