@@ -45,6 +45,10 @@ def _rebuild(cls: type[StepwellError], what: str, where: str, remedy: str) -> St
     return cls(what, where=where, remedy=remedy)
 
 
+class StepwellWarning(UserWarning):
+    """A line for the person who runs a script: what a notebook is told below its cell."""
+
+
 # -- definitions ---------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +135,10 @@ class ValueDamagedError(ValueUnavailableError):
     """A stored value whose file is cut short or changed; the file is set aside and the value counts as missing."""
 
 
+class UnknownVersionError(StepwellError):
+    """A key has no such version, or more than one that is meant."""
+
+
 class AmbiguousKeyError(StepwellError):
     """Several notebooks define the key and their current values differ."""
 
@@ -153,6 +161,14 @@ class PackError(StepwellError):
 
 class TrustNeededError(StepwellError):
     """What somebody else made would be taken over, and the user has not said so."""
+
+
+class QueryError(StepwellError):
+    """A SELECT that cannot be run: what it names is not there or not allowed, or DuckDB refuses it."""
+
+
+class NotTabularError(QueryError):
+    """A SELECT names an asset whose value is no table."""
 
 
 class StoreError(StepwellError):

@@ -33,6 +33,7 @@ from stepwell.kernel_runtime.store.digests import Digesting, blake, combined
 from stepwell.kernel_runtime.store.object_files import contents, created, open_inside, write_parts
 from stepwell.kernel_runtime.store.object_header import MAGIC, PREFIX, VERSION, Header, HeaderError
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
+from stepwell.kernel_runtime.store.unrecorded import Unrecorded
 
 _SIGNED = b"stepwell object"
 """What a signature over a header begins with, so that it is none over anything else."""
@@ -107,12 +108,15 @@ class Objects:
         The store directory.
     signer
         Signs and checks what executes code when loaded.
+    unrecorded
+        The list of what has no row yet: named there before it is looked for.
     """
 
-    def __init__(self, directory: Path, signer: Signer) -> None:
+    def __init__(self, directory: Path, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
         self.folder = directory / "objects"
         self._directory = directory
         self._signer = signer
+        self._unrecorded = unrecorded or Unrecorded(directory)
         self._own: set[str] = set()
         """Names of files that are known to carry our own signature."""
 
@@ -168,6 +172,7 @@ class Objects:
 
     def place(self, making: Path, name: str) -> None:
         """Rename a whole file of ``tmp/`` to its name; an `OSError` where that is not possible."""
+        self._unrecorded.add(name)
         outer = str(self.folder)
         inner, path = f"{outer}/{name[:2]}", f"{outer}/{name}"
         for folder in (outer, inner):
@@ -197,9 +202,14 @@ class Objects:
         UntrustedValueError
             If it would execute code and this user's key did not sign it.
         """
+        if name != object_header.name_of(found, codec):
+            # No `ValueDamagedError`: the file that is named may well be whole, and somebody else's value.
+            raise ValueUnavailableError(
+                f"the stored value of {key!r} is damaged: its row names a file that can be no stored value",
+                where=f"file objects/{name}",
+                remedy=f"materialize {key!r} again",
+            )
         try:
-            if name != object_header.name_of(found, codec):
-                raise HeaderError("its row names a file that can be no stored value")  # noqa: TRY301 - told like what the file says
             seen = self._seen(name, key)
             if codec == PICKLE and not self._signer.verify(seen.signature, (_SIGNED, seen.packed)):
                 raise untrusted(key, f"file {self.folder / name}", key_name(seen.signature))
