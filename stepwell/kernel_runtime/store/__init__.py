@@ -4,7 +4,8 @@
 store            `open_store` and `Store`, which puts the rest together
 codecs           the value of record by exact type; `pickling` for everything that has no form of its own
 describing       the name of a type and a value's size, for a reader
-objects          value files; and the inline form of small values
+objects          value files
+inline_form      the form of a small value in its row
 object_header    what a value file begins with; `object_files` writes, opens and maps its bytes
 digests          blake3 of each part, beside the writing
 arrays           arrays whose bytes pickle would copy into its stream

@@ -1,4 +1,4 @@
-"""Value files: content-addressed, written once, mapped copy-on-write; and the inline form of small values.
+"""Value files: content-addressed, written once, mapped copy-on-write.
 
 A file is ``objects/ab/<digest>.<codec>``: a header (`object_header`), the executable stream, the buffers. The digest is that of
 the stream and of the buffers, with the codec; the same value stored twice is one file. It is written below ``tmp/``,
@@ -16,7 +16,6 @@ import contextlib
 import os
 import re
 import shutil
-import struct
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store import object_header
 from stepwell.kernel_runtime.store.attachment import not_writable
 from stepwell.kernel_runtime.store.codecs import PICKLE, Encoded
-from stepwell.kernel_runtime.store.digests import Digesting, blake, combined
+from stepwell.kernel_runtime.store.digests import Digesting, blake
+from stepwell.kernel_runtime.store.inline_form import Parts
 from stepwell.kernel_runtime.store.object_files import contents, created, open_inside, write_parts
 from stepwell.kernel_runtime.store.object_header import MAGIC, PREFIX, VERSION, Header, HeaderError
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
@@ -40,63 +40,6 @@ _SIGNED = b"stepwell object"
 _PIECE = 4 << 20
 _BINARY = getattr(os, "O_BINARY", 0)
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
-
-
-def inline_digest(encoded: Encoded) -> str:
-    """Return the digest of a stored form that is kept in its row; that of a file is made with its header."""
-    if not encoded.buffers:
-        return blake(f"{encoded.codec} ".encode() + encoded.stream)
-    buffers = [(buffer.nbytes, blake(buffer), buffer.readonly) for buffer in encoded.buffers]
-    return combined(encoded.codec, len(encoded.stream), blake(encoded.stream), buffers)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a file or an inline value holds, ready for `codecs.decode`."""
-
-    stream: bytes | memoryview
-    buffers: list[memoryview]
-
-
-# -- inline ------------------------------------------------------------------------------------------------------------
-
-
-def pack(encoded: Encoded) -> bytes:
-    """Return the inline form: number of buffers, size and writability of each, the stream, the buffers."""
-    if not encoded.buffers:
-        return b"\0\0" + encoded.stream
-    head = struct.pack("<HI", len(encoded.buffers), len(encoded.stream))
-    sizes = b"".join([struct.pack("<I?", buffer.nbytes, buffer.readonly) for buffer in encoded.buffers])
-    return b"".join([head, sizes, encoded.stream, *encoded.buffers])
-
-
-def unpack(data: bytes) -> Parts:
-    """Read the inline form; every buffer that was writable is a fresh copy."""
-    count = int.from_bytes(data[:2], "little")
-    if not count:
-        return Parts(data[2:], [])
-    _, size = struct.unpack_from("<HI", data)
-    at = 6 + 5 * count
-    view = memoryview(data)
-    stream = view[at : at + size]
-    at += size
-    buffers = []
-    for index in range(count):
-        length, readonly = struct.unpack_from("<I?", data, 6 + 5 * index)
-        part = view[at : at + length]
-        buffers.append(part if readonly else memoryview(bytearray(part)))
-        at += length
-    if at != len(data):
-        raise ValueError("the sizes of an inline value do not add up")
-    return Parts(stream, buffers)
-
-
-def packs(encoded: Encoded) -> bool:
-    """Return whether the inline form can hold so many buffers."""
-    return len(encoded.buffers) < 1 << 16
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
 
 
 class Objects:
