@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from hypothesis.extra import pandas as pdst
 
-from stepwell.kernel_runtime.store import codecs, objects
+from stepwell.kernel_runtime.store import codecs, inline_form
 from stepwell.kernel_runtime.store.libraries import libraries_of
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
@@ -33,7 +33,7 @@ def through(store, value):
 def stored_and_loaded(value):
     """Through the stored form alone, without a catalog."""
     encoded = codecs.encode(value, key="a")
-    parts = objects.unpack(objects.pack(encoded))
+    parts = inline_form.unpack(inline_form.pack(encoded))
     return codecs.decode(encoded.codec, parts.stream, parts.buffers, key="a")
 
 

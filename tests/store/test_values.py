@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal, assert_series_equal
 
 from stepwell.kernel_runtime.store.codecs import decode, encode
-from stepwell.kernel_runtime.store.objects import pack, unpack
+from stepwell.kernel_runtime.store.inline_form import pack, unpack
 
 
 def through(store, value, key="a"):

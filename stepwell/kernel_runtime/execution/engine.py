@@ -178,7 +178,8 @@ class Engine:
             lost = next((f"{item.key}: {why}" for item in group if (why := self.known.lost(item))), "")
             if lost:
                 note = f"{lost}; computed again"
-                if note not in self.notes:
+                # Of values that another key signed the run says one line for all.
+                if note not in self.notes and not any(item.id in self.known.snapshot.foreign for item in group):
                     self.notes.append(note)
                 return None
         return group

@@ -86,7 +86,7 @@ class Known:
         """Return the newest execution under a memo key that can be reused, or None.
 
         One is not reused if something it read has changed, something it reached has no digest, or an output that must be
-        there is not.
+        there is not. One that another user's key signed comes after all others: its value counts as missing.
         """
         if not step.memoised or step.op.volatile or not memo:
             return None
@@ -96,6 +96,7 @@ class Known:
         max_age = step.op.max_age
         unseen = step.code.unverifiable if step.code is not None else ()
         revoked: set[str] = set()
+        foreign: tuple[Materialization, ...] | None = None
         for group in found:
             taken_back = revoked_run(group[0])
             if taken_back:
@@ -114,10 +115,12 @@ class Known:
                 return None
             reads = group[0].reads
             if _complete(step, group) and (not reads or all(self.holds(read) for read in reads)):
-                return group
+                if not self.snapshot.foreign or not any(item.id in self.snapshot.foreign for item in group):
+                    return group
+                foreign = foreign or group
             if acted:
                 return None
-        return None
+        return foreign
 
     def is_young(self, group: tuple[Materialization, ...], max_age: float) -> bool:
         """Tell whether an execution is younger than an age in seconds, as of the start of the run.

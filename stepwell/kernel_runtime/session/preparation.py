@@ -147,9 +147,14 @@ def foreign_notes(plan: Plan, known: Known) -> tuple[str, ...]:
     if not foreign:
         return ()
     keys = {*plan.read, *[output.key for step in plan.steps for output in step.outputs]}
-    held = [row.materialization for rows in known.snapshot.current.values() for row in rows]
-    kept = [item for groups in known.snapshot.by_memo_key.values() for group in groups for item in group]
-    found = {item.key: foreign[item.id] for item in (*held, *kept) if item.id in foreign and item.key in keys}
+    read = [known.values[key] for key in plan.read if key in known.values]
+    kept = [
+        item
+        for groups in known.snapshot.by_memo_key.values()
+        if all(any(item.id in foreign for item in group) for group in groups)
+        for item in groups[0]
+    ]
+    found = {item.key: foreign[item.id] for item in (*read, *kept) if item.id in foreign and item.key in keys}
     if not found:
         return ()
     names = sorted(found)

@@ -4,7 +4,15 @@
 store            `open_store` and `Store`, which puts the rest together
 codecs           the value of record by exact type; `pickling` for everything that has no form of its own
 describing       the name of a type and a value's size, for a reader
-objects          value files: header, stream, buffers; and the inline form of small values
+objects          value files
+inline_form      the form of a small value in its row
+object_header    what a value file begins with; `object_files` writes, opens and maps its bytes
+digests          blake3 of each part, beside the writing
+arrays           arrays whose bytes pickle would copy into its stream
+lacking          which stored values a plan cannot count on
+vetting          what a store's directory and catalog must not hold
+packing          what is stored as one file for somebody else, in the form of `packs`
+trusting         what somebody else stored, looked at and signed anew; `shared_rows` adds it to the catalog
 signing          HMAC over what executes code when it is loaded
 catalog          the one thread that talks to DuckDB: group commit, questions
 once             what a thread waits for, safe against interrupts

@@ -1,4 +1,4 @@
-"""Value files: content-addressed, written once, mapped copy-on-write; and the inline form of small values.
+"""Value files: content-addressed, written once, mapped copy-on-write.
 
 A file is ``objects/ab/<digest>.<codec>``: a header (`object_header`), the executable stream, the buffers. The digest is that of
 the stream and of the buffers, with the codec; the same value stored twice is one file. It is written below ``tmp/``,
@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import struct
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store import object_header
 from stepwell.kernel_runtime.store.attachment import not_writable
 from stepwell.kernel_runtime.store.codecs import PICKLE, Encoded
-from stepwell.kernel_runtime.store.digests import Digesting, blake, combined
+from stepwell.kernel_runtime.store.digests import Digesting, blake
+from stepwell.kernel_runtime.store.inline_form import Parts
 from stepwell.kernel_runtime.store.object_files import contents, created, open_inside, write_parts
 from stepwell.kernel_runtime.store.object_header import MAGIC, PREFIX, VERSION, Header, HeaderError, OtherFormError
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
@@ -36,64 +37,9 @@ from stepwell.kernel_runtime.store.unrecorded import Unrecorded
 
 _SIGNED = b"stepwell object"
 """What a signature over a header begins with, so that it is none over anything else."""
+_PIECE = 4 << 20
+_BINARY = getattr(os, "O_BINARY", 0)
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
-
-
-def inline_digest(encoded: Encoded) -> str:
-    """Return the digest of a stored form that is kept in its row; that of a file is made with its header."""
-    if not encoded.buffers:
-        return blake(f"{encoded.codec} ".encode() + encoded.stream)
-    buffers = [(buffer.nbytes, blake(buffer), buffer.readonly) for buffer in encoded.buffers]
-    return combined(encoded.codec, len(encoded.stream), blake(encoded.stream), buffers)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a file or an inline value holds, ready for `codecs.decode`."""
-
-    stream: bytes | memoryview
-    buffers: list[memoryview]
-
-
-# -- inline ------------------------------------------------------------------------------------------------------------
-
-
-def pack(encoded: Encoded) -> bytes:
-    """Return the inline form: number of buffers, size and writability of each, the stream, the buffers."""
-    if not encoded.buffers:
-        return b"\0\0" + encoded.stream
-    head = struct.pack("<HI", len(encoded.buffers), len(encoded.stream))
-    sizes = b"".join([struct.pack("<I?", buffer.nbytes, buffer.readonly) for buffer in encoded.buffers])
-    return b"".join([head, sizes, encoded.stream, *encoded.buffers])
-
-
-def unpack(data: bytes) -> Parts:
-    """Read the inline form; every buffer that was writable is a fresh copy."""
-    count = int.from_bytes(data[:2], "little")
-    if not count:
-        return Parts(data[2:], [])
-    _, size = struct.unpack_from("<HI", data)
-    at = 6 + 5 * count
-    view = memoryview(data)
-    stream = view[at : at + size]
-    at += size
-    buffers = []
-    for index in range(count):
-        length, readonly = struct.unpack_from("<I?", data, 6 + 5 * index)
-        part = view[at : at + length]
-        buffers.append(part if readonly else memoryview(bytearray(part)))
-        at += length
-    if at != len(data):
-        raise ValueError("the sizes of an inline value do not add up")
-    return Parts(stream, buffers)
-
-
-def packs(encoded: Encoded) -> bool:
-    """Return whether the inline form can hold so many buffers."""
-    return len(encoded.buffers) < 1 << 16
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
 
 
 class Objects:
@@ -153,7 +99,7 @@ class Objects:
                 described = tuple((size, of, readonly) for (size, readonly), of in zip(sizes, digests, strict=True))
                 header = Header(encoded.codec, (len(encoded.stream), stream), described, told)
                 os.lseek(descriptor, 0, os.SEEK_SET)
-                write_parts(descriptor, [self._signed(header)], 0)
+                write_parts(descriptor, [self._signed(header).ljust(room, b"\0")], 0)
             found = header.digest
             name = object_header.name_of(found, encoded.codec)
             self.place(making, name)
@@ -236,14 +182,21 @@ class Objects:
         header = self.verify(name)
         if header.codec != PICKLE:
             return
-        path = self.folder / name
-        with path.open("r+b", buffering=0) as file:
-            length, _ = object_header.read_prefix(file.read(PREFIX.size))
-            kept = file.read(length)
-            if object_header.read_header(kept) != header:
-                raise _damaged(name, name, "it changes")
-            file.seek(0)
-            file.write(self.signed_prefix(header.codec, kept))
+        packed = self._seen(name, name).packed
+        prefix = self.signed_prefix(header.codec, packed)
+        try:
+            descriptor = os.open(self.folder / name, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | _BINARY)
+        except PermissionError:
+            # Another user's file: it is replaced by one of one's own.
+            with self.opened(name) as source, self.making(name) as target:
+                shutil.copyfileobj(source, target, _PIECE)
+                target.seek(0)
+                target.write(prefix)
+        else:
+            try:
+                os.write(descriptor, prefix)
+            finally:
+                os.close(descriptor)
         self._own.add(name)
 
     def missing(self, name: str, size: int = 0) -> bool:

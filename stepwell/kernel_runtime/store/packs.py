@@ -21,8 +21,9 @@ from typing import IO, Any
 from stepwell.kernel_runtime.errors import PackError
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.store.codecs import Encoded
+from stepwell.kernel_runtime.store.inline_form import inline_digest, unpack
 from stepwell.kernel_runtime.store.object_header import name_of
-from stepwell.kernel_runtime.store.objects import inline_digest, is_name, unpack
+from stepwell.kernel_runtime.store.objects import is_name
 from stepwell.kernel_runtime.store.schema import materialization, materialization_row
 
 FORMAT = 1

@@ -25,6 +25,7 @@ from stepwell.kernel_runtime.store import (
     collecting,
     forgetting,
     housekeeping,
+    inline_form,
     keeping,
     libraries,
     objects,
@@ -169,12 +170,12 @@ class Store:
         for note in encoded.notes:
             self._tell(note)
         size = encoded.size
-        if size <= INLINE and objects.packs(encoded):
-            inline = objects.pack(encoded)
+        if size <= INLINE and inline_form.packs(encoded):
+            inline = inline_form.pack(encoded)
             signature = self._signer.sign((encoded.codec.encode(), inline)) if encoded.codec == codecs.PICKLE else None
             return StoredValue(
                 encoded.codec,
-                objects.inline_digest(encoded),
+                inline_form.inline_digest(encoded),
                 size,
                 inline,
                 None,
@@ -213,7 +214,7 @@ class Store:
             ):
                 raise objects.untrusted(key, f"in the catalog of {self._directory}")
             try:
-                parts = objects.unpack(stored.inline)
+                parts = inline_form.unpack(stored.inline)
             except Exception as error:
                 raise ValueUnavailableError(
                     f"the stored value of {key!r} is damaged", remedy=f"materialize {key!r} again"
@@ -246,7 +247,7 @@ class Store:
             self._shared.tried[stored.digest] = found
         return found
 
-    def _read(self, stored: StoredValue, name: str, key: str, *, full: bool) -> objects.Parts:
+    def _read(self, stored: StoredValue, name: str, key: str, *, full: bool) -> inline_form.Parts:
         """Read a value's file: after a crash, once, every byte of it; a damaged one is set aside."""
         doubtful = name in self._shared.crashes.doubtful
         try:

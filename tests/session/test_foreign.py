@@ -1,0 +1,114 @@
+"""A value that another user's key signed counts as missing: it is computed again where it is needed, and one line says why."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import stepwell
+from stepwell.kernel_runtime.errors import TrustNeededError, UntrustedValueError
+from stepwell.kernel_runtime.session.kernel import Session
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Run a script in a fresh process with a key and a home of its own; return what it printed."""
+    (tmp_path / "work.py").write_text(
+        "import numpy as np\n"
+        "def ran(result):\n    return [step.key for step in result.steps if step.status == 'executed']\n"
+        "from stepwell import asset\n"
+        "@asset\ndef raw():\n    return {'x': np.arange(20_000)}\n"
+        "@asset\ndef small(raw):\n    return [len(raw['x'])]\n"
+        "@asset\ndef number(small):\n    return small[0]\n"
+    )
+
+    def run(text, *, home, key=""):
+        (tmp_path / home).mkdir(exist_ok=True)
+        env = {**os.environ, "HOME": str(tmp_path / home), "PYTHONPATH": str(tmp_path)}
+        for name in ("STEPWELL_KEY_FILE", "XDG_CONFIG_HOME"):
+            env.pop(name, None)
+        if key:
+            env["STEPWELL_KEY_FILE"] = str(tmp_path / key)
+        text = "import work, stepwell\nfrom work import *\n" + text
+        done = subprocess.run(
+            [sys.executable, "-c", text], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+RUN = "r = stepwell.materialize([raw, small, number], store='kept')\nprint(ran(r), *r.notes, sep='|')"
+
+
+def test_another_users_values_are_computed_again_with_one_line_that_names_the_command(program):
+    assert program(RUN, home="ann") == "['raw', 'small', 'number']\n"
+    # The number is data and needs no signature; what is above it is not needed.
+    one = "r = stepwell.materialize([number], definitions=work, store='kept')\nprint(ran(r))"
+    assert program(one, home="ben") == "[]\n"
+    ran, note = program(RUN, home="ben").strip().split("|")
+    assert ran == "['raw', 'small']"
+    assert note.startswith("raw, small are signed with another key (")
+    assert note.endswith("if you trust who made that: stepwell trust raw small")
+    assert program(RUN, home="ben") == "[]\n"
+    # Small values are each one's own in their rows; a file has one signature, the last one's.
+    assert program(RUN, home="ann").startswith("['raw']|raw is signed with another key (")
+
+
+def test_two_homes_that_share_a_key_file_share_values(program):
+    program(RUN, home="ann", key="shared key")
+    packing = "\nstepwell.pack('*number', 'out.zip', store='kept')"
+    assert program(RUN + packing, home="ci", key="shared key") == "[]\n"
+    trusting = "stepwell.trust('out.zip', store='mine'{})\n" + RUN.replace("kept", "mine")
+    assert program(trusting.format(""), home="ci", key="shared key") == "[]\n"
+    assert program(trusting.format(", yes=True"), home="ben") == "[]\n"
+
+
+def test_a_state_says_so_and_trust_changes_it(tmp_path, monkeypatch):
+    @stepwell.asset
+    def raw():
+        return {"x": np.arange(20_000)}
+
+    stepwell.materialize([raw], store=tmp_path / "kept")
+    monkeypatch.setenv("STEPWELL_KEY_FILE", str(tmp_path / "other"))
+    session = Session()
+    (state,) = session.states([raw], store=tmp_path / "kept").values()
+    assert (state.state, state.reasons[0].kind) == ("missing", "untrusted")
+    assert "signed with another key" in state.reasons[0].text
+    assert state.reasons[0].detail.endswith("stepwell trust raw")
+    with pytest.raises(UntrustedValueError, match="stepwell trust raw"):
+        session.load("raw", store=tmp_path / "kept")
+    monkeypatch.setattr("stepwell.kernel_runtime.session.kernel._session", session)
+    with pytest.raises(TrustNeededError, match=r"1 value in .* is signed with another key"):
+        stepwell.trust("raw", store=tmp_path / "kept")
+    assert [value.key for value in stepwell.trust("raw", store=tmp_path / "kept", yes=True).values] == ["raw"]
+    (state,) = session.states([raw], store=tmp_path / "kept").values()
+    assert state.state == "fresh"
+    assert session.load("raw", store=tmp_path / "kept")["x"][5] == 5
+    assert stepwell.trust(store=tmp_path / "kept").values == ()
+
+
+def test_steps_inside_an_asset_go_with_it(tmp_path):
+    @stepwell.op
+    def fetch():
+        return [1, 2]
+
+    @stepwell.op
+    def count(data):
+        return {"n": len(data)}
+
+    @stepwell.graph_asset
+    def report():
+        return count(fetch())
+
+    stepwell.materialize([report], store=tmp_path / "kept")
+    packed = stepwell.pack("report", tmp_path / "out.zip", store=tmp_path / "kept")
+    assert {value.key for value in packed.values} == {"report", "report.fetch"}
+    with pytest.raises(stepwell.StepwellError, match="reprot"):
+        stepwell.pack("reprot", tmp_path / "no.zip", store=tmp_path / "kept")
+    with pytest.raises(stepwell.StepwellError, match="nothing to pack is named"):
+        stepwell.pack([], tmp_path / "no.zip", store=tmp_path / "kept")
+    assert not (tmp_path / "no.zip").exists()
