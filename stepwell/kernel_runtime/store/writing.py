@@ -48,16 +48,18 @@ class RowWriter:
         self.expected: frozenset[str] = frozenset()
         """Code versions of which some are probably written soon: those of the newest plan."""
         self._codes: set[str] = set()
-        self._absent: tuple[int, frozenset[str]] = (-1, frozenset())
-        """In one epoch, code versions that the catalog did not have, whether this process has written them since or not."""
+        self._absent: frozenset[str] = frozenset()
+        """Code versions that the catalog did not have, whether this process has written them since or not."""
+        self._epoch = -1
+        """When both were learned."""
         self._running: set[str] = set()
         """Runs whose row says so; it is replaced when they end."""
         self._store_id = ""
 
     def write(self, connection: Connection, name: str, store_id: str, records: Sequence[Record]) -> None:
         """Append the rows of ``records`` to the attached catalog ``name``; the caller's transaction commits them."""
-        if store_id != self._store_id:
-            self._store_id = store_id
+        if (store_id, self.epoch()) != (self._store_id, self._epoch):
+            self._store_id, self._epoch = store_id, self.epoch()
             self.forget()
         runs: dict[str, RunRecord] = {}
         steps: list[Row] = []
@@ -107,18 +109,17 @@ class RowWriter:
 
     def _known(self, connection: Connection, name: str, codes: Collection[str]) -> set[str]:
         """Return those of some code versions that the catalog has: one query for those of a plan, not one for each group."""
-        epoch, absent = self._absent
-        if epoch == self.epoch() and absent.issuperset(codes):
+        if self._absent.issuperset(codes):
             return set()
         asked = self.expected.union(codes)
         known = known_codes(connection, name, asked)
-        self._absent = self.epoch(), asked - known
+        self._absent = asked - known
         return known
 
     def forget(self) -> None:
         """Forget what is known after a group failed: its code versions were not committed."""
         self._codes.clear()
-        self._absent = (-1, frozenset())
+        self._absent = frozenset()
 
 
 def _append(connection: Connection, table: str, rows: list[Row]) -> None:
