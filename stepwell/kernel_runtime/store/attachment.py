@@ -9,6 +9,7 @@ Nothing else in the process may open ``catalog.duckdb``: closing any descriptor 
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFormatError, StoreNotWritableError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.lease import Lease
+from stepwell.kernel_runtime.store.once import Once
 from stepwell.kernel_runtime.store.schema import FORMAT, MIGRATIONS, create_statements
 
 Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing it here would start no instance, but costs 50 ms
@@ -36,6 +38,9 @@ CACHEDIR_TAG = (
 
 _instance: Connection | None = None
 _instance_lock = threading.Lock()
+_held: list[threading.Lock] = []
+_warming: list[Once] = []
+"""What happens when the instance that `warm_up` began is there; once per process."""
 _aliases = count(1)
 
 
@@ -61,14 +66,42 @@ def _cursor() -> Connection:
 
 def warm_up() -> None:
     """Begin to start the process's instance, in a thread of its own; whoever needs it meanwhile waits for it."""
-    if _instance is None:
-        start_new_thread(_start, ())
+    if _instance is None and not _warming:
+        made = Once()
+        _warming.append(made)
+        start_new_thread(_start, (made,))
 
 
-def _start() -> None:
-    # Whoever needs the instance meets the same error, and tells it.
-    with suppress(Exception):
-        _cursor().close()
+def _start(made: Once) -> None:
+    try:
+        # Whoever needs the instance meets the same error, and tells it.
+        with suppress(Exception):
+            _cursor().close()
+    finally:
+        made.happen()
+
+
+def _hold() -> None:
+    """Let no instance be in the making while the process is forked."""
+    _held.append(_instance_lock)
+    _instance_lock.acquire()
+
+
+def _let() -> None:
+    while _held:
+        _held.pop().release()
+
+
+def _settle() -> None:
+    """Wait for an instance that is in the making: the process must not end beneath it."""
+    for made in _warming:
+        made.wait()
+
+
+def _let_in_child() -> None:
+    _let()
+    # Its thread is the parent's.
+    _warming.clear()
 
 
 def abandon_instance() -> None:
@@ -345,6 +378,11 @@ def _stat(path: Path) -> tuple[int, int, int]:
     except OSError:
         return (-1, -1, -1)
     return (found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold, after_in_parent=_let, after_in_child=_let_in_child)
+atexit.register(_settle)
 
 
 def _quoted(path: Path) -> str:
