@@ -109,10 +109,10 @@ def test_nothing_redefined_costs_a_fraction_of_a_first_walk():
 
     def seconds():
         walk = CodeWalk(namespace=space)
-        start = time.perf_counter()
+        start = time.thread_time()
         for function in functions:
             walk.of(function, path="f")
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     first = seconds()
     assert min(seconds() for _ in range(5)) < first / 2

@@ -13,8 +13,17 @@ from stepwell.kernel_runtime.execution.failures import error_record
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
+from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
-from stepwell.kernel_runtime.records.events import Event, RunFinished, RunStarted, StepFinished, StepLogged, StepStarted
+from stepwell.kernel_runtime.records.events import (
+    Event,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepLogged,
+    StepStarted,
+    StepWaiting,
+)
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import Commit, ValueStore
@@ -56,6 +65,15 @@ class Bookkeeping:
         record = replace(record, message=self._environment.hidden(record.message))
         self._logs.append(record)
         self.publish(StepLogged(record))
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call back, on any thread, when everything recorded so far is committed or has failed to be."""
+        self._commits[-1].then(lambda _: callback())
+
+    def waiting(self, step: PlanStep, position: int, total: int, claimant: Claimant) -> None:
+        """Tell that a step waits for another process that computes the same."""
+        seconds = self.known.snapshot.seconds.get(step.address)
+        self.publish(StepWaiting(self.run.run_id, step.key, position, total, claimant, seconds))
 
     def started(self, step: PlanStep, position: int, total: int) -> None:
         """Tell that a step's body begins."""
@@ -160,6 +178,21 @@ class Bookkeeping:
             raise StoreError(f"the run {run.run_id} could not be recorded: {self._failure}") from self._failure
         self.publish(RunFinished(run, records))
         return run, records
+
+    def sketch(
+        self,
+        step: PlanStep,
+        outcome: Outcome,
+        name: str,
+        *,
+        version: str,
+        memo: str,
+        inputs: tuple[InputVersion, ...],
+        code: CodeVersion | None,
+    ) -> Materialization:
+        """Return what will be recorded of one output, except for where its value is."""
+        stored: dict[str, tuple[StoredValue | None, str]] = {name: (None, version)}
+        return self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)[0]
 
     def _is_current(self, step: PlanStep, item: Materialization) -> bool:
         for row in self.known.snapshot.current.get(item.key, ()):

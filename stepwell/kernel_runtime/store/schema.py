@@ -13,6 +13,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
+from stepwell.kernel_runtime.errors import StoreDamagedError
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
@@ -33,7 +34,7 @@ _RETENTION = "key VARCHAR, versions INTEGER, age DOUBLE, bytes BIGINT, changed D
 """What is kept of a key, or of the whole store where the key is empty; the newest row of a key is the one that holds."""
 
 TABLES = {
-    "meta": "format INTEGER, store_id VARCHAR, created DOUBLE, " + _time("created"),
+    "meta": "format INTEGER, store_id VARCHAR, created DOUBLE, commits BIGINT, " + _time("created"),
     "runs": "run_id VARCHAR, kind VARCHAR, notebook VARCHAR, targets VARCHAR, status VARCHAR, started DOUBLE, ended DOUBLE, "
     "batch VARCHAR, parent_run_id VARCHAR, root_run_id VARCHAR, error VARCHAR, "
     + _time("started")
@@ -54,7 +55,7 @@ TABLES = {
 }
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
-    1: (f"CREATE TABLE @retention ({_RETENTION})",),
+    1: (f"CREATE TABLE @retention ({_RETENTION})", "ALTER TABLE @meta ADD COLUMN commits BIGINT DEFAULT 0"),
 }
 """By the format that a catalog has, the statements that bring it to the next one; ``@`` stands for the catalog."""
 
@@ -145,7 +146,24 @@ def _read(read: Read) -> tuple[Any, ...]:
 
 
 def materialization(row: Row) -> Materialization:
-    """Read a row of `MATERIALIZATION_COLUMNS`."""
+    """Read a row of `MATERIALIZATION_COLUMNS`.
+
+    Raises
+    ------
+    StoreDamagedError
+        If a column holds what Stepwell never wrote.
+    """
+    try:
+        return _materialization(row)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StoreDamagedError(
+            f"what is recorded of {row[2]!r} cannot be read",
+            where=f"materialization {row[0]!r}: {type(error).__name__}",
+            remedy="the catalog was changed or damaged: restore it, or move the store away; everything in it can be computed again",
+        ) from error
+
+
+def _materialization(row: Row) -> Materialization:
     codec = row[9]
     value = None
     if codec is not None:
