@@ -1,82 +1,121 @@
-"""What a step of no work costs: Stepwell beside joblib.Memory and plain calls, in one run.
+"""What a step of no work costs: Stepwell beside joblib.Memory, Hamilton's cache and plain calls, in one run.
 
-    python benchmarks/steps.py [N] [ROUNDS]
+    python benchmarks/steps.py [N,N,...] [ROUNDS]
 
-Each measurement is a fresh process; imports are not counted. Rounds interleave the contestants, so that all see the same load of the
-machine; printed are medians in microseconds a step, and the ratio to Stepwell. Quote the ratios.
+A chain of N one-line functions, each of the one before. Each measurement is a fresh process; imports are not counted. Rounds interleave
+the contestants, so that all see the same load of the machine; printed are the least times in microseconds a step, and what part of
+another's time Stepwell takes, once on the clock and once of the processors' time. Quote the ratios. A contestant that is not installed is
+left out.
 
-``cold``   every step runs and is kept durably
-``no-op``  a fresh process finds everything kept
-``live``   the same process asks again (Stepwell only: the others have no run that asks)
+``cold``     every step runs and is kept durably
+``no-op``    a fresh process finds everything kept
+``changed``  a fresh process finds the step in the middle edited: it and what follows run again
+``live``     the same process asks again (Stepwell only: the others have no run that asks)
 """
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+WORKLOADS = ("cold", "no-op", "changed", "live")
+BUDGET = {"cold": ("joblib", 0.1), "no-op": ("hamilton", 0.1), "live": ("", 30)}
+"""What DESIGN asks for at 1,000 steps: a part of another's time, or microseconds a step."""
 
-def functions(count):
-    """A chain of `count` one-line functions, each of the one before."""
+
+def module(count, changed):
+    """Write the chain as a module of the working directory, and import it."""
     folder = Path.cwd()
-    lines = ["def s0():\n    return 1\n"] + [f"def s{i}(s{i - 1}):\n    return s{i - 1} + 1\n" for i in range(1, count)]
+    lines = ["def s0() -> int:\n    return 1\n"]
+    for at in range(1, count):
+        added = 2 if changed and at == count // 2 else 1
+        lines.append(f"def s{at}(s{at - 1}: int) -> int:\n    return s{at - 1} + {added}\n")
     (folder / "bench_steps.py").write_text("\n".join(lines))
     sys.path.insert(0, str(folder))
     import bench_steps
 
-    return [getattr(bench_steps, f"s{i}") for i in range(count)]
+    return bench_steps
 
 
-def stepwell(chain):
+def functions(chain, count):
+    return [getattr(chain, f"s{at}") for at in range(count)]
+
+
+class Measured:
+    """Seconds of a block: on the clock, and of the process's processors."""
+
+    def __enter__(self):
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_):
+        self.wall, self.cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+
+
+def stepwell(chain, count, expected):
     import duckdb  # noqa: F401 - imports are not counted
 
     import stepwell
     import stepwell.kernel_runtime.session.functions
     import stepwell.kernel_runtime.store.store
 
-    started = time.perf_counter()
-    assets = [stepwell.asset(function) for function in chain]
-    result = stepwell.materialize(assets, store="stepwell-store")
-    assert result.value(f"s{len(chain) - 1}") == len(chain)
-    first = time.perf_counter() - started
+    with Measured() as first:
+        assets = [stepwell.asset(function) for function in functions(chain, count)]
+        result = stepwell.materialize(assets, store="stepwell-store")
+        assert result.value(f"s{count - 1}") == expected
     live = []
-    for _ in range(3):
-        started = time.perf_counter()
-        stepwell.materialize(assets, store="stepwell-store")
-        live.append(time.perf_counter() - started)
-    return {"first": first, "live": min(live)}
+    for _ in range(5):
+        with Measured() as again:
+            stepwell.materialize(assets, store="stepwell-store")
+        live.append((again.wall, again.cpu))
+    return {"first": (first.wall, first.cpu), "live": [min(side) for side in zip(*live, strict=True)]}
 
 
-def joblib(chain):
+def joblib(chain, count, expected):
     import joblib as library
 
-    started = time.perf_counter()
-    memory = library.Memory("joblib-store", verbose=0)
-    value = memory.cache(chain[0])()
-    for function in chain[1:]:
-        value = memory.cache(function)(value)
-    assert value == len(chain)
-    return {"first": time.perf_counter() - started}
+    with Measured() as first:
+        memory = library.Memory("joblib-store", verbose=0)
+        first_step, *others = functions(chain, count)
+        value = memory.cache(first_step)()
+        for function in others:
+            value = memory.cache(function)(value)
+    assert value == expected
+    return {"first": (first.wall, first.cpu)}
 
 
-def plain(chain):
-    started = time.perf_counter()
-    value = chain[0]()
-    for function in chain[1:]:
-        value = function(value)
-    return {"first": time.perf_counter() - started}
+def hamilton(chain, count, expected):
+    from hamilton import driver
+
+    # It follows the chain by recursion.
+    sys.setrecursionlimit(1_000_000)
+    last = f"s{count - 1}"
+    with Measured() as first:
+        made = driver.Builder().with_modules(chain).with_cache(path="hamilton-store").build()
+        value = made.execute([last])[last]
+    assert value == expected
+    return {"first": (first.wall, first.cpu)}
 
 
-CONTESTANTS = {"stepwell": stepwell, "joblib": joblib, "plain": plain}
+def plain(chain, count, expected):
+    with Measured() as first:
+        first_step, *others = functions(chain, count)
+        value = first_step()
+        for function in others:
+            value = function(value)
+    assert value == expected
+    return {"first": (first.wall, first.cpu)}
 
 
-def measure(name, count, folder):
+CONTESTANTS = {"stepwell": stepwell, "joblib": joblib, "hamilton": hamilton, "plain": plain}
+
+
+def measure(name, count, folder, *, changed=False):
     """Run one contestant in a fresh process; None if its package is not installed."""
-    command = [sys.executable, os.path.abspath(__file__), "--child", name, str(count)]
+    command = [sys.executable, os.path.abspath(__file__), "--child", name, str(count), "changed" if changed else ""]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
@@ -84,32 +123,55 @@ def measure(name, count, folder):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def measured(count, rounds):
+    """Return the least seconds by contestant and workload: on the clock, and of the processors."""
+    found = {}
+    left = dict.fromkeys(CONTESTANTS)
+    for _ in range(rounds):
+        for name in [*left]:
+            with tempfile.TemporaryDirectory() as folder:
+                cold = measure(name, count, folder)
+                if cold is None:
+                    del left[name]
+                    continue
+                again = measure(name, count, folder)
+                changed = measure(name, count, folder, changed=True)
+            times = {"cold": cold["first"], "no-op": again["first"], "changed": changed["first"]}
+            if "live" in again:
+                times["live"] = again["live"]
+            for workload, pair in times.items():
+                before = found.get((name, workload), pair)
+                found[name, workload] = [min(side) for side in zip(before, pair, strict=True)]
+    return found
+
+
 def main():
     if sys.argv[1:2] == ["--child"]:
-        print(json.dumps(CONTESTANTS[sys.argv[2]](functions(int(sys.argv[3])))))
+        name, count, changed = sys.argv[2], int(sys.argv[3]), sys.argv[4:5] == ["changed"]
+        expected = count + (1 if changed else 0)
+        print(json.dumps(CONTESTANTS[name](module(count, changed), count, expected)))
         return
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    counts = [int(each) for each in (sys.argv[1] if len(sys.argv) > 1 else "1000,10000").split(",")]
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    found = {}
-    for _ in range(rounds):
-        for name in CONTESTANTS:
-            with tempfile.TemporaryDirectory() as folder:
-                cold, again = measure(name, count, folder), measure(name, count, folder)
-            if cold is None or again is None:
-                continue
-            found.setdefault((name, "cold"), []).append(cold["first"])
-            found.setdefault((name, "no-op"), []).append(again["first"])
-            if "live" in again:
-                found.setdefault((name, "live"), []).append(again["live"])
-    print(f"{count} steps, median of {rounds}: microseconds a step (ratio to stepwell)")
-    for workload in ("cold", "no-op", "live"):
-        own = statistics.median(found["stepwell", workload])
-        shown = [
-            f"{name} {statistics.median(times) / count * 1e6:.1f} ({statistics.median(times) / own:.2f})"
-            for (name, kind), times in found.items()
-            if kind == workload
-        ]
-        print(f"  {workload:6}", "  ".join(shown))
+    for count in counts:
+        found = measured(count, rounds)
+        names = [name for name in CONTESTANTS if (name, "cold") in found]
+        print(
+            f"{count:,} steps, least of {rounds}: microseconds a step (of the clock / of the processors: Stepwell's part)"
+        )
+        print(f"{'':9}" + "".join(f"{name:>24}" for name in names) + f"{'goal':>24}")
+        for workload in WORKLOADS:
+            own = found["stepwell", workload]
+            shown = ""
+            for name in names:
+                wall, cpu = found.get((name, workload), (None, None))
+                if wall is None:
+                    shown += f"{'':24}"
+                    continue
+                parts = "" if name in ("stepwell", "plain") else f" ({own[0] / wall:.2f} / {own[1] / cpu:.2f})"
+                shown += f"{f'{wall / count * 1e6:,.1f}{parts}':>24}"
+            peer, goal = BUDGET.get(workload, ("", None))
+            print(f"{workload:9}{shown}{f'{goal} of {peer}' if peer else f'{goal} us' if goal else '':>24}")
 
 
 if __name__ == "__main__":

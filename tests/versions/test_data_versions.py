@@ -245,3 +245,18 @@ def test_the_code_of_a_notebooks_class_counts():
     second = run_cells("class P:\n    def f(self): return 2\n")["P"]
     assert data_version(first()) == data_version(first())
     assert data_version(first()) != data_version(second())
+
+
+@pytest.mark.parametrize("count", [1, 9, 200, 140_000])
+def test_text_below_a_missing_place_does_not_count_wherever_the_strings_begin(count):
+    texts = [("a", "", "bcd")[at % 3] for at in range(count)]
+    missing = np.array([at % 7 == 3 or at == count - 1 for at in range(count)])
+    whole = pa.array(texts, pa.large_string())
+    shown = pa.py_buffer(np.packbits(~missing, bitorder="little").tobytes())
+    hiding = pa.Array.from_buffers(pa.large_string(), count, [shown, *whole.buffers()[1:]])
+    plain = pa.array([None if gone else text for text, gone in zip(texts, missing, strict=True)], pa.large_string())
+    for start in {0, 1 % count, 8 % count, count // 2}:
+        anew = pa.array(plain.slice(start).to_pylist(), pa.large_string())
+        assert data_version(hiding.slice(start)) == data_version(plain.slice(start)) == data_version(anew)
+    if count > 1:
+        assert data_version(hiding) != data_version(whole)

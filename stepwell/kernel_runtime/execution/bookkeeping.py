@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreError
@@ -255,20 +256,20 @@ class Bookkeeping:
         commit = self.store.record_step(
             stored,
             current=[Current(step.notebook, item.key, item, item.partition) for item in current],
-            code=code,
+            # One without parts is explained already, by what an earlier run recorded.
+            code=code if code is not None and code.parts else None,
             outputs=outputs,
             logs=logs,
         )
         if not self._commits or self._commits[-1] is not commit:
             self._commits.append(commit)
+        commit.then(partial(self._published, record))
 
-        def published(error: BaseException | None) -> None:
-            if error is None:
-                self.publish(StepFinished(record))
-            elif self._failure is None:
-                self._failure = error
-
-        commit.then(published)
+    def _published(self, record: StepRecord, error: BaseException | None) -> None:
+        if error is None:
+            self.publish(StepFinished(record))
+        elif self._failure is None:
+            self._failure = error
 
 
 def _json(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -102,6 +102,8 @@ class Engine:
         self.claiming = Claiming(store, known, books, guard, len(plan.steps))
         self.collection = no_collection()
         self._run_again = 0
+        self._kept_codes: set[str] | None = None
+        """Code versions that some materialization of an earlier run has; they are written together with it."""
 
     def run(self) -> RunResult:
         """Run the plan to its end, or to an interrupt; return what happened. Exceptions of user code are in the result."""
@@ -232,7 +234,7 @@ class Engine:
         state = self.request.hidden
         watched = state.before(step) if state is not None else None
         # What explains a code version is read before the body can change it.
-        code = self.request.code_parts(step) if watched is not None else None
+        code = self._explained(step) if watched is not None else None
         self.seeds.seed(step.key)
         self.claiming.computing(step, memo)
         self.collection.let()
@@ -262,7 +264,16 @@ class Engine:
                 if name in outcome.produced:
                     outcome.produced[name].metadata.update(metadata)
         del arguments
-        return self._keep(step, outcome, memo, inputs, started=started, code=code or self.request.code_parts(step))
+        return self._keep(step, outcome, memo, inputs, started=started, code=code or self._explained(step))
+
+    def _explained(self, step: PlanStep) -> CodeVersion | None:
+        """Return a step's code version, with the parts that explain it unless the store has them from an earlier run."""
+        if self._kept_codes is None:
+            found = self.known.snapshot.by_memo_key.values()
+            self._kept_codes = {group[0].code_version for groups in found for group in groups}
+        if step.code is not None and step.code.digest in self._kept_codes:
+            return step.code
+        return self.request.code_parts(step)
 
     def _settle(self, step: PlanStep) -> None:
         """Key a step anew if one before it has changed what its code reaches."""

@@ -14,12 +14,12 @@ transaction: a process killed in between leaves the older catalog, whole.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
 import time
 from _thread import start_new_thread
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +28,7 @@ from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreF
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.lease import Lease
 from stepwell.kernel_runtime.store.migration import keep_copy, migrate
+from stepwell.kernel_runtime.store.once import Once
 from stepwell.kernel_runtime.store.schema import FORMAT, create_statements
 from stepwell.kernel_runtime.store.seal import read_seal, write_seal
 from stepwell.kernel_runtime.store.vetting import vet_catalog, vet_links
@@ -45,6 +46,9 @@ CACHEDIR_TAG = (
 
 _instance: Connection | None = None
 _instance_lock = threading.Lock()
+_held: list[threading.Lock] = []
+_warming: list[Once] = []
+"""What happens when the instance that `warm_up` began is there; once per process."""
 _aliases = count(1)
 
 
@@ -70,14 +74,42 @@ def _cursor() -> Connection:
 
 def warm_up() -> None:
     """Begin to start the process's instance, in a thread of its own; whoever needs it meanwhile waits for it."""
-    if _instance is None:
-        start_new_thread(_start, ())
+    if _instance is None and not _warming:
+        made = Once()
+        _warming.append(made)
+        start_new_thread(_start, (made,))
 
 
-def _start() -> None:
-    # Whoever needs the instance meets the same error, and tells it.
-    with suppress(Exception):
-        _cursor().close()
+def _start(made: Once) -> None:
+    try:
+        # Whoever needs the instance meets the same error, and tells it.
+        with contextlib.suppress(Exception):
+            _cursor().close()
+    finally:
+        made.happen()
+
+
+def _hold() -> None:
+    """Let no instance be in the making while the process is forked."""
+    _held.append(_instance_lock)
+    _instance_lock.acquire()
+
+
+def _let() -> None:
+    while _held:
+        _held.pop().release()
+
+
+def _settle() -> None:
+    """Wait for an instance that is in the making: the process must not end beneath it."""
+    for made in _warming:
+        made.wait()
+
+
+def _let_in_child() -> None:
+    _let()
+    # Its thread is the parent's.
+    _warming.clear()
 
 
 def abandon_instance() -> None:
@@ -432,6 +464,11 @@ def _stat(path: Path) -> tuple[int, int, int]:
     except OSError:
         return (-1, -1, -1)
     return (found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold, after_in_parent=_let, after_in_child=_let_in_child)
+atexit.register(_settle)
 
 
 def _quoted(path: Path) -> str:

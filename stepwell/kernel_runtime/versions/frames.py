@@ -435,15 +435,19 @@ def _without_hidden_text(pa: Any, value: Any) -> Any:
     """Return strings that have no text below a missing place, where it would be arbitrary."""
     if not value.null_count:
         return value
-    compute = __import__("pyarrow.compute").compute
     np = __import__("numpy")
-    where = np.frombuffer(value.buffers()[1], np.int64)[value.offset : value.offset + len(value) + 1]
-    shown = 0
+    validity, offsets, _ = value.buffers()
+    where = np.frombuffer(offsets, np.int64)[value.offset : value.offset + len(value) + 1]
+    bits = np.frombuffer(validity, np.uint8)
     for start in range(0, len(value), _BLOCK):
-        shown += compute.sum(compute.binary_length(value.slice(start, _BLOCK))).as_py() or 0
-    if shown == int(where[-1]) - int(where[0]):
-        return value
-    return value.fill_null(b"" if pa.types.is_large_binary(value.type) else "")
+        ends = where[start : start + _BLOCK + 1]
+        before = (value.offset + start) % 8
+        first = (value.offset + start) // 8
+        valid = np.unpackbits(bits[first : first + _BLOCK // 8 + 1], bitorder="little")[before : before + len(ends) - 1]
+        has_text = ends[1:] != ends[:-1]
+        if (has_text.view(np.uint8) > valid).any():
+            return value.fill_null(b"" if pa.types.is_large_binary(value.type) else "")
+    return value
 
 
 def _packed(np: Any, valid: Any) -> Any:
