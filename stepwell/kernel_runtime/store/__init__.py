@@ -12,6 +12,11 @@ attachment       the catalog file in a warm DuckDB instance: attach, create, che
 lease            our own lock around every open of the catalog
 schema           tables, and rows from and to records; `writing` and `reading` use it
 remembered       the last snapshot, kept true by our own commits
+retention        which versions the rules keep: a function from rows to ids
+collecting       ``gc``: rows that rules drop, files that nothing refers to; `unrecorded` protects what is about to be recorded
+forgetting       removing a key; `carrying` its rows over to another
+housekeeping     what is done once an hour, and the sizes that it finds; `keeping` puts it together
+compaction       the catalog written anew, without its free room
 sql              one SELECT over given frames, in an instance of its own
 ===============  ====================================================================================================
 """
