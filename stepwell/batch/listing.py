@@ -8,6 +8,7 @@ from datetime import datetime
 
 from stepwell.kernel_runtime.records.keeping import bytes_text
 from stepwell.kernel_runtime.records.materializations import Current
+from stepwell.kernel_runtime.records.text import in_one_line
 from stepwell.kernel_runtime.store.store import Store
 
 
@@ -92,5 +93,6 @@ def _time(seconds: float) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    rows = [tuple(map(in_one_line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

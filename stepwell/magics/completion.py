@@ -34,6 +34,7 @@ _COMMAND_KEYS = {
     "rename": "assets",
     "forget": "steps",
     "keep": "steps",
+    "sql": "assets",
 }
 
 
@@ -91,7 +92,7 @@ def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
     last = before[-1] if before else ""
     if magic == "stepwell":
         if not before:
-            return fragment, _starting(fragment, status.COMMANDS)
+            return fragment, _starting(fragment, [*status.COMMANDS, "sql"])
         kind = _COMMAND_KEYS.get(before[0], "")
         return fragment, _starting(fragment, _keys(face, kind)) if kind else []
     if magic not in _TAKES_KEYS:

@@ -8,10 +8,12 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from stepwell.kernel_runtime.errors import unknown_key
+from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.keys import listed
 from stepwell.magics import size_commands, time_commands
+from stepwell.magics.doctor import run_doctor
 from stepwell.magics.face import Face
-from stepwell.magics.lines import duration, moment, run_line, say, size
+from stepwell.magics.lines import moment, run_line, say, size
 
 
 def print_state(face: Face, names: Iterable[str]) -> None:
@@ -165,4 +167,5 @@ COMMANDS: dict[str, Callable[[Face, Sequence[str]], None]] = {
     "keep": size_commands.keep,
     "gc": size_commands.gc,
     "store": _store,
+    "doctor": run_doctor,
 }

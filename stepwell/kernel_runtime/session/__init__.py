@@ -6,6 +6,7 @@
 ``past``           time and size: versions, differences, renaming, forgetting, what is kept; ``keeping`` has them as public functions
 ``history``        the versions of a key, and which one is meant; ``differences`` between two, a package
 ``renaming``       carrying results over to another key; ``retaining`` sets rules of what is kept
+``querying``       SELECTs over stored values and over the catalog
 ``holding``        the registry, stores by directory, the namespace, subscribers
 ``preparation``    what a plan reads from the store before its first step
 ``single_steps``   plans of single steps: re-running one, resuming a run
@@ -13,7 +14,7 @@
 ``explanation``    why a step is in its state; ``acceptance`` of an edit that does not matter
 ``project``        where the store is, and which notebook or script this process is
 ``requests``       targets in any form to definitions and keys
-``selects``        SQL assets: `sql_asset`, and what ``%%sql_asset`` shares with it; ``sql`` runs them
+``selects``        SQL assets: `sql_asset`, and what ``%%sql_asset`` shares with it; ``sql`` runs SELECTs and makes frames of their rows
 ``functions``      the public functions; ``runner`` is what definitions reach through their slot
 =================  ===========================================================================
 """

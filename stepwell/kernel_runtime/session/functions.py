@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
@@ -129,6 +130,50 @@ def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
             f"a key is a string, not a {type(key).__name__}", remedy="for example: stepwell.load('raw/flights')"
         )
     return str(key)
+
+
+def sql(
+    text: str,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    frame: str = "auto",
+    store: AnyStore = None,
+    notebook: str | None = None,
+) -> Any:
+    """Run one SELECT over stored assets, or over what the store knows of its runs, and return the rows.
+
+    A table is an asset's key: ``clean``, ``raw.flights`` or ``"raw/flights"``, read as `load` reads it; its value is a frame of pandas,
+    polars or pyarrow, an array of one or two dimensions, a list of dicts or a dict of lists. A named index of pandas becomes columns.
+    ``read_csv``, ``read_json`` and ``read_parquet`` read files below the project. The schema ``stepwell`` holds views of the catalog: runs, steps,
+    materializations, current, lineage, reads, sizes, durations, code_versions, logs. Nothing is ever written. Inside a step everything
+    that is read counts as an input of the step, except the catalog.
+
+    Parameters
+    ----------
+    text
+        One SELECT in DuckDB's dialect; FROM, WITH, VALUES, DESCRIBE and SUMMARIZE are SELECTs too.
+    parameters
+        Values of ``$name`` in the text.
+    frame
+        ``pandas``, ``polars``, ``pyarrow``, ``reader`` (a ``pyarrow.RecordBatchReader`` that makes rows as they are read), or ``auto``
+        (pandas where it is installed, else pyarrow).
+    store
+        A store directory or an open store; by default the session's.
+    notebook
+        Whose values are meant, where several notebooks define a key and their values differ.
+
+    Raises
+    ------
+    CellSyntaxError
+        If the text is not one SELECT over assets, files and the catalog.
+    QueryError
+        If it cannot be run: no such table or parameter, a file elsewhere, DuckDB's own errors.
+    NotTabularError
+        If an asset that it reads is no table.
+    ValueUnavailableError, AmbiguousKeyError
+        As in `load`.
+    """
+    return get_session().sql(text, parameters=parameters, frame=frame, store=store, notebook=notebook)
 
 
 def open_store(directory: str | os.PathLike[str]) -> ValueStore:

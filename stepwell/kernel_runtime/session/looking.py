@@ -203,6 +203,9 @@ class Looking(Holding):
             raise ValueUnavailableError(
                 f"{key!r} has no stored value", remedy="its output is Nothing, or could not be kept"
             )
+        if step is not None:
+            with step.looks():
+                return used.get(item.value, key=key)
         return used.get(item.value, key=key)
 
     def _load_version(self, key: str, version: WhichVersion, notebook: str | None, store: Any) -> Any:

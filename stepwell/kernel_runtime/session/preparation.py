@@ -8,6 +8,7 @@ from stepwell.kernel_runtime.errors import MissingUpstreamError, StepwellError, 
 from stepwell.kernel_runtime.planning.build import Definitions, step_owner
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
+from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.reads import Read
@@ -48,7 +49,11 @@ def known_for(
     snapshot = store.snapshot(*asked)
     if settle is not None and any([settle(*each) for each in _carried_over(plan, snapshot)]):  # noqa: C419 - each of them
         snapshot = store.snapshot(*asked)
-    known = Known(snapshot, _still_holds(store, loaded))
+    known = Known(
+        snapshot,
+        _still_holds(store, loaded),
+        obstacle=lambda item: store.obstacle(item.value, key=item.key) if item.value is not None else "",
+    )
     for key in plan.read:
         if key in plan.absent:
             continue
@@ -134,6 +139,23 @@ def _missing(key: str, step: PlanStep, found: Definitions, stored: Callable[[], 
         where=step.where,
         remedy=f"define it, or pass it too: stepwell.materialize([...]), definitions=its module; {near}",
     )
+
+
+def foreign_notes(plan: Plan, known: Known) -> tuple[str, ...]:
+    """Return a line where another user's key signed values that the plan would reuse or read."""
+    foreign = known.snapshot.foreign
+    if not foreign:
+        return ()
+    keys = {*plan.read, *[output.key for step in plan.steps for output in step.outputs]}
+    held = [row.materialization for rows in known.snapshot.current.values() for row in rows]
+    kept = [item for groups in known.snapshot.by_memo_key.values() for group in groups for item in group]
+    found = {item.key: foreign[item.id] for item in (*held, *kept) if item.id in foreign and item.key in keys}
+    if not found:
+        return ()
+    names = sorted(found)
+    verbs = ("is", "counts") if len(names) == 1 else ("are", "count")
+    line = f"{listed(names)} {verbs[0]} signed with another key ({found[names[0]]}) and {verbs[1]} as missing"
+    return (f"{line}; if you trust who made that: stepwell trust {' '.join(names[:5])}",)
 
 
 def read_notes(plan: Plan, known: Known, found: Definitions) -> tuple[str, ...]:

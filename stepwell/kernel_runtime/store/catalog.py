@@ -90,23 +90,25 @@ class _Question(Generic[T]):
         self.create = create
         self._over = Once()
         self._result: T | None = None
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
 
     def run(self, connection: Connection, name: str) -> None:
         try:
             self._result = self._answer(connection, name)
         except BaseException as error:
-            self._error = error
+            self.error = error
+
+    def tell(self) -> None:
         self._over.happen()
 
     def fail(self, error: BaseException) -> None:
-        self._error = error
+        self.error = error
         self._over.happen()
 
     def wait(self) -> T:
         self._over.wait()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return self._result  # type: ignore[return-value]  # set together with the event
 
 
@@ -190,7 +192,9 @@ class Catalog:
             connection.begin()
             try:
                 found = answer(connection, name)
+                self._attachment.count()
                 connection.commit()
+                self._attachment.acknowledge()
             except BaseException:
                 try:
                     connection.rollback()
@@ -401,6 +405,12 @@ class Catalog:
                 )
                 continue
             question.run(self._attachment.connection, self._attachment.name)
+            damage = self._attachment.damage(question.error) if question.error is not None else None
+            if damage is not None:
+                damage.__cause__ = question.error
+                question.error = damage
+                self._roll_back()
+            question.tell()
 
     def _commit(self, group: Group) -> None:
         connection = self._attachment.connection
@@ -411,7 +421,9 @@ class Catalog:
             # What is known to be recorded may have been deleted by whoever wrote since.
             known = f"{self._attachment.store_id} {self._attachment.epoch}"
             self._write(connection, self._attachment.name, known, group.records)
+            self._attachment.count()
             connection.commit()
+            self._attachment.acknowledge()
         except BaseException as error:
             failure = self._failure(
                 error,
@@ -442,6 +454,10 @@ class Catalog:
             _log.warning("the catalog of %s was not checkpointed: %s", self._attachment.directory, one_line(error))
 
     def _failure(self, error: BaseException, what: str, remedy: str) -> StoreError:
+        damage = self._attachment.damage(error)
+        if damage is not None:
+            damage.__cause__ = error
+            return damage
         failure = StoreError(f"the store {self._attachment.directory} {what}", where=one_line(error), remedy=remedy)
         failure.__cause__ = error
         return failure

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.lease import _is, _lock, _unlock
+from stepwell.kernel_runtime.store.locking import is_file, lock, unlock
 
 SUFFIX = ".unrecorded"
 
@@ -79,8 +79,8 @@ class Unrecorded:
         while True:
             self._path = self._folder / f"{new_id()}{SUFFIX}"
             descriptor = os.open(self._path, flags | getattr(os, "O_BINARY", 0), 0o666)
-            _lock(descriptor, block=True)
-            if _is(self._path, descriptor):
+            lock(descriptor, block=True)
+            if is_file(self._path, descriptor):
                 break
             # A collector found it before it was locked, and took it for a dead process's.
             os.close(descriptor)
@@ -96,9 +96,9 @@ def unrecorded_names(directory: Path) -> set[str]:
         except OSError:
             continue
         try:
-            if _lock(descriptor, block=False):
+            if lock(descriptor, block=False):
                 path.unlink(missing_ok=True)
-                _unlock(descriptor)
+                unlock(descriptor)
             else:
                 with path.open(encoding="utf-8") as lines:
                     found.update(line.rstrip("\n") for line in lines)
