@@ -86,7 +86,8 @@ def compare_frames(
     try:
         _register(connection, pairs, old, new)
         keys, chosen = _keys(connection, pairs, old, new, on)
-        duplicates = _duplicates(connection, keys) if keys else (0, 0)
+        # Keys that were chosen are known to be unique.
+        duplicates = _duplicates(connection, keys) if keys and on is not None else (0, 0)
         _join(connection, pairs, keys, numbered=any(duplicates))
         found = _counted(connection, pairs, keys, old=old, new=new, schema=schema, chosen=chosen, duplicates=duplicates)
         differing = (
