@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import threading
 
 import numpy as np
 import pandas as pd
@@ -184,8 +185,8 @@ def test_a_change_of_one_cell_is_seen_in_every_kind_of_pandas_column(name):
 
 
 def test_a_column_without_a_digest_is_told_not_compared():
-    one = pd.DataFrame({"x": [lambda: 1], "y": [1]})
-    found = diff(one, pd.DataFrame({"x": [lambda: 1], "y": [2]}))
+    one = pd.DataFrame({"x": [threading.Lock()], "y": [1]})
+    found = diff(one, pd.DataFrame({"x": [threading.Lock()], "y": [2]}))
     assert found.details.changed == 1
     assert {column.name: column.how[:12] for column in found.details.columns} == {"x": "not compared", "y": ""}
     assert "1 column not compared" in found.summary
