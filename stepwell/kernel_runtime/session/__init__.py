@@ -3,6 +3,9 @@
 =================  ===========================================================================
 ``kernel``         `Session`: runs; what the faces (magics, widgets, batch) and the public functions use
 ``looking``        what can be asked at any moment: states, reasons, the lineage, stored values
+``past``           time and size: versions, differences, renaming, forgetting, what is kept; ``keeping`` has them as public functions
+``history``        the versions of a key, and which one is meant; ``differences`` between two, a package
+``renaming``       carrying results over to another key; ``retaining`` sets rules of what is kept
 ``querying``       SELECTs over stored values and over the catalog
 ``holding``        the registry, stores by directory, the namespace, subscribers
 ``preparation``    what a plan reads from the store before its first step

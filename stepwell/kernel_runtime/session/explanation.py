@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from stepwell.kernel_runtime.planning.memo import Known
@@ -14,9 +14,11 @@ from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
 from stepwell.kernel_runtime.records.memo import PYTHON
 from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.renaming import renaming
 from stepwell.kernel_runtime.versions.explain import Change, explain
 from stepwell.kernel_runtime.versions.explain import describe as describe_change
 from stepwell.kernel_runtime.versions.reads import what_changed
+from stepwell.kernel_runtime.versions.renaming import under_new_name
 from stepwell.kernel_runtime.versions.secrets import looks_secret
 
 
@@ -112,22 +114,16 @@ class Explainer:
         now = self.code_parts(step)
         if before is None or now is None:
             return [Reason("its code changed", kind="body")]
-        changes = explain(_under(before, step.key), now)
+        note = renaming(old)
+        if note is not None:
+            before = under_new_name(
+                before, now, str(note.get("from", "")).rpartition("/")[2], step.key.rpartition("/")[2]
+            )
+        changes = explain(before, now)
         return [
             Reason(describe_change(change), change.path, change.diff or _remedy(change), change.kind)
             for change in changes
         ] or [Reason("its code changed", kind="body")]
-
-
-def _under(code: CodeVersion, key: str) -> CodeVersion:
-    """Return the parts of a code version with paths from another step, whose results were carried over to it."""
-    root = code.parts[0].path if code.parts else key
-    if root == key:
-        return code
-    parts = tuple(
-        replace(part, path=key + part.path[len(root) :]) if part.path.startswith(root) else part for part in code.parts
-    )
-    return replace(code, parts=parts)
 
 
 def _remedy(change: Change) -> str:

@@ -109,18 +109,34 @@ def read_versions(
     UnknownKeyError
         If nothing was ever stored for the key.
     """
+    return _grouped(_items(store, key), store, key, notebook, partition=partition, collapse=collapse)
+
+
+def _items(store: ValueStore, key: str) -> list[Materialization]:
+    """Return every materialization of a key, newest first."""
     items = [item for item in store.history(key, limit=_ALL) if not revoked_run(item)]
     if not items:
         raise unknown_key("stored key", key, store.keys())
+    return items
+
+
+def _grouped(
+    items: list[Materialization],
+    store: ValueStore,
+    key: str,
+    notebook: str | None,
+    *,
+    partition: str | None = None,
+    collapse: bool = True,
+) -> Versions:
     current = {row.materialization.id for row in store.current(key)}
-    items = [
-        item
-        for item in items
-        if (notebook is None or item.notebook == notebook) and (partition is None or item.partition == partition)
-    ]
     groups: list[list[Materialization]] = []
     newest: dict[tuple[str, str], list[Materialization]] = {}
     for item in items:
+        if (notebook is not None and item.notebook != notebook) or (
+            partition is not None and item.partition != partition
+        ):
+            continue
         place = (item.notebook, item.partition)
         group = newest.get(place)
         if collapse and group is not None and item.data_version and group[0].data_version == item.data_version:
@@ -151,14 +167,21 @@ def find_version(store: ValueStore, key: str, which: WhichVersion, *, notebook: 
     UnknownVersionError
         If the key has no such version, or more than one whose identifier begins so.
     """
-    found = read_versions(store, key, notebook=notebook)
-    if not found:
+    items = _items(store, key)
+    return _found(items, _grouped(items, store, key, notebook), key, which, notebook)
+
+
+def _found(
+    items: list[Materialization], versions: Versions, key: str, which: WhichVersion, notebook: str | None
+) -> Materialization:
+    every = [item for item in items if notebook is None or item.notebook == notebook]
+    if not every:
         raise UnknownVersionError(f"{key!r} has no version of {notebook!r}", remedy=_see(key))
-    chosen = _chosen(key, found, which, read_versions(store, key, notebook=notebook, collapse=False))
-    return next(item for item in store.history(key, limit=_ALL) if item.id == chosen)
+    chosen = _chosen(key, versions, which, every)
+    return next(item for item in every if item.id == chosen)
 
 
-def _chosen(key: str, found: Versions, which: WhichVersion, every: Versions) -> str:
+def _chosen(key: str, found: Versions, which: WhichVersion, every: list[Materialization]) -> str:
     if isinstance(which, bool) or not isinstance(which, str | int | dt.date):
         raise InvalidInvocationError(
             f"a version is an identifier, a number or a time, not a {type(which).__name__}",
@@ -221,14 +244,15 @@ def two_versions(
     UnknownKeyError, UnknownVersionError
         As `find_version`; also where the key has one version only.
     """
-    found = read_versions(store, key, notebook=notebook)
-    if before is None and len(found) < 2:
+    items = _items(store, key)
+    found = _grouped(items, store, key, notebook)
+    if before is None and len(found) == 1:
         raise UnknownVersionError(
             f"{key!r} has one version only: there is nothing to compare it with", remedy=_see(key)
         )
     return (
-        find_version(store, key, -2 if before is None else before, notebook=notebook),
-        find_version(store, key, -1 if after is None else after, notebook=notebook),
+        _found(items, found, key, -2 if before is None else before, notebook),
+        _found(items, found, key, -1 if after is None else after, notebook),
     )
 
 

@@ -253,8 +253,7 @@ class Session(Past, Querying):
                 self._run_store = None
                 self._told = None
                 self._running.release()
-        if any(step.status == "executed" for step in result.steps):
-            self._housekeep(store)
+        self._ran(store, result)
         if self.after_run is not None:
             self.after_run(result)
         if (guard.interrupted or result.status == "cancelled") and not guard.cancelled:

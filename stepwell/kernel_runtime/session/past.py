@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StepwellError
+from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.keeping import STORE, Collected, Forgotten, Rule, bytes_text
 from stepwell.kernel_runtime.records.materializations import Materialization
@@ -29,6 +30,8 @@ from stepwell.kernel_runtime.session.renaming import carry_over
 from stepwell.kernel_runtime.session.retaining import set_rule
 from stepwell.kernel_runtime.store.housekeeping import Sizes, is_due, read_sizes
 
+_QUIET = 100
+"""How many runs that reused everything go by before one looks whether something is due."""
 LARGE = 10 << 30
 """Bytes of values above which a session says once what ``gc`` would free."""
 FULL = 0.10
@@ -37,6 +40,8 @@ FULL = 0.10
 
 class Past(Looking):
     """The history of a session's store, and its size."""
+
+    _quiet_runs = 0
 
     def versions(
         self,
@@ -186,21 +191,29 @@ class Past(Looking):
         self._advised.add("size")
         return (size_line(store.directory, sizes, disk.free / disk.total),)
 
-    def _housekeep(self, store: ValueStore, *, wait: bool = False) -> None:
-        """Do what is due once an hour, beside whatever is going on."""
-        if not is_due(store.directory):
-            return
+    def _ran(self, store: ValueStore, result: RunResult) -> None:
+        """Have done beside whatever follows what is due once an hour; a run that reused everything hardly asks."""
+        if all(step.status == "reused" for step in result.steps):
+            self._quiet_runs += 1
+            if self._quiet_runs % _QUIET:
+                return
+        if is_due(store.directory):
+            threading.Thread(target=_housekeep, args=(store,), name="stepwell-housekeeping", daemon=True).start()
 
-        def work() -> None:
-            try:
-                store.housekeep()
-            except StepwellError as error:
-                print(f"stepwell: {error.what}", file=sys.stderr)  # noqa: T201 - nobody waits for this thread
+    def close(self) -> None:
+        """Do what is due, commit what is pending and let every store go."""
+        # Batch runs that find everything fresh end here, and never above.
+        for store in self._stores.values():
+            if self.last_run is not None and is_due(store.directory) and store.directory.is_dir():
+                _housekeep(store)
+        super().close()
 
-        if wait:
-            work()
-        else:
-            threading.Thread(target=work, name="stepwell-housekeeping", daemon=True).start()
+
+def _housekeep(store: ValueStore) -> None:
+    try:
+        store.housekeep()
+    except (StepwellError, OSError) as error:
+        print(f"stepwell: the hourly housekeeping failed: {error}", file=sys.stderr)  # noqa: T201 - nobody waits for it
 
 
 def size_line(directory: Path, sizes: Sizes, free: float) -> str:

@@ -22,6 +22,11 @@ claims           who computes a long step just now: a lock on a file per memo ke
 locking          exclusive locks on whole small files, for the two above
 schema           tables, and rows from and to records; `writing` and `reading` use it
 remembered       the last snapshot, kept true by our own commits
+retention        which versions the rules keep: a function from rows to ids
+collecting       ``gc``: rows that rules drop, files that nothing refers to; `unrecorded` protects what is about to be recorded
+forgetting       removing a key; `carrying` its rows over to another
+housekeeping     what is done once an hour, and the sizes that it finds; `keeping` puts it together
+compaction       the catalog written anew, without its free room
 sql              one SELECT over given tables, streamed to Arrow, in an instance of its own (`sql_instance`)
 statements       what a SELECT reads, by the parser's word; `sql_files` which files it may read
 tabular          values as tables; `catalog_views` the catalog as tables

@@ -45,12 +45,12 @@ class Sizes:
 
 
 def is_due(directory: Path, every: float = EVERY) -> bool:
-    """Tell whether a store's last housekeeping is that long ago; a clock that was set back makes it due."""
-    try:
-        age = time.time() - os.stat(directory / _FILE).st_mtime  # noqa: PTH116 - asked after every run
-    except OSError:
-        return True
-    return not 0 <= age < every
+    """Tell whether a store's last housekeeping, or its making, is that long ago; a clock that was set back makes it due."""
+    for name in (_FILE, "CACHEDIR.TAG"):
+        with contextlib.suppress(OSError):
+            age = time.time() - os.stat(directory / name).st_mtime  # noqa: PTH116 - asked after every run
+            return not 0 <= age < every
+    return True
 
 
 def read_sizes(directory: Path) -> Sizes | None:

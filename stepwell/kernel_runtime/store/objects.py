@@ -52,7 +52,7 @@ class Objects:
     signer
         Signs and checks what executes code when loaded.
     unrecorded
-        The list of what has no row yet: named there before it is looked for.
+        The list of what has no row yet: a file is named there before it is put in its place.
     """
 
     def __init__(self, directory: Path, signer: Signer, unrecorded: Unrecorded | None = None) -> None:

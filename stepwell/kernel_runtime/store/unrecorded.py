@@ -1,14 +1,14 @@
 """What this process has written, or found there, and not recorded yet: so that ``gc`` in another process lets it stand.
 
 Between the moment when a value's file is there and the commit of the row that refers to it nothing in the catalog protects the file,
-and that time has no bound: a step may store another output for minutes. So before a writer looks whether a file is there it
-appends the file's name to a list of its own, ``claims/<id>.unrecorded``, on which it holds an exclusive lock for as long as it lives. The
-system frees the lock when the process dies, however it dies: a list that can be locked by somebody else is nobody's.
+and that time has no bound: a step may store another output for minutes. So before a writer puts a file in its place (or takes one that is
+there for its own) it appends the file's name to a list of its own, ``claims/<id>.unrecorded``, on which it holds an exclusive lock for as long
+as it lives. The system frees the lock when the process dies, however it dies: a list that can be locked by somebody else is nobody's.
 
-Two orders make it sound, with no clock in it. The writer *names, then looks*: a file that is not there is written. The collector, which
-holds the lease all the while, moves a file away, *then reads the lists*, and puts back what is named. If the writer named it before
-the lists were read, it is put back; if later, the writer looked after it was moved away, and writes it. A name leaves the list after its row is
-committed, and a commit needs the lease: whoever holds the lease and does not find the name sees the row.
+Two orders make it sound, with no clock in it. The writer *names, then places*. The collector, which holds the lease all the while, moves a file
+away, *then reads the lists*, and puts back what is named. If the writer named it before the lists were read, it is put back, unless it is there
+anew; if later, the writer places it after it was moved away. A name leaves the list after its row is committed, and a commit needs the
+lease: whoever holds the lease and does not find the name sees the row.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Unrecorded:
         self._names: set[str] = set()
 
     def add(self, name: str) -> None:
-        """Name an object that is about to be looked for, and written where it is not there."""
+        """Name an object that is about to be put in its place."""
         if self._process != os.getpid():
             # The list is the parent's; closing our copy of its descriptor would not unlock it, and writing to it would.
             self._start()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 from typing import Any
 
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion
@@ -29,12 +30,26 @@ def same_but_for_name(old: CodeVersion, new: CodeVersion, old_name: str, new_nam
         return True
     if not old.parts or not new.parts or old.unverifiable or new.unverifiable:
         return False
-    body, now = old.parts[0], new.parts[0]
-    if body.kind != "body" or now.kind != "body" or body.text is None or now.text is None:
+    return _reached(old.parts) == _reached(new.parts) and _same_body(old.parts[0], new.parts[0], old_name, new_name)
+
+
+def under_new_name(old: CodeVersion, new: CodeVersion, old_name: str, new_name: str) -> CodeVersion:
+    """Return the older of two code versions as if it had been the new name's, so that only what else differs is seen."""
+    if not old.parts or not new.parts:
+        return old
+    root, key = old.parts[0].path, new.parts[0].path
+    parts = [
+        replace(part, path=key + part.path[len(root) :]) if part.path.startswith(root) else part for part in old.parts
+    ]
+    if _same_body(old.parts[0], new.parts[0], old_name, new_name):
+        parts[0] = new.parts[0]
+    return replace(old, parts=tuple(parts))
+
+
+def _same_body(old: CodePart, new: CodePart, old_name: str, new_name: str) -> bool:
+    if old.kind != "body" or new.kind != "body" or old.text is None or new.text is None:
         return False
-    if _reached(old.parts) != _reached(new.parts):
-        return False
-    return _renamed(body.text, old_name, new_name) == _dumped(now.text) is not None
+    return _renamed(old.text, old_name, new_name) == _dumped(new.text) is not None
 
 
 def _reached(parts: tuple[CodePart, ...]) -> list[tuple[str, str, str]]:

@@ -169,7 +169,20 @@ def _arrow(label: str, dtype: str, data: Any) -> Column:
         return Column(label, dtype, data.cast(pa.float32()))
     if _known(kind):
         return Column(label, dtype, data)
-    return _digested(label, dtype, data.to_pylist() if len(data) else [])
+    if _in_nanoseconds(kind):
+        return Column(label, dtype, data.cast(pa.int64()), "in nanoseconds")
+    # Not as Python's values, which have no nanoseconds.
+    return _digested(label, dtype, (data.slice(at, 1) for at in range(len(data))))
+
+
+def _in_nanoseconds(kind: Any) -> bool:
+    """Tell whether a type is a time that DuckDB would shorten to microseconds."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_timestamp(kind):
+        return bool(kind.unit == "ns" and kind.tz is not None)
+    return bool((types.is_time(kind) or types.is_duration(kind)) and kind.unit == "ns")
 
 
 def _known(kind: Any) -> bool:
@@ -181,11 +194,10 @@ def _known(kind: Any) -> bool:
         return _known(kind.value_type)
     if types.is_struct(kind):
         return kind.num_fields > 0 and all(_known(field.type) for field in kind)
-    if types.is_timestamp(kind) or types.is_time(kind):
-        # DuckDB's own times with a zone, and of a day, have microseconds.
-        return bool(kind.unit != "ns" or not (types.is_time(kind) or kind.tz is not None))
-    if types.is_duration(kind):
-        return bool(kind.unit != "ns")
+    if types.is_map(kind):
+        return _known(kind.key_type) and _known(kind.item_type)
+    if types.is_timestamp(kind) or types.is_time(kind) or types.is_duration(kind):
+        return not _in_nanoseconds(kind)
     if types.is_decimal128(kind):
         return bool(kind.precision <= 38)
     return bool(

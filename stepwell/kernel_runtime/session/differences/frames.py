@@ -20,10 +20,10 @@ from stepwell.kernel_runtime.session.differences.columns import AS_TEXT, BY_DIGE
 from stepwell.kernel_runtime.session.differences.result import (
     ColumnChange,
     FrameDifference,
-    RowKind,
     Rows,
     SchemaChange,
 )
+from stepwell.kernel_runtime.session.differences.rows import differing_rows
 
 MEMORY = "2GB"
 _EXAMPLES = 3
@@ -86,7 +86,8 @@ def compare_frames(
     try:
         _register(connection, pairs, old, new)
         keys, chosen = _keys(connection, pairs, old, new, on)
-        duplicates = _duplicates(connection, keys) if keys else (0, 0)
+        # Keys that were chosen are known to be unique.
+        duplicates = _duplicates(connection, keys) if keys and on is not None else (0, 0)
         _join(connection, pairs, keys, numbered=any(duplicates))
         found = _counted(connection, pairs, keys, old=old, new=new, schema=schema, chosen=chosen, duplicates=duplicates)
         differing = (
@@ -106,7 +107,7 @@ def compare_frames(
             shutil.rmtree(spill, ignore_errors=True)
     kept = tuple(pairs[number].after.label for number in keys)
     changed = tuple(column.name for column in found.columns if column.count)
-    return found, lambda kind, limit: _rows(kind, limit, differing, load=load, keys=kept, changed=changed)
+    return found, lambda kind, limit: differing_rows(kind, limit, differing, load=load, keys=kept, changed=changed)
 
 
 def _connection(memory_limit: str, spill: Path | None) -> Any:
@@ -346,70 +347,3 @@ def _shown(scalar: Any) -> str:
         value = scalar
     text = "NULL" if value is None else repr(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-
-
-# -- the rows themselves -----------------------------------------------------------------------------------------------
-
-
-def _rows(
-    kind: RowKind,
-    limit: int | None,
-    differing: Any,
-    *,
-    load: tuple[Callable[[], Any], Callable[[], Any]],
-    keys: tuple[str, ...],
-    changed: tuple[str, ...],
-) -> Any:
-    import numpy as np
-    import pyarrow.compute as pc
-
-    if differing is None:
-        chosen = {"pa": np.empty(0, np.int64), "pb": np.empty(0, np.int64)}
-    else:
-        table = differing.filter(pc.equal(differing["kind"], kind))
-        table = table.slice(0, limit) if limit is not None else table
-        chosen = {side: table[side].drop_null().to_numpy() for side in ("pa", "pb")}
-    if kind == "added":
-        return _taken(load[1](), chosen["pb"])
-    before = _taken(load[0](), chosen["pa"])
-    return before if kind == "removed" else _side_by_side(before, _taken(load[1](), chosen["pb"]), keys, changed)
-
-
-def _taken(frame: Any, positions: Any) -> Any:
-    root = type(frame).__module__.partition(".")[0]
-    if root == "pyarrow":
-        return frame.take(positions)
-    if root == "polars":
-        return (frame.to_frame() if type(frame).__name__ == "Series" else frame)[positions]
-    return (frame.to_frame() if frame.ndim == 1 else frame).iloc[positions]
-
-
-def _side_by_side(before: Any, after: Any, keys: tuple[str, ...], changed: tuple[str, ...]) -> Any:
-    root = type(after).__module__.partition(".")[0]
-    if root == "pyarrow":
-        import pyarrow as pa
-
-        columns = {name: after[name] for name in keys}
-        for name in changed:
-            columns |= {f"{name} (before)": before[name], f"{name} (after)": after[name]}
-        return pa.table(columns)
-    if root == "polars":
-        import polars as pl
-
-        named = [after[name] for name in keys]
-        for name in changed:
-            named += [before[name].alias(f"{name} (before)"), after[name].alias(f"{name} (after)")]
-        return pl.DataFrame(named)
-    import pandas as pd
-
-    from stepwell.kernel_runtime.session.differences.columns import labelled
-
-    old, new = labelled(before), labelled(after)
-    data = {name: after.iloc[:, new[name]].array for name in keys if name in new}
-    for name in changed:
-        if name in old and name in new:
-            data |= {
-                f"{name} (before)": before.iloc[:, old[name]].array,
-                f"{name} (after)": after.iloc[:, new[name]].array,
-            }
-    return pd.DataFrame(data, index=after.index)

@@ -1,0 +1,144 @@
+"""What a large catalog costs: a store with many materializations, and the questions that are asked of it.
+
+    python benchmarks/catalog.py [MATERIALIZATIONS] [ROUNDS]
+
+The catalog is made with the store's own rows (appender, no values): 100 keys, each with as many versions as it takes, runs of 100 steps, some of them reused. Each
+question is asked of a process that has just attached the catalog and of one that has it open; printed are the least of ROUNDS in milliseconds, beside
+the same for a catalog of a hundredth the size, and bytes a row. Quote the ratios.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keeping import Rule
+from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
+from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+from stepwell.kernel_runtime.session.history import read_versions
+from stepwell.kernel_runtime.store.housekeeping import fold
+from stepwell.kernel_runtime.store.store import open_store
+
+KEYS = 100
+
+
+def fill(store, count):
+    """Record `count` materializations in runs of `KEYS` steps, each followed by a run that reuses all."""
+    for number in range(count // KEYS):
+        run_id = new_id()
+        run = RunRecord(
+            run_id, "assets", "notebooks/study.ipynb", ("model",), "success", float(number), ended=number + 1.0
+        )
+        store.begin_run(run)
+        made = []
+        for key in range(KEYS):
+            digest = f"{key:032x}{number:032x}"
+            value = StoredValue(
+                "pickle",
+                digest,
+                1000 + number,
+                None,
+                f"{digest[:2]}/{digest}.pickle",
+                None,
+                "pandas.DataFrame",
+                "1,000 × 10",
+            )
+            item = Materialization(
+                new_id(), run_id, f"asset_{key}", f"asset_{key}", "result", "notebooks/study.ipynb", digest[:32:-1], f"code{key}-{number // 10}",
+                digest[-32:], value, float(number), 0.25,
+                inputs=(InputVersion("raw", f"asset_{key - 1}", digest[:32]),),
+                reads=(Read("file", "/data/flights.csv", digest[:32], (1, 2, 3, 4)),),
+            )  # fmt: skip
+            made.append(item)
+            store.record_step(
+                StepRecord(run_id, item.step_key, "executed", float(number), 0.25, item.memo_key, (item,)),
+                current=[Current(item.notebook, item.key, item)],
+            )
+        again = new_id()
+        store.begin_run(
+            RunRecord(again, "assets", "notebooks/study.ipynb", ("model",), "success", number + 0.5, ended=number + 1.0)
+        )
+        for item in made:
+            store.record_step(StepRecord(again, item.step_key, "reused", 0.0, 0.0, item.memo_key, (item,)))
+    store.flush()
+
+
+def questions(store, count):
+    """Return the questions by name."""
+    keys = [f"asset_{key}" for key in range(KEYS)]
+    codes = [f"code{key}-{(count // KEYS - 1) // 10}" for key in range(KEYS)]
+
+    def snapshot():
+        store._shared.remembered._epoch = -1  # noqa: SLF001 - else the answer is remembered
+        found = store.snapshot(keys, keys, codes)
+        assert len(found.current) == KEYS
+
+    return {
+        "snapshot of 100 keys": snapshot,
+        "current": lambda: store.current("asset_7"),
+        "history of 20": lambda: store.history("asset_7"),
+        "versions (all)": lambda: read_versions(store, "asset_7"),
+        "keys": store.keys,
+        "runs of 20": store.runs,
+        "run and its steps": lambda: store.run(store.runs(limit=1)[0].run_id),
+        "sizes by key": store.key_sizes,
+        "gc, dry": lambda: store.collect(dry_run=True),
+    }
+
+
+def measure(directory, count, rounds):
+    """Return the least milliseconds of each question, open and just attached, and the file's size."""
+    store = open_store(directory)
+    started = time.perf_counter()
+    fill(store, count)
+    made = time.perf_counter() - started
+    found = {}
+    for name, ask in questions(store, count).items():
+        attached, opened = [], []
+        for _ in range(rounds):
+            store.close()
+            started = time.perf_counter()
+            ask()
+            attached.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            ask()
+            opened.append(time.perf_counter() - started)
+        found[name] = (min(attached) * 1000, min(opened) * 1000)
+    store.keep("", Rule(versions=5))
+    started = time.perf_counter()
+    store.collect(dry_run=True)
+    found["gc, dry, 5 versions"] = (0.0, (time.perf_counter() - started) * 1000)
+    store.keep("", Rule())
+    store.close()
+    size = (Path(directory) / "catalog.duckdb").stat().st_size
+    started = time.perf_counter()
+    store._catalog.change(fold)  # noqa: SLF001 - a part of gc, measured alone
+    found["folding"] = (0.0, (time.perf_counter() - started) * 1000)
+    started = time.perf_counter()
+    store.collect(compact=True)
+    found["gc with compaction"] = (0.0, (time.perf_counter() - started) * 1000)
+    store.close()
+    compact = (Path(directory) / "catalog.duckdb").stat().st_size
+    return found, size, compact, made
+
+
+def main():
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["STEPWELL_KEY_FILE"] = str(Path(folder) / "key")
+        small, *_ = measure(Path(folder) / "small", max(count // 100, KEYS), rounds)
+        large, size, compact, made = measure(Path(folder) / "large", count, rounds)
+    print(f"{count:,} materializations (made in {made:.1f} s): ms just attached / open, and those of a hundredth")
+    for name, (attached, opened) in large.items():
+        print(f"  {name:24} {attached:8.1f} {opened:8.1f}   {small[name][0]:8.1f} {small[name][1]:8.1f}")
+    print(
+        f"  catalog {size / 1e6:.1f} MB, {size / count:.0f} bytes a materialization; compacted {compact / 1e6:.1f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()

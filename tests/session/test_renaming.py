@@ -1,0 +1,254 @@
+"""What is stored for a key is carried over to another name, and reused only where nothing but the name changed."""
+
+import pytest
+
+import stepwell
+from stepwell import AssetOut, asset, graph_asset, multi_asset, op
+from stepwell.kernel_runtime.errors import (
+    InvalidDefinitionError,
+    InvalidInvocationError,
+    InvariantViolationError,
+    UnknownKeyError,
+)
+from stepwell.kernel_runtime.records.code import CodePart, CodeVersion
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.versions.renaming import same_but_for_name
+
+RATE = 1
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = get_session().open(tmp_path / "store")
+    yield store
+    store.close()
+
+
+def helper(value):
+    return value * RATE
+
+
+@asset
+def old():
+    return helper(3)
+
+
+def renamed():
+    @asset
+    def new():
+        return helper(3)
+
+    return new
+
+
+def statuses(*targets, store):
+    return {step.key: step.status for step in stepwell.materialize(list(targets), store=store).steps}
+
+
+def test_a_renamed_asset_is_not_computed_again(store):
+    statuses(old, store=store)
+    made = store.history("old")[0]
+    assert stepwell.rename("old", "new", store=store) == 1
+    assert store.keys() == ["new"]
+    assert statuses(renamed(), store=store) == {"new": "reused"}
+    newest = store.current("new")[0].materialization
+    assert (newest.created, newest.seconds, newest.data_version) == (made.created, made.seconds, made.data_version)
+    assert stepwell.load("new", store=store) == 3
+    assert statuses(renamed(), store=store) == {"new": "reused"}
+    assert get_session().why("new", definitions=[renamed()], store=store).state == "fresh"
+    # Nothing was deleted: going back finds everything.
+    assert statuses(old, store=store) == {"old": "reused"}
+
+
+def test_it_is_settled_by_looking_too(store):
+    statuses(old, store=store)
+    stepwell.rename("old", "new", store=store)
+    assert get_session().why("new", definitions=[renamed()], store=store).state == "fresh"
+
+
+def test_what_else_changed_makes_it_stale_with_the_true_cause(store, monkeypatch):
+    statuses(old, store=store)
+    stepwell.rename("old", "new", store=store)
+    monkeypatch.setitem(globals(), "RATE", 2)
+    found = get_session().why("new", definitions=[renamed()], store=store)
+    assert found.state == "stale"
+    assert "RATE: 1 -> 2" in str(found)
+    assert "changed" not in str(found)
+    assert len(found.steps[0].reasons) == 1
+    assert stepwell.load("new", store=store) == 3
+    monkeypatch.setitem(globals(), "RATE", 1)
+    assert statuses(renamed(), store=store) == {"new": "reused"}
+
+
+def test_another_body_is_not_taken_for_the_same(store):
+    statuses(old, store=store)
+    stepwell.rename("old", "new", store=store)
+
+    @asset
+    def new():
+        return helper(4)
+
+    assert get_session().why("new", definitions=[new], store=store).state == "stale"
+    assert statuses(new, store=store) == {"new": "executed"}
+
+
+def test_the_whole_history_comes_along(store, monkeypatch):
+    for rate in (1, 2, 3):
+        monkeypatch.setitem(globals(), "RATE", rate)
+        statuses(old, store=store)
+    assert stepwell.rename("old", "new", store=store) == 3
+    assert [stepwell.load("new", version=number, store=store) for number in (0, 1, 2)] == [3, 6, 9]
+    assert [version.run_id for version in stepwell.versions("new", store=store)] == [
+        version.run_id for version in stepwell.versions("old", store=store)
+    ]
+
+
+def test_a_graph_backed_asset_comes_with_its_steps(store):
+    @op
+    def fetch():
+        return 5
+
+    @op
+    def keep(rows):
+        print("kept")
+        return rows + 1
+
+    @graph_asset
+    def first():
+        return keep(fetch())
+
+    assert statuses(first, store=store) == {"first.fetch": "executed", "first.keep": "executed"}
+
+    @graph_asset
+    def second():
+        return keep(fetch())
+
+    stepwell.rename("first", "second", store=store)
+    assert statuses(second, store=store) == {"second.fetch": "reused", "second.keep": "reused"}
+    item = store.current("second")[0].materialization
+    assert "kept" in store.outputs(item.run_id, item.step_key)[0].text
+
+
+def test_what_follows_by_order_only_is_kept_apart(store):
+    runs = []
+
+    @asset
+    def up():
+        runs.append(1)
+
+    @asset(deps=["up"])
+    def down():
+        return 1
+
+    statuses(up, down, store=store)
+    stepwell.rename("down", "below", store=store)
+
+    @asset(deps=["up"])
+    def below():
+        return 1
+
+    assert statuses(up, below, store=store)["below"] == "reused" or len(runs) == 2
+
+
+def test_an_output_of_a_multi_asset_is_refused(store):
+    @multi_asset(outs={"left": AssetOut(), "right": AssetOut()})
+    def both():
+        return 1, 2
+
+    statuses(both, store=store)
+    with pytest.raises(InvariantViolationError, match="one of several outputs"):
+        stepwell.rename("left", "west", store=store)
+    assert store.keys() == ["left", "right"]
+
+
+def test_what_cannot_be_renamed_is_refused(store):
+    statuses(old, renamed(), store=store)
+    with pytest.raises(InvariantViolationError, match="results of its own"):
+        stepwell.rename("old", "new", store=store)
+    with pytest.raises(UnknownKeyError, match="did you mean old"):
+        stepwell.rename("olt", "x", store=store)
+    with pytest.raises(InvalidInvocationError, match="called so already"):
+        stepwell.rename("old", "old", store=store)
+    for bad in ("a.b", "", "a//b"):
+        with pytest.raises(InvalidDefinitionError):
+            stepwell.rename("old", bad, store=store)
+    with pytest.raises(InvalidInvocationError, match="is a step"):
+        stepwell.rename("old.step", "x", store=store)
+    assert store.keys() == ["new", "old"]
+
+
+def test_another_notebooks_key_is_its_own(store):
+    from tests.store import rows
+
+    for notebook in ("a.ipynb", "b.ipynb"):
+        rows.record(store, rows.made(store, "k", notebook, notebook=notebook)).wait()
+    with pytest.raises(InvariantViolationError, match="several others"):
+        stepwell.rename("k", "l", store=store)
+
+
+# -- the same but for the name -----------------------------------------------------------------------------------------
+
+
+def code(text, digest, *parts, path="k", kind="body"):
+    return CodeVersion(digest, (CodePart(path, kind, digest, text), *parts))
+
+
+def same(before, after, *parts):
+    return same_but_for_name(code(before, "1", *parts, path="old"), code(after, "2", *parts, path="new"), "old", "new")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("old = f(1)\nold += 1", "new = f(1)\nnew += 1  # so"),
+        ("old = [old for old in range(3)]", "new = [new for new in range(3)]"),
+        ("old = x.old", "new = x.old"),
+        ("old = f(old=1)", "new = f(old=1)"),
+        ("def old():\n    '''Of old.'''\n    return 1", "def new():\n    '''Of old.'''\n    return 1"),
+        ("@asset\ndef old(x):\n    return x", "@asset\ndef new(x):\n    return x"),
+        ("def g():\n    return old\nold = 1", "def g():\n    return new\nnew = 1"),
+        ("old = 'gold'", "new = 'gold'"),
+    ],
+)
+def test_a_consistent_renaming_is_the_same(before, after):
+    assert same(before, after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("old = 1", "new = 2"),
+        ("old = 1", "old = 1\nnew = old"),
+        ("old = 1", "old = 1"),
+        ("new = 1\nold = new", "new = 1\nnew = new"),
+        ("old = g(lambda old: old)", "new = g(lambda old: new)"),
+        ("def g(old):\n    return old\nold = g(1)", "def g(old):\n    return new\nnew = g(1)"),
+        ("class A:\n    old = 1\nold = A.old", "class A:\n    new = 1\nnew = A.old"),
+        ("import old\nold = old.f", "import old\nnew = new.f"),
+        ("import x as old\nold = old.f", "import x as old\nnew = new.f"),
+        ("old = d.query('a > @old')", "new = d.query('a > @old')"),
+        ("old = 1\nx = 'new'", "new = 1\nx = 'new'"),
+        ("def f():\n    global old\n    old = 2\nold = 1", "def f():\n    global old\n    new = 2\nnew = 1"),
+        ("old = f'{old=}'", "new = f'{new=}'"),
+        ("!ls\nold = 1", "!ls\nnew = 1"),
+        ("old = connect(password='<hidden>')", "new = connect(password='<hidden>')"),
+        ("match x:\n    case old:\n        pass", "match x:\n    case old:\n        pass"),
+        ("try:\n    f()\nexcept E as old:\n    old = old", "try:\n    f()\nexcept E as old:\n    new = new"),
+    ],
+)
+def test_whatever_could_mean_something_else_is_not(before, after):
+    assert not same(before, after)
+
+
+def test_everything_that_is_reached_must_be_equal():
+    before, after = "old = h()", "new = h()"
+    part = CodePart("old -> h", "function", "d", "def h(): ...")
+    moved = CodePart("new -> h", "function", "d", "def h(): ...")
+    changed = CodePart("new -> h", "function", "e", "def h(): ...")
+    assert same_but_for_name(code(before, "1", part, path="old"), code(after, "2", moved, path="new"), "old", "new")
+    assert not same_but_for_name(
+        code(before, "1", part, path="old"), code(after, "2", changed, path="new"), "old", "new"
+    )
+    assert not same_but_for_name(code(before, "1", part, path="old"), code(after, "2", path="new"), "old", "new")
+    assert not same_but_for_name(code(None, "1", path="old"), code(None, "2", path="new"), "old", "new")
+    assert same_but_for_name(CodeVersion("1"), CodeVersion("1"), "old", "new")
