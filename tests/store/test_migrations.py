@@ -50,8 +50,8 @@ else:
                     kill()
                 return result
             return call
-    real = attachment._cursor
-    attachment._cursor = lambda: Connection(real())
+    real = attachment.cursor
+    attachment.cursor = lambda: Connection(real())
 open_store(sys.argv[1])
 """
 

@@ -16,7 +16,8 @@ trusting         what somebody else stored, looked at and signed anew; `shared_r
 signing          HMAC over what executes code when it is loaded
 catalog          the one thread that talks to DuckDB: group commit, questions
 once             what a thread waits for, safe against interrupts
-attachment       the catalog file in a warm DuckDB instance: attach, create, check, detach
+instance         the process's warm DuckDB instance
+attachment       the catalog file, attached to it: attach, create, check, detach
 lease            our own lock around every open of the catalog
 claims           who computes a long step just now: a lock on a file per memo key
 locking          exclusive locks on whole small files, for the two above

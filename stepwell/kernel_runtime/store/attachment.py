@@ -1,7 +1,7 @@
 """The catalog file, attached to a warm in-memory DuckDB instance for as long as the lease is held.
 
-Starting an instance costs 20 to 80 ms, attaching a file to a warm one about one. So one instance lives as long as the process,
-and each store's catalog thread attaches its file to it, under a name of its own, and detaches it before it lets the lease go.
+One instance lives as long as the process (`instance`); each store's catalog thread attaches its file to it, under a name of its own,
+and detaches it before it lets the lease go.
 DETACH writes the checkpoint, so that a store at rest is one file without a log beside it.
 
 Nothing else in the process may open ``catalog.duckdb``: closing any descriptor of it would drop DuckDB's own lock.
@@ -14,26 +14,22 @@ transaction: a process killed in between leaves the older catalog, whole.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
-import threading
 import time
-from _thread import start_new_thread
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFormatError, StoreNotWritableError
 from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.store.instance import Connection, cursor, leak
 from stepwell.kernel_runtime.store.lease import Lease
 from stepwell.kernel_runtime.store.migration import keep_copy, migrate
-from stepwell.kernel_runtime.store.once import Once
 from stepwell.kernel_runtime.store.schema import FORMAT, create_statements
 from stepwell.kernel_runtime.store.seal import read_seal, write_seal
 from stepwell.kernel_runtime.store.vetting import vet_catalog, vet_links
 
-Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing it here would start no instance, but costs 50 ms
 Fingerprint: TypeAlias = tuple[Any, ...]
 
 CATALOG = "catalog.duckdb"
@@ -44,91 +40,7 @@ CACHEDIR_TAG = (
     "# For information about cache directory tags see https://bford.info/cachedir/\n"
 )
 
-_instance: Connection | None = None
-_instance_lock = threading.Lock()
-_held: list[threading.Lock] = []
-_warming: list[Once] = []
-"""What happens when the instance that `warm_up` began is there; once per process."""
 _aliases = count(1)
-
-
-def _cursor() -> Connection:
-    """Return an own connection to the process's warm instance."""
-    global _instance  # noqa: PLW0603 - one instance per process is the point
-    with _instance_lock:
-        if _instance is None:
-            import duckdb
-
-            _instance = duckdb.connect(
-                ":memory:",
-                config={
-                    # Questions are small: handing pieces of them to another thread costs more than it saves.
-                    "threads": 1,
-                    "autoinstall_known_extensions": False,
-                    "autoload_known_extensions": False,
-                    "python_enable_replacements": False,
-                },
-            )
-        return _instance.cursor()
-
-
-def warm_up() -> None:
-    """Begin to start the process's instance, in a thread of its own; whoever needs it meanwhile waits for it."""
-    if _instance is None and not _warming:
-        made = Once()
-        _warming.append(made)
-        start_new_thread(_start, (made,))
-
-
-def _start(made: Once) -> None:
-    try:
-        # Whoever needs the instance meets the same error, and tells it.
-        with contextlib.suppress(Exception):
-            _cursor().close()
-    finally:
-        made.happen()
-
-
-def _hold() -> None:
-    """Let no instance be in the making while the process is forked."""
-    _held.append(_instance_lock)
-    _instance_lock.acquire()
-
-
-def _let() -> None:
-    while _held:
-        _held.pop().release()
-
-
-def _settle() -> None:
-    """Wait for an instance that is in the making: the process must not end beneath it."""
-    for made in _warming:
-        made.wait()
-
-
-def _let_in_child() -> None:
-    _let()
-    # Its thread is the parent's.
-    _warming.clear()
-
-
-def abandon_instance() -> None:
-    """Leave the instance to the parent, in a forked child.
-
-    Its threads do not exist here, and its destructor would write a checkpoint: it must never run.
-    """
-    global _instance, _instance_lock  # noqa: PLW0603 - as above
-    _instance_lock = threading.Lock()
-    if _instance is not None:
-        leak(_instance)
-        _instance = None
-
-
-def leak(connection: Connection) -> None:
-    """Keep a connection from ever being destroyed."""
-    import ctypes
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 class Attachment:
@@ -236,7 +148,7 @@ class Attachment:
 
     def _renew(self) -> None:
         self.connection.close()
-        self.connection = _cursor()
+        self.connection = cursor()
 
     def _listed(self) -> bool:
         """Return whether DuckDB has the file: a DETACH whose checkpoint fails is an error, but detaches."""
@@ -288,7 +200,7 @@ class Attachment:
         import duckdb
 
         if self.connection is None:
-            self.connection = _cursor()
+            self.connection = cursor()
         if self._log.exists():
             self._attach_file("(READ_ONLY)")
             try:
@@ -350,7 +262,7 @@ class Attachment:
         """Make the catalog beside its place and rename it: a process killed here leaves no half catalog."""
         making = self.directory / "tmp" / f"{new_id()}.duckdb"
         if self.connection is None:
-            self.connection = _cursor()
+            self.connection = cursor()
         name = f"{self.name}_new"
         self.connection.execute(f"ATTACH '{_quoted(making)}' AS {name}")
         try:
@@ -464,11 +376,6 @@ def _stat(path: Path) -> tuple[int, int, int]:
     except OSError:
         return (-1, -1, -1)
     return (found.st_size, found.st_mtime_ns, found.st_ino)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold, after_in_parent=_let, after_in_child=_let_in_child)
-atexit.register(_settle)
 
 
 def _quoted(path: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
-from stepwell.kernel_runtime.store.attachment import Connection
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.reading import known_codes, rows_of
 from stepwell.kernel_runtime.store.schema import code_row, current_row, materialization_row
 from stepwell.kernel_runtime.store.writing import append

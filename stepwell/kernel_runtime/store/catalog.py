@@ -25,7 +25,8 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.store.attachment import Attachment, Connection, abandon_instance, one_line
+from stepwell.kernel_runtime.store.attachment import Attachment, one_line
+from stepwell.kernel_runtime.store.instance import Connection, abandon_instance
 from stepwell.kernel_runtime.store.once import Once
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from stepwell.kernel_runtime.store.attachment import Connection
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.statements import TablePath, folded
 
 SCHEMA = "stepwell"

@@ -25,9 +25,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from stepwell.kernel_runtime.records.keeping import Collected, Rule
-from stepwell.kernel_runtime.store.attachment import Connection
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.housekeeping import fold, read_rules
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.reading import rows_of
 from stepwell.kernel_runtime.store.retention import Kept, dropped
 from stepwell.kernel_runtime.store.unrecorded import unrecorded_names

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.attachment import Attachment, Connection
+from stepwell.kernel_runtime.store.attachment import Attachment
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.schema import TABLES
 
 WORTH = 16 << 20

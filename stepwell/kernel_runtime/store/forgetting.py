@@ -6,9 +6,9 @@ from pathlib import Path
 
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.keeping import Forgotten
-from stepwell.kernel_runtime.store.attachment import Connection
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.collecting import delete_objects, delete_rows
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.reading import read_keys, rows_of
 
 # A key, the steps inside it, and their outputs.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.keeping import Rule
-from stepwell.kernel_runtime.store.attachment import Connection
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.reading import rows_of
 
 EVERY = 3600.0

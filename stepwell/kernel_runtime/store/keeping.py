@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 
 from stepwell.kernel_runtime.records.keeping import STORE, KeySize, Rule
-from stepwell.kernel_runtime.store.attachment import CATALOG, Connection
+from stepwell.kernel_runtime.store.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.collecting import collect, would_drop
 from stepwell.kernel_runtime.store.housekeeping import Sizes, fold, is_due, read_rules, write_sizes
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.objects import Objects
 from stepwell.kernel_runtime.store.reading import rows_of
 

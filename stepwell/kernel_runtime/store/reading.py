@@ -12,7 +12,7 @@ from stepwell.kernel_runtime.records.materializations import Current, Materializ
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import FailedAttempt, Snapshot
-from stepwell.kernel_runtime.store.attachment import Connection
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.schema import (
     MATERIALIZATION_COLUMNS,
     RUN_COLUMNS,

@@ -6,8 +6,8 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.store.attachment import Connection
 from stepwell.kernel_runtime.store.codecs import PICKLE
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.reading import known_codes, rows_of
 from stepwell.kernel_runtime.store.schema import MATERIALIZATION_COLUMNS, materialization, materialization_row
 from stepwell.kernel_runtime.store.writing import append

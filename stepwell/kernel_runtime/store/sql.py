@@ -17,7 +17,8 @@ from typing import Any, NoReturn, TypeVar
 
 from stepwell.kernel_runtime.errors import QueryError
 from stepwell.kernel_runtime.store import sql_instance
-from stepwell.kernel_runtime.store.attachment import Connection, one_line
+from stepwell.kernel_runtime.store.attachment import one_line
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.sql_files import FileAccess
 from stepwell.kernel_runtime.store.statements import Statement, TablePath, folded, read_statement
 from stepwell.kernel_runtime.store.tabular import as_table, unreadable

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.store.attachment import Connection, leak, one_line
+from stepwell.kernel_runtime.store.attachment import one_line
+from stepwell.kernel_runtime.store.instance import Connection, leak
 from stepwell.kernel_runtime.store.once import Once
 
 T = TypeVar("T")

@@ -34,12 +34,13 @@ from stepwell.kernel_runtime.store import (
     trusting,
 )
 from stepwell.kernel_runtime.store.about import about as about_row
-from stepwell.kernel_runtime.store.attachment import CATALOG, Connection, not_writable
+from stepwell.kernel_runtime.store.attachment import CATALOG, not_writable
 from stepwell.kernel_runtime.store.catalog import Catalog
 from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.code_copies import CodeReader
 from stepwell.kernel_runtime.store.crashes import Crashes, set_aside
 from stepwell.kernel_runtime.store.describing import summary, type_name
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.lacking import lacking
 from stepwell.kernel_runtime.store.loading import Loading, Tell, silent
 from stepwell.kernel_runtime.store.remembered import Remembered

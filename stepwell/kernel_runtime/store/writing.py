@@ -11,7 +11,7 @@ from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Current
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
-from stepwell.kernel_runtime.store.attachment import Connection
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.reading import known_codes, rows_of
 from stepwell.kernel_runtime.store.schema import (
     Row,

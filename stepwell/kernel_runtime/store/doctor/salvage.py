@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stepwell.kernel_runtime.errors import StoreFormatError
-from stepwell.kernel_runtime.store.attachment import Connection
+from stepwell.kernel_runtime.store.instance import Connection
 from stepwell.kernel_runtime.store.schema import FORMAT, TABLES
 from stepwell.kernel_runtime.store.seal import Seal
 
