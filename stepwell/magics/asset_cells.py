@@ -81,7 +81,15 @@ def _definition(
     check_own_name(source.names, keys, given, where)
     own_names = {key.name for key in keys}
     inputs = inputs_of(face, source.names.reads - (own_names - set(given)), keys, given, where)
-    body = cell_body(face, source, keys[0].name, parameters=tuple(inputs), outputs=outputs, assets=own_names)
+    body = cell_body(
+        face,
+        source,
+        keys[0].name,
+        parameters=tuple(inputs),
+        outputs=outputs,
+        assets=own_names,
+        declared=is_declared(arguments),
+    )
     several = len(keys) > 1 or kind == "multi_asset"
     outs = {key.name: Out() for key in keys} if several else {"result": Out()}
     name = "_".join(key.name for key in keys) if several else "__".join(keys[0].path)
@@ -103,6 +111,11 @@ def _definition(
     )  # fmt: skip
 
 
+def is_declared(arguments: Namespace) -> bool:
+    """Whether flags say when a step is to run again whatever can be seen of it."""
+    return bool(arguments.reads or arguments.max_age or arguments.volatile)
+
+
 def cell_body(
     face: Face,
     source: CellSource,
@@ -111,6 +124,7 @@ def cell_body(
     parameters: tuple[str, ...],
     outputs: tuple[str, ...],
     assets: set[str],
+    declared: bool,
 ) -> CellBody:
     """Make what runs when the step of a cell runs.
 
@@ -122,6 +136,8 @@ def cell_body(
         Variables that are the value; empty where the last expression is.
     assets
         Names that the cell's definition itself has; empty for an op, whose value is displayed by what it is part of.
+    declared
+        Whether a flag says when what commands of the shell do is to be looked at again.
     """
     text = source.text
     _remember_inside(face, source.names, name, exclude=assets)
@@ -131,6 +147,7 @@ def cell_body(
         display=None if source.quiet or not (assets or outputs) else face.figures.show,
         finish=lambda value, _: value_or_figure(value, face.figures, say, name),
         settle=face.figures.settle, missing=_explainer(face, source.names, name, text),
+        unseen=() if declared else source.shell,
     )  # fmt: skip
 
 

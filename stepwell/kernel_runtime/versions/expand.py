@@ -349,6 +349,7 @@ class Expander:
         inputs = frozenset(body.parameters)
         seen: set[str] = set()
         codes = tuple(code for code in (body.code, body.tail) if code is not None)
+        assigned = frozenset().union(*(facts(code).assigned for code in codes))
         for code in (body.code, body.tail):
             if code is None:
                 own.append(b"\xd4")
@@ -357,7 +358,9 @@ class Expander:
             own.append(known.blob)
             seen.update(name for name, _ in known.loads)
             seen.update(known.names_in_text)
-            self._loads(node, known, codes, body.globals, only=body.reads, skip=inputs | (known.assigned - body.reads))
+            self._loads(node, known, codes, body.globals, only=body.reads, skip=inputs | (assigned - body.reads))
+        for reason in body.unseen:
+            node.unverifiable("", reason)
         for name in sorted(body.reads - seen - inputs):
             if name in self.assets:
                 self._asset(node, name)
