@@ -12,8 +12,8 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.definitions.declarations import In, Out
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellValueError
-from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key
-from stepwell.magics.cell_inputs import check_own_name, given_inputs, inputs_of, key_from
+from stepwell.kernel_runtime.records.keys import AssetKey
+from stepwell.magics.cell_inputs import check_own_name, given_deps, given_inputs, inputs_of, key_from
 from stepwell.magics.cell_names import Names
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
 from stepwell.magics.displays import value_or_figure
@@ -106,7 +106,7 @@ def _definition(
         where=where,
     )
     return AssetsDefinition(
-        op, kind=kind, keys_by_input=inputs, keys_by_output=dict(zip(outs, keys, strict=True)), deps=[as_asset_key(dep) for dep in arguments.deps],
+        op, kind=kind, keys_by_input=inputs, keys_by_output=dict(zip(outs, keys, strict=True)), deps=given_deps(face, arguments.deps, keys, where),
         group_names=dict.fromkeys(keys, arguments.group) if arguments.group else None, where=where, module="__main__",
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ import pytest
 from IPython.core.error import UsageError
 
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
-from stepwell.kernel_runtime.errors import CellError, InvalidDefinitionError
+from stepwell.kernel_runtime.errors import CellError, InvalidDefinitionError, UnknownKeyError
 
 
 def statuses(notebook):
@@ -123,3 +123,16 @@ def test_a_command_is_unverifiable_unless_a_flag_says_when_it_is_looked_at_again
     notebook(cell)
     assert statuses(notebook) == {"raw": "executed"}
     assert list(notebook.ns["raw"]) == ["b"]
+
+
+def test_an_order_after_an_asset_that_does_not_exist_is_refused_with_the_near_names(notebook):
+    notebook("%%asset raw/flights\n1")
+    for cell in (
+        "%%asset -d flihgts clean\n1",
+        "%%asset -d flights clean\n1",
+        "%%sql_asset -d raw/fligths clean\nSELECT 1",
+    ):
+        text = notebook.refused(cell, UnknownKeyError)
+        assert "'clean' is to come after the asset" in text
+        assert "did you mean raw/flights?" in text
+    notebook("%%asset -d raw/flights clean\n1")
