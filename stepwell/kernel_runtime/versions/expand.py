@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
-from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, KeyedRef, Node, gone
+from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, Node, identity, keyed_ref
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
 from stepwell.kernel_runtime.versions.naming import getattr_static, named, token
 from stepwell.kernel_runtime.versions.opaque import OPAQUE
@@ -78,6 +78,8 @@ class Expander:
         self.hides = keyed is not None
         self.environment: Environment | None = None
         """What of the environment must not be shown; looked at once per walk."""
+        self.part_digest: Callable[[bytes], str] | None = None
+        """Digests parts of code versions; made with the first."""
         self.slow: dict[int, float] = {}
         """By the identity of a node, the seconds that its value took to digest where these were many."""
         self.assets = assets
@@ -87,7 +89,7 @@ class Expander:
     def node(self, item: Any) -> Node:
         """Return the node of an object, with what it refers to pending."""
         kind = type(item)
-        node = Node(KeyedRef(item, gone) if kind is FunctionType or isinstance(item, type) else lambda: item)
+        node = Node(keyed_ref(item, identity(item)) if kind is FunctionType or isinstance(item, type) else lambda: item)
         if OPAQUE and id(item) in OPAQUE:
             node.stable = False
             node.own.append(b"\xea" + atom(OPAQUE[id(item)][1]))
@@ -208,9 +210,8 @@ class Expander:
                 else:
                     self.refer(node, name, value)
             held = tuple(cells)
-        node.shape = (code, defaults, keyword_defaults, held)
         attributes = function.__dict__
-        node.lengths += ((attributes, len(attributes)),)
+        node.shape = (code, defaults, keyword_defaults, held, len(attributes))
         if attributes:
             own.append(b"\xd5")
             for name in sorted(attributes):
@@ -227,7 +228,7 @@ class Expander:
                 self.refer(node, "." + name, value)
                 node.mappings += ((attributes, name, value),)
 
-    def _loads(
+    def _loads(  # noqa: PLR0915 - everything that code reads, in one order
         self,
         node: Node,
         known: CodeFacts,
@@ -239,20 +240,23 @@ class Expander:
     ) -> None:
         """Write what code loads as globals, and what it imports; `codes` are all that share its names."""
         own = node.own
-        bound: list[tuple[str, Any]] = [*node.names]
+        bound: list[tuple[str, Any]] = list(node.names)
         assets = self.assets if scope is self.namespace else {}
+        leaves_out = bool(self.ignored.globals)
         for name, chain in known.loads:
             if name in skip:
                 continue
             if name in assets and (only is None or name in only):
                 self._asset(node, name)
                 continue
-            if self._is_ignored(scope, name):
+            if leaves_out and self._is_ignored(scope, name):
                 own.append(b"\xeb")
                 continue
-            value = scope.get(name, MISSING) if only is None or name in only else MISSING
             if only is None or name in only:
+                value = scope.get(name, MISSING)
                 bound.append((name, value))
+            else:
+                value = MISSING
             if value is MISSING:
                 value = _BUILTINS.get(name, MISSING)
                 if value is MISSING:
@@ -285,7 +289,7 @@ class Expander:
             node.flags |= SPEAKS
         if known.names_in_text:
             self._texts(node, known, scope, skip, bound)
-        node.names = bound
+        node.names = tuple(bound)
         if known.stores:
             node.rebinds = tuple(sorted(known.stores))
             node.flags |= MUTABLE

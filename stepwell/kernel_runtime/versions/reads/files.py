@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 
 _stat = os.stat
 UNSTABLE = "changed while the step ran"
@@ -24,6 +25,8 @@ def _excluded_folders() -> tuple[str, ...]:
                 found |= {os.path.join(path, lib, "") + f"python{sys.version_info[0]}" for lib in ("lib", "lib64")}
             else:
                 found.add(os.path.join(path, ""))
+    # Our own modules are imported when they are first needed, which may be inside a step.
+    found.add(os.path.join(str(Path(__file__).parents[3]), ""))
     return tuple(sorted(found))
 
 
