@@ -12,8 +12,8 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.definitions.declarations import In, Out
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellValueError
-from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key
-from stepwell.magics.cell_inputs import check_own_name, given_inputs, inputs_of, key_from
+from stepwell.kernel_runtime.records.keys import AssetKey
+from stepwell.magics.cell_inputs import check_own_name, given_deps, given_inputs, inputs_of, key_from
 from stepwell.magics.cell_names import Names
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
 from stepwell.magics.displays import value_or_figure
@@ -81,7 +81,15 @@ def _definition(
     check_own_name(source.names, keys, given, where)
     own_names = {key.name for key in keys}
     inputs = inputs_of(face, source.names.reads - (own_names - set(given)), keys, given, where)
-    body = cell_body(face, source, keys[0].name, parameters=tuple(inputs), outputs=outputs, assets=own_names)
+    body = cell_body(
+        face,
+        source,
+        keys[0].name,
+        parameters=tuple(inputs),
+        outputs=outputs,
+        assets=own_names,
+        declared=is_declared(arguments),
+    )
     several = len(keys) > 1 or kind == "multi_asset"
     outs = {key.name: Out() for key in keys} if several else {"result": Out()}
     name = "_".join(key.name for key in keys) if several else "__".join(keys[0].path)
@@ -98,9 +106,14 @@ def _definition(
         where=where,
     )
     return AssetsDefinition(
-        op, kind=kind, keys_by_input=inputs, keys_by_output=dict(zip(outs, keys, strict=True)), deps=[as_asset_key(dep) for dep in arguments.deps],
+        op, kind=kind, keys_by_input=inputs, keys_by_output=dict(zip(outs, keys, strict=True)), deps=given_deps(face, arguments.deps, keys, where),
         group_names=dict.fromkeys(keys, arguments.group) if arguments.group else None, where=where, module="__main__",
     )  # fmt: skip
+
+
+def is_declared(arguments: Namespace) -> bool:
+    """Whether flags say when a step is to run again whatever can be seen of it."""
+    return bool(arguments.reads or arguments.max_age or arguments.volatile)
 
 
 def cell_body(
@@ -111,6 +124,7 @@ def cell_body(
     parameters: tuple[str, ...],
     outputs: tuple[str, ...],
     assets: set[str],
+    declared: bool,
 ) -> CellBody:
     """Make what runs when the step of a cell runs.
 
@@ -122,6 +136,8 @@ def cell_body(
         Variables that are the value; empty where the last expression is.
     assets
         Names that the cell's definition itself has; empty for an op, whose value is displayed by what it is part of.
+    declared
+        Whether a flag says when what commands of the shell do is to be looked at again.
     """
     text = source.text
     _remember_inside(face, source.names, name, exclude=assets)
@@ -131,6 +147,7 @@ def cell_body(
         display=None if source.quiet or not (assets or outputs) else face.figures.show,
         finish=lambda value, _: value_or_figure(value, face.figures, say, name),
         settle=face.figures.settle, missing=_explainer(face, source.names, name, text),
+        unseen=() if declared else source.shell,
     )  # fmt: skip
 
 

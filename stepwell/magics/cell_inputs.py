@@ -6,7 +6,7 @@ import builtins
 import keyword
 from collections.abc import Iterable, Mapping, Sequence
 
-from stepwell.kernel_runtime.errors import CellError, InvalidDefinitionError
+from stepwell.kernel_runtime.errors import CellError, InvalidDefinitionError, UnknownKeyError, unknown_key
 from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name
 from stepwell.magics.cell_names import Names
 from stepwell.magics.face import Face
@@ -60,6 +60,30 @@ def given_inputs(given: Sequence[str], where: str) -> dict[str, AssetKey]:
                 remedy="write --in NAME=KEY, such as --in flights=raw/flights",
             )
         found[name] = as_asset_key(key)
+    return found
+
+
+def given_deps(face: Face, given: Sequence[str], own: Sequence[AssetKey], where: str) -> list[AssetKey]:
+    """Read ``-d KEY``.
+
+    Raises
+    ------
+    UnknownKeyError
+        If no such asset is registered or stored: an order after nothing would be no order.
+    """
+    found = [as_asset_key(text) for text in given]
+    registered = face.session.registry.assets
+    missing = [key for key in found if str(key) not in registered]
+    stored = set(face.session.store.keys()) if missing else set()
+    for key in missing:
+        if str(key) not in stored:
+            mine = {str(each) for each in own}
+            assets = [each for each in stored if "." not in each and ":" not in each]
+            raise UnknownKeyError(
+                f"{own[0].name!r} is to come after the asset {str(key)!r}, which is neither registered nor stored",
+                where=where,
+                remedy=unknown_key("asset", str(key), {*registered, *assets} - mine).remedy,
+            )
     return found
 
 

@@ -52,6 +52,8 @@ class CellSource:
     quiet: bool
     """Whether the last expression ends in ``;``."""
     is_async: bool
+    shell: tuple[str, ...] = ()
+    """What it does with the shell, each in words: nothing can be seen of that."""
 
 
 def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellText:
@@ -111,7 +113,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
             remedy=f"write the code that computes {name} below the magic's line",
         )
     names = names_of(tree)
-    tree, names = with_shell(tree, names)
+    tree, names, of_shell = with_shell(tree, names)
     ast.increment_lineno(tree, text.above)
     ends_in_semicolon: Callable[[str], bool] = DisplayHook.semicolon_at_end_of_expression
     quiet = isinstance(tree.body[-1], ast.Expr) and ends_in_semicolon(source)
@@ -123,7 +125,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
         flags |= code.co_flags & _future_flags()
     end = _compile(ast.Expression(tail.value), "eval", flags, text, name) if tail is not None else None
     is_async = any(each is not None and each.co_flags & inspect.CO_COROUTINE for each in (code, end))
-    return CellSource(text, names, code, end, quiet, is_async)
+    return CellSource(text, names, code, end, quiet, is_async, of_shell)
 
 
 def _future_flags() -> int:

@@ -79,18 +79,22 @@ def _shell_call(node: ast.AST) -> tuple[str, str, str] | None:
 _SHELL_NAME = re.compile(r"\$\$?([A-Za-z_]\w*)|\{([^{}]*)\}")
 
 
-def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names]:
+def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple[str, ...]]:
     """Count the names that ``!cmd $name {expression}`` takes from the cell, and reach the shell without a name of the notebook.
 
-    What a command, or anything else of the shell, does cannot be digested, so the step is unverifiable: ``__import__`` says so
-    to the walk over its code, in one line, where the shell itself would be taken apart.
+    Returned as well is what the cell does with the shell, in words: what a command does cannot be digested. The shell is imported by the cell
+    itself, since taken from the notebook it would be taken apart as any of its variables.
     """
     found: set[str] = set()
-    for node in ast.walk(tree):
-        call = _shell_call(node)
-        if call is None or call[0] not in ("system", "getoutput"):
+    does: dict[str, None] = {}
+    calls = [(node, call) for node in ast.walk(tree) if (call := _shell_call(node)) is not None]
+    for _, (method, command, _) in calls:
+        if method not in ("system", "getoutput"):
             continue
-        for name, expression in _SHELL_NAME.findall(call[1]):
+        does[
+            f"!{_program(command)} runs a program, and what that reads and does is not seen: declare --reads, --max-age or --volatile"
+        ] = None
+        for name, expression in _SHELL_NAME.findall(command):
             if name:
                 found.add(name)
                 continue
@@ -101,20 +105,26 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names]:
             found |= {each.id for each in ast.walk(inner) if isinstance(each, ast.Name)}
     reads = names.reads | (found - names.assigned)
     if "get_ipython" in names.early:
-        tree = _Shell().visit(tree)
+        if not does:
+            does[
+                "get_ipython() is the notebook's shell, and what it does is not seen: declare --reads, --max-age or --volatile"
+            ] = None
         reads -= {"get_ipython"}
-    return tree, Names(reads, names.early, names.assigned, names.imported, names.looks_up)
+        at = sum(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+        tree.body.insert(at, _import_of_the_shell(tree.body[0]))
+    return tree, Names(reads, names.early, names.assigned, names.imported, names.looks_up), tuple(does)
 
 
-class _Shell(ast.NodeTransformer):
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        if node.id != "get_ipython" or not isinstance(node.ctx, ast.Load):
-            return node
-        shell = ast.parse("__import__('IPython').get_ipython", mode="eval").body
-        for each in ast.walk(shell):
-            if isinstance(each, ast.expr):
-                ast.copy_location(each, node)
-        return shell
+def _program(command: str) -> str:
+    words = command.split()
+    return words[0] if words else ""
+
+
+def _import_of_the_shell(place: ast.stmt) -> ast.stmt:
+    made = ast.parse("from IPython import get_ipython").body[0]
+    for each in ast.walk(made):
+        ast.copy_location(each, place)
+    return made
 
 
 # -- %time

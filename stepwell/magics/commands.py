@@ -11,9 +11,8 @@ import re
 import shlex
 from argparse import Namespace
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from IPython.core import magic_arguments as untyped
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from traitlets import Bool, Enum, Float, observe
@@ -22,91 +21,12 @@ from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, sql_lines, status
 from stepwell.magics.cell_source import cell_text, read_cell
 from stepwell.magics.face import Face
+from stepwell.magics.flags import argument, asset_flags, magic_arguments, op_flags, read_line, read_signature
 from stepwell.magics.lines import say, work_line
 from stepwell.magics.progress import Progress
 from stepwell.magics.running import bind, displays_off, registry_kept, run_definition, users_errors
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def magic_arguments() -> Callable[[F], F]:
-    """IPython's decorator of the same name: flags, and the help that ``?`` shows."""
-    return untyped.magic_arguments()  # type: ignore[no-untyped-call]
-
-
-def argument(*flags: str, **options: Any) -> Callable[[F], F]:
-    """IPython's decorator of the same name: one flag."""
-    return untyped.argument(*flags, **options)  # type: ignore[no-untyped-call]
-
-
 _OF_HISTORY = re.compile(r"\s*($|-[lg]\b|[\d~])")
-
-
-def _flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
-    """Add the flags that asset cells share."""
-    shared = [
-        argument("-r", "--register", action="store_true", help="Register only; run nothing."),
-        argument("-n", "--dry-run", action="store_true", help="Show what would run; run nothing."),
-        argument("-f", "--force", action="store_true", help="Run the asset even if its stored value could be reused."),
-        argument("-q", "--quiet", action="store_true", help="Display nothing."),
-        argument("-g", "--group", metavar="GROUP", help="The asset's group."),
-        argument(
-            "-k", "--key-prefix", metavar="PREFIX", help="A prefix for the key: raw makes raw/flights of flights."
-        ),
-        argument(
-            "--in",
-            dest="inputs",
-            metavar="NAME=KEY",
-            action="append",
-            default=[],
-            help="Which asset a name in the body is: flights=raw/flights.",
-        ),
-    ]
-    if inputs:
-        shared += [
-            argument(
-                "-d",
-                "--dep",
-                dest="deps",
-                metavar="KEY",
-                action="append",
-                default=[],
-                help="An asset that comes first and is not loaded.",
-            ),
-            argument("--no-cache", action="store_true", help="Run it in every run."),
-            argument(
-                "--ignore",
-                metavar="NAME,...",
-                action="append",
-                default=[],
-                help="Variables that do not count: an edit of them makes nothing stale.",
-            ),
-            argument("--max-age", metavar="AGE", help="Reuse the value only while it is younger: 30m, 12h, 1d."),
-            argument(
-                "--volatile",
-                action="store_true",
-                help="Run it in every run that asks for it; what follows runs only if its value changed.",
-            ),
-        ]
-    if cell:
-        shared += [
-            argument(
-                "--reads",
-                metavar="GLOB",
-                action="append",
-                default=[],
-                help="Files that the body reads and that cannot be seen: data/*.csv; checked before its value is reused.",
-            ),
-            argument("--plain", action="store_true", help="Run the body here as an ordinary cell and store nothing."),
-        ]
-
-    def add(function: F) -> F:
-        made: Any = function
-        for each in reversed(shared):
-            made = each(made)
-        return made  # type: ignore[no-any-return]
-
-    return add
 
 
 @magics_class
@@ -143,16 +63,13 @@ class Stepwell(Magics):
 
     def _read(self, name: str, line: str) -> Namespace:
         """Read the line of a magic."""
-        if any(word in ("-h", "--help") for word in line.split()):
-            raise UsageError(f"{'%%' if name.endswith('asset') else '%'}{name}? explains its flags")
-        found: Namespace = untyped.parse_argstring(getattr(self, name), line)  # type: ignore[no-untyped-call]
-        return found
+        return read_line(getattr(self, name), line)
 
     # -- assets
 
     @magic_arguments()
     @argument("name", help="The asset's name, or its key with a prefix: raw/flights.")
-    @_flags(inputs=True)
+    @asset_flags(inputs=True)
     @line_cell_magic
     def asset(self, line: str, cell: str | None = None) -> None:
         """Make an asset of a cell: computed once, kept, and reused while nothing that it depends on has changed.
@@ -169,7 +86,7 @@ class Stepwell(Magics):
 
     @magic_arguments()
     @argument("names", nargs="+", help="The assets' names: one variable of the body each.")
-    @_flags(inputs=True)
+    @asset_flags(inputs=True)
     @line_cell_magic
     def multi_asset(self, line: str, cell: str | None = None) -> None:
         """Make several assets of a cell: one variable per name."""
@@ -183,7 +100,7 @@ class Stepwell(Magics):
 
     @magic_arguments()
     @argument("name", help="The asset's name, or its key with a prefix: raw/daily.")
-    @_flags(inputs=True, cell=False)
+    @asset_flags(inputs=True, cell=False)
     @line_cell_magic
     def sql_asset(self, line: str, cell: str | None = None) -> None:
         """Make an asset of one SELECT over assets; $name takes a notebook variable."""
@@ -197,7 +114,7 @@ class Stepwell(Magics):
 
     @magic_arguments()
     @argument("name", help="The asset's name, or its key with a prefix: raw/report.")
-    @_flags(inputs=False, cell=False)
+    @asset_flags(inputs=False, cell=False)
     @line_cell_magic
     def graph_asset(self, line: str, cell: str | None = None) -> None:
         """Make an asset of a cell that calls ops, with assets by name: transform(fetch(clean), top=5)."""
@@ -217,6 +134,13 @@ class Stepwell(Magics):
 
     # -- ops, graphs, jobs
 
+    @magic_arguments()
+    @argument(
+        "signature",
+        nargs="*",
+        help="The op's name, its inputs, its config, its outputs: transform(data, *, top=10) -> out.",
+    )
+    @op_flags()
     @line_cell_magic
     def op(self, line: str, cell: str | None = None) -> None:
         """Make an op of a cell, such as %%op transform(data, *, top=10) -> out.
@@ -225,7 +149,13 @@ class Stepwell(Magics):
         keyword with a constant. The value is the variable named after `->`, else the one named like the op, else the last
         expression.
         """
-        self._bind_composable("op", line, cell, op_cells.op_of)
+        magic = "op"
+
+        def make(face: Face, line: str, cell: str) -> Any:
+            signature, arguments = read_signature(getattr(self, magic), line)
+            return op_cells.op_of(face, arguments, signature, line, cell)
+
+        self._bind_composable(magic, line, cell, make)
 
     @line_cell_magic
     def graph(self, line: str, cell: str | None = None) -> None:

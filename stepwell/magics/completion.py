@@ -95,6 +95,8 @@ def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
             return fragment, _starting(fragment, [*status.COMMANDS, "sql"])
         kind = _COMMAND_KEYS.get(before[0], "")
         return fragment, _starting(fragment, _keys(face, kind)) if kind else []
+    if magic == "op" and fragment.startswith("-") and not fragment.startswith("->"):
+        return fragment, _starting(fragment, flags_of(magic))
     if magic not in _TAKES_KEYS:
         return None
     if last in ("-d", "--dep"):

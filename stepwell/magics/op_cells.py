@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import keyword
+from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError, CellValueError
 from stepwell.kernel_runtime.records.keys import check_name
-from stepwell.magics.asset_cells import cell_body
+from stepwell.magics.asset_cells import cell_body, is_declared
 from stepwell.magics.cell_inputs import inputs_of
 from stepwell.magics.cell_source import cell_text, read_cell
 from stepwell.magics.face import Face
+from stepwell.magics.flags import outside_brackets
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,8 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
         If the line is no signature.
     """
     usage = f"write %%{magic} name(inputs{', *, option=1) -> out' if magic == 'op' else ')'}"
-    left, arrow, right = line.partition("->")
-    left = left.strip()
+    arrow = next((place for place in outside_brackets(line) if line.startswith("->", place)), None)
+    left, right = (line.strip(), "") if arrow is None else (line[:arrow].strip(), line[arrow + 2 :])
     if left and "(" not in left:
         left += "()"
     try:
@@ -53,7 +55,7 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
         compile(f"def {left}: pass", "<line>", "exec")
         parsed = ast.parse(f"def {left}: pass").body
         function = parsed[0]
-        outputs = _outputs(right) if arrow else ()
+        outputs = _outputs(right) if arrow is not None else ()
     except (SyntaxError, ValueError, IndexError):
         raise CellSyntaxError(f"%%{magic} {line} cannot be read", where=where, remedy=usage) from None
     if len(parsed) != 1 or not isinstance(function, ast.FunctionDef) or function.args.vararg or function.args.kwarg:
@@ -101,8 +103,17 @@ def _outputs(text: str) -> tuple[str, ...]:
     return names
 
 
-def op_of(face: Face, line: str, body: str) -> OpDefinition:
+def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str) -> OpDefinition:
     """Make the op of a ``%%op`` cell.
+
+    Parameters
+    ----------
+    arguments
+        Its flags.
+    signature
+        The line without them.
+    line, body
+        The rest of the magic's line as it was typed, and what is below it.
 
     Raises
     ------
@@ -110,7 +121,7 @@ def op_of(face: Face, line: str, body: str) -> OpDefinition:
         If the cell cannot become an op; nothing is bound then.
     """
     text = cell_text(face.shell, face.running, "op", line, body)
-    header = read_header(line, "op", face.namespace, text.where)
+    header = read_header(signature, "op", face.namespace, text.where)
     source = read_cell(face.shell, text, header.name)
     assigned = source.names.assigned
     outputs = header.outputs or ((header.name,) if header.name in assigned else ())
@@ -127,6 +138,12 @@ def op_of(face: Face, line: str, body: str) -> OpDefinition:
             where=text.where,
             remedy=f"assign {header.name}, name the output (-> out), or end the cell with an expression",
         )
+    if arguments.cache and arguments.no_cache:
+        raise CellError(
+            f"the op {header.name!r} is given --cache and --no-cache",
+            where=text.where,
+            remedy="take one of them out",
+        )
     parameters = (*header.ins, *header.config)
     assets = inputs_of(face, source.names.reads - set(parameters), (), {}, text.where)
     if assets:
@@ -136,8 +153,12 @@ def op_of(face: Face, line: str, body: str) -> OpDefinition:
             where=text.where,
             remedy=f"ops are given what they read: write {name} in the parentheses, and pass the asset where the op is called",
         )
-    made = cell_body(face, source, header.name, parameters=parameters, outputs=outputs, assets=set())
+    made = cell_body(
+        face, source, header.name, parameters=parameters, outputs=outputs, assets=set(), declared=is_declared(arguments)
+    )
     return OpDefinition(
         header.name, made, ins=header.ins, outs={name: Out() for name in outputs} if len(outputs) > 1 else {"result": Out()},
         config=header.config, where=text.where, defaults=header.defaults,
+        cache=True if arguments.cache else False if arguments.no_cache else None, volatile=arguments.volatile, max_age=arguments.max_age,
+        ignore=",".join(arguments.ignore), reads=arguments.reads,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from stepwell.kernel_runtime.errors import CellError, CellNameError
 from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key
 from stepwell.kernel_runtime.session.selects import read_select, select_asset, select_body
 from stepwell.kernel_runtime.store.statements import folded
-from stepwell.magics.cell_inputs import given_inputs, inputs_of, key_from
+from stepwell.magics.cell_inputs import given_deps, given_inputs, inputs_of, key_from
 from stepwell.magics.cell_source import cell_text
 from stepwell.magics.face import Face
 
@@ -51,7 +51,7 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> Asse
         key,
         body_of,
         inputs,
-        deps=[as_asset_key(dep) for dep in arguments.deps],
+        deps=given_deps(face, arguments.deps, (key,), text.where),
         group=arguments.group or None,
         cache=False if arguments.no_cache else None,
         volatile=arguments.volatile,

@@ -54,6 +54,8 @@ class CellBody:
     """Called with the values where variables are the value: open figures are shown and closed."""
     missing: Callable[[NameError], BaseException | None] | None = None
     """Explains a NameError of the pruned namespace."""
+    unseen: tuple[str, ...] = ()
+    """Why the step is unverifiable although its code does not show it: it runs commands of the shell."""
 
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the pruned namespace that the body runs in."""

@@ -138,7 +138,9 @@ class OpDefinition:
 
     def __repr__(self) -> str:
         given = ", ".join([*self.parameters, *(["*", *self.config] if self.config else [])])
-        return f"<op {self.name}({given}) -> {', '.join(self.outs) or 'nothing'}>"
+        # The one output of a cell is a variable of it.
+        named = self.body.outputs if isinstance(self.body, CellBody) and len(self.outs) == 1 else ()
+        return f"<op {self.name}({given}) -> {', '.join(named or self.outs) or 'nothing'}>"
 
 
 def _kind_of(body: Body) -> tuple[bool, bool]:

@@ -21,6 +21,7 @@ from types import CodeType
 from stepwell.kernel_runtime.versions.atoms import PLAIN, atom, digest
 from stepwell.kernel_runtime.versions.graph import identity
 from stepwell.kernel_runtime.versions.nops import EXTENDED, JUMPS, NOP, without_nops
+from stepwell.kernel_runtime.versions.spoken import READERS
 
 _OP = dis.opmap
 _CONST = frozenset(dis.hasconst)
@@ -68,15 +69,11 @@ _FRAME_WALKERS = {
     "_getframe": "sys._getframe() reads the frames of callers",
     "currentframe": "inspect.currentframe() reads the frames of callers",
     "import_module": "import_module() imports what cannot be seen here",
-    "__doc__": "it reads __doc__, and documentation is not digested",
-    "__annotations__": "it reads __annotations__, and those of functions are not digested",
-    "getdoc": "getdoc() reads documentation, which is not digested",
     "getsource": "getsource() reads comments and lines, which are not digested",
-    "get_type_hints": "get_type_hints() reads annotations, which are not digested",
 }
 
 SPOKEN = frozenset(("__doc__", "__annotations__"))
-"""What is digested only where code reads it from something that it names."""
+"""What is digested by itself where code reads it from something that it names."""
 
 
 class CodeFacts:
@@ -92,6 +89,7 @@ class CodeFacts:
         "name",
         "names_in_text",
         "ref",
+        "speaks",
         "stores",
         "suspects",
     )
@@ -113,6 +111,8 @@ class CodeFacts:
     """In the code of a cell or class: names that it assigns itself."""
     suspects: tuple[str, ...]
     """Attributes whose use means that names are looked up in ways that cannot be seen."""
+    speaks: bool
+    """Whether annotations or documentation of what is known only when it runs are read."""
     ref: _CodeRef
     names_in_text: tuple[str, ...]
     """Names that strings given to ``frame.query`` and ``duckdb.sql`` read."""
@@ -272,8 +272,12 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
     )
     self.bare_vars = bare_vars or "vars" in assigned or bool(nested and any(inner.bare_vars for inner in nested))
     read = [name for name in attributes if name in _WATCHED] if attributes else []
-    if spoken and spoken == sum(name in SPOKEN for name in read):
-        read = [name for name in read if name not in SPOKEN]
+    told = [name for name in attributes if name in READERS]
+    self.speaks = (
+        len(told) > spoken
+        or any(not READERS.isdisjoint(wanted) for _, _, wanted in imports)
+        or any([inner.speaks for inner in nested])  # noqa: C419 - mostly there is none
+    )
     self.suspects = ()
     self.names_in_text = ()
     if "modules" in read and "sys" not in names:

@@ -21,15 +21,16 @@ from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
-from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, Node, identity, keyed_ref
+from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, Node, identity, keyed_ref
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
 from stepwell.kernel_runtime.versions.naming import getattr_static, named, token
 from stepwell.kernel_runtime.versions.opaque import OPAQUE
-from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.reduction import reduced
 from stepwell.kernel_runtime.versions.secret_values import Secret
 from stepwell.kernel_runtime.versions.secrets import Environment, looks_secret
+from stepwell.kernel_runtime.versions.spoken import is_reader
 
 _BUILTINS = builtins.__dict__
 _SMALL = 1 << 16
@@ -162,6 +163,9 @@ class Expander:
         if who is not None and getattr(sys.modules.get(str(module)), "__dict__", None) is scope:
             # Made by a library for the user: what it holds counts, the library's code does not.
             own.append(named(module, code.co_qualname, who))
+            if who != STANDARD and function.__closure__:
+                # What it wraps was there to be read when the wrapper was made.
+                node.flags |= SPEAKS
         else:
             who = None
             known = facts(code)
@@ -224,7 +228,7 @@ class Expander:
                 self.refer(node, "." + name, value)
                 node.mappings += ((attributes, name, value),)
 
-    def _loads(
+    def _loads(  # noqa: PLR0915 - everything that code reads, in one order
         self,
         node: Node,
         known: CodeFacts,
@@ -267,6 +271,8 @@ class Expander:
                 self._settings(node, known, value)
             else:
                 self.refer(node, name, value)
+                if is_reader(value):
+                    node.flags |= SPEAKS
                 if type(value) is FunctionType or isinstance(value, type):
                     self._settings(node, known, value)
             if chain and chain[-1] in SPOKEN:
@@ -279,6 +285,8 @@ class Expander:
                     self._settings(node, known, module)
         for reason in known.suspects:
             node.unverifiable("", reason)
+        if known.speaks:
+            node.flags |= SPEAKS
         if known.names_in_text:
             self._texts(node, known, scope, skip, bound)
         node.names = tuple(bound)
@@ -336,7 +344,7 @@ class Expander:
             node.stable = False
             self.refer(node, f"{label}.{chain[-1]}", getattr(value, chain[-1], None))
         else:
-            node.unverifiable(label, f"it reads {chain[-1]} of what is known only when it runs")
+            node.flags |= SPEAKS
 
     def _asset(self, node: Node, name: str) -> None:
         key = self.assets[name]
@@ -353,6 +361,7 @@ class Expander:
         inputs = frozenset(body.parameters)
         seen: set[str] = set()
         codes = tuple(code for code in (body.code, body.tail) if code is not None)
+        assigned = frozenset().union(*(facts(code).assigned for code in codes))
         for code in (body.code, body.tail):
             if code is None:
                 own.append(b"\xd4")
@@ -361,7 +370,9 @@ class Expander:
             own.append(known.blob)
             seen.update(name for name, _ in known.loads)
             seen.update(known.names_in_text)
-            self._loads(node, known, codes, body.globals, only=body.reads, skip=inputs | (known.assigned - body.reads))
+            self._loads(node, known, codes, body.globals, only=body.reads, skip=inputs | (assigned - body.reads))
+        for reason in body.unseen:
+            node.unverifiable("", reason)
         for name in sorted(body.reads - seen - inputs):
             if name in self.assets:
                 self._asset(node, name)

@@ -23,7 +23,7 @@ _WRITTEN: Any = ()
 Edge: TypeAlias = tuple[str, "Node"]
 """How the object is called there, and its node. Labels of globals are names; others begin with ``.``, ``[`` or ``(``."""
 
-UNVERIFIABLE, ASSET, MUTABLE = 1, 2, 4
+UNVERIFIABLE, ASSET, MUTABLE, SPEAKS = 1, 2, 4, 8
 MISSING: Any = object()
 """What a name is bound to that is not bound."""
 
@@ -73,7 +73,7 @@ class Node:
     edges: Sequence[Edge]
     digest: bytes | None
     flags: int
-    """UNVERIFIABLE, ASSET, MUTABLE: whether such a thing is in it or below it."""
+    """UNVERIFIABLE, ASSET, MUTABLE, SPEAKS (reads annotations or documentation): whether such a thing is in it or below it."""
     issues: tuple[tuple[str, str], ...]
     """Labels and reasons of what it reaches and cannot be digested."""
     assets: tuple[tuple[str, str], ...]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import re
 from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,16 +20,26 @@ from stepwell.kernel_runtime.versions.paths import reached
 from stepwell.kernel_runtime.versions.reads.environment import Keyed
 from stepwell.kernel_runtime.versions.secrets import Environment, hidden_source, looks_secret
 from stepwell.kernel_runtime.versions.sources import source, where
+from stepwell.kernel_runtime.versions.spoken import spoken_of
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.versions.expand import Expander
 
 _LONG = 200
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _MOST_PARTS = 5_000
 
 
-def parts(expander: Expander, body: object, path: str, extra: Iterable[tuple[str, object]]) -> tuple[CodePart, ...]:
-    """Return the parts of a step's code version; the body first, then what it reaches, nearest first."""
+def parts(
+    expander: Expander, body: object, path: str, extra: Iterable[tuple[str, object]], *, spoken: bool = False
+) -> tuple[CodePart, ...]:
+    """Return the parts of a step's code version; the body first, then what it reaches, nearest first.
+
+    Parameters
+    ----------
+    spoken
+        Whether annotations and documentation count.
+    """
     found: list[CodePart] = []
     environment = expander.environment = expander.environment or Environment()
     digest = expander.part_digest = expander.part_digest or _part_digest(expander.keyed)
@@ -49,6 +60,13 @@ def parts(expander: Expander, body: object, path: str, extra: Iterable[tuple[str
         finally:
             expander.trace = None
         found.append(_part(here, item, digest(b"".join(node.own)), environment, is_body=is_body))
+        told = spoken_of(item) if spoken else None
+        if told is not None:
+            # Where an object has no text of its own it has its address: what it is is told by the code version, which decides.
+            text = _ADDRESS.sub("", f"{told[0] or {}} {told[1] or ''}").strip()
+            found.append(
+                CodePart(f"{here}.signature", "global", digest(text.encode()), text if len(text) <= _LONG else None)
+            )
         for name, key in node.assets:
             found.append(CodePart(reached(here, name), "name", hexdigest(key.encode()), key))
         for label, value, written in trace:

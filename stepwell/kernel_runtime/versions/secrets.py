@@ -11,16 +11,18 @@ import re
 from collections.abc import Iterable, Iterator
 
 from stepwell.kernel_runtime.versions.reads.environment import of_session, whole
+from stepwell.kernel_runtime.versions.secret_names import names_secret
 
 HIDDEN = "<hidden>"
 _WORDS = r"token|secret|passw|passphrase|credential|api_?key|private_?key|access_?key|auth|bearer|cookie"
-_SECRET = re.compile(rf"{_WORDS}|(?:^|_)pwd(?:_|$)", re.IGNORECASE)
+_PERHAPS = re.compile(rf"{_WORDS}|pwd|creds|jwt|-key", re.IGNORECASE)
+"""What a text must hold before it is looked at more closely."""
 _IN_TEXT = re.compile(
-    r"(?i)(?:^|[\"'\s{,(?&;])[\w-]*(?:token|secret|passw|api_?key|private_?key|access_?key|credential)[\w-]*[\"']?\s*[:=]"
+    r"(?i)(?:^|[\"'\s{,(?&;])(?P<name>[\w-]*(?:token|secret|passw|api[_-]?key|private[_-]?key|access[_-]?key|credential)[\w-]*)[\"']?\s*[:=]"
     r"|://[^/\s:@]+:[^/\s@]+@|\b(?:sk|ghp|gho|xox[abp])[-_][\w-]{10,}|\bbearer\s+[\w.~+/-]{8,}"
 )
 _QUOTED = re.compile(
-    rf"""(?ix)( \b \w* (?:{_WORDS}) \w* ["']? \]? \s* (?: : \s* [\w.\[\]| ]+ (?==) )? [:=]{{1,2}} \s* [rbfu]{{0,2}} )
+    rf"""(?ix)( \b (?P<name> \w* (?:{_WORDS}|pwd) \w* ) ["']? \]? \s* (?: : \s* [\w.\[\]| ]+ (?==) )? [:=]{{1,2}} \s* [rbfu]{{0,2}} )
     ( \"\"\".*?\"\"\" | \'\'\'.*?\'\'\' | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' )""",
     re.DOTALL,
 )
@@ -32,7 +34,12 @@ _LONG = 8
 
 def looks_secret(name: str, text: str = "") -> bool:
     """Whether a value must not be shown: by its name, or because its text itself names or looks like a secret."""
-    return bool(_SECRET.search(name)) or bool(text and _IN_TEXT.search(text))
+    return names_secret(name) or bool(text and _tells(text))
+
+
+def _tells(text: str) -> bool:
+    """Whether a text names or looks like a secret."""
+    return any(found["name"] is None or names_secret(found["name"]) for found in _IN_TEXT.finditer(text))
 
 
 class Environment:
@@ -66,7 +73,7 @@ def hidden_message(text: str) -> str:
 def hidden_source(text: str, environment: Environment | None = None) -> str:
     """Return source without the literal values of what is named like a secret, and without values of the environment."""
     text = (environment or Environment()).hidden(text)
-    if not _SECRET.search(text) and not _IN_TEXT.search(text):
+    if not _PERHAPS.search(text) and not _IN_TEXT.search(text):
         return text
     try:
         tree = ast.parse(text)
@@ -83,14 +90,17 @@ def hidden_source(text: str, environment: Environment | None = None) -> str:
 
 
 def _quoted_hidden(text: str) -> str:
-    return _QUOTED.sub(lambda found: found.group(1).rstrip("rbfuRBFU") + repr(HIDDEN), text)
+    def hidden(found: re.Match[str]) -> str:
+        return found[1].rstrip("rbfuRBFU") + repr(HIDDEN) if names_secret(found["name"]) else found[0]
+
+    return _QUOTED.sub(hidden, text)
 
 
 def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
     for node in ast.walk(tree):
         for value in _secret_values(node):
             yield from _literals(value)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _IN_TEXT.search(node.value):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _tells(node.value):
             yield node
 
 
@@ -114,7 +124,7 @@ def _secret_values(node: ast.AST) -> Iterator[ast.expr]:
             *zip(plain[len(plain) - len(node.defaults) :], node.defaults, strict=True),
             *zip(node.kwonlyargs, node.kw_defaults, strict=True),
         ]
-        yield from (value for argument, value in with_default if value is not None and _SECRET.search(argument.arg))
+        yield from (value for argument, value in with_default if value is not None and names_secret(argument.arg))
     elif isinstance(node, ast.Compare) and any(map(_is_secret, (node.left, *node.comparators))):
         yield from (side for side in (node.left, *node.comparators) if not _is_secret(side))
 
@@ -131,7 +141,7 @@ def _is_secret(target: ast.expr) -> bool:
         return _is_secret(target.slice)
     elif isinstance(target, ast.Tuple | ast.List):
         return any(map(_is_secret, target.elts))
-    return any(_SECRET.search(name) for name in names)
+    return any(map(names_secret, names))
 
 
 def _literals(value: ast.expr) -> Iterator[ast.expr]:

@@ -20,6 +20,7 @@ from stepwell.kernel_runtime.versions.graph import (
     ASSET,
     MISSING,
     MUTABLE,
+    SPEAKS,
     UNVERIFIABLE,
     KeyedRef,
     Node,
@@ -32,6 +33,7 @@ from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored, ignored_
 from stepwell.kernel_runtime.versions.mutable import Roots, Watched, is_mutable
 from stepwell.kernel_runtime.versions.paths import reached
 from stepwell.kernel_runtime.versions.reads.environment import Keyed
+from stepwell.kernel_runtime.versions.spoken import spoken_digest
 
 _MOST_KNOWN = 100_000
 
@@ -107,6 +109,9 @@ class CodeWalk:
         else:
             text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in more)
             code = digest(digest_of(node) + text).hex()
+        spoken = [child for child in (node, *(child for _, child in more)) if child.flags & SPEAKS]
+        if spoken:
+            code = digest(bytes.fromhex(code) + b"".join(spoken_digest(child, self.node) for child in spoken)).hex()
         unverifiable: dict[tuple[str, str], None] = {}
         assets: dict[str, str] = {}
         mutable: dict[str, None] = {}
@@ -127,8 +132,10 @@ class CodeWalk:
 
         Parameters are those of `of`. Values whose names look secret, and long ones, have no text.
         """
-        expander = self._without(body, ignore)._expander if ignore else self._expander  # noqa: SLF001 - a walk of the same class
-        return inventory.parts(expander, body, path, extra)
+        walk = self._without(body, ignore) if ignore else self
+        extra = tuple(extra)
+        spoken = any(walk.node(item).flags & SPEAKS for item in (body, *(item for _, item in extra)))
+        return inventory.parts(walk._expander, body, path, extra, spoken=spoken)  # noqa: SLF001 - a walk of the same class
 
     def roots(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()

@@ -1,0 +1,193 @@
+"""The flags of magics: what asset cells and ops share, how a line is read, and what a misspelt flag is told.
+
+Declared with IPython's own decorators, so that ``?`` explains them and they complete. The line of ``%%op`` is a signature with flags around it:
+what stands in parentheses, and the arrow with what follows, is no flag.
+"""
+
+from __future__ import annotations
+
+import difflib
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from IPython.core import magic_arguments as untyped
+from IPython.core.error import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def magic_arguments() -> Callable[[F], F]:
+    """IPython's decorator of the same name: flags, and the help that ``?`` shows."""
+    return untyped.magic_arguments()  # type: ignore[no-untyped-call]
+
+
+def argument(*flags: str, **options: Any) -> Callable[[F], F]:
+    """IPython's decorator of the same name: one flag."""
+    return untyped.argument(*flags, **options)  # type: ignore[no-untyped-call]
+
+
+_REUSE = (
+    argument("--no-cache", action="store_true", help="Run it in every run."),
+    argument(
+        "--ignore",
+        metavar="NAME,...",
+        action="append",
+        default=[],
+        help="Variables that do not count: an edit of them makes nothing stale.",
+    ),
+    argument("--max-age", metavar="AGE", help="Reuse the value only while it is younger: 30m, 12h, 1d."),
+    argument(
+        "--volatile",
+        action="store_true",
+        help="Run it in every run that asks for it; what follows runs only if its value changed.",
+    ),
+)
+_READS = argument(
+    "--reads",
+    metavar="GLOB",
+    action="append",
+    default=[],
+    help="Files that the body reads and that cannot be seen: data/*.csv; checked before its value is reused.",
+)
+
+
+def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
+    """Add the flags that asset cells share."""
+    shared = [
+        argument("-r", "--register", action="store_true", help="Register only; run nothing."),
+        argument("-n", "--dry-run", action="store_true", help="Show what would run; run nothing."),
+        argument("-f", "--force", action="store_true", help="Run the asset even if its stored value could be reused."),
+        argument("-q", "--quiet", action="store_true", help="Display nothing."),
+        argument("-g", "--group", metavar="GROUP", help="The asset's group."),
+        argument(
+            "-k", "--key-prefix", metavar="PREFIX", help="A prefix for the key: raw makes raw/flights of flights."
+        ),
+        argument(
+            "--in",
+            dest="inputs",
+            metavar="NAME=KEY",
+            action="append",
+            default=[],
+            help="Which asset a name in the body is: flights=raw/flights.",
+        ),
+    ]
+    if inputs:
+        shared += [
+            argument(
+                "-d",
+                "--dep",
+                dest="deps",
+                metavar="KEY",
+                action="append",
+                default=[],
+                help="An asset that comes first and is not loaded.",
+            ),
+            *_REUSE,
+        ]
+    if cell:
+        shared += [
+            _READS,
+            argument("--plain", action="store_true", help="Run the body here as an ordinary cell and store nothing."),
+        ]
+
+    return _all_of(shared)
+
+
+def op_flags() -> Callable[[F], F]:
+    """Add the flags of ops: what decides when their values are reused."""
+    cache = argument(
+        "--cache", action="store_true", help="Reuse its value in jobs too, where ops run every time without this."
+    )
+    return _all_of([cache, *_REUSE, _READS])
+
+
+def _all_of(flags: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
+    def add(function: F) -> F:
+        made: Any = function
+        for each in reversed(flags):
+            made = each(made)
+        return made  # type: ignore[no-any-return]
+
+    return add
+
+
+def read_line(magic: Any, line: str) -> Namespace:
+    """Read the line of a magic.
+
+    Raises
+    ------
+    UsageError
+        If a flag is not known, or wants another value; with the flags whose names are near.
+    """
+    return _parsed(magic, line.split(), lambda: untyped.parse_argstring(magic, line))  # type: ignore[no-untyped-call]
+
+
+def read_signature(magic: Any, line: str) -> tuple[str, Namespace]:
+    """Return the signature on the line of ``%%op``, and the flags around it.
+
+    Raises
+    ------
+    UsageError
+        As `read_line`.
+    """
+    options = magic.parser._option_string_actions  # noqa: SLF001 - argparse lists its options nowhere else
+    signature: list[str] = []
+    flags: list[str] = []
+    words = _words(line)
+    for word in words:
+        if not word.startswith("-") or word.startswith("->"):
+            signature.append(word)
+            continue
+        flags.append(word)
+        action = options.get(word)
+        if action is not None and action.nargs != 0:
+            flags += [value.strip("\"'") for value in [next(words, None)] if value is not None]
+    return " ".join(signature), _parsed(magic, flags, lambda: magic.parser.parse_args(flags))
+
+
+def outside_brackets(text: str) -> Iterator[int]:
+    """Yield the places of a line that are neither in brackets nor in quotes."""
+    depth = 0
+    quote = ""
+    for place, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif depth <= 0:
+            yield place
+
+
+def _words(text: str) -> Iterator[str]:
+    cuts = [place for place in outside_brackets(text) if text[place].isspace()]
+    for start, end in pairwise([-1, *cuts, len(text)]):
+        if end > start + 1:
+            yield text[start + 1 : end]
+
+
+def _parsed(magic: Any, words: list[str], parse: Callable[[], Namespace]) -> Namespace:
+    name = magic.__name__
+    sign = "%%" if name.endswith("asset") or name == "op" else "%"
+    if "-h" in words or "--help" in words:
+        raise UsageError(f"{sign}{name}? explains its flags")
+    try:
+        return parse()
+    except UsageError as error:
+        options = magic.parser._option_string_actions  # noqa: SLF001 - as above
+        wrong = [word.partition("=")[0] for word in words if word.startswith("-")]
+        near = [
+            each
+            for word in wrong
+            if word not in options
+            for each in difflib.get_close_matches(
+                word, [option for option in options if option.startswith("--")], 1, 0.5
+            )
+        ]
+        hint = f": did you mean {' '.join(near)}?" if near else ""
+        raise UsageError(f"{error}{hint} {sign}{name}? explains its flags") from None

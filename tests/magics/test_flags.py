@@ -1,0 +1,138 @@
+"""Flags: those of ops, and what a misspelt one is told."""
+
+import pytest
+from IPython.core.error import UsageError
+
+from stepwell.kernel_runtime.definitions.ops import OpDefinition
+from stepwell.kernel_runtime.errors import CellError, InvalidDefinitionError, UnknownKeyError
+
+
+def statuses(notebook):
+    return {step.key: step.status for step in notebook.session.last_run.steps}
+
+
+def made(notebook, line, body="data = data + top\n"):
+    notebook(f"%%op {line}\n{body}")
+    return notebook.ns["transform"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "transform(data, *, top=10) -> data --max-age 1d --ignore a,b --reads 'x y.csv' --reads z.csv",
+        "--max-age 1d --ignore a,b --reads 'x y.csv' --reads z.csv transform(data, *, top=10) -> data",
+        "transform(data, *, top=10) --max-age=1d --ignore a,b -> data --reads 'x y.csv' --reads=z.csv",
+    ],
+)
+def test_flags_stand_around_the_signature(notebook, line):
+    op = made(notebook, line)
+    assert (op.max_age, set(op.ignore), op.reads) == (86_400, {"a", "b"}, ("x y.csv", "z.csv"))
+    assert list(op.ins) == ["data"]
+    assert op.config == {"top": 10}
+    assert repr(op) == "<op transform(data, *, top) -> data>"
+
+
+@pytest.mark.parametrize("default", ["-1", "'--max-age'", "('a -> b', -2)", "[-1, {'k': '--volatile'}]"])
+def test_what_stands_in_brackets_is_no_flag(notebook, default):
+    op = made(notebook, f"transform(data, *, top={default}) -> data", "data = (data, top)")
+    assert op.config == {"top": eval(default)}
+    assert (op.max_age, op.volatile, op.cache) == (None, False, None)
+
+
+def test_they_decide_when_a_step_runs(notebook):
+    notebook("K = 1\nL = 1")
+    notebook("%%op fetch() --volatile\n1")
+    notebook("%%op clean(data) --ignore K\ndata + K")
+    notebook("%%op sent(data) --no-cache\ndata + L")
+    cell = "%%graph_asset report\nsent(clean(fetch()))"
+    notebook(cell)
+    notebook("K = 2")
+    notebook(cell)
+    assert statuses(notebook) == {"report.fetch": "executed", "report.clean": "reused", "report.sent": "executed"}
+
+
+def test_the_op_of_a_job_is_reused_where_it_says_so(notebook):
+    notebook("%%op fetch() --cache\nprint('fetched')\n1")
+    notebook("%%op send(data)\nprint('sent')\ndata")
+    notebook("%%job mail\nsend(fetch())")
+    notebook("mail.execute()")
+    assert statuses(notebook) == {"fetch": "executed", "send": "executed"}
+    notebook("mail.execute()")
+    assert statuses(notebook) == {"fetch": "reused", "send": "executed"}
+
+
+def test_files_that_an_op_declares_are_looked_at(notebook, tmp_path):
+    (tmp_path / "a.txt").write_text("1")
+    notebook("%%op fetch() --reads a.txt\n!cat a.txt\n'done'")
+    cell = "%%graph_asset report\nfetch()"
+    notebook(cell)
+    notebook(cell)
+    assert statuses(notebook) == {"report.fetch": "reused"}
+    (tmp_path / "a.txt").write_text("2")
+    notebook(cell)
+    assert statuses(notebook) == {"report.fetch": "executed"}
+
+
+def test_what_makes_no_sense_is_refused(notebook):
+    assert "'soon' is no age" in notebook.refused("%%op f(x) --max-age soon\nx", InvalidDefinitionError)
+    assert "--cache and --no-cache" in notebook.refused("%%op f(x) --cache --no-cache\nx", CellError)
+    assert "did you mean --max-age?" in notebook.refused("%%op f(x) --max-agge 1d\nx", UsageError)
+    assert "expected one argument" in notebook.refused("%%op f(x) --ignore\nx", UsageError)
+    assert "%%op?" in notebook.refused("%%op f(x) -z\nx", UsageError)
+    assert "f" not in notebook.ns
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        ("%%asset --max-agee 1d raw", "--max-age"),
+        ("%%asset --regster raw", "--register"),
+        ("%%multi_asset --grup g a b", "--group"),
+        ("%materialize --forse", "--force"),
+        ("%why raw --acept", "--accept"),
+    ],
+)
+def test_a_misspelt_flag_is_told_the_near_one_and_where_the_help_is(notebook, line, near):
+    text = notebook.refused(f"{line}\n1" if line.startswith("%%") else line, UsageError)
+    assert f"did you mean {near}?" in text
+    assert f"{line.split(maxsplit=1)[0]}? explains its flags" in text
+
+
+def test_help_and_completion_know_the_flags_of_ops(notebook):
+    def complete(line):
+        return notebook.shell.complete(line, line, len(line))[1]
+
+    assert complete("%%op f(x) --ma") == ["--max-age"]
+    assert {"--no-cache", "--cache", "--volatile", "--ignore", "--reads"} <= set(complete("%%op f(x) -> x --"))
+    assert "--max-age AGE" in notebook.shell.find_line_magic("op").__doc__
+    assert isinstance(made(notebook, "transform(data) --volatile", "data"), OpDefinition)
+
+
+def test_a_command_is_unverifiable_unless_a_flag_says_when_it_is_looked_at_again(notebook):
+    notebook("%%asset raw\nraw = !echo hello")
+    assert "!echo runs a program" in notebook("%why raw").text
+    for flag in ("--reads a.txt", "--max-age 1d"):
+        cell = f"%%asset {flag} raw\nraw = !echo hello"
+        notebook(cell)
+        notebook(cell)
+        assert statuses(notebook) == {"raw": "reused"}
+    notebook("word = 'a'")
+    cell = "%%asset --max-age 1d raw\nraw = !echo $word"
+    notebook(cell)
+    notebook("word = 'b'")
+    notebook(cell)
+    assert statuses(notebook) == {"raw": "executed"}
+    assert list(notebook.ns["raw"]) == ["b"]
+
+
+def test_an_order_after_an_asset_that_does_not_exist_is_refused_with_the_near_names(notebook):
+    notebook("%%asset raw/flights\n1")
+    for cell in (
+        "%%asset -d flihgts clean\n1",
+        "%%asset -d flights clean\n1",
+        "%%sql_asset -d raw/fligths clean\nSELECT 1",
+    ):
+        text = notebook.refused(cell, UnknownKeyError)
+        assert "'clean' is to come after the asset" in text
+        assert "did you mean raw/flights?" in text
+    notebook("%%asset -d raw/flights clean\n1")
