@@ -62,6 +62,7 @@ class Holding:
         self._advised: set[str] = set()
         self._running = threading.Lock()
         self._guard: InterruptGuard | None = None
+        self._run_thread = 0
         self._run_store: ValueStore | None = None
         registry.notebook = lambda: self.notebook
         registry.changed = lambda keys: self.publish(DefinitionsChanged(keys))
@@ -112,6 +113,13 @@ class Holding:
     def attach(self, namespace: dict[str, Any] | None) -> None:
         """Say which namespace is the notebook's."""
         self.namespace = namespace
+
+    def leave_others_run(self) -> None:
+        """Forget, in a forked child, a run of another thread: that goes on in the parent only."""
+        if self._running.locked() and self._run_thread != threading.get_ident():
+            self._running = threading.Lock()
+            self._guard = None
+            self._run_store = None
 
     def close(self) -> None:
         """Commit what is pending and let every store go."""

@@ -217,10 +217,12 @@ class Session(Looking):
                     remedy="a step cannot start another run; load what it needs as an input",
                 )
             try:
-                known = known_for(plan, store, self._choose, self._loaded, given)
+                # Nothing has begun: an interrupt while another process has the catalog needs no care.
+                known = guard.call(lambda: known_for(plan, store, self._choose, self._loaded, given))
                 check_reads(plan, known, found, store.keys, resumed=given is not None)
                 notes = (*read_notes(plan, known, found), *notes)
                 self._guard = guard
+                self._run_thread = threading.get_ident()
                 self._run_store = store
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
                 books = Bookkeeping(run, store, self.publish, known)
@@ -280,6 +282,17 @@ def _with_note(error: BaseException, result: RunResult) -> BaseException:
 
 _session: Session | None = None
 _session_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _session_lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _session_lock = threading.Lock()
+    if _session is not None:
+        _session.leave_others_run()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def get_session() -> Session:

@@ -17,11 +17,12 @@ import logging
 import os
 import threading
 import weakref
-from _thread import get_ident, start_new_thread
+from _thread import get_ident, interrupt_main, start_new_thread
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Generic, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreError
@@ -34,6 +35,11 @@ GATHER = 0.050
 """Seconds that a finished row waits at most for others to share its transaction."""
 HOLD = 0.020
 """Seconds that a lease is held at least."""
+BUSY = 0.080
+"""Seconds that it is held while work comes in, though another process waits: letting go and coming back costs about as much as
+two commits, so that turns of `HOLD` would spend most of everybody's time on taking turns."""
+QUIET = 0.005
+"""Seconds without work after which it is let go if another process waits."""
 IDLE = 0.250
 """Seconds without work after which the lease is let go."""
 LINGER = 5.0
@@ -68,6 +74,11 @@ class Group:
                 self._callbacks.append(callback)
                 return
         callback(self._error)
+
+    def disown(self, error: BaseException) -> None:
+        """Let nobody wait for it in a forked child; the callbacks are the parent's."""
+        self._error = error
+        self._over.happen()
 
     def finish(self, error: BaseException | None) -> None:
         """Tell everybody; called by the catalog thread."""
@@ -149,6 +160,7 @@ class Catalog:
         self._farewells: list[Once] = []
         self._urgent = False
         self._letting_go = False
+        self._pausing = False
 
     # -- called from any thread --------------------------------------------------------------------------------------
 
@@ -208,9 +220,6 @@ class Catalog:
 
     def close(self) -> None:
         """Commit what is pending, let the catalog go and end the thread; a later call starts it again."""
-        self._stop(-1)
-
-    def _stop(self, seconds: float) -> None:
         farewell = Once()
         with self.mutex:
             # A thread that was started but did not run yet has something to do: it is not missed here.
@@ -219,23 +228,47 @@ class Catalog:
             self._farewells.append(farewell)
             self._letting_go = True
             self._wake()
-        farewell.wait(seconds)
+        farewell.wait()
 
     def pause(self) -> None:
         """Let the catalog go, and keep it so until `resume`: before a fork.
 
-        DuckDB remembers the files that are attached, and a child inherits that memory. Who waits for the catalog of another
-        process is not waited for longer than a second; the child's own opening is an error then.
+        DuckDB remembers the files that are attached, and a child inherits that memory. So work that is going on is waited for; what is
+        pending is done after the fork. A thread that waits for another process has nothing attached: it is kept from going on.
         """
-        self._stop(1.0)
+        lease = self._attachment.lease
+        with self.mutex:
+            self._pausing = True
+            self._condition.notify_all()
+        while True:
+            lease.gate.acquire()
+            if not lease.held or self._attachment.stuck or self._thread in (None, get_ident()):
+                break
+            lease.gate.release()
+            sleep(0.002)
         self.mutex.acquire()
 
     def resume(self) -> None:
         """Go on after a fork, in the parent."""
-        self.mutex.release()
+        self._pausing = False
+        self._condition.notify_all()
+        # More than once where `pause` was interrupted when it just had them; nobody else can have them here.
+        for taken in (self.mutex, self._attachment.lease.gate):
+            with suppress(RuntimeError):
+                while True:
+                    taken.release()
 
     def abandon(self) -> None:
-        """Start anew in a forked child: what is pending is the parent's to commit."""
+        """Start anew in a forked child: what is pending is the parent's to commit, and nobody here can know whether it did."""
+        failure = StoreError(
+            f"what the parent of this process was recording in {self._attachment.directory} when it was forked is not known here",
+            remedy="wait for it in the parent; or start worker processes with the method 'spawn'",
+        )
+        for group in (self._writing, self._group):
+            if group is not None:
+                group.disown(failure)
+        for question in self._questions:
+            question.fail(failure)
         self._attachment.abandon()
         self._reset()
 
@@ -283,7 +316,12 @@ class Catalog:
         idle_since = monotonic()
         while True:
             with self.mutex:
-                while not self._ready():
+                while self._pausing or not self._ready():
+                    if self._pausing:
+                        if self._attachment.open and not self._attachment.stuck:
+                            break
+                        self._condition.wait()
+                        continue
                     now = monotonic()
                     idle = now - idle_since
                     if (
@@ -304,7 +342,7 @@ class Catalog:
                             farewell.happen()
                         return
                     self._condition.wait(self._patience(now))
-                ready = self._ready()
+                ready = not self._pausing and self._ready()
                 questions: list[_Question[Any]] = []
                 group = None
                 if ready:
@@ -333,13 +371,16 @@ class Catalog:
         """Seconds until something may have to be done without anybody waking us."""
         if self._group is not None:
             return max(0.0, self._group.since + GATHER - now)
-        return HOLD if self._attachment.open else LINGER
+        if not self._attachment.open:
+            return LINGER
+        return max(QUIET, self._attachment.lease.since + HOLD - now)
 
     def _may_go(self, now: float, idle: float) -> bool:
         if idle >= IDLE:
             return True
         lease = self._attachment.lease
-        return now - lease.since >= HOLD and lease.wanted()
+        held = now - lease.since
+        return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.wanted()
 
     def _serve(self, questions: list[_Question[Any]], group: Group | None) -> None:
         """Commit a group, then answer questions. What fails is told to those who wait, never raised here."""
@@ -413,18 +454,31 @@ _catalogs: weakref.WeakSet[Catalog] = weakref.WeakSet()
 
 
 _paused: list[Catalog] = []
+_interrupted = Once()
 
 
 def _before_fork() -> None:
+    global _interrupted  # noqa: PLW0603 - of this fork
+    _interrupted = Once()
     _paused[:] = list(_catalogs)
     for catalog in _paused:
-        catalog.pause()
+        while True:
+            try:
+                catalog.pause()
+            except KeyboardInterrupt:
+                # Here it would be printed and forgotten, and the fork go on without the pause.
+                _interrupted.happen()
+            else:
+                break
 
 
 def _after_fork_in_parent() -> None:
     for catalog in _paused:
         catalog.resume()
     _paused.clear()
+    if _interrupted.over:
+        # From another thread: in here, too, it would be printed and forgotten.
+        start_new_thread(interrupt_main, ())
 
 
 def _after_fork_in_child() -> None:
