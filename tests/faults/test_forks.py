@@ -249,7 +249,7 @@ def write():
     number = 0
     while True:
         store.record_step(StepRecord("r", f"s{number}", "skipped", 0.0)).wait()
-        print(f"s{number}", flush=True)
+        os.write(1, f"s{number}\\n".encode())
         number += 1
 for _ in range(2):
     threading.Thread(target=write, daemon=True).start()

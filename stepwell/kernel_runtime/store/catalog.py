@@ -42,6 +42,8 @@ QUIET = 0.005
 """Seconds without work after which it is let go if another process waits."""
 IDLE = 0.250
 """Seconds without work after which the lease is let go."""
+FORK = 10.0
+"""Seconds that a fork waits at most for what is done in the catalog."""
 LINGER = 5.0
 """Seconds without work after which the thread ends."""
 
@@ -235,14 +237,16 @@ class Catalog:
 
         DuckDB remembers the files that are attached, and a child inherits that memory. So work that is going on is waited for; what is
         pending is done after the fork. A thread that waits for another process has nothing attached: it is kept from going on.
+        Work that does not end (a callback that waits for the thread that forks) costs the child its catalog, which says so.
         """
         lease = self._attachment.lease
+        until = monotonic() + FORK
         with self.mutex:
             self._pausing = True
             self._condition.notify_all()
         while True:
             lease.gate.acquire()
-            if not lease.held or self._attachment.stuck or self._thread in (None, get_ident()):
+            if not lease.held or self._attachment.stuck or self._thread in (None, get_ident()) or monotonic() > until:
                 break
             lease.gate.release()
             sleep(0.002)
