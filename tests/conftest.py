@@ -11,6 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-fidelity-table", action="store_true", help="write docs/fidelity.md anew instead of comparing it"
+    )
+
+
 @pytest.fixture(autouse=True)
 def own_key(tmp_path, monkeypatch):
     monkeypatch.setenv("STEPWELL_KEY_FILE", str(tmp_path / "key"))

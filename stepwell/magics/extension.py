@@ -30,6 +30,7 @@ from stepwell.magics.recomposition import Recomposition
 from stepwell.magics.running import after_run
 from stepwell.magics.staleness import Staleness
 from stepwell.magics.tracebacks import failed_step, present
+from stepwell.widgets import differences as formatters
 
 
 class Extension:
@@ -78,10 +79,13 @@ class Extension:
         self._end.append(lambda: setattr(registry, "replaced", None))
         self.face.session.after_run = partial(after_run, self.face)
         self.face.session.tell_waiting = partial(tell_waiting, self.face)
+        self.face.session.say = self.face.say
         self.face.session.before_raising = lambda error, result: present(
             self.face, error, shown_as=failed_step(self.face, result)
         )
         self._end.append(self._no_presenting)
+        formatters.install(shell)
+        self._end.append(partial(formatters.remove, shell))
         set_cell_names(self._cell_name)
         self._end.append(lambda: set_cell_names(None))
 
@@ -100,6 +104,7 @@ class Extension:
         self.face.session.before_raising = None
         self.face.session.after_run = None
         self.face.session.tell_waiting = log_waiting
+        self.face.session.say = None
 
     def _remove_magics(self) -> None:
         manager = self.shell.magics_manager

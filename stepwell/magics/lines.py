@@ -10,11 +10,12 @@ from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.records.text import printable
 
 
 def say(line: str) -> None:
     """Print a line for the person at the notebook."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(printable(line) + "\n")
     sys.stdout.flush()
 
 

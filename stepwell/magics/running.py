@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, UpstreamBudgetError
 from stepwell.kernel_runtime.planning.flatten import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.durations import duration
+from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.magics.displays import figure_of, show_again
 from stepwell.magics.face import Face
 from stepwell.magics.lines import run_line, say, upstream_line
@@ -143,11 +145,22 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
             show_again(face.session.outputs(record.materializations[0]), displays=not quiet)
     bind(face, [str(key) for key in definition.keys], result)
     name = definition.keys[0].name
-    # A figure's picture was shown by its step.
-    if show_value and not quiet and name in face.namespace and figure_of(face.namespace[name]) is None:
-        face.figures.show(face.namespace[name])
+    if show_value and not quiet and name in face.namespace:
+        if figure_of(face.namespace[name]) is None:
+            face.figures.show(face.namespace[name])
+        else:
+            _show_picture(face, definition, records)
     if records:
         face.say(run_line(" ".join(str(key) for key in definition.keys), records))
+
+
+def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[StepRecord]) -> None:
+    """Show the picture of a figure that a function has just made; a cell's is shown while it runs, a reused one with what its step displayed."""
+    last = asset_steps(definition)[-1]
+    for record in records:
+        if record.key == last.key and record.status == "executed" and not isinstance(last.op.body, CellBody):
+            outputs = face.session.outputs(record.materializations[0])
+            show_again([each for each in outputs if "image/png" in each.data][-1:])
 
 
 def after_run(face: Face, result: Any) -> None:

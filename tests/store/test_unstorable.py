@@ -1,4 +1,4 @@
-"""What cannot come back is an error that names the asset, the type and the remedy; notebook classes go by name."""
+"""What cannot come back is an error that names the asset, the type and the remedy."""
 
 import asyncio
 import contextlib
@@ -8,27 +8,34 @@ import socket
 import sqlite3
 import sys
 import threading
-import types
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.store.store import open_store
 
 
-def local_function():
+def lambda_with_a_generator():
+    held = (i for i in range(3))
+    return lambda: held
+
+
+def function_with_a_lock():
+    lock = threading.Lock()
+
     def inner():
-        return 1
+        return lock
 
     return inner
 
 
-def local_class():
+def class_with_a_connection():
     class Inner:
-        pass
+        connection = sqlite3.connect(":memory:")
 
     return Inner()
 
@@ -46,9 +53,13 @@ def deep():
 
 
 CASES = {
-    "lambda": (lambda: lambda: 1, "a lambda", "function with def"),
-    "local function": (local_function, "inner", "cell of its own"),
-    "local class": (local_class, "Inner", "cell of its own"),
+    "lambda that holds a generator": (lambda_with_a_generator, "a lambda", "closure"),
+    "function with a lock": (function_with_a_lock, "inner", "closure"),
+    "class with a connection": (class_with_a_connection, "Inner", "cell of its own"),
+    "iterator": (lambda: zip([1], (i for i in range(3)), strict=False), "generator", "list"),
+    "thread": (threading.Thread, "threading.Thread|_thread.lock", "out of the value"),
+    "memoryview": (lambda: memoryview(b"abc"), "memoryview", "bytes"),
+    "tensor of Arrow": (lambda: pa.Tensor.from_numpy(np.zeros(2)), "pyarrow.lib.Tensor|pyarrow.Tensor", "plain data"),
     "generator": (lambda: (i for i in range(3)), "generator", "list"),
     "coroutine": (lambda: asyncio.sleep(0), "coroutine", "await"),
     "lock": (threading.Lock, "lock", "out of the value"),
@@ -84,68 +95,7 @@ def test_a_value_nested_too_deeply_is_refused(store):
         store.put(deep(), key="a", memo_key="m")
 
 
-@pytest.fixture
-def notebook(monkeypatch):
-    """A ``__main__`` of our own, and its classes."""
-    main = types.ModuleType("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", main)
-
-    def define(source):
-        exec(source, main.__dict__)
-        return main
-
-    return define
-
-
-POINT = "class Point:\n    def __init__(self, x): self.x = x\n    class Inner: pass\ndef double(x): return 2 * x"
-
-
-def version_of(found):
-    return f"version of {found.__qualname__} {getattr(found, 'edition', 1)}"
-
-
-def test_classes_and_functions_of_the_notebook_go_by_name(store, notebook):
-    store = open_store(store.directory, class_version=version_of)
-    main = notebook(POINT)
-    stored = store.put([main.Point(1), main.Point(2), main.double, main.Point.Inner()], key="a", memo_key="m")
-    assert stored.classes == (
-        ("__main__.Point", "version of Point 1"),
-        ("__main__.Point.Inner", "version of Point.Inner 1"),
-        ("__main__.double", "version of double 1"),
-    )
-    back = store.get(stored, key="a")
-    assert [back[0].x, back[1].x, back[2]] == [1, 2, main.double]
-    assert type(back[0]) is main.Point
-
-
-def test_plain_data_names_no_classes(store):
-    assert store.put({"a": [1, (2.0, "x")]}, key="a", memo_key="m").classes == ()
-
-
-def test_without_its_class_a_value_is_unavailable(store, notebook):
-    main = notebook(POINT)
-    stored = store.put(main.Point(1), key="a", memo_key="m")
-    del main.Point
-    with pytest.raises(ValueUnavailableError, match="run the cell that defines Point"):
-        store.get(stored, key="a")
-
-
-def test_with_another_class_of_the_name_a_value_is_unavailable(store, notebook):
-    store = open_store(store.directory, class_version=version_of)
-    main = notebook(POINT)
-    stored = store.put(main.Point(1), key="a", memo_key="m")
-    notebook(POINT + "\nPoint.edition = 2")
-    with pytest.raises(ValueUnavailableError, match="another Point"):
-        store.get(stored, key="a")
-    notebook(POINT)
-    assert store.get(stored, key="a").x == 1
-
-
-def test_an_instance_of_a_class_defined_again_is_refused(store, notebook):
-    old = notebook(POINT).Point(1)
-    notebook(POINT)
-    with pytest.raises(UnstorableValueError, match="defined again"):
-        store.put(old, key="a", memo_key="m")
+POINT = "class Point:\n    def __init__(self, x): self.x = x"
 
 
 def test_a_class_of_a_module_goes_by_its_module(store, tmp_path, monkeypatch):

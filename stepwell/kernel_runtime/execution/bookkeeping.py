@@ -190,11 +190,26 @@ class Bookkeeping:
         self.publish(RunFinished(run, records))
         return run, records
 
+    def sketch(
+        self,
+        step: PlanStep,
+        outcome: Outcome,
+        name: str,
+        *,
+        version: str,
+        memo: str,
+        inputs: tuple[InputVersion, ...],
+        code: CodeVersion | None,
+    ) -> Materialization:
+        """Return what will be recorded of one output, except for where its value is."""
+        stored: dict[str, tuple[StoredValue | None, str]] = {name: (None, version)}
+        return self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)[0]
+
     def _is_current(self, step: PlanStep, item: Materialization) -> bool:
-        return any(
-            row.notebook == step.notebook and row.materialization.id == item.id
-            for row in self.known.snapshot.current.get(item.key, ())
-        )
+        for row in self.known.snapshot.current.get(item.key, ()):
+            if row.notebook == step.notebook and row.materialization.id == item.id:
+                return True
+        return False
 
     def _materializations(
         self,
@@ -207,7 +222,9 @@ class Bookkeeping:
         code: CodeVersion | None,
     ) -> tuple[Materialization, ...]:
         created = time.time()
-        unverifiable = tuple(f"{item.path}: {item.reason}" for item in code.unverifiable) if code is not None else ()
+        unverifiable: tuple[str, ...] = ()
+        if code is not None and code.unverifiable:
+            unverifiable = tuple([f"{item.path}: {item.reason}" for item in code.unverifiable])
         found = []
         for name, (value, version) in (stored or {}).items():
             produced = outcome.produced[name]

@@ -18,7 +18,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.execution.capture import Capture, recording
-from stepwell.kernel_runtime.execution.figures import release_figures
+from stepwell.kernel_runtime.execution.figures import pictures, release_figures
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.outputs import Collector, Produced
 from stepwell.kernel_runtime.planning.plan import PlanStep
@@ -42,6 +42,8 @@ class Outcome:
     """Hosts on the network that the body opened a connection to."""
     unseen: tuple[str, ...] = ()
     """What it read through native readers and cannot be checked later, each as ``reader: what``."""
+    children: tuple[str, ...] = ()
+    """Programs and processes that it started: what these read is not seen."""
 
 
 SqlRunner = Callable[[SqlBody, Mapping[str, Any]], Any]
@@ -78,12 +80,23 @@ class InProcess:
             with recording(capture), recorder:
                 self.guard.call(lambda: self._call(step, arguments, collector))
             collector.finish()
-            release_figures(produced.value for produced in collector.produced.values())
+            values = [produced.value for produced in collector.produced.values()]
+            release_figures(values)
+            if not isinstance(step.op.body, CellBody):
+                for picture in pictures(values):
+                    capture.display(picture)
         except BaseException as raised:  # the engine decides what ends the run
             error = raised
         seconds = time.perf_counter() - started
         return Outcome(
-            collector.produced, error, seconds, capture.outputs(), recorder.reads, recorder.network, recorder.unseen
+            collector.produced,
+            error,
+            seconds,
+            capture.outputs(),
+            recorder.reads,
+            recorder.network,
+            recorder.unseen,
+            recorder.children,
         )
 
     def _call(self, step: PlanStep, arguments: Mapping[str, Any], collector: Collector) -> None:
@@ -92,7 +105,7 @@ class InProcess:
             self._cell(body, arguments, collector)
         elif isinstance(body, SqlBody):
             collector.returned(self.run_sql(body, arguments))
-        elif inspect.isasyncgenfunction(body):
+        elif step.op.is_async and step.op.is_generator:
             on_loop(lambda: _drain_async(body(**arguments), collector))
         elif step.op.is_async:
             collector.returned(on_loop(lambda: body(**arguments)))

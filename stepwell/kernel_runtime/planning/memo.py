@@ -26,6 +26,8 @@ class Known:
     ----------
     values
         For each value key its materialization in this run: made, reused, or read from the store.
+    obstacle
+        Returns why a stored value is known not to load, empty if nothing is known: other versions of libraries wrote it.
     now
         When this was found, in seconds since the epoch: what ages are measured from.
     """
@@ -33,6 +35,7 @@ class Known:
     snapshot: Snapshot
     read_holds: Callable[[Read], bool]
     values: dict[str, Materialization] = field(default_factory=dict)
+    obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - where all that is stored can be loaded
     now: float = field(default_factory=time.time)
     _checked: dict[Read, bool] = field(default_factory=dict)
 
@@ -121,13 +124,16 @@ class Known:
         """Tell whether no later materialization of the key is known, under whatever memo key."""
         return all(row.materialization.id <= item.id for row in self.snapshot.current.get(item.key, ()))
 
-    def is_gone(self, item: Materialization) -> bool:
-        """Tell whether the value's file is known to be missing."""
-        return (
-            item.value is not None
-            and item.value.object_name is not None
-            and item.value.object_name in self.snapshot.missing_files
-        )
+    def lost(self, item: Materialization) -> str:
+        """Return why a materialization's value is known not to be there for us, empty if it is."""
+        value = item.value
+        if value is None:
+            return ""
+        if item.id in self.snapshot.foreign:
+            return f"signed with another key ({self.snapshot.foreign[item.id]}): loading it could run any code"
+        if value.object_name is not None and value.object_name in self.snapshot.missing_files:
+            return "its file is gone from the store, or cut short"
+        return self.obstacle(item) if value.classes else ""
 
 
 def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:

@@ -29,7 +29,8 @@ class StoredValue:
     summary: str = ""
     """For a reader: ``336,776 × 19`` or ``'short repr'``."""
     classes: tuple[tuple[str, str], ...] = ()
-    """Classes and functions of ``__main__`` that it names, each with its code version when it was stored."""
+    """Classes and functions of the notebook that it names, ``__main__.Point``, each with its code version when it was stored; and the
+    libraries that wrote it: the module ``sklearn`` with ``scikit-learn 1.9.1``."""
 
 
 InputKind: TypeAlias = Literal["value", "order"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
@@ -59,8 +60,15 @@ class ValueStore(Protocol):
         """Who computes what just now."""
 
     # -- values
-    def put(self, value: Any, *, key: str, memo_key: str) -> StoredValue:
+    def put(
+        self, value: Any, *, key: str, memo_key: str, about: Callable[[], Materialization] | None = None
+    ) -> StoredValue:
         """Write a value's stored form and return where it is; nothing refers to it until a row does.
+
+        Parameters
+        ----------
+        about
+            Returns what will be recorded of it, except for the value; a file of its own says so in its header.
 
         Raises
         ------
@@ -76,6 +84,9 @@ class ValueStore(Protocol):
         ValueUnavailableError
             If it is missing, damaged, not trusted, or names a class that is not there or not the same.
         """
+
+    def obstacle(self, stored: StoredValue, *, key: str) -> str:
+        """Return why a value is known not to load, empty if nothing is known; tried only where other versions of its libraries wrote it."""
 
     # -- the catalog, written
     def begin_run(self, run: RunRecord) -> Commit:
@@ -140,6 +151,42 @@ class ValueStore(Protocol):
 
     def sizes(self) -> dict[str, int]:
         """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
+
+    def key_sizes(self) -> list[KeySize]:
+        """Return what each key takes, the largest first."""
+
+    # -- what is kept
+    def rules(self) -> dict[str, Rule]:
+        """Return the retention rules that hold, by key; the store's own under the empty key."""
+
+    def keep(self, key: str, rule: Rule) -> None:
+        """Set what is kept of a key, or of the whole store where the key is empty; an empty rule takes a rule back."""
+
+    def collect(self, *, dry_run: bool = False, grace: float = 3600.0, compact: bool | None = None) -> Collected:
+        """Delete what retention drops, files without a row, and what dead processes left."""
+
+    def forget(self, key: str, *, dry_run: bool = False) -> Forgotten:
+        """Remove every version of a key with the steps inside it, and the files that nothing else refers to."""
+
+    def carry_over(
+        self,
+        made: Sequence[Materialization],
+        current: Sequence[Current],
+        *,
+        steps: Mapping[str, str],
+        gone: Sequence[Current] = (),
+        code: CodeVersion | None = None,
+    ) -> None:
+        """Record materializations that are copies of others under another key, and what is current now, all or nothing."""
+
+    def is_there(self, value: StoredValue) -> bool:
+        """Tell whether a value's stored form is there; whether it can be loaded only loading it tells."""
+
+    def housekeep(self) -> bool:
+        """Do what is due once an hour; tell whether it was."""
+
+    def catalog_sources(self, sources: Collection[str]) -> dict[str, Any]:
+        """Return what views of the catalog are made of as Arrow tables, all of one moment."""
 
     def flush(self) -> None:
         """Block until everything recorded so far is committed."""

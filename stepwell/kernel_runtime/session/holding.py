@@ -8,12 +8,14 @@ import shutil
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.registry import REGISTRY, Registry
 from stepwell.kernel_runtime.errors import (
+    StepwellWarning,
     StoreError,
 )
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
@@ -23,8 +25,13 @@ from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, store_directory
 from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.kernel_runtime.store.signing import Signer
-from stepwell.kernel_runtime.versions.classes import class_version
+from stepwell.kernel_runtime.versions.classes import class_version, hides
+from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.doctor.files import Progress
+    from stepwell.kernel_runtime.store.doctor.findings import Finding
 
 
 class Holding:
@@ -40,6 +47,8 @@ class Holding:
         The result of the newest run, also of one that failed; None before the first.
     after_run
         Called with the result of every run: a face says what is to be said of it.
+    say
+        Called with a line for the person at the notebook that belongs to no run: that a stored class is another now.
     before_raising
         Called with an exception of a step before it is raised again: a face says how it is to be shown.
     tell_waiting
@@ -53,6 +62,7 @@ class Holding:
         self.namespace: dict[str, Any] | None = None
         self.last_run: RunResult | None = None
         self.after_run: Callable[[RunResult], None] | None = None
+        self.say: Callable[[str], None] | None = None
         self.before_raising: Callable[[BaseException, RunResult], None] | None = None
         self.tell_waiting: Callable[[StepWaiting], None] = log_waiting
         self.seed_steps = True
@@ -60,6 +70,9 @@ class Holding:
         self._stores: dict[Path, ValueStore] = {}
         self._subscribers: list[Subscriber] = [self._on_event]
         self._advised: set[str] = set()
+        self._not_settled: set[tuple[str, str]] = set()
+        self._told: list[str] | None = None
+        """Lines that a run is to say at its end; None where none is going on."""
         self._running = threading.Lock()
         self._guard: InterruptGuard | None = None
         self._run_thread = 0
@@ -83,12 +96,17 @@ class Holding:
 
     def open(self, path: str | os.PathLike[str], *, create: bool = True) -> ValueStore:
         """Return the open store of a directory; one per directory and process."""
+        from stepwell.kernel_runtime.store import sql_instance
+        from stepwell.kernel_runtime.store.code_copies import CodeReader
         from stepwell.kernel_runtime.store.store import open_store
 
         directory = Path(path).absolute()
+        sql_instance.expect(directory)
         found = self._stores.get(directory)
         if found is None:
-            found = self._stores[directory] = open_store(directory, create=create, class_version=class_version)
+            found = self._stores[directory] = open_store(
+                directory, create=create, code=CodeReader(class_version, owner, hides), tell=self.tell
+            )
         return found
 
     def use(self, path: str | os.PathLike[str]) -> ValueStore:
@@ -110,6 +128,47 @@ class Holding:
         base = self._store.directory if self._store is not None else store_directory(self.namespace)
         return notebook_name(base, self.namespace)
 
+    def doctor(
+        self,
+        *,
+        store: ValueStore | str | os.PathLike[str] | None = None,
+        full: bool = True,
+        clean: bool = False,
+        rebuild: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Finding]:
+        """Check a store and its surroundings; return what is found, each with what to do.
+
+        Parameters
+        ----------
+        store
+            A directory or an open store, also one that cannot be opened; by default the session's.
+        full
+            Whether every byte of every value file is checked.
+        clean
+            Whether what is surely garbage is removed.
+        rebuild
+            Whether the catalog is made anew of what can be read of it and of the value files' headers.
+        progress
+            Called with the value files done, their number, and the bytes done.
+
+        Raises
+        ------
+        StoreError
+            If there is no store.
+        """
+        from stepwell.kernel_runtime.store.doctor.examination import examine
+
+        if store is None and self._store is None:
+            directory = store_directory(self.namespace)
+        elif store is None or not isinstance(store, str | os.PathLike):
+            directory = (store or self.store).directory
+        else:
+            directory = Path(store).absolute()
+        for each in self._stores.values():
+            each.close()
+        return list(examine(directory, full=full, clean=clean, mend=rebuild, progress=progress))
+
     def attach(self, namespace: dict[str, Any] | None) -> None:
         """Say which namespace is the notebook's."""
         self.namespace = namespace
@@ -125,6 +184,19 @@ class Holding:
         """Commit what is pending and let every store go."""
         for store in self._stores.values():
             store.close()
+
+    def tell(self, line: str) -> None:
+        """Say a line once per session: at the end of the run that is going on, else at once, as a warning where there is no face."""
+        if line in self._advised:
+            return
+        self._advised.add(line)
+        told = self._told
+        if told is not None:
+            told.append(line)
+        elif self.say is not None:
+            self.say(line)
+        else:
+            warnings.warn(line, StepwellWarning, stacklevel=2)
 
     # -- events
 

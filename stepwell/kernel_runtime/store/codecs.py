@@ -4,9 +4,11 @@
 codec        for                                         stored form
 ===========  ==========================================  ==================================================
 plain        None, bool, int, float, str, bytes          one tag byte and the value
+pickle       a path                                      a frame with the path, the contents of the file beside it
 arrow-...    pyarrow Table, RecordBatch, (Chunked)Array  an Arrow IPC stream, which holds no more than a slice shows
-polars-...   polars DataFrame, Series                    polars' own IPC stream
-pickle       everything else, pandas included            pickle protocol 5, large buffers beside the stream
+polars-...   polars DataFrame, Series                    polars' own IPC stream; which columns are known to be sorted
+pickle       everything else, pandas included            pickle protocol 5, large buffers beside the stream; in a frame
+                                                         with copies of the notebook's classes if it names any
 ===========  ==========================================  ==================================================
 
 Only a pickle executes code when it is loaded; only a pickle is signed. A subclass of one of these types is something else and
@@ -18,12 +20,15 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.store import pickling
+from stepwell.kernel_runtime.records.path_contents import PATH
+from stepwell.kernel_runtime.store import libraries, path_results, pickling
+from stepwell.kernel_runtime.store.code_copies import CodeReader
 from stepwell.kernel_runtime.store.describing import type_name
+from stepwell.kernel_runtime.store.loading import Loading
 
 PICKLE = "pickle"
 
@@ -36,6 +41,9 @@ class Encoded:
     stream: bytes
     buffers: Sequence[memoryview] = ()
     classes: tuple[tuple[str, str], ...] = ()
+    """Classes and functions of the notebook that it names, each with its code version; libraries that wrote it, each with its own."""
+    notes: tuple[str, ...] = ()
+    """Lines for who stored it."""
 
     @property
     def size(self) -> int:
@@ -43,7 +51,11 @@ class Encoded:
         return len(self.stream) + sum(buffer.nbytes for buffer in self.buffers)
 
 
-def encode(value: Any, *, key: str, class_version: pickling.ClassVersion | None = None) -> Encoded:
+_NO_CODE = CodeReader()
+_NOWHERE = Loading()
+
+
+def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Encoded:
     """Return the stored form of a value.
 
     Raises
@@ -59,16 +71,25 @@ def encode(value: Any, *, key: str, class_version: pickling.ClassVersion | None 
     if module.startswith("pyarrow."):
         found = _arrow(value)
         if found is not None:
-            return found
+            return replace(found, classes=libraries.libraries_of(("pyarrow",), code.owner))
     elif module.startswith("polars."):
         found = _polars(value, key)
         if found is not None:
-            return found
-    stream, buffers, classes = pickling.dump(value, key=key, class_version=class_version)
-    return Encoded(PICKLE, stream, buffers, classes)
+            return replace(found, classes=libraries.libraries_of(("polars",), code.owner))
+    if kind is PATH:
+        stream, buffers, notes = path_results.dump(value, key=key)
+        return Encoded(PICKLE, stream, buffers, notes=notes)
+    pickled = pickling.dump(value, key=key, code=code)
+    advice = tuple(
+        f"{key}: the class {name} was defined inside the step and is stored by value: define it in a cell of its own"
+        for name in dict.fromkeys(pickled.inside)
+    )
+    return Encoded(PICKLE, pickled.stream, pickled.buffers, (*pickled.named, *pickled.libraries), advice)
 
 
-def decode(codec: str, stream: bytes | memoryview, buffers: Sequence[Any], *, key: str) -> Any:
+def decode(
+    codec: str, stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading = _NOWHERE
+) -> Any:
     """Return the value; a pickle must have been found trustworthy before.
 
     Raises
@@ -77,17 +98,20 @@ def decode(codec: str, stream: bytes | memoryview, buffers: Sequence[Any], *, ke
         If the stored form is damaged, or names what is not here.
     """
     if codec == PICKLE:
-        return pickling.load(stream, buffers, key=key)
+        return pickling.load(stream, buffers, key=key, loading=loading)
     try:
         if codec == "plain":
             return _plain_value(bytes(stream))
         if codec.startswith("arrow-"):
             return _arrow_value(codec, buffers[0])
         if codec.startswith("polars-"):
-            return _polars_value(codec, buffers[0])
+            return _polars_value(codec, bytes(stream), buffers[0])
     except Exception as error:
+        other = libraries.difference(loading.written, loading.code.owner)
         raise ValueUnavailableError(
-            f"the stored value of {key!r} is damaged",
+            f"the stored value of {key!r} cannot be loaded{other}"
+            if other
+            else f"the stored value of {key!r} is damaged",
             where=f"{type(error).__name__}: {error}",
             remedy=f"materialize {key!r} again",
         ) from error
@@ -146,11 +170,58 @@ def _arrow(value: Any) -> Encoded | None:
 def _arrow_stream(schema: Any, batches: Sequence[Any]) -> memoryview:
     import pyarrow as pa
 
+    if any(map(_has_views, schema.types)):
+        batches = [
+            pa.RecordBatch.from_arrays([_compacted(column) for column in batch.columns], schema=schema)
+            for batch in batches
+        ]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
     return memoryview(sink.getvalue())
+
+
+def _has_views(kind: Any) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        return True
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        return True
+    return any(_has_views(kind.field(at).type) for at in range(kind.num_fields))
+
+
+def _compacted(array: Any) -> Any:
+    """Return an array of views without what it does not show: Arrow writes all that a slice was cut from."""
+    import pyarrow as pa
+
+    # Lists are cut to what is shown by this, texts by becoming plain ones for a moment.
+    cut = pa.concat_arrays([array, array.slice(0, 0)])
+    try:
+        whole = cut.cast(_without_views(array.type))
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return cut
+    return whole.cast(array.type) if whole.nbytes < cut.get_total_buffer_size() else cut
+
+
+def _without_views(kind: Any) -> Any:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_string_view(kind):
+        return pa.large_string()
+    if types.is_binary_view(kind):
+        return pa.large_binary()
+    fields = [kind.field(at).with_type(_without_views(kind.field(at).type)) for at in range(kind.num_fields)]
+    if types.is_struct(kind):
+        return pa.struct(fields)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(fields[0], kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(fields[0])
+    return pa.large_list(fields[0]) if types.is_large_list(kind) else kind
 
 
 def _arrow_value(codec: str, data: Any) -> Any:
@@ -170,6 +241,10 @@ def _arrow_value(codec: str, data: Any) -> Any:
 # -- polars ----------------------------------------------------------------------------------------------------------
 
 
+_MOST_HIDDEN = 1 << 16
+"""Bytes that a slice may be stored larger than it is before that is looked into."""
+
+
 def _polars(value: Any, key: str) -> Encoded | None:
     import polars as pl
 
@@ -180,12 +255,16 @@ def _polars(value: Any, key: str) -> Encoded | None:
         codec, frame = "polars-series", value.to_frame()
     else:
         return None
-    sink = io.BytesIO()
     try:
         if any(map(_has_objects, frame.dtypes)):
             # polars writes the addresses of the objects.
             raise TypeError("a column holds Python objects")  # noqa: TRY301 - explained below, like polars' own refusals
-        frame.write_ipc_stream(sink, compression="uncompressed", compat_level=pl.CompatLevel.newest())
+        data = _ipc(frame, pl.CompatLevel.newest())
+        if len(data) > _MOST_HIDDEN + 4 * frame.estimated_size() and any(map(_is_nested, frame.dtypes)):
+            # Texts in lists and structs are written with all that a slice was cut from; the older form has what is shown.
+            small = pl.read_ipc_stream(io.BytesIO(_ipc(frame, pl.CompatLevel.oldest())))
+            if small.schema == frame.schema and small.equals(frame, null_equal=True):
+                data = _ipc(small, pl.CompatLevel.newest())
     except BaseException as error:
         # A panic of polars' engine is no Exception.
         if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -195,7 +274,24 @@ def _polars(value: Any, key: str) -> Encoded | None:
             where=" ".join(f"{type(error).__name__}: {error}".split())[:300],
             remedy=pickling.POLARS_REMEDY,
         ) from error
-    return Encoded(codec, b"", [sink.getbuffer()])
+    return Encoded(codec, _sorted_columns(frame), [data])
+
+
+def _ipc(frame: Any, level: Any) -> memoryview:
+    sink = io.BytesIO()
+    frame.write_ipc_stream(sink, compression="uncompressed", compat_level=level)
+    return sink.getbuffer()
+
+
+def _sorted_columns(frame: Any) -> bytes:
+    """Return a letter for each column: whether it is known to be sorted, and how; nothing if none is."""
+    flags = [column.flags for column in frame.get_columns()]
+    found = b"".join([b"a" if each["SORTED_ASC"] else b"d" if each["SORTED_DESC"] else b"-" for each in flags])
+    return found if found.strip(b"-") else b""
+
+
+def _is_nested(dtype: Any) -> bool:
+    return bool(dtype.is_nested())
 
 
 def _has_objects(dtype: Any) -> bool:
@@ -203,8 +299,15 @@ def _has_objects(dtype: Any) -> bool:
     return dtype.base_type().__name__ == "Object" or any(_has_objects(each) for each in inner if each is not None)
 
 
-def _polars_value(codec: str, data: Any) -> Any:
+def _polars_value(codec: str, sorted_columns: bytes, data: Any) -> Any:
     import polars as pl
 
     frame = pl.read_ipc_stream(io.BytesIO(data))
+    known = [
+        column.set_sorted(descending=letter == "d")
+        for column, letter in zip(frame.get_columns(), sorted_columns.decode("ascii"), strict=False)
+        if letter != "-"
+    ]
+    if known:
+        frame = frame.with_columns(known)
     return frame if codec == "polars-frame" else frame.to_series(0)

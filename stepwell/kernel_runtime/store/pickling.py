@@ -1,8 +1,9 @@
-"""Pickle, protocol 5, with large buffers out of band; what is of ``__main__`` goes by name.
+"""Pickle, protocol 5, with large buffers out of band.
 
-A class or function of the notebook is stored as its name, with its code version beside the value: at load it must be there and
-be the same, otherwise the value counts as missing. What pickle would take although it comes back as something else (a
-query that is not executed yet) is refused like what it cannot take.
+Classes and functions of the notebook go by name with a copy beside the value (`code_copies`). What pickle would take although it comes back
+as something else (a query that is not executed yet) is refused like what it cannot take. A figure is stored apart from pyplot,
+so that nothing opens where it is loaded. Beside the stream go the versions of the libraries whose objects are in it: where it
+cannot be loaded later, the message says which ones wrote it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.store import arrays, code_copies, libraries, numpy_forms, path_results
+from stepwell.kernel_runtime.store.code_copies import CodeReader, NoCopyError
 from stepwell.kernel_runtime.store.describing import type_name
-
-ClassVersion = Callable[[Any], str]
+from stepwell.kernel_runtime.store.framing import Frame, framed, is_framed, unframed
+from stepwell.kernel_runtime.store.loading import Loading
 
 _LAZY = {
     "polars.LazyFrame": "end the cell with .collect(), so that the value is a DataFrame",
@@ -29,6 +33,7 @@ _REMEDIES = {
     "generator": "return list(...) of it: a generator can be read only once",
     "async_generator": "collect what it yields into a list and return that",
     "coroutine": "await it, and return what it gives",
+    "memoryview": "return bytes(...) of it",
     "module": "return what you need of the module, not the module",
     "io.TextIOWrapper": "return what the file contains, or its path",
     "io.BufferedReader": "return what the file contains, or its path",
@@ -62,25 +67,79 @@ class _Pickler(pickle.Pickler):
     """The C pickler; `reducer_override` is not called for plain data."""
 
     def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
-        super().__init__(stream, 5, buffer_callback=buffers.append)
-        self.named: dict[str, Any] = {}
+        super().__init__(stream, 5, buffer_callback=self._keep)
+        self._buffers = buffers
+        self._array = getattr(sys.modules.get("numpy"), "ndarray", None)
+        self.numbered: list[Any] = []
+        self.kinds: set[Any] = set()
+        """Types, and functions by name, that the stream names."""
         self.last: Any = None
+
+    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """Tell whether a buffer goes into the stream; else it is kept beside it."""
+        if arrays.in_stream(buffer):
+            return True
+        self._buffers.append(buffer)
+        return False
 
     def reducer_override(self, value: Any) -> Any:
         self.last = value
         kind = type(value)
+        if kind in _ORDINARY:
+            self.kinds.add(kind)
+            return NotImplemented
         if kind is FunctionType or isinstance(value, type):
-            if value.__module__ == "__main__":
-                self.named[value.__qualname__] = value
-        elif kind.__module__[:6] in {"polars", "duckdb", "_duckd"} and type_name(value) in _LAZY:
-            raise _RefusedError(f"cannot store {type_name(value)}")
+            if code_copies.goes_by_copy(value):
+                self.numbered.append(value)
+                return code_copies.notebook_object, (len(self.numbered) - 1,)
+            self.kinds.add(value)
+            return NotImplemented
+        self.kinds.add(kind)
+        top = kind.__module__.partition(".")[0]
+        if top == "numpy":
+            found = numpy_forms.reduced(value, kind)
+            return arrays.reduced(value) if found is NotImplemented and kind is self._array else found
+        if top in {"polars", "duckdb", "_duckdb"}:
+            if type_name(value) in _LAZY:
+                raise _RefusedError(f"cannot store {type_name(value)}")
+        elif top == "matplotlib":
+            if hasattr(value, "canvas") and hasattr(value, "savefig"):
+                return _apart_from_pyplot(value)
+        elif top in sys.stdlib_module_names and len(_ORDINARY) < 1000:
+            _ORDINARY.add(kind)
         return NotImplemented
 
 
-def dump(
-    value: Any, *, key: str, class_version: ClassVersion | None
-) -> tuple[bytes, list[memoryview], tuple[tuple[str, str], ...]]:
-    """Return the stream, the buffers, and what of ``__main__`` the value names.
+_ORDINARY: set[type] = set()
+"""Types of the standard library that have been seen, whose objects pickle as they are: there may be many of them."""
+
+
+def _apart_from_pyplot(figure: Any) -> Any:
+    """Return what reduces a figure, without the mark that would have pyplot manage it where it is loaded."""
+    found = figure.__reduce_ex__(5)
+    if len(found) > 2 and isinstance(found[2], dict):
+        found[2].pop("_restore_to_pylab", None)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """What `dump` gives."""
+
+    stream: bytes
+    buffers: list[memoryview]
+    named: tuple[tuple[str, str], ...]
+    """Classes and functions that the value names and that have a copy or are the notebook's, each with its code version."""
+    libraries: tuple[tuple[str, str], ...]
+    inside: tuple[str, ...]
+    """Names of classes that were defined inside the code that made the value."""
+
+
+_NO_CODE = CodeReader()
+
+
+def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
+    """Return the stored form of a value.
 
     Raises
     ------
@@ -95,59 +154,61 @@ def dump(
         raw = [buffer.raw() for buffer in buffers]
     except Exception as error:
         raise _unstorable(value, pickler.last, error, key) from error
-    if not pickler.named:
-        return stream.getvalue(), raw, ()
-    classes = tuple(
-        (f"__main__.{name}", class_version(found) if class_version else "")
-        for name, found in sorted(pickler.named.items())
+    written = libraries.libraries_of([kind.__module__ for kind in pickler.kinds], code.owner)
+    found = pickler.numbered
+    if not found:
+        return Pickled(stream.getvalue(), raw, (), written, ())
+    named = [(code_copies.name_of(each), code.version_of(each)) for each in found]
+    nameless = [each for each in found if code_copies.at_name(each.__module__, each.__qualname__) is not each]
+    try:
+        copies = code_copies.dump_copies(found, named, code)
+    except NoCopyError as error:
+        if nameless:
+            raise _unstorable(value, nameless[0], error.__cause__ or error, key) from error
+        # What has a name can be found again by it.
+        copies = b""
+    inside = [code_copies.name_of(each) for each in nameless]
+    head = {"kind": "named", "names": named, "inside": inside, "python": code_copies.PYTHON}
+    return Pickled(
+        framed(Frame(head, copies, stream.getvalue())),
+        raw,
+        tuple(sorted(named)),
+        written,
+        tuple(each.__qualname__ for each in nameless if isinstance(each, type) and each.__module__ == "__main__"),
     )
-    return stream.getvalue(), raw, classes
 
 
-def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str) -> Any:
+def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading) -> Any:
     """Return the value; the stream must be trusted.
 
     Raises
     ------
     ValueUnavailableError
-        If it cannot be loaded: a module is not installed, a class changed.
+        If it cannot be loaded: a module is not installed, or its version reads another form.
     """
     try:
-        return pickle.loads(stream, buffers=buffers)
+        if not is_framed(stream):
+            return pickle.loads(stream, buffers=buffers)
+        frame = unframed(stream)
+        head = frame.head
+        if head["kind"] == path_results.KIND:
+            return path_results.load(head, buffers, key=key, loading=loading)
+        resolver = code_copies.Resolver(
+            head["names"], frame.copies, head["python"], head["inside"], key=key, code=loading.code, tell=loading.tell
+        )
+        return code_copies.load_with(resolver, frame.pickle, buffers)
+    except ValueUnavailableError:
+        raise
     except Exception as error:
         raise ValueUnavailableError(
-            f"the stored value of {key!r} cannot be loaded",
+            f"the stored value of {key!r} cannot be loaded{libraries.difference(loading.written, loading.code.owner)}",
             where=f"{type(error).__name__}: {error}",
-            remedy="make importable what it names, or materialize it again",
+            remedy=libraries.remedy(loading.written, loading.code.owner)
+            or "make importable what it names, or materialize it again",
         ) from error
 
 
-def check_names(classes: Sequence[tuple[str, str]], *, key: str, class_version: ClassVersion | None) -> None:
-    """Check that what a stored value names of ``__main__`` is there and the same.
-
-    Raises
-    ------
-    ValueUnavailableError
-        If one is missing or has another code version.
-    """
-    for name, version in classes:
-        found: Any = sys.modules.get("__main__")
-        short = name.removeprefix("__main__.")
-        for part in short.split("."):
-            found = getattr(found, part, None)
-        if found is None:
-            raise ValueUnavailableError(
-                f"the stored value of {key!r} needs {short}, which is not defined here",
-                remedy=f"run the cell that defines {short}, or materialize {key!r} again",
-            )
-        if class_version is not None and version and class_version(found) != version:
-            raise ValueUnavailableError(
-                f"the stored value of {key!r} was made with another {short} than the one defined now",
-                remedy=f"run the cell that defines {short} as it was, or materialize {key!r} again",
-            )
-
-
-def _unstorable(value: Any, inner: Any, error: Exception, key: str) -> UnstorableValueError:
+def _unstorable(value: Any, inner: Any, error: BaseException, key: str) -> UnstorableValueError:
     outer = type_name(value)
     offender = value if inner is None else inner
     name = type_name(offender)
@@ -156,9 +217,7 @@ def _unstorable(value: Any, inner: Any, error: Exception, key: str) -> Unstorabl
     else:
         what = f"the value of {key!r} cannot be stored: it is a {outer} that holds {_called(offender, name)}"
     text = " ".join(str(error).split())
-    return UnstorableValueError(
-        what, where=f"{type(error).__name__}: {text[:300]}", remedy=_remedy(offender, name, text)
-    )
+    return UnstorableValueError(what, where=f"{type(error).__name__}: {text[:300]}", remedy=_remedy(offender, name))
 
 
 def _called(offender: Any, name: str) -> str:
@@ -169,12 +228,10 @@ def _called(offender: Any, name: str) -> str:
     return f"the module {offender.__name__}" if isinstance(offender, ModuleType) else f"a {name}"
 
 
-def _remedy(offender: Any, name: str, text: str) -> str:
+def _remedy(offender: Any, name: str) -> str:
     if isinstance(offender, FunctionType | type):
-        if "not the same object" in text:
-            return f"{offender.__qualname__} was defined again after the value was made: run the step again"
         kind = "class" if isinstance(offender, type) else "function with def"
-        return f"define the {kind} at the top of a cell of its own or in a module: it is stored by its name"
+        return f"define the {kind} at the top of a cell of its own or in a module, without what cannot be stored in its closure or body"
     if name in _LOCKS:
         return "keep it out of the value: make it in the step that uses it"
     return _REMEDIES.get(name, _OTHERWISE)

@@ -1,9 +1,10 @@
-"""The code of classes: what of a class's namespace counts, and the code version that the store keeps beside an instance."""
+"""The code of classes: what of a class's namespace counts, and what the store asks of it: the version it keeps beside an instance, secrets."""
 
 from __future__ import annotations
 
 import enum
-from types import GetSetDescriptorType
+import inspect
+from types import FunctionType, GetSetDescriptorType
 from typing import Any
 
 _SKIPPED = frozenset((
@@ -47,7 +48,39 @@ def class_version(item: object) -> str:
 
     The store keeps it beside an instance, and compares it when it loads the instance.
     """
-    from stepwell.kernel_runtime.versions.graph import digest_of
+    return _digested(item)[0]
+
+
+def exact_class_version(item: object) -> str | None:
+    """Return the code version of a class or function, or None where something that it reaches cannot be digested."""
+    version, exact = _digested(item)
+    return version if exact else None
+
+
+def _digested(item: object) -> tuple[str, bool]:
+    from stepwell.kernel_runtime.versions.graph import UNVERIFIABLE, digest_of
     from stepwell.kernel_runtime.versions.walk import CodeWalk
 
-    return digest_of(CodeWalk().node(item)).hex()
+    node = CodeWalk().node(item)
+    return digest_of(node).hex(), not node.flags & UNVERIFIABLE
+
+
+def hides(name: str, value: Any) -> bool:
+    """Whether the store must not keep a value as part of a copy of code, or the source of a class or function has a secret in it.
+
+    What is named like a secret, and what comes from the environment, is never stored as text.
+    """
+    from stepwell.kernel_runtime.versions.secrets import Environment, hidden_source, looks_secret
+
+    if isinstance(value, (type, FunctionType)):
+        if type(value) is FunctionType and (value.__name__ == "<lambda>" or not value.__code__.co_consts):
+            return any(looks_secret("", each) for each in value.__code__.co_consts if type(each) is str)
+        try:
+            source = inspect.getsource(value)
+        except (OSError, TypeError):
+            return False
+        return hidden_source(source) != source
+    if type(value) in {str, bytes}:
+        text = value if type(value) is str else value.decode("utf-8", "replace")
+        return looks_secret(name, text) or Environment().has(text, text)
+    return looks_secret(name) and type(value) not in {int, float, bool, type(None)}

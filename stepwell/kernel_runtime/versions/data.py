@@ -2,7 +2,8 @@
 
 Two values have the same data version exactly if they are equal in the store's sense: the same types, the same order except in sets, every NaN
 the same, however they lie in memory. An instance counts by its class and by what it reduces to; a class of the user's counts
-by its code as well, because a consumer may call its methods without naming it.
+by its code as well, because a consumer may call its methods without naming it; a function, also one without a name, by its code, defaults and closure.
+A path to a file or folder counts by its name and what is there.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from stepwell.kernel_runtime.records.path_contents import PATH, contents_of
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, hexdigest
-from stepwell.kernel_runtime.versions.classes import class_version
+from stepwell.kernel_runtime.versions.classes import exact_class_version
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible, encode
 from stepwell.kernel_runtime.versions.naming import is_found
 from stepwell.kernel_runtime.versions.ownership import owner
@@ -33,9 +35,14 @@ def data_version(value: Any) -> str | None:
     str or None
         None for a value with no canonical digest: the digest of its stored bytes takes its place.
     """
-    if type(value) in ATOMS:
+    kind = type(value)
+    if kind in ATOMS:
         return hexdigest(atom(value))
     try:
+        if kind is PATH:
+            found = contents_of(value)
+            if found.kind != "nothing":
+                return hexdigest(atom(("contents of a path", found.kind, value.name, found.digest)))
         return hexdigest(encode(value, _foreign))
     except (Undigestible, RecursionError):
         return None
@@ -56,7 +63,14 @@ def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG00
 
 def _class(cls: type) -> tuple[str | None, ...]:
     who = owner(cls.__module__) if is_found(cls) else None
-    return (cls.__module__, cls.__qualname__, who if who is not None else class_version(cls))
+    return (cls.__module__, cls.__qualname__, who if who is not None else _code(cls))
+
+
+def _code(item: Any) -> str:
+    version = exact_class_version(item)
+    if version is None:
+        raise Undigestible(f"the code of {item.__qualname__} reaches what has no digest")
+    return version
 
 
 def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
@@ -70,7 +84,5 @@ def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
     found: Any = sys.modules.get(module or "builtins")
     for part in function.__qualname__.split("."):
         found = getattr(found, part, None)
-    if found is not function:
-        raise Undigestible(f"the function {function.__qualname__} cannot be found by its name")
-    who = owner(module)
-    return (module, function.__qualname__, who if who is not None else class_version(function))
+    who = owner(module) if found is function else None
+    return (module, function.__qualname__, who if who is not None else _code(function))

@@ -70,6 +70,8 @@ def structure(value: Any) -> bytes | tuple[str, tuple[Any, ...]] | None:
         return _polars(value, kind)
     if top == "pyarrow":
         return _arrow(value, kind)
+    if top == "scipy":
+        return _scipy(value, kind)
     return None
 
 
@@ -97,7 +99,8 @@ def _numpy(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
     if isinstance(value, np.dtype):
         return ("dtype", (str(value),)) if value.hasobject else _leaf("dtype", _dtype(value))
     if kind is np.ma.MaskedArray:
-        return "masked array", (np.asarray(value.filled()), np.ma.getmaskarray(value), value.fill_value)
+        # What is below the mask can be seen as .data, and the mask may be hard: code can tell.
+        return "masked array", (np.asarray(value.data), np.ma.getmaskarray(value), value.fill_value, value.hardmask)
     return None
 
 
@@ -164,6 +167,18 @@ def _canonical_nan(np: Any, flat: Any) -> Any:
     flat = flat.copy()
     flat[missing] = np.nan
     return flat
+
+
+# -- scipy ----------------------------------------------------------------------------------------------------------
+
+
+def _scipy(value: Any, kind: type) -> tuple[str, tuple[Any, ...]] | None:
+    sparse = sys.modules.get("scipy.sparse")
+    if sparse is None or not sparse.issparse(value):
+        return None
+    # Whether the indices are in order is remembered when it is asked for: it follows from the rest.
+    state = {name: each for name, each in sorted(vars(value).items()) if not name.startswith("_has_")}
+    return "scipy." + kind.__name__, (kind, state)
 
 
 # -- pandas ---------------------------------------------------------------------------------------------------------
@@ -257,6 +272,9 @@ def _polars(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | Non
     if kind is pl.Series:
         if value.dtype == pl.Object:
             return "polars.Series", (value.name, "Object", value.to_list())
+        if value.dtype in {pl.Int128, pl.UInt128}:
+            # Arrow has no such numbers.
+            return "polars.Series", (value.name, repr(value.dtype), value.cast(pl.String).to_arrow())
         return "polars.Series", (value.name, repr(value.dtype), value.to_arrow())
     return None
 

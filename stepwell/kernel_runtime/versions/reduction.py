@@ -45,7 +45,8 @@ def reduced(item: Any) -> Form:
     if not isinstance(found, tuple) or len(found) < 2:
         raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ gives no tuple")
     parts: list[Any] = [kind, found[0], tuple(found[1])]
-    parts.append(found[2] if len(found) > 2 else None)
+    # An instance gets an empty __dict__ when it is looked at.
+    parts.append(found[2] if len(found) > 2 and not (type(found[2]) is dict and not found[2]) else None)
     parts.append(list(found[3]) if len(found) > 3 and found[3] is not None else None)
     parts.append([pair for item in found[4] for pair in item] if len(found) > 4 and found[4] is not None else None)
     if len(found) > 5:
