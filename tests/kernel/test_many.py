@@ -109,4 +109,3 @@ def test_a_subshell_asks_for_states_while_a_cell_runs(kernel, tmp_path):
     assert "quick" in told.text
     gate.touch()
     assert "slow: executed" in kernel.collect(sent).text
-    assert "slow: reused" in kernel(slow).text

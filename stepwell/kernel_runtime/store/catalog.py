@@ -61,6 +61,11 @@ class Group:
         self.records: list[Any] = []
         self.since = monotonic()
 
+    @property
+    def over(self) -> bool:
+        """Whether it was committed, or failed to be."""
+        return self._over.over
+
     def wait(self) -> None:
         """Block until the group is committed; raise the `StoreError` that kept it from being committed."""
         if not self._over.over:
@@ -162,7 +167,8 @@ class Catalog:
         self._writing: Group | None = None
         self._questions: deque[_Question[Any]] = deque()
         self._thread: int | None = None
-        self._farewells: list[Once] = []
+        self._farewells: list[tuple[Once, Group | None]] = []
+        """Who waits for the catalog to be let go, each with the group that was the newest then."""
         self._urgent = False
         self._letting_go = False
         self._pausing = False
@@ -264,10 +270,11 @@ class Catalog:
         """Commit what is pending, let the catalog go and end the thread; a later call starts it again."""
         farewell = Once()
         with self.mutex:
+            pending = self._group or self._writing
             # A thread that was started but did not run yet has something to do: it is not missed here.
             if (self._thread is None and self._group is None and not self._questions) or self._thread == get_ident():
                 return
-            self._farewells.append(farewell)
+            self._farewells.append((farewell, pending))
             self._letting_go = True
             self._wake()
         farewell.wait()
@@ -353,13 +360,22 @@ class Catalog:
             group.finish(failure)
         for question in questions:
             question.fail(failure)
-        for farewell in farewells:
+        for farewell, _ in farewells:
+            farewell.happen()
+
+    def _say_farewell(self) -> None:
+        self._letting_go = False
+        farewells, self._farewells = self._farewells, []
+        for farewell, _ in farewells:
             farewell.happen()
 
     def _work(self) -> None:
         idle_since = monotonic()
         while True:
             with self.mutex:
+                if self._letting_go and not self._attachment.open and self._ready() and self._are_done(self._farewells):
+                    # Others go on: who lets the catalog go waits for what there was, not for them.
+                    self._say_farewell()
                 while self._pausing or not self._ready():
                     if self._pausing:
                         if self._attachment.open and not self._attachment.stuck:
@@ -379,11 +395,8 @@ class Catalog:
                         and (self._letting_go or idle > LINGER)
                         and self._group is None
                     ):
-                        self._letting_go = False
                         self._thread = None
-                        farewells, self._farewells = self._farewells, []
-                        for farewell in farewells:
-                            farewell.happen()
+                        self._say_farewell()
                         return
                     self._condition.wait(self._patience(now))
                 ready = not self._pausing and self._ready()
@@ -399,9 +412,14 @@ class Catalog:
                 self._serve(questions, group)
                 del questions, group
                 idle_since = monotonic()
-                if not self._attachment.open or self._attachment.stuck or not self._may_go(idle_since, 0.0):
+                if not self._attachment.open or self._attachment.stuck:
+                    continue
+                if not self._letting_go and not self._may_go(idle_since, 0.0):
                     continue
             self._release()
+
+    def _are_done(self, farewells: list[tuple[Once, Group | None]]) -> bool:
+        return all(pending is None or pending.over for _, pending in farewells)
 
     def _ready(self) -> bool:
         if self._questions:
