@@ -274,5 +274,5 @@ def test_a_process_that_ends_while_daemon_threads_record(python, store_dir, how,
         acknowledged = {line for line in out.splitlines() if line.startswith("s")}
         store = open_store(store_dir)
         found = store._catalog.ask(lambda con, name: con.execute(f"SELECT key FROM {name}.steps").fetchall())
-        assert acknowledged - {out.splitlines()[-1]} <= {key for (key,) in found}
+        assert acknowledged - set(out.splitlines()[-1:]) <= {key for (key,) in found}
         store.close()

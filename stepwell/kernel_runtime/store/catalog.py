@@ -183,6 +183,7 @@ class Catalog:
 
     def add(self, record: Any) -> Group:
         """Add a record to the group that is gathered now."""
+        _check_going_on()
         with self.mutex:
             group = self._group
             if group is None:
@@ -324,6 +325,7 @@ class Catalog:
         self._reset()
 
     def _put(self, question: _Question[Any]) -> None:
+        _check_going_on()
         with self.mutex:
             self._wake()
             self._questions.append(question)
@@ -564,7 +566,22 @@ def _after_fork_in_child() -> None:
     _paused.clear()
 
 
+_exiting = False
+
+
+def _check_going_on() -> None:
+    """Keep work away from a process that ends: Python ends threads inside DuckDB's code then, which aborts the process."""
+    if not _exiting:
+        return
+    if threading.current_thread() is threading.main_thread():
+        raise StoreError("the store is closed: this process is ending", remedy="record what matters before")
+    # A daemon thread: it ends with the process.
+    Once().wait()
+
+
 def _at_exit() -> None:
+    global _exiting  # noqa: PLW0603 - of this process
+    _exiting = True
     for catalog in list(_catalogs):
         catalog.close()
 
