@@ -33,13 +33,14 @@ def store_dir(tmp_path):
 def python(tmp_path):
     """Start a fresh interpreter on a script; returns its standard output, or the process where `wait` is false."""
 
-    def start(script, *arguments, wait=True, fails=False, name="script.py"):
+    def start(script, *arguments, wait=True, fails=False, name="script.py", stdin=None):
         path = tmp_path / name
         path.write_text(textwrap.dedent(script))
         process = subprocess.Popen(
             [sys.executable, str(path), *map(str, arguments)],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))},
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -28,9 +29,7 @@ store, folder, options = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
 def slow():
     (folder / f"began-{os.getpid()}").touch()
     read = (folder / "data").read_text()
-    while not os.path.exists(folder / "gate"):
-        time.sleep(0.01)
-    if os.path.exists(folder / "fail"):
+    if os.read(0, 10) == b"fail":  # what comes in here is no read that counts
         raise ValueError("as asked")
     return read
 
@@ -57,6 +56,11 @@ PATIENCE = 30
 EXECUTED = {"slow": "executed", "after": "executed"}
 
 
+def claims_in(store):
+    """The memo keys that are claimed; lists of what is not recorded yet lie beside them."""
+    return sorted(path.name for path in store.glob("claims/*") if not path.suffix)
+
+
 class Processes:
     def __init__(self, python, store, folder):
         self.python, self.store, self.folder = python, store, folder
@@ -64,7 +68,9 @@ class Processes:
         self.started = []
 
     def start(self, *options):
-        process = self.python(SCRIPT, self.store, self.folder, *options, wait=False, name="prepare.py")
+        process = self.python(
+            SCRIPT, self.store, self.folder, *options, wait=False, name="prepare.py", stdin=subprocess.PIPE
+        )
         self.started.append(process)
         assert process.stdout.readline() == "ready\n", process.stderr.read()
         return process
@@ -76,8 +82,7 @@ class Processes:
             time.sleep(0.005)
 
     def claims(self):
-        folder = self.store / "claims"
-        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        return claims_in(self.store)
 
     def claimed(self, process):
         """Wait until a process holds its claim."""
@@ -88,8 +93,12 @@ class Processes:
         """Read the line that says for whom a process waits."""
         return process.stderr.readline()
 
-    def opened(self):
-        (self.folder / "gate").touch()
+    def opened(self, word="go"):
+        """Let every body that runs, now or later, go on."""
+        for process in self.started:
+            if process.poll() is None:
+                process.stdin.write(word)
+                process.stdin.flush()
 
     def ended(self, process):
         out, err = process.communicate(timeout=PATIENCE)
@@ -129,7 +138,6 @@ def test_the_second_waits_says_for_whom_and_reuses(processes):
     assert processes.bodies() == 1
     assert processes.claims() == []
     # Now it is known to take long: claimed from its first moment on, and how long it takes is said.
-    (processes.folder / "gate").unlink()
     (processes.folder / "data").write_text("two")
     first = processes.start()
     processes.claimed(first)
@@ -161,8 +169,7 @@ def test_the_second_takes_over_when_the_first_fails(processes):
     processes.claimed(first)
     second = processes.start()
     processes.waits(second)
-    (processes.folder / "fail").touch()
-    processes.opened()
+    processes.opened("fail")
     assert processes.ended(first)[0]["steps"] == {"slow": "failed", "after": "untouched"}
     assert processes.ended(second)[0]["steps"] == {"slow": "failed", "after": "untouched"}
     assert processes.bodies() == 2
@@ -262,7 +269,7 @@ def test_threads_with_sessions_of_their_own_wait_for_each_other(store_dir):
     first = threading.Thread(target=work, args=("first",))
     first.start()
     deadline = time.monotonic() + PATIENCE
-    while not list(store_dir.glob("claims/*")):
+    while not claims_in(store_dir):
         assert time.monotonic() < deadline
     second = threading.Thread(target=work, args=("second",))
     second.start()
@@ -274,7 +281,7 @@ def test_threads_with_sessions_of_their_own_wait_for_each_other(store_dir):
     assert seen.count(StepWaiting) == 1
     assert StepStarted not in seen
     assert seen.index(StepWaiting) < seen.index(StepFinished)
-    assert list(store_dir.glob("claims/*")) == []
+    assert claims_in(store_dir) == []
 
 
 class Lost:
@@ -288,15 +295,15 @@ class Lost:
     def run(self, session, factor):
         claims, during = self.claims, self.during
 
-        @asset(ignore=["during", "claims"])
+        @asset(ignore=["during", "claims", "claims_in"])
         def up():
-            during.append(("up", sorted(path.name for path in claims._folder.glob("*"))))
+            during.append(("up", claims_in(claims._folder.parent)))
             waits(0.25)
             return list(range(40_000))
 
-        @asset(ignore=["during", "claims"])
+        @asset(ignore=["during", "claims", "claims_in"])
         def down(up):
-            during.append(("down", sorted(path.name for path in claims._folder.glob("*"))))
+            during.append(("down", claims_in(claims._folder.parent)))
             waits(0.25)
             return len(up) * factor
 
@@ -329,7 +336,7 @@ def test_while_a_lost_input_is_computed_again_only_that_is_claimed(lost):
     assert (first, claimed) == ("up", [lost.memo("up")])
     # The lost input's claim may still wait for its commit.
     assert (second, set(later) - {lost.memo("up")}) == ("down", {lost.memo("down")})
-    assert list(lost.store.glob("claims/*")) == []
+    assert claims_in(lost.store) == []
 
 
 def test_who_waits_for_a_lost_input_holds_no_claim_and_takes_what_another_made(lost):
@@ -343,7 +350,7 @@ def test_who_waits_for_a_lost_input_holds_no_claim_and_takes_what_another_made(l
     thread = threading.Thread(target=lambda: results.append(lost.run(session, 2)))
     thread.start()
     assert waiting.wait(PATIENCE)
-    assert [path.name for path in lost.store.glob("claims/*")] == [lost.memo("up")]
+    assert claims_in(lost.store) == [lost.memo("up")]
     Session().materialize([lost.up], store=lost.store, force=True)
     claim.release()
     thread.join(PATIENCE)

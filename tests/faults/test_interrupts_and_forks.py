@@ -12,6 +12,7 @@ import threading
 import pytest
 
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.store import catalog
 from stepwell.kernel_runtime.store.store import open_store
 
 
@@ -102,7 +103,8 @@ def test_a_forked_child_opens_the_store_anew(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
-def test_a_forked_child_does_not_unlock_what_its_parent_holds(tmp_path):
+def test_a_forked_child_does_not_unlock_what_its_parent_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "FORK", 0.2)
     store = open_store(tmp_path / "store")
     inside, leave = threading.Event(), threading.Event()
 
@@ -129,7 +131,7 @@ def test_a_forked_child_that_ends_in_order_leaves_the_catalog_alone(tmp_path):
         import os, sys, warnings
         warnings.simplefilter("ignore")
         from stepwell.kernel_runtime.records.runs import StepRecord
-        from stepwell.kernel_runtime.store.sql import select_tables
+        from stepwell.kernel_runtime.store.statements import select_tables
         from stepwell.kernel_runtime.store.store import open_store
         select_tables("SELECT 1")
         store = open_store(sys.argv[1])

@@ -1,6 +1,11 @@
 """Several processes on one store: nothing that was acknowledged is lost, and nobody sees a lock error."""
 
+import os
 import random
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -77,4 +82,70 @@ def test_a_waiting_process_gets_the_catalog_while_another_keeps_writing(tmp_path
         seen.append(len(store.keys()))
     assert writer.poll() is None
     assert seen == sorted(seen)
+    store.close()
+
+
+BUSY = textwrap.dedent(
+    """
+    import os, sys
+    from stepwell.kernel_runtime.records.runs import StepRecord
+    from stepwell.kernel_runtime.store.lease import Lease
+    from stepwell.kernel_runtime.store.store import open_store
+
+    turns = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    acquire = Lease.acquire
+    def counted(lease):
+        acquire(lease)
+        os.write(turns, b".")
+    Lease.acquire = counted
+    store = open_store(sys.argv[1])
+    print("begun", flush=True)
+    while True:
+        store.record_step(StepRecord("r", "s", "skipped", 0.0)).wait()
+    """
+)
+
+
+@pytest.fixture
+def start_busy(tmp_path):
+    """Start processes that record without a pause, and count every turn with the lease in one file."""
+    started = []
+
+    def start(count):
+        turns = tmp_path / "turns"
+        for _ in range(count):
+            process = subprocess.Popen(
+                [sys.executable, "-c", BUSY, str(tmp_path / "store"), str(turns)],
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            )
+            started.append(process)
+        for process in started:
+            assert process.stdout.readline() == "begun\n"
+        return turns
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def turns_waited(store, turns, questions):
+    """Ask several times from rest; return how many turns the others had meanwhile, each time."""
+    waited = []
+    for _ in range(questions):
+        store.close()
+        before = turns.stat().st_size
+        store.keys()
+        waited.append(turns.stat().st_size - before)
+    return waited
+
+
+def test_a_reader_among_busy_writers_is_answered_within_a_few_turns(tmp_path, start_busy):
+    turns = start_busy(3)
+    store = open_store(tmp_path / "store")
+    waited = turns_waited(store, turns, 8)
+    # Each writer's turn once, were the queue of the system's locks strict; it is not quite.
+    assert max(waited) <= 12, waited
     store.close()

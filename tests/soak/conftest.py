@@ -1,9 +1,10 @@
-"""Lets the long runs use the fuzzer of the suite, and deselects them unless ``-m`` asks for them."""
+"""Lets the long runs use the fuzzer and the processes of the suite, and deselects them unless ``-m`` asks for them."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "soundness"))
+for folder in ("soundness", "faults", "store"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
 
 def pytest_collection_modifyitems(config, items):

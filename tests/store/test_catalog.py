@@ -303,3 +303,28 @@ def test_threads_record_and_read_at_once(store):
     for thread in threads:
         thread.join()
     assert len(store.keys()) == 120
+
+
+def test_closing_waits_for_what_was_recorded_and_not_for_who_goes_on_recording(store):
+    over = threading.Event()
+
+    def work(name):
+        number = 0
+        while not over.is_set():
+            store.record_step(StepRecord(name, f"s{number}", "skipped", 0.0))
+            number += 1
+            if number % 50 == 0:
+                store.flush()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(3):
+            commit = store.record_step(StepRecord("mine", f"s{number}", "skipped", 0.0))
+            store.close()
+            assert commit._over.over
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()

@@ -51,50 +51,53 @@ def start():
         process.communicate()
 
 
+K, LEFT1, LEFT2, LIVE, ANOTHER = (f"{number:032x}" for number in range(5))
+
+
 def names(folder):
     return sorted(path.name for path in (folder / "claims").iterdir())
 
 
 def test_a_claim_is_one_persons_until_it_is_let_go(tmp_path):
     one, other = ClaimFolder(tmp_path), ClaimFolder(tmp_path)
-    assert not one.is_there("k")
-    claim = one.take("k", ME)
-    assert one.take("k", ME) is None
-    assert other.take("k", ME) is None
-    assert other.is_there("k")
-    assert other.claimant("k") == ME
-    assert other.take("another", ME) is not None
+    assert not one.is_there(K)
+    claim = one.take(K, ME)
+    assert one.take(K, ME) is None
+    assert other.take(K, ME) is None
+    assert other.is_there(K)
+    assert other.claimant(K) == ME
+    assert other.take(ANOTHER, ME) is not None
     claim.release()
     claim.release()
-    assert names(tmp_path) == ["another"]
-    assert other.claimant("k") == Claimant()
-    again = other.take("k", ME)
+    assert names(tmp_path) == [ANOTHER]
+    assert other.claimant(K) == Claimant()
+    again = other.take(K, ME)
     claim.release()
-    assert one.take("k", ME) is None, "a claim that was let go took another one's file away"
+    assert one.take(K, ME) is None, "a claim that was let go took another one's file away"
     again.release()
 
 
 def test_another_processs_claim_is_free_the_moment_it_is_killed(tmp_path, start):
-    process = start(HOLDER, tmp_path, "k", "left1", "left2")
+    process = start(HOLDER, tmp_path, K, LEFT1, LEFT2)
     assert process.stdout.readline() == "True\n"
     claims = ClaimFolder(tmp_path)
-    assert claims.take("k", ME) is None
-    assert claims.claimant("k").notebook == "other.ipynb"
-    live = start(HOLDER, tmp_path, "live")
+    assert claims.take(K, ME) is None
+    assert claims.claimant(K).notebook == "other.ipynb"
+    live = start(HOLDER, tmp_path, LIVE)
     assert live.stdout.readline() == "True\n"
     process.kill()
     process.wait()
-    claim = claims.take("k", ME)
+    claim = claims.take(K, ME)
     assert claim is not None
     # What the killed process left was swept, what is held was not.
-    assert names(tmp_path) == ["k", "live"]
-    assert claims.take("live", ME) is None
+    assert names(tmp_path) == sorted([K, LIVE])
+    assert claims.take(LIVE, ME) is None
     claim.release()
-    assert names(tmp_path) == ["live"]
+    assert names(tmp_path) == [LIVE]
 
 
 def test_a_process_that_ends_in_order_leaves_no_file(tmp_path, start):
-    process = start(HOLDER, tmp_path, "k")
+    process = start(HOLDER, tmp_path, K)
     assert process.stdout.readline() == "True\n"
     process.communicate("\n", timeout=30)
     assert names(tmp_path) == []
@@ -110,7 +113,7 @@ inside = folder / "inside"
 got = missed = 0
 while got < rounds:
     # A new folder object each time: it sweeps with its first claim.
-    claim = ClaimFolder(folder).take("k", Claimant())
+    claim = ClaimFolder(folder).take("0" * 32, Claimant())
     if claim is None:
         missed += 1
         continue
@@ -154,12 +157,12 @@ def test_a_lock_on_a_file_that_was_removed_does_not_count(tmp_path):
 def test_where_no_claim_can_be_had_everybody_goes_on(tmp_path):
     (tmp_path / "claims").write_text("in the way")
     claims = ClaimFolder(tmp_path)
-    one, two = claims.take("k", ME), claims.take("k", ME)
+    one, two = claims.take(K, ME), claims.take(K, ME)
     assert one is not None
     assert two is not None
     one.release()
-    assert not claims.is_there("k")
-    assert claims.claimant("k") == Claimant()
+    assert not claims.is_there(K)
+    assert claims.claimant(K) == Claimant()
     assert (tmp_path / "claims").read_text() == "in the way"
 
 
@@ -169,7 +172,7 @@ def test_threads_of_one_process_keep_each_other_away(tmp_path):
     def work():
         claims = ClaimFolder(tmp_path)
         for _ in range(50):
-            while (claim := claims.take("k", ME)) is None:
+            while (claim := claims.take(K, ME)) is None:
                 pass
             inside.append(1)
             most.append(len(inside))
@@ -194,10 +197,10 @@ def test_a_forked_child_neither_frees_nor_keeps_its_parents_claim(tmp_path, star
         from stepwell.kernel_runtime.records.claims import Claimant
         from stepwell.kernel_runtime.store.claims import ClaimFolder
         claims = ClaimFolder(Path(sys.argv[1]))
-        claim = claims.take("k", Claimant())
+        claim = claims.take("0" * 32, Claimant())
         if os.fork() == 0:
             claim.release()
-            assert claims.take("k", Claimant()) is None
+            assert claims.take("0" * 32, Claimant()) is None
             sys.exit(0)  # runs what is to run at the end of a process
         os.wait()
         if os.fork() == 0:
@@ -211,11 +214,11 @@ def test_a_forked_child_neither_frees_nor_keeps_its_parents_claim(tmp_path, star
     living = int(parent.stdout.readline())
     try:
         claims = ClaimFolder(tmp_path)
-        assert claims.take("k", ME) is None
-        assert names(tmp_path) == ["k"]
+        assert claims.take(K, ME) is None
+        assert names(tmp_path) == [K]
         parent.kill()
         parent.wait()
-        assert claims.take("k", ME) is not None
+        assert claims.take(K, ME) is not None
     finally:
         os.kill(living, signal.SIGKILL)
 
@@ -223,5 +226,5 @@ def test_a_forked_child_neither_frees_nor_keeps_its_parents_claim(tmp_path, star
 def test_text_that_says_nothing_is_nobody(tmp_path):
     (tmp_path / "claims").mkdir()
     for text in ("", "{", "[]", json.dumps({"notebook": "n"}), json.dumps({"notebook": 1, "pid": "x"}), "\xff" * 9000):
-        (tmp_path / "claims" / "k").write_text(text)
-        assert ClaimFolder(tmp_path).claimant("k") == Claimant()
+        (tmp_path / "claims" / K).write_text(text)
+        assert ClaimFolder(tmp_path).claimant(K) == Claimant()

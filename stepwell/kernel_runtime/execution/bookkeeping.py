@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -151,9 +152,19 @@ class Bookkeeping:
         self._record(StepRecord(self.run.run_id, step.key, "skipped" if skipped else "untouched", 0.0), step, ())
 
     def finish(
-        self, status: RunStatus, error: BaseException | None, steps: Sequence[PlanStep]
+        self,
+        status: RunStatus,
+        error: BaseException | None,
+        steps: Sequence[PlanStep],
+        *,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> tuple[RunRecord, tuple[StepRecord, ...]]:
         """Record the end of the run and wait until everything is committed.
+
+        Parameters
+        ----------
+        waiting
+            What is entered while it waits.
 
         Raises
         ------
@@ -171,9 +182,10 @@ class Bookkeeping:
         # Commits end in their order, and what is called after each likewise: after the last every step is published.
         published = Once()
         last.then(lambda _: published.happen())
-        for commit in {id(each): each for each in (*self._commits, last)}.values():
-            commit.wait()
-        published.wait()
+        with waiting():
+            for commit in {id(each): each for each in (*self._commits, last)}.values():
+                commit.wait()
+            published.wait()
         if self._failure is not None:
             raise StoreError(f"the run {run.run_id} could not be recorded: {self._failure}") from self._failure
         self.publish(RunFinished(run, records))

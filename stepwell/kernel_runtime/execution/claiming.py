@@ -88,7 +88,11 @@ class Claiming:
             return False
         codes = [step.code.digest] if step.code is not None else []
         keys = [output.key for output in step.outputs]
-        self._known.look_again(self._store.snapshot(keys, [step.address], codes, remember=False))
+        try:
+            found = self._guard.call(lambda: self._store.snapshot(keys, [step.address], codes, remember=False))
+        except KeyboardInterrupt:
+            return False
+        self._known.look_again(found)
         return True
 
     def computing(self, step: PlanStep, memo: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -127,7 +127,10 @@ class Engine:
                 self.books.not_run(step, skipped=False)
         failed = any(record.status == "failed" for record in self.books.steps.values())
         run, records = self.books.finish(
-            "cancelled" if interrupted else "failure" if failed else "success", self.error, steps
+            "cancelled" if interrupted else "failure" if failed else "success",
+            self.error,
+            steps,
+            waiting=self.guard.committing,
         )
         return RunResult(
             run,
@@ -279,8 +282,11 @@ class Engine:
         """Key a step anew if one before it has changed what its code reaches."""
         state = self.request.hidden
         if state is not None and state.settle(step) and step.code is not None:
-            found = self.store.snapshot([], [step.address], [step.code.digest])
-            self.known.snapshot.by_memo_key.update(found.by_memo_key)
+            address, digest = step.address, step.code.digest
+            # An interrupt while it waits ends the run before this step begins.
+            with suppress(KeyboardInterrupt):
+                found = self.guard.call(lambda: self.store.snapshot([], [address], [digest], remember=False))
+                self.known.snapshot.by_memo_key.update(found.by_memo_key)
 
     def _tell_changes(self, step: PlanStep, names: tuple[str, ...]) -> None:
         if names:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -159,6 +160,16 @@ def _loop_thread() -> asyncio.AbstractEventLoop:
             _loop = asyncio.new_event_loop()
             threading.Thread(target=_loop.run_forever, name="stepwell-async", daemon=True).start()
         return _loop
+
+
+def _after_fork_in_child() -> None:
+    """Have the next coroutine start a loop: its thread is not here."""
+    global _loop, _loop_lock
+    _loop, _loop_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def evaluate(code: CodeType, space: dict[str, Any]) -> Any:

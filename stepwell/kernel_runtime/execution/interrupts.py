@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ class InterruptGuard:
         self.cancelled = False
         """Whether `cancel` was called, and no Ctrl-C came."""
         self._in_user_code = False
+        self._impatient = False
         self._previous: Any = None
         self._owns = False
 
@@ -47,10 +49,10 @@ class InterruptGuard:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.interrupted = True
+        again, self.interrupted = self.interrupted, True
         self.cancelled = False
-        if self._in_user_code:
-            self._in_user_code = False
+        if self._in_user_code or (again and self._impatient):
+            self._in_user_code = self._impatient = False
             raise KeyboardInterrupt
 
     def cancel(self) -> None:
@@ -58,8 +60,20 @@ class InterruptGuard:
         self.cancelled = not self.interrupted
         self.interrupted = True
 
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Wait for what is recorded: once interrupted, a second interrupt raises KeyboardInterrupt.
+
+        The catalog may be another process's for long, if that was stopped. What is recorded is committed all the same when it is free.
+        """
+        self._impatient = True
+        try:
+            yield
+        finally:
+            self._impatient = False
+
     def call(self, function: Callable[[], Any]) -> Any:
-        """Call user code; an interrupt raises KeyboardInterrupt in it."""
+        """Call user code, or wait for what can be given up; an interrupt raises KeyboardInterrupt in it."""
         try:
             self._in_user_code = True
             if self.interrupted:

@@ -75,6 +75,7 @@ class Holding:
         """Lines that a run is to say at its end; None where none is going on."""
         self._running = threading.Lock()
         self._guard: InterruptGuard | None = None
+        self._run_thread = 0
         self._run_store: ValueStore | None = None
         registry.notebook = lambda: self.notebook
         registry.changed = lambda keys: self.publish(DefinitionsChanged(keys))
@@ -171,6 +172,13 @@ class Holding:
     def attach(self, namespace: dict[str, Any] | None) -> None:
         """Say which namespace is the notebook's."""
         self.namespace = namespace
+
+    def leave_others_run(self) -> None:
+        """Forget, in a forked child, a run of another thread: that goes on in the parent only."""
+        if self._running.locked() and self._run_thread != threading.get_ident():
+            self._running = threading.Lock()
+            self._guard = None
+            self._run_store = None
 
     def close(self) -> None:
         """Commit what is pending and let every store go."""

@@ -220,10 +220,13 @@ class Session(Past, Querying):
                     remedy="a step cannot start another run; load what it needs as an input",
                 )
             try:
-                known = known_for(plan, store, self._choose, self._loaded, given, settle=self._settling(store, walk))
+                # Nothing has begun: an interrupt while another process has the catalog needs no care.
+                settle = self._settling(store, walk)
+                known = guard.call(lambda: known_for(plan, store, self._choose, self._loaded, given, settle=settle))
                 check_reads(plan, known, found, store.keys, resumed=given is not None)
                 notes = (*read_notes(plan, known, found), *self._once(foreign_notes(plan, known)), *notes)
                 self._guard = guard
+                self._run_thread = threading.get_ident()
                 self._run_store = store
                 told = self._told = []
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
@@ -294,6 +297,17 @@ def _with_note(error: BaseException, result: RunResult) -> BaseException:
 
 _session: Session | None = None
 _session_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _session_lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _session_lock = threading.Lock()
+    if _session is not None:
+        _session.leave_others_run()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def get_session() -> Session:

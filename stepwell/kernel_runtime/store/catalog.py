@@ -17,11 +17,12 @@ import logging
 import os
 import threading
 import weakref
-from _thread import get_ident, start_new_thread
+from _thread import get_ident, interrupt_main, start_new_thread
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Generic, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreError
@@ -35,8 +36,15 @@ GATHER = 0.050
 """Seconds that a finished row waits at most for others to share its transaction."""
 HOLD = 0.020
 """Seconds that a lease is held at least."""
+BUSY = 0.080
+"""Seconds that it is held while work comes in, though another process waits: letting go and coming back costs about as much as
+two commits, so that turns of `HOLD` would spend most of everybody's time on taking turns."""
+QUIET = 0.005
+"""Seconds without work after which it is let go if another process waits."""
 IDLE = 0.250
 """Seconds without work after which the lease is let go."""
+FORK = 10.0
+"""Seconds that a fork waits at most for what is done in the catalog."""
 LINGER = 5.0
 """Seconds without work after which the thread ends."""
 
@@ -54,6 +62,11 @@ class Group:
         self.records: list[Any] = []
         self.since = monotonic()
 
+    @property
+    def over(self) -> bool:
+        """Whether it was committed, or failed to be."""
+        return self._over.over
+
     def wait(self) -> None:
         """Block until the group is committed; raise the `StoreError` that kept it from being committed."""
         if not self._over.over:
@@ -69,6 +82,11 @@ class Group:
                 self._callbacks.append(callback)
                 return
         callback(self._error)
+
+    def disown(self, error: BaseException) -> None:
+        """Let nobody wait for it in a forked child; the callbacks are the parent's."""
+        self._error = error
+        self._over.happen()
 
     def finish(self, error: BaseException | None) -> None:
         """Tell everybody; called by the catalog thread."""
@@ -150,9 +168,11 @@ class Catalog:
         self._writing: Group | None = None
         self._questions: deque[_Question[Any]] = deque()
         self._thread: int | None = None
-        self._farewells: list[Once] = []
+        self._farewells: list[tuple[Once, Group | None]] = []
+        """Who waits for the catalog to be let go, each with the group that was the newest then."""
         self._urgent = False
         self._letting_go = False
+        self._pausing = False
 
     # -- called from any thread --------------------------------------------------------------------------------------
 
@@ -164,6 +184,7 @@ class Catalog:
 
     def add(self, record: Any) -> Group:
         """Add a record to the group that is gathered now."""
+        _check_going_on()
         with self.mutex:
             group = self._group
             if group is None:
@@ -249,38 +270,63 @@ class Catalog:
 
     def close(self) -> None:
         """Commit what is pending, let the catalog go and end the thread; a later call starts it again."""
-        self._stop(-1)
-
-    def _stop(self, seconds: float) -> None:
         farewell = Once()
         with self.mutex:
+            pending = self._group or self._writing
             # A thread that was started but did not run yet has something to do: it is not missed here.
             if (self._thread is None and self._group is None and not self._questions) or self._thread == get_ident():
                 return
-            self._farewells.append(farewell)
+            self._farewells.append((farewell, pending))
             self._letting_go = True
             self._wake()
-        farewell.wait(seconds)
+        farewell.wait()
 
     def pause(self) -> None:
         """Let the catalog go, and keep it so until `resume`: before a fork.
 
-        DuckDB remembers the files that are attached, and a child inherits that memory. Who waits for the catalog of another
-        process is not waited for longer than a second; the child's own opening is an error then.
+        DuckDB remembers the files that are attached, and a child inherits that memory. So work that is going on is waited for; what is
+        pending is done after the fork. A thread that waits for another process has nothing attached: it is kept from going on.
+        Work that does not end (a callback that waits for the thread that forks) costs the child its catalog, which says so.
         """
-        self._stop(1.0)
+        lease = self._attachment.lease
+        until = monotonic() + FORK
+        with self.mutex:
+            self._pausing = True
+            self._condition.notify_all()
+        while True:
+            lease.gate.acquire()
+            if not lease.held or self._attachment.stuck or self._thread in (None, get_ident()) or monotonic() > until:
+                break
+            lease.gate.release()
+            sleep(0.002)
         self.mutex.acquire()
 
     def resume(self) -> None:
         """Go on after a fork, in the parent."""
-        self.mutex.release()
+        self._pausing = False
+        self._condition.notify_all()
+        # More than once where `pause` was interrupted when it just had them; nobody else can have them here.
+        for taken in (self.mutex, self._attachment.lease.gate):
+            with suppress(RuntimeError):
+                while True:
+                    taken.release()
 
     def abandon(self) -> None:
-        """Start anew in a forked child: what is pending is the parent's to commit."""
+        """Start anew in a forked child: what is pending is the parent's to commit, and nobody here can know whether it did."""
+        failure = StoreError(
+            f"what the parent of this process was recording in {self._attachment.directory} when it was forked is not known here",
+            remedy="wait for it in the parent; or start worker processes with the method 'spawn'",
+        )
+        for group in (self._writing, self._group):
+            if group is not None:
+                group.disown(failure)
+        for question in self._questions:
+            question.fail(failure)
         self._attachment.abandon()
         self._reset()
 
     def _put(self, question: _Question[Any]) -> None:
+        _check_going_on()
         with self.mutex:
             self._wake()
             self._questions.append(question)
@@ -317,14 +363,28 @@ class Catalog:
             group.finish(failure)
         for question in questions:
             question.fail(failure)
-        for farewell in farewells:
+        for farewell, _ in farewells:
+            farewell.happen()
+
+    def _say_farewell(self) -> None:
+        self._letting_go = False
+        farewells, self._farewells = self._farewells, []
+        for farewell, _ in farewells:
             farewell.happen()
 
     def _work(self) -> None:
         idle_since = monotonic()
         while True:
             with self.mutex:
-                while not self._ready():
+                if self._letting_go and not self._attachment.open and self._ready() and self._are_done(self._farewells):
+                    # Others go on: who lets the catalog go waits for what there was, not for them.
+                    self._say_farewell()
+                while self._pausing or not self._ready():
+                    if self._pausing:
+                        if self._attachment.open and not self._attachment.stuck:
+                            break
+                        self._condition.wait()
+                        continue
                     now = monotonic()
                     idle = now - idle_since
                     if (
@@ -338,14 +398,11 @@ class Catalog:
                         and (self._letting_go or idle > LINGER)
                         and self._group is None
                     ):
-                        self._letting_go = False
                         self._thread = None
-                        farewells, self._farewells = self._farewells, []
-                        for farewell in farewells:
-                            farewell.happen()
+                        self._say_farewell()
                         return
                     self._condition.wait(self._patience(now))
-                ready = self._ready()
+                ready = not self._pausing and self._ready()
                 questions: list[_Question[Any]] = []
                 group = None
                 if ready:
@@ -358,9 +415,14 @@ class Catalog:
                 self._serve(questions, group)
                 del questions, group
                 idle_since = monotonic()
-                if not self._attachment.open or self._attachment.stuck or not self._may_go(idle_since, 0.0):
+                if not self._attachment.open or self._attachment.stuck:
+                    continue
+                if not self._letting_go and not self._may_go(idle_since, 0.0):
                     continue
             self._release()
+
+    def _are_done(self, farewells: list[tuple[Once, Group | None]]) -> bool:
+        return all(pending is None or pending.over for _, pending in farewells)
 
     def _ready(self) -> bool:
         if self._questions:
@@ -374,13 +436,16 @@ class Catalog:
         """Seconds until something may have to be done without anybody waking us."""
         if self._group is not None:
             return max(0.0, self._group.since + GATHER - now)
-        return HOLD if self._attachment.open else LINGER
+        if not self._attachment.open:
+            return LINGER
+        return max(QUIET, self._attachment.lease.since + HOLD - now)
 
     def _may_go(self, now: float, idle: float) -> bool:
         if idle >= IDLE:
             return True
         lease = self._attachment.lease
-        return now - lease.since >= HOLD and lease.wanted()
+        held = now - lease.since
+        return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.wanted()
 
     def _serve(self, questions: list[_Question[Any]], group: Group | None) -> None:
         """Commit a group, then answer questions. What fails is told to those who wait, never raised here."""
@@ -468,18 +533,31 @@ _catalogs: weakref.WeakSet[Catalog] = weakref.WeakSet()
 
 
 _paused: list[Catalog] = []
+_interrupted = Once()
 
 
 def _before_fork() -> None:
+    global _interrupted  # noqa: PLW0603 - of this fork
+    _interrupted = Once()
     _paused[:] = list(_catalogs)
     for catalog in _paused:
-        catalog.pause()
+        while True:
+            try:
+                catalog.pause()
+            except KeyboardInterrupt:
+                # Here it would be printed and forgotten, and the fork go on without the pause.
+                _interrupted.happen()
+            else:
+                break
 
 
 def _after_fork_in_parent() -> None:
     for catalog in _paused:
         catalog.resume()
     _paused.clear()
+    if _interrupted.over:
+        # From another thread: in here, too, it would be printed and forgotten.
+        start_new_thread(interrupt_main, ())
 
 
 def _after_fork_in_child() -> None:
@@ -489,7 +567,22 @@ def _after_fork_in_child() -> None:
     _paused.clear()
 
 
+_exiting = False
+
+
+def _check_going_on() -> None:
+    """Keep work away from a process that ends: Python ends threads inside DuckDB's code then, which aborts the process."""
+    if not _exiting:
+        return
+    if threading.current_thread() is threading.main_thread():
+        raise StoreError("the store is closed: this process is ending", remedy="record what matters before")
+    # A daemon thread: it ends with the process.
+    Once().wait()
+
+
 def _at_exit() -> None:
+    global _exiting  # noqa: PLW0603 - of this process
+    _exiting = True
     for catalog in list(_catalogs):
         catalog.close()
 

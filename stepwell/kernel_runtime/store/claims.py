@@ -16,6 +16,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import threading
 from contextlib import suppress
 from dataclasses import asdict
@@ -34,6 +35,7 @@ from stepwell.kernel_runtime.store.locking import (
 FOLDER = "claims"
 _MOST = 4096
 """Bytes of a claim's file that are read."""
+_MEMO_KEY = re.compile(r"[0-9a-f]{32}")
 _TRIES = 100
 """How often a file that is removed just as it is opened is opened again."""
 
@@ -154,7 +156,8 @@ def _sweep(folder: Path) -> None:
     with suppress(OSError):
         for entry in os.scandir(folder):
             path = Path(entry.path)
-            if str(path) in _held:
+            # Lists of what is not recorded yet lie here, too, and belong to others.
+            if str(path) in _held or not _MEMO_KEY.fullmatch(entry.name):
                 continue
             with suppress(OSError):
                 descriptor = open_file(path, create=False)

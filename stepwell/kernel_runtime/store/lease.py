@@ -12,6 +12,7 @@ knows, without opening the catalog, whether anybody wrote since.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ class Lease:
         self._catalog_descriptor = -1
         self._want_descriptor = -1
         self._marked = False
+        self.gate = threading.RLock()
+        """Who has it keeps the thread that waits for the lease from going on with it: for the moment of a fork."""
         self.held = False
         self.since = 0.0
         """When it was taken, on the monotonic clock."""
@@ -55,8 +58,9 @@ class Lease:
             # Somebody removed the file while we waited: a lock on it would keep nobody away.
             unlock(self._catalog_descriptor)
         self._marked = False
-        self.held = True
         self.since = time.monotonic()
+        with self.gate:
+            self.held = True
 
     def release(self) -> None:
         """Let the next process have the catalog."""
@@ -64,7 +68,9 @@ class Lease:
         unlock(self._catalog_descriptor)
 
     def wanted(self) -> bool:
-        """Return whether another process waits for the catalog."""
+        """Return whether another process waits for the catalog, or may wait where we do not see it: the files were removed."""
+        if not (is_file(self._want, self._want_descriptor) and is_file(self._catalog, self._catalog_descriptor)):
+            return True
         if not lock(self._want_descriptor, block=False):
             return True
         unlock(self._want_descriptor)
@@ -97,6 +103,7 @@ class Lease:
             if descriptor >= 0:
                 os.close(descriptor)
         self._catalog_descriptor = self._want_descriptor = -1
+        self.gate = threading.RLock()
         self.held = False
 
     def __del__(self) -> None:

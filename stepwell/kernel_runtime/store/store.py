@@ -86,6 +86,15 @@ _shared: weakref.WeakValueDictionary[Path, _Shared] = weakref.WeakValueDictionar
 _shared_lock = threading.Lock()
 
 
+def _after_fork_in_child() -> None:
+    global _shared_lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _shared_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def open_store(
     path: str | os.PathLike[str], *, create: bool = True, code: CodeReader | None = None, tell: Tell = silent
 ) -> Store:
