@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.definitions.assets import AssetsDefinition as AssetsDefinition
-    from stepwell.kernel_runtime.definitions.assets import asset as asset
-    from stepwell.kernel_runtime.definitions.assets import graph_asset as graph_asset
-    from stepwell.kernel_runtime.definitions.assets import multi_asset as multi_asset
+    from stepwell.kernel_runtime.definitions.computed_assets import asset as asset
+    from stepwell.kernel_runtime.definitions.computed_assets import multi_asset as multi_asset
     from stepwell.kernel_runtime.definitions.declarations import AssetIn as AssetIn
     from stepwell.kernel_runtime.definitions.declarations import AssetOut as AssetOut
     from stepwell.kernel_runtime.definitions.declarations import GraphOut as GraphOut
     from stepwell.kernel_runtime.definitions.declarations import In as In
     from stepwell.kernel_runtime.definitions.declarations import Out as Out
     from stepwell.kernel_runtime.definitions.declarations import Output as Output
+    from stepwell.kernel_runtime.definitions.graph_assets import graph_asset as graph_asset
     from stepwell.kernel_runtime.definitions.graphs import GraphDefinition as GraphDefinition
     from stepwell.kernel_runtime.definitions.graphs import graph as graph
     from stepwell.kernel_runtime.definitions.jobs import JobDefinition as JobDefinition
@@ -62,14 +62,14 @@ _HOMES = {
     "RunResult": "execution.result",
     "SourceAsset": "definitions.sources",
     "StepwellError": "errors",
-    "asset": "definitions.assets",
+    "asset": "definitions.computed_assets",
     "graph": "definitions.graphs",
-    "graph_asset": "definitions.assets",
+    "graph_asset": "definitions.graph_assets",
     "job": "definitions.jobs",
     "last_run": "session.functions",
     "load": "session.functions",
     "materialize": "session.functions",
-    "multi_asset": "definitions.assets",
+    "multi_asset": "definitions.computed_assets",
     "op": "definitions.ops",
     "opaque": "versions.opaque",
     "open_store": "session.functions",
