@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
@@ -76,9 +76,10 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         self.last = value
         kind = type(value)
-        if kind in _ORDINARY:
+        if kind in _reducers:
             self.kinds.add(kind)
-            return NotImplemented
+            reduce = _reducers[kind]
+            return NotImplemented if reduce is None else reduce(value)
         if kind is FunctionType or isinstance(value, type):
             if code_copies.goes_by_copy(value):
                 self.numbered.append(value)
@@ -86,22 +87,36 @@ class _Pickler(pickle.Pickler):
             self.kinds.add(value)
             return NotImplemented
         self.kinds.add(kind)
-        top = kind.__module__.partition(".")[0]
-        if top == "numpy":
-            return numpy_forms.reduced(value, kind)
-        if top in {"polars", "duckdb", "_duckdb"}:
-            if type_name(value) in _LAZY:
-                raise _RefusedError(f"cannot store {type_name(value)}")
-        elif top == "matplotlib":
-            if hasattr(value, "canvas") and hasattr(value, "savefig"):
-                return _apart_from_pyplot(value)
-        elif top in sys.stdlib_module_names and len(_ORDINARY) < 1000:
-            _ORDINARY.add(kind)
-        return NotImplemented
+        reduce = _reducer(kind, value)
+        if kind.__module__ != "__main__" and len(_reducers) < _MOST_REDUCERS:
+            _reducers[kind] = reduce
+        return NotImplemented if reduce is None else reduce(value)
 
 
-_ORDINARY: set[type] = set()
-"""Types of the standard library that have been seen, whose objects pickle as they are: there may be many of them."""
+_MOST_REDUCERS = 1000
+_reducers: dict[type, Callable[[Any], Any] | None] = {}
+"""For types that have been seen, what reduces their objects; None where pickle does it rightly. There may be many objects."""
+
+
+def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
+    """Return what reduces the objects of a type, or None where pickle does it rightly."""
+    top = kind.__module__.partition(".")[0]
+    if top == "numpy":
+        return numpy_forms.reducer(kind)
+    if top in {"polars", "duckdb", "_duckdb"} and type_name(value) in _LAZY:
+        return _refuse
+    if isinstance(value, _figures()):
+        return _apart_from_pyplot
+    return None
+
+
+def _figures() -> Any:
+    module = sys.modules.get("matplotlib.figure")
+    return module.Figure if module is not None else ()
+
+
+def _refuse(value: Any) -> Any:
+    raise _RefusedError(f"cannot store {type_name(value)}")
 
 
 def _apart_from_pyplot(figure: Any) -> Any:
@@ -144,7 +159,9 @@ def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
         raw = [buffer.raw() for buffer in buffers]
     except Exception as error:
         raise _unstorable(value, pickler.last, error, key) from error
-    written = libraries.libraries_of([kind.__module__ for kind in pickler.kinds], code.owner)
+    written = (
+        () if not pickler.kinds else libraries.libraries_of([kind.__module__ for kind in pickler.kinds], code.owner)
+    )
     found = pickler.numbered
     if not found:
         return Pickled(stream.getvalue(), raw, (), written, ())
