@@ -17,7 +17,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.store import code_copies, libraries, numpy_forms, path_results
+from stepwell.kernel_runtime.store import code_copies, code_resolving, libraries, numpy_forms, path_results
 from stepwell.kernel_runtime.store.code_copies import CodeReader, NoCopyError
 from stepwell.kernel_runtime.store.describing import type_name
 from stepwell.kernel_runtime.store.framing import Frame, framed, is_framed, unframed
@@ -107,7 +107,7 @@ def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
         return _refuse
     if isinstance(value, _figures()):
         return _apart_from_pyplot
-    return None
+    return code_copies.rewrapped if top == "functools" else None
 
 
 def _figures() -> Any:
@@ -167,15 +167,16 @@ def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
         return Pickled(stream.getvalue(), raw, (), written, ())
     named = [(code_copies.name_of(each), code.version_of(each)) for each in found]
     nameless = [each for each in found if code_copies.at_name(each.__module__, each.__qualname__) is not each]
+    why = ""
     try:
         copies = code_copies.dump_copies(found, named, code)
     except NoCopyError as error:
         if nameless:
             raise _unstorable(value, nameless[0], error.__cause__ or error, key) from error
         # What has a name can be found again by it.
-        copies = b""
+        copies, why = b"", str(error)
     inside = [code_copies.name_of(each) for each in nameless]
-    head = {"kind": "named", "names": named, "inside": inside, "python": code_copies.PYTHON}
+    head = {"kind": "named", "names": named, "inside": inside, "why": why, "python": code_copies.PYTHON}
     return Pickled(
         framed(Frame(head, copies, stream.getvalue())),
         raw,
@@ -200,10 +201,17 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
         head = frame.head
         if head["kind"] == path_results.KIND:
             return path_results.load(head, buffers, key=key, loading=loading)
-        resolver = code_copies.Resolver(
-            head["names"], frame.copies, head["python"], head["inside"], key=key, code=loading.code, tell=loading.tell
+        resolver = code_resolving.Resolver(
+            head["names"],
+            frame.copies,
+            head["python"],
+            head["inside"],
+            head["why"],
+            key=key,
+            code=loading.code,
+            tell=loading.tell,
         )
-        return code_copies.load_with(resolver, frame.pickle, buffers)
+        return code_resolving.load_with(resolver, frame.pickle, buffers)
     except ValueUnavailableError:
         raise
     except Exception as error:
