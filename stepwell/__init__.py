@@ -39,7 +39,16 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.session.functions import open_store as open_store
     from stepwell.kernel_runtime.session.functions import rerun as rerun
     from stepwell.kernel_runtime.session.functions import resume as resume
+    from stepwell.kernel_runtime.session.functions import sql as sql
+    from stepwell.kernel_runtime.session.keeping import diff as diff
+    from stepwell.kernel_runtime.session.keeping import forget as forget
+    from stepwell.kernel_runtime.session.keeping import gc as gc
+    from stepwell.kernel_runtime.session.keeping import keep as keep
+    from stepwell.kernel_runtime.session.keeping import rename as rename
+    from stepwell.kernel_runtime.session.keeping import versions as versions
     from stepwell.kernel_runtime.session.selects import sql_asset as sql_asset
+    from stepwell.kernel_runtime.session.sharing import pack as pack
+    from stepwell.kernel_runtime.session.sharing import trust as trust
     from stepwell.kernel_runtime.versions.opaque import opaque as opaque
     from stepwell.kernel_runtime.versions.secret_values import secret as secret
 
@@ -63,9 +72,13 @@ _HOMES = {
     "SourceAsset": "definitions.sources",
     "StepwellError": "errors",
     "asset": "definitions.computed_assets",
+    "diff": "session.keeping",
+    "forget": "session.keeping",
+    "gc": "session.keeping",
     "graph": "definitions.graphs",
     "graph_asset": "definitions.graph_assets",
     "job": "definitions.jobs",
+    "keep": "session.keeping",
     "last_run": "session.functions",
     "load": "session.functions",
     "materialize": "session.functions",
@@ -73,10 +86,15 @@ _HOMES = {
     "op": "definitions.ops",
     "opaque": "versions.opaque",
     "open_store": "session.functions",
+    "pack": "session.sharing",
+    "rename": "session.keeping",
     "rerun": "session.functions",
     "resume": "session.functions",
     "secret": "versions.secret_values",
+    "sql": "session.functions",
     "sql_asset": "session.selects",
+    "trust": "session.sharing",
+    "versions": "session.keeping",
 }
 """Where each public name lives below the kernel runtime."""
 

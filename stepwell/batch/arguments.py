@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import Store
 
-OK, CELL_FAILED, USAGE, NO_NOTEBOOK, NO_KERNEL, NO_STORE = range(6)
+OK, CELL_FAILED, USAGE, NO_NOTEBOOK, NO_KERNEL, NO_STORE, NOT_TRUSTED = range(7)
 INTERRUPTED = 128
 """Plus the signal's number, as shells count."""
 
@@ -24,6 +24,7 @@ exit codes:
   3    the notebook does not exist or is not a notebook
   4    the notebook's kernel is not installed or does not start
   5    the store cannot be used
+  6    stepwell trust: nothing was taken over, because nobody said yes
   130  interrupted (Ctrl-C); 143 when ended by SIGTERM; the notebook is saved up to there
 """
 

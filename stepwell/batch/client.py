@@ -91,6 +91,11 @@ class BatchClient(NotebookClient):
 
     def output(self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int) -> Any:
         """Add one output; text that continues the last stream is joined to it, as front ends do."""
+        content = msg["content"]
+        if msg["msg_type"] == "display_data" and content.get("metadata", {}).get("stepwell") == "waiting":
+            # Said to who waits; the executed notebook is to be the same whoever computed what.
+            self.progress.note(content["data"]["text/plain"])
+            return None
         last = outs[-1] if outs else None
         if (
             msg["msg_type"] == "stream"

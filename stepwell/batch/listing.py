@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
+from stepwell.kernel_runtime.records.keeping import bytes_text
 from stepwell.kernel_runtime.records.materializations import Current
+from stepwell.kernel_runtime.records.text import in_one_line
 from stepwell.kernel_runtime.store.store import Store
 
 
@@ -16,11 +18,14 @@ def current_lines(store: Store) -> list[str]:
     for each in _current(store):
         made = each.materialization
         rows.append((each.key, made.value.summary if made.value else "-", _time(made.created), each.notebook))
-    return _table(rows) or [f"nothing is stored in {store.directory} yet"]
+    lines = _table(rows) or [f"nothing is stored in {store.directory} yet"]
+    sizes = store.sizes()
+    total = bytes_text(sizes["object_bytes"] + sizes["catalog_bytes"])
+    return [*lines, f"{store.directory}: {sizes['materializations']:,} materializations, {total}"]
 
 
 def current_as_json(store: Store) -> list[str]:
-    """Return ``{"store", "assets": [{"key", "notebook", "created", "seconds", "type", "summary"}]}``."""
+    """Return ``{"store", "assets": [{"key", "notebook", "created", "seconds", "type", "summary"}], "sizes"}``."""
     assets = []
     for each in _current(store):
         made = each.materialization
@@ -34,7 +39,22 @@ def current_as_json(store: Store) -> list[str]:
                 "summary": made.value.summary if made.value else None,
             }
         )
-    return [json.dumps({"store": str(store.directory), "assets": assets}, indent=2)]
+    return [json.dumps({"store": str(store.directory), "assets": assets, "sizes": store.sizes()}, indent=2)]
+
+
+def sizes_lines(store: Store) -> list[str]:
+    """Return one line a key: what it takes, in how many versions; the largest first."""
+    rows = [(each.key, bytes_text(each.bytes), f"{each.versions:,} versions") for each in store.key_sizes()]
+    sizes = store.sizes()
+    rows.append(("value files", bytes_text(sizes["object_bytes"]), f"{sizes['objects']:,} files"))
+    rows.append(("catalog", bytes_text(sizes["catalog_bytes"]), f"{sizes['materializations']:,} materializations"))
+    return _table(rows)
+
+
+def sizes_as_json(store: Store) -> list[str]:
+    """Return ``{"store", "sizes": {...}, "keys": [{"key", "bytes", "versions"}]}``."""
+    keys = [{"key": each.key, "bytes": each.bytes, "versions": each.versions} for each in store.key_sizes()]
+    return [json.dumps({"store": str(store.directory), "sizes": store.sizes(), "keys": keys}, indent=2)]
 
 
 def runs_lines(store: Store, *, limit: int) -> list[str]:
@@ -73,5 +93,6 @@ def _time(seconds: float) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    rows = [tuple(map(in_one_line, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

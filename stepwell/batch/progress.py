@@ -27,6 +27,7 @@ class Progress:
         self._total = total
         self._live = stream is not None and is_terminal(stream)
         self._label = ""
+        self._note = ""
         self._began = 0.0
 
     def begin(self, number: int, source: str) -> None:
@@ -38,7 +39,17 @@ class Progress:
     def tick(self) -> None:
         """Bring the elapsed time of the updating line up to date."""
         if self._live and self._label:
-            self._rewrite(f"{self._label}  {monotonic() - self._began:.1f} s")
+            note = f"  {self._note}" if self._note else ""
+            self._rewrite(f"{self._label}  {monotonic() - self._began:.1f} s{note}")
+
+    def note(self, line: str) -> None:
+        """Say what the cell that runs waits for."""
+        self._note = line
+        if self._live:
+            self.tick()
+        elif self._stream is not None:
+            self._stream.write(f"{self._label}  {line}\n")
+            self._stream.flush()
 
     def end(self, outcome: str = "") -> None:
         """Say that the cell is over, with a word if it did not end as cells do."""
@@ -48,7 +59,7 @@ class Progress:
         elif self._stream is not None:
             self._stream.write(line + "\n")
             self._stream.flush()
-        self._label = ""
+        self._label = self._note = ""
 
     def close(self) -> None:
         """Take the updating line away: what follows starts on a line of its own."""

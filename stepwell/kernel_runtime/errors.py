@@ -131,6 +131,14 @@ class ValueUnavailableError(StepwellError):
     """A key has no stored value, or it cannot be loaded any more; it counts as missing."""
 
 
+class ValueDamagedError(ValueUnavailableError):
+    """A stored value whose file is cut short or changed; the file is set aside and the value counts as missing."""
+
+
+class UnknownVersionError(StepwellError):
+    """A key has no such version, or more than one that is meant."""
+
+
 class AmbiguousKeyError(StepwellError):
     """Several notebooks define the key and their current values differ."""
 
@@ -147,12 +155,32 @@ class UntrustedValueError(ValueUnavailableError):
     """A stored value that would execute code, without a signature of a key that this user trusts."""
 
 
+class PackError(StepwellError):
+    """A pack that cannot be written, or is damaged, foreign or unsafe: nothing of it was imported."""
+
+
+class TrustNeededError(StepwellError):
+    """What somebody else made would be taken over, and the user has not said so."""
+
+
+class QueryError(StepwellError):
+    """A SELECT that cannot be run: what it names is not there or not allowed, or DuckDB refuses it."""
+
+
+class NotTabularError(QueryError):
+    """A SELECT names an asset whose value is no table."""
+
+
 class StoreError(StepwellError):
     """The store cannot be used."""
 
 
 class StoreNotWritableError(StoreError):
     """The store's directory cannot be created or written."""
+
+
+class UntrustedStoreError(StoreError):
+    """The store's directory holds what could reach out of it: a link, or a catalog that is more than tables."""
 
 
 class StoreFormatError(StoreError):

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 from IPython.core import magic_arguments as untyped
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from traitlets import Bool, Enum, Float, observe
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError
-from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, status
+from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, sql_lines, status
 from stepwell.magics.cell_source import cell_text, read_cell
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say, work_line
@@ -335,22 +335,39 @@ class Stepwell(Magics):
 
         show(self.face.session, shlex.split(line) or None)
 
-    @line_magic
-    def stepwell(self, line: str) -> None:
+    @no_var_expand
+    @line_cell_magic
+    def stepwell(self, line: str, cell: str | None = None) -> Any:
         """Look into the session: %stepwell COMMAND.
 
-        status          what is registered, each with its state
+        status          what is registered, each with its state; --sizes: what each key takes in the store
         runs [N]        the newest runs
         logs [RUN]      what the steps of a run logged; of the last run without one
         load KEY...     bind the stored values of keys
         inputs STEP     bind a step's stored inputs: to look into a step that failed
         code KEY        show the code that a key was defined with
+        versions KEY    what it was, newest first; -a for all
+        diff KEY [A [B]] [--on COLUMN,...]
+                        how two versions differ, by default the newest two; A, B: -2, an identifier, a time
+        rename OLD NEW  carry what is stored over to another key
+        forget KEY      remove every version of it (--yes); not to be undone
+        keep [KEY] [--versions N] [--age 30d] [--bytes 10GB] [--forever]
+                        what is kept of a key, or of the whole store; shows the rules
+        gc [-n]         free what the rules drop and what nothing refers to; -n only tells; --compact
         store [PATH]    where the store is and how large; switch to another one
+        doctor [FLAGS]  check the store and its surroundings; --quick, --clean, --rebuild
+        sql SELECT      rows of one SELECT over stored assets, or over the catalog (FROM stepwell.runs); $name takes a notebook
+                        variable; also %%stepwell sql with the SELECT below
         """
-        words = shlex.split(line)
+        if line.split(maxsplit=1)[:1] == ["sql"]:
+            return sql_lines.rows(self.face, line.split(maxsplit=1)[1:], cell)
+        if cell is not None:
+            raise UsageError("%%stepwell sql is the only command with a body: the SELECT")
+        # Dollars and braces belong to the SELECT; elsewhere they are IPython's.
+        words = shlex.split(self.face.shell.var_expand(line))
         if not words or words[0] in ("-h", "--help"):
-            raise UsageError("%stepwell status | runs | logs | load | inputs | code | store; %stepwell? explains them")
+            raise UsageError(f"%stepwell {' | '.join([*status.COMMANDS, 'sql'])}; %stepwell? explains them")
         command = status.COMMANDS.get(words[0])
         if command is None:
-            raise UsageError(f"%stepwell has no command {words[0]!r}; it has {', '.join(status.COMMANDS)}")
-        command(self.face, words[1:])
+            raise UsageError(f"%stepwell has no command {words[0]!r}; it has {', '.join([*status.COMMANDS, 'sql'])}")
+        return command(self.face, words[1:])

@@ -24,7 +24,18 @@ _TAKES_KEYS = {
     "graph_asset": "assets",
     "lineage": "assets",
 }
-_COMMAND_KEYS = {"load": "steps", "inputs": "steps", "code": "steps", "status": "assets"}
+_COMMAND_KEYS = {
+    "load": "steps",
+    "inputs": "steps",
+    "code": "steps",
+    "status": "assets",
+    "versions": "steps",
+    "diff": "steps",
+    "rename": "assets",
+    "forget": "steps",
+    "keep": "steps",
+    "sql": "assets",
+}
 
 
 def asset_keys(face: Face) -> list[str]:
@@ -81,7 +92,7 @@ def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
     last = before[-1] if before else ""
     if magic == "stepwell":
         if not before:
-            return fragment, _starting(fragment, status.COMMANDS)
+            return fragment, _starting(fragment, [*status.COMMANDS, "sql"])
         kind = _COMMAND_KEYS.get(before[0], "")
         return fragment, _starting(fragment, _keys(face, kind)) if kind else []
     if magic not in _TAKES_KEYS:

@@ -18,16 +18,19 @@ from stepwell.kernel_runtime.definitions.places import set_cell_names
 from stepwell.kernel_runtime.errors import DuplicateKeyError, StepwellError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, StepFinished, StepStarted
 from stepwell.kernel_runtime.session import Session, get_session
+from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.magics.bindings import Bindings
 from stepwell.magics.commands import Stepwell
 from stepwell.magics.completion import matcher_for
 from stepwell.magics.displays import DisplayHook
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
+from stepwell.magics.progress import tell_waiting
 from stepwell.magics.recomposition import Recomposition
 from stepwell.magics.running import after_run
 from stepwell.magics.staleness import Staleness
 from stepwell.magics.tracebacks import failed_step, present
+from stepwell.widgets import differences as formatters
 
 
 class Extension:
@@ -75,11 +78,14 @@ class Extension:
         registry.replaced = self._replaced
         self._end.append(lambda: setattr(registry, "replaced", None))
         self.face.session.after_run = partial(after_run, self.face)
+        self.face.session.tell_waiting = partial(tell_waiting, self.face)
         self.face.session.say = self.face.say
         self.face.session.before_raising = lambda error, result: present(
             self.face, error, shown_as=failed_step(self.face, result)
         )
         self._end.append(self._no_presenting)
+        formatters.install(shell)
+        self._end.append(partial(formatters.remove, shell))
         set_cell_names(self._cell_name)
         self._end.append(lambda: set_cell_names(None))
 
@@ -97,6 +103,7 @@ class Extension:
     def _no_presenting(self) -> None:
         self.face.session.before_raising = None
         self.face.session.after_run = None
+        self.face.session.tell_waiting = log_waiting
         self.face.session.say = None
 
     def _remove_magics(self) -> None:

@@ -33,6 +33,8 @@ class Face:
     running: Any = None
     """What IPython says of the cell that is running; None between cells."""
     inside: dict[str, str] = field(default_factory=dict)
+    progress: Any = None
+    """The line about a run that is updated while it lasts, where there is one."""
     composed: dict[int, Callable[..., Any]] = field(default_factory=dict)
     """By the identity of a composition's body, what composes it; each keeps its body."""
 

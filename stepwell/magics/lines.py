@@ -7,25 +7,16 @@ import time
 from collections.abc import Iterable, Sequence
 
 from stepwell.kernel_runtime.planning.states import StepState
+from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.records.text import printable
 
 
 def say(line: str) -> None:
     """Print a line for the person at the notebook."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(printable(line) + "\n")
     sys.stdout.flush()
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a reader says it: ``1.2 s``, ``18 min``, ``2.5 h``."""
-    if seconds < 0.0995:
-        return f"{max(round(seconds * 1000), 1)} ms" if seconds > 0 else "0 ms"
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    if seconds < 5970:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def size(count: int) -> str:

@@ -11,9 +11,10 @@ import time
 from types import TracebackType
 from typing import Any
 
-from stepwell.kernel_runtime.records.events import Event, StepStarted
+from stepwell.kernel_runtime.records.durations import duration
+from stepwell.kernel_runtime.records.events import Event, StepFinished, StepStarted, StepWaiting
+from stepwell.kernel_runtime.session.waiting import waiting_line
 from stepwell.magics.face import Face
-from stepwell.magics.lines import duration
 
 _EVERY = 1.0
 """Seconds between updates, and before the first."""
@@ -33,6 +34,7 @@ class Progress:
         self._line = line
         self._over = threading.Event()
         self._step: tuple[StepStarted, float] | None = None
+        self._waiting: StepWaiting | None = None
         self._handle: Any = None
         self._ticked = False
         self._thread: threading.Thread | None = None
@@ -47,6 +49,7 @@ class Progress:
         from IPython.display import display
 
         self._handle = display({"text/plain": self._line}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        face.progress = self
         self._end = face.session.subscribe(self._on_event)
         self._thread = threading.Thread(target=self._tick, name="stepwell-progress", daemon=True)
         self._thread.start()
@@ -57,6 +60,7 @@ class Progress:
         if self._thread is None:
             return
         self._over.set()
+        self._face.progress = None
         self._end()
         self._thread.join(5)
         if self._ticked:
@@ -64,20 +68,39 @@ class Progress:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, StepStarted):
-            self._step = event, time.monotonic()
+            self._step, self._waiting = (event, time.monotonic()), None
+        elif isinstance(event, StepWaiting):
+            self._waiting = event
+        elif isinstance(event, StepFinished) and self._waiting is not None and event.step.key == self._waiting.key:
+            self._waiting = None
 
     def _tick(self) -> None:
         while not self._over.wait(_EVERY):
-            if self._step is None:
+            waiting, running = self._waiting, self._step
+            if waiting is not None:
+                words = waiting_line(waiting)
+            elif running is not None:
+                words = step_words(running[0], time.monotonic() - running[1])
+            else:
                 continue
             self._ticked = True
-            step, since = self._step
-            self._handle.update(
-                {"text/plain": f"{self._line} · {step_words(step, time.monotonic() - since)}"}, raw=True
-            )
+            self._handle.update({"text/plain": f"{self._line} · {words}"}, raw=True)
 
 
 def step_words(step: StepStarted, elapsed: float) -> str:
     """Return what is running: ``step 2 of 5: clean, 12.0 s of about 18.2 s``."""
     expected = f" of about {duration(step.expected_seconds)}" if step.expected_seconds else ""
     return f"step {step.position} of {step.total}: {step.key}, {duration(elapsed)}{expected}"
+
+
+WAITING = "waiting"
+"""In the metadata of a display, below ``stepwell``: the batch runner shows it and keeps it out of the executed notebook."""
+
+
+def tell_waiting(face: Face, event: StepWaiting) -> None:
+    """Say that a step waits for another process: in the line of the run if there is one, else in one of its own."""
+    line = waiting_line(event)
+    if not face.interactive and hasattr(face.shell, "kernel"):
+        face.shell.display_pub.publish({"text/plain": line}, {"stepwell": WAITING})
+    elif face.progress is None:
+        face.say(line)

@@ -12,10 +12,11 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, UpstreamBudgetError
 from stepwell.kernel_runtime.planning.flatten import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
+from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.magics.displays import figure_of, show_again
 from stepwell.magics.face import Face
-from stepwell.magics.lines import duration, run_line, say, upstream_line
+from stepwell.magics.lines import run_line, say, upstream_line
 from stepwell.magics.progress import Progress
 from stepwell.magics.tracebacks import failed_step, present
 

@@ -8,9 +8,12 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from stepwell.kernel_runtime.errors import unknown_key
+from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.keys import listed
+from stepwell.magics import size_commands, time_commands
+from stepwell.magics.doctor import run_doctor
 from stepwell.magics.face import Face
-from stepwell.magics.lines import duration, moment, run_line, say, size
+from stepwell.magics.lines import moment, run_line, say, size
 
 
 def print_state(face: Face, names: Iterable[str]) -> None:
@@ -43,6 +46,10 @@ def say_result(face: Face, result: Any) -> None:
 
 
 def _status(face: Face, words: Sequence[str]) -> None:
+    if "--sizes" in words:
+        size_commands.say_sizes(face)
+        _store_line(face)
+        return
     lineage = face.session.lineage()
     chosen = [node for node in lineage.nodes if not words or node.key in words or node.parent in words]
     if not lineage.nodes:
@@ -153,5 +160,12 @@ COMMANDS: dict[str, Callable[[Face, Sequence[str]], None]] = {
     "load": _load,
     "inputs": _inputs,
     "code": _code,
+    "versions": time_commands.versions,
+    "diff": time_commands.diff,
+    "rename": time_commands.rename,
+    "forget": time_commands.forget,
+    "keep": size_commands.keep,
+    "gc": size_commands.gc,
     "store": _store,
+    "doctor": run_doctor,
 }

@@ -17,6 +17,7 @@ from stepwell.kernel_runtime.records.events import (
     RunStarted,
     StepFinished,
     StepStarted,
+    StepWaiting,
 )
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
 from stepwell.kernel_runtime.records.runs import StepRecord
@@ -90,6 +91,12 @@ class Overlay:
                 footer.append(f"last time {duration(event.expected_seconds)}")
             if self._runs.get(event.run_id):
                 self._lay(event.key, {"status": "running", "footer": footer})
+            return False
+        if isinstance(event, StepWaiting):
+            whom = event.claimant.notebook.rpartition("/")[2] or "another process"
+            self.run = {"active": True, "words": f"{event.position} of {event.total} · {event.key} waits for {whom}"}
+            if self._runs.get(event.run_id):
+                self._lay(event.key, {"status": "queued", "footer": ["Waiting", f"for {whom}"]})
             return False
         if isinstance(event, StepFinished):
             # Steps end on the catalog's thread; one that comes after its run's end was in that end's records.

@@ -1,6 +1,7 @@
 """What a step reads of the world decides whether its value is used again, and `why` says what changed."""
 
 import os
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -245,3 +246,36 @@ def test_a_step_that_uses_the_network_is_reused(folder, run):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_a_step_that_branches_on_a_file_runs_again_when_it_comes_or_goes(folder, run, why):
+    @stepwell.asset
+    def mode():
+        return "fast" if Path("fast.flag").exists() else "slow"
+
+    assert run(mode) == ["executed"]
+    assert run(mode) == ["reused"]
+    Path("fast.flag").write_text("")
+    assert f"{folder}/fast.flag is there now" in why("mode", mode)
+    assert run(mode) == ["executed"]
+    Path("fast.flag").write_text("other content")
+    assert run(mode) == ["reused"]
+    Path("fast.flag").unlink()
+    # What was computed without it is found again.
+    assert run(mode) == ["reused"]
+
+
+def test_a_step_that_runs_a_program_says_that_what_it_reads_is_not_seen(folder, run):
+    Path("data.csv").write_text("1")
+
+    def counted():
+        return subprocess.run(["wc", "-c", "data.csv"], check=True, capture_output=True, text=True).stdout
+
+    def notes(**declared):
+        run(stepwell.asset(name="counted", **declared)(counted))
+        return run.last.notes
+
+    (line,) = notes()
+    assert line.startswith("counted ran wc: what other processes read is not seen; declare files with reads=[...]")
+    assert notes() == ()
+    assert notes(reads=["data.csv"]) == notes(max_age="1d") == notes(volatile=True) == ()

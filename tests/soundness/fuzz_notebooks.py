@@ -219,12 +219,13 @@ class Writer:
         pick = self.pick
         one, two = self.expression(slot, calls), self.expression(slot, calls)
         own = self._own(slot)
+        recursive = f"def {own}(n=2): return n and ({own}(int(n) - 1) if n == 2 else {two})\n"
         choices = [
             f"def {own}(x):\n    return (x, {one}, {two})\n",
             f"def {own}(x, k={self.literal()}):\n    for _ in range(2):\n        k = (k, {one})\n    return k\n",
             f"def {own}(x, *, k={self.literal('list')}):\n    return [k for _ in range(2)] + [{one}]\n",
             f"{own} = lambda x: (x, {one}) if x else {two}\n",
-            f"def {own}(n=2): return n and ({own}(int(n) - 1) if n == 2 else {two})\n",
+            recursive,
             f"def {own}(x):\n    try:\n        return [y for y in [{one}, x]]\n    except KeyError:\n        return {two}\n",
             f"def {own}(x):\n    def nested(y): return (y, {one})\n    return [nested(i) for i in range(2)]\n",
         ]
@@ -267,6 +268,9 @@ class Writer:
             if len(chosen) > 2:
                 calls.clear()
             chosen = chosen[0]
+        if chosen is recursive:
+            # Held by another slot while its own is edited, it goes on with what its name means then.
+            calls.add(slot)
         return chosen
 
     def _asset(self, slot, calls, holds):

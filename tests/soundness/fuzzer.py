@@ -57,15 +57,16 @@ class Executed:
 class Bindings(dict):
     """What a kernel has executed last for each name."""
 
-    def state(self, name):
-        """Return all that counts for what a name is bound to."""
-        return self._state(self.get(name))
+    def state(self, name, above=()):
+        """Return all that counts for what a name is bound to; `above` are the names that led here."""
+        return "recursion" if name in above else self._state(self.get(name), (*above, name))
 
-    def _state(self, item):
+    def _state(self, item, above):
         if item is None:
             return "missing"
         told = item.text if item.value is None else item.value
-        below = [self._state(held) for held in item.holds] + [(name, self.state(name)) for name in item.calls]
+        below = [self._state(held, above) for held in item.holds]
+        below += [(name, self.state(name, above)) for name in item.calls]
         return f"{told} {item.changes} {below}"
 
 

@@ -261,6 +261,7 @@ def test_a_store_at_rest_is_one_file_without_a_log(store):
         "CACHEDIR.TAG",
         "catalog.duckdb",
         "catalog.lock",
+        "catalog.seal",
         "want.lock",
         "objects",
         "runs",

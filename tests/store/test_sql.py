@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from stepwell.kernel_runtime.errors import CellSyntaxError, StepwellError
-from stepwell.kernel_runtime.store.sql import canonical_sql, run_select, select_tables
+from stepwell.kernel_runtime.store.sql import Scope, run_select
+from stepwell.kernel_runtime.store.statements import canonical_sql, select_tables
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_the_tables_of_a_select(text, tables):
     ],
 )
 def test_what_is_not_one_select_is_refused(text):
-    for function in (select_tables, canonical_sql, lambda text: run_select(text, {}, {})):
+    for function in (select_tables, canonical_sql, lambda text: run_select(text, Scope({}))):
         with pytest.raises(CellSyntaxError) as caught:
             function(text)
         assert len(str(caught.value).splitlines()) <= 3
@@ -68,8 +69,7 @@ def test_frames_of_every_kind_are_tables_and_parameters_are_bound():
     frame = pd.DataFrame({"x": [1, 2, 3], "s": ["a", None, "c"]})
     found = run_select(
         "SELECT x, s, $low AS low FROM p JOIN q USING (x) JOIN r USING (x) WHERE x >= $low ORDER BY x",
-        {"p": frame, "q": pl.DataFrame({"x": [2, 3]}), "r": pa.table({"x": [1, 2, 3]})},
-        {"low": 2},
+        Scope({"p": frame, "q": pl.DataFrame({"x": [2, 3]}), "r": pa.table({"x": [1, 2, 3]})}, {"low": 2}),
     )
     assert isinstance(found, pa.Table)
     assert found.to_pydict() == {"x": [2, 3], "s": [None, "c"], "low": [2, 2]}
@@ -84,16 +84,16 @@ def test_nothing_but_the_given_tables_can_be_read(tmp_path):
         f"SELECT * FROM read_csv('{tmp_path}/f.csv')",
         f"SELECT * FROM read_text('{tmp_path}/f.csv')",
     ):
-        with pytest.raises(StepwellError, match="the SELECT failed"):
-            run_select(text, {"given": frame}, {})
-    run_select("SELECT * FROM frame", {"frame": frame}, {})
+        with pytest.raises(StepwellError, match=r"the SELECT failed|not for a SELECT"):
+            run_select(text, Scope({"given": frame}))
+    run_select("SELECT * FROM frame", Scope({"frame": frame}))
     with pytest.raises(StepwellError):
-        run_select("SELECT * FROM frame", {}, {})
+        run_select("SELECT * FROM frame", Scope({}))
 
 
 def test_an_error_of_the_select_is_one_screen_with_the_place():
     with pytest.raises(StepwellError, match='Referenced column "y" not found') as caught:
-        run_select("SELECT y FROM f", {"f": pd.DataFrame({"x": [1]})}, {})
+        run_select("SELECT y FROM f", Scope({"f": pd.DataFrame({"x": [1]})}))
     assert "LINE 1: SELECT y FROM f" in str(caught.value)
     with pytest.raises(StepwellError, match="missing"):
-        run_select("SELECT $missing", {}, {})
+        run_select("SELECT $missing", Scope({}))

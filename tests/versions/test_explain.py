@@ -109,8 +109,8 @@ def test_parts_are_cheap():
     count = 200
     space = run_cells("RATE = 3\n" + "".join(f"def f{at}(x):\n    return x * RATE + {at}\n" for at in range(count)))
     walk = CodeWalk(namespace=space)
-    start = time.perf_counter()
+    start = time.thread_time()
     for at in range(count):
         parts = walk.parts(space[f"f{at}"], path="f")
         assert parts[0].text == f"def f{at}(x):\n    return x * RATE + {at}\n"
-    assert (time.perf_counter() - start) / count < 400e-6
+    assert (time.thread_time() - start) / count < 400e-6

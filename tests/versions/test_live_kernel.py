@@ -6,7 +6,7 @@ import time
 import pytest
 from edited_cells import run_cells
 
-from stepwell.kernel_runtime.versions.graph import known
+from stepwell.kernel_runtime.versions.graph import identity, known
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 CHANGES = {
@@ -95,7 +95,7 @@ def test_a_name_that_becomes_an_asset_is_noticed():
 def test_functions_that_are_gone_are_not_kept():
     space = run_cells("def h(): return 1\ndef target(): return h()\n")
     CodeWalk(namespace=space).of(space["target"], path="target")
-    keys = [id(space["h"]), id(space["target"])]
+    keys = [identity(space["h"]), identity(space["target"])]
     assert all(key in known for key in keys)
     space.clear()
     gc.collect()
@@ -109,10 +109,10 @@ def test_nothing_redefined_costs_a_fraction_of_a_first_walk():
 
     def seconds():
         walk = CodeWalk(namespace=space)
-        start = time.perf_counter()
+        start = time.thread_time()
         for function in functions:
             walk.of(function, path="f")
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     first = seconds()
     assert min(seconds() for _ in range(5)) < first / 2

@@ -267,8 +267,12 @@ def test_a_file_that_changes_while_the_step_runs_never_holds(folder):
 
 def test_a_step_that_reads_nothing_pays_microseconds():
     recorded(lambda: None)
-    start = time.perf_counter()
-    for _ in range(2000):
-        with ReadRecorder():
-            pass
-    assert (time.perf_counter() - start) / 2000 < 20e-6
+
+    def seconds():
+        start = time.thread_time()
+        for _ in range(400):
+            with ReadRecorder():
+                pass
+        return (time.thread_time() - start) / 400
+
+    assert min(seconds() for _ in range(5)) < 20e-6

@@ -177,7 +177,11 @@ def test_nothing_is_recorded_outside_a_step_and_that_is_quick():
     assert os.environ["MODE"]
     assert recorder.reads == ()
     environ = os.environ
-    start = time.perf_counter()
-    for _ in range(10_000):
-        environ["MODE"]
-    assert (time.perf_counter() - start) / 10_000 < 10e-6
+
+    def seconds():
+        start = time.thread_time()
+        for _ in range(2_000):
+            environ["MODE"]
+        return (time.thread_time() - start) / 2_000
+
+    assert min(seconds() for _ in range(5)) < 10e-6

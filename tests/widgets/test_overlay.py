@@ -4,7 +4,8 @@ import pytest
 
 import stepwell
 from stepwell.kernel_runtime.definitions.registry import Registry
-from stepwell.kernel_runtime.records.events import RunFinished, RunStarted, StepFinished, StepStarted
+from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.records.events import RunFinished, RunStarted, StepFinished, StepStarted, StepWaiting
 from stepwell.kernel_runtime.session.kernel import Session
 from stepwell.widgets.overlay import Overlay
 
@@ -179,3 +180,19 @@ def test_a_multi_asset_is_one_card_that_names_its_outputs(tmp_path):
     session.close()
     state = overlay.states()["split"]
     assert (state["status"], state["summary"]) == ("fresh", "train, test")
+
+
+def test_a_step_that_waits_for_another_process_is_queued_and_says_for_whom(session):
+    events = events_of(session, lambda: session.materialize(["report"]))
+    overlay = Overlay(session.lineage())
+    run_id = next(event.run.run_id for event in events if isinstance(event, RunStarted))
+    for event in events:
+        if isinstance(event, StepStarted) and event.key == "report.fetch":
+            break
+        overlay.take(event)
+    overlay.take(StepWaiting(run_id, "report.fetch", 2, 3, Claimant("sub/prepare.ipynb", 4711, "", 1.0), 60.0))
+    state = overlay.states()["report.fetch"]
+    assert (state["status"], state["footer"]) == ("queued", ["Waiting", "for prepare.ipynb"])
+    assert overlay.run["words"] == "2 of 3 · report.fetch waits for prepare.ipynb"
+    overlay.take(event)
+    assert overlay.states()["report.fetch"]["status"] == "running"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from stepwell.batch.arguments import Commands
-from stepwell.batch.commands import run, runs, status
+from stepwell.batch.commands import diff, doctor, forget, gc, keep, pack, run, runs, sql, status, trust, versions
 
-MODULES = (run, status, runs)
+MODULES = (run, status, runs, sql, versions, diff, keep, gc, forget, pack, trust, doctor)
 """In the order in which ``stepwell --help`` lists them."""
 
 

@@ -53,6 +53,8 @@ class AssetsDefinition:
         self.kind = kind
         self.keys_by_input = dict(keys_by_input)
         self.keys_by_output = dict(keys_by_output)
+        self.written_keys = tuple([str(key) for key in self.keys_by_output.values()])
+        """The assets' keys as they are written, in the order of the outputs."""
         self.deps = tuple(deps)
         self.reads = tuple(asset_reads(node)) if isinstance(node, GraphDefinition) else ()
         self.group_names = dict(group_names or {})
@@ -62,13 +64,15 @@ class AssetsDefinition:
         self.isolate = isolate
         self.notebook = ""
         """The notebook or module that defined it, filled in by the registry."""
+        self.planned: Any = None
+        """Its steps, as planning found them first: a definition never changes, but the notebook that registers it may."""
         self._check()
 
     def _check(self) -> None:
         own = set(self.keys_by_output.values())
         if len(own) < len(self.keys_by_output):
             raise InvalidDefinitionError(f"two outputs of {self.node.name!r} have the same key", where=self.where)
-        for key in self.upstream_keys:
+        for key in (*self.keys_by_input.values(), *self.reads, *self.deps):
             if key in own:
                 raise InvalidDefinitionError(
                     f"asset {key} depends on itself",
@@ -97,7 +101,9 @@ class AssetsDefinition:
     @property
     def step_key(self) -> str:
         """The key of its step; for a graph-backed asset the parent of its steps' keys."""
-        return str(self.key) if len(self.keys_by_output) == 1 else "/".join((*self._common_prefix(), self.node.name))
+        if len(self.written_keys) == 1:
+            return self.written_keys[0]
+        return "/".join((*self._common_prefix(), self.node.name))
 
     def _common_prefix(self) -> tuple[str, ...]:
         prefixes = {key.path[:-1] for key in self.keys_by_output.values()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
@@ -18,7 +17,7 @@ from stepwell.kernel_runtime.definitions.assets import (
 )
 from stepwell.kernel_runtime.definitions.declarations import UNSET, AssetIn, AssetOut, In, Out
 from stepwell.kernel_runtime.definitions.ops import OpDefinition, build_op
-from stepwell.kernel_runtime.definitions.places import place_of
+from stepwell.kernel_runtime.definitions.places import place_of_function
 from stepwell.kernel_runtime.definitions.reuse import MaxAge
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey
@@ -111,7 +110,7 @@ def asset(
     """
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
-        where = place_of(getattr(inspect.unwrap(function), "__code__", None))
+        where = place_of_function(function)
         own_name = name or str(getattr(function, "__name__", ""))
         own = own_key(own_name, key, key_prefix, name is not None, where)
         check_parts(own, where)
@@ -129,6 +128,7 @@ def asset(
             ignore=ignore,
             reads=reads,
             keyword_config=False,
+            where=where,
         )
         keys, order = _resolve_inputs(made, inputs)
         return announce(
@@ -185,7 +185,7 @@ def multi_asset(
         )
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
-        where = place_of(getattr(inspect.unwrap(function), "__code__", None))
+        where = place_of_function(function)
         inputs = as_asset_ins(ins)
         keys = {output: declared.resolve(output) for output, declared in outs.items()}
         for own in keys.values():
@@ -201,6 +201,7 @@ def multi_asset(
             ignore=ignore,
             reads=reads,
             keyword_config=False,
+            where=where,
             out={
                 output: Out(declared.dagster_type, declared.description, declared.is_required)
                 for output, declared in outs.items()

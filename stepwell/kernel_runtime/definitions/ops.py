@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, overload
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.definitions.composition import composing
 from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out, Output
-from stepwell.kernel_runtime.definitions.places import place_of
+from stepwell.kernel_runtime.definitions.places import place_of_function
 from stepwell.kernel_runtime.definitions.reuse import MaxAge, check_reuse, declared_reads, ignored_names, seconds_of
 from stepwell.kernel_runtime.definitions.signatures import read_signature
 from stepwell.kernel_runtime.definitions.types import Nothing, checker, is_nothing, type_name
@@ -240,6 +240,7 @@ def build_op(
     max_age: MaxAge = None,
     ignore: Iterable[str] | str | None = None,
     reads: Iterable[str | os.PathLike[str]] | str | None = None,
+    where: str | None = None,
 ) -> OpDefinition:
     """Make an op of a function.
 
@@ -248,12 +249,12 @@ def build_op(
     InvalidDefinitionError
         If a name cannot be one, or `ins` names what is no parameter.
     """
-    where = place_of(getattr(inspect.unwrap(function), "__code__", None))
+    where = place_of_function(function) if where is None else where
     name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)
     signature = read_signature(function, where=where)
     config = {p.name: p.default for p in signature.parameters if p.keyword_only} if keyword_config else {}
     parameters = {p.name: p for p in signature.parameters if p.name not in config}
-    declared = dict(ins or {})
+    declared = ins or {}
     for key, given in declared.items():
         if key not in parameters and not is_nothing(given.dagster_type):
             raise InvalidDefinitionError(
@@ -265,7 +266,7 @@ def build_op(
     defaults: dict[str, Any] = {}
     for key, parameter in parameters.items():
         check_name("an input", key, where=where)
-        given = declared.get(key, In())
+        given = declared.get(key, _PLAIN)
         hint = given.dagster_type if given.dagster_type is not UNSET else parameter.annotation
         if is_nothing(hint):
             raise _nothing_parameter(name, key, where)
@@ -273,7 +274,8 @@ def build_op(
         found[key] = In(hint, given.description, default, given.metadata)
         if default is not UNSET:
             defaults[key] = default
-    found.update({key: given for key, given in declared.items() if key not in parameters})
+    if declared:
+        found.update({key: given for key, given in declared.items() if key not in parameters})
     return OpDefinition(
         name,
         function,
@@ -291,6 +293,10 @@ def build_op(
         ignore=ignore,
         reads=reads,
     )
+
+
+_PLAIN = In()
+"""What is said of an input of which nothing is said."""
 
 
 def _nothing_parameter(op: str, name: str, where: str) -> InvalidDefinitionError:
@@ -324,6 +330,8 @@ def _typed(out: Out, hint: Any) -> Out:
 
 
 def _output_hint(hint: Any) -> Any:
+    if hint is UNSET:
+        return UNSET
     origin = typing.get_origin(hint)
     if origin is Output:
         return typing.get_args(hint)[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable
-from pathlib import Path
 from types import CodeType
+from typing import Any
 
 _cells: Callable[[str], str | None] | None = None
 
@@ -20,7 +22,15 @@ def place(filename: str, line: int) -> str:
     cell = _cells(filename) if _cells is not None else None
     if cell is not None:
         return f"{cell}, line {line}"
-    return filename if filename.startswith("<") else f"{Path(filename).name}:{line}"
+    # No Path: it costs ten times as much, and a notebook may define thousands of steps.
+    return filename if filename.startswith("<") else f"{filename.rpartition(os.sep)[2]}:{line}"
+
+
+def place_of_function(function: Any) -> str:
+    """Return where a function, or what it wraps, was written, in words; empty for a callable without code."""
+    if hasattr(function, "__wrapped__"):
+        function = inspect.unwrap(function)
+    return place_of(getattr(function, "__code__", None))
 
 
 def place_of(code: CodeType | None) -> str:

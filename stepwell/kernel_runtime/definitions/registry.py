@@ -155,7 +155,7 @@ def names_of(definition: Definition) -> tuple[str, ...]:
         return (definition.name,)
     if isinstance(definition, SourceAsset):
         return (str(definition.key),)
-    return tuple(str(key) for key in definition.keys)
+    return definition.written_keys
 
 
 def place_of_definition(definition: Definition) -> str:

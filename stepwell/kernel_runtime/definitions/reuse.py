@@ -110,8 +110,10 @@ def declared_reads(given: Iterable[str | os.PathLike[str]] | str | None, *, wher
     InvalidDefinitionError
         If one is no path, or an address.
     """
+    if given is None:
+        return ()
     found: dict[str, None] = {}
-    for each in (given,) if isinstance(given, str | os.PathLike) else given or ():
+    for each in (given,) if isinstance(given, str | os.PathLike) else given:
         path = os.fspath(each) if isinstance(each, str | os.PathLike) else None
         if not isinstance(path, str) or not path or "://" in path:
             raise InvalidDefinitionError(

@@ -12,8 +12,17 @@ from stepwell.kernel_runtime.execution.failures import error_record
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
+from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
-from stepwell.kernel_runtime.records.events import Event, RunFinished, RunStarted, StepFinished, StepLogged, StepStarted
+from stepwell.kernel_runtime.records.events import (
+    Event,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepLogged,
+    StepStarted,
+    StepWaiting,
+)
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import Commit, ValueStore
@@ -55,6 +64,15 @@ class Bookkeeping:
         record = replace(record, message=self._environment.hidden(record.message))
         self._logs.append(record)
         self.publish(StepLogged(record))
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call back, on any thread, when everything recorded so far is committed or has failed to be."""
+        self._commits[-1].then(lambda _: callback())
+
+    def waiting(self, step: PlanStep, position: int, total: int, claimant: Claimant) -> None:
+        """Tell that a step waits for another process that computes the same."""
+        seconds = self.known.snapshot.seconds.get(step.address)
+        self.publish(StepWaiting(self.run.run_id, step.key, position, total, claimant, seconds))
 
     def started(self, step: PlanStep, position: int, total: int) -> None:
         """Tell that a step's body begins."""
@@ -160,11 +178,26 @@ class Bookkeeping:
         self.publish(RunFinished(run, records))
         return run, records
 
+    def sketch(
+        self,
+        step: PlanStep,
+        outcome: Outcome,
+        name: str,
+        *,
+        version: str,
+        memo: str,
+        inputs: tuple[InputVersion, ...],
+        code: CodeVersion | None,
+    ) -> Materialization:
+        """Return what will be recorded of one output, except for where its value is."""
+        stored: dict[str, tuple[StoredValue | None, str]] = {name: (None, version)}
+        return self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)[0]
+
     def _is_current(self, step: PlanStep, item: Materialization) -> bool:
-        return any(
-            row.notebook == step.notebook and row.materialization.id == item.id
-            for row in self.known.snapshot.current.get(item.key, ())
-        )
+        for row in self.known.snapshot.current.get(item.key, ()):
+            if row.notebook == step.notebook and row.materialization.id == item.id:
+                return True
+        return False
 
     def _materializations(
         self,
@@ -177,7 +210,9 @@ class Bookkeeping:
         code: CodeVersion | None,
     ) -> tuple[Materialization, ...]:
         created = time.time()
-        unverifiable = tuple(f"{item.path}: {item.reason}" for item in code.unverifiable) if code is not None else ()
+        unverifiable: tuple[str, ...] = ()
+        if code is not None and code.unverifiable:
+            unverifiable = tuple([f"{item.path}: {item.reason}" for item in code.unverifiable])
         found = []
         for name, (value, version) in (stored or {}).items():
             produced = outcome.produced[name]

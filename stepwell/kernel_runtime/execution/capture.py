@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, Literal, TextIO, cast
 
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
@@ -110,14 +110,20 @@ def current() -> Capture | None:
     return _current.get()
 
 
-@contextmanager
-def recording(capture: Capture | None) -> Iterator[None]:
+class recording:  # noqa: N801 - used as a function; a generator's context manager costs each step three times as much
     """Record into a sink what the block prints and displays; None records nothing."""
-    token = _current.set(capture)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_capture", "_token")
+    _token: Token[Capture | None]
+
+    def __init__(self, capture: Capture | None) -> None:
+        self._capture = capture
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._capture)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 @contextmanager

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
 from stepwell.kernel_runtime.execution.capture import proxied
+from stepwell.kernel_runtime.execution.claiming import Claiming
 from stepwell.kernel_runtime.execution.contexts import OpExecutionContext, context_for
 from stepwell.kernel_runtime.execution.hidden_state import HiddenState
 from stepwell.kernel_runtime.execution.in_process import InProcess, Outcome
@@ -25,6 +27,7 @@ from stepwell.kernel_runtime.execution.seeds import Seeds
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.collection import no_collection
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
@@ -55,6 +58,10 @@ class Request:
     """Lines that are said once per session, and have been."""
     told: list[str] = field(default_factory=list)
     """Lines of the store while the run goes on."""
+
+
+_AS_IT_IS = nullcontext()
+_WITHOUT_VALUE = frozenset(("failed", "cancelled", "untouched"))
 
 
 class _ValueLostError(Exception):
@@ -92,6 +99,8 @@ class Engine:
         self.interrupt: BaseException | None = None
         self.notes = list(request.notes)
         self.seeds = Seeds(enabled=request.seed_steps)
+        self.claiming = Claiming(store, known, books, guard, len(plan.steps))
+        self.collection = no_collection()
         self._run_again = 0
 
     def run(self) -> RunResult:
@@ -100,7 +109,7 @@ class Engine:
         self.books.begin(steps)
         interrupted = False
         try:
-            with proxied():
+            with proxied(), self.collection:
                 for position, step in enumerate(steps, 1):
                     if self.guard.interrupted:
                         interrupted = True
@@ -110,6 +119,7 @@ class Engine:
                         break
         finally:
             self.seeds.restore()
+            self.claiming.close()
         for step in steps:
             if step.key not in self.books.steps:
                 self.books.not_run(step, skipped=False)
@@ -147,29 +157,54 @@ class Engine:
             )
         self._settle(step)
         memo = self.known.key(step, inputs)
-        group = None if step.key in self.request.forced else self.known.hit(step, memo)
+        forced = step.key in self.request.forced
+        group = None if forced else self._found(step, memo)
+        if group is not None:
+            return self._reuse(step, memo, group)
+        try:
+            if not forced and self.claiming.before(step, memo, position):
+                group = self._found(step, memo)
+                if group is not None:
+                    return self._reuse(step, memo, group)
+            # The interrupt may have come while another process was waited for.
+            return "cancelled" if self.guard.interrupted else self._execute(step, memo, inputs, position)
+        finally:
+            self.claiming.ended()
+
+    def _found(self, step: PlanStep, memo: str) -> tuple[Materialization, ...] | None:
+        """Return what the store has of a step; a target's value must be there, too."""
+        group = self.known.hit(step, memo)
         if group is not None and step.key in self.plan.target_steps:
             lost = next((f"{item.key}: {why}" for item in group if (why := self.known.lost(item))), "")
             if lost:
-                self.notes.append(f"{lost}; computed again")
-                group = None
-        if group is not None:
-            self.known.values.update([(item.key, item) for item in group])
-            self.books.reused(step, memo, group)
-            return "reused"
-        return self._execute(step, memo, inputs, position)
+                note = f"{lost}; computed again"
+                if note not in self.notes:
+                    self.notes.append(note)
+                return None
+        return group
+
+    def _reuse(self, step: PlanStep, memo: str, group: tuple[Materialization, ...]) -> str:
+        for item in group:
+            self.known.values[item.key] = item
+        self.books.reused(step, memo, group)
+        return "reused"
 
     def _held_back(self, step: PlanStep) -> str | None:
         """Tell whether something upstream keeps a step from running: ``untouched``, ``skipped`` or None."""
         values, producers, done = self.known.values, self.plan.producers, self.books.steps
         skipped = False
         for given in step.inputs:
+            if len(given.keys) == 1 and given.keys[0] in values:
+                producer = producers.get(given.keys[0])
+                record = done.get(producer.key) if producer is not None else None
+                if producer is None or (record is not None and record.status not in _WITHOUT_VALUE):
+                    continue
             lacking = [key for key in given.keys if key not in values and (key in producers or key in self.plan.absent)]
             for key in given.keys:
                 producer = producers.get(key)
                 if producer is not None:
                     record = done.get(producer.key)
-                    if record is None or record.status in ("failed", "cancelled", "untouched"):
+                    if record is None or record.status in _WITHOUT_VALUE:
                         return "untouched"
             if lacking and (not given.fan_in or len(lacking) == len(given.keys)):
                 skipped = True
@@ -198,8 +233,11 @@ class Engine:
         # What explains a code version is read before the body can change it.
         code = self.request.code_parts(step) if watched is not None else None
         self.seeds.seed(step.key)
-        with self._asset_names(hidden):
+        self.claiming.computing(step, memo)
+        self.collection.let()
+        with self._asset_names(hidden) if hidden else _AS_IT_IS:
             outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
+        self.collection.hold()
         if state is not None:
             self._tell_changes(step, state.after(step, watched))
         expires = step.op.volatile or step.op.max_age is not None or not step.memoised
@@ -212,6 +250,10 @@ class Engine:
             reader, _, what = outcome.unseen[0].partition(": ")
             self.notes.append(
                 f"{step.key} read {what} with {reader}, which cannot be checked later: declare files with reads=[...], anything else with max_age"
+            )
+        if outcome.children and not expires and not step.op.reads:
+            self.notes.append(
+                f"{step.key} ran {', '.join(outcome.children[:3])}: what other processes read is not seen; declare files with reads=[...], anything else with max_age"
             )
         context = arguments.get(step.op.context) if step.op.context is not None else None
         if isinstance(context, OpExecutionContext):
@@ -254,21 +296,30 @@ class Engine:
                 if not produced.output.stored:
                     stored[name] = (None, "")
                     continue
+                version = "" if is_job else data_version(produced.value) or ""
+                kept = memo if error is None else ""
                 try:
-                    value = self.store.put(produced.value, key=key, memo_key=memo)
+                    value = self.store.put(
+                        produced.value,
+                        key=key,
+                        memo_key=kept,
+                        about=partial(
+                            self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code
+                        ),
+                    )
                 except UnstorableValueError:
                     if not is_job:
                         raise
                     not_kept.append(f"{name}: {type(produced.value).__name__}")
                     stored[name] = (None, "")
                 else:
-                    stored[name] = (value, value.digest if is_job else data_version(produced.value) or value.digest)
+                    stored[name] = (value, version or value.digest)
                 if is_job or type(produced.value) in IMMUTABLE or not step.isolate:
                     self.memory[key] = produced.value
         except Exception as unstorable:
             if error is None:
                 error = unstorable
-                stored = {name: kept for name, kept in stored.items() if outcome.produced[name].output.stored is False}
+                stored = {name: each for name, each in stored.items() if outcome.produced[name].output.stored is False}
         if error is None:
             made = self.books.executed(
                 step, outcome, memo, inputs, stored, started=started, code=code, not_kept=tuple(not_kept)
@@ -334,7 +385,7 @@ class Engine:
         except ValueUnavailableError as error:
             if producer is None or not producer.memoised or self.books.steps[producer.key].status != "reused":
                 raise
-            self.notes.append(f"{error.what}; computed again")
+            self.notes.append(f"{error.what}: computed again")
             self._again(producer)
             return self._value(key, step)
         if type(value) in IMMUTABLE or (producer is not None and not producer.isolate):
@@ -342,11 +393,21 @@ class Engine:
         return value
 
     def _again(self, producer: PlanStep) -> None:
-        """Run a step again whose stored value cannot be loaded."""
+        """Run a step again whose stored value cannot be loaded, or take what another process has made of it meanwhile."""
         inputs = self.known.inputs(producer) or ()
         memo = self.known.key(producer, inputs)
+        position = self.plan.steps.index(producer) + 1
         self._run_again += 1
-        status = self._execute(producer, memo, inputs, self.plan.steps.index(producer) + 1)
+        self.claiming.drop()
+        try:
+            if self.claiming.before(producer, memo, position):
+                group = self._found(producer, memo)
+                if group is not None and group[0].id not in {item.id for item in self.known.values.values()}:
+                    self._reuse(producer, memo, group)
+                    return
+            status = "cancelled" if self.guard.interrupted else self._execute(producer, memo, inputs, position)
+        finally:
+            self.claiming.ended()
         if status != "executed":
             raise _ValueLostError(status)
 
@@ -365,7 +426,7 @@ class Engine:
     def _asset_names(self, hidden: Mapping[str, Any]) -> Iterator[None]:
         """Let a helper find the stored value of an asset under its global name while a step runs."""
         space = self.request.namespace
-        if not hidden or space is None:
+        if space is None:
             yield
             return
         absent = object()

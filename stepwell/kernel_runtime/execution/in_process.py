@@ -41,6 +41,8 @@ class Outcome:
     """Hosts on the network that the body opened a connection to."""
     unseen: tuple[str, ...] = ()
     """What it read through native readers and cannot be checked later, each as ``reader: what``."""
+    children: tuple[str, ...] = ()
+    """Programs and processes that it started: what these read is not seen."""
 
 
 SqlRunner = Callable[[SqlBody, Mapping[str, Any]], Any]
@@ -86,7 +88,14 @@ class InProcess:
             error = raised
         seconds = time.perf_counter() - started
         return Outcome(
-            collector.produced, error, seconds, capture.outputs(), recorder.reads, recorder.network, recorder.unseen
+            collector.produced,
+            error,
+            seconds,
+            capture.outputs(),
+            recorder.reads,
+            recorder.network,
+            recorder.unseen,
+            recorder.children,
         )
 
     def _call(self, step: PlanStep, arguments: Mapping[str, Any], collector: Collector) -> None:
@@ -95,7 +104,7 @@ class InProcess:
             self._cell(body, arguments, collector)
         elif isinstance(body, SqlBody):
             collector.returned(self.run_sql(body, arguments))
-        elif inspect.isasyncgenfunction(body):
+        elif step.op.is_async and step.op.is_generator:
             on_loop(lambda: _drain_async(body(**arguments), collector))
         elif step.op.is_async:
             collector.returned(on_loop(lambda: body(**arguments)))

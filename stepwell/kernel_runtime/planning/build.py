@@ -19,6 +19,7 @@ from stepwell.kernel_runtime.errors import CycleError, DuplicateKeyError, unknow
 from stepwell.kernel_runtime.planning.flatten import asset_steps, job_steps
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep, order_steps
 from stepwell.kernel_runtime.planning.selection import SelectionGraph, select
+from stepwell.kernel_runtime.records.collection import no_collection
 from stepwell.kernel_runtime.records.keys import AssetKey, listed
 from stepwell.kernel_runtime.records.protocols import CodeVersions
 
@@ -30,6 +31,7 @@ class Definitions:
     given: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
     registered: Mapping[str, AssetsDefinition | SourceAsset] = field(default_factory=dict)
     jobs: Mapping[str, JobDefinition] = field(default_factory=dict)
+    _names: dict[str, str] | None = None
 
     def asset(self, key: str) -> AssetsDefinition | SourceAsset | None:
         """Return what defines a key, or None."""
@@ -37,14 +39,19 @@ class Definitions:
 
     def keys(self) -> list[str]:
         """Return every key, given ones first."""
-        return list(dict.fromkeys((*self.given, *self.registered)))
+        return list(self._all())
+
+    def _all(self) -> dict[str, AssetsDefinition | SourceAsset]:
+        return {**self.given, **self.registered, **self.given} if self.registered else {**self.given}
 
     def computed(self) -> dict[str, AssetsDefinition]:
         """Return the definitions that compute something, by key."""
-        return {key: found for key in self.keys() if isinstance(found := self.asset(key), AssetsDefinition)}
+        return {key: found for key, found in self._all().items() if isinstance(found, AssetsDefinition)}
 
     def names(self) -> dict[str, str]:
         """Return the Python names that mean an asset, with its key: the last part, where only one key has it."""
+        if self._names is not None:
+            return self._names
         found: dict[str, str] = {}
         shared: set[str] = set()
         for key in self.keys():
@@ -52,7 +59,8 @@ class Definitions:
             if name in found:
                 shared.add(name)
             found[name] = key
-        return {name: key for name, key in found.items() if name not in shared}
+        self._names = {name: key for name, key in found.items() if name not in shared} if shared else found
+        return self._names
 
     def graph(self) -> SelectionGraph:
         """Return what selections are made from."""
@@ -90,7 +98,7 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
             continue
         owner = step_owner(target, definitions)
         if owner is not None:
-            chosen.update(dict.fromkeys(str(key) for key in owner.keys))
+            chosen.update(dict.fromkeys(owner.written_keys))
             continue
         graph = graph or definitions.graph()
         chosen.update(dict.fromkeys(select(target, graph)))
@@ -132,8 +140,20 @@ def build_plan(
     CycleError
         If assets wait for each other.
     """
+    with no_collection():
+        return _plan(targets, definitions, code, upstream=upstream, steps_only=steps_only)
+
+
+def _plan(
+    targets: Collection[str],
+    definitions: Definitions,
+    code: CodeVersions,
+    *,
+    upstream: bool,
+    steps_only: Collection[str] | None,
+) -> Plan:
     names = definitions.names()
-    found: dict[int, list[PlanStep]] = {}
+    found: dict[AssetsDefinition, list[PlanStep]] = {}
     pending: list[str] = list(targets)
     asked = set(pending)
     seen = set(pending)
@@ -141,13 +161,15 @@ def build_plan(
     while pending:
         key = pending.pop()
         definition = definitions.asset(key)
-        if not isinstance(definition, AssetsDefinition) or id(definition) in found:
+        if not isinstance(definition, AssetsDefinition) or definition in found:
             continue
-        steps = [step for step in asset_steps(definition) if steps_only is None or step.key in steps_only]
-        found[id(definition)] = steps
-        own = {str(other) for other in definition.keys}
-        if own & asked:
-            wanted.update(step.key for step in steps)
+        steps = asset_steps(definition)
+        if steps_only is not None:
+            steps = [step for step in steps if step.key in steps_only]
+        found[definition] = steps
+        own = definition.written_keys
+        if not asked.isdisjoint(own):
+            wanted.update([step.key for step in steps])
         for step in steps:
             if step.op.defaults and isinstance(definition.node, OpDefinition):
                 _take_defaults(step, definitions)
@@ -158,8 +180,9 @@ def build_plan(
                 seen.add(need)
                 if upstream:
                     pending.append(need)
-    by_definition = {id(d): d for d in definitions.computed().values()}
-    in_order = [step for ident in by_definition if ident in found for step in found[ident]]
+    in_order = [
+        step for each in dict.fromkeys(definitions.computed().values()) if each in found for step in found[each]
+    ]
     return finish(Plan("assets", tuple(targets), tuple(in_order), target_steps=frozenset(wanted)))
 
 
@@ -205,7 +228,7 @@ def _check_keys(steps: Iterable[PlanStep]) -> None:
     """Raise `DuplicateKeyError` if two steps have the same key, or give the same value."""
     owners: dict[str, PlanStep] = {}
     for step in steps:
-        for key in {step.key, *(output.key for output in step.outputs)}:
+        for key in (step.key, *[output.key for output in step.outputs]):
             other = owners.setdefault(key, step)
             if other is not step:
                 raise DuplicateKeyError(
@@ -243,12 +266,12 @@ def _walk(step: PlanStep, code: CodeVersions, names: Mapping[str, str]) -> None:
 
 def step_extra(step: PlanStep) -> list[tuple[str, object]]:
     """Return what counts in a step's code version beside its body: config and defaults of unconnected inputs."""
-    extra: list[tuple[str, object]] = [(f"config {name}", value) for name, value in step.config.items()]
-    extra += [
-        (f"default of {given.name}", given.default)
-        for given in step.inputs
-        if not given.keys and given.carries_value and given.name
-    ]
+    extra: list[tuple[str, object]] = []
+    if step.config:
+        extra += [(f"config {name}", value) for name, value in step.config.items()]
+    for given in step.inputs:
+        if not given.keys and given.carries_value and given.name:
+            extra.append((f"default of {given.name}", given.default))
     if step.op.reads:
         # What was stored before a file was declared says nothing of it.
         extra.append(("declared reads", step.op.reads))
@@ -258,9 +281,7 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
 def unknown_step(key: str, definitions: Definitions, known: Callable[[], Iterable[str]] | None = None) -> Exception:
     """Build the error for a step key that no definition has, with the nearest ones."""
     keys = [
-        step.key
-        for definition in {id(d): d for d in definitions.computed().values()}.values()
-        for step in asset_steps(definition)
+        step.key for definition in dict.fromkeys(definitions.computed().values()) for step in asset_steps(definition)
     ]
     keys += [f"{job.name}.{step.key}" for job in definitions.jobs.values() for step in job_steps(job)]
     return unknown_key("step", key, [*keys, *(known() if known else ())])

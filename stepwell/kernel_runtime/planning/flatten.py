@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.composition import AssetRead, Connection, GraphInput, NodeOutput
@@ -27,15 +26,11 @@ class _Bound:
     fan_in: bool
 
 
-_flat: WeakKeyDictionary[AssetsDefinition, list[PlanStep]] = WeakKeyDictionary()
-"""Steps of definitions that were flattened before; a definition never changes, but the notebook that registers it may."""
-
-
 def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
     """Return the steps that compute an assets definition: new objects, which a plan may complete."""
-    known = _flat.get(definition)
+    known: list[PlanStep] | None = definition.planned
     if known is None:
-        known = _flat[definition] = _asset_steps(definition)
+        known = definition.planned = _asset_steps(definition)
     notebook = definition.notebook or definition.module
     return [step.copy(notebook) for step in known]
 

@@ -50,6 +50,13 @@ class Known:
             found = self._checked[read] = self.read_holds(read)
         return found
 
+    def look_again(self, found: Snapshot) -> None:
+        """Take what the store has by now for the steps and keys of a later snapshot; the world may have changed with it."""
+        self.snapshot.by_memo_key.update(found.by_memo_key)
+        self.snapshot.current.update(found.current)
+        self.snapshot.missing_files |= found.missing_files
+        self._checked.clear()
+
     def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:
         """Return the versions of a step's inputs, or None if one has no materialization."""
         values = self.values
@@ -118,12 +125,14 @@ class Known:
         return all(row.materialization.id <= item.id for row in self.snapshot.current.get(item.key, ()))
 
     def lost(self, item: Materialization) -> str:
-        """Return why a materialization's value is known not to be there any more, empty if it is."""
+        """Return why a materialization's value is known not to be there for us, empty if it is."""
         value = item.value
         if value is None:
             return ""
+        if item.id in self.snapshot.foreign:
+            return f"signed with another key ({self.snapshot.foreign[item.id]}): loading it could run any code"
         if value.object_name is not None and value.object_name in self.snapshot.missing_files:
-            return "its file is gone from the store"
+            return "its file is gone from the store, or cut short"
         return self.obstacle(item) if value.classes else ""
 
 

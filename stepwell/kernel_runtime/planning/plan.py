@@ -108,12 +108,26 @@ class Plan:
         return next((step for step in self.steps if step.key == key), None)
 
 
+def _can_run(steps: list[PlanStep], producers: dict[str, PlanStep]) -> bool:
+    """Tell whether each step comes after every step whose values it takes, as notebooks are mostly written."""
+    given: set[str] = set()
+    for step in steps:
+        for key in step.input_keys:
+            if key not in given and key in producers:
+                return False
+        for output in step.outputs:
+            given.add(output.key)
+    return True
+
+
 def order_steps(steps: list[PlanStep]) -> tuple[list[PlanStep], list[str]]:
     """Return the steps in an order in which they can run, and the keys of a cycle if there is one.
 
     Independent steps keep their order; linear in steps and inputs, and without recursion.
     """
     producers = {output.key: step for step in steps for output in step.outputs}
+    if _can_run(steps, producers):
+        return steps, []
     ordered: list[PlanStep] = []
     state: dict[str, int] = {}
     for first in steps:

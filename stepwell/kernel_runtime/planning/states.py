@@ -102,9 +102,9 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
             ),
         )
     if group is not None:
-        lost = next((why for item in group if (why := known.lost(item))), "")
-        if lost:
-            return result("missing", Reason(lost, kind="missing"), current=group)
+        lost = next(((item, why) for item in group if (why := known.lost(item))), None)
+        if lost is not None:
+            return result("missing", _lost(*lost, known), current=group)
         return result("fresh", *_moved(step, stored, group, inputs, explain), current=group)
     if not stored:
         return result("missing", Reason("never computed", kind="missing"))
@@ -135,6 +135,12 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
     if old is not None:
         return result("stale", old)
     return result("stale", *(explain(step, stored, inputs) or (Reason("its memo key changed"),)))
+
+
+def _lost(item: Materialization, why: str, known: Known) -> Reason:
+    if item.id in known.snapshot.foreign:
+        return Reason(why, detail=f"if you trust who made it: stepwell trust {item.key}", kind="untrusted")
+    return Reason(why, kind="missing")
 
 
 def _unverifiable(item: Unverifiable) -> Reason:

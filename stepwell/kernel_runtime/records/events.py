@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 
 
@@ -30,6 +31,20 @@ class StepStarted:
     position: int
     """One-based position among the steps of the plan."""
     total: int
+    expected_seconds: float | None
+    """How long it took the last time; None where that is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepWaiting:
+    """A step is not begun because another process computes the same; once for each that is waited for."""
+
+    run_id: str
+    key: str
+    position: int
+    total: int
+    claimant: Claimant
+    """Who computes it."""
     expected_seconds: float | None
     """How long it took the last time; None where that is unknown."""
 
@@ -63,5 +78,5 @@ class DefinitionsChanged:
     keys: tuple[str, ...]
 
 
-Event: TypeAlias = RunStarted | StepStarted | StepFinished | StepLogged | RunFinished | DefinitionsChanged
+Event: TypeAlias = RunStarted | StepStarted | StepWaiting | StepFinished | StepLogged | RunFinished | DefinitionsChanged
 Subscriber: TypeAlias = Callable[[Event], None]

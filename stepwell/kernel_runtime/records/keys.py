@@ -56,9 +56,12 @@ class AssetKey:
     path: tuple[str, ...]
 
     def __init__(self, path: str | Sequence[str]) -> None:
-        if not isinstance(path, str | list | tuple):
+        if type(path) is str:
+            parts: tuple[str, ...] = (path,)
+        elif isinstance(path, str | list | tuple):
+            parts = (path,) if isinstance(path, str) else tuple(path)
+        else:
             raise InvalidDefinitionError(f"an asset key is a string or a list of strings, not {path!r}")
-        parts = (path,) if isinstance(path, str) else tuple(path)
         if not parts:
             raise InvalidDefinitionError(
                 "an asset key needs at least one part", remedy="for example: AssetKey(['raw', 'flights'])"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
@@ -23,6 +25,26 @@ class Commit(Protocol):
         """Call ``callback`` on the catalog thread after the commit, with the error if it failed; at once if over."""
 
 
+class Claim(Protocol):
+    """The right to compute a step alone; held until released or until the process ends."""
+
+    def release(self) -> None:
+        """Let the next one have it; from any thread, and a second time does nothing."""
+
+
+class Claims(Protocol):
+    """The claims on memo keys that the processes of one store have. Every method may be called from any thread."""
+
+    def is_there(self, memo_key: str) -> bool:
+        """Tell quickly whether somebody may hold the claim of a memo key."""
+
+    def take(self, memo_key: str, claimant: Claimant) -> Claim | None:
+        """Return the claim of a memo key, or None if somebody else holds it; never waits."""
+
+    def claimant(self, memo_key: str) -> Claimant:
+        """Return who holds a claim, as far as that is known."""
+
+
 class ValueStore(Protocol):
     """Values by content, and the catalog of what is known about them.
 
@@ -33,9 +55,20 @@ class ValueStore(Protocol):
     def directory(self) -> Path:
         """The store directory: the one with ``catalog.duckdb``."""
 
+    @property
+    def claims(self) -> Claims:
+        """Who computes what just now."""
+
     # -- values
-    def put(self, value: Any, *, key: str, memo_key: str) -> StoredValue:
+    def put(
+        self, value: Any, *, key: str, memo_key: str, about: Callable[[], Materialization] | None = None
+    ) -> StoredValue:
         """Write a value's stored form and return where it is; nothing refers to it until a row does.
+
+        Parameters
+        ----------
+        about
+            Returns what will be recorded of it, except for the value; a file of its own says so in its header.
 
         Raises
         ------
@@ -76,10 +109,21 @@ class ValueStore(Protocol):
         """Record how a run ended."""
 
     # -- the catalog, read
-    def snapshot(self, keys: Collection[str], step_keys: Collection[str], code_versions: Collection[str]) -> Snapshot:
+    def snapshot(
+        self,
+        keys: Collection[str],
+        step_keys: Collection[str],
+        code_versions: Collection[str],
+        *,
+        remember: bool = True,
+    ) -> Snapshot:
         """Return what a plan needs in one go: what is current for ``keys``, and the failures, times and
-        materializations of ``step_keys``, the last only those with one of ``code_versions``.
+        materializations of ``step_keys``, the last only those with one of ``code_versions``. What is asked in the
+        middle of a run is not to be remembered in place of what the next run will ask.
         """
+
+    def is_newest(self, snapshot: Snapshot) -> bool:
+        """Tell, without a query, whether no other process wrote since a snapshot was read."""
 
     def current(self, key: str) -> list[Current]:
         """Return what is current for a key in each notebook that defined it, newest first."""
@@ -107,6 +151,42 @@ class ValueStore(Protocol):
 
     def sizes(self) -> dict[str, int]:
         """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
+
+    def key_sizes(self) -> list[KeySize]:
+        """Return what each key takes, the largest first."""
+
+    # -- what is kept
+    def rules(self) -> dict[str, Rule]:
+        """Return the retention rules that hold, by key; the store's own under the empty key."""
+
+    def keep(self, key: str, rule: Rule) -> None:
+        """Set what is kept of a key, or of the whole store where the key is empty; an empty rule takes a rule back."""
+
+    def collect(self, *, dry_run: bool = False, grace: float = 3600.0, compact: bool | None = None) -> Collected:
+        """Delete what retention drops, files without a row, and what dead processes left."""
+
+    def forget(self, key: str, *, dry_run: bool = False) -> Forgotten:
+        """Remove every version of a key with the steps inside it, and the files that nothing else refers to."""
+
+    def carry_over(
+        self,
+        made: Sequence[Materialization],
+        current: Sequence[Current],
+        *,
+        steps: Mapping[str, str],
+        gone: Sequence[Current] = (),
+        code: CodeVersion | None = None,
+    ) -> None:
+        """Record materializations that are copies of others under another key, and what is current now, all or nothing."""
+
+    def is_there(self, value: StoredValue) -> bool:
+        """Tell whether a value's stored form is there; whether it can be loaded only loading it tells."""
+
+    def housekeep(self) -> bool:
+        """Do what is due once an hour; tell whether it was."""
+
+    def catalog_sources(self, sources: Collection[str]) -> dict[str, Any]:
+        """Return what views of the catalog are made of as Arrow tables, all of one moment."""
 
     def flush(self) -> None:
         """Block until everything recorded so far is committed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-ReadKind: TypeAlias = Literal["file", "absent", "listing", "glob", "environment", "asset"]
+ReadKind: TypeAlias = Literal["file", "absent", "status", "listing", "glob", "environment", "asset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +16,12 @@ class Read:
     name: str
     """An absolute path or pattern, a name in the environment (``*`` for all of it), or the key of an asset that was loaded."""
     digest: str = ""
-    """Digest of the content or of the names when it was read, keyed for the environment, an asset's data version; empty for what was
-    not there."""
+    """Digest of the content or of the names when it was read, keyed for the environment, an asset's data version; what a look at a path
+    learned, in words; empty for what was not there."""
     stat: tuple[int, ...] = ()
     """``(size, mtime_ns, ctime_ns, inode)`` of a file: equal ones save reading the content again."""
     names: tuple[str, ...] = ()
-    """What was listed or matched, where that is little: for explanations. Of an asset the notebook and the store, if they were named."""
+    """What was listed or matched, where that is little: for explanations. Of an asset the notebook and the store, if they were named. What
+    of a path was looked at: its kind, size, times, access."""
     own: tuple[str, ...] = ()
     """Names that do not count: those that the step itself made or set."""

@@ -33,3 +33,7 @@ class Snapshot:
     """By step key, how long the newest execution took."""
     missing_files: frozenset[str] = frozenset()
     """Names of objects that a row refers to but whose file is gone."""
+    foreign: dict[str, str] = field(default_factory=dict)
+    """By the id of a materialization whose value another user's key signed: which key, as people compare it."""
+    epoch: int = 0
+    """Which state of the catalog it is of: `ValueStore.is_newest` compares it."""

@@ -3,6 +3,7 @@
 =================  ===========================================================================
 ``kernel``         `Session`: runs; what the faces (magics, widgets, batch) and the public functions use
 ``looking``        what can be asked at any moment: states, reasons, the lineage, stored values
+``querying``       SELECTs over stored values and over the catalog
 ``holding``        the registry, stores by directory, the namespace, subscribers
 ``preparation``    what a plan reads from the store before its first step
 ``single_steps``   plans of single steps: re-running one, resuming a run
@@ -10,7 +11,7 @@
 ``explanation``    why a step is in its state; ``acceptance`` of an edit that does not matter
 ``project``        where the store is, and which notebook or script this process is
 ``requests``       targets in any form to definitions and keys
-``selects``        SQL assets: `sql_asset`, and what ``%%sql_asset`` shares with it; ``sql`` runs them
+``selects``        SQL assets: `sql_asset`, and what ``%%sql_asset`` shares with it; ``sql`` runs SELECTs and makes frames of their rows
 ``functions``      the public functions; ``runner`` is what definitions reach through their slot
 =================  ===========================================================================
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stepwell.kernel_runtime.planning.memo import Known
@@ -112,11 +112,22 @@ class Explainer:
         now = self.code_parts(step)
         if before is None or now is None:
             return [Reason("its code changed", kind="body")]
-        changes = explain(before, now)
+        changes = explain(_under(before, step.key), now)
         return [
             Reason(describe_change(change), change.path, change.diff or _remedy(change), change.kind)
             for change in changes
         ] or [Reason("its code changed", kind="body")]
+
+
+def _under(code: CodeVersion, key: str) -> CodeVersion:
+    """Return the parts of a code version with paths from another step, whose results were carried over to it."""
+    root = code.parts[0].path if code.parts else key
+    if root == key:
+        return code
+    parts = tuple(
+        replace(part, path=key + part.path[len(root) :]) if part.path.startswith(root) else part for part in code.parts
+    )
+    return replace(code, parts=parts)
 
 
 def _remedy(change: Change) -> str:

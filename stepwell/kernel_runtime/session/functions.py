@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
@@ -11,6 +12,7 @@ from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.session.history import WhichVersion
 from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import Given, Targets
 
@@ -91,7 +93,11 @@ def resume(run_id: str, *, definitions: Given = None, store: AnyStore = None, ra
 
 
 def load(
-    key: AssetKey | AssetsDefinition | SourceAsset | str, *, store: AnyStore = None, notebook: str | None = None
+    key: AssetKey | AssetsDefinition | SourceAsset | str,
+    *,
+    store: AnyStore = None,
+    notebook: str | None = None,
+    version: WhichVersion | None = None,
 ) -> Any:
     """Return the current value of an asset or step: an own copy unless its type is immutable.
 
@@ -101,19 +107,73 @@ def load(
         A written key, an asset's or a step's; or a key or definition itself.
     notebook
         Whose value is meant, where several notebooks define the key and their values differ.
+    version
+        An older one: the beginning of its identifier, a number (-1 is the newest, -2 the one before; 0 the oldest), or a time
+        (a `datetime`, or ISO text), for what the newest was then. `versions` lists them.
 
     Raises
     ------
     ValueUnavailableError, AmbiguousKeyError
         If there is none, it cannot be loaded, or several notebooks have different ones.
+    UnknownVersionError
+        If the key has no such version, or several.
     """
+    return get_session().load(key_text(key), notebook=notebook, version=version, store=store)
+
+
+def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
+    """Return a key as it is written, of whatever names it; an `InvalidInvocationError` for anything else."""
     if isinstance(key, AssetsDefinition | SourceAsset):
         key = key.key
     if not isinstance(key, AssetKey | str):
         raise InvalidInvocationError(
             f"a key is a string, not a {type(key).__name__}", remedy="for example: stepwell.load('raw/flights')"
         )
-    return get_session().load(str(key), notebook=notebook, store=store)
+    return str(key)
+
+
+def sql(
+    text: str,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    frame: str = "auto",
+    store: AnyStore = None,
+    notebook: str | None = None,
+) -> Any:
+    """Run one SELECT over stored assets, or over what the store knows of its runs, and return the rows.
+
+    A table is an asset's key: ``clean``, ``raw.flights`` or ``"raw/flights"``, read as `load` reads it; its value is a frame of pandas,
+    polars or pyarrow, an array of one or two dimensions, a list of dicts or a dict of lists. A named index of pandas becomes columns.
+    ``read_csv``, ``read_json`` and ``read_parquet`` read files below the project. The schema ``stepwell`` holds views of the catalog: runs, steps,
+    materializations, current, lineage, reads, sizes, durations, code_versions, logs. Nothing is ever written. Inside a step everything
+    that is read counts as an input of the step, except the catalog.
+
+    Parameters
+    ----------
+    text
+        One SELECT in DuckDB's dialect; FROM, WITH, VALUES, DESCRIBE and SUMMARIZE are SELECTs too.
+    parameters
+        Values of ``$name`` in the text.
+    frame
+        ``pandas``, ``polars``, ``pyarrow``, ``reader`` (a ``pyarrow.RecordBatchReader`` that makes rows as they are read), or ``auto``
+        (pandas where it is installed, else pyarrow).
+    store
+        A store directory or an open store; by default the session's.
+    notebook
+        Whose values are meant, where several notebooks define a key and their values differ.
+
+    Raises
+    ------
+    CellSyntaxError
+        If the text is not one SELECT over assets, files and the catalog.
+    QueryError
+        If it cannot be run: no such table or parameter, a file elsewhere, DuckDB's own errors.
+    NotTabularError
+        If an asset that it reads is no table.
+    ValueUnavailableError, AmbiguousKeyError
+        As in `load`.
+    """
+    return get_session().sql(text, parameters=parameters, frame=frame, store=store, notebook=notebook)
 
 
 def open_store(directory: str | os.PathLike[str]) -> ValueStore:

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.registry import REGISTRY, Registry
 from stepwell.kernel_runtime.errors import (
@@ -20,13 +20,18 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, Subscriber
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, StepWaiting, Subscriber
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, store_directory
+from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.classes import class_version, hides
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.doctor.files import Progress
+    from stepwell.kernel_runtime.store.doctor.findings import Finding
 
 
 class Holding:
@@ -46,6 +51,8 @@ class Holding:
         Called with a line for the person at the notebook that belongs to no run: that a stored class is another now.
     before_raising
         Called with an exception of a step before it is raised again: a face says how it is to be shown.
+    tell_waiting
+        Called when a step waits for another process: a face says so; a plain process logs it.
     seed_steps
         Whether the global random generators are seeded from the step's key before each body.
     """
@@ -57,11 +64,13 @@ class Holding:
         self.after_run: Callable[[RunResult], None] | None = None
         self.say: Callable[[str], None] | None = None
         self.before_raising: Callable[[BaseException, RunResult], None] | None = None
+        self.tell_waiting: Callable[[StepWaiting], None] = log_waiting
         self.seed_steps = True
         self._store: ValueStore | None = None
         self._stores: dict[Path, ValueStore] = {}
-        self._subscribers: list[Subscriber] = []
+        self._subscribers: list[Subscriber] = [self._on_event]
         self._advised: set[str] = set()
+        self._not_settled: set[tuple[str, str]] = set()
         self._told: list[str] | None = None
         """Lines that a run is to say at its end; None where none is going on."""
         self._running = threading.Lock()
@@ -86,10 +95,12 @@ class Holding:
 
     def open(self, path: str | os.PathLike[str], *, create: bool = True) -> ValueStore:
         """Return the open store of a directory; one per directory and process."""
+        from stepwell.kernel_runtime.store import sql_instance
         from stepwell.kernel_runtime.store.code_copies import CodeReader
         from stepwell.kernel_runtime.store.store import open_store
 
         directory = Path(path).absolute()
+        sql_instance.expect(directory)
         found = self._stores.get(directory)
         if found is None:
             found = self._stores[directory] = open_store(
@@ -115,6 +126,47 @@ class Holding:
         """The name under which definitions of ``__main__`` are recorded."""
         base = self._store.directory if self._store is not None else store_directory(self.namespace)
         return notebook_name(base, self.namespace)
+
+    def doctor(
+        self,
+        *,
+        store: ValueStore | str | os.PathLike[str] | None = None,
+        full: bool = True,
+        clean: bool = False,
+        rebuild: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Finding]:
+        """Check a store and its surroundings; return what is found, each with what to do.
+
+        Parameters
+        ----------
+        store
+            A directory or an open store, also one that cannot be opened; by default the session's.
+        full
+            Whether every byte of every value file is checked.
+        clean
+            Whether what is surely garbage is removed.
+        rebuild
+            Whether the catalog is made anew of what can be read of it and of the value files' headers.
+        progress
+            Called with the value files done, their number, and the bytes done.
+
+        Raises
+        ------
+        StoreError
+            If there is no store.
+        """
+        from stepwell.kernel_runtime.store.doctor.examination import examine
+
+        if store is None and self._store is None:
+            directory = store_directory(self.namespace)
+        elif store is None or not isinstance(store, str | os.PathLike):
+            directory = (store or self.store).directory
+        else:
+            directory = Path(store).absolute()
+        for each in self._stores.values():
+            each.close()
+        return list(examine(directory, full=full, clean=clean, mend=rebuild, progress=progress))
 
     def attach(self, namespace: dict[str, Any] | None) -> None:
         """Say which namespace is the notebook's."""
@@ -149,6 +201,10 @@ class Holding:
                 self._subscribers.remove(subscriber)
 
         return end
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, StepWaiting):
+            self.tell_waiting(event)
 
     def publish(self, event: Event) -> None:
         """Hand an event to every subscriber; one that fails does not keep the others from it."""

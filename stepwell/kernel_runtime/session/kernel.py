@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
@@ -33,17 +34,19 @@ from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.holding import users_digest
-from stepwell.kernel_runtime.session.looking import Looking, code_parts
-from stepwell.kernel_runtime.session.preparation import check_reads, known_for, read_notes
+from stepwell.kernel_runtime.session.looking import code_parts
+from stepwell.kernel_runtime.session.past import Past
+from stepwell.kernel_runtime.session.preparation import check_reads, foreign_notes, known_for, read_notes
 from stepwell.kernel_runtime.session.project import in_ipython
+from stepwell.kernel_runtime.session.querying import Querying
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
 from stepwell.kernel_runtime.session.single_steps import not_produced, plan_of_steps, plan_to_resume, what_is_left
-from stepwell.kernel_runtime.session.sql import run_sql
+from stepwell.kernel_runtime.session.sql import run_sql, surroundings
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
-class Session(Looking):
+class Session(Past, Querying):
     """The registry, the store and the runs of one kernel or process; attributes are those of `Holding`."""
 
     def materialize(
@@ -217,15 +220,16 @@ class Session(Looking):
                     remedy="a step cannot start another run; load what it needs as an input",
                 )
             try:
-                known = known_for(plan, store, self._choose, self._loaded, given)
+                known = known_for(plan, store, self._choose, self._loaded, given, settle=self._settling(store, walk))
                 check_reads(plan, known, found, store.keys, resumed=given is not None)
-                notes = (*read_notes(plan, known, found), *notes)
+                notes = (*read_notes(plan, known, found), *self._once(foreign_notes(plan, known)), *notes)
                 self._guard = guard
                 self._run_store = store
                 told = self._told = []
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
                 books = Bookkeeping(run, store, self.publish, known)
-                executor = InProcess(guard, run_sql, (store.directory,), Signer().keyed)
+                sql = partial(run_sql, around=surroundings(store.directory, self.namespace))
+                executor = InProcess(guard, sql, (store.directory,), Signer().keyed)
                 names = found.names()
                 keyed = users_digest()
                 hidden = HiddenState(walk, lambda: CodeWalk(asset_names=names, namespace=self.namespace, keyed=keyed))
@@ -234,7 +238,7 @@ class Session(Looking):
                     shown,
                     self.namespace,
                     code_parts(hidden),
-                    (*notes, *self._advice(walk)),
+                    (*notes, *self._advice(walk), *self._size_advice(store)),
                     hidden,
                     self.seed_steps,
                     self._advised,
@@ -249,6 +253,8 @@ class Session(Looking):
                 self._run_store = None
                 self._told = None
                 self._running.release()
+        if any(step.status == "executed" for step in result.steps):
+            self._housekeep(store)
         if self.after_run is not None:
             self.after_run(result)
         if (guard.interrupted or result.status == "cancelled") and not guard.cancelled:
@@ -262,6 +268,12 @@ class Session(Looking):
                 self.before_raising(error, result)
             raise error
         return result
+
+    def _once(self, lines: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of some lines that were not said in this session."""
+        found = tuple(line for line in lines if line not in self._advised)
+        self._advised.update(found)
+        return found
 
     def _advice(self, walk: CodeWalk) -> tuple[str, ...]:
         """Return a line, once per session, for each global that takes long to digest."""

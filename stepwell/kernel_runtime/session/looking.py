@@ -8,6 +8,7 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import source_of
 from stepwell.kernel_runtime.errors import (
+    InvalidInvocationError,
     InvariantViolationError,
     ValueUnavailableError,
     unknown_key,
@@ -37,8 +38,10 @@ from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.session.acceptance import accept_step, check_acceptable, reader_of_now, revoke_step
 from stepwell.kernel_runtime.session.currents import choose
 from stepwell.kernel_runtime.session.explanation import Explainer, Explanation
+from stepwell.kernel_runtime.session.history import WhichVersion, is_identifier, load_version
 from stepwell.kernel_runtime.session.holding import Holding, users_digest
 from stepwell.kernel_runtime.session.preparation import known_for
+from stepwell.kernel_runtime.session.renaming import Settling
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
 from stepwell.kernel_runtime.session.single_steps import plan_of_steps
 from stepwell.kernel_runtime.versions.reads import active, watch
@@ -143,7 +146,7 @@ class Looking(Holding):
         found = lookup(self.registry, definitions)
         walk = self._walk(found)
         plan = build_plan([str(own) for own in self._owner(key, found).keys], found, walk)
-        known = known_for(plan, store, self._choose, self._loaded)
+        known = known_for(plan, store, self._choose, self._loaded, settle=self._settling(store, walk))
         return plan, walk, known, plan_states(plan, known, Explainer(store, known, code_parts(walk)))
 
     def lineage(self) -> Lineage:
@@ -156,13 +159,17 @@ class Looking(Holding):
             plan, self._states(plan, walk, self.store), found, jobs, lambda body: hidden_source(source_of(body))
         )
 
-    def load(self, key: str, *, notebook: str | None = None, store: Any = None) -> Any:
+    def load(
+        self, key: str, *, notebook: str | None = None, version: WhichVersion | None = None, store: Any = None
+    ) -> Any:
         """Return the current value of an asset, or of a step inside a graph-backed asset or job.
 
         Parameters
         ----------
         notebook
             Whose value is meant, where several notebooks define the key.
+        version
+            An older one: the beginning of its identifier, a number (-1 is the newest, -2 the one before), or a time.
 
         Raises
         ------
@@ -170,7 +177,11 @@ class Looking(Holding):
             If there is none, or it cannot be loaded.
         AmbiguousKeyError
             If several notebooks define the key, still exist, and their current values differ.
+        UnknownVersionError
+            If the key has no such version.
         """
+        if version is not None:
+            return self._load_version(key, version, notebook, store)
         step = active()
         # Inside a step what is meant is the store of its run.
         used = (
@@ -196,6 +207,24 @@ class Looking(Holding):
             with step.looks():
                 return used.get(item.value, key=key)
         return used.get(item.value, key=key)
+
+    def _load_version(self, key: str, version: WhichVersion, notebook: str | None, store: Any) -> Any:
+        step = active()
+        used = (
+            self._run_store
+            if step is not None and store is None and self._run_store is not None
+            else self.chosen(store)
+        )
+        if step is None:
+            return load_version(used, key, version, notebook)
+        if not isinstance(version, str) or not is_identifier(version):
+            # What a number or a time means changes with every run, and nothing would tell that this step is stale.
+            raise InvalidInvocationError(
+                f"inside a step a version of {key!r} is named by its identifier",
+                remedy=f"stepwell.versions({key!r}) lists them",
+            )
+        with step.looks():
+            return load_version(used, key, version, notebook)
 
     def current(self, key: str, store: ValueStore | None = None, *, notebook: str | None = None) -> Materialization:
         """Return the current materialization of a key, or of the only output of a step; errors as in `load`."""
@@ -289,8 +318,11 @@ class Looking(Holding):
         mine = getattr(entry.definition, "notebook", "") if entry is not None else ""
         return choose(key, rows, (mine, self.notebook), store.directory)
 
+    def _settling(self, store: ValueStore, walk: CodeWalk) -> Settling:
+        return Settling(store, code_parts(walk), self._not_settled)
+
     def _states(self, plan: Plan, walk: CodeWalk, store: ValueStore) -> dict[str, StepState]:
-        known = known_for(plan, store, self._choose, self._loaded)
+        known = known_for(plan, store, self._choose, self._loaded, settle=self._settling(store, walk))
         return plan_states(plan, known, Explainer(store, known, code_parts(walk)))
 
 

@@ -8,19 +8,29 @@ from stepwell.kernel_runtime.errors import MissingUpstreamError, StepwellError, 
 from stepwell.kernel_runtime.planning.build import Definitions, step_owner
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
+from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.renaming import renaming
+from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.session.explanation import when
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.reads import read_holds
 
 Choose = Callable[[str, list[Current], ValueStore], Materialization | None]
 Find = Callable[[Read, ValueStore], Materialization]
+Settle = Callable[[PlanStep, Materialization], bool]
 
 
 def known_for(
-    plan: Plan, store: ValueStore, choose: Choose, loaded: Find, given: Mapping[str, Materialization] | None = None
+    plan: Plan,
+    store: ValueStore,
+    choose: Choose,
+    loaded: Find,
+    given: Mapping[str, Materialization] | None = None,
+    *,
+    settle: Settle | None = None,
 ) -> Known:
     """Return what the store knows of a plan's steps, and the values that it reads.
 
@@ -30,10 +40,15 @@ def known_for(
         Finds what an asset that a step loaded is now.
     given
         Materializations that are to be taken for values that no step of the plan gives: those of the run that is resumed.
+    settle
+        Given a step and what was carried over to it from another key: records that it is the step's own, if it is.
     """
     keys = [output.key for step in plan.steps for output in step.outputs]
     codes = {step.code.digest for step in plan.steps if step.code is not None}
-    snapshot = store.snapshot([*keys, *plan.read], [step.address for step in plan.steps], codes)
+    asked = ([*keys, *plan.read], [step.address for step in plan.steps], codes)
+    snapshot = store.snapshot(*asked)
+    if settle is not None and any([settle(*each) for each in _carried_over(plan, snapshot)]):  # noqa: C419 - each of them
+        snapshot = store.snapshot(*asked)
     known = Known(
         snapshot,
         _still_holds(store, loaded),
@@ -49,6 +64,20 @@ def known_for(
         if item is not None:
             known.values[key] = item
     return known
+
+
+def _carried_over(plan: Plan, snapshot: Snapshot) -> list[tuple[PlanStep, Materialization]]:
+    """Return the steps whose current value was carried over from another key with another code version."""
+    return [
+        (step, row.materialization)
+        for step in plan.steps
+        for row in snapshot.current.get(step.key, ())
+        if row.materialization.metadata
+        and row.notebook == step.notebook
+        and step.code is not None
+        and row.materialization.code_version != step.code.digest
+        and renaming(row.materialization) is not None
+    ]
 
 
 def _still_holds(store: ValueStore, loaded: Find) -> Callable[[Read], bool]:
@@ -110,6 +139,23 @@ def _missing(key: str, step: PlanStep, found: Definitions, stored: Callable[[], 
         where=step.where,
         remedy=f"define it, or pass it too: stepwell.materialize([...]), definitions=its module; {near}",
     )
+
+
+def foreign_notes(plan: Plan, known: Known) -> tuple[str, ...]:
+    """Return a line where another user's key signed values that the plan would reuse or read."""
+    foreign = known.snapshot.foreign
+    if not foreign:
+        return ()
+    keys = {*plan.read, *[output.key for step in plan.steps for output in step.outputs]}
+    held = [row.materialization for rows in known.snapshot.current.values() for row in rows]
+    kept = [item for groups in known.snapshot.by_memo_key.values() for group in groups for item in group]
+    found = {item.key: foreign[item.id] for item in (*held, *kept) if item.id in foreign and item.key in keys}
+    if not found:
+        return ()
+    names = sorted(found)
+    verbs = ("is", "counts") if len(names) == 1 else ("are", "count")
+    line = f"{listed(names)} {verbs[0]} signed with another key ({found[names[0]]}) and {verbs[1]} as missing"
+    return (f"{line}; if you trust who made that: stepwell trust {' '.join(names[:5])}",)
 
 
 def read_notes(plan: Plan, known: Known, found: Definitions) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset]
         if isinstance(target, AssetsDefinition | SourceAsset):
             definitions.append(target)
             if isinstance(target, AssetsDefinition):
-                words.extend(str(key) for key in target.keys)
+                words.extend(target.written_keys)
         elif isinstance(target, AssetKey):
             words.append(str(target))
         elif isinstance(target, str):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +16,7 @@ from stepwell.kernel_runtime.definitions.reuse import MaxAge
 from stepwell.kernel_runtime.definitions.runner import runner
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxError
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, prefixed
-
-_TEXT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|\$\$.*?\$\$|\$(\w+)\$.*?\$\1\$", re.DOTALL)
-"""What holds no parameters: strings, quoted names, comments, dollar-quoted strings."""
-_PARAMETER = re.compile(r"\$([A-Za-z_]\w*)")
+from stepwell.kernel_runtime.session.sql import frame_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +28,8 @@ class Select:
     text
         The statement as typed, without the semicolon.
     tables
-        The tables that it names, in the order of the text.
+        The tables that it names, in the order of the text, written as keys: ``raw/flights`` for ``raw.flights``. Of spellings that
+        differ in capitals only the first.
     parameters
         Names of its ``$name`` parameters.
     canonical
@@ -54,19 +50,34 @@ def read_select(what: str, text: str, where: str) -> Select:
     CellSyntaxError
         If it is not exactly one SELECT.
     """
-    from stepwell.kernel_runtime.store.sql import canonical_sql, select_tables
+    from stepwell.kernel_runtime.store.catalog_views import catalog_view
+    from stepwell.kernel_runtime.store.statements import folded, read_statement
 
-    statement = text.strip().rstrip(";")
+    statement = plain(text)
     try:
-        tables = select_tables(statement)
-        canonical = canonical_sql(statement)
+        found = read_statement(statement)
     except CellSyntaxError as error:
         raise CellSyntaxError(
             f"{what}: {error.what}",
             where=", ".join(part for part in (where, error.where) if part),
             remedy=error.remedy,
         ) from None
-    return Select(statement, tables, tuple(dict.fromkeys(_PARAMETER.findall(_TEXT.sub(" ", statement)))), canonical)
+    tables: dict[str, str] = {}
+    for path in found.tables:
+        if catalog_view(path):
+            raise CellError(
+                f"{what} reads the catalog ({'.'.join(path)}), which changes with every run",
+                where=where,
+                remedy="look at it with %stepwell sql, or stepwell.sql(...)",
+            )
+        written = "/".join(path)
+        tables.setdefault(folded(written), written)
+    return Select(statement, tuple(tables.values()), found.parameters, found.canonical)
+
+
+def plain(text: str) -> str:
+    """Return the text of a statement without the semicolons at its end."""
+    return text.strip().rstrip("; \n\t")
 
 
 def select_body(
@@ -86,13 +97,6 @@ def select_body(
     return SqlBody(
         key.name, select.text, where, tuple(inputs), select.parameters, variables, frame_type(frame), select.canonical
     )
-
-
-def frame_type(setting: str) -> str:
-    """Return the type of frame that a SELECT gives: the setting, else pandas where it is installed, else pyarrow."""
-    if setting != "auto":
-        return setting
-    return "pandas" if importlib.util.find_spec("pandas") is not None else "pyarrow"
 
 
 def sql_asset(
@@ -201,10 +205,10 @@ def select_asset(
 
 
 def _key_of(table: str, key: AssetKey, where: str) -> AssetKey:
-    if not table.isidentifier():
+    if not all(part.isidentifier() for part in table.split("/")):
         raise CellNameError(
             f"the SELECT of {key.name!r} reads {table!r}, which is no asset's name",
             where=where,
             remedy=f"name its key: ins={{{table!r}: AssetKey([...])}}",
         )
-    return AssetKey(table)
+    return as_asset_key(table)

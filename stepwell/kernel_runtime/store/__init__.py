@@ -15,8 +15,12 @@ catalog          the one thread that talks to DuckDB: group commit, questions
 once             what a thread waits for, safe against interrupts
 attachment       the catalog file in a warm DuckDB instance: attach, create, check, detach
 lease            our own lock around every open of the catalog
+claims           who computes a long step just now: a lock on a file per memo key
+locking          exclusive locks on whole small files, for the two above
 schema           tables, and rows from and to records; `writing` and `reading` use it
 remembered       the last snapshot, kept true by our own commits
-sql              one SELECT over given frames, in an instance of its own
+sql              one SELECT over given tables, streamed to Arrow, in an instance of its own (`sql_instance`)
+statements       what a SELECT reads, by the parser's word; `sql_files` which files it may read
+tabular          values as tables; `catalog_views` the catalog as tables
 ===============  ====================================================================================================
 """

@@ -5,13 +5,22 @@ and each store's catalog thread attaches its file to it, under a name of its own
 DETACH writes the checkpoint, so that a store at rest is one file without a log beside it.
 
 Nothing else in the process may open ``catalog.duckdb``: closing any descriptor of it would drop DuckDB's own lock.
+
+An attach refuses a catalog that has fewer commits than were acknowledged (`seal`). A log beside the catalog means that its last holder
+died: then the catalog is looked at read-only first, since attaching it for writing replays the log, and what a damaged one still
+held would be gone. A catalog of an older format is copied to ``catalog.format-N.duckdb`` and then brought to this one in a single
+transaction: a process killed in between leaves the older catalog, whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import threading
 import time
+from _thread import start_new_thread
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +29,8 @@ from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreF
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.lease import Lease
 from stepwell.kernel_runtime.store.schema import FORMAT, MIGRATIONS, create_statements
+from stepwell.kernel_runtime.store.seal import read_seal, write_seal
+from stepwell.kernel_runtime.store.vetting import vet_catalog, vet_links
 
 Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing it here would start no instance, but costs 50 ms
 Fingerprint: TypeAlias = tuple[Any, ...]
@@ -47,13 +58,26 @@ def _cursor() -> Connection:
             _instance = duckdb.connect(
                 ":memory:",
                 config={
-                    "threads": 2,
+                    # Questions are small: handing pieces of them to another thread costs more than it saves.
+                    "threads": 1,
                     "autoinstall_known_extensions": False,
                     "autoload_known_extensions": False,
                     "python_enable_replacements": False,
                 },
             )
         return _instance.cursor()
+
+
+def warm_up() -> None:
+    """Begin to start the process's instance, in a thread of its own; whoever needs it meanwhile waits for it."""
+    if _instance is None:
+        start_new_thread(_start, ())
+
+
+def _start() -> None:
+    # Whoever needs the instance meets the same error, and tells it.
+    with suppress(Exception):
+        _cursor().close()
 
 
 def abandon_instance() -> None:
@@ -96,6 +120,10 @@ class Attachment:
         """What the catalog looked like when we last let it go."""
         self.epoch = 0
         """Grows whenever an attach finds that somebody else wrote since."""
+        self._vetted = False
+        """Whether the catalog was looked at since somebody else wrote it."""
+        self.commits = 0
+        """How many the attached catalog has."""
         self._path = directory / CATALOG
         self._log = directory / (CATALOG + ".wal")
 
@@ -109,10 +137,11 @@ class Attachment:
         StoreFormatError
             If a newer Stepwell, or a newer DuckDB, wrote the catalog.
         StoreDamagedError
-            If the catalog is no database, or not ours.
+            If the catalog is no database, or not ours, or lacks what was acknowledged.
         """
         if self.open:
             return
+        vet_links(self.directory)
         existed = (self.directory / "catalog.lock").exists()
         try:
             if create and not self._path.exists():
@@ -123,8 +152,11 @@ class Attachment:
         try:
             if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
                 self.epoch += 1
-            if create and not self._path.exists():
-                self._create()
+                self._vetted = False
+            if not self._path.exists():
+                self._refuse_to_begin_anew()
+                if create:
+                    self._create()
             self._attach_existing()
         except BaseException as error:
             if not existed and isinstance(error, StoreError):
@@ -166,6 +198,10 @@ class Attachment:
         self._renew()
         self.detach()
 
+    def reopen(self) -> None:
+        """Attach the file that is in the catalog's place now: after a compaction, the lease being held."""
+        self._attach_existing()
+
     def _renew(self) -> None:
         self.connection.close()
         self.connection = _cursor()
@@ -198,21 +234,74 @@ class Attachment:
         self.seen = None
         self.lease.abandon()
 
-    def _attach_existing(self) -> None:
-        import duckdb
+    def count(self) -> None:
+        """Count a commit inside its own transaction."""
+        self.connection.execute("UPDATE @meta SET commits = ?".replace("@", f"{self.name}."), [self.commits + 1])
 
+    def acknowledge(self) -> None:
+        """Seal a commit that was counted and is done, before anybody is told."""
+        self.commits += 1
+        write_seal(self.directory, self.commits, self.store_id)
+
+    def damage(self, error: BaseException) -> StoreDamagedError | None:
+        """Return our error for one of DuckDB's that means that the file is damaged: parts are read, and checked, when needed only."""
+        text = str(error)
+        if any(
+            sign in text for sign in ("Corrupt", "Could not read enough bytes", "checksum", "database has been invalid")
+        ):
+            return self._damaged("cannot be read", one_line(error))
+        return None
+
+    def _attach_existing(self) -> None:
         if self.connection is None:
             self.connection = _cursor()
+        if self._log.exists():
+            self._attach_file("(READ_ONLY)")
+            try:
+                self._vet()
+                self._check()
+            finally:
+                self._let_go()
+        self._attach_file()
         try:
-            self.connection.execute(f"ATTACH '{_quoted(self._path)}' AS {self.name}")
-        except duckdb.Error as error:
-            raise self._explained(error) from error
-        try:
-            self._check_format()
+            self._vet()
+            number = self._check()
+            if number < FORMAT:
+                # Detached, the catalog is one file, without a log.
+                self._let_go()
+                self._keep_copy(number)
+                self._attach_file()
+                self._migrate(number)
         except BaseException:
-            self.connection.execute(f"DETACH {self.name}")
+            self._let_go()
             raise
         self.open = True
+
+    def _vet(self) -> None:
+        if not self._vetted:
+            vet_catalog(self.connection, self.name, self.directory)
+            self._vetted = True
+
+    def _attach_file(self, options: str = "") -> None:
+        import duckdb
+
+        try:
+            self.connection.execute(f"ATTACH '{_quoted(self._path)}' AS {self.name} {options}")
+        except duckdb.Error as error:
+            raise self._explained(error) from error
+
+    def _let_go(self) -> None:
+        """Detach after an error or a look, whatever state the file is in."""
+        import duckdb
+
+        with contextlib.suppress(duckdb.Error):
+            self.connection.execute(f"DETACH DATABASE IF EXISTS {self.name}")
+
+    def _refuse_to_begin_anew(self) -> None:
+        """Refuse to take a store whose catalog was lost for a new one."""
+        seal = read_seal(self.directory)
+        if self._log.exists() or (seal is not None and seal.commits):
+            raise self._damaged("is gone", "what belongs to it is there: its seal, or its log")
 
     def _create(self) -> None:
         """Make the catalog beside its place and rename it: a process killed here leaves no half catalog."""
@@ -226,7 +315,7 @@ class Attachment:
             for statement in create_statements(name):
                 self.connection.execute(statement)
             appender = self.connection.appender(f"{name}.meta")
-            appender.append_row(FORMAT, new_id(), time.time())
+            appender.append_row(FORMAT, new_id(), time.time(), 0)
             appender.flush()
             self.connection.commit()
         finally:
@@ -234,40 +323,73 @@ class Attachment:
         self.lease.mark()
         making.replace(self._path)
 
-    def _check_format(self) -> None:
+    def _check(self) -> int:
+        """Return the format of the attached catalog, after checking that it is ours and has what was acknowledged."""
         import duckdb
 
         try:
-            found = self.connection.execute(
-                "SELECT format, store_id FROM @meta".replace("@", f"{self.name}.")
-            ).fetchone()
+            cursor = self.connection.execute("SELECT * FROM @meta".replace("@", f"{self.name}."))
+            row = cursor.fetchone()
         except duckdb.CatalogException:
-            found = None
+            row = None
         except duckdb.Error as error:
             raise self._explained(error) from error
-        if found is None:
+        if row is None:
             raise StoreDamagedError(
                 f"{self._path} is a DuckDB database, but not the catalog of a Stepwell store",
                 remedy="choose another store directory",
             )
-        number, self.store_id = found
+        meta = dict(zip([column[0] for column in cursor.description], row, strict=True))
+        number = int(meta["format"])
         if number > FORMAT:
             raise StoreFormatError(
                 f"the store {self.directory} was written by a newer Stepwell (format {number}; this one knows {FORMAT})",
                 remedy="upgrade: pip install -U stepwell; or choose another store directory",
             )
-        if number < FORMAT:
-            self._migrate(number)
+        self.store_id = meta["store_id"]
+        self.commits = meta.get("commits") or 0
+        seal = read_seal(self.directory)
+        lost = seal.lost(self.commits, self.store_id) if seal is not None else 0
+        if lost:
+            raise self._damaged(
+                f"lacks the last {lost} commits that were acknowledged"
+                if lost > 1
+                else "lacks the last acknowledged commit",
+                "its log was cut short or removed, or an older copy was put in its place",
+            )
+        return number
+
+    def _keep_copy(self, number: int) -> None:
+        """Copy the detached catalog before a migration; a copy that a killed process left is made again."""
+        making = self.directory / "tmp" / f"{new_id()}.duckdb"
+        try:
+            making.parent.mkdir(exist_ok=True)
+            shutil.copyfile(self._path, making)
+            with making.open("rb+") as file:
+                os.fsync(file.fileno())
+            making.replace(self.directory / f"catalog.format-{number}.duckdb")
+        finally:
+            making.unlink(missing_ok=True)
 
     def _migrate(self, number: int) -> None:
         """Bring an older catalog to this format, in one transaction."""
+        import duckdb
+
         self.lease.mark()
-        self.connection.begin()
-        for older in range(number, FORMAT):
-            for statement in MIGRATIONS[older]:
-                self.connection.execute(statement.replace("@", f"{self.name}."))
-        self.connection.execute("UPDATE @meta SET format = ?".replace("@", f"{self.name}."), [FORMAT])
-        self.connection.commit()
+        try:
+            self.connection.begin()
+            for older in range(number, FORMAT):
+                for statement in MIGRATIONS[older]:
+                    self.connection.execute(statement.replace("@", f"{self.name}."))
+            self.connection.execute("UPDATE @meta SET format = ?".replace("@", f"{self.name}."), [FORMAT])
+            self.connection.commit()
+        except duckdb.Error as error:
+            self._renew()
+            raise StoreError(
+                f"the store {self.directory} could not be brought from format {number} to {FORMAT}",
+                where=one_line(error),
+                remedy="is the disk full? the catalog is as it was: try again",
+            ) from error
 
     def _explained(self, error: Exception) -> StoreError:
         text = one_line(error)
@@ -293,10 +415,11 @@ class Attachment:
                 where=text,
                 remedy="start worker processes with the method 'spawn'; or open the store after the fork only",
             )
+        return self._damaged("cannot be read", text)
+
+    def _damaged(self, how: str, where: str) -> StoreDamagedError:
         return StoreDamagedError(
-            f"the catalog {self._path} cannot be read",
-            where=text,
-            remedy=f"move {self.directory} away: everything in it can be computed again",
+            f"the catalog {self._path} {how}", where=where, remedy=f"stepwell doctor --rebuild --store {self.directory}"
         )
 
 

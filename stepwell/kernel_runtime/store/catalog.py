@@ -90,23 +90,25 @@ class _Question(Generic[T]):
         self.create = create
         self._over = Once()
         self._result: T | None = None
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
 
     def run(self, connection: Connection, name: str) -> None:
         try:
             self._result = self._answer(connection, name)
         except BaseException as error:
-            self._error = error
+            self.error = error
+
+    def tell(self) -> None:
         self._over.happen()
 
     def fail(self, error: BaseException) -> None:
-        self._error = error
+        self.error = error
         self._over.happen()
 
     def wait(self) -> T:
         self._over.wait()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return self._result  # type: ignore[return-value]  # set together with the event
 
 
@@ -118,7 +120,8 @@ class Catalog:
     directory
         The store directory, absolute.
     write
-        Given a connection inside a transaction, the catalog's name, its identity and the records of a group: appends their rows.
+        Given a connection inside a transaction, the catalog's name, its identity (with a number that grows whenever somebody else wrote) and
+        the records of a group: appends their rows.
     ended
         Called on the catalog thread with the records of a group after its commit, and the error if that failed.
     """
@@ -177,6 +180,43 @@ class Catalog:
         else:
             self._put(question)
         return question.wait()
+
+    def change(self, answer: Callable[[Connection, str], T]) -> T:
+        """Run ``answer(connection, name)`` in a transaction of its own, after everything added so far was committed.
+
+        What is remembered of the catalog is out of date afterwards, in this process too.
+        """
+
+        def changed(connection: Connection, name: str) -> T:
+            self._attachment.lease.mark()
+            connection.begin()
+            try:
+                found = answer(connection, name)
+                self._attachment.count()
+                connection.commit()
+                self._attachment.acknowledge()
+            except BaseException:
+                try:
+                    connection.rollback()
+                except Exception:
+                    self._roll_back()
+                raise
+            finally:
+                self._attachment.epoch += 1
+            return found
+
+        return self.ask(changed)
+
+    def compact(self, *, force: bool) -> int:
+        """Rewrite the catalog without its free room, where that is worth it; return how many bytes smaller it is."""
+        from stepwell.kernel_runtime.store import compaction
+
+        def compacted(connection: Connection, name: str) -> int:
+            if not force:
+                connection.execute(f"CHECKPOINT {name}")
+            return compaction.compact(self._attachment) if force or compaction.is_worthwhile(connection, name) else 0
+
+        return self.ask(compacted)
 
     def pending(self) -> Group | None:
         """Return the newest group that is not committed yet, or None."""
@@ -365,6 +405,12 @@ class Catalog:
                 )
                 continue
             question.run(self._attachment.connection, self._attachment.name)
+            damage = self._attachment.damage(question.error) if question.error is not None else None
+            if damage is not None:
+                damage.__cause__ = question.error
+                question.error = damage
+                self._roll_back()
+            question.tell()
 
     def _commit(self, group: Group) -> None:
         connection = self._attachment.connection
@@ -372,8 +418,12 @@ class Catalog:
         try:
             self._attachment.lease.mark()
             connection.begin()
-            self._write(connection, self._attachment.name, self._attachment.store_id, group.records)
+            # What is known to be recorded may have been deleted by whoever wrote since.
+            known = f"{self._attachment.store_id} {self._attachment.epoch}"
+            self._write(connection, self._attachment.name, known, group.records)
+            self._attachment.count()
             connection.commit()
+            self._attachment.acknowledge()
         except BaseException as error:
             failure = self._failure(
                 error,
@@ -404,6 +454,10 @@ class Catalog:
             _log.warning("the catalog of %s was not checkpointed: %s", self._attachment.directory, one_line(error))
 
     def _failure(self, error: BaseException, what: str, remedy: str) -> StoreError:
+        damage = self._attachment.damage(error)
+        if damage is not None:
+            damage.__cause__ = error
+            return damage
         failure = StoreError(f"the store {self._attachment.directory} {what}", where=one_line(error), remedy=remedy)
         failure.__cause__ = error
         return failure

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from stepwell.kernel_runtime.store import arrays
+
 
 def reducer(kind: type) -> Callable[[Any], Any] | None:
     """Return what reduces the objects of a type of numpy, or None where numpy does it rightly."""
@@ -24,7 +26,7 @@ def reducer(kind: type) -> Callable[[Any], Any] | None:
 def _array(value: Any) -> Any:
     dtype = value.dtype
     if dtype.isnative or dtype.hasobject or not dtype.itemsize:
-        return NotImplemented
+        return arrays.reduced(value)
     np = sys.modules["numpy"]
     # As bytes without an order; of a strided array those of a copy.
     plain = value if value.flags.forc else np.array(value, order="K")

@@ -1,71 +1,50 @@
-"""Value files: content-addressed, written once, mapped copy-on-write.
+"""Value files: content-addressed, written once, mapped copy-on-write; and the inline form of small values.
 
-A file is ``objects/ab/<digest>.<codec>``::
+A file is ``objects/ab/<digest>.<codec>``: a header (`object_header`), the executable stream, the buffers. The digest is that of
+the stream and of the buffers, with the codec; the same value stored twice is one file. It is written below ``tmp/``,
+digested meanwhile (`digests`), given its header last, and renamed, so a file below ``objects/`` is whole unless the machine went
+down. The signature is over the header, which names the stream's digest; a load checks both. The buffers are data, of which a load
+checks the sizes only.
 
-    magic, version, length of the header, signature      64 bytes
-    header (JSON)                                         codec, versions of libraries, sizes and digests, who wrote it first
-    stream                                                executed when a pickle is loaded
-    buffer, buffer, ...                                   data; each part begins at a multiple of 64 bytes
-
-The digest is that of the stream and of the buffers, with the codec; the same value stored twice is one file. It is written
-below ``tmp/`` and renamed, so a file below ``objects/`` is whole unless the machine went down. The signature is over
-header and stream; the buffers are data, of which a load checks the sizes only.
+A store can come from somebody else. So a name is looked at before it is opened, no link is followed on the way to the
+file, and what is checked is a copy that nobody else can change.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import mmap
 import os
+import re
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from stepwell.kernel_runtime.errors import UntrustedValueError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.store import object_header
 from stepwell.kernel_runtime.store.attachment import not_writable
 from stepwell.kernel_runtime.store.codecs import PICKLE, Encoded
-from stepwell.kernel_runtime.store.signing import SIGNATURE_SIZE, Signer
+from stepwell.kernel_runtime.store.digests import Digesting, blake, combined
+from stepwell.kernel_runtime.store.object_files import contents, created, open_inside, write_parts
+from stepwell.kernel_runtime.store.object_header import MAGIC, PREFIX, VERSION, Header, HeaderError
+from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
+from stepwell.kernel_runtime.store.unrecorded import Unrecorded
 
-_MAGIC = b"STEPWELL"
-_PREFIX = struct.Struct(f"<8sII{SIGNATURE_SIZE}s8x")
-_VERSION = 1
-_ALIGN = 64
-_PARALLEL = 1 << 20
-"""Bytes from which a digest uses several threads."""
-_MAP_FROM = 1 << 20
-"""Bytes from which a file is mapped; below, reading is as quick and keeps no descriptor."""
+_SIGNED = b"stepwell object"
+"""What a signature over a header begins with, so that it is none over anything else."""
+_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
 
 
 def inline_digest(encoded: Encoded) -> str:
     """Return the digest of a stored form that is kept in its row; that of a file is made with its header."""
     if not encoded.buffers:
-        return _blake(f"{encoded.codec} ".encode() + encoded.stream)
-    return _digest(encoded.codec, len(encoded.stream), _blake(encoded.stream), _described(encoded.buffers))
-
-
-def _described(buffers: Sequence[memoryview]) -> list[tuple[int, str, bool]]:
-    return [(buffer.nbytes, _blake(buffer), buffer.readonly) for buffer in buffers]
-
-
-def _blake(data: bytes | memoryview) -> str:
-    import blake3
-
-    if len(data) < _PARALLEL:
-        return blake3.blake3(data).hexdigest()
-    return blake3.blake3(data, max_threads=blake3.blake3.AUTO).hexdigest()
-
-
-def _digest(codec: str, size: int, stream: str, buffers: Sequence[Sequence[Any]]) -> str:
-    described = f"{codec} {size} {stream}" + "".join(
-        [f" {length} {found} {int(readonly)}" for length, found, readonly in buffers]
-    )
-    return _blake(described.encode())
+        return blake(f"{encoded.codec} ".encode() + encoded.stream)
+    buffers = [(buffer.nbytes, blake(buffer), buffer.readonly) for buffer in encoded.buffers]
+    return combined(encoded.codec, len(encoded.stream), blake(encoded.stream), buffers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,43 +105,92 @@ class Objects:
         The store directory.
     signer
         Signs and checks what executes code when loaded.
+    unrecorded
+        The list of what has no row yet: named there before it is looked for.
     """
 
-    def __init__(self, directory: Path, signer: Signer) -> None:
+    def __init__(self, directory: Path, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
         self.folder = directory / "objects"
         self._directory = directory
         self._signer = signer
+        self._unrecorded = unrecorded or Unrecorded(directory)
+        self._own: set[str] = set()
+        """Names of files that are known to carry our own signature."""
 
-    def write(self, encoded: Encoded, *, key: str, memo_key: str) -> tuple[str, str]:
-        """Write a value's file unless it is there; return its digest and its name below ``objects/``."""
-        buffers = _described(encoded.buffers)
-        stream_digest = _blake(encoded.stream)
-        found = _digest(encoded.codec, len(encoded.stream), stream_digest, buffers)
-        name = f"{found[:2]}/{found}.{encoded.codec}"
-        if self._usable(name, found, encoded.codec):
-            return found, name
-        header = json.dumps(
-            {
-                "codec": encoded.codec,
-                "python": ".".join(map(str, sys.version_info[:3])),
-                "libraries": _libraries(encoded.codec),
-                "stream": [len(encoded.stream), stream_digest],
-                "buffers": buffers,
-                "classes": encoded.classes,
-                "key": key,
-                "memo_key": memo_key,
-            },
-            separators=(",", ":"),
-        ).encode()
-        signature = self._signer.sign((header, encoded.stream)) if encoded.codec == PICKLE else b""
+    def write(
+        self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None
+    ) -> tuple[str, str]:
+        """Write a value's file; return its digest and its name below ``objects/``.
+
+        A file that is there already is replaced: that costs no more than finding out whether it is whole, and mends one that
+        is not. Nothing is synced to the disk: after a power loss a file may be short or hold zeros, which a load sees in its
+        size and header, and `verify` in everything.
+
+        Parameters
+        ----------
+        about
+            What else its header is to say of it; JSON values.
+        """
+        buffers = [memoryview(buffer) for buffer in encoded.buffers]
+        told = {
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "libraries": _libraries(encoded.codec),
+            "classes": encoded.classes,
+            "key": key,
+            "memo_key": memo_key,
+            **(about or {}),
+        }
+        sizes = [(buffer.nbytes, buffer.readonly) for buffer in buffers]
+        room = object_header.room_for(encoded.codec, len(encoded.stream), sizes, told)
+        parts = [memoryview(encoded.stream), *buffers]
+        making = self._directory / "tmp" / new_id()
+        digesting = Digesting(parts)
         try:
-            self._write(name, _PREFIX.pack(_MAGIC, _VERSION, len(header), signature), header, encoded)
-        except OSError as error:
-            raise not_writable(self._directory, error) from error
+            with created(making) as descriptor:
+                os.lseek(descriptor, room, os.SEEK_SET)
+                write_parts(descriptor, parts, room)
+                stream, *digests = digesting.result()
+                described = tuple((size, of, readonly) for (size, readonly), of in zip(sizes, digests, strict=True))
+                header = Header(encoded.codec, (len(encoded.stream), stream), described, told)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                write_parts(descriptor, [self._signed(header)], 0)
+            found = header.digest
+            name = object_header.name_of(found, encoded.codec)
+            self.place(making, name)
+        except BaseException as error:
+            digesting.stop()
+            _discard(making)
+            if isinstance(error, OSError):
+                raise not_writable(self._directory, error) from error
+            raise
+        if encoded.codec == PICKLE:
+            self._own.add(name)
         return found, name
 
-    def read(self, name: str, found: str, codec: str, *, key: str) -> Parts:
+    def place(self, making: Path, name: str) -> None:
+        """Rename a whole file of ``tmp/`` to its name; an `OSError` where that is not possible."""
+        self._unrecorded.add(name)
+        outer = str(self.folder)
+        inner, path = f"{outer}/{name[:2]}", f"{outer}/{name}"
+        for folder in (outer, inner):
+            if os.path.islink(folder):  # noqa: PTH114 - for every value that is stored
+                raise NotADirectoryError(f"{folder} is a link")
+        try:
+            os.replace(making, path)  # noqa: PTH105 - likewise
+        except FileNotFoundError:
+            os.makedirs(inner, exist_ok=True)  # noqa: PTH103 - likewise
+            os.replace(making, path)  # noqa: PTH105 - likewise
+        except PermissionError:  # pragma: no cover - Windows: somebody has it mapped, so it is there and was readable
+            if os.name != "nt" or not os.path.exists(path):  # noqa: PTH110 - likewise
+                raise
+
+    def read(self, name: str, found: str, codec: str, *, key: str, full: bool = False) -> Parts:
         """Map a file copy-on-write and return its parts.
+
+        Parameters
+        ----------
+        full
+            Whether the digests of the buffers are checked too, which reads all of the file.
 
         Raises
         ------
@@ -171,131 +199,216 @@ class Objects:
         UntrustedValueError
             If it would execute code and this user's key did not sign it.
         """
-        try:
-            with (self.folder / name).open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size < _PREFIX.size:
-                    raise _damaged(key, name, "it is cut short")
-                data = _mapped(file.fileno(), size) if size >= _MAP_FROM else memoryview(bytearray(file.read()))
-        except OSError as error:
+        if name != object_header.name_of(found, codec):
+            # No `ValueDamagedError`: the file that is named may well be whole, and somebody else's value.
             raise ValueUnavailableError(
-                f"the stored value of {key!r} is gone",
-                where=f"no file {self.folder / name}",
+                f"the stored value of {key!r} is damaged: its row names a file that can be no stored value",
+                where=f"file objects/{name}",
                 remedy=f"materialize {key!r} again",
-            ) from error
-        return self._parts(data, name, found, codec, key)
+            )
+        try:
+            seen = self._seen(name, key)
+            if codec == PICKLE and not self._signer.verify(seen.signature, (_SIGNED, seen.packed)):
+                raise untrusted(key, f"file {self.folder / name}", key_name(seen.signature))
+            if full:
+                _check_contents(seen)
+            return _parts(seen)
+        except HeaderError as error:
+            raise _damaged(key, name, str(error)) from error
 
-    def missing(self, name: str) -> bool:
-        """Return whether a file is gone."""
-        return not os.path.exists(f"{self.folder}/{name}")  # noqa: PTH110 - asked for every row of a snapshot; a Path costs ten times that
+    def verify(self, name: str) -> Header:
+        """Check everything in a file but who signed it, and return its header.
+
+        Raises
+        ------
+        ValueUnavailableError
+            If the file is gone, or anything in it is not what its name says.
+        """
+        try:
+            seen = self._seen(name, name)
+            _check_contents(seen)
+        except HeaderError as error:
+            raise _damaged(name, name, str(error)) from error
+        return seen.header
+
+    def adopt(self, name: str) -> None:
+        """Sign a file with this user's key after checking everything in it; errors as of `verify`."""
+        header = self.verify(name)
+        if header.codec != PICKLE:
+            return
+        path = self.folder / name
+        with path.open("r+b", buffering=0) as file:
+            length, _ = object_header.read_prefix(file.read(PREFIX.size))
+            kept = file.read(length)
+            if object_header.read_header(kept) != header:
+                raise _damaged(name, name, "it changes")
+            file.seek(0)
+            file.write(self.signed_prefix(header.codec, kept))
+        self._own.add(name)
+
+    def missing(self, name: str, size: int = 0) -> bool:
+        """Return whether a file is gone, or so short that it cannot hold a value of some bytes."""
+        if not is_name(name):
+            return True
+        try:
+            return os.stat(f"{self.folder}/{name}").st_size < size  # noqa: PTH116 - asked for every row of a snapshot; a Path costs ten times that
+        except OSError:
+            return True
+
+    def signer_of(self, name: str, own: bytes) -> bytes:
+        """Return the name of the key that signed a file, by its own word; empty where it cannot be read.
+
+        Parameters
+        ----------
+        own
+            The name of this user's key: what has it is not looked at again.
+        """
+        if name in self._own:
+            return own
+        try:
+            with self._opened(name, name) as descriptor:
+                _, signature = object_header.read_prefix(os.read(descriptor, PREFIX.size))
+        except (ValueUnavailableError, HeaderError, OSError):
+            return b""
+        found = key_name(signature)
+        if found == own:
+            self._own.add(name)
+        return found
+
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file for reading; a `ValueUnavailableError` where it is gone."""
+        with self._opened(name, name) as descriptor, os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def making(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a new file below ``tmp/`` for writing; it gets its name when the block ends without an error."""
+        making = self._directory / "tmp" / new_id()
+        try:
+            with created(making) as descriptor, os.fdopen(os.dup(descriptor), "wb", buffering=0) as file:
+                yield file
+            self.place(making, name)
+        except BaseException as error:
+            _discard(making)
+            if isinstance(error, OSError):
+                raise not_writable(self._directory, error) from error
+            raise
+
+    def signed_prefix(self, codec: str, packed: bytes) -> bytes:
+        """Return what goes before a header, with this user's signature where the codec needs one."""
+        signature = self._signer.sign((_SIGNED, packed)) if codec == PICKLE else b""
+        return PREFIX.pack(MAGIC, VERSION, len(packed), signature)
 
     def usage(self) -> tuple[int, int]:
         """Return the number of files and their bytes."""
         files = total = 0
         if self.folder.is_dir():
             for folder in os.scandir(self.folder):
-                if folder.is_dir():
+                if folder.is_dir(follow_symlinks=False):
                     for entry in os.scandir(folder.path):
                         with contextlib.suppress(FileNotFoundError):
-                            total += entry.stat().st_size
+                            total += entry.stat(follow_symlinks=False).st_size
                             files += 1
         return files, total
 
-    def _parts(self, data: memoryview, name: str, found: str, codec: str, key: str) -> Parts:
-        try:
-            magic, version, length, signature = _PREFIX.unpack_from(data)
-            if magic != _MAGIC or version > _VERSION:
-                raise _damaged(key, name, "it does not begin like a stored value")
-            header_bytes = data[_PREFIX.size : _PREFIX.size + length]
-            header = json.loads(bytes(header_bytes))
-            at = _aligned(_PREFIX.size + length)
-            stream_size, stream_digest = header["stream"]
-            stream = data[at : at + stream_size]
-            buffers = []
-            end = at + stream_size
-            for size, _, readonly in header["buffers"]:
-                at = _aligned(end)
-                end = at + size
-                part = data[at:end]
-                buffers.append(part.toreadonly() if readonly else part)
-            said = _digest(header["codec"], stream_size, stream_digest, header["buffers"])
-        except (ValueError, KeyError, TypeError, struct.error) as error:
-            raise _damaged(key, name, "its header cannot be read") from error
-        if end > len(data):
-            raise _damaged(key, name, "it is cut short")
-        if header["codec"] != codec or said != found:
-            raise _damaged(key, name, "it holds another value than its name says")
-        if codec == PICKLE:
-            if not self._signer.verify(signature, (header_bytes, stream)):
-                raise untrusted(key, f"file {self.folder / name}")
-        elif stream_size and _blake(stream) != stream_digest:
-            raise _damaged(key, name, "its contents changed")
-        return Parts(stream, buffers)
+    def _signed(self, header: Header) -> bytes:
+        packed = header.packed()
+        return self.signed_prefix(header.codec, packed) + packed
 
-    def _usable(self, name: str, found: str, codec: str) -> bool:
-        """Return whether the file is there and this user could load it; another user's is written anew."""
-        if self.missing(name):
-            return False
+    @contextlib.contextmanager
+    def _opened(self, name: str, key: str) -> Iterator[int]:
         try:
-            self.read(name, found, codec, key="")
-        except ValueUnavailableError:
-            return False
-        return True
-
-    def _write(self, name: str, prefix: bytes, header: bytes, encoded: Encoded) -> None:
-        making = self._directory / "tmp" / new_id()
-        path = self.folder / name
+            descriptor = open_inside(self.folder, name)
+        except OSError as error:
+            raise ValueUnavailableError(
+                f"the stored value of {key!r} is gone",
+                where=f"no file {self.folder / name}",
+                remedy=f"materialize {key!r} again",
+            ) from error
         try:
-            with _created(making) as file:
-                at = file.write(prefix) + file.write(header)
-                for part in (memoryview(encoded.stream), *encoded.buffers):
-                    at += file.write(b"\0" * (_aligned(at) - at))
-                    at += _write_all(file, part)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            making.replace(path)
+            yield descriptor
         finally:
-            making.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _seen(self, name: str, key: str) -> _Seen:
+        if not is_name(name):
+            raise HeaderError("its name can be no stored value's")
+        with self._opened(name, key) as descriptor:
+            data = contents(descriptor)
+        length, signature = object_header.read_prefix(data)
+        packed = bytes(data[PREFIX.size : PREFIX.size + length])
+        header = object_header.read_header(packed)
+        if header.name != name:
+            raise HeaderError("it holds another value than its name says")
+        return _Seen(data, signature, packed, header)
 
 
-def untrusted(key: str, where: str) -> UntrustedValueError:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A file that holds what its name says, by its header."""
+
+    data: memoryview
+    signature: bytes
+    packed: bytes
+    header: Header
+
+
+def _parts(seen: _Seen) -> Parts:
+    """Return the parts of a file whose header is trusted; a `HeaderError` where the stream is another."""
+    data, header = seen.data, seen.header
+    (start, end), *places = header.places(len(seen.packed))
+    if (places[-1][1] if places else end) > len(data):
+        raise HeaderError("it is cut short")
+    # Copied before it is checked: who can write the file cannot change what is executed after that.
+    stream = bytes(data[start:end])
+    if stream and blake(stream) != header.stream[1]:
+        raise HeaderError("its contents changed")
+    buffers = [
+        data[start:end].toreadonly() if readonly else data[start:end]
+        for (start, end), (_, _, readonly) in zip(places, header.buffers, strict=True)
+    ]
+    return Parts(stream, buffers)
+
+
+def _check_contents(seen: _Seen) -> None:
+    """Check the digest of every part; a `HeaderError` where one is another."""
+    header = seen.header
+    digests = (header.stream[1], *[of for _, of, _ in header.buffers])
+    for (start, end), of in zip(header.places(len(seen.packed)), digests, strict=True):
+        if end > len(seen.data):
+            raise HeaderError("it is cut short")
+        if blake(seen.data[start:end]) != of:
+            raise HeaderError("its contents changed")
+
+
+def is_name(name: str) -> bool:
+    """Return whether a text can be the name of a file below ``objects/``."""
+    return _NAME.fullmatch(name) is not None and name[:2] == name[3:5]
+
+
+def untrusted(key: str, where: str, signer: bytes = b"") -> UntrustedValueError:
     """Return the error of a stored value that somebody else wrote."""
+    by = f" (it was signed with the key {fingerprint(signer)})" if signer.strip(b"\0") else ""
     return UntrustedValueError(
-        f"the stored value of {key!r} was not written by you, and loading it could run any code",
+        f"the stored value of {key!r} was not written by you{by}, and loading it could run any code",
         where=where,
-        remedy=f"materialize {key!r} again, or let STEPWELL_KEY_FILE name the key of who wrote it",
+        remedy=f"materialize {key!r} again; if you trust who wrote it: stepwell trust {key}, "
+        "or let STEPWELL_KEY_FILE name the key that you share",
     )
 
 
-def _created(path: Path) -> Any:
-    try:
-        return path.open("xb", buffering=0)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("xb", buffering=0)
-
-
-def _write_all(file: Any, view: memoryview) -> int:
-    # A single write takes at most 2 GiB, and may take less.
-    done = 0
-    while done < len(view):
-        done += file.write(view[done : done + (1 << 30)])
-    return done
-
-
-def _mapped(descriptor: int, size: int) -> memoryview:
-    return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY))
-
-
-def _aligned(at: int) -> int:
-    return -(-at // _ALIGN) * _ALIGN
-
-
-def _damaged(key: str, name: str, how: str) -> ValueUnavailableError:
-    return ValueUnavailableError(
+def _damaged(key: str, name: str, how: str) -> ValueDamagedError:
+    return ValueDamagedError(
         f"the stored value of {key!r} is damaged: {how}",
         where=f"file objects/{name}",
         remedy=f"materialize {key!r} again",
     )
+
+
+def _discard(making: Path) -> None:
+    with contextlib.suppress(OSError):
+        making.unlink()
 
 
 @cache

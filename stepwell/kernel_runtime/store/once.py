@@ -8,6 +8,7 @@ releases, so an interrupted waiter leaves nothing behind that anybody needs.
 from __future__ import annotations
 
 from _thread import LockType, allocate_lock
+from contextlib import suppress
 
 
 class Once:
@@ -25,7 +26,11 @@ class Once:
         lock.acquire()
         self._waiters.append(lock)
         # It may have happened before the lock was in the list.
-        return self.over or lock.acquire(True, seconds)
+        if self.over or lock.acquire(True, seconds):
+            return True
+        with suppress(ValueError):  # it happens just now
+            self._waiters.remove(lock)
+        return self.over
 
     def happen(self) -> None:
         """Let everybody go on who waits, now or later."""

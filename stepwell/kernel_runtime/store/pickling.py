@@ -17,7 +17,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.store import code_copies, code_resolving, libraries, numpy_forms, path_results
+from stepwell.kernel_runtime.store import arrays, code_copies, code_resolving, libraries, numpy_forms, path_results
 from stepwell.kernel_runtime.store.code_copies import CodeReader, NoCopyError
 from stepwell.kernel_runtime.store.describing import type_name
 from stepwell.kernel_runtime.store.framing import Frame, framed, is_framed, unframed
@@ -67,11 +67,19 @@ class _Pickler(pickle.Pickler):
     """The C pickler; `reducer_override` is not called for plain data."""
 
     def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
-        super().__init__(stream, 5, buffer_callback=buffers.append)
+        super().__init__(stream, 5, buffer_callback=self._keep)
+        self._buffers = buffers
         self.numbered: list[Any] = []
         self.kinds: set[Any] = set()
         """Types, and functions by name, that the stream names."""
         self.last: Any = None
+
+    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """Tell whether a buffer goes into the stream; else it is kept beside it."""
+        if arrays.in_stream(buffer):
+            return True
+        self._buffers.append(buffer)
+        return False
 
     def reducer_override(self, value: Any) -> Any:
         self.last = value

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.collection import no_collection
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
@@ -45,20 +44,8 @@ def read_snapshot(
     connection: Connection, name: str, keys: Collection[str], step_keys: Collection[str], code_versions: Collection[str]
 ) -> Snapshot:
     """Read what a plan needs: four statements, for one step or ten thousand."""
-    with _no_collection():
+    with no_collection():
         return _snapshot(connection, name, list(keys), list(step_keys), list(code_versions))
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector from walking ten thousand new records again and again: that costs as much as making them."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _snapshot(connection: Connection, name: str, keys: list[str], steps: list[str], versions: list[str]) -> Snapshot:

@@ -98,4 +98,10 @@ def _as_read(m: Materialization) -> Materialization:
 
 
 def _copied(snapshot: Snapshot) -> Snapshot:
-    return Snapshot(dict(snapshot.by_memo_key), dict(snapshot.current), dict(snapshot.failures), dict(snapshot.seconds))
+    return Snapshot(
+        dict(snapshot.by_memo_key),
+        dict(snapshot.current),
+        dict(snapshot.failures),
+        dict(snapshot.seconds),
+        epoch=snapshot.epoch,
+    )

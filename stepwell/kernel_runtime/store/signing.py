@@ -1,7 +1,8 @@
 """Signatures: a stored pickle is executed when it is loaded, so only what this user's key signed is loaded.
 
 The key is 32 random bytes in the file that ``STEPWELL_KEY_FILE`` names, else ``stepwell/key`` in the user's configuration
-directory; it is made at first use, readable by its owner only. A signature is the first eight bytes of the key's
+directory; it is made at first use, readable by its owner only. Several people, or a team and its CI, trust each other's values by
+sharing the file; one that everybody can read, or a group can change, is refused. A signature is the first eight bytes of the key's
 digest, which say *which* key signed, and an HMAC-SHA256.
 """
 
@@ -9,14 +10,18 @@ from __future__ import annotations
 
 import hmac
 import os
+import stat
 from collections.abc import Iterable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreError
 
 SIGNATURE_SIZE = 40
 _NAME = 8
+_KEYED = "stepwell 2026-11 digests that tell nothing without the user's key"
 _WHOLE = 1 << 20
 """Bytes below which joining the parts is quicker than feeding them one by one."""
 
@@ -28,6 +33,17 @@ def key_path(named: str = "") -> Path:
     import platformdirs
 
     return Path(platformdirs.user_config_dir("stepwell", appauthor=False)) / "key"
+
+
+def key_name(signature: bytes | None) -> bytes:
+    """Return the name of the key that made a signature, by the signature's own word."""
+    return signature[:_NAME] if signature else b""
+
+
+def fingerprint(name: bytes) -> str:
+    """Return a key's name as people compare it: ``3f2a-90b1-77c4-0d1e``."""
+    text = name.hex()
+    return "-".join(text[at : at + 4] for at in range(0, len(text), 4))
 
 
 class Signer:
@@ -45,6 +61,7 @@ class Signer:
         self._named = os.environ.get("STEPWELL_KEY_FILE", "")
         self._key = b""
         self._name = b""
+        self._keyed: Any = None
 
     def sign(self, parts: Iterable[bytes | memoryview]) -> bytes:
         """Return the signature over parts, each framed by its length."""
@@ -60,8 +77,16 @@ class Signer:
 
     def keyed(self, data: bytes) -> str:
         """Return a digest of data that tells nothing of it without this user's key, 32 hexadecimal digits."""
+        if self._keyed is None:
+            self._load()
+        found: str = self._keyed(data).hexdigest(16)
+        return found
+
+    @property
+    def name(self) -> bytes:
+        """The name of this user's key, as signatures begin with it; the key is made if there is none."""
         self._load()
-        return hmac.digest(self._key, b"keyed\0" + data, "sha256").hex()[:32]
+        return self._name
 
     def _mac(self, parts: Iterable[bytes | memoryview]) -> bytes:
         found = list(parts)
@@ -77,6 +102,10 @@ class Signer:
         if not self._key:
             self._key = _read_or_make(key_path(self._named))
             self._name = sha256(b"stepwell key\0" + self._key).digest()[:_NAME]
+            from blake3 import blake3
+
+            # Not an HMAC: that lets go of Python's lock each time, and a run asks for thousands of small digests.
+            self._keyed = partial(blake3, key=blake3(self._key, derive_key_context=_KEYED).digest())
 
 
 def _read_or_make(path: Path) -> bytes:
@@ -91,7 +120,9 @@ def _read_or_make(path: Path) -> bytes:
             finally:
                 os.close(descriptor)
             _place(making, path)
-        key = path.read_bytes()
+        with path.open("rb") as file:
+            _check_privacy(path, os.fstat(file.fileno()))
+            key = file.read()
     except OSError as error:
         raise StoreError(
             f"the key that signs stored values cannot be read or made: {path}",
@@ -104,6 +135,18 @@ def _read_or_make(path: Path) -> bytes:
             remedy="remove it: a new one is made, and what the old one signed is computed again",
         )
     return key
+
+
+def _check_privacy(path: Path, found: os.stat_result) -> None:
+    """Refuse a key that others can read, or its group can change: who has it can have code executed. A group may share one."""
+    if os.name != "posix":
+        return
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+        raise StoreError(
+            f"the key that signs stored values is not private: {path} has the mode {mode:04o}",
+            remedy=f"chmod 600 {path} (640 where a group shares it); if others may have read it, remove it: a new one is made",
+        )
 
 
 def _place(making: Path, path: Path) -> None:

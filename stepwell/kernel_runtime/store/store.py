@@ -5,25 +5,46 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from stepwell.kernel_runtime.errors import StoreError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import StoreError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import Commit
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
-from stepwell.kernel_runtime.store import codecs, libraries, objects, reading
-from stepwell.kernel_runtime.store.attachment import CATALOG
+from stepwell.kernel_runtime.store import (
+    carrying,
+    catalog_views,
+    codecs,
+    collecting,
+    forgetting,
+    housekeeping,
+    keeping,
+    libraries,
+    objects,
+    packing,
+    reading,
+    trusting,
+)
+from stepwell.kernel_runtime.store.about import about as about_row
+from stepwell.kernel_runtime.store.attachment import CATALOG, Connection, not_writable
 from stepwell.kernel_runtime.store.catalog import Catalog
+from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.code_copies import CodeReader
+from stepwell.kernel_runtime.store.crashes import Crashes, set_aside
 from stepwell.kernel_runtime.store.describing import summary, type_name
+from stepwell.kernel_runtime.store.lacking import lacking
 from stepwell.kernel_runtime.store.loading import Loading, Tell, silent
 from stepwell.kernel_runtime.store.remembered import Remembered
+from stepwell.kernel_runtime.store.seal import SEAL
 from stepwell.kernel_runtime.store.signing import Signer
+from stepwell.kernel_runtime.store.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.writing import Recorded, RowWriter
 
 INLINE = 64 * 1024
@@ -31,12 +52,15 @@ INLINE = 64 * 1024
 
 
 class _Shared:
-    """What all stores of one directory in one process share: the catalog thread and what it remembers."""
+    """What all stores of one directory in one process share: the catalog thread, what it remembers, and the claims."""
 
     def __init__(self, directory: Path) -> None:
         self.rows = RowWriter()
         self.remembered = Remembered()
+        self.unrecorded = Unrecorded(directory)
         self.catalog = Catalog(directory, self.rows.write, self._ended)
+        self.crashes = Crashes(directory)
+        self.claims = ClaimFolder(directory)
         self.same: dict[tuple[tuple[str, str], ...], bool] = {}
         """Whether the libraries that wrote values are here in the same versions."""
         self.tried: dict[str, str] = {}
@@ -44,7 +68,14 @@ class _Shared:
 
     def _ended(self, records: list[Any], error: BaseException | None) -> None:
         if error is None:
-            self.remembered.add([record for record in records if isinstance(record, Recorded)])
+            recorded = [record for record in records if isinstance(record, Recorded)]
+            self.remembered.add(recorded)
+            self.unrecorded.recorded(
+                m.value.object_name
+                for record in recorded
+                for m in record.step.materializations
+                if m.value is not None and m.value.object_name is not None
+            )
         else:
             self.rows.forget()
 
@@ -77,7 +108,7 @@ def open_store(
         If the directory cannot be written, a newer Stepwell wrote it, or the catalog cannot be read. Nothing is changed then.
     """
     directory = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - Path.resolve fails below a file
-    if not create and not (directory / CATALOG).is_file():
+    if not create and not (directory / CATALOG).is_file() and not (directory / SEAL).is_file():
         raise StoreError(
             f"there is no store in {directory}",
             remedy="name the directory that has catalog.duckdb in it, or materialize something to make one",
@@ -102,7 +133,12 @@ class Store:
         self._code = code
         self._tell = tell
         self._signer = Signer()
-        self._objects = objects.Objects(directory, self._signer)
+        self._objects = objects.Objects(directory, self._signer, shared.unrecorded)
+
+    @property
+    def claims(self) -> ClaimFolder:
+        """Who computes what just now."""
+        return self._shared.claims
 
     @property
     def directory(self) -> Path:
@@ -114,8 +150,15 @@ class Store:
 
     # -- values ----------------------------------------------------------------------------------------------------------
 
-    def put(self, value: Any, *, key: str, memo_key: str) -> StoredValue:
+    def put(
+        self, value: Any, *, key: str, memo_key: str, about: Callable[[], Materialization] | None = None
+    ) -> StoredValue:
         """Write a value's stored form and return where it is; nothing refers to it until a row does.
+
+        Parameters
+        ----------
+        about
+            Returns what will be recorded of it, except for the value: a file says so in its header. Called for files only.
 
         Raises
         ------
@@ -140,13 +183,22 @@ class Store:
                 summary(value),
                 encoded.classes,
             )
-        found, name = self._objects.write(encoded, key=key, memo_key=memo_key)
-        return StoredValue(
-            encoded.codec, found, size, None, name, None, type_name(value), summary(value), encoded.classes
-        )
+        try:
+            self._shared.crashes.before_write()
+        except OSError as error:
+            raise not_writable(self._directory, error) from error
+        kind, shape = type_name(value), summary(value)
+        told = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
+        found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
+        return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)
 
-    def get(self, stored: StoredValue, *, key: str) -> Any:
+    def get(self, stored: StoredValue, *, key: str, verify: Literal["signed", "full"] = "signed") -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
+
+        Parameters
+        ----------
+        verify
+            ``full`` also checks the digest of all data, which reads all of it; ``signed`` what would be executed, and sizes.
 
         Raises
         ------
@@ -167,7 +219,7 @@ class Store:
                     f"the stored value of {key!r} is damaged", remedy=f"materialize {key!r} again"
                 ) from error
         elif stored.object_name is not None:
-            parts = self._objects.read(stored.object_name, stored.digest, stored.codec, key=key)
+            parts = self._read(stored, stored.object_name, key, full=verify == "full")
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
         loading = Loading(self._code, self._tell, self._directory, stored.classes)
@@ -194,6 +246,18 @@ class Store:
             self._shared.tried[stored.digest] = found
         return found
 
+    def _read(self, stored: StoredValue, name: str, key: str, *, full: bool) -> objects.Parts:
+        """Read a value's file: after a crash, once, every byte of it; a damaged one is set aside."""
+        doubtful = name in self._shared.crashes.doubtful
+        try:
+            parts = self._objects.read(name, stored.digest, stored.codec, key=key, full=full or doubtful)
+        except ValueDamagedError:
+            set_aside(self._directory, name)
+            raise
+        if doubtful:
+            self._shared.crashes.settle(name)
+        return parts
+
     # -- the catalog, written ------------------------------------------------------------------------------------------
 
     def begin_run(self, run: RunRecord) -> Commit:
@@ -218,38 +282,38 @@ class Store:
 
     # -- the catalog, read -----------------------------------------------------------------------------------------------
 
-    def snapshot(self, keys: Collection[str], step_keys: Collection[str], code_versions: Collection[str]) -> Snapshot:
+    def snapshot(
+        self,
+        keys: Collection[str],
+        step_keys: Collection[str],
+        code_versions: Collection[str],
+        *,
+        remember: bool = True,
+    ) -> Snapshot:
         """Return what a plan needs in one go.
 
         Where nothing was written since the last time it is answered from memory, without the lease.
         """
         asked = (frozenset(keys), frozenset(step_keys), frozenset(code_versions))
         remembered = self._shared.remembered
+        self._shared.rows.expected = asked[2]
         found = None
         if self._catalog.pending() is None and self._catalog.unchanged():
             found = remembered.snapshot(asked, self._catalog.epoch)
         if found is None:
-            found = self._catalog.ask(
-                lambda connection, name: remembered.keep(
-                    asked, self._catalog.epoch, reading.read_snapshot(connection, name, *asked)
-                )
-            )
-        found.missing_files = self._missing_files(found)
+
+            def read(connection: Connection, name: str) -> Snapshot:
+                fresh = reading.read_snapshot(connection, name, *asked)
+                fresh.epoch = self._catalog.epoch
+                return remembered.keep(asked, fresh.epoch, fresh) if remember else fresh
+
+            found = self._catalog.ask(read)
+        found.missing_files, found.foreign = lacking(found, self._objects, self._signer)
         return found
 
-    def _missing_files(self, snapshot: Snapshot) -> frozenset[str]:
-        names = set()
-        for executions in snapshot.by_memo_key.values():
-            for made in executions:
-                for m in made:
-                    if m.value is not None and m.value.object_name is not None:
-                        names.add(m.value.object_name)
-        for pointers in snapshot.current.values():
-            for each in pointers:
-                value = each.materialization.value
-                if value is not None and value.object_name is not None:
-                    names.add(value.object_name)
-        return frozenset(filter(self._objects.missing, names))
+    def is_newest(self, snapshot: Snapshot) -> bool:
+        """Tell, without a query, whether no other process wrote since a snapshot was read."""
+        return self._catalog.unchanged() and snapshot.epoch == self._catalog.epoch
 
     def current(self, key: str) -> list[Current]:
         """Return what is current for a key in each notebook that defined it, newest first."""
@@ -294,6 +358,96 @@ class Store:
             "catalog_bytes": (self._directory / CATALOG).stat().st_size,
         }
 
+    def catalog_sources(self, sources: Collection[str]) -> dict[str, Any]:
+        """Return what views of the catalog are made of (`catalog_views`) as Arrow tables, all of one moment."""
+        return self._catalog.ask(lambda connection, name: catalog_views.read_sources(connection, name, sources))
+
+    def key_sizes(self) -> list[KeySize]:
+        """Return what each key takes, the largest first."""
+        return self._catalog.ask(keeping.read_key_sizes)
+
+    # -- what is kept ------------------------------------------------------------------------------------------------
+
+    def rules(self) -> dict[str, Rule]:
+        """Return the retention rules that hold, by key; the store's own under the empty key."""
+        return self._catalog.ask(housekeeping.read_rules)
+
+    def keep(self, key: str, rule: Rule) -> None:
+        """Set what is kept of a key, or of the whole store where the key is empty; an empty rule takes a rule back."""
+        self._catalog.change(lambda connection, name: housekeeping.write_rule(connection, name, key, rule))
+
+    def collect(
+        self, *, dry_run: bool = False, grace: float = collecting.GRACE, compact: bool | None = None
+    ) -> Collected:
+        """Delete what retention drops, files without a row, and what dead processes left; see `collecting`.
+
+        Parameters
+        ----------
+        dry_run
+            Only tell what would be freed.
+        grace
+            Seconds that a file without a row is left alone.
+        compact
+            Whether the catalog is rewritten; None where it is large and mostly free room.
+        """
+        return collecting.collect(self._catalog, self._directory, dry_run=dry_run, grace=grace, compact=compact)
+
+    def forget(self, key: str, *, dry_run: bool = False) -> Forgotten:
+        """Remove every version of a key with the steps inside it, and the files that nothing else refers to.
+
+        Raises
+        ------
+        UnknownKeyError
+            If nothing is stored for it.
+        """
+        return forgetting.forget(self._catalog, self._directory, key, dry_run=dry_run)
+
+    def carry_over(
+        self,
+        made: Sequence[Materialization],
+        current: Sequence[Current],
+        *,
+        steps: Mapping[str, str],
+        gone: Sequence[Current] = (),
+        code: CodeVersion | None = None,
+    ) -> None:
+        """Record materializations that are copies of others under another key; see `carrying`."""
+        self._catalog.change(
+            lambda connection, name: carrying.carry(connection, name, made, current, steps=steps, gone=gone, code=code)
+        )
+
+    def is_there(self, value: StoredValue) -> bool:
+        """Tell whether a value's stored form is there; whether it can be loaded only loading it tells."""
+        return value.inline is not None or (
+            value.object_name is not None and not self._objects.missing(value.object_name)
+        )
+
+    def housekeep(self) -> bool:
+        """Do what is due once an hour; tell whether it was."""
+        return keeping.housekeep(self._catalog, self._directory, self._objects)
+
+    # -- sharing ---------------------------------------------------------------------------------------------------------
+
+    def pack(self, keys: Sequence[str], path: Path) -> Offer:
+        """Write what is current for some keys into a pack; errors as of `packing.write_pack`."""
+        return packing.write_pack(keys, path, self._catalog.ask, self._objects, self._signer)
+
+    def inspect_pack(self, path: Path) -> Offer:
+        """Check everything in a pack and return what it holds; errors as of `trusting.inspect_pack`."""
+        return trusting.inspect_pack(path, self._signer)
+
+    def import_pack(self, path: Path) -> Offer:
+        """Import a pack, and sign what is in it with this user's key; errors as of `trusting.import_pack`."""
+        return trusting.import_pack(path, self._objects, self._signer, self._catalog.change)
+
+    def foreign(self, keys: Sequence[str] | None) -> trusting.ForeignValues:
+        """Return what another key signed of some keys, or of all; errors as of `trusting.foreign_values`."""
+        return trusting.foreign_values(keys, self._catalog.ask, self._objects, self._signer)
+
+    def adopt(self, found: trusting.ForeignValues) -> list[str]:
+        """Sign values of the store with this user's key; return the keys of those that are damaged and were left alone."""
+        return trusting.adopt(found, self._objects, self._signer, self._catalog.change)
+
     def flush(self) -> None:
         """Block until everything recorded so far is committed."""
         self._catalog.flush()
@@ -301,3 +455,4 @@ class Store:
     def close(self) -> None:
         """Commit what is pending and let the catalog go; a later call opens it again."""
         self._catalog.close()
+        self._shared.unrecorded.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -25,7 +25,7 @@ from stepwell.kernel_runtime.store.schema import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recorded:
     """What one call of ``record_step`` adds to a group."""
 
@@ -43,16 +43,23 @@ class RowWriter:
     """Appends the rows of a group; remembers which code versions the catalog has."""
 
     def __init__(self) -> None:
+        self.expected: frozenset[str] = frozenset()
+        """Code versions of which some are probably written soon: those of the newest plan."""
         self._codes: set[str] = set()
+        self._absent: frozenset[str] = frozenset()
+        """Code versions that the catalog did not have, whether this process has written them since or not."""
         self._running: set[str] = set()
         """Runs whose row says so; it is replaced when they end."""
-        self._store_id = ""
+        self._state = ""
 
-    def write(self, connection: Connection, name: str, store_id: str, records: Sequence[Record]) -> None:
-        """Append the rows of ``records`` to the attached catalog ``name``; the caller's transaction commits them."""
-        if store_id != self._store_id:
-            self._store_id = store_id
-            self._codes.clear()
+    def write(self, connection: Connection, name: str, state: str, records: Sequence[Record]) -> None:
+        """Append the rows of ``records`` to the attached catalog ``name``; the caller's transaction commits them.
+
+        What is known of the catalog holds as long as ``state`` is the same: it is another where somebody else wrote.
+        """
+        if state != self._state:
+            self._state = state
+            self.forget()
         runs: dict[str, RunRecord] = {}
         steps: list[Row] = []
         made: list[Row] = []
@@ -77,34 +84,61 @@ class RowWriter:
                 outputs.extend(output_rows(step.run_id, step.key, record.outputs))
             if record.logs:
                 logs.extend([log_row(log) for log in record.logs])
+        made.extend(_dropped(connection, name, records))
         ended = [run.run_id for run in runs.values() if run.status != "running"]
         begun = [run_id for run_id in ended if run_id in self._running]
         if begun:
             rows_of(connection, name, "DELETE FROM @runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [begun])
         if runs:
-            _append(connection, f"{name}.runs", [run_row(run) for run in runs.values()])
+            append(connection, f"{name}.runs", [run_row(run) for run in runs.values()])
         if codes:
-            known = known_codes(connection, name, codes)
-            _append(
+            known = self._known(connection, name, codes)
+            append(
                 connection,
                 f"{name}.code_versions",
                 [code_row(code) for digest, code in codes.items() if digest not in known],
             )
             self._codes.update(codes)
-        _append(connection, f"{name}.steps", steps)
-        _append(connection, f"{name}.materializations", made)
-        _append(connection, f"{name}.current", current)
-        _append(connection, f"{name}.outputs", outputs)
-        _append(connection, f"{name}.logs", logs)
+        append(connection, f"{name}.steps", steps)
+        append(connection, f"{name}.materializations", made)
+        append(connection, f"{name}.current", current)
+        append(connection, f"{name}.outputs", outputs)
+        append(connection, f"{name}.logs", logs)
         self._running.update(run.run_id for run in runs.values() if run.status == "running")
         self._running.difference_update(ended)
+
+    def _known(self, connection: Connection, name: str, codes: Collection[str]) -> set[str]:
+        """Return those of some code versions that the catalog has: one query for those of a plan, not one for each group."""
+        if self._absent.issuperset(codes):
+            return set()
+        asked = self.expected.union(codes)
+        known = known_codes(connection, name, asked)
+        self._absent = asked - known
+        return known
 
     def forget(self) -> None:
         """Forget what is known after a group failed: its code versions were not committed."""
         self._codes.clear()
+        self._absent = frozenset()
 
 
-def _append(connection: Connection, table: str, rows: list[Row]) -> None:
+def _dropped(connection: Connection, name: str, records: Sequence[Record]) -> list[Row]:
+    """Return the rows of reused materializations that become current and that retention dropped since they were found."""
+    found = {
+        each.materialization.id: each.materialization
+        for record in records
+        if isinstance(record, Recorded) and record.step.status == "reused"
+        for each in record.current
+    }
+    if not found:
+        return []
+    text = "SELECT id FROM @materializations WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+    known = {row[0] for row in rows_of(connection, name, text, [list(found)])}
+    return [materialization_row(m) for m in found.values() if m.id not in known]
+
+
+def append(connection: Connection, table: str, rows: Sequence[Row]) -> None:
+    """Append rows to a table; what text cannot hold is replaced."""
     if not rows:
         return
     import duckdb

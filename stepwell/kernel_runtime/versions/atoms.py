@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from types import CodeType, EllipsisType, NoneType
 from typing import Any
 
+from blake3 import blake3
+
 PLAIN: frozenset[type] = frozenset({int, str, bytes, bool, NoneType, EllipsisType})
 """Types that marshal writes canonically whatever the value."""
 ATOMS: frozenset[type] = PLAIN | {float, complex}
@@ -55,22 +57,11 @@ def atoms_only(values: Iterable[Any]) -> bool:
 
 def digest(data: bytes) -> bytes:
     """Return 16 bytes."""
-    found: bytes = _blake3()(data).digest(16)
+    found: bytes = blake3(data).digest(16)
     return found
 
 
 def hexdigest(data: bytes) -> str:
     """Return 32 hexadecimal digits."""
-    found: str = _blake3()(data).hexdigest(16)
+    found: str = blake3(data).hexdigest(16)
     return found
-
-
-def _load() -> Any:
-    global _blake3  # noqa: PLW0603 - imported at first use, then called without a look at the import system
-    from blake3 import blake3
-
-    _blake3 = lambda: blake3  # noqa: E731 - as above
-    return blake3
-
-
-_blake3 = _load

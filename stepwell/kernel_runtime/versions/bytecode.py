@@ -15,12 +15,11 @@ import marshal
 import re
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 from types import CodeType
-from typing import Self
 
-from stepwell.kernel_runtime.versions.atoms import atom, digest
+from stepwell.kernel_runtime.versions.atoms import PLAIN, atom, digest
+from stepwell.kernel_runtime.versions.graph import identity
 from stepwell.kernel_runtime.versions.nops import EXTENDED, JUMPS, NOP, without_nops
 
 _OP = dis.opmap
@@ -36,19 +35,26 @@ _LOAD_ATTR = _OP["LOAD_ATTR"]
 _LOAD_METHOD = _OP.get("LOAD_METHOD", -1)
 _CALLS = frozenset(_OP[name] for name in ("PRECALL", "CALL") if name in _OP)
 _IMPORT_NAME = _OP["IMPORT_NAME"]
-_IMPORT_FROM = _OP["IMPORT_FROM"]
 # Since 3.12 the lowest bit of LOAD_ATTR says whether a method is loaded.
 _ATTR_SHIFT = 1 if sys.version_info >= (3, 12) else 0
-_INTERESTING = bytes(
-    1
+_OTHER, _A_CONST, _A_GLOBAL, _AN_ATTRIBUTE, _A_METHOD, _A_NAME, _SETS_GLOBAL, _SETS_NAME, _IMPORTS = range(9)
+_KINDS = bytes(
+    _A_CONST
     if op in _CONST
-    or op in (_LOAD_GLOBAL, _LOAD_ATTR, _LOAD_METHOD, _IMPORT_NAME, _IMPORT_FROM)
-    or op in _LOAD_NAMES
-    or op in _STORE_GLOBAL
-    or op in _STORE_NAME
-    else 0
+    else {_LOAD_GLOBAL: _A_GLOBAL, _LOAD_ATTR: _AN_ATTRIBUTE, _LOAD_METHOD: _A_METHOD, _IMPORT_NAME: _IMPORTS}.get(
+        op,
+        _A_NAME
+        if op in _LOAD_NAMES
+        else _SETS_GLOBAL
+        if op in _STORE_GLOBAL
+        else _SETS_NAME
+        if op in _STORE_NAME
+        else _OTHER,
+    )
     for op in range(256)
 )
+"""What of an instruction counts here, by its operation."""
+_CHAINED = frozenset((_LOAD_ATTR, _LOAD_METHOD, EXTENDED))
 # Optimized, newlocals, *args, **kwargs, generator, coroutine, iterable coroutine, asynchronous generator.
 _FLAGS = 0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x80 | 0x100 | 0x200
 _HASH_ABOVE = 2048
@@ -79,7 +85,6 @@ class CodeFacts:
     __slots__ = (
         "assigned",
         "attributes",
-        "bare_imports",
         "bare_vars",
         "blob",
         "imports",
@@ -100,8 +105,6 @@ class CodeFacts:
     """Module, level and names of each import statement inside."""
     attributes: frozenset[str]
     """Names of all attributes that are read."""
-    bare_imports: bool
-    """Whether a module that is imported inside is used other than by its attributes."""
     bare_vars: bool
     """Whether `vars` is used otherwise than called with an argument."""
     stores: frozenset[str]
@@ -121,24 +124,20 @@ class _CodeRef(weakref.ref[CodeType]):
     __slots__ = ("key",)
     key: int
 
-    def __new__(cls, code: CodeType, callback: Callable[[_CodeRef], None]) -> Self:
-        """Refer to `code`, and call back when it is gone."""
-        made = super().__new__(cls, code, callback)
-        made.key = id(code)
-        return made
-
 
 _known: dict[int, CodeFacts] = {}
 
 
 def facts(code: CodeType) -> CodeFacts:
     """Return what is known of a code object, read once as long as it lives."""
-    found = _known.get(id(code))
+    key = identity(code)
+    found = _known.get(key)
     if found is not None and found.ref() is code:
         return found
     found = _read(code)
-    found.ref = _CodeRef(code, _gone)
-    _known[id(code)] = found
+    ref = found.ref = _CodeRef(code, _gone)
+    ref.key = key
+    _known[key] = found
     return found
 
 
@@ -173,90 +172,95 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
     spoken = 0
     last_constants: list[int] = []
     end = len(operations)
-    for at in [i for i, hit in enumerate(operations.translate(_INTERESTING)) if hit]:
-        operation = operations[at]
+    extended = EXTENDED in operations
+    for at, kind in enumerate(operations.translate(_KINDS)):
+        if not kind:
+            continue
         argument = raw[2 * at + 1]
-        before = at - 1
-        shift = 8
-        while before >= 0 and operations[before] == EXTENDED:
-            argument |= raw[2 * before + 1] << shift
-            shift += 8
-            before -= 1
-        if operation in _CONST:
+        if extended:
+            before = at - 1
+            shift = 8
+            while before >= 0 and operations[before] == EXTENDED:
+                argument |= raw[2 * before + 1] << shift
+                shift += 8
+                before -= 1
+        if kind == _A_CONST:
             blanked[2 * at + 1] = 0
             number = used.get(argument)
             if number is None:
                 number = used[argument] = len(used)
             order.append(number)
             last_constants.append(argument)
-        elif operation == _LOAD_GLOBAL:
+        elif kind == _A_GLOBAL:
             # Its lowest bit says whether a NULL is pushed before.
             name = names[argument >> 1]
             if name not in first_stored:
-                chain = _chain(raw, operations, names, at + 1, end)
+                following = at + 1
+                while not operations[following]:  # inline caches; code ends with a return
+                    following += 1
+                if operations[following] in _CHAINED:
+                    chain = _chain(raw, operations, names, following, end)
+                    spoken += bool(chain) and chain[-1] in SPOKEN
+                else:
+                    chain = ()
                 loads[(name, chain)] = None
-                spoken += bool(chain) and chain[-1] in SPOKEN
             if name == "vars":
                 bare_vars = bare_vars or not argument & 1 or _no_arguments(raw, at + 1)
-        elif operation == _LOAD_ATTR:
+        elif kind == _AN_ATTRIBUTE:
             attributes.append(names[argument >> _ATTR_SHIFT])
-        elif operation == _LOAD_METHOD:
+        elif kind == _A_METHOD:
             attributes.append(names[argument])
-        elif operation in _LOAD_NAMES:
-            if operation == _LOAD_NAME or sys.version_info >= (3, 12):
+        elif kind == _A_NAME:
+            if operations[at] == _LOAD_NAME or sys.version_info >= (3, 12):
                 loads[(names[argument], _chain(raw, operations, names, at + 1, end))] = None
-        elif operation in _STORE_GLOBAL:
+        elif kind == _SETS_GLOBAL:
             name = names[argument]
             stores.add(name)
             if straight and not any(name == loaded for loaded, _ in loads):
                 straight = not any(op in JUMPS for op in operations[:at])
                 if straight:
                     first_stored.add(name)
-        elif operation in _STORE_NAME:
+        elif kind == _SETS_NAME:
             assigned.add(names[argument])
-        elif operation == _IMPORT_NAME:
+        else:
             level, wanted = (constants[i] for i in last_constants[-2:])
             imports.append((names[argument], level, tuple(wanted or ())))
+    held = tuple([constants[index] for index in used])
     parts: list[bytes] = []
-    texts: list[str] = []
-    for index in used:
-        value = constants[index]
-        if type(value) is CodeType:
-            inner = facts(value)
-            nested.append(inner)
-            parts.append(b"\xc0" + inner.blob)
-        else:
-            parts.append(atom(value))
-            if type(value) is str:
-                texts.append(value)
+    if not PLAIN.issuperset(map(type, held)):
+        for value in held:
+            if type(value) is CodeType:
+                inner = facts(value)
+                nested.append(inner)
+                parts.append(b"\xc0" + inner.blob)
+            else:
+                parts.append(atom(value))
     for inner in nested:
         for load in inner.loads:
             loads[load] = None
         imports.extend(inner.imports)
         stores |= inner.stores
-    blob = b"".join(
+    blob = marshal.dumps(
         (
-            marshal.dumps(
-                (
-                    code.co_name,
-                    code.co_argcount,
-                    code.co_posonlyargcount,
-                    code.co_kwonlyargcount,
-                    code.co_flags & _FLAGS,
-                    code.co_varnames,
-                    code.co_cellvars,
-                    code.co_freevars,
-                    names,
-                    bytes(blanked),
-                    table,
-                    bytes(order) if len(used) < 256 else tuple(order),
-                    len(parts),
-                ),
-                2,
-            ),
-            *parts,
-        )
+            code.co_name,
+            code.co_argcount,
+            code.co_posonlyargcount,
+            code.co_kwonlyargcount,
+            code.co_flags & _FLAGS,
+            code.co_varnames,
+            code.co_cellvars,
+            code.co_freevars,
+            names,
+            bytes(blanked),
+            table,
+            bytes(order) if len(used) < 256 else tuple(order),
+            # Plain constants are written with the rest, others behind it, after their number.
+            len(parts) if parts else held,
+        ),
+        2,
     )
+    if parts:
+        blob = b"".join((blob, *parts))
     self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
     self.name = code.co_name
     self.loads = tuple(loads)
@@ -267,8 +271,7 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
         frozenset(attributes).union(*(inner.attributes for inner in nested)) if attributes or nested else _NONE
     )
     self.bare_vars = bare_vars or "vars" in assigned or bool(nested and any(inner.bare_vars for inner in nested))
-    self.bare_imports = any(not wanted for _, _, wanted in imports) and _bare_imports(code)
-    read = [name for name in attributes if name in _WATCHED]
+    read = [name for name in attributes if name in _WATCHED] if attributes else []
     if spoken and spoken == sum(name in SPOKEN for name in read):
         read = [name for name in read if name not in SPOKEN]
     self.suspects = ()
@@ -284,55 +287,14 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
             )
         )
         self.names_in_text = tuple(
-            dict.fromkeys([*names_in_texts(texts, read), *(name for inner in nested for name in inner.names_in_text)])
+            dict.fromkeys(
+                [
+                    *names_in_texts([value for value in held if type(value) is str], read),
+                    *(name for inner in nested for name in inner.names_in_text),
+                ]
+            )
         )
     return self
-
-
-def _bare_imports(code: CodeType) -> bool:
-    """Whether a name that an import statement binds is read without an attribute of it being read at once."""
-    bound: set[str] = set()
-    stack = [code]
-    codes = []
-    while stack:
-        item = stack.pop()
-        codes.append(
-            [
-                instruction
-                for instruction in dis.get_instructions(item)
-                if instruction.opname not in {"CACHE", "EXTENDED_ARG"}
-            ]
-        )
-        stack.extend([constant for constant in item.co_consts if type(constant) is CodeType])
-    for instructions in codes:
-        for at, instruction in enumerate(instructions):
-            if instruction.opname == "IMPORT_NAME":
-                # Between them lies what `import a.b as c` needs to get at b.
-                for later in instructions[at + 1 :]:
-                    if later.opname.startswith("STORE_"):
-                        bound.update(later.argval if type(later.argval) is tuple else (later.argval,))
-                        break
-    for instructions in codes:
-        for instruction, following in pairwise(instructions):
-            name = instruction.opname
-            if not name.startswith(
-                (
-                    "LOAD_FAST",
-                    "LOAD_NAME",
-                    "LOAD_GLOBAL",
-                    "LOAD_DEREF",
-                    "LOAD_CLASSDEREF",
-                    "LOAD_FROM_DICT",
-                    "STORE_FAST_LOAD",
-                )
-            ):
-                continue
-            values = instruction.argval if type(instruction.argval) is tuple else (instruction.argval,)
-            if bound.isdisjoint(values):
-                continue
-            if following.opname not in {"LOAD_ATTR", "LOAD_METHOD"} or len(values) > 1:
-                return True
-    return False
 
 
 _NONE: frozenset[str] = frozenset()

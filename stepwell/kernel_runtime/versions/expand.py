@@ -12,16 +12,16 @@ import functools
 import sys
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, MethodWrapperType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
-from stepwell.kernel_runtime.versions import library_state, modules
+from stepwell.kernel_runtime.versions import imported, library_state, modules
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
-from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, KeyedRef, Node, gone
+from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, Node, identity, keyed_ref
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
 from stepwell.kernel_runtime.versions.naming import getattr_static, named, token
 from stepwell.kernel_runtime.versions.opaque import OPAQUE
@@ -77,6 +77,8 @@ class Expander:
         self.hides = keyed is not None
         self.environment: Environment | None = None
         """What of the environment must not be shown; looked at once per walk."""
+        self.part_digest: Callable[[bytes], str] | None = None
+        """Digests parts of code versions; made with the first."""
         self.slow: dict[int, float] = {}
         """By the identity of a node, the seconds that its value took to digest where these were many."""
         self.assets = assets
@@ -86,7 +88,7 @@ class Expander:
     def node(self, item: Any) -> Node:
         """Return the node of an object, with what it refers to pending."""
         kind = type(item)
-        node = Node(KeyedRef(item, gone) if kind is FunctionType or isinstance(item, type) else lambda: item)
+        node = Node(keyed_ref(item, identity(item)) if kind is FunctionType or isinstance(item, type) else lambda: item)
         if OPAQUE and id(item) in OPAQUE:
             node.stable = False
             node.own.append(b"\xea" + atom(OPAQUE[id(item)][1]))
@@ -167,7 +169,7 @@ class Expander:
             name = function.__name__
             if name != known.name:
                 own.append(atom(name))
-            self._loads(node, known, scope)
+            self._loads(node, known, (code,), scope)
         if defaults:
             own.append(b"\xd1" + len(defaults).to_bytes(2, "little"))
             names = code.co_varnames[: code.co_argcount][-len(defaults) :]
@@ -197,12 +199,15 @@ class Expander:
                     or id(cell) in self.ignored.cells
                 ):
                     own.append(b"\xd4")
+                elif isinstance(value, ModuleType):
+                    modules.read_of(self, node, name, value, imported.read_of(code, name))
+                    if who is None:
+                        self._settings(node, facts(code), value)
                 else:
                     self.refer(node, name, value)
             held = tuple(cells)
-        node.shape = (code, defaults, keyword_defaults, held)
         attributes = function.__dict__
-        node.lengths += ((attributes, len(attributes)),)
+        node.shape = (code, defaults, keyword_defaults, held, len(attributes))
         if attributes:
             own.append(b"\xd5")
             for name in sorted(attributes):
@@ -223,26 +228,31 @@ class Expander:
         self,
         node: Node,
         known: CodeFacts,
+        codes: tuple[CodeType, ...],
         scope: Mapping[str, Any],
+        *,
         only: frozenset[str] | None = None,
         skip: frozenset[str] = frozenset(),
     ) -> None:
-        """Write what code loads as globals."""
+        """Write what code loads as globals, and what it imports; `codes` are all that share its names."""
         own = node.own
-        bound: list[tuple[str, Any]] = [*node.names]
+        bound: list[tuple[str, Any]] = list(node.names)
         assets = self.assets if scope is self.namespace else {}
+        leaves_out = bool(self.ignored.globals)
         for name, chain in known.loads:
             if name in skip:
                 continue
             if name in assets and (only is None or name in only):
                 self._asset(node, name)
                 continue
-            if self._is_ignored(scope, name):
+            if leaves_out and self._is_ignored(scope, name):
                 own.append(b"\xeb")
                 continue
-            value = scope.get(name, MISSING) if only is None or name in only else MISSING
             if only is None or name in only:
+                value = scope.get(name, MISSING)
                 bound.append((name, value))
+            else:
+                value = MISSING
             if value is MISSING:
                 value = _BUILTINS.get(name, MISSING)
                 if value is MISSING:
@@ -262,7 +272,7 @@ class Expander:
             if chain and chain[-1] in SPOKEN:
                 self._spoken(node, name, value, chain)
         if known.imports:
-            modules.imports(self, node, known, scope)
+            modules.imports(self, node, imported.imported(*codes), scope)
             for name, _, _ in known.imports:
                 module = sys.modules.get(name)
                 if module is not None:
@@ -271,7 +281,7 @@ class Expander:
             node.unverifiable("", reason)
         if known.names_in_text:
             self._texts(node, known, scope, skip, bound)
-        node.names = bound
+        node.names = tuple(bound)
         if known.stores:
             node.rebinds = tuple(sorted(known.stores))
             node.flags |= MUTABLE
@@ -342,6 +352,7 @@ class Expander:
         own.append(b"\xd9" + atom((body.parameters, body.outputs, body.is_async)))
         inputs = frozenset(body.parameters)
         seen: set[str] = set()
+        codes = tuple(code for code in (body.code, body.tail) if code is not None)
         for code in (body.code, body.tail):
             if code is None:
                 own.append(b"\xd4")
@@ -350,7 +361,7 @@ class Expander:
             own.append(known.blob)
             seen.update(name for name, _ in known.loads)
             seen.update(known.names_in_text)
-            self._loads(node, known, body.globals, only=body.reads, skip=inputs | (known.assigned - body.reads))
+            self._loads(node, known, codes, body.globals, only=body.reads, skip=inputs | (known.assigned - body.reads))
         for name in sorted(body.reads - seen - inputs):
             if name in self.assets:
                 self._asset(node, name)

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.versions.atoms import digest
+
+_WRITTEN: Any = ()
+"""In place of what a node was made of, once its digest is all that is asked of it: a run has thousands of them."""
 
 Edge: TypeAlias = tuple[str, "Node"]
 """How the object is called there, and its node. Labels of globals are names; others begin with ``.``, ``[`` or ``(``."""
@@ -24,6 +27,9 @@ UNVERIFIABLE, ASSET, MUTABLE = 1, 2, 4
 MISSING: Any = object()
 """What a name is bound to that is not bound."""
 
+
+identity: Callable[[object], int] = object.__hash__
+"""What ``id`` tells, in other bits. ``id`` raises an audit event, and a session listens to those: that takes three times as long."""
 
 known: dict[int, Node] = {}
 """Nodes that outlive a run, by the identity of their object."""
@@ -35,11 +41,12 @@ class KeyedRef(weakref.ref[Any]):
     __slots__ = ("key",)
     key: int
 
-    def __new__(cls, item: object, callback: Callable[[Any], None]) -> Self:
-        """Refer to `item`, and call back when it is gone."""
-        made = super().__new__(cls, item, callback)
-        made.key = id(item)
-        return made
+
+def keyed_ref(item: object, key: int) -> KeyedRef:
+    """Return a reference to an object, of that identity, whose node is dropped when the object is gone."""
+    made = KeyedRef(item, gone)
+    made.key = key
+    return made
 
 
 def gone(ref: KeyedRef, table: dict[int, Node] = known) -> None:
@@ -128,7 +135,7 @@ def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any
         Makes the node of an object.
     """
     if not root.pending:
-        _close([root])
+        _close_leaf(root)
         return
     counter = 1
     root.index = root.low = 0
@@ -144,7 +151,7 @@ def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any
                 child = expand(item)
                 edges.append((label, child))
                 if not child.pending:
-                    _close([child])
+                    _close_leaf(child)
                     continue
                 child.index = child.low = counter
                 counter += 1
@@ -170,16 +177,17 @@ def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any
                 _close(members)
 
 
+def _close_leaf(node: Node) -> None:
+    node.digest = digest(b"".join(node.own))
+    node.own = node.pending = _WRITTEN
+
+
 def _close(members: list[Node]) -> None:
     """Digest a node, or note the nodes that reach each other; pass on what is known of them."""
     flags = 0
     stable = True
-    node = members[0]
-    if not node.pending:
-        node.digest = digest(b"".join(node.own))
-        return
     for node in members:
-        node.pending = []
+        node.pending = _WRITTEN
         flags |= node.flags
         stable = stable and node.stable
     alone = len(members) == 1
@@ -204,6 +212,7 @@ def _close(members: list[Node]) -> None:
     if node.unordered:
         below.sort()
     node.digest = digest(b"".join(node.own + below))
+    node.own = _WRITTEN
 
 
 def _is_copy(members: list[Node]) -> bool:

@@ -31,7 +31,7 @@ def parts(expander: Expander, body: object, path: str, extra: Iterable[tuple[str
     """Return the parts of a step's code version; the body first, then what it reaches, nearest first."""
     found: list[CodePart] = []
     environment = expander.environment = expander.environment or Environment()
-    digest = _part_digest(expander.keyed)
+    digest = expander.part_digest = expander.part_digest or _part_digest(expander.keyed)
     seen: set[int] = {id(body)}
     packages: set[str] = set()
     kept: list[Any] = []
@@ -84,7 +84,7 @@ def _part(path: str, item: Any, digest: str, environment: Environment, *, is_bod
         return CodePart(path, "body", digest, hidden_source(item.source, environment), item.where)
     if isinstance(item, SqlBody):
         return CodePart(path, "sql", digest, hidden_source(item.text, environment), item.where)
-    inner = _underlying(item)
+    inner = item if type(item) is FunctionType else _underlying(item)
     if isinstance(inner, FunctionType):
         kind = "body" if is_body else "function"
         text, place = source(inner.__code__), where(inner.__code__)

@@ -7,13 +7,13 @@ because nothing but its content tells what the function would reach; an installe
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom
-from stepwell.kernel_runtime.versions.bytecode import CodeFacts
 from stepwell.kernel_runtime.versions.graph import MISSING, Node
+from stepwell.kernel_runtime.versions.imported import Chains, Imported
 from stepwell.kernel_runtime.versions.naming import named
 from stepwell.kernel_runtime.versions.ownership import owner
 
@@ -80,64 +80,64 @@ def _blind(node: Node, label: str, module: ModuleType, name: str) -> None:
         node.unverifiable(label, f"sys.{name} looks up what cannot be seen here")
 
 
-def imports(to: Expander, node: Node, known: CodeFacts, scope: Mapping[str, Any]) -> None:
+def imports(to: Expander, node: Node, found: Iterable[Imported], scope: Mapping[str, Any]) -> None:
     """Write what import statements inside the code reach."""
-    for name, level, wanted in known.imports:
-        if level:
-            name = _absolute(name, level, scope)  # noqa: PLW2901 - the same module by its full name
+    for each in found:
+        name = _absolute(each.module, each.level, scope) if each.level else each.module
         who = owner(name)
-        if who is None:
-            module = _imported(name)
-            if module is None:
-                # It may be there next time.
-                node.stable = False
-                node.own.append(b"\xd8")
-            elif wanted == ("*",) or (not wanted and known.bare_imports):
-                to.refer(node, name, sys.modules[name])
-            else:
-                _from_local(to, node, name, module, wanted or tuple(sorted(known.attributes)), complete=bool(wanted))
+        if who is not None:
+            _from_library(to, node, name, each.item, who)
             continue
-        _library(to, node, name, sys.modules.get(name) or name, named(name, ",".join(wanted), who))
-        module = sys.modules.get(name)
-        if module is not None:
-            for item in wanted:
-                if item in vars(module):
-                    node.mappings += ((vars(module), item, vars(module)[item]),)
-                    _replaced(to, node, f"{name}.{item}", vars(module)[item])
+        module = _imported(name)
+        node.mappings += ((sys.modules, name, module if module is not None else MISSING),)
+        if module is None:
+            # It may be there next time.
+            node.stable = False
+            node.own.append(b"\xd8")
+        elif each.item == "*":
+            to.refer(node, name, module)
+        elif each.item:
+            _item(to, node, name, module, each)
+        elif each.outermost:
+            top = name.partition(".")[0]
+            read_of(to, node, top, sys.modules[top], each.chains)
+        else:
+            read_of(to, node, name, module, each.chains)
 
 
-def _from_local(
-    to: Expander, node: Node, label: str, module: ModuleType, names: tuple[str, ...], *, complete: bool
-) -> None:
-    # `import a.b` binds a; its submodules are reached by attributes.
-    chain = [module]
-    if not complete:
-        for part in label.split(".")[1:]:
-            inner = vars(chain[-1]).get(part)
-            if not isinstance(inner, ModuleType):
-                break
-            chain.append(inner)
+def _from_library(to: Expander, node: Node, name: str, item: str, who: str) -> None:
+    module = sys.modules.get(name)
+    _library(to, node, name, module or name, named(name, item, who))
+    if module is not None and item in vars(module):
+        held = vars(module)[item]
+        node.mappings += ((vars(module), item, held),)
+        _replaced(to, node, f"{name}.{item}", held)
+
+
+def _item(to: Expander, node: Node, label: str, module: ModuleType, each: Imported) -> None:
+    """Write what ``from module import item`` binds."""
+    namespace = vars(module)
+    if (id(namespace), each.item) in to.ignored.globals:
+        node.own.append(b"\xeb")
+        return
+    found = namespace.get(each.item, MISSING)
+    node.own.append(atom(each.item))
+    if found is MISSING:
+        found = _imported(f"{label}.{each.item}") or MISSING
+    if isinstance(found, ModuleType):
+        node.mappings += ((namespace, each.item, namespace.get(each.item, MISSING)),)
+        read_of(to, node, f"{label}.{each.item}", found, each.chains)
     else:
-        for part in label.split(".")[1:]:
-            inner = vars(chain[-1]).get(part) or sys.modules.get(f"{chain[-1].__name__}.{part}")
-            if not isinstance(inner, ModuleType):
-                break
-            chain = [inner]
-    for place in chain:
-        namespace = vars(place)
-        for name in names:
-            if (id(namespace), name) in to.ignored.globals:
-                continue
-            found = namespace.get(name, MISSING)
-            if found is MISSING:
-                found = sys.modules.get(f"{place.__name__}.{name}", MISSING)
-                if found is MISSING:
-                    continue
-            if isinstance(found, ModuleType) and not complete and found in chain:
-                continue
-            node.mappings += ((namespace, name, namespace.get(name, MISSING)),)
-            node.own.append(atom(name))
-            to.refer(node, f"{place.__name__}.{name}", found)
+        attribute(to, node, label, module, (each.item,))
+
+
+def read_of(to: Expander, node: Node, label: str, module: ModuleType, chains: Chains) -> None:
+    """Write what is read of a module: attributes, or all of it."""
+    if chains is None:
+        to.refer(node, label, module)
+        return
+    for chain in chains:
+        attribute(to, node, label, module, chain)
 
 
 def _absolute(name: str, level: int, scope: Mapping[str, Any]) -> str:
@@ -152,7 +152,6 @@ def _imported(name: str) -> ModuleType | None:
     from importlib import import_module
 
     try:
-        import_module(name)
+        return import_module(name)
     except Exception:
         return None
-    return sys.modules.get(name.partition(".")[0])

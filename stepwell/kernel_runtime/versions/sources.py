@@ -46,6 +46,8 @@ def _last_line(code: CodeType) -> int:
     stack = [code]
     while stack:
         item = stack.pop()
-        last = max(last, max((end for _, end, _, _ in item.co_positions() if end is not None), default=last))
+        for _, end, _, _ in item.co_positions():
+            if end is not None and end > last:
+                last = end
         stack.extend([constant for constant in item.co_consts if type(constant) is CodeType])
     return last

@@ -25,6 +25,7 @@ from stepwell.kernel_runtime.versions.graph import (
     Node,
     digest_of,
     finish,
+    identity,
     known,
 )
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored, ignored_places
@@ -169,7 +170,7 @@ class CodeWalk:
     # -- what is known
 
     def _find(self, item: Any) -> Node | None:
-        key = id(item)
+        key = identity(item)
         node = self._nodes.get(key)
         if node is not None:
             return node
@@ -184,7 +185,7 @@ class CodeWalk:
 
     def _expand(self, item: Any) -> Node:
         node = self._expander.node(item)
-        self._nodes[id(item)] = node
+        self._nodes[identity(item)] = node
         self._kept.append(item)
         return node
 
@@ -223,7 +224,7 @@ class CodeWalk:
                 # Each is looked at anew once in this run, so that a long chain stays linear.
                 for doubted in (*seen, node):
                     doubted.stamp = None
-                    self._doubted.add(id(doubted.ref()))
+                    self._doubted.add(identity(doubted.ref()))
                 return False
             node.stamp = stamp
             seen.append(node)
@@ -238,6 +239,7 @@ class CodeWalk:
                 item.__code__ is not shape[0]
                 or item.__defaults__ is not shape[1]
                 or item.__kwdefaults__ is not shape[2]
+                or len(item.__dict__) != shape[4]
             ):
                 return False
             for cell, held in shape[3]:
@@ -268,7 +270,7 @@ class CodeWalk:
         for mapping, name, bound in node.mappings:
             if mapping.get(name, MISSING) is not bound:
                 return False
-        return all(len(mapping) == count for mapping, count in node.lengths)
+        return not node.lengths or all([len(mapping) == count for mapping, count in node.lengths])  # noqa: C419 - a list is quicker for one or two
 
     def _collect(
         self,

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH116, PTH118, PTH123 - plain strings: an audit hook runs inside every open()
+# ruff: noqa: PTH118, PTH123 - plain strings: an audit hook runs inside every open()
 """What tells whether a file is still the same, and which files never count."""
 
 from __future__ import annotations
@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 
+_stat = os.stat
 UNSTABLE = "changed while the step ran"
 """In place of a digest: such a read never holds."""
 # A file that changes again within one tick of the file system's clock keeps its time.
@@ -23,6 +25,8 @@ def _excluded_folders() -> tuple[str, ...]:
                 found |= {os.path.join(path, lib, "") + f"python{sys.version_info[0]}" for lib in ("lib", "lib64")}
             else:
                 found.add(os.path.join(path, ""))
+    # Our own modules are imported when they are first needed, which may be inside a step.
+    found.add(os.path.join(str(Path(__file__).parents[3]), ""))
     return tuple(sorted(found))
 
 
@@ -55,7 +59,7 @@ def file_digest(path: str) -> str | None:
 def file_stat(path: str) -> tuple[int, ...] | None:
     """Return size, mtime_ns, ctime_ns and inode of a file; None if there is none."""
     try:
-        found = os.stat(path)
+        found = _stat(path)
     except (OSError, ValueError):
         return None
     return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)

@@ -17,6 +17,7 @@ from stepwell.kernel_runtime.versions.reads.environment import (
     whole,
 )
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest, file_stat
+from stepwell.kernel_runtime.versions.reads.statuses import ABSENT, status
 
 
 def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
@@ -36,6 +37,8 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
         return not os.path.exists(read.name)  # noqa: PTH110 - quicker
     if read.kind == "file":
         return _file_holds(read)
+    if read.kind == "status":
+        return status(read.name, read.names[0]) == read.digest
     if read.kind == "listing":
         names = listings.folder_names(read.name)
         return names is not None and listings.names_digest(names, read.own) == read.digest
@@ -74,6 +77,8 @@ def what_changed(read: Read) -> str:
         return f"{read.name} is there now"
     if read.kind == "file":
         return f"{read.name} changed" if os.path.exists(read.name) else f"{read.name} is gone"  # noqa: PTH110 - as above
+    if read.kind == "status":
+        return f"{read.name} {_other_status(read)}"
     if read.kind == "listing":
         names = listings.folder_names(read.name)
         if names is None:
@@ -90,6 +95,24 @@ def what_changed(read: Read) -> str:
             "is not set any more" if value_of(read.name) is None else "changed"
         )
     return f"the value of {read.name}, which it loads, changed"
+
+
+def _other_status(read: Read) -> str:
+    aspect = read.names[0]
+    if aspect.startswith("access "):
+        return "may be used otherwise than before: its permissions changed"
+    before, now = read.digest.split(), status(read.name, aspect).split()
+    if now[0] != before[0]:
+        return (
+            "is gone"
+            if now[0] == ABSENT
+            else "is there now"
+            if before[0] == ABSENT
+            else f"is a {now[0]} now, not a {before[0]}"
+        )
+    if aspect == "size" or (aspect == "stat" and now[1] != before[1]):
+        return f"has another size: {int(now[1]):,} bytes, not {int(before[1]):,}"
+    return "has another time of change"
 
 
 def _difference(read: Read, now: list[str]) -> str:

@@ -17,10 +17,12 @@ from functools import wraps
 from pathlib import PurePath
 from typing import Any
 
+from stepwell.kernel_runtime.versions.reads.children import command_run, program_started
 from stepwell.kernel_runtime.versions.reads.environment import counts_here, watch_environment
 from stepwell.kernel_runtime.versions.reads.files import counts
-from stepwell.kernel_runtime.versions.reads.native import watch_readers
+from stepwell.kernel_runtime.versions.reads.native import rebind, watch_readers
 from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder, active, threads
+from stepwell.kernel_runtime.versions.reads.statuses import watch_statuses
 
 
 def watch_process() -> None:
@@ -28,6 +30,7 @@ def watch_process() -> None:
     sys.addaudithook(_hook)
     watch_environment(active)
     watch_readers(active)
+    rebind(watch_statuses(active, counts, counts_here))
     _watch_threads()
 
 
@@ -70,10 +73,16 @@ def _made(recorder: ReadRecorder, path: Any, *_: Any) -> None:
 
 
 def _renamed(recorder: ReadRecorder, source: Any, target: Any, *_: Any) -> None:
+    _removed(recorder, source)
     if os.path.isdir(source):  # noqa: PTH112 - as above
         recorder.made(os.fsdecode(target))
     else:
         recorder.opened(os.path.abspath(os.fsdecode(target)), reads=False, writes=True)
+
+
+def _removed(recorder: ReadRecorder, path: Any, *_: Any) -> None:
+    if isinstance(path, (str, bytes, PurePath)):
+        recorder.removed(os.fsdecode(path))
 
 
 def _connected(recorder: ReadRecorder, _: Any, address: Any) -> None:
@@ -103,6 +112,9 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "os.listdir": _listed,
     "os.scandir": _listed,
     "os.mkdir": _made,
+    "os.remove": _removed,
+    "os.rmdir": _removed,
+    "shutil.rmtree": _removed,
     "os.rename": _renamed,
     "os.link": _renamed,
     "os.symlink": _renamed,
@@ -110,6 +122,9 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "socket.getaddrinfo": _asked,
     "socket.gethostbyname": _asked,
     "sqlite3.connect": _database,
+    "subprocess.Popen": program_started,
+    "os.posix_spawn": program_started,
+    "os.system": command_run,
 }
 
 

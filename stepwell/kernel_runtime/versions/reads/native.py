@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.versions.reads.files import counts
-from stepwell.kernel_runtime.versions.reads.readers import MODULES, Note, readers_of
+from stepwell.kernel_runtime.versions.reads.readers import MODULES, Note, file_system_methods, readers_of
 from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
 
 Active = Callable[[], ReadRecorder | None]
@@ -44,7 +44,7 @@ def watch_readers(active: Active) -> None:
         if module is not None:
             replaced.update(_wrap(module, active))
     if replaced:
-        _rebind(replaced)
+        rebind(replaced)
     sys.meta_path.insert(0, _Finder(active))
 
 
@@ -65,7 +65,14 @@ def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
         if isinstance(owner, ModuleType) and home is not None and vars(home).get(own_name) is original:
             setattr(home, own_name, wrapped)
     if module.__name__ == "pyarrow":
-        replaced.update(_wrap_class(module, "OSFile", active))
+        replaced.update(_wrap_class(module, "OSFile", {"__new__": _os_file(active, module.OSFile)}))
+    elif module.__name__ == "pyarrow.fs":
+        original = module.LocalFileSystem
+        methods = {
+            name: _wrapped(getattr(original, name), note, active, original.__module__)
+            for name, note in file_system_methods().items()
+        }
+        replaced.update(_wrap_class(module, "LocalFileSystem", methods))
     return replaced
 
 
@@ -87,8 +94,8 @@ def _wrapped(original: Any, note: Note, active: Active, module: str) -> Any:
     return wrapped
 
 
-def _wrap_class(module: ModuleType, name: str, active: Active) -> dict[int, tuple[Any, Any]]:
-    """Put a class that tells of its path in the place of a sealed one; instances of either pass as both."""
+def _wrap_class(module: ModuleType, name: str, methods: Mapping[str, Any]) -> dict[int, tuple[Any, Any]]:
+    """Put a class with other methods in the place of a sealed one; instances of either pass as both."""
     original = getattr(module, name)
 
     class Kind(type(original)):  # type: ignore[misc]
@@ -98,22 +105,27 @@ def _wrap_class(module: ModuleType, name: str, active: Active) -> dict[int, tupl
         def __subclasscheck__(cls, other: type) -> bool:
             return issubclass(other, original)
 
+    made = Kind(name, (original,), {**methods, "__module__": module.__name__, "__doc__": original.__doc__})
+    # Not in the extension module: others that are compiled take the type itself from there.
+    setattr(module, name, made)
+    return {id(original): (original, made)}
+
+
+def _os_file(active: Active, original: Any) -> Callable[..., Any]:
     def new(cls: type, path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         recorder = active()
         if recorder is not None and isinstance(path, str | os.PathLike) and not set(mode) & {"w", "a"}:
             with suppress(Exception):
                 recorder.path_read(os.fsdecode(path))
-        return (
-            original(path, mode, *args, **kwargs) if cls is made else original.__new__(cls, path, mode, *args, **kwargs)
-        )
+        # A plain call gives what the library gives; a class of the user's own that derives from it is made as usual.
+        if cls.__name__ == "OSFile" and cls.__module__ == "pyarrow":
+            return original(path, mode, *args, **kwargs)
+        return original.__new__(cls, path, mode, *args, **kwargs)
 
-    made = Kind(name, (original,), {"__new__": new, "__module__": original.__module__, "__doc__": original.__doc__})
-    for home in (module, sys.modules[original.__module__]):
-        setattr(home, name, made)
-    return {id(original): (original, made)}
+    return new
 
 
-def _rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
+def rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
     """Bind names of the user's modules that were taken from a library before it was wrapped."""
     for module in list(sys.modules.values()):
         space = getattr(module, "__dict__", None)
@@ -122,6 +134,9 @@ def _rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
             continue
         file = space.get("__file__")
         if space.get("__name__") != "__main__" and not (isinstance(file, str) and counts(file)):
+            continue
+        if str(space.get("__name__")).startswith("stepwell."):
+            # Ours looks for itself.
             continue
         for name, value in list(space.items()):
             pair = replaced.get(id(value))

@@ -1,20 +1,24 @@
-# ruff: noqa: PTH100, PTH118 - plain strings, as in the other files of this folder
+# ruff: noqa: PTH100, PTH110, PTH118, SLF001 - plain strings, as in the other files of this folder; who asks decides
 """The table of native readers: functions that open files in C, C++ or Rust, where no audit event tells of it.
 
 For each module, when it is imported, `readers_of` gives what is to be wrapped and how to find the files in the arguments. pandas is not in it:
-its readers open files in Python, or call those of pyarrow.
+its readers open files in Python, or call those of pyarrow. What starts processes is in it too: functions that run there read unseen.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
+from stepwell.kernel_runtime.versions.reads.children import asker, pool_used, process_started
+from stepwell.kernel_runtime.versions.reads.files import counts
 from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
 from stepwell.kernel_runtime.versions.reads.statements import files_named
+from stepwell.kernel_runtime.versions.reads.statuses import Aspect, status
 
 Note: TypeAlias = Callable[[ReadRecorder, tuple[Any, ...], Mapping[str, Any]], None]
 Entry: TypeAlias = tuple[Any, str, Note]
@@ -29,13 +33,14 @@ _FIRST = {
     "pyarrow.ipc": ("open_file source", "open_stream source"),
     "pyarrow.orc": ("read_table source", "ORCFile.__init__ source"),
     "pyarrow.parquet": ("read_schema where", "read_metadata where"),
+    "lxml.etree": ("parse source", "iterparse source"),
     "pyarrow.parquet.core": ("ParquetFile.__init__ source", "ParquetDataset.__init__ path_or_paths"),
 }
 """By module: functions and the name of their first parameter, which is the path, or several."""
 _NOT_FILES = frozenset(
     {"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"}
 )
-MODULES = frozenset({*_FIRST, "polars", "duckdb"})
+MODULES = frozenset({*_FIRST, "polars", "duckdb", "h5py", "pyarrow.fs", "multiprocessing.process", "joblib.parallel"})
 
 
 def readers_of(module: ModuleType) -> Iterator[Entry]:
@@ -58,6 +63,12 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
                         each,
                         _first(f"duckdb.{each}", "path_or_buffer", "file_glob", "path", position=position),
                     )
+    elif name == "h5py":
+        yield module.File, "__init__", _hdf5
+    elif name == "multiprocessing.process":
+        yield module.BaseProcess, "start", process_started
+    elif name == "joblib.parallel":
+        yield module.Parallel, "__call__", pool_used
     for text in _FIRST.get(name, ()):
         path, parameter = text.split()
         owner: Any = module
@@ -67,6 +78,41 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
         if hasattr(owner, last):
             shown = ".".join([name.removesuffix(".core"), *(outer or [last])])
             yield owner, last, _first(shown, parameter, position=len(outer))
+
+
+def file_system_methods() -> Mapping[str, Note]:
+    """Return the methods of pyarrow's local file system that read, each with what notes what a call of it reads."""
+    return {
+        **{name: _first(f"pyarrow.fs.{name}", "path", position=1) for name in ("open_input_file", "open_input_stream")},
+        "get_file_info": _file_info,
+    }
+
+
+def _file_info(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    given = args[1] if len(args) > 1 else kwargs["paths_or_selector"]
+    base = getattr(given, "base_dir", None)
+    if base is None:
+        reader = asker(sys._getframe(1), frozenset({"stepwell"}))
+        frame = reader.f_back if reader is not None else None
+        aspect: Aspect = "stat" if frame is None or counts(frame.f_code.co_filename) else "size"
+        for path in map(os.path.abspath, _paths(given)):
+            if counts(path):
+                recorder.looked_at(path, aspect, status(path, aspect))
+        return
+    with recorder.looks():
+        folders = [folder for folder, _, _ in os.walk(base)] if given.recursive else [base]
+    for folder in folders:
+        recorder.listed(folder)
+
+
+def _hdf5(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    path = args[1] if len(args) > 1 else kwargs["name"]
+    mode = args[2] if len(args) > 2 else kwargs.get("mode", "r")
+    for each in _paths(os.fsdecode(path) if isinstance(path, bytes) else path):
+        if mode == "r":
+            recorder.path_read(each)
+        else:
+            recorder.opened(os.path.abspath(each), reads=mode in {"r+", "a"} and os.path.exists(each), writes=True)
 
 
 def _first(reader: str, *names: str, position: int = 0) -> Note:

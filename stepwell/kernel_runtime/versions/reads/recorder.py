@@ -21,6 +21,7 @@ from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions.reads import listings
 from stepwell.kernel_runtime.versions.reads.environment import ALL, Keyed, all_digest, name_digest, process_keyed
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, counts, file_digest, file_stat, too_recent
+from stepwell.kernel_runtime.versions.reads.statuses import ABSENT, status
 
 _current: ContextVar[ReadRecorder | None] = ContextVar("stepwell_reads", default=None)
 threads: dict[int, ReadRecorder] = {}
@@ -59,6 +60,8 @@ class ReadRecorder:
     """Hosts that the step opened a connection to, in order."""
     unseen: tuple[str, ...] = ()
     """What it read in a way that cannot be checked later, each as ``reader: what``."""
+    children: tuple[str, ...] = ()
+    """Programs and processes that it started."""
     _result: tuple[Read, ...] = ()
     _token: Token[ReadRecorder | None] | None = None
     _seen: dict[str, tuple[int, ...] | None] | None = None
@@ -71,6 +74,8 @@ class ReadRecorder:
     _databases: frozenset[str] = frozenset()
     _names_set: frozenset[str] = frozenset()
     _made: frozenset[str] = frozenset()
+    _removed: frozenset[str] = frozenset()
+    _looks: dict[tuple[str, str], str] | None = None
     _asked: str = ""
     _started: int = 0
 
@@ -124,6 +129,21 @@ class ReadRecorder:
         path = os.path.abspath(path)
         if not os.path.lexists(path):
             self._made |= {path}
+
+    def removed(self, path: str) -> None:
+        """Note that the step is about to remove a file or a folder with everything in it."""
+        self._removed |= {os.path.abspath(path)}
+
+    def looked_at(self, path: str, aspect: str, found: str) -> None:
+        """Note what was learned of a path that was not opened."""
+        self._noted = True
+        if self._looks is None:
+            self._looks = {}
+        self._looks.setdefault((path, aspect), found)
+
+    def knows_look(self, path: str, aspect: str) -> bool:
+        """Tell whether such a look was noted before."""
+        return self._looks is not None and (path, aspect) in self._looks
 
     def listed(self, path: str) -> None:
         """Note that a folder is about to be listed."""
@@ -218,6 +238,11 @@ class ReadRecorder:
         if line not in self.unseen:
             self.unseen = (*self.unseen, line)
 
+    def child_started(self, name: str) -> None:
+        """Note that a program or a process is about to be started."""
+        if name not in self.children:
+            self.children = (*self.children, name)
+
     def looks(self) -> _Looking:
         """Return a block in which nothing is noted."""
         return _Looking(self)
@@ -246,11 +271,33 @@ class ReadRecorder:
         for pattern, paths in sorted((self._globs or {}).items()):
             own = self._own(dict.fromkeys((*paths, *listings.matches(pattern))))
             found.append(Read("glob", pattern, listings.names_digest(paths, own), (), listings.kept(paths), own))
+        files = [read.name for read in found if read.kind in {"file", "absent", "listing"}]
+        for (path, aspect), told in sorted((self._looks or {}).items()):
+            read = None if ours(os.path.join(path, "")) else self._look(path, aspect, told)
+            # What was opened, missed or listed is known by more than its kind or size, and so are the folders above it.
+            if read is None or (aspect in {"kind", "size"} and (path in files or path in (self._seen or ()))):
+                continue
+            if read.digest != "folder" or not any(name.startswith(os.path.join(path, "")) for name in files):
+                found.append(read)
         return [*found, *self._from_environment(), *self._from_assets()]
+
+    def _look(self, path: str, aspect: str, told: str) -> Read | None:
+        if self._written.get(path) is False or path in self._made:
+            return None
+        now = status(path, aspect)
+        if now != told:
+            if path not in self._written and not self._has_removed(path):
+                if told == ABSENT and self.children:
+                    # Made by a program that the step has run.
+                    return None
+                return Read("status", path, UNSTABLE, (), (aspect,))
+            if told == ABSENT:
+                return None
+        return Read("absent", path) if now == ABSENT and aspect != "link" else Read("status", path, now, (), (aspect,))
 
     def _file(self, path: str, before: tuple[int, ...] | None) -> Read | None:
         existed = self._written.get(path)
-        if existed is False:
+        if existed is False or path in self._made:
             return None
         now = file_stat(path)
         if before is None and now is None:
@@ -260,11 +307,16 @@ class ReadRecorder:
         if now is None and before is not None and max(before[1:3]) > self._started - _CLOCK_TICK_NS:
             # Made while the step ran, by a native writer or a child of its, and removed again.
             return None
+        if now is None and self._has_removed(path):
+            return Read("absent", path)
         as_left = existed or path in self._databases
         if now is None or (before != now and not as_left):
             return Read("file", path, UNSTABLE)
         digest = file_digest(path)
         return None if digest is None else Read("file", path, digest, () if too_recent(now) else now)
+
+    def _has_removed(self, path: str) -> bool:
+        return any(path == each or path.startswith(os.path.join(each, "")) for each in self._removed)
 
     def _listing(self, path: str, names: list[str] | None, exclude: tuple[str, ...]) -> Read:
         if names is None:

@@ -1,0 +1,147 @@
+"""What is kept of a store's values, and what keeping less has freed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+STORE = ""
+"""The key of the rule for the whole store."""
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+"""Seconds of the units in which ages are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is kept of a key; a limit that is None is no limit."""
+
+    versions: int | None = None
+    """How many of the newest different values, in each notebook and partition."""
+    age: float | None = None
+    """Seconds after which one is dropped."""
+    bytes: int | None = None
+    """Bytes of all values together, each different value counted once; the newest stay."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether it limits nothing."""
+        return self.versions is None and self.age is None and self.bytes is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the limits by name."""
+        return {"versions": self.versions, "age": self.age, "bytes": self.bytes}
+
+    def __str__(self) -> str:
+        parts = []
+        if self.versions is not None:
+            parts.append(f"{self.versions} version{'' if self.versions == 1 else 's'}")
+        if self.age is not None:
+            parts.append(f"{age_text(self.age)} long")
+        if self.bytes is not None:
+            parts.append(f"at most {bytes_text(self.bytes)}")
+        return ", ".join(parts) or "everything"
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection did, or would do."""
+
+    dry_run: bool
+    materializations: int = 0
+    """Rows that retention drops."""
+    objects: int = 0
+    """Value files that no row refers to then."""
+    object_bytes: int = 0
+    temporary: int = 0
+    """Dead files and folders in ``tmp/``."""
+    temporary_bytes: int = 0
+    young: int = 0
+    """Files without a row that are left alone because they are new."""
+    catalog_bytes: int = 0
+    """What a compaction gave back."""
+    rules: int = 0
+    """How many retention rules there are."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that are freed."""
+        return self.object_bytes + self.temporary_bytes + self.catalog_bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        return {**asdict(self), "bytes": self.bytes}
+
+    def __str__(self) -> str:
+        parts = [
+            f"{count:,} {word}{'' if count == 1 else 's'}"
+            for count, word in (
+                (self.materializations, "version"),
+                (self.objects, "value file"),
+                (self.temporary, "temporary file"),
+            )
+            if count
+        ]
+        if self.catalog_bytes:
+            parts.append("the catalog compacted")
+        rules = "" if self.rules else " (no rule drops versions: %stepwell keep --versions 3)"
+        if not parts:
+            return f"gc: nothing to free{rules}"
+        return f"gc: {'would free' if self.dry_run else 'freed'} {bytes_text(self.bytes)}: {', '.join(parts)}{rules}"
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What forgetting a key removed, or would remove."""
+
+    key: str
+    dry_run: bool
+    keys: tuple[str, ...]
+    """The key, and those of the steps inside it."""
+    versions: int
+    objects: int
+    """Value files that nothing else refers to."""
+    bytes: int
+    shared: int
+    """Value files that stay because another key has the same value."""
+    notebooks: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        steps = f" and {len(self.keys) - 1} steps inside it" if len(self.keys) > 1 else ""
+        shared = f"; {self.shared} value files stay, other keys share them" if self.shared else ""
+        verb = "would forget" if self.dry_run else "forgot"
+        return (
+            f"{verb} {self.key}{steps}: {self.versions:,} version{'' if self.versions == 1 else 's'}, {bytes_text(self.bytes)}"
+            f" ({', '.join(self.notebooks) or 'no notebook'}){shared}. This cannot be undone."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeySize:
+    """What one key takes in the store."""
+
+    key: str
+    versions: int
+    """Materializations."""
+    bytes: int
+    """Bytes of its different values; a value that two keys share counts for both."""
+
+
+def age_text(seconds: float) -> str:
+    """Return an age as it is written: ``30d``."""
+    for unit in ("w", "d", "h", "m"):
+        if seconds >= UNITS[unit] and seconds % UNITS[unit] == 0 and (unit != "w" or seconds >= 8 * UNITS["w"]):
+            return f"{seconds / UNITS[unit]:.0f}{unit}"
+    return f"{seconds:g}s"
+
+
+def bytes_text(size: float) -> str:
+    """Return a number of bytes as a reader likes it: ``41.0 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.95:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,263 @@
+"""The versions of a key: what it was, when, and how two of its values differ.
+
+A version is a materialization. Neighbours with the same data version are one: the value was computed again, and was the same.
+Which version is meant can be said by the beginning of its identifier, by a number counted from the newest (-1 is the newest, -2 the one before; 0, 1, ... from the
+oldest), or by a time, which means what the newest was then.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+from stepwell.kernel_runtime.errors import (
+    InvalidInvocationError,
+    UnknownVersionError,
+    ValueUnavailableError,
+    unknown_key,
+)
+from stepwell.kernel_runtime.records.acceptance import acceptance, revoked_run
+from stepwell.kernel_runtime.records.keeping import bytes_text
+from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.protocols import ValueStore
+
+WhichVersion: TypeAlias = "str | int | dt.datetime | dt.date"
+_ALL = 1_000_000_000
+_SHORT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a key."""
+
+    id: str
+    """The identifier of its newest materialization."""
+    number: int
+    """Counted from the newest: -1, -2, ..."""
+    created: float
+    """Seconds since the epoch."""
+    data_version: str
+    code_version: str
+    run_id: str
+    notebook: str
+    partition: str
+    type_name: str
+    summary: str
+    size: int
+    """Bytes of its stored form."""
+    seconds: float
+    """How long it took."""
+    current: bool
+    """Whether it is what some notebook's `load` means now."""
+    available: bool
+    """Whether its value is stored and its file is there."""
+    times: int = 1
+    """How often in a row this value was made; the identifier is the newest one's."""
+    first: float = 0.0
+    """When it was made first, of these."""
+    accepted: bool = False
+    """Whether it was not computed, but accepted for an edit."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        marks = [
+            "current" if self.current else "",
+            f"{self.times} times since {_when(self.first)}" if self.times > 1 else "",
+            "accepted" if self.accepted else "",
+            "" if self.available else "value not available",
+        ]
+        facts = [
+            _when(self.created),
+            self.summary or self.type_name or "no value",
+            bytes_text(self.size),
+            f"{self.seconds:.1f} s",
+        ]
+        place = f"{self.notebook}{f' [{self.partition}]' if self.partition else ''}"
+        return f"{self.number:>4}  {self.id[: _SHORT * 2]}  {' · '.join([*facts, place, *filter(None, marks)])}"
+
+
+class Versions(tuple[Version, ...]):
+    """The versions of a key, newest first; printed as a table."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+    __repr__ = __str__
+
+
+def read_versions(
+    store: ValueStore, key: str, *, notebook: str | None = None, partition: str | None = None, collapse: bool = True
+) -> Versions:
+    """Return the versions of a key, newest first.
+
+    Parameters
+    ----------
+    notebook, partition
+        Only those of a notebook, of a partition.
+    collapse
+        Whether neighbours with one data version are one.
+
+    Raises
+    ------
+    UnknownKeyError
+        If nothing was ever stored for the key.
+    """
+    items = [item for item in store.history(key, limit=_ALL) if not revoked_run(item)]
+    if not items:
+        raise unknown_key("stored key", key, store.keys())
+    current = {row.materialization.id for row in store.current(key)}
+    items = [
+        item
+        for item in items
+        if (notebook is None or item.notebook == notebook) and (partition is None or item.partition == partition)
+    ]
+    groups: list[list[Materialization]] = []
+    newest: dict[tuple[str, str], list[Materialization]] = {}
+    for item in items:
+        place = (item.notebook, item.partition)
+        group = newest.get(place)
+        if collapse and group is not None and item.data_version and group[0].data_version == item.data_version:
+            group.append(item)
+        else:
+            group = newest[place] = [item]
+            groups.append(group)
+    return Versions(_version(group, -at, current, store) for at, group in enumerate(groups, 1))
+
+
+def _version(group: list[Materialization], number: int, current: set[str], store: ValueStore) -> Version:
+    item, value = group[0], group[0].value
+    return Version(
+        item.id, number, item.created, item.data_version, item.code_version, item.run_id, item.notebook, item.partition,
+        value.type_name if value is not None else "", value.summary if value is not None else "", value.size if value is not None else 0,
+        item.seconds, any(each.id in current for each in group), value is not None and store.is_there(value),
+        len(group), group[-1].created, acceptance(item) is not None,
+    )  # fmt: skip
+
+
+def find_version(store: ValueStore, key: str, which: WhichVersion, *, notebook: str | None = None) -> Materialization:
+    """Return the materialization that a version means.
+
+    Raises
+    ------
+    UnknownKeyError
+        If nothing was ever stored for the key.
+    UnknownVersionError
+        If the key has no such version, or more than one whose identifier begins so.
+    """
+    found = read_versions(store, key, notebook=notebook)
+    if not found:
+        raise UnknownVersionError(f"{key!r} has no version of {notebook!r}", remedy=_see(key))
+    chosen = _chosen(key, found, which, read_versions(store, key, notebook=notebook, collapse=False))
+    return next(item for item in store.history(key, limit=_ALL) if item.id == chosen)
+
+
+def _chosen(key: str, found: Versions, which: WhichVersion, every: Versions) -> str:
+    if isinstance(which, bool) or not isinstance(which, str | int | dt.date):
+        raise InvalidInvocationError(
+            f"a version is an identifier, a number or a time, not a {type(which).__name__}",
+            remedy=f"for example: stepwell.load({key!r}, version=-2)",
+        )
+    if isinstance(which, str) and which.lstrip("-").isdecimal() and len(which) < 7:
+        which = int(which)
+    if isinstance(which, int):
+        at = -which - 1 if which < 0 else len(found) - 1 - which
+        if not 0 <= at < len(found):
+            raise UnknownVersionError(
+                f"{key!r} has {len(found)} versions: there is no {which}",
+                remedy=f"-1 is the newest, -{len(found)} the oldest",
+            )
+        return found[at].id
+    if isinstance(which, str):
+        ids = [version.id for version in every if version.id.startswith(which)] if which else []
+        if len(ids) == 1 or which in ids:
+            return which if which in ids else ids[0]
+        if ids:
+            raise UnknownVersionError(
+                f"{len(ids)} versions of {key!r} begin with {which!r}",
+                where=", ".join(ids[:4]),
+                remedy="give more of the identifier",
+            )
+    moment = _moment(which)
+    if moment is None:
+        raise UnknownVersionError(
+            f"{key!r} has no version {which!r}", where="neither an identifier nor a time", remedy=_see(key)
+        )
+    then = next((version for version in every if version.created <= moment), None)
+    if then is None:
+        raise UnknownVersionError(
+            f"{key!r} had no version at {which}", where=f"its oldest is of {_when(every[-1].created)}", remedy=_see(key)
+        )
+    return then.id
+
+
+def _moment(which: str | dt.date) -> float | None:
+    """Return a time in seconds since the epoch; one without a zone is local, a day means its end."""
+    if isinstance(which, str):
+        try:
+            which = dt.date.fromisoformat(which) if len(which) == 10 else dt.datetime.fromisoformat(which)
+        except ValueError:
+            return None
+    if isinstance(which, dt.datetime):
+        return which.timestamp()
+    return dt.datetime.combine(which, dt.time.max).timestamp()
+
+
+def two_versions(
+    store: ValueStore, key: str, before: WhichVersion | None, after: WhichVersion | None, notebook: str | None
+) -> tuple[Materialization, Materialization]:
+    """Return the two versions that are to be compared: by default the newest two that differ.
+
+    With one given, it is compared with the newest.
+
+    Raises
+    ------
+    UnknownKeyError, UnknownVersionError
+        As `find_version`; also where the key has one version only.
+    """
+    found = read_versions(store, key, notebook=notebook)
+    if before is None and len(found) < 2:
+        raise UnknownVersionError(
+            f"{key!r} has one version only: there is nothing to compare it with", remedy=_see(key)
+        )
+    return (
+        find_version(store, key, -2 if before is None else before, notebook=notebook),
+        find_version(store, key, -1 if after is None else after, notebook=notebook),
+    )
+
+
+def check_loadable(key: str, item: Materialization) -> None:
+    """Check that a version has a value at all; a `ValueUnavailableError` if not."""
+    if item.value is None:
+        raise ValueUnavailableError(
+            f"version {item.id[: _SHORT * 2]} of {key!r} has no stored value",
+            where=f"made {_when(item.created)}",
+            remedy="its output is Nothing, or could not be kept",
+        )
+
+
+def is_identifier(text: str) -> bool:
+    """Tell whether a text can only be the beginning of a version's identifier."""
+    return re.fullmatch(r"[0-9a-f]{7,}", text) is not None
+
+
+def load_version(store: ValueStore, key: str, which: WhichVersion, notebook: str | None) -> Any:
+    """Return the value of a version; errors as in `find_version`, and a `ValueUnavailableError` where it cannot be loaded."""
+    item = find_version(store, key, which, notebook=notebook)
+    check_loadable(key, item)
+    assert item.value is not None
+    return store.get(item.value, key=key)
+
+
+def _see(key: str) -> str:
+    return f"stepwell.versions({key!r}) lists what there is"
+
+
+def _when(created: float) -> str:
+    return dt.datetime.fromtimestamp(created).astimezone().strftime("%Y-%m-%d %H:%M:%S")

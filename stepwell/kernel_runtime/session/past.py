@@ -1,0 +1,219 @@
+"""What a session says and does about time and size: versions, differences, renaming, forgetting, what is kept."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stepwell.kernel_runtime.errors import StepwellError
+from stepwell.kernel_runtime.records.events import DefinitionsChanged
+from stepwell.kernel_runtime.records.keeping import STORE, Collected, Forgotten, Rule, bytes_text
+from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.session.differences import Difference, compare
+from stepwell.kernel_runtime.session.differences.frames import MEMORY
+from stepwell.kernel_runtime.session.differences.result import Side
+from stepwell.kernel_runtime.session.history import (
+    Versions,
+    WhichVersion,
+    check_loadable,
+    read_versions,
+    two_versions,
+)
+from stepwell.kernel_runtime.session.looking import Looking
+from stepwell.kernel_runtime.session.renaming import carry_over
+from stepwell.kernel_runtime.session.retaining import set_rule
+from stepwell.kernel_runtime.store.housekeeping import Sizes, is_due, read_sizes
+
+LARGE = 10 << 30
+"""Bytes of values above which a session says once what ``gc`` would free."""
+FULL = 0.10
+"""The part of the disk that is free below which it does."""
+
+
+class Past(Looking):
+    """The history of a session's store, and its size."""
+
+    def versions(
+        self,
+        key: str,
+        *,
+        notebook: str | None = None,
+        partition: str | None = None,
+        collapse: bool = True,
+        store: Any = None,
+    ) -> Versions:
+        """Return the versions of a key, newest first; parameters and errors as in `history.read_versions`."""
+        return read_versions(self.chosen(store), key, notebook=notebook, partition=partition, collapse=collapse)
+
+    def diff(
+        self,
+        key: str,
+        before: WhichVersion | None = None,
+        after: WhichVersion | None = None,
+        *,
+        on: Sequence[str] | None = None,
+        notebook: str | None = None,
+        memory_limit: str = MEMORY,
+        store: Any = None,
+    ) -> Difference:
+        """Return how two versions of a key differ: by default the newest two that do.
+
+        Parameters
+        ----------
+        before, after
+            Versions as `load` takes them; with one, it is compared with the newest.
+        on
+            For frames, the columns or index levels that rows are matched by; ``[]`` for their position.
+        memory_limit
+            For frames, how much memory the comparison may use before it spills to the disk: ``2GB``.
+
+        Raises
+        ------
+        UnknownKeyError, UnknownVersionError
+            If there are no such versions.
+        ValueUnavailableError
+            If one of them cannot be loaded.
+        """
+        used = self.chosen(store)
+        old, new = two_versions(used, key, before, after, notebook)
+        for item in (old, new):
+            check_loadable(key, item)
+
+        def loader(item: Materialization) -> Any:
+            assert item.value is not None
+            return used.get(item.value, key=key)
+
+        return compare(
+            key,
+            _side(old),
+            _side(new),
+            (lambda: loader(old), lambda: loader(new)),
+            same=bool(old.data_version) and old.data_version == new.data_version,
+            on=on,
+            memory_limit=memory_limit,
+            folder=used.directory / "tmp",
+        )
+
+    def rename(self, old: str, new: str, *, store: Any = None) -> int:
+        """Carry what is stored for an asset over to another key; return how many versions.
+
+        Raises
+        ------
+        UnknownKeyError, InvalidDefinitionError, InvalidInvocationError, InvariantViolationError
+            If there is nothing to carry over, the new key is none or has results, or the old one is an output of a multi-asset.
+        """
+        count = carry_over(self.chosen(store), old, new, self.notebook)
+        self.publish(DefinitionsChanged((old, new)))
+        return count
+
+    def forget(self, key: str, *, dry_run: bool = False, store: Any = None) -> Forgotten:
+        """Remove every version of a key, of all notebooks, with the steps inside it. Not to be undone.
+
+        Values that another key has too stay.
+
+        Raises
+        ------
+        UnknownKeyError
+            If nothing is stored for it.
+        """
+        found = self.chosen(store).forget(key, dry_run=dry_run)
+        if not dry_run:
+            self.publish(DefinitionsChanged(found.keys))
+        return found
+
+    def keep(
+        self,
+        key: str = STORE,
+        *,
+        versions: int | str | None = None,
+        age: float | str | None = None,
+        bytes: int | str | None = None,  # noqa: A002 - the word that people type
+        forever: bool = False,
+        store: Any = None,
+    ) -> dict[str, Rule]:
+        """Set what is kept of a key, or of the whole store; return the rules that hold. Without limits it only tells.
+
+        Limits that are given replace those of the same name; others stay. Nothing is dropped before `gc`, or the housekeeping after a run.
+
+        Parameters
+        ----------
+        key
+            An asset or step; empty for the whole store.
+        versions
+            How many of the newest different values are kept, for each notebook and partition.
+        age
+            Seconds, or ``30d``, after which a version is dropped.
+        bytes
+            Bytes, or ``10GB``, of all values together.
+        forever
+            Whether the rule is taken back.
+
+        Raises
+        ------
+        InvalidInvocationError
+            If a limit cannot be read.
+        """
+        return set_rule(self.chosen(store, create=True), key, versions=versions, age=age, size=bytes, forever=forever)
+
+    def gc(self, *, dry_run: bool = False, compact: bool | None = None, store: Any = None) -> Collected:
+        """Delete versions that the rules drop, value files without a row, and what dead processes left; return what was freed."""
+        found = self.chosen(store).collect(dry_run=dry_run, compact=compact)
+        if found.materializations and not dry_run:
+            self.publish(DefinitionsChanged(()))
+        return found
+
+    # -- by itself
+
+    def _size_advice(self, store: ValueStore) -> tuple[str, ...]:
+        """Return one line, once per session, where the store is large or the disk almost full: what ``gc`` would free."""
+        if "size" in self._advised:
+            return ()
+        try:
+            disk = shutil.disk_usage(store.directory)
+        except OSError:
+            return ()
+        sizes = read_sizes(store.directory)
+        if sizes is None:
+            return ()
+        held = sizes.object_bytes + sizes.catalog_bytes
+        if held <= LARGE and disk.free >= FULL * disk.total:
+            return ()
+        self._advised.add("size")
+        return (size_line(store.directory, sizes, disk.free / disk.total),)
+
+    def _housekeep(self, store: ValueStore, *, wait: bool = False) -> None:
+        """Do what is due once an hour, beside whatever is going on."""
+        if not is_due(store.directory):
+            return
+
+        def work() -> None:
+            try:
+                store.housekeep()
+            except StepwellError as error:
+                print(f"stepwell: {error.what}", file=sys.stderr)  # noqa: T201 - nobody waits for this thread
+
+        if wait:
+            work()
+        else:
+            threading.Thread(target=work, name="stepwell-housekeeping", daemon=True).start()
+
+
+def size_line(directory: Path, sizes: Sizes, free: float) -> str:
+    """Return the line that says how large a store is, what part of the disk is free, and what would make it smaller."""
+    more = ""
+    if sizes.older_bytes > sizes.garbage_bytes:
+        more = f", and {bytes_text(sizes.older_bytes)} more with %stepwell keep --versions 1"
+    return (
+        f"the store {directory} holds {bytes_text(sizes.object_bytes + sizes.catalog_bytes)}, and {free:.0%} of the disk is free: "
+        f"%stepwell gc would free {bytes_text(sizes.garbage_bytes)}{more}"
+    )
+
+
+def _side(item: Materialization) -> Side:
+    value = item.value
+    return Side(item.id, item.created, value.type_name if value else "", value.summary if value else "")

@@ -1,0 +1,123 @@
+"""Sharing what is stored: packing it for somebody else, and trusting what somebody else made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from stepwell.kernel_runtime.errors import InvalidInvocationError, TrustNeededError
+from stepwell.kernel_runtime.planning.selection import SelectionGraph, select
+from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.sharing import Offer
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import Store
+
+AnyStore: TypeAlias = "ValueStore | str | os.PathLike[str] | None"
+
+
+def pack(selection: str | Iterable[str], path: str | os.PathLike[str], *, store: AnyStore = None) -> Offer:
+    """Write what is current for some assets into one file that somebody else can trust: values, their records, their code.
+
+    No key, no run history and nothing of the environment is in it.
+
+    Parameters
+    ----------
+    selection
+        Keys and selection strings (``"++model"`` with what is upstream) over what the store holds. The steps inside
+        a graph-backed asset come with it.
+    path
+        The file to write; one that is there is replaced when the new one is whole.
+
+    Raises
+    ------
+    UnknownKeyError, InvalidSelectionError
+        If nothing is stored under a name, or the selection cannot be read.
+    PackError
+        If the file cannot be written, or nothing has a stored value.
+    ValueUnavailableError, UntrustedValueError
+        If a value's file is gone or damaged, or was signed with another key.
+    """
+    used = _store(store)
+    words = [selection] if isinstance(selection, str) else list(selection)
+    if not words:
+        raise InvalidInvocationError(
+            "nothing to pack is named", remedy='for example: stepwell.pack("model", "out.zip")'
+        )
+    return used.pack(selected(words, used), Path(path))
+
+
+def selected(words: Iterable[str], store: ValueStore) -> list[str]:
+    """Return the keys that selection strings mean among what a store holds, with the steps inside assets.
+
+    Raises
+    ------
+    UnknownKeyError, InvalidSelectionError
+        As of `select`.
+    """
+    held = store.snapshot(store.keys(), (), ()).current
+    upstream = {key: {each.key for row in held[key] for each in row.materialization.inputs} for key in sorted(held)}
+    kinds = dict.fromkeys(upstream, "")
+    chosen = select(words, SelectionGraph(upstream, kinds, kinds))
+    inside = tuple(f"{key}{mark}" for key in chosen for mark in ".:")
+    return [key for key in upstream if key in set(chosen) or key.startswith(inside)]
+
+
+def trust(
+    what: str | os.PathLike[str] | Iterable[str] | None = None, *, store: AnyStore = None, yes: bool = False
+) -> Offer:
+    """Take over what somebody else made, and sign it with one's own key: a pack, or values that are in the store already.
+
+    Loading a pickle runs what is stored in it: trust only whom you would let run code on your machine. What one's own key
+    signed (a team and its CI can share one: ``STEPWELL_KEY_FILE``) needs no ``yes``.
+
+    Parameters
+    ----------
+    what
+        A pack (a path, or a name that ends in ``.zip``), or keys in the store; None for everything in the store.
+    yes
+        Whether it is trusted. Without it, the error tells what there is.
+
+    Raises
+    ------
+    TrustNeededError
+        If ``yes`` is not given and another key signed something.
+    PackError
+        If the pack is damaged or unsafe; nothing is imported then.
+    UnknownKeyError
+        If nothing is stored under a key.
+    """
+    if isinstance(what, os.PathLike) or (isinstance(what, str) and what.endswith(".zip")):
+        used, path = _store(store, create=True), Path(what)
+        offer = used.inspect_pack(path)
+        if not (yes or offer.own):
+            raise needed(offer)
+        return used.import_pack(path)
+    used = _store(store)
+    given = used.foreign(None if what is None else [what] if isinstance(what, str) else [str(key) for key in what])
+    if not given.offer.own:
+        if not yes:
+            raise needed(given.offer)
+        used.adopt(given)
+    return given.offer
+
+
+def needed(offer: Offer) -> TrustNeededError:
+    """Return the error that tells what would be trusted."""
+    count = len(offer.values)
+    return TrustNeededError(
+        f"{count} value{'' if count == 1 else 's'} in {offer.source} {'is' if count == 1 else 'are'} signed with another key "
+        f"({offer.signer}); loading {offer.executing} of them can run code",
+        where=", ".join(dict.fromkeys(value.key for value in offer.values[:8])),
+        remedy="if you trust who made that: yes=True (on the command line --yes)",
+    )
+
+
+def _store(store: AnyStore, *, create: bool = False) -> Store:
+    from stepwell.kernel_runtime.session.kernel import get_session
+
+    found: Any = get_session().chosen(store, create=create)
+    used: Store = found
+    return used

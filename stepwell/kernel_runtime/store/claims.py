@@ -1,0 +1,187 @@
+"""Claims: an OS lock on ``claims/<memo key>`` for as long as a process computes a long step.
+
+Another process that needs the same step finds the lock taken, waits, and reuses what was computed. The lock belongs to the open
+file, so the system frees it the moment its process ends, however it ends; nothing has to expire, and no process is asked
+whether another one lives. The contents, who computes and since when, are for showing only.
+
+Who holds a claim removes its file when it lets go. What killed processes left behind is swept by the next process
+that takes a claim in this store, each file under its own lock, so that none is removed that somebody computes under.
+
+A claim only spares work. Where none can be had (a read-only or full disk, a file system without locks) everybody is told
+that it is theirs, and two processes may compute the same.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import threading
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.store.locking import (
+    is_file,
+    lock,
+    open_file,
+    read_at_start,
+    remove_locked,
+    write_at_start,
+)
+
+FOLDER = "claims"
+_MOST = 4096
+"""Bytes of a claim's file that are read."""
+_TRIES = 100
+"""How often a file that is removed just as it is opened is opened again."""
+
+_held: dict[str, FileClaim] = {}
+"""The claims of this process by path. On file systems that lock for whole processes, as NFS does, a second open of the file
+would be given the lock, and closing it would drop the first one's: files of claims that are ours are never opened again."""
+_mutex = threading.Lock()
+
+
+class FileClaim:
+    """A claim that is held until `release`."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        # One element at most, and popping it is one operation: whoever gets the descriptor closes it.
+        self._descriptors = [descriptor] if descriptor >= 0 else []
+
+    def release(self) -> None:
+        """Let the next one have it; from any thread, and a second time does nothing."""
+        with suppress(IndexError, OSError):
+            descriptor = self._descriptors.pop()
+            try:
+                remove_locked(self.path, descriptor)
+            finally:
+                _held.pop(str(self.path), None)
+
+    def text(self) -> bytes:
+        """Return the file's contents."""
+        return read_at_start(self._descriptors[0], _MOST)
+
+    def abandon(self) -> None:
+        """Forget it in a forked child: the file stays, and closing does not unlock what the parent has open too."""
+        with suppress(IndexError, OSError):
+            os.close(self._descriptors.pop())
+
+
+class ClaimFolder:
+    """The claims in one store directory.
+
+    Parameters
+    ----------
+    directory
+        The store directory; ``claims`` is made in it with the first claim.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._folder = directory / FOLDER
+        self._swept = False
+
+    def is_there(self, memo_key: str) -> bool:
+        """Tell, by one look for the file, whether somebody may hold the claim of a memo key."""
+        try:
+            os.stat(f"{self._folder}/{memo_key}")  # noqa: PTH116 - on the path of every step that runs
+        except OSError:
+            return False
+        return True
+
+    def take(self, memo_key: str, claimant: Claimant) -> FileClaim | None:
+        """Return the claim of a memo key, or None if somebody else holds it; never waits.
+
+        Where the file system gives no locks the claim that is returned holds nothing.
+        """
+        path = self._folder / memo_key
+        with _mutex:
+            if str(path) in _held:
+                return None
+            try:
+                descriptor = _locked(path)
+            except OSError:
+                return FileClaim(path, -1)
+            if descriptor < 0:
+                return None
+            claim = _held[str(path)] = FileClaim(path, descriptor)
+            # A full disk: the lock counts, not the text.
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                write_at_start(descriptor, json.dumps(asdict(claimant)).encode())
+            if not self._swept:
+                self._swept = True
+                _sweep(self._folder)
+        return claim
+
+    def claimant(self, memo_key: str) -> Claimant:
+        """Return what the holder of a claim said of itself."""
+        path = self._folder / memo_key
+        held = _held.get(str(path))
+        try:
+            found = json.loads(path.read_bytes()[:_MOST] if held is None else held.text())
+            return Claimant(str(found["notebook"]), int(found["pid"]), str(found["host"]), float(found["since"]))
+        except (OSError, ValueError, TypeError, KeyError, IndexError):
+            # Just taken and not written yet, or just let go.
+            return Claimant()
+
+
+def _locked(path: Path) -> int:
+    """Open and lock a claim's file; return -1 if somebody else has it locked, an `OSError` if there are no locks."""
+    for _ in range(_TRIES):
+        try:
+            descriptor = open_file(path)
+        except FileNotFoundError:
+            path.parent.mkdir(exist_ok=True)
+            descriptor = open_file(path)
+        try:
+            ours = lock(descriptor, block=False)
+            if ours and is_file(path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if not ours:
+            return -1
+    raise OSError(f"{path} is another file each time it is looked at")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the files that nobody holds."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            path = Path(entry.path)
+            if str(path) in _held:
+                continue
+            with suppress(OSError):
+                descriptor = open_file(path, create=False)
+                try:
+                    ours = lock(descriptor, block=False)
+                except OSError:
+                    ours = False
+                if ours:
+                    remove_locked(path, descriptor)
+                else:
+                    os.close(descriptor)
+
+
+def _after_fork_in_child() -> None:
+    global _mutex  # noqa: PLW0603 - another thread of the parent may have held it
+    _mutex = threading.Lock()
+    for claim in list(_held.values()):
+        claim.abandon()
+    _held.clear()
+
+
+def release_all() -> None:
+    """Let every claim of this process go: at its end, so that no file stays behind."""
+    for claim in list(_held.values()):
+        claim.release()
+
+
+atexit.register(release_all)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,261 @@
+"""Everything that the doctor looks at, in the order in which it is told; nothing is changed but damaged value files, which are set aside."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError
+from stepwell.kernel_runtime.store.attachment import CATALOG
+from stepwell.kernel_runtime.store.crashes import FOLDER, Crashes, read_mark, set_aside, unheld, value_files
+from stepwell.kernel_runtime.store.doctor import surroundings
+from stepwell.kernel_runtime.store.doctor.catalog_check import CheckedCatalog, check_catalog
+from stepwell.kernel_runtime.store.doctor.cleaning import OLD, leftovers, remove, remove_orphans
+from stepwell.kernel_runtime.store.doctor.files import CheckedFile, Progress, check_files
+from stepwell.kernel_runtime.store.doctor.findings import Finding, counted, size_text
+from stepwell.kernel_runtime.store.doctor.rebuilding import Rebuilt, rebuild
+from stepwell.kernel_runtime.store.seal import SEAL, read_seal
+
+
+def examine(
+    directory: Path, *, full: bool = True, clean: bool = False, mend: bool = False, progress: Progress | None = None
+) -> Iterator[Finding]:
+    """Yield what is found, one after the other; the long part, the value files, comes last but one.
+
+    Parameters
+    ----------
+    directory
+        The store directory.
+    full
+        Whether every byte of every value file is checked; else only that they are there.
+    clean
+        Whether what is surely garbage is removed.
+    mend
+        Whether the catalog is rebuilt.
+    progress
+        Called while value files are checked.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or it cannot be rebuilt.
+    """
+    directory = directory.absolute()
+    if not any((directory / name).exists() for name in (CATALOG, SEAL, "objects")):
+        raise StoreError(
+            f"there is no store in {directory}", remedy="name the directory that has catalog.duckdb in it: --store DIR"
+        )
+    yield surroundings.versions()
+    yield surroundings.mount(directory)
+    writable = surroundings.permissions(directory)
+    yield writable
+    usable = writable.status != "unusable"
+    if usable:
+        yield surroundings.locks(directory)
+    key, own = surroundings.key()
+    yield key
+    yield surroundings.disk(directory)
+    if not usable:
+        return
+    files: list[CheckedFile] | None = None
+    if mend:
+        files = list(check_files(directory, progress))
+        yield _rebuilt(rebuild(directory, files))
+    catalog, finding = _catalog(directory)
+    yield finding
+    if full or mend:
+        files = files if files is not None else list(check_files(directory, progress))
+        yield _values(directory, files, catalog, own)
+    if catalog is not None:
+        yield _missing(directory, catalog)
+        yield _orphans(directory, catalog, clean=clean)
+    yield _leftovers(directory, clean=clean)
+    yield _writers(directory)
+
+
+def _catalog(directory: Path) -> tuple[CheckedCatalog | None, Finding]:
+    try:
+        found = check_catalog(directory)
+    except StoreDamagedError as error:
+        return None, Finding("catalog", "unusable", error.what, error.remedy, {"why": error.where})
+    except StoreError as error:
+        return None, Finding("catalog", "unusable", error.what, error.remedy, {"why": error.where})
+    seal = read_seal(directory)
+    facts = {**found.rows, "commits": found.commits, "bytes": (directory / CATALOG).stat().st_size}
+    text = (
+        f"all of its {len(found.rows)} tables can be read: {counted(found.rows['materializations'], 'materialization')}, "
+        f"{counted(found.rows['runs'], 'run')}, {size_text(facts['bytes'])}"
+    )
+    if seal is None and found.commits:
+        return found, Finding(
+            "catalog",
+            "warning",
+            f"{text}; its seal is gone, so lost commits could not be seen",
+            "the next commit makes it",
+            facts,
+        )
+    return found, Finding("catalog", "ok", text, facts=facts)
+
+
+def _values(directory: Path, files: list[CheckedFile], catalog: CheckedCatalog | None, own: bytes) -> Finding:
+    damaged = [file for file in files if file.state == "damaged"]
+    for file in damaged:
+        set_aside(directory, file.name)
+    foreign = sum(_signed_by_another(directory, file, own) for file in files)
+    if not damaged:
+        Crashes(directory).settle_all()
+    size = sum(file.size for file in files)
+    facts = {"files": len(files), "bytes": size, "damaged": [file.name for file in damaged], "foreign": foreign}
+    more = f"; {counted(foreign, 'file')} signed by another key" if foreign else ""
+    if damaged:
+        keys = sorted({catalog.keys[file.name] for file in damaged if file.name in catalog.keys}) if catalog else []
+        shown = f" (of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''})" if keys else ""
+        return Finding(
+            "values",
+            "problem",
+            f"{len(damaged)} of {counted(len(files), 'value file')} damaged{shown}: set aside, they count as missing{more}",
+            "they are computed again when they are needed; if it happens again, check the disk",
+            {**facts, "keys": keys},
+        )
+    remedy = "they count as missing: let STEPWELL_KEY_FILE name the key of who wrote them" if foreign else ""
+    return Finding(
+        "values",
+        "warning" if foreign else "ok",
+        f"every byte of {counted(len(files), 'value file')} ({size_text(size)}) is as it was written{more}",
+        remedy,
+        facts,
+    )
+
+
+def _signed_by_another(directory: Path, file: CheckedFile, own: bytes) -> bool:
+    """Tell whether a pickle carries the signature of a key other than this user's."""
+    if not file.name.endswith(".pickle") or file.state not in ("whole", "foreign"):
+        return False
+    try:
+        with (directory / "objects" / file.name).open("rb") as opened:
+            head = opened.read(24)
+    except OSError:
+        return False
+    return head[16:24] != own
+
+
+def _missing(directory: Path, catalog: CheckedCatalog) -> Finding:
+    there = {name: found.st_size for name, found in value_files(directory)}
+    gone = sorted(name for name, size in catalog.values.items() if there.get(name, -1) < size)
+    keys = sorted({catalog.keys[name] for name in gone})
+    if gone:
+        return Finding(
+            "missing",
+            "warning",
+            f"{counted(len(gone), 'value')} of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''} without a whole file",
+            "nothing is to be done: they are computed again when they are needed",
+            {"files": gone, "keys": keys},
+        )
+    return Finding("missing", "ok", f"the files of all {len(catalog.values):,} stored values are there")
+
+
+def _orphans(directory: Path, catalog: CheckedCatalog, *, clean: bool) -> Finding:
+    now = time.time()
+    found = [entry for name, entry in value_files(directory) if name not in catalog.values]
+    old = [entry.st_size for entry in found if now - entry.st_mtime > OLD]
+    if clean and old:
+        count, size = remove_orphans(directory)
+        return Finding(
+            "orphans",
+            "ok",
+            f"removed {counted(count, 'value file')} without a row, {size_text(size)}",
+            facts={"removed": count, "bytes": size},
+        )
+    facts = {"files": len(found), "bytes": sum(entry.st_size for entry in found), "old": len(old)}
+    if old:
+        return Finding(
+            "orphans",
+            "warning",
+            f"{counted(len(old), 'value file')} without a row, {size_text(sum(old))}: their writers died",
+            "stepwell doctor --clean removes them",
+            facts,
+        )
+    young = f"; {counted(len(found), 'value file')} may be being recorded just now" if found else ""
+    return Finding("orphans", "ok", f"no value file lacks its row{young}", facts=facts)
+
+
+def _leftovers(directory: Path, *, clean: bool) -> Finding:
+    found = leftovers(directory)
+    if clean and found:
+        count, size = remove(found)
+        return Finding(
+            "leftovers",
+            "ok",
+            f"removed {counted(count, 'file')} of dead processes and damaged values, {size_text(size)}",
+            facts={"removed": count, "bytes": size},
+        )
+    size = sum(each.size for each in found)
+    if found:
+        return Finding(
+            "leftovers",
+            "warning",
+            f"{counted(len(found), 'file')} of dead processes and damaged values, {size_text(size)}",
+            "stepwell doctor --clean removes them",
+            {"files": [each.path.relative_to(directory).as_posix() for each in found], "bytes": size},
+        )
+    return Finding("leftovers", "ok", "dead processes left nothing behind")
+
+
+def _writers(directory: Path) -> Finding:
+    """Say who writes value files just now, and whether some are in doubt after a crash."""
+    living = 0
+    marks = (
+        [path for path in (directory / FOLDER).glob("*") if not path.suffix] if (directory / FOLDER).is_dir() else []
+    )
+    for path in marks:
+        try:
+            with unheld(path) as descriptor:
+                living += descriptor is None and read_mark(path).process != os.getpid()
+        except OSError:
+            continue
+    doubtful = len(Crashes(directory).doubtful)
+    facts = {"living": living, "doubtful": doubtful}
+    if doubtful:
+        return Finding(
+            "crashes",
+            "warning",
+            f"{counted(doubtful, 'value file')} in doubt since a crash",
+            "each is checked at its next load; stepwell doctor without --quick checks them all now",
+            facts,
+        )
+    writing = f"; other processes that have written: {living}" if living else ""
+    return Finding("crashes", "ok", f"nothing is in doubt{writing}", facts=facts)
+
+
+def _rebuilt(found: Rebuilt) -> Finding:
+    rows = found.salvaged.rows
+    kept = f"; the old one is kept: {', '.join(path.name for path in found.kept)}" if found.kept else ""
+    read = f"{counted(rows.get('materializations', 0), 'materialization')} and {counted(rows.get('runs', 0), 'run')} were read from the old one"
+    facts = {
+        "salvaged": rows,
+        "unread": found.salvaged.unread,
+        "from_files": found.from_files,
+        "only_loadable": found.only_loadable,
+        "distrusted": found.distrusted,
+        "complete": found.complete,
+        "kept": [str(path) for path in found.kept],
+    }
+    if found.complete:
+        return Finding("rebuild", "ok", f"a new catalog is in place; nothing was lost: {read}{kept}", facts=facts)
+    unread = sum(found.salvaged.unread.values())
+    parts = [
+        f"{read if found.salvaged.opened else 'nothing could be read from the old one'}",
+        f"{counted(found.from_files, 'materialization')} came back from value files",
+        *([f"up to {counted(unread, 'row')} could not be read"] if unread else []),
+        *([f"{counted(found.only_loadable, 'value')} can be loaded but not reused"] if found.only_loadable else []),
+        *([f"{counted(found.distrusted, 'older result')} will not be reused"] if found.distrusted else []),
+    ]
+    return Finding(
+        "rebuild",
+        "warning",
+        f"a new catalog is in place: {'; '.join(parts)}{kept}",
+        "lost for good: small values, the history of runs, and what pointed to a value stored before; they are computed again",
+        facts,
+    )

@@ -1,0 +1,194 @@
+"""A new catalog, of what can be read of a damaged one and of what the value files say in their headers.
+
+Inline values, further materializations of a stored value and the history of runs are in the catalog only: where it cannot be read, they
+are lost and computed again. What is brought back is reused under the same conditions as before, because a value file says
+also what its step had read (`about`); one that does not say so can be loaded, and is never reused. If the catalog may lack its newest rows, three
+kinds of older ones must not be trusted any more, since a lost row may have overtaken them: of steps that changed the world, of edits that
+were accepted (the acceptance may have been taken back), and with them nothing else. They lose their memo keys.
+
+All is made below ``tmp/`` and then put into place by one rename; the damaged catalog is kept beside it. A process killed before the
+rename leaves the damaged catalog as it was. After it only the log of the damaged one may still be there, which DuckDB refuses beside another
+catalog: then the same command finishes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stepwell.kernel_runtime.records.acceptance import ACCEPTED
+from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
+from stepwell.kernel_runtime.store.about import rebuilt
+from stepwell.kernel_runtime.store.attachment import CATALOG, Connection
+from stepwell.kernel_runtime.store.doctor.files import CheckedFile
+from stepwell.kernel_runtime.store.doctor.salvage import Salvage, Salvaged
+from stepwell.kernel_runtime.store.lease import Lease
+from stepwell.kernel_runtime.store.object_header import Header
+from stepwell.kernel_runtime.store.schema import FORMAT, create_statements, current_row, materialization_row
+from stepwell.kernel_runtime.store.seal import read_seal, write_seal
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What a rebuild brought back."""
+
+    salvaged: Salvaged
+    complete: bool
+    """Whether everything that was acknowledged could be read from the catalog itself."""
+    from_files: int = 0
+    """Materializations made from the headers of value files."""
+    only_loadable: int = 0
+    """Those of them whose files do not say what their steps had read."""
+    distrusted: int = 0
+    """Rows that lost their memo keys."""
+    kept: list[Path] = field(default_factory=list)
+    """Where the damaged catalog is now."""
+
+
+def rebuild(directory: Path, files: Iterable[CheckedFile]) -> Rebuilt:
+    """Make a new catalog and put it into the place of the damaged one.
+
+    Parameters
+    ----------
+    files
+        The value files, checked.
+
+    Raises
+    ------
+    StoreFormatError
+        If a newer Stepwell wrote the catalog.
+    OSError
+        If the directory cannot be written.
+    """
+    import duckdb
+
+    files = sorted(files, key=lambda each: (each.written, each.name))
+    making = directory / "tmp" / f"{new_id()}.duckdb"
+    spare = directory / "tmp" / f"{new_id()}.duckdb"
+    making.parent.mkdir(exist_ok=True)
+    lease = Lease(directory)
+    lease.acquire()
+    try:
+        store_id = new_id()
+        connection = duckdb.connect(":memory:")
+        try:
+            connection.execute(f"ATTACH '{str(making).replace(chr(39), chr(39) * 2)}' AS new")
+            for statement in create_statements("new"):
+                connection.execute(statement)
+            salvaged = Salvage(connection, directory / CATALOG, spare).run()
+            found = Rebuilt(salvaged, salvaged.complete(read_seal(directory)))
+            if not found.complete:
+                found.distrusted = _distrust(connection)
+            _add_files(connection, files, found)
+            _append(connection, "meta", [(FORMAT, store_id, time.time(), 1)])
+            connection.execute("DETACH new")
+        finally:
+            connection.close()
+        _flush(making)
+        lease.mark()
+        found.kept = _put_in_place(directory, making)
+        write_seal(directory, 1, store_id)
+    finally:
+        lease.release()
+        for left in (making, Path(f"{making}.wal"), spare):
+            left.unlink(missing_ok=True)
+    return found
+
+
+def _distrust(connection: Connection) -> int:
+    (count,) = connection.execute(
+        "UPDATE new.materializations SET memo_key = '' WHERE memo_key <> '' AND (data_version = '' OR contains(metadata, ?))",
+        [f'"{ACCEPTED}"'],
+    ).fetchone()
+    return int(count)
+
+
+def _add_files(connection: Connection, files: list[CheckedFile], found: Rebuilt) -> None:
+    """Add a row for each file that no salvaged row refers to; for a notebook and key without one, the newest is current."""
+    known = {
+        name
+        for (name,) in connection.execute(
+            "SELECT DISTINCT object_name FROM new.materializations WHERE object_name IS NOT NULL"
+        ).fetchall()
+    }
+    pointed = set(connection.execute("SELECT DISTINCT notebook, key, partition FROM new.current").fetchall())
+    made: list[Materialization] = []
+    for file in files:
+        if file.state == "whole" and file.header is not None and file.name not in known:
+            item = _materialization(file, file.header)
+            found.only_loadable += not item.memo_key and not file.header.more.get("about")
+            made.append(item)
+    found.from_files = len(made)
+    made.sort(key=lambda item: item.created)
+    _append(connection, "materializations", [materialization_row(item) for item in made])
+    newest = {(item.notebook, item.key, item.partition): item for item in made}
+    _append(
+        connection,
+        "current",
+        [
+            current_row(Current(item.notebook, item.key, item, item.partition), item.created)
+            for place, item in newest.items()
+            if place not in pointed
+        ],
+    )
+
+
+def _materialization(file: CheckedFile, header: Header) -> Materialization:
+    more = header.more
+    value = StoredValue(
+        header.codec,
+        header.digest,
+        header.stream[0] + sum(size for size, _, _ in header.buffers),
+        object_name=file.name,
+        type_name=str(more.get("type_name", "")),
+        summary=str(more.get("summary", "")),
+        classes=tuple((str(name), str(version)) for name, version in more.get("classes") or ()),
+    )
+    about = more.get("about")
+    return rebuilt(
+        about if isinstance(about, dict) else {},
+        value,
+        key=str(more.get("key", "")),
+        id_=new_id(),
+        created=file.written,
+    )
+
+
+def _append(connection: Connection, table: str, rows: list[tuple[object, ...]]) -> None:
+    if rows:
+        appender = connection.appender(f"new.{table}")
+        appender.append_rows(rows)
+        appender.flush()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _put_in_place(directory: Path, making: Path) -> list[Path]:
+    path, log = directory / CATALOG, directory / f"{CATALOG}.wal"
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    kept = directory / f"catalog.damaged-{stamp}.duckdb"
+    number = 1
+    while kept.exists():
+        number += 1
+        kept = directory / f"catalog.damaged-{stamp}-{number}.duckdb"
+    found = []
+    if path.exists():
+        try:
+            os.link(path, kept)
+        except OSError:
+            shutil.copyfile(path, kept)
+        found.append(kept)
+    making.replace(path)
+    if log.exists():
+        aside = Path(f"{kept}.wal")
+        log.replace(aside)
+        found.append(aside)
+    return found

@@ -1,0 +1,225 @@
+"""What a store stands on: locks that work, a local disk, permissions, a key, room.
+
+Locks are really tried, each by a child process against this one: ``flock`` as the lease uses it, and DuckDB's own.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.store.attachment import one_line
+from stepwell.kernel_runtime.store.doctor.findings import Finding, size_text
+from stepwell.kernel_runtime.store.locking import lock, unlock
+from stepwell.kernel_runtime.store.schema import FORMAT
+from stepwell.kernel_runtime.store.signing import Signer, key_path
+
+_NETWORK = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs", "beegfs", "gpfs", "ocfs2", "gfs2", "davfs",
+     "sshfs", "s3fs", "vboxsf", "virtiofs", "prl_fs", "drvfs")
+)  # fmt: skip
+_CHILD_FLOCK = """\
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("held")
+    else:
+        print("free")
+"""
+_CHILD_DUCKDB = """\
+import sys, duckdb
+try:
+    duckdb.connect(sys.argv[1]).close()
+except duckdb.IOException as error:
+    print("held" if "lock" in str(error) else error)
+else:
+    print("free")
+"""
+_LOW = 0.10
+"""The part of the disk below which its free room is worth a line."""
+
+
+def locks(directory: Path) -> Finding:
+    """Try both kinds of lock between this process and a child, in both states."""
+    folder = directory / "tmp"
+    flock, database = folder / f"{new_id()}.lock", folder / f"{new_id()}.duckdb"
+    try:
+        folder.mkdir(exist_ok=True)
+        wrong = _wrong_flock(flock) or _wrong_duckdb(database)
+    except OSError as error:
+        wrong = one_line(error)
+    finally:
+        for path in (flock, database, Path(f"{database}.wal")):
+            path.unlink(missing_ok=True)
+    if wrong:
+        return Finding(
+            "locks",
+            "unusable",
+            f"they do not work on this file system: {wrong}",
+            "processes that use the store at once would lose results: put it on a local disk (STEPWELL_STORE=DIR)",
+        )
+    return Finding("locks", "ok", "this file system keeps processes apart, with flock and with DuckDB's own locks")
+
+
+def _wrong_flock(path: Path) -> str:
+    if sys.platform == "win32":  # pragma: no cover - Windows has no flock; the lease's own lock is tried by every open
+        return ""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        lock(descriptor, block=True)
+        while_held = _child(_CHILD_FLOCK, path)
+        unlock(descriptor)
+        while_free = _child(_CHILD_FLOCK, path)
+    finally:
+        os.close(descriptor)
+    return _judged("flock", while_held, while_free)
+
+
+def _wrong_duckdb(path: Path) -> str:
+    import duckdb
+
+    connection = duckdb.connect(str(path))
+    try:
+        connection.execute("CREATE TABLE t (x INTEGER)")
+        while_held = _child(_CHILD_DUCKDB, path)
+    finally:
+        connection.close()
+    return _judged("DuckDB's lock", while_held, _child(_CHILD_DUCKDB, path))
+
+
+def _judged(kind: str, while_held: str, while_free: str) -> str:
+    if (while_held, while_free) == ("held", "free"):
+        return ""
+    return f"{kind} was {while_held or 'an error'} for a second process while held, and {while_free or 'an error'} when free"
+
+
+def _child(program: str, path: Path) -> str:
+    done = subprocess.run(  # noqa: S603 - this interpreter, with a program of ours
+        [sys.executable, "-c", program, str(path)], check=False, capture_output=True, text=True, timeout=60
+    )
+    return done.stdout.strip() or one_line(Exception(done.stderr.strip().rpartition("\n")[2]))
+
+
+def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
+    """Say on what kind of file system the store is, where the system tells."""
+    try:
+        lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return Finding("mount", "ok", "this system does not tell what kind of file system it is")
+    place = Path(os.path.realpath(directory))
+    best, kind, options = Path(), "", ""
+    for line in lines:
+        _, point, found, with_options, *_ = line.split(" ")
+        # Blanks in a mount point are written in octal.
+        where = Path(point.encode().decode("unicode_escape"))
+        if place.is_relative_to(where) and len(where.parts) >= len(best.parts):
+            best, kind, options = where, found, with_options
+    facts = {"type": kind, "point": str(best)}
+    if "ro" in options.split(","):
+        return Finding("mount", "unusable", f"{kind} on {best} is mounted read-only", "choose another place", facts)
+    name = kind.removeprefix("fuse.")
+    if name in _NETWORK or kind.startswith("fuse"):
+        return Finding(
+            "mount",
+            "warning",
+            f"{kind} on {best} is a network or user-space file system",
+            "it is slower, and what one machine wrote another may see late: a local disk is better, for one machine at a time",
+            facts,
+        )
+    return Finding("mount", "ok", f"{kind} on {best}, a local file system", facts=facts)
+
+
+def permissions(directory: Path) -> Finding:
+    """Say whether this user can write everything that must be written, and whether others can."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return Finding("permissions", "unusable", f"{directory} is not writable for you", f"chmod u+rwx {directory}")
+    names = (
+        "catalog.duckdb",
+        "catalog.lock",
+        "want.lock",
+        "catalog.seal",
+        "objects",
+        "tmp",
+        "runs",
+        "writers",
+        "claims",
+    )
+    refused = [
+        name for name in names if (directory / name).exists() and not os.access(directory / name, os.R_OK | os.W_OK)
+    ]
+    if refused:
+        return Finding(
+            "permissions", "unusable", f"not writable for you: {', '.join(refused)}", f"chmod -R u+rwX {directory}"
+        )
+    if sys.platform != "win32":
+        found = directory.stat()
+        if found.st_mode & stat.S_IWOTH:
+            return Finding(
+                "permissions", "problem", f"everybody on this machine can write {directory}", f"chmod o-w {directory}"
+            )
+        if found.st_uid != os.getuid():
+            return Finding(
+                "permissions", "warning", f"{directory} belongs to another user", facts={"owner": found.st_uid}
+            )
+    return Finding("permissions", "ok", "writable for you, and not for everybody")
+
+
+def key() -> tuple[Finding, bytes]:
+    """Look at the key that signs stored values; return also the bytes by which its signatures name it, empty where there is none."""
+    path = key_path(os.environ.get("STEPWELL_KEY_FILE", ""))
+    if not path.exists():
+        return Finding("key", "ok", f"none yet; it is made when it is first needed: {path}"), b""
+    try:
+        name = Signer().sign(())[:8]
+        mode = path.stat().st_mode
+    except (StoreError, OSError) as error:
+        return (
+            Finding("key", "problem", one_line(error), getattr(error, "remedy", "") or "is it readable for you?"),
+            b"",
+        )
+    facts = {"path": str(path), "fingerprint": name.hex()}
+    if sys.platform != "win32" and mode & 0o077:
+        return (
+            Finding(
+                "key",
+                "problem",
+                f"others can read or write {path}: they could sign in your name",
+                f"chmod 600 {path}",
+                facts,
+            ),
+            name,
+        )
+    return Finding("key", "ok", f"{name.hex()} in {path}, private", facts=facts), name
+
+
+def disk(directory: Path) -> Finding:
+    """Say how much room is left."""
+    found = shutil.disk_usage(directory)
+    facts = {"free": found.free, "total": found.total}
+    text = f"{size_text(found.free)} of {size_text(found.total)} are free"
+    if found.free < found.total * _LOW:
+        return Finding("disk", "warning", text, "stepwell gc says what can be freed", facts)
+    return Finding("disk", "ok", text, facts=facts)
+
+
+def versions() -> Finding:
+    """Say which versions are at work."""
+    found = {"python": platform.python_version(), "format": str(FORMAT)}
+    for name in ("stepwell", "duckdb", "pyarrow", "pandas", "polars", "numpy", "blake3"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return Finding(
+        "versions", "ok", ", ".join(f"{name} {version}" for name, version in found.items()), facts=dict(found)
+    )

@@ -1,0 +1,116 @@
+"""Exclusive locks on whole small files: what every system has, and frees by itself when a process dies.
+
+``flock`` on POSIX, because closing another descriptor of the file never drops it and a lock belongs to an open file, so that
+two of one process keep each other away too; on Windows a locked byte far behind the contents, so that these stay readable.
+
+A lock file may be removed by who holds it. So a lock counts only if the path still is the file that was locked (`is_file`): who
+opened the file just before it was removed has locked one that keeps nobody away, and opens anew.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+_BYTE = 1 << 30
+"""Where Windows locks."""
+
+if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
+    import msvcrt
+
+    # An open file has one position, which every call below moves.
+    _position = threading.Lock()
+
+    def lock(descriptor: int, *, block: bool) -> bool:
+        """Lock an open file; return whether it is ours now. An `OSError` where the file system has no locks."""
+        while True:
+            try:
+                with _position:
+                    os.lseek(descriptor, _BYTE, os.SEEK_SET)
+                    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            except PermissionError:
+                if not block:
+                    return False
+                time.sleep(0.002)
+            else:
+                return True
+
+    def unlock(descriptor: int) -> None:
+        """Let the next one have it."""
+        with _position:
+            os.lseek(descriptor, _BYTE, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+    def read_at_start(descriptor: int, size: int) -> bytes:
+        """Read the first bytes of an open file, from any thread."""
+        with _position:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            return os.read(descriptor, size)
+
+    def write_at_start(descriptor: int, data: bytes) -> None:
+        """Write the first bytes of an open file."""
+        with _position:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, data)
+
+else:
+    import fcntl
+
+    def lock(descriptor: int, *, block: bool) -> bool:
+        """Lock an open file; return whether it is ours now. An `OSError` where the file system has no locks."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if block else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(descriptor: int) -> None:
+        """Let the next one have it."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def read_at_start(descriptor: int, size: int) -> bytes:
+        """Read the first bytes of an open file, from any thread."""
+        return os.pread(descriptor, size, 0)
+
+    def write_at_start(descriptor: int, data: bytes) -> None:
+        """Write the first bytes of an open file."""
+        os.pwrite(descriptor, data, 0)
+
+
+_FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def open_file(path: Path, *, create: bool = True) -> int:
+    """Open a lock file, made if it is not there; an `OSError` if that cannot be."""
+    return os.open(path, _FLAGS | os.O_CREAT if create else _FLAGS, 0o666)
+
+
+def is_file(path: Path, descriptor: int) -> bool:
+    """Tell whether a path still is the file that a descriptor has open."""
+    try:
+        there = path.stat()
+    except OSError:
+        return False
+    return os.path.samestat(there, os.fstat(descriptor))
+
+
+def remove_locked(path: Path, descriptor: int) -> None:
+    """Remove a lock file that is ours and close it, which unlocks it.
+
+    POSIX removes it while it is locked: whoever waits for it finds that the path is gone. Windows removes no open file; there it
+    is removed after it was closed, and stays if somebody has opened it meanwhile, who then removes it.
+    """
+    try:
+        if is_file(path, descriptor):
+            path.unlink()
+    except OSError:
+        os.close(descriptor)
+        try:
+            path.unlink()
+        except OSError:
+            return
+    else:
+        os.close(descriptor)

@@ -1,0 +1,171 @@
+"""A difference of two versions as HTML: a formatter for IPython, which imports none of what it shows.
+
+Everything that comes from values is escaped; colours are the front end's own where it has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from stepwell.kernel_runtime.session.differences.result import (
+    ArrayDifference,
+    Difference,
+    FrameDifference,
+    ObjectDifference,
+    TextDifference,
+)
+from stepwell.kernel_runtime.session.history import Versions
+
+_STYLE = (
+    "<style>.stepwell-diff{font-size:13px}.stepwell-diff table{border-collapse:collapse;margin:4px 0 8px}"
+    ".stepwell-diff td,.stepwell-diff th{padding:1px 10px 1px 0;text-align:left;vertical-align:top;border:0;background:none}"
+    ".stepwell-diff th{font-weight:600;opacity:.65}.stepwell-diff .n{text-align:right;font-variant-numeric:tabular-nums}"
+    ".stepwell-diff code,.stepwell-diff pre{font-size:12px;background:none;margin:0}"
+    ".stepwell-diff .minus{color:var(--jp-error-color1,#b3261e)}.stepwell-diff .plus{color:var(--jp-success-color1,#1b7f3b)}"
+    ".stepwell-diff .faint{opacity:.65}</style>"
+)
+_MOST_COLUMNS = 30
+_MOST_LINES = 60
+
+
+def install(shell: Any) -> None:
+    """Let a shell show differences and lists of versions as HTML."""
+    formatter = shell.display_formatter.formatters["text/html"]
+    for kind, function in _FORMATS:
+        formatter.for_type(kind, function)
+
+
+def remove(shell: Any) -> None:
+    """Take the formatters out of a shell."""
+    formatter = shell.display_formatter.formatters["text/html"]
+    for kind, _ in _FORMATS:
+        formatter.pop(kind, None)
+
+
+def difference_html(found: Difference) -> str:
+    """Return a difference as HTML."""
+    details = found.details
+    body = ""
+    if isinstance(details, FrameDifference):
+        body = _frame(details)
+    elif isinstance(details, ArrayDifference):
+        body = _table(
+            ("position", "before", "after"),
+            [(at, _minus(old), _plus(new)) for at, old, new in _coded(details.examples)],
+        )
+    elif isinstance(details, ObjectDifference):
+        shown = details.changes[:_MOST_LINES]
+        body = _table(("where", "before", "after"), [(at, _minus(old), _plus(new)) for at, old, new in _coded(shown)])
+        if len(details.changes) > _MOST_LINES or details.more:
+            body += "<div class='faint'>and more</div>"
+    elif isinstance(details, TextDifference):
+        body = _text(details)
+    sides = " → ".join(
+        escape(f"{side.id[:16]} {side.summary or side.type_name}") for side in (found.before, found.after)
+    )
+    return f"{_STYLE}<div class='stepwell-diff'><div><b>{escape(found.summary)}</b></div><div class='faint'>{sides}</div>{body}</div>"
+
+
+def versions_html(found: Versions) -> str:
+    """Return a list of versions as HTML."""
+    import time
+
+    rows = [
+        (
+            str(each.number),
+            f"<code>{escape(each.id[:16])}</code>",
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.created)),
+            escape(each.summary or each.type_name or "no value"),
+            f"{each.size:,}",
+            f"{each.seconds:.1f} s",
+            escape(each.notebook + (f" [{each.partition}]" if each.partition else "")),
+            escape(", ".join(_marks(each))),
+        )
+        for each in found[:_MOST_LINES]
+    ]
+    more = f"<div class='faint'>and {len(found) - _MOST_LINES:,} older</div>" if len(found) > _MOST_LINES else ""
+    head = ("", "version", "made", "value", "bytes", "took", "notebook", "")
+    return f"{_STYLE}<div class='stepwell-diff'>{_table(head, rows)}{more}</div>"
+
+
+def _marks(version: Any) -> list[str]:
+    marks = ["current"] if version.current else []
+    if version.times > 1:
+        marks.append(f"{version.times} times")
+    if version.accepted:
+        marks.append("accepted")
+    if not version.available:
+        marks.append("value not available")
+    return marks
+
+
+def _frame(found: FrameDifference) -> str:
+    schema = [("+", name, kind, "plus") for name, kind in found.schema.added]
+    schema += [("-", name, kind, "minus") for name, kind in found.schema.removed]
+    parts = []
+    if schema or found.schema.retyped:
+        rows = [
+            (f"<span class='{css}'>{sign}</span>", f"<code>{escape(name)}</code>", escape(kind))
+            for sign, name, kind, css in schema
+        ]
+        rows += [
+            ("~", f"<code>{escape(name)}</code>", f"{escape(old)} → {escape(new)}")
+            for name, old, new in found.schema.retyped
+        ]
+        parts.append(_table(("", "column", "type"), rows[:_MOST_COLUMNS]))
+    cells: list[Sequence[str]] = []
+    for column in found.columns[:_MOST_COLUMNS]:
+        example = column.examples[0] if column.examples else ("", "", "")
+        cells.append(
+            (
+                f"<code>{escape(column.name)}</code>",
+                f"<span class='n'>{column.count:,}</span>",
+                escape(example[0]),
+                _minus(escape(example[1])),
+                _plus(escape(example[2])),
+                f"<span class='faint'>{escape(column.how)}</span>",
+            )
+        )
+    if cells:
+        parts.append(_table(("column", "cells changed", "for example", "before", "after", ""), cells))
+    notes = [f"{old} is perhaps {new} now: the same values" for old, new in found.schema.renamed]
+    if any(found.duplicates):
+        notes.append(f"keys that occur more than once: {found.duplicates[0]:,} before, {found.duplicates[1]:,} after")
+    parts += [f"<div class='faint'>{escape(note)}</div>" for note in (*notes, *found.notes)]
+    return "".join(parts)
+
+
+def _text(found: TextDifference) -> str:
+    lines = []
+    for line in found.lines[:_MOST_LINES]:
+        css = "plus" if line.startswith("+") else "minus" if line.startswith("-") else ""
+        lines.append(f"<span class='{css}'>{escape(line)}</span>" if css else escape(line))
+    more = len(found.lines) - _MOST_LINES + found.more
+    if more > 0:
+        lines.append(f"… {more:,} more lines")
+    return f"<pre>{chr(10).join(lines)}</pre>"
+
+
+def _coded(rows: Any) -> list[tuple[str, str, str]]:
+    return [(f"<code>{escape(at or 'value')}</code>", escape(old), escape(new)) for at, old, new in rows]
+
+
+def _minus(text: str) -> str:
+    return f"<span class='minus'>{text}</span>" if text else ""
+
+
+def _plus(text: str) -> str:
+    return f"<span class='plus'>{text}</span>" if text else ""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    top = "".join(f"<th>{name}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+_FORMATS: tuple[tuple[type, Any], ...] = ((Difference, difference_html), (Versions, versions_html))

@@ -1,0 +1,227 @@
+"""A claim keeps everybody else away until it is let go or its process ends, and leaves no file behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.store.claims import ClaimFolder
+from stepwell.kernel_runtime.store.locking import is_file, lock, open_file, remove_locked
+
+ROOT = Path(__file__).resolve().parents[2]
+ME = Claimant("prepare.ipynb", 4711, "host", 1.5)
+HOLDER = """
+import sys
+from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.store.claims import ClaimFolder
+from pathlib import Path
+claims = ClaimFolder(Path(sys.argv[1]))
+held = [claims.take(key, Claimant("other.ipynb", 1, "h", 2.0)) for key in sys.argv[2:]]
+print(all(held), flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def start():
+    """Start Python processes; whatever still runs at the end is killed."""
+    started = []
+
+    def start(program, *arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def names(folder):
+    return sorted(path.name for path in (folder / "claims").iterdir())
+
+
+def test_a_claim_is_one_persons_until_it_is_let_go(tmp_path):
+    one, other = ClaimFolder(tmp_path), ClaimFolder(tmp_path)
+    assert not one.is_there("k")
+    claim = one.take("k", ME)
+    assert one.take("k", ME) is None
+    assert other.take("k", ME) is None
+    assert other.is_there("k")
+    assert other.claimant("k") == ME
+    assert other.take("another", ME) is not None
+    claim.release()
+    claim.release()
+    assert names(tmp_path) == ["another"]
+    assert other.claimant("k") == Claimant()
+    again = other.take("k", ME)
+    claim.release()
+    assert one.take("k", ME) is None, "a claim that was let go took another one's file away"
+    again.release()
+
+
+def test_another_processs_claim_is_free_the_moment_it_is_killed(tmp_path, start):
+    process = start(HOLDER, tmp_path, "k", "left1", "left2")
+    assert process.stdout.readline() == "True\n"
+    claims = ClaimFolder(tmp_path)
+    assert claims.take("k", ME) is None
+    assert claims.claimant("k").notebook == "other.ipynb"
+    live = start(HOLDER, tmp_path, "live")
+    assert live.stdout.readline() == "True\n"
+    process.kill()
+    process.wait()
+    claim = claims.take("k", ME)
+    assert claim is not None
+    # What the killed process left was swept, what is held was not.
+    assert names(tmp_path) == ["k", "live"]
+    assert claims.take("live", ME) is None
+    claim.release()
+    assert names(tmp_path) == ["live"]
+
+
+def test_a_process_that_ends_in_order_leaves_no_file(tmp_path, start):
+    process = start(HOLDER, tmp_path, "k")
+    assert process.stdout.readline() == "True\n"
+    process.communicate("\n", timeout=30)
+    assert names(tmp_path) == []
+
+
+RACER = """
+import os, sys
+from pathlib import Path
+from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.store.claims import ClaimFolder
+folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
+inside = folder / "inside"
+got = missed = 0
+while got < rounds:
+    # A new folder object each time: it sweeps with its first claim.
+    claim = ClaimFolder(folder).take("k", Claimant())
+    if claim is None:
+        missed += 1
+        continue
+    os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+    inside.unlink()
+    claim.release()
+    got += 1
+print(got, missed)
+"""
+
+
+def race(start, folder, processes, rounds):
+    racers = [start(RACER, folder, rounds) for _ in range(processes)]
+    for racer in racers:
+        out, _ = racer.communicate(timeout=120)
+        assert racer.returncode == 0
+        assert out.split()[0] == str(rounds)
+    assert names(folder) == []
+
+
+def test_removing_and_making_the_file_again_lets_no_two_in(tmp_path, start):
+    race(start, tmp_path, 3, 150)
+
+
+def test_a_lock_on_a_file_that_was_removed_does_not_count(tmp_path):
+    path = tmp_path / "file"
+    early = open_file(path)
+    holder = open_file(path)
+    assert lock(holder, block=False)
+    assert not lock(early, block=False)
+    remove_locked(path, holder)
+    assert lock(early, block=False)
+    assert not is_file(path, early)
+    later = open_file(path)
+    assert lock(later, block=False)
+    assert is_file(path, later)
+    os.close(early)
+    os.close(later)
+
+
+def test_where_no_claim_can_be_had_everybody_goes_on(tmp_path):
+    (tmp_path / "claims").write_text("in the way")
+    claims = ClaimFolder(tmp_path)
+    one, two = claims.take("k", ME), claims.take("k", ME)
+    assert one is not None
+    assert two is not None
+    one.release()
+    assert not claims.is_there("k")
+    assert claims.claimant("k") == Claimant()
+    assert (tmp_path / "claims").read_text() == "in the way"
+
+
+def test_threads_of_one_process_keep_each_other_away(tmp_path):
+    inside, most = [], []
+
+    def work():
+        claims = ClaimFolder(tmp_path)
+        for _ in range(50):
+            while (claim := claims.take("k", ME)) is None:
+                pass
+            inside.append(1)
+            most.append(len(inside))
+            inside.pop()
+            claim.release()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1}
+    assert names(tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+def test_a_forked_child_neither_frees_nor_keeps_its_parents_claim(tmp_path, start):
+    parent = start(
+        """
+        import os, sys, signal
+        from pathlib import Path
+        from stepwell.kernel_runtime.records.claims import Claimant
+        from stepwell.kernel_runtime.store.claims import ClaimFolder
+        claims = ClaimFolder(Path(sys.argv[1]))
+        claim = claims.take("k", Claimant())
+        if os.fork() == 0:
+            claim.release()
+            assert claims.take("k", Claimant()) is None
+            sys.exit(0)  # runs what is to run at the end of a process
+        os.wait()
+        if os.fork() == 0:
+            print(os.getpid(), flush=True)
+            os.close(1)
+            signal.pause()
+        sys.stdin.readline()
+        """,
+        tmp_path,
+    )
+    living = int(parent.stdout.readline())
+    try:
+        claims = ClaimFolder(tmp_path)
+        assert claims.take("k", ME) is None
+        assert names(tmp_path) == ["k"]
+        parent.kill()
+        parent.wait()
+        assert claims.take("k", ME) is not None
+    finally:
+        os.kill(living, signal.SIGKILL)
+
+
+def test_text_that_says_nothing_is_nobody(tmp_path):
+    (tmp_path / "claims").mkdir()
+    for text in ("", "{", "[]", json.dumps({"notebook": "n"}), json.dumps({"notebook": 1, "pid": "x"}), "\xff" * 9000):
+        (tmp_path / "claims" / "k").write_text(text)
+        assert ClaimFolder(tmp_path).claimant("k") == Claimant()
