@@ -201,6 +201,11 @@ def table():
         "with large buffers beside it. What cannot come back is refused when it is materialised, with what to do instead: generators and other",
         "iterators, coroutines, open files, sockets, connections, locks, threads, modules, `polars.LazyFrame`, DuckDB relations, polars columns of Python objects.",
         "",
+        "Classes and functions of the notebook are stored by name with a copy by value (`tests/store/test_code_copies.py`), a result that is a path with the",
+        "contents of its file (`tests/store/test_path_results.py`), a matplotlib figure as a pickle, its rendered picture beside it with what its step displayed",
+        "(`tests/execution/test_figures.py`). Where another version of a library wrote a value and it does not load any more, it counts as missing, and the",
+        "message names both versions (`tests/store/test_libraries.py`).",
+        "",
         "Not counted: how an equal value lies in memory (chunks of Arrow and polars, blocks of pandas, strides of numpy; C and Fortran order come back, but two",
         "arrays that differ in nothing else have one data version), and the payload of a NaN, which comes back but has one data version too.",
     ]

@@ -2,7 +2,12 @@
 
 ===============  ====================================================================================================
 store            `open_store` and `Store`, which puts the rest together
-codecs           the value of record by exact type; `pickling` for everything that has no form of its own
+codecs           the value of record by exact type; `pickling` for everything that has no form of its own, `framing` where a stream holds more
+                 than a pickle, `loading` what a load needs beside the stored form
+code_copies      classes and functions of the notebook, by name with a copy by value; `code_resolving` loads them
+path_results     a path with the contents of its file
+numpy_forms      what numpy's own pickle would change
+libraries        which versions of libraries wrote a value
 describing       the name of a type and a value's size, for a reader
 objects          value files
 inline_form      the form of a small value in its row

@@ -27,7 +27,7 @@ def reduced(array: Any) -> Any:
     if array.dtype.kind in "mM":
         return called, (array.view(f"{array.dtype.byteorder}i8"), array.dtype)
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
-        return array.copy(order="C").__reduce_ex__(5)
+        return array.copy(order="K").__reduce_ex__(5)
     return NotImplemented
 
 

@@ -14,11 +14,11 @@ minor version of Python cannot use them.
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import sys
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,6 @@ from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any
 
-from stepwell.kernel_runtime.errors import ValueUnavailableError
 from stepwell.kernel_runtime.store.libraries import Owner, by_its_word
 
 MOST_OF_A_GLOBAL = 64 * 1024
@@ -34,7 +33,7 @@ MOST_OF_A_GLOBAL = 64 * 1024
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _HEAP_TYPE = 1 << 9
 _KEPT = 32
-_UNKNOWN = "?"
+UNKNOWN = "?"
 """The version of code that has none: it equals nothing."""
 
 
@@ -57,7 +56,7 @@ class CodeReader:
             return self.version(found)
         except Exception:
             # A class may raise anything when it is looked at; it is its copy then.
-            return _UNKNOWN
+            return UNKNOWN
 
     def hides(self, name: str, value: Any) -> bool:
         """Whether a value, or the source of a class or function, must not be stored."""
@@ -102,9 +101,6 @@ def at_name(module: str, qualname: str) -> Any:
     return found
 
 
-# -- storing ----------------------------------------------------------------------------------------------------------
-
-
 def notebook_object(number: int) -> Any:
     """Stand in a pickle for the class or function of a number; only what loads such a pickle knows which it is."""
     raise pickle.UnpicklingError(f"number {number} of a pickle that was taken out of its frame")
@@ -135,7 +131,7 @@ def dump_copies(found: Sequence[Any], names: Sequence[Named], code: CodeReader) 
         If one cannot be copied or has a secret in its source.
     """
     key = tuple([(id(each), version) for each, (_, version) in zip(found, names, strict=True)])
-    versioned = all(version and version != _UNKNOWN for _, version in names)
+    versioned = all(version and version != UNKNOWN for _, version in names)
     if versioned:
         with _dumped_lock:
             kept = _dumped.get(key)
@@ -164,6 +160,9 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
         """Marks each class and function that goes by value with its name and code version."""
 
         def reducer_override(self, value: Any) -> Any:
+            wrapped = rewrapped(value)
+            if wrapped is not NotImplemented:
+                return wrapped
             found = super().reducer_override(value)
             if type(found) is not tuple or len(found) != 6:
                 return found
@@ -190,6 +189,34 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
             return copied, (*named, make, arguments), (complete, state), None, None, completed
 
     return Pickler(stream, 5)
+
+
+def rewrapped(value: Any) -> Any:
+    """Return what reduces a wrapper of functools around the user's function, or NotImplemented for anything else.
+
+    One keeps a lock, the other is found by its name only; both are made anew around the function, with nothing remembered.
+    """
+    kind = type(value)
+    if kind is functools.cached_property:
+        return cached_property_of, (value.func, value.attrname)
+    if kind is _LRU and goes_by_copy(value):
+        return lru_cache_of, (value.__wrapped__, *value.cache_parameters().values())
+    return NotImplemented
+
+
+_LRU = type(functools.lru_cache(len))
+
+
+def cached_property_of(function: Callable[[Any], Any], name: str | None) -> Any:
+    """Return a cached property that has been given its name."""
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def lru_cache_of(function: Callable[..., Any], most: int | None, typed: bool) -> Any:
+    """Return a function that remembers its results, and has none yet."""
+    return functools.lru_cache(most, typed)(function)
 
 
 def _home(function: FunctionType) -> str:
@@ -233,152 +260,3 @@ def _belongs(code: CodeReader, name: str, value: Any) -> bool:
     except Exception:
         # A connection, a lock: what cannot be pickled is made anew where the code runs.
         return False
-
-
-# -- loading ----------------------------------------------------------------------------------------------------------
-
-_classes: weakref.WeakValueDictionary[Named, type] = weakref.WeakValueDictionary()
-"""Copies of classes, so that two loads of a value give instances of one class."""
-_loading = threading.RLock()
-
-
-class Resolver:
-    """Finds what the numbers of one pickle stand for.
-
-    Parameters
-    ----------
-    names
-        By number, what the stream's head says.
-    copies
-        The pickle of all of them; empty where there is none.
-    python
-        The version of Python that made the copies.
-    inside
-        Those names that nothing had when the value was stored.
-    tell
-        Is given a line where a copy is used although the name means something else, or nothing.
-    """
-
-    def __init__(
-        self,
-        names: Sequence[Named],
-        copies: bytes | memoryview,
-        python: str,
-        inside: Sequence[str],
-        *,
-        key: str,
-        code: CodeReader,
-        tell: Callable[[str], None],
-    ) -> None:
-        self._names = [(name, version) for name, version in names]
-        self._copies = copies
-        self._python = python
-        self._inside = frozenset(inside)
-        self._key = key
-        self._code = code
-        self._tell = tell
-        self._loaded: list[Any] | None = None
-        self._unfinished: dict[int, Any] = {}
-
-    def globals(self) -> dict[tuple[str, str], Any]:
-        """Return what stands for the names of this module in the pickles."""
-        here = __name__
-        return {
-            (here, notebook_object.__name__): self._object,
-            (here, copied.__name__): self._copied,
-            (here, completed.__name__): self._completed,
-        }
-
-    def _object(self, number: int) -> Any:
-        name, version = self._names[number]
-        found = self._live(name, version)
-        if found is not None:
-            return found
-        module, short = _split(name)
-        there = at_name(module, short)
-        if not self._copies:
-            self._refuse(short, there, "its source holds what looks like a secret, so that no copy is kept")
-        if self._python != PYTHON:
-            self._refuse(short, there, f"its copy was made by Python {self._python}, and this is Python {PYTHON}")
-        if name not in self._inside:
-            how = f"has another {short} now" if there is not None else f"has no {short}"
-            self._tell(f"{self._key}: its stored copy of {short} is used, {_where(module)} {how}")
-        if self._loaded is None:
-            self._loaded = self._load_copies()
-        return self._loaded[number]
-
-    def _load_copies(self) -> list[Any]:
-        with _loading:
-            try:
-                found: list[Any] = _Unpickler(io.BytesIO(self._copies), (), self.globals()).load()
-            except BaseException:
-                for named, cls in list(_classes.items()):
-                    if id(cls) in self._unfinished:
-                        del _classes[named]
-                raise
-        return found
-
-    def _live(self, name: str, version: str) -> Any:
-        if "<" in name or version == _UNKNOWN:
-            return None
-        found = at_name(*_split(name))
-        if not (isinstance(found, type | FunctionType)):
-            return None
-        return found if not version or self._code.version_of(found) == version else None
-
-    def _refuse(self, short: str, there: Any, why: str) -> None:
-        what = (
-            f"was made with another {short} than the one defined now"
-            if there is not None
-            else f"needs {short}, which is not defined here"
-        )
-        raise ValueUnavailableError(
-            f"the stored value of {self._key!r} {what}",
-            where=why,
-            remedy=f"run the cell that defines {short}{' as it was' if there is not None else ''}, or materialize {self._key!r} again",
-        )
-
-    def _copied(self, name: str, version: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        found = self._live(name, version)
-        if found is None and version and version != _UNKNOWN:
-            found = _classes.get((name, version))
-        if found is None:
-            found = make(*arguments)
-            self._unfinished[id(found)] = found
-            if isinstance(found, type) and version and version != _UNKNOWN:
-                _classes[name, version] = found
-        return found
-
-    def _completed(self, found: Any, rest: tuple[Callable[[Any, Any], None], Any]) -> None:
-        complete, state = rest
-        if self._unfinished.pop(id(found), None) is not None:
-            complete(found, state)
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: io.BytesIO, buffers: Sequence[Any], known: dict[tuple[str, str], Any]) -> None:
-        super().__init__(stream, buffers=buffers)
-        self._known = known
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = self._known.get((module, name))
-        return found if found is not None else super().find_class(module, name)
-
-
-def load_with(resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any]) -> Any:
-    """Return the value of a pickle whose classes and functions of the notebook are numbers."""
-    return _Unpickler(io.BytesIO(stream), buffers, resolver.globals()).load()
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Return module and qualified name; modules are the longest part that is imported."""
-    parts = name.split(".")
-    for count in range(len(parts) - 1, 0, -1):
-        module = ".".join(parts[:count])
-        if module in sys.modules:
-            return module, ".".join(parts[count:])
-    return parts[0], ".".join(parts[1:])
-
-
-def _where(module: str) -> str:
-    return "the notebook" if module == "__main__" else module

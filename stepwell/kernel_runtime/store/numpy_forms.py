@@ -8,26 +8,38 @@ functions that rebuild them are named by stored values: they keep their names an
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
+from stepwell.kernel_runtime.store import arrays
 
-def reduced(value: Any, kind: type) -> Any:
-    """Return what reduces an array of numpy, or NotImplemented where numpy does it rightly."""
+
+def reducer(kind: type) -> Callable[[Any], Any] | None:
+    """Return what reduces the objects of a type of numpy, or None where numpy does it rightly."""
     np = sys.modules["numpy"]
     if kind is np.ndarray:
-        dtype = value.dtype
-        if dtype.isnative or dtype.hasobject or not dtype.itemsize:
-            return NotImplemented
-        # As bytes without an order; of a strided array those of a copy.
-        plain = value if value.flags.forc else np.array(value, order="K")
-        raw = plain.view(np.dtype((np.void, dtype.itemsize)))
-        raw.flags.writeable = value.flags.writeable or plain is not value
-        return of_dtype, (raw, dtype)
-    if kind is np.ma.MaskedArray:
-        mask = None if value.mask is np.ma.nomask else value._mask  # noqa: SLF001 - the mask itself, not a view of it
-        more = {name: each for name, each in vars(value).items() if name in {"_optinfo", "_basedict"} and each}
-        return masked, (value.data, mask, value._fill_value, value.hardmask, more)  # noqa: SLF001 - None where none was chosen
-    return NotImplemented
+        return _array
+    # By name: numpy imports the module of masked arrays when it is asked for.
+    return _masked if (kind.__module__, kind.__name__) == ("numpy.ma", "MaskedArray") else None
+
+
+def _array(value: Any) -> Any:
+    dtype = value.dtype
+    if dtype.isnative or dtype.hasobject or not dtype.itemsize:
+        return arrays.reduced(value)
+    np = sys.modules["numpy"]
+    # As bytes without an order; of a strided array those of a copy.
+    plain = value if value.flags.forc else np.array(value, order="K")
+    raw = plain.view(np.dtype((np.void, dtype.itemsize)))
+    raw.flags.writeable = value.flags.writeable or plain is not value
+    return of_dtype, (raw, dtype)
+
+
+def _masked(value: Any) -> Any:
+    np = sys.modules["numpy"]
+    mask = None if value.mask is np.ma.nomask else value._mask  # noqa: SLF001 - the mask itself, not a view of it
+    more = {name: each for name, each in vars(value).items() if name in {"_optinfo", "_basedict"} and each}
+    return masked, (value.data, mask, value._fill_value, value.hardmask, more)  # noqa: SLF001 - None where none was chosen
 
 
 def of_dtype(raw: Any, dtype: Any) -> Any:

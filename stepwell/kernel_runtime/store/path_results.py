@@ -16,7 +16,7 @@ nothing            path                                         the same path
 
 The path is tried as it was written, then as it was absolute when it was stored: a relative path means the file that the step meant. The user's file is
 never written. The data version is that of name and contents, so a step that writes the same file again changes nothing downstream.
-What is restored is below ``files/<digest>/`` in the store; it can be deleted at any time. The stored form is signed like a pickle: nobody else can have
+What is restored is below ``tmp/file-<digest>/`` in the store, where `gc` deletes what has not been loaded for long; the next load restores it again. The stored form is signed like a pickle: nobody else can have
 a file of a chosen name and contents written.
 """
 
@@ -98,7 +98,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
             remedy=f"materialize {key!r} again",
         )
     try:
-        restored = _restore(loading.folder / "files", said.digest, written.name, buffers[0])
+        restored = _restore(loading.folder / "tmp", said.digest, written.name, buffers[0])
         if not _holds(restored, said):
             raise OSError("the stored contents are damaged")  # noqa: TRY301 - one message for all that can go wrong here
     except OSError as error:
@@ -128,12 +128,12 @@ def _holds(path: Path, said: PathContents) -> bool:
         return False
 
 
-def _restore(files: Path, digest: str, name: str, contents: Any) -> Path:
+def _restore(place: Path, digest: str, name: str, contents: Any) -> Path:
     """Write contents to a file of a name, unless they are there; links are not followed out of the store."""
-    folder = files / digest
+    folder = place / f"file-{digest}"
     if not digest.isalnum() or name in {"", ".", ".."} or Path(name).name != name:
         raise OSError(f"{name!r} is no name of a file")
-    for each in (files, folder):
+    for each in (place, folder):
         each.mkdir(parents=True, exist_ok=True)
         if each.is_symlink():
             raise OSError(f"{each} is a link")
@@ -146,4 +146,6 @@ def _restore(files: Path, digest: str, name: str, contents: Any) -> Path:
             making.replace(path)
         finally:
             making.unlink(missing_ok=True)
+    # Its time tells when it was last wanted.
+    os.utime(path)
     return path

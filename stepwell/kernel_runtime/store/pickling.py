@@ -11,13 +11,13 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.store import arrays, code_copies, libraries, numpy_forms, path_results
+from stepwell.kernel_runtime.store import arrays, code_copies, code_resolving, libraries, numpy_forms, path_results
 from stepwell.kernel_runtime.store.code_copies import CodeReader, NoCopyError
 from stepwell.kernel_runtime.store.describing import type_name
 from stepwell.kernel_runtime.store.framing import Frame, framed, is_framed, unframed
@@ -69,7 +69,6 @@ class _Pickler(pickle.Pickler):
     def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
         super().__init__(stream, 5, buffer_callback=self._keep)
         self._buffers = buffers
-        self._array = getattr(sys.modules.get("numpy"), "ndarray", None)
         self.numbered: list[Any] = []
         self.kinds: set[Any] = set()
         """Types, and functions by name, that the stream names."""
@@ -85,9 +84,10 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         self.last = value
         kind = type(value)
-        if kind in _ORDINARY:
+        if kind in _reducers:
             self.kinds.add(kind)
-            return NotImplemented
+            reduce = _reducers[kind]
+            return NotImplemented if reduce is None else reduce(value)
         if kind is FunctionType or isinstance(value, type):
             if code_copies.goes_by_copy(value):
                 self.numbered.append(value)
@@ -95,23 +95,36 @@ class _Pickler(pickle.Pickler):
             self.kinds.add(value)
             return NotImplemented
         self.kinds.add(kind)
-        top = kind.__module__.partition(".")[0]
-        if top == "numpy":
-            found = numpy_forms.reduced(value, kind)
-            return arrays.reduced(value) if found is NotImplemented and kind is self._array else found
-        if top in {"polars", "duckdb", "_duckdb"}:
-            if type_name(value) in _LAZY:
-                raise _RefusedError(f"cannot store {type_name(value)}")
-        elif top == "matplotlib":
-            if hasattr(value, "canvas") and hasattr(value, "savefig"):
-                return _apart_from_pyplot(value)
-        elif top in sys.stdlib_module_names and len(_ORDINARY) < 1000:
-            _ORDINARY.add(kind)
-        return NotImplemented
+        reduce = _reducer(kind, value)
+        if kind.__module__ != "__main__" and len(_reducers) < _MOST_REDUCERS:
+            _reducers[kind] = reduce
+        return NotImplemented if reduce is None else reduce(value)
 
 
-_ORDINARY: set[type] = set()
-"""Types of the standard library that have been seen, whose objects pickle as they are: there may be many of them."""
+_MOST_REDUCERS = 1000
+_reducers: dict[type, Callable[[Any], Any] | None] = {}
+"""For types that have been seen, what reduces their objects; None where pickle does it rightly. There may be many objects."""
+
+
+def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
+    """Return what reduces the objects of a type, or None where pickle does it rightly."""
+    top = kind.__module__.partition(".")[0]
+    if top == "numpy":
+        return numpy_forms.reducer(kind)
+    if top in {"polars", "duckdb", "_duckdb"} and type_name(value) in _LAZY:
+        return _refuse
+    if isinstance(value, _figures()):
+        return _apart_from_pyplot
+    return code_copies.rewrapped if top == "functools" else None
+
+
+def _figures() -> Any:
+    module = sys.modules.get("matplotlib.figure")
+    return module.Figure if module is not None else ()
+
+
+def _refuse(value: Any) -> Any:
+    raise _RefusedError(f"cannot store {type_name(value)}")
 
 
 def _apart_from_pyplot(figure: Any) -> Any:
@@ -154,21 +167,24 @@ def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
         raw = [buffer.raw() for buffer in buffers]
     except Exception as error:
         raise _unstorable(value, pickler.last, error, key) from error
-    written = libraries.libraries_of([kind.__module__ for kind in pickler.kinds], code.owner)
+    written = (
+        () if not pickler.kinds else libraries.libraries_of([kind.__module__ for kind in pickler.kinds], code.owner)
+    )
     found = pickler.numbered
     if not found:
         return Pickled(stream.getvalue(), raw, (), written, ())
     named = [(code_copies.name_of(each), code.version_of(each)) for each in found]
     nameless = [each for each in found if code_copies.at_name(each.__module__, each.__qualname__) is not each]
+    why = ""
     try:
         copies = code_copies.dump_copies(found, named, code)
     except NoCopyError as error:
         if nameless:
             raise _unstorable(value, nameless[0], error.__cause__ or error, key) from error
         # What has a name can be found again by it.
-        copies = b""
+        copies, why = b"", str(error)
     inside = [code_copies.name_of(each) for each in nameless]
-    head = {"kind": "named", "names": named, "inside": inside, "python": code_copies.PYTHON}
+    head = {"kind": "named", "names": named, "inside": inside, "why": why, "python": code_copies.PYTHON}
     return Pickled(
         framed(Frame(head, copies, stream.getvalue())),
         raw,
@@ -193,10 +209,17 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
         head = frame.head
         if head["kind"] == path_results.KIND:
             return path_results.load(head, buffers, key=key, loading=loading)
-        resolver = code_copies.Resolver(
-            head["names"], frame.copies, head["python"], head["inside"], key=key, code=loading.code, tell=loading.tell
+        resolver = code_resolving.Resolver(
+            head["names"],
+            frame.copies,
+            head["python"],
+            head["inside"],
+            head["why"],
+            key=key,
+            code=loading.code,
+            tell=loading.tell,
         )
-        return code_copies.load_with(resolver, frame.pickle, buffers)
+        return code_resolving.load_with(resolver, frame.pickle, buffers)
     except ValueUnavailableError:
         raise
     except Exception as error:
