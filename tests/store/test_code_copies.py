@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.store.code_copies import CodeReader
 from stepwell.kernel_runtime.store.store import open_store
+from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.versions.classes import class_version, hides
 from stepwell.kernel_runtime.versions.data import data_version
 
@@ -245,7 +245,7 @@ def test_what_a_class_holds_and_cannot_be_copied_is_found_by_name(store, noteboo
 
 def test_a_copy_of_another_python_is_refused_with_its_version(store, notebook, monkeypatch):
     main = notebook(POINT)
-    monkeypatch.setattr("stepwell.kernel_runtime.store.code_copies.PYTHON", "3.7")
+    monkeypatch.setattr("stepwell.kernel_runtime.store.values.code_copies.PYTHON", "3.7")
     stored = put(store, main.Point(1))
     monkeypatch.undo()
     notebook("")
@@ -333,7 +333,7 @@ def test_code_of_every_shape_works_by_name_and_as_a_copy(store, notebook, said, 
 
 SCRIPT = """
 import dataclasses, sys
-from stepwell.kernel_runtime.store.code_copies import CodeReader
+from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.versions.classes import class_version
 from stepwell.kernel_runtime.versions.data import data_version

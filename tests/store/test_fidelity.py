@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from hypothesis.extra import pandas as pdst
 
-from stepwell.kernel_runtime.store import codecs, inline_form
-from stepwell.kernel_runtime.store.libraries import libraries_of
+from stepwell.kernel_runtime.store.objects import inline_form
+from stepwell.kernel_runtime.store.values import codecs
+from stepwell.kernel_runtime.store.values.libraries import libraries_of
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 

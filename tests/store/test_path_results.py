@@ -7,8 +7,8 @@ import pytest
 
 import stepwell
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.store import path_results
 from stepwell.kernel_runtime.store.store import open_store
+from stepwell.kernel_runtime.store.values import path_results
 from stepwell.kernel_runtime.versions.data import data_version
 
 LARGE = b"0123456789" * 20_000
