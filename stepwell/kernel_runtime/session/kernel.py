@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Collection, Mapping
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
@@ -318,5 +319,7 @@ def get_session() -> Session:
             _session = Session()
             if in_ipython():
                 _session.attach(vars(sys.modules["__main__"]))
+            # What is registered last runs first: a session closes while its stores still take work.
+            import_module("stepwell.kernel_runtime.store.catalog.thread")
             atexit.register(_session.close)
         return _session
