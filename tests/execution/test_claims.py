@@ -359,6 +359,34 @@ def test_who_waits_for_a_lost_input_holds_no_claim_and_takes_what_another_made(l
     assert [name for name, _ in lost.during] == ["up", "down"]
 
 
+def test_what_another_key_signed_while_one_waited_is_computed_again(tmp_path, monkeypatch):
+    made = []
+
+    @asset(ignore=["made"])
+    def waited():
+        made.append(1)
+        return list(range(40_000))
+
+    stepwell.materialize([waited], store=tmp_path / "elsewhere")
+    memo = stepwell.open_store(tmp_path / "elsewhere").history("waited")[0].memo_key
+    stepwell.open_store(tmp_path / "store")
+    claim = ClaimFolder(tmp_path / "store").take(memo, Claimant("other.ipynb", 7))
+    waiting, results = threading.Event(), []
+    session = Session()
+    session.open(tmp_path / "store")
+    session.subscribe(lambda event: waiting.set() if isinstance(event, StepWaiting) else None)
+    thread = threading.Thread(target=lambda: results.append(session.materialize([waited], store=tmp_path / "store")))
+    thread.start()
+    assert waiting.wait(PATIENCE)
+    monkeypatch.setenv("STEPWELL_KEY_FILE", str(tmp_path / "another"))
+    Session().materialize([waited], store=tmp_path / "store", force=True)
+    claim.release()
+    thread.join(PATIENCE)
+    assert [step.status for step in results[0].steps] == ["executed"]
+    assert results[0].value("waited") == list(range(40_000))
+    assert len(made) == 3
+
+
 def test_cancelling_a_run_ends_its_waiting(tmp_path):
     @asset
     def waited():

@@ -286,7 +286,7 @@ class Engine:
             # An interrupt while it waits ends the run before this step begins.
             with suppress(KeyboardInterrupt):
                 found = self.guard.call(lambda: self.store.snapshot([], [address], [digest], remember=False))
-                self.known.snapshot.by_memo_key.update(found.by_memo_key)
+                self.known.snapshot.take(found)
 
     def _tell_changes(self, step: PlanStep, names: tuple[str, ...]) -> None:
         if names:

@@ -55,9 +55,7 @@ class Known:
 
     def look_again(self, found: Snapshot) -> None:
         """Take what the store has by now for the steps and keys of a later snapshot; the world may have changed with it."""
-        self.snapshot.by_memo_key.update(found.by_memo_key)
-        self.snapshot.current.update(found.current)
-        self.snapshot.missing_files |= found.missing_files
+        self.snapshot.take(found)
         self._checked.clear()
 
     def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:

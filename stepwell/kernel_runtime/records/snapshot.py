@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
@@ -37,3 +38,23 @@ class Snapshot:
     """By the id of a materialization whose value another user's key signed: which key, as people compare it."""
     epoch: int = 0
     """Which state of the catalog it is of: `ValueStore.is_newest` compares it."""
+
+    def take(self, later: Snapshot) -> None:
+        """Take over what a later snapshot knows of the steps and keys that it was asked for; the rest stays as it was."""
+        self.by_memo_key.update(later.by_memo_key)
+        self.current.update(later.current)
+        seen = list(later.materializations())
+        names = {item.value.object_name for item in seen if item.value is not None}
+        self.missing_files = (self.missing_files - names) | later.missing_files
+        for item in seen:
+            self.foreign.pop(item.id, None)
+        self.foreign.update(later.foreign)
+
+    def materializations(self) -> Iterator[Materialization]:
+        """Yield every materialization in it, some of them more than once."""
+        for executions in self.by_memo_key.values():
+            for made in executions:
+                yield from made
+        for pointers in self.current.values():
+            for each in pointers:
+                yield each.materialization

@@ -6,10 +6,7 @@ right is found out when the value is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store.objects.files import Objects
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
@@ -21,7 +18,7 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}
     own: bytes | None = None
-    for item in _materializations(snapshot):
+    for item in snapshot.materializations():
         value = item.value
         if value is None:
             continue
@@ -47,12 +44,3 @@ def _own_name(signer: Signer) -> bytes:
     except StoreError:
         # Without a key nothing is one's own; what needs the key says why there is none.
         return b""
-
-
-def _materializations(snapshot: Snapshot) -> Iterator[Materialization]:
-    for executions in snapshot.by_memo_key.values():
-        for made in executions:
-            yield from made
-    for pointers in snapshot.current.values():
-        for each in pointers:
-            yield each.materialization
