@@ -66,6 +66,7 @@ class _Shared:
             self.unrecorded.recorded(
                 m.value.object_name
                 for record in recorded
+                if record.step.status != "reused"
                 for m in record.step.materializations
                 if m.value is not None and m.value.object_name is not None
             )

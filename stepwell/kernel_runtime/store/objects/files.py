@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -130,6 +130,10 @@ class Objects:
             if os.name != "nt" or not os.path.exists(path):  # noqa: PTH110 - likewise
                 raise
 
+    def recorded(self, names: Iterable[str]) -> None:
+        """Say that rows refer to some files that were placed, or that none will."""
+        self._unrecorded.recorded(names)
+
     def read(self, name: str, found: str, codec: str, *, key: str, full: bool = False) -> Parts:
         """Map a file copy-on-write and return its parts.
 
@@ -192,6 +196,7 @@ class Objects:
                 shutil.copyfileobj(source, target, _PIECE)
                 target.seek(0)
                 target.write(prefix)
+            self.recorded([name])
         else:
             try:
                 os.write(descriptor, prefix)

@@ -9,12 +9,18 @@ Two orders make it sound, with no clock in it. The writer *names, then places*. 
 away, *then reads the lists*, and puts back what is named. If the writer named it before the lists were read, it is put back, unless it is there
 anew; if later, the writer places it after it was moved away. A name leaves the list after its row is committed, and a commit needs the
 lease: whoever holds the lease and does not find the name sees the row.
+
+A name counts as often as it was added: of two steps with the same value, the row of the first does not take away what protects the second.
+It leaves the list by a line of its own (``-name``), and the file is emptied when nothing is on the list: what was never recorded, because its
+step failed, stays until the process ends, and keeps nothing else.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import weakref
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,12 +42,14 @@ class Unrecorded:
     def __init__(self, directory: Path) -> None:
         self._folder = directory / "claims"
         self._start()
+        _lists.add(self)
 
     def _start(self) -> None:
         self._mutex = threading.Lock()
         self._process = os.getpid()
         self._descriptor = -1
-        self._names: set[str] = set()
+        self._path = Path()
+        self._names: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
         """Name an object that is about to be put in its place."""
@@ -49,29 +57,46 @@ class Unrecorded:
             # The list is the parent's; closing our copy of its descriptor would not unlock it, and writing to it would.
             self._start()
         with self._mutex:
-            if name in self._names:
-                return
             if self._descriptor < 0:
                 self._open()
-            os.write(self._descriptor, f"{name}\n".encode())
-            self._names.add(name)
+            if name not in self._names:
+                os.write(self._descriptor, f"{name}\n".encode())
+            self._names[name] += 1
 
     def recorded(self, names: Iterable[str]) -> None:
-        """Take names off the list: rows that refer to them are committed."""
-        if not self._names:
+        """Take names off the list, each once: rows that refer to them are committed."""
+        if not self._names or self._process != os.getpid():
             return
         with self._mutex:
-            self._names.difference_update(names)
-            if not self._names and self._descriptor >= 0:
+            gone = []
+            for name in names:
+                if self._names[name] > 1:
+                    self._names[name] -= 1
+                elif self._names.pop(name, 0):
+                    gone.append(f"-{name}\n")
+            if not self._names:
                 os.ftruncate(self._descriptor, 0)
+            elif gone:
+                os.write(self._descriptor, "".join(gone).encode())
 
     def close(self) -> None:
         """Let the list go; what is on it is garbage now, unless it is recorded by somebody."""
+        if self._process != os.getpid():
+            return
         with self._mutex:
-            if self._descriptor >= 0 and self._process == os.getpid() and not self._names:
+            if self._descriptor >= 0 and not self._names:
                 self._path.unlink(missing_ok=True)
                 os.close(self._descriptor)
                 self._descriptor = -1
+
+    def is_own(self, path: Path) -> bool:
+        """Tell whether a file is the list of this very process."""
+        return self._process == os.getpid() and self._descriptor >= 0 and path == self._path
+
+    def names(self) -> set[str]:
+        """Return what is on the list."""
+        with self._mutex:
+            return set(self._names)
 
     def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -87,10 +112,19 @@ class Unrecorded:
         self._descriptor = descriptor
 
 
+_lists: weakref.WeakSet[Unrecorded] = weakref.WeakSet()
+"""The lists of this process: where the system locks for whole processes, as NFS does, a second open of one would be given its lock,
+and closing it would drop it."""
+
+
 def unrecorded_names(directory: Path) -> set[str]:
     """Return what living processes have on their lists; lists of dead ones are removed. The caller holds the lease."""
     found: set[str] = set()
     for path in (directory / "claims").glob(f"*{SUFFIX}"):
+        own = next((each for each in list(_lists) if each.is_own(path)), None)
+        if own is not None:
+            found |= own.names()
+            continue
         try:
             descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         except OSError:
@@ -101,9 +135,21 @@ def unrecorded_names(directory: Path) -> set[str]:
                 unlock(descriptor)
             else:
                 with path.open(encoding="utf-8") as lines:
-                    found.update(line.rstrip("\n") for line in lines)
+                    found |= _listed(lines)
         except OSError:
             continue
         finally:
             os.close(descriptor)
+    return found
+
+
+def _listed(lines: Iterable[str]) -> set[str]:
+    """Return what is on a list after all that was written to it; the end of a line that is just being written may be missing."""
+    found: set[str] = set()
+    for line in lines:
+        name = line.rstrip("\n")
+        if name.startswith("-"):
+            found.discard(name[1:])
+        else:
+            found.add(name)
     return found

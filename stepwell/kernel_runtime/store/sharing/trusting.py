@@ -86,18 +86,24 @@ def import_pack(
         If anything in it is not what it says; nothing is imported then.
     """
     what = str(path)
-    with _archive(path) as archive:
-        found = _checked(archive, what, signer)
-        for name in sorted(found.signers):
-            with objects.making(name) as making:
-                with archive.open(packs.OBJECTS + name) as source:
-                    header, packed, _ = _copied(source, archive.getinfo(packs.OBJECTS + name).file_size, making, what)
-                if header.name != name:
-                    raise packs.damaged(what, "it changed while it was read")
-                making.seek(0)
-                making.write(objects.signed_prefix(header.codec, packed))
-    items = [_signed(item, signer) for item in found.materializations.values()]
-    change(lambda connection, name: _add(connection, name, items, found))
+    placed: list[str] = []
+    try:
+        with _archive(path) as archive:
+            found = _checked(archive, what, signer)
+            for name in sorted(found.signers):
+                with objects.making(name) as making:
+                    with archive.open(packs.OBJECTS + name) as source:
+                        size = archive.getinfo(packs.OBJECTS + name).file_size
+                        header, packed, _ = _copied(source, size, making, what)
+                    if header.name != name:
+                        raise packs.damaged(what, "it changed while it was read")
+                    making.seek(0)
+                    making.write(objects.signed_prefix(header.codec, packed))
+                placed.append(name)
+        items = [_signed(item, signer) for item in found.materializations.values()]
+        change(lambda connection, name: _add(connection, name, items, found))
+    finally:
+        objects.recorded(placed)
     return Offer(what, fingerprint(found.signer), found.own, found.values())
 
 
