@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,15 @@ def test_versions_beyond_the_rule_go_with_their_files_and_outputs(store):
     assert store.outputs("r4", "a") != ()
     assert store.code("c0") is None
     assert store.code("c4") is not None
+
+
+def test_runs_that_were_killed_long_ago_keep_nothing(store):
+    for number, age in enumerate((9, 8, 1, 0)):
+        store.begin_run(replace(rows.run(f"r{number}"), started=time.time() - age * 86400))
+        record(store, "a", number, run_id=f"r{number}", memo_key=f"m{number}")
+    store.keep("", Rule(versions=1))
+    assert store.collect(grace=0).materializations == 2
+    assert [item.run_id for item in store.history("a")] == ["r3", "r2"]
 
 
 def test_code_that_was_collected_is_recorded_again_by_a_process_that_knew_it(store):

@@ -36,6 +36,9 @@ GRACE = 3600.0
 """Seconds that a file without a row is left alone."""
 DEAD = 86400.0
 """Seconds after which a file in ``tmp/`` that nobody writes to is nobody's."""
+GOING_ON = 7 * 86400.0
+"""Seconds after its start in which a run without an end counts as going on: nobody writes the end of one that was killed. What a
+longer one made is current in its notebook, and stays for that."""
 PORTION = 200
 """Files that are looked at under one lease."""
 CONDEMNED = ".condemned"
@@ -109,10 +112,12 @@ def _to_drop(connection: Connection, name: str, rules: dict[str, Rule] | None) -
     )
     rows = [Kept(*[*row[:9], {} if row[9] == "{}" else json.loads(row[9])]) for row in found]
     current = {each for (each,) in rows_of(connection, name, _CURRENT)}
-    running = {each for (each,) in rows_of(connection, name, "SELECT run_id FROM @runs WHERE status = 'running'")}
-    return rules, dropped(rows, rules, now=time.time(), current=current, running=running)
+    now = time.time()
+    running = {each for (each,) in rows_of(connection, name, _RUNNING, [now - GOING_ON])}
+    return rules, dropped(rows, rules, now=now, current=current, running=running)
 
 
+_RUNNING = "SELECT run_id FROM @runs WHERE status = 'running' AND started > ?"
 _CURRENT = "SELECT arg_max(materialization, rowid) FROM @current GROUP BY notebook, key, partition"
 
 
