@@ -118,6 +118,36 @@ class Attachment:
         """
         if not self.open:
             return
+        failure = self._detached()
+        self.seen = None if failure else (self.lease.token(), *self.stat())
+        self.lease.release()
+        if failure:
+            raise failure
+
+    def discard(self) -> None:
+        """Let everything go after a failure, with whatever is left of a transaction."""
+        self._renew()
+        self.detach()
+
+    def replace(self, making: Path) -> None:
+        """Put another file into the catalog's place and attach that, the lease being held; an error lets the lease go.
+
+        Where the checkpoint fails, or left a log, the catalog stays: the log belongs to it.
+        """
+        failure = self._detached()
+        try:
+            if failure is None and not self._log.exists():
+                making.replace(self._path)
+            self._attach_existing()
+        except BaseException:
+            self.seen = None
+            self.lease.release()
+            raise
+        if failure:
+            raise failure
+
+    def _detached(self) -> Exception | None:
+        """Write the checkpoint and let the file go; return the error of the checkpoint, raise one where DuckDB keeps the file."""
         failure: Exception | None = None
         for _ in range(2):
             try:
@@ -131,20 +161,8 @@ class Attachment:
         else:
             self.stuck = True
             raise StoreError(f"the catalog {self._path} cannot be let go", remedy="end this process") from failure
-        self.seen = None if failure else (self.lease.token(), *self.stat())
         self.open = False
-        self.lease.release()
-        if failure:
-            raise failure
-
-    def discard(self) -> None:
-        """Let everything go after a failure, with whatever is left of a transaction."""
-        self._renew()
-        self.detach()
-
-    def reopen(self) -> None:
-        """Attach the file that is in the catalog's place now: after a compaction, the lease being held."""
-        self._attach_existing()
+        return failure
 
     def _renew(self) -> None:
         self.connection.close()

@@ -49,13 +49,7 @@ def compact(attachment: Attachment) -> int:
             connection.execute(f"DETACH {copy}")
         with making.open("rb+") as file:
             os.fsync(file.fileno())
-        connection.execute(f"DETACH {name}")
-        attachment.open = False
-        try:
-            if not Path(f"{path}.wal").exists():
-                making.replace(path)
-        finally:
-            attachment.reopen()
+        attachment.replace(making)
     finally:
         for left in (making, Path(f"{making}.wal")):
             with contextlib.suppress(OSError):

@@ -210,6 +210,8 @@ class Catalog:
         """
 
         def changed(connection: Connection, name: str) -> T:
+            import duckdb
+
             self._attachment.lease.mark()
             connection.begin()
             try:
@@ -217,11 +219,15 @@ class Catalog:
                 self._attachment.count()
                 connection.commit()
                 self._attachment.acknowledge()
-            except BaseException:
+            except BaseException as error:
                 try:
                     connection.rollback()
                 except Exception:
                     self._roll_back()
+                if isinstance(error, duckdb.Error):
+                    raise self._failure(
+                        error, "could not be changed", "is the disk full? it is as it was before: try again"
+                    ) from error
                 raise
             finally:
                 self._attachment.epoch += 1
@@ -234,9 +240,18 @@ class Catalog:
         from stepwell.kernel_runtime.store.catalog import compaction
 
         def compacted(connection: Connection, name: str) -> int:
-            if not force:
-                connection.execute(f"CHECKPOINT {name}")
-            return compaction.compact(self._attachment) if force or compaction.is_worthwhile(connection, name) else 0
+            import duckdb
+
+            try:
+                if not force:
+                    connection.execute(f"CHECKPOINT {name}")
+                return (
+                    compaction.compact(self._attachment) if force or compaction.is_worthwhile(connection, name) else 0
+                )
+            except (duckdb.Error, OSError) as error:
+                raise self._failure(
+                    error, "could not be compacted", "is the disk full? nothing is lost: try again when there is room"
+                ) from error
 
         return self.ask(compacted)
 
