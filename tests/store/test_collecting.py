@@ -169,7 +169,8 @@ def test_versions_beyond_the_rule_go_with_their_files_and_outputs(store):
 def test_runs_that_were_killed_long_ago_keep_nothing(store):
     for number, age in enumerate((9, 8, 1, 0)):
         store.begin_run(replace(rows.run(f"r{number}"), started=time.time() - age * 86400))
-        record(store, "a", number, run_id=f"r{number}", memo_key=f"m{number}")
+        made = rows.made(store, "a", array(number), run_id=f"r{number}", memo_key=f"m{number}")
+        rows.record(store, made).wait()
     store.keep("", Rule(versions=1))
     assert store.collect(grace=0).materializations == 2
     assert [item.run_id for item in store.history("a")] == ["r3", "r2"]
