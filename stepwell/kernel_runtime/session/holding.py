@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import sys
@@ -10,10 +9,11 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepwell.kernel_runtime.definitions.registry import REGISTRY, Registry
+from stepwell.kernel_runtime.definitions.registry import Registry
 from stepwell.kernel_runtime.errors import (
     StepwellWarning,
     StoreError,
@@ -24,6 +24,7 @@ from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, St
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, store_directory
 from stepwell.kernel_runtime.session.waiting import log_waiting
+from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.classes import class_version, hides
 from stepwell.kernel_runtime.versions.ownership import owner
@@ -37,10 +38,13 @@ if TYPE_CHECKING:
 class Holding:
     """The registry, the stores and the subscribers of one kernel or process.
 
-    Attributes
+    Parameters
     ----------
     registry
-        What is defined.
+        What is defined; an empty one if none is given.
+
+    Attributes
+    ----------
     namespace
         The notebook's namespace; None where there is no notebook.
     last_run
@@ -57,8 +61,9 @@ class Holding:
         Whether the global random generators are seeded from the step's key before each body.
     """
 
-    def __init__(self, registry: Registry = REGISTRY) -> None:
-        self.registry = registry
+    def __init__(self, registry: Registry | None = None) -> None:
+        # A registry tells one session what changes: only the process's own takes the one that decorators register with.
+        registry = self.registry = Registry() if registry is None else registry
         self.namespace: dict[str, Any] | None = None
         self.last_run: RunResult | None = None
         self.after_run: Callable[[RunResult], None] | None = None
@@ -90,7 +95,7 @@ class Holding:
                 self._store = self.open(store_directory(self.namespace))
             else:
                 folder = tempfile.mkdtemp(prefix="stepwell-")
-                atexit.register(shutil.rmtree, folder, ignore_errors=True)
+                at_end(partial(shutil.rmtree, folder, ignore_errors=True), last=True)
                 self._store = self.open(Path(folder) / "store")
         return self._store
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import threading
@@ -12,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.registry import REGISTRY
 from stepwell.kernel_runtime.errors import (
     InvalidInvocationError,
     InvariantViolationError,
@@ -43,6 +43,7 @@ from stepwell.kernel_runtime.session.querying import Querying
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
 from stepwell.kernel_runtime.session.single_steps import not_produced, plan_of_steps, plan_to_resume, what_is_left
 from stepwell.kernel_runtime.session.sql import run_sql, surroundings
+from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
@@ -316,10 +317,10 @@ def get_session() -> Session:
     global _session  # noqa: PLW0603 - one per process
     with _session_lock:
         if _session is None:
-            _session = Session()
+            _session = Session(REGISTRY)
             if in_ipython():
                 _session.attach(vars(sys.modules["__main__"]))
-            # What is registered last runs first: a session closes while its stores still take work.
+            # What is given last comes first: a session closes while its catalogs still take work.
             import_module("stepwell.kernel_runtime.store.catalog.thread")
-            atexit.register(_session.close)
+            at_end(_session.close)
         return _session

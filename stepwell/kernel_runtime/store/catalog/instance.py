@@ -13,6 +13,7 @@ import contextlib
 import os
 import threading
 from _thread import start_new_thread
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.store.once import Once
@@ -22,6 +23,7 @@ Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing it here woul
 _instance: Connection | None = None
 _instance_lock = threading.Lock()
 _held: list[threading.Lock] = []
+_endings: list[Callable[[], None]] = []
 _warming: list[Once] = []
 """What happens when the instance that `warm_up` began is there; once per process."""
 
@@ -33,6 +35,8 @@ def cursor() -> Connection:
         if _instance is None:
             import duckdb
 
+            # DuckDB stops what runs as the process ends, and what was registered last comes first: so after it was imported.
+            atexit.register(_end)
             _instance = duckdb.connect(
                 ":memory:",
                 config={
@@ -44,6 +48,22 @@ def cursor() -> Connection:
                 },
             )
         return _instance.cursor()
+
+
+def at_end(ending: Callable[[], None], *, last: bool = False) -> None:
+    """Call a function as the process ends, while DuckDB still works: the one that was given last comes first.
+
+    Parameters
+    ----------
+    last
+        Whether it comes after all others instead.
+    """
+    _endings.insert(0 if last else len(_endings), ending)
+
+
+def _end() -> None:
+    for ending in reversed(_endings):
+        ending()
 
 
 def warm_up() -> None:

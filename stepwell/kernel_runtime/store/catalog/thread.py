@@ -12,7 +12,6 @@ in this thread, and no half-made transaction, is ever touched by one.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
@@ -27,7 +26,7 @@ from typing import Any, Generic, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment, one_line
-from stepwell.kernel_runtime.store.catalog.instance import Connection, abandon_instance
+from stepwell.kernel_runtime.store.catalog.instance import Connection, abandon_instance, at_end
 from stepwell.kernel_runtime.store.once import Once
 
 T = TypeVar("T")
@@ -604,4 +603,4 @@ def _at_exit() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-atexit.register(_at_exit)
+at_end(_at_exit)
