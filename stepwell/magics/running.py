@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import CellBody
-from stepwell.kernel_runtime.errors import InvalidDefinitionError, UpstreamBudgetError
+from stepwell.kernel_runtime.errors import InvalidDefinitionError, UpstreamBudgetError, ValueUnavailableError
+from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.planning.flatten import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.durations import duration
@@ -48,6 +49,8 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         line = upstream_line(name, waiting) if waiting else ""
         with users_errors(face), displays_off(face, off=arguments.quiet), Progress(face, line):
             result = face.session.materialize([definition], force=arguments.force, show=own)
+    keys = [str(key) for key in definition.keys]
+    result = bind_loadable(face, keys, result, lambda: face.session.materialize([definition], force=True, show=own))
     finish(face, definition, result, quiet=arguments.quiet, show_value=show_value)
 
 
@@ -137,13 +140,12 @@ def users_errors(face: Face) -> Iterator[None]:
 
 
 def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool, show_value: bool) -> None:
-    """Show again what reused steps had shown, bind the names, and say what happened."""
+    """Show again what reused steps had shown, and say what happened; the names are bound."""
     own = {step.key for step in asset_steps(definition)}
     records = [record for record in result.steps if record.key in own]
     for record in records:
         if record.status == "reused" and record.materializations:
             show_again(face.session.outputs(record.materializations[0]), displays=not quiet)
-    bind(face, [str(key) for key in definition.keys], result)
     name = definition.keys[0].name
     if show_value and not quiet and name in face.namespace:
         if figure_of(face.namespace[name]) is None:
@@ -174,6 +176,31 @@ def after_run(face: Face, result: Any) -> None:
         registered = face.session.registry.assets
         free = [key for key in result.run.targets if key in registered and key.rpartition("/")[2] not in face.namespace]
         bind(face, free, result)
+
+
+def bind_loadable(face: Face, keys: Sequence[str], result: RunResult, again: Callable[[], RunResult]) -> RunResult:
+    """Bind the names of assets; what was to be reused and turns out to be damaged counts as missing: it is computed again, and a line says so.
+
+    Parameters
+    ----------
+    again
+        Runs the assets whatever is stored of them.
+
+    Returns
+    -------
+    RunResult
+        The run that has the values.
+    """
+    try:
+        bind(face, keys, result)
+    except ValueUnavailableError as error:
+        if not any(step.status == "reused" for step in result.steps):
+            raise
+        face.say(f"{error.what}: computed again")
+        with users_errors(face):
+            result = again()
+        bind(face, keys, result)
+    return result
 
 
 def bind(face: Face, keys: Sequence[str], result: Any) -> None:
