@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from stepwell.kernel_runtime.records.keeping import bytes_text
 from stepwell.kernel_runtime.records.materializations import Current
+from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.records.text import in_one_line
 from stepwell.kernel_runtime.store.store import Store
 
@@ -20,7 +20,7 @@ def current_lines(store: Store) -> list[str]:
         rows.append((each.key, made.value.summary if made.value else "-", _time(made.created), each.notebook))
     lines = _table(rows) or [f"nothing is stored in {store.directory} yet"]
     sizes = store.sizes()
-    total = bytes_text(sizes["object_bytes"] + sizes["catalog_bytes"])
+    total = size_text(sizes["object_bytes"] + sizes["catalog_bytes"])
     return [*lines, f"{store.directory}: {sizes['materializations']:,} materializations, {total}"]
 
 
@@ -44,10 +44,10 @@ def current_as_json(store: Store) -> list[str]:
 
 def sizes_lines(store: Store) -> list[str]:
     """Return one line a key: what it takes, in how many versions; the largest first."""
-    rows = [(each.key, bytes_text(each.bytes), f"{each.versions:,} versions") for each in store.key_sizes()]
+    rows = [(each.key, size_text(each.bytes), f"{each.versions:,} versions") for each in store.key_sizes()]
     sizes = store.sizes()
-    rows.append(("value files", bytes_text(sizes["object_bytes"]), f"{sizes['objects']:,} files"))
-    rows.append(("catalog", bytes_text(sizes["catalog_bytes"]), f"{sizes['materializations']:,} materializations"))
+    rows.append(("value files", size_text(sizes["object_bytes"]), f"{sizes['objects']:,} files"))
+    rows.append(("catalog", size_text(sizes["catalog_bytes"]), f"{sizes['materializations']:,} materializations"))
     return _table(rows)
 
 

@@ -24,7 +24,7 @@ from stepwell.magics.face import Face
 from stepwell.magics.flags import argument, asset_flags, magic_arguments, op_flags, read_line, read_signature
 from stepwell.magics.lines import say, work_line
 from stepwell.magics.progress import Progress
-from stepwell.magics.running import bind, displays_off, registry_kept, run_definition, users_errors
+from stepwell.magics.running import bind, bind_loadable, displays_off, registry_kept, run_definition, users_errors
 
 _OF_HISTORY = re.compile(r"\s*($|-[lg]\b|[\d~])")
 
@@ -217,7 +217,8 @@ class Stepwell(Magics):
             result = face.session.materialize(
                 arguments.keys or None, force=arguments.force, upstream=not arguments.no_upstream
             )
-        bind(face, result.run.targets, result)
+        targets = result.run.targets
+        result = bind_loadable(face, targets, result, lambda: face.session.materialize(targets, force=True))
         status.say_result(face, result)
 
     @magic_arguments()
@@ -286,6 +287,10 @@ class Stepwell(Magics):
         gc [-n]         free what the rules drop and what nothing refers to; -n only tells; --compact
         store [PATH]    where the store is and how large; switch to another one
         doctor [FLAGS]  check the store and its surroundings; --quick, --clean, --rebuild
+        pack SELECTION OUT.zip
+                        write stored values into one file for somebody else
+        trust OUT.zip|KEY...
+                        what another key signed: shown, and taken over with --yes; --all: all of it
         sql SELECT      rows of one SELECT over stored assets, or over the catalog (FROM stepwell.runs); $name takes a notebook
                         variable; also %%stepwell sql with the SELECT below
         """

@@ -10,6 +10,7 @@ from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.records.text import printable
 
 
@@ -17,16 +18,6 @@ def say(line: str) -> None:
     """Print a line for the person at the notebook."""
     sys.stdout.write(printable(line) + "\n")
     sys.stdout.flush()
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as a reader says it: ``41.0 MB``."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.95:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def moment(created: float) -> str:
@@ -46,7 +37,7 @@ def _facts(materializations: Sequence[Materialization], *, summary: bool) -> lis
     ):
         found.append(stored[0].summary)
     if stored:
-        found.append(size(sum(item.size for item in stored)))
+        found.append(size_text(sum(item.size for item in stored)))
     return found
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.magics.face import Face
-from stepwell.magics.lines import say, size
+from stepwell.magics.lines import say
 from stepwell.magics.time_commands import LineParser
 
 
@@ -48,7 +49,7 @@ def say_sizes(face: Face, most: int = 20) -> None:
     width = max((len(each.key) for each in found[:most]), default=0)
     for each in found[:most]:
         say(
-            f"{each.key.ljust(width)}  {size(each.bytes)} · {each.versions:,} version{'' if each.versions == 1 else 's'}"
+            f"{each.key.ljust(width)}  {size_text(each.bytes)} · {each.versions:,} version{'' if each.versions == 1 else 's'}"
         )
     if len(found) > most:
-        say(f"and {len(found) - most:,} more keys: {size(sum(each.bytes for each in found[most:]))}")
+        say(f"and {len(found) - most:,} more keys: {size_text(sum(each.bytes for each in found[most:]))}")

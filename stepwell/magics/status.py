@@ -10,10 +10,11 @@ from IPython.core.error import UsageError
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.keys import listed
-from stepwell.magics import size_commands, time_commands
+from stepwell.kernel_runtime.records.sizes import size_text
+from stepwell.magics import sharing_commands, size_commands, time_commands
 from stepwell.magics.doctor import run_doctor
 from stepwell.magics.face import Face
-from stepwell.magics.lines import moment, run_line, say, size
+from stepwell.magics.lines import moment, run_line, say
 
 
 def print_state(face: Face, names: Iterable[str]) -> None:
@@ -76,7 +77,7 @@ def _status(face: Face, words: Sequence[str]) -> None:
 def _store_line(face: Face) -> None:
     sizes = face.session.store.sizes()
     say(
-        f"store: {face.session.store.directory} · {sizes['materializations']:,} materializations · {size(sizes['object_bytes'] + sizes['catalog_bytes'])}"
+        f"store: {face.session.store.directory} · {sizes['materializations']:,} materializations · {size_text(sizes['object_bytes'] + sizes['catalog_bytes'])}"
     )
 
 
@@ -168,4 +169,6 @@ COMMANDS: dict[str, Callable[[Face, Sequence[str]], None]] = {
     "gc": size_commands.gc,
     "store": _store,
     "doctor": run_doctor,
+    "pack": sharing_commands.pack,
+    "trust": sharing_commands.trust,
 }

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from stepwell.batch.arguments import OK, Commands, add_json, add_store, named_store, print_result, say
+from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.records.text import in_one_line
 
 _PACK = """\
@@ -30,14 +31,13 @@ def add(commands: Commands) -> None:
 
 
 def _pack(asked: argparse.Namespace) -> int:
-    from stepwell.batch.offers import as_json, size, values
     from stepwell.kernel_runtime.session.sharing import pack
 
     with named_store(asked) as store:
         offer = pack(asked.selection, asked.output, store=store)
     if asked.json:
-        print_result(json.dumps(as_json(offer), indent=2))
+        print_result(json.dumps(offer.as_dict(), indent=2))
     else:
-        say(f"packed {values(offer)}, {size(offer.size)}, signed with the key {offer.signer}")
+        say(f"packed {offer.counted}, {size_text(offer.size)}, signed with the key {offer.signer}")
         print_result(in_one_line(offer.source))
     return OK

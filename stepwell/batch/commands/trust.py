@@ -68,10 +68,8 @@ def _trust(asked: argparse.Namespace) -> int:
 
 
 def _agreed(offer: Offer, asked: argparse.Namespace) -> bool:
-    from stepwell.batch.offers import lines
-
     if not asked.json:
-        for line in lines(offer):
+        for line in str(offer).splitlines():
             say(line)
     if asked.yes:
         return True
@@ -83,14 +81,12 @@ def _agreed(offer: Offer, asked: argparse.Namespace) -> bool:
 
 
 def _told(offer: Offer, *, accepted: bool, asked: argparse.Namespace) -> int:
-    from stepwell.batch.offers import as_json, values
-
     if asked.json:
-        print_result(json.dumps({**as_json(offer), "trusted": accepted}, indent=2))
+        print_result(json.dumps({**offer.as_dict(), "trusted": accepted}, indent=2))
     elif not offer.values:
         say("there is nothing that another key signed")
     elif accepted:
-        say(f"trusted from now on: {values(offer)}")
+        say(f"trusted from now on: {offer.counted}")
     else:
         say("nothing was taken over: --yes says that you trust it")
     return OK if accepted else NOT_TRUSTED

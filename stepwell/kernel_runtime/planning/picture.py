@@ -12,6 +12,7 @@ from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode, NodeKind
 from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.sizes import size_text
 
 _KINDS: Mapping[str, NodeKind] = {
     "asset": "asset",
@@ -118,12 +119,3 @@ def describe(item: Materialization) -> str:
         )
         if part
     )
-
-
-def size_text(size: float) -> str:
-    """Return a number of bytes as a reader likes it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stepwell.kernel_runtime.records.sizes import size_text
+
 STORE = ""
 """The key of the rule for the whole store."""
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -38,7 +40,7 @@ class Rule:
         if self.age is not None:
             parts.append(f"{age_text(self.age)} long")
         if self.bytes is not None:
-            parts.append(f"at most {bytes_text(self.bytes)}")
+            parts.append(f"at most {size_text(self.bytes)}")
         return ", ".join(parts) or "everything"
 
 
@@ -86,7 +88,7 @@ class Collected:
         rules = "" if self.rules else " (no rule drops versions: %stepwell keep --versions 3)"
         if not parts:
             return f"gc: nothing to free{rules}"
-        return f"gc: {'would free' if self.dry_run else 'freed'} {bytes_text(self.bytes)}: {', '.join(parts)}{rules}"
+        return f"gc: {'would free' if self.dry_run else 'freed'} {size_text(self.bytes)}: {', '.join(parts)}{rules}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Forgotten:
         shared = f"; {self.shared} value files stay, other keys share them" if self.shared else ""
         verb = "would forget" if self.dry_run else "forgot"
         return (
-            f"{verb} {self.key}{steps}: {self.versions:,} version{'' if self.versions == 1 else 's'}, {bytes_text(self.bytes)}"
+            f"{verb} {self.key}{steps}: {self.versions:,} version{'' if self.versions == 1 else 's'}, {size_text(self.bytes)}"
             f" ({', '.join(self.notebooks) or 'no notebook'}){shared}. This cannot be undone."
         )
 
@@ -136,12 +138,3 @@ def age_text(seconds: float) -> str:
         if seconds >= UNITS[unit] and seconds % UNITS[unit] == 0 and (unit != "w" or seconds >= 8 * UNITS["w"]):
             return f"{seconds / UNITS[unit]:.0f}{unit}"
     return f"{seconds:g}s"
-
-
-def bytes_text(size: float) -> str:
-    """Return a number of bytes as a reader likes it: ``41.0 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.95:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
@@ -13,6 +13,9 @@ from stepwell.kernel_runtime.records.materializations import Current, Materializ
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import Snapshot
+
+Verify: TypeAlias = Literal["signed", "full"]
+"""What a load checks: what would be executed, and sizes; or every byte."""
 
 
 class Commit(Protocol):
@@ -76,8 +79,13 @@ class ValueStore(Protocol):
             If no codec can bring the value back; names the key, the type and the remedy.
         """
 
-    def get(self, stored: StoredValue, *, key: str) -> Any:
+    def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed") -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
+
+        Parameters
+        ----------
+        verify
+            ``full`` also checks the digest of all data, which reads all of it; ``signed`` what would be executed, and sizes.
 
         Raises
         ------

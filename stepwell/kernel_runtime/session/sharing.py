@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from stepwell.kernel_runtime.errors import InvalidInvocationError, TrustNeededError
+from stepwell.kernel_runtime.errors import InvalidInvocationError, StepwellWarning, TrustNeededError
 from stepwell.kernel_runtime.planning.selection import SelectionGraph, select
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.sharing import Offer
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import Store
 
 AnyStore: TypeAlias = "ValueStore | str | os.PathLike[str] | None"
+What: TypeAlias = "str | os.PathLike[str] | Iterable[str] | None"
+"""A pack, or keys in the store; None for everything in the store."""
 
 
 def pack(selection: str | Iterable[str], path: str | os.PathLike[str], *, store: AnyStore = None) -> Offer:
@@ -65,9 +68,7 @@ def selected(words: Iterable[str], store: ValueStore) -> list[str]:
     return [key for key in upstream if key in set(chosen) or key.startswith(inside)]
 
 
-def trust(
-    what: str | os.PathLike[str] | Iterable[str] | None = None, *, store: AnyStore = None, yes: bool = False
-) -> Offer:
+def trust(what: What = None, *, store: AnyStore = None, yes: bool = False) -> Offer:
     """Take over what somebody else made, and sign it with one's own key: a pack, or values that are in the store already.
 
     Loading a pickle runs what is stored in it: trust only whom you would let run code on your machine. What one's own key
@@ -89,19 +90,38 @@ def trust(
     UnknownKeyError
         If nothing is stored under a key.
     """
-    if isinstance(what, os.PathLike) or (isinstance(what, str) and what.endswith(".zip")):
-        used, path = _store(store, create=True), Path(what)
+    path = _pack_path(what)
+    if path is not None:
+        used = _store(store, create=True)
         offer = used.inspect_pack(path)
         if not (yes or offer.own):
             raise needed(offer)
         return used.import_pack(path)
     used = _store(store)
-    given = used.foreign(None if what is None else [what] if isinstance(what, str) else [str(key) for key in what])
+    given = used.foreign(_keys(what))
     if not given.offer.own:
         if not yes:
             raise needed(given.offer)
-        used.adopt(given)
+        for key in used.adopt(given):
+            warnings.warn(f"{key} is damaged and was left alone", StepwellWarning, stacklevel=2)
     return given.offer
+
+
+def offered(what: What = None, *, store: AnyStore = None) -> Offer:
+    """Return what `trust` would take over; errors as of `trust`, but for `TrustNeededError`."""
+    path = _pack_path(what)
+    used = _store(store)
+    return used.inspect_pack(path) if path is not None else used.foreign(_keys(what)).offer
+
+
+def _pack_path(what: What) -> Path | None:
+    return Path(what) if isinstance(what, os.PathLike) or (isinstance(what, str) and what.endswith(".zip")) else None
+
+
+def _keys(what: What) -> list[str] | None:
+    if what is None or isinstance(what, str):
+        return None if what is None else [what]
+    return [str(key) for key in what]  # type: ignore[union-attr]  # a path is a pack
 
 
 def needed(offer: Offer) -> TrustNeededError:

@@ -37,15 +37,6 @@ def worst(findings: Iterable[Finding]) -> Status:
     return max((each.status for each in findings), key=order.index, default="ok")
 
 
-def size_text(count: float) -> str:
-    """Return a number of bytes for a reader: ``1.2 GB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def counted(number: int, thing: str) -> str:
     """Return a number of things: ``1 file``, ``3 files``."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
