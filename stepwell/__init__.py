@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.session.functions import resume as resume
     from stepwell.kernel_runtime.session.functions import sql as sql
     from stepwell.kernel_runtime.session.keeping import diff as diff
+    from stepwell.kernel_runtime.session.keeping import doctor as doctor
     from stepwell.kernel_runtime.session.keeping import forget as forget
     from stepwell.kernel_runtime.session.keeping import gc as gc
     from stepwell.kernel_runtime.session.keeping import keep as keep
@@ -74,6 +75,7 @@ _HOMES = {
     "StepwellError": "errors",
     "asset": "definitions.computed_assets",
     "diff": "session.keeping",
+    "doctor": "session.keeping",
     "forget": "session.keeping",
     "gc": "session.keeping",
     "get_session": "session.kernel",

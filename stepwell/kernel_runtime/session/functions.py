@@ -11,7 +11,7 @@ from stepwell.kernel_runtime.definitions.sources import SourceAsset
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.records.keys import AssetKey
-from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
 from stepwell.kernel_runtime.session.history import WhichVersion
 from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import Given, Targets
@@ -98,6 +98,7 @@ def load(
     store: AnyStore = None,
     notebook: str | None = None,
     version: WhichVersion | None = None,
+    verify: Verify = "signed",
 ) -> Any:
     """Return the current value of an asset or step: an own copy unless its type is immutable.
 
@@ -110,6 +111,8 @@ def load(
     version
         An older one: the beginning of its identifier, a number (-1 is the newest, -2 the one before; 0 the oldest), or a time
         (a `datetime`, or ISO text), for what the newest was then. `versions` lists them.
+    verify
+        ``full`` checks every byte of the value's file, which reads all of it; by default what would be executed is checked, and sizes.
 
     Raises
     ------
@@ -118,7 +121,7 @@ def load(
     UnknownVersionError
         If the key has no such version, or several.
     """
-    return get_session().load(key_text(key), notebook=notebook, version=version, store=store)
+    return get_session().load(key_text(key), notebook=notebook, version=version, verify=verify, store=store)
 
 
 def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:

@@ -19,9 +19,9 @@ from stepwell.kernel_runtime.errors import (
     unknown_key,
 )
 from stepwell.kernel_runtime.records.acceptance import acceptance, revoked_run
-from stepwell.kernel_runtime.records.keeping import bytes_text
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
+from stepwell.kernel_runtime.records.sizes import size_text
 
 WhichVersion: TypeAlias = "str | int | dt.datetime | dt.date"
 _ALL = 1_000_000_000
@@ -74,7 +74,7 @@ class Version:
         facts = [
             _when(self.created),
             self.summary or self.type_name or "no value",
-            bytes_text(self.size),
+            size_text(self.size),
             f"{self.seconds:.1f} s",
         ]
         place = f"{self.notebook}{f' [{self.partition}]' if self.partition else ''}"
@@ -271,12 +271,14 @@ def is_identifier(text: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{7,}", text) is not None
 
 
-def load_version(store: ValueStore, key: str, which: WhichVersion, notebook: str | None) -> Any:
+def load_version(
+    store: ValueStore, key: str, which: WhichVersion, notebook: str | None, *, verify: Verify = "signed"
+) -> Any:
     """Return the value of a version; errors as in `find_version`, and a `ValueUnavailableError` where it cannot be loaded."""
     item = find_version(store, key, which, notebook=notebook)
     check_loadable(key, item)
     assert item.value is not None
-    return store.get(item.value, key=key)
+    return store.get(item.value, key=key, verify=verify)
 
 
 def _see(key: str) -> str:

@@ -1,8 +1,9 @@
-"""Public functions about time and size: versions of a key and how they differ, renaming, forgetting, what is kept."""
+"""Public functions about time, size and health: versions of a key and how they differ, renaming, forgetting, what is kept, the doctor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.records.keeping import STORE, Collected, Forgotten, Rule
 from stepwell.kernel_runtime.session.differences import Difference
@@ -11,6 +12,9 @@ from stepwell.kernel_runtime.session.functions import AnyStore, key_text
 from stepwell.kernel_runtime.session.history import Versions, WhichVersion
 from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import Target
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.doctor.findings import Finding
 
 
 def versions(
@@ -139,3 +143,25 @@ def gc(*, dry_run: bool = False, compact: bool | None = None, store: AnyStore = 
         Whether the catalog is written anew; None where it is large and mostly free room.
     """
     return get_session().gc(dry_run=dry_run, compact=compact, store=store)
+
+
+def doctor(*, store: AnyStore = None, full: bool = True, clean: bool = False, rebuild: bool = False) -> list[Finding]:
+    """Check a store and its surroundings; return what is found, each with what to do.
+
+    Parameters
+    ----------
+    store
+        A directory or an open store, also one that cannot be opened; by default the session's.
+    full
+        Whether every byte of every value file is checked.
+    clean
+        Whether what is surely garbage is removed.
+    rebuild
+        Whether the catalog is made anew of what can be read of it and of the value files' headers.
+
+    Raises
+    ------
+    StoreError
+        If there is no store.
+    """
+    return get_session().doctor(store=store, full=full, clean=clean, rebuild=rebuild)

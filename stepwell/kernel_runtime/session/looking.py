@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import source_of
@@ -33,7 +33,7 @@ from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.lineage import Lineage
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
-from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.session.acceptance import accept_step, check_acceptable, reader_of_now, revoke_step
 from stepwell.kernel_runtime.session.currents import choose
@@ -161,7 +161,13 @@ class Looking(Holding):
         )
 
     def load(
-        self, key: str, *, notebook: str | None = None, version: WhichVersion | None = None, store: Any = None
+        self,
+        key: str,
+        *,
+        notebook: str | None = None,
+        version: WhichVersion | None = None,
+        verify: Verify = "signed",
+        store: Any = None,
     ) -> Any:
         """Return the current value of an asset, or of a step inside a graph-backed asset or job.
 
@@ -171,6 +177,8 @@ class Looking(Holding):
             Whose value is meant, where several notebooks define the key.
         version
             An older one: the beginning of its identifier, a number (-1 is the newest, -2 the one before), or a time.
+        verify
+            ``full`` checks every byte of the value's file; ``signed`` what would be executed, and sizes.
 
         Raises
         ------
@@ -181,8 +189,10 @@ class Looking(Holding):
         UnknownVersionError
             If the key has no such version.
         """
+        if verify not in get_args(Verify):
+            raise InvalidInvocationError(f"a load has no verify={verify!r}", remedy='verify="full" checks every byte')
         if version is not None:
-            return self._load_version(key, version, notebook, store)
+            return self._load_version(key, version, notebook, store, verify)
         step = active()
         # Inside a step what is meant is the store of its run.
         used = (
@@ -206,10 +216,10 @@ class Looking(Holding):
             )
         if step is not None:
             with step.looks():
-                return used.get(item.value, key=key)
-        return used.get(item.value, key=key)
+                return used.get(item.value, key=key, verify=verify)
+        return used.get(item.value, key=key, verify=verify)
 
-    def _load_version(self, key: str, version: WhichVersion, notebook: str | None, store: Any) -> Any:
+    def _load_version(self, key: str, version: WhichVersion, notebook: str | None, store: Any, verify: Verify) -> Any:
         step = active()
         used = (
             self._run_store
@@ -217,7 +227,7 @@ class Looking(Holding):
             else self.chosen(store)
         )
         if step is None:
-            return load_version(used, key, version, notebook)
+            return load_version(used, key, version, notebook, verify=verify)
         if not isinstance(version, str) or not is_identifier(version):
             # What a number or a time means changes with every run, and nothing would tell that this step is stale.
             raise InvalidInvocationError(
@@ -225,7 +235,7 @@ class Looking(Holding):
                 remedy=f"stepwell.versions({key!r}) lists them",
             )
         with step.looks():
-            return load_version(used, key, version, notebook)
+            return load_version(used, key, version, notebook, verify=verify)
 
     def current(self, key: str, store: ValueStore | None = None, *, notebook: str | None = None) -> Materialization:
         """Return the current materialization of a key, or of the only output of a step; errors as in `load`."""

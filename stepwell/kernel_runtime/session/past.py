@@ -12,9 +12,10 @@ from typing import Any
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
-from stepwell.kernel_runtime.records.keeping import STORE, Collected, Forgotten, Rule, bytes_text
+from stepwell.kernel_runtime.records.keeping import STORE, Collected, Forgotten, Rule
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.session.differences import Difference, compare
 from stepwell.kernel_runtime.session.differences.frames import MEMORY
 from stepwell.kernel_runtime.session.differences.result import Side
@@ -220,10 +221,10 @@ def size_line(directory: Path, sizes: Sizes, free: float) -> str:
     """Return the line that says how large a store is, what part of the disk is free, and what would make it smaller."""
     more = ""
     if sizes.older_bytes > sizes.garbage_bytes:
-        more = f", and {bytes_text(sizes.older_bytes)} more with %stepwell keep --versions 1"
+        more = f", and {size_text(sizes.older_bytes)} more with %stepwell keep --versions 1"
     return (
-        f"the store {directory} holds {bytes_text(sizes.object_bytes + sizes.catalog_bytes)}, and {free:.0%} of the disk is free: "
-        f"%stepwell gc would free {bytes_text(sizes.garbage_bytes)}{more}"
+        f"the store {directory} holds {size_text(sizes.object_bytes + sizes.catalog_bytes)}, and {free:.0%} of the disk is free: "
+        f"%stepwell gc would free {size_text(sizes.garbage_bytes)}{more}"
     )
 
 

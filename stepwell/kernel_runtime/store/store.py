@@ -7,14 +7,14 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
-from stepwell.kernel_runtime.records.protocols import Commit
+from stepwell.kernel_runtime.records.protocols import Commit, Verify
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
@@ -195,7 +195,7 @@ class Store:
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
         return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)
 
-    def get(self, stored: StoredValue, *, key: str, verify: Literal["signed", "full"] = "signed") -> Any:
+    def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed") -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
 
         Parameters
