@@ -175,7 +175,11 @@ def after_run(face: Face, result: Any) -> None:
     if result.run.kind == "assets":
         registered = face.session.registry.assets
         free = [key for key in result.run.targets if key in registered and key.rpartition("/")[2] not in face.namespace]
-        bind(face, free, result)
+        try:
+            bind(face, free, result)
+        except ValueUnavailableError as error:
+            # The run itself went well: whoever asks for the value computes it again, or is told how.
+            face.say(error.what)
 
 
 def bind_loadable(face: Face, keys: Sequence[str], result: RunResult, again: Callable[[], RunResult]) -> RunResult:
