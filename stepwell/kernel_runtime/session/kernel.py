@@ -321,6 +321,6 @@ def get_session() -> Session:
             if in_ipython():
                 _session.attach(vars(sys.modules["__main__"]))
             # What is given last comes first: a session closes while its catalogs still take work.
-            import_module("stepwell.kernel_runtime.store.catalog.thread")
+            import_module("stepwell.kernel_runtime.store.catalog.processes")
             at_end(_session.close)
         return _session

@@ -13,20 +13,20 @@ in this thread, and no half-made transaction, is ever touched by one.
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import weakref
-from _thread import get_ident, interrupt_main, start_new_thread
+from _thread import get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment, one_line
-from stepwell.kernel_runtime.store.catalog.instance import Connection, abandon_instance, at_end
+from stepwell.kernel_runtime.store.catalog.groups import Group, Question
+from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.processes import catalogs, check_going_on
 from stepwell.kernel_runtime.store.once import Once
 
 T = TypeVar("T")
@@ -48,86 +48,6 @@ LINGER = 5.0
 """Seconds without work after which the thread ends."""
 
 _log = logging.getLogger(__name__)
-
-
-class Group:
-    """Rows that are committed together: all of them or none. The `Commit` that all of them share."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._over = Once()
-        self._error: BaseException | None = None
-        self._callbacks: list[Callable[[BaseException | None], None]] = []
-        self.records: list[Any] = []
-        self.since = monotonic()
-
-    @property
-    def over(self) -> bool:
-        """Whether it was committed, or failed to be."""
-        return self._over.over
-
-    def wait(self) -> None:
-        """Block until the group is committed; raise the `StoreError` that kept it from being committed."""
-        if not self._over.over:
-            self._catalog.hurry()
-            self._over.wait()
-        if self._error is not None:
-            raise self._error
-
-    def then(self, callback: Callable[[BaseException | None], None]) -> None:
-        """Call ``callback`` on the catalog thread after the commit, with the error if it failed; at once if over."""
-        with self._catalog.mutex:
-            if not self._over.over:
-                self._callbacks.append(callback)
-                return
-        callback(self._error)
-
-    def disown(self, error: BaseException) -> None:
-        """Let nobody wait for it in a forked child; the callbacks are the parent's."""
-        self._error = error
-        self._over.happen()
-
-    def finish(self, error: BaseException | None) -> None:
-        """Tell everybody; called by the catalog thread."""
-        with self._catalog.mutex:
-            self._error = error
-            self._over.happen()
-            callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            try:
-                callback(error)
-            except Exception:
-                _log.exception("a callback after a commit failed")
-
-
-class _Question(Generic[T]):
-    """Something that needs the attached catalog, asked from another thread."""
-
-    def __init__(self, answer: Callable[[Connection, str], T], *, create: bool = True) -> None:
-        self._answer = answer
-        self.create = create
-        self._over = Once()
-        self._result: T | None = None
-        self.error: BaseException | None = None
-
-    def run(self, connection: Connection, name: str) -> None:
-        try:
-            self._result = self._answer(connection, name)
-        except BaseException as error:
-            self.error = error
-
-    def tell(self) -> None:
-        self._over.happen()
-
-    def fail(self, error: BaseException) -> None:
-        self.error = error
-        self._over.happen()
-
-    def wait(self) -> T:
-        self._over.wait()
-        if self.error is not None:
-            raise self.error
-        return self._result  # type: ignore[return-value]  # set together with the event
 
 
 class Catalog:
@@ -154,7 +74,7 @@ class Catalog:
         self._write = write
         self._ended = ended
         self._reset()
-        _catalogs.add(self)
+        catalogs.add(self)
 
     def _reset(self) -> None:
         # Other threads take the mutex itself: entering a Condition is Python code, and an interrupt in it would keep the lock.
@@ -165,7 +85,7 @@ class Catalog:
     def _clear(self) -> None:
         self._group: Group | None = None
         self._writing: Group | None = None
-        self._questions: deque[_Question[Any]] = deque()
+        self._questions: deque[Question[Any]] = deque()
         self._thread: int | None = None
         self._farewells: list[tuple[Once, Group | None]] = []
         """Who waits for the catalog to be let go, each with the group that was the newest then."""
@@ -177,13 +97,13 @@ class Catalog:
 
     def open(self, *, create: bool) -> None:
         """Attach the catalog once, so that a store that cannot be used is an error now."""
-        question: _Question[None] = _Question(lambda *_: None, create=create)
+        question: Question[None] = Question(lambda *_: None, create=create)
         self._put(question)
         question.wait()
 
     def add(self, record: Any) -> Group:
         """Add a record to the group that is gathered now."""
-        _check_going_on()
+        check_going_on()
         with self.mutex:
             group = self._group
             if group is None:
@@ -194,7 +114,7 @@ class Catalog:
 
     def ask(self, answer: Callable[[Connection, str], T]) -> T:
         """Run ``answer(connection, name)`` on the catalog thread after everything added so far was committed."""
-        question = _Question(answer)
+        question = Question(answer)
         if get_ident() == self._thread:
             # A callback after a commit asks: waiting for ourselves would never end.
             self._serve([question], None)
@@ -339,8 +259,8 @@ class Catalog:
         self._attachment.abandon()
         self._reset()
 
-    def _put(self, question: _Question[Any]) -> None:
-        _check_going_on()
+    def _put(self, question: Question[Any]) -> None:
+        check_going_on()
         with self.mutex:
             self._wake()
             self._questions.append(question)
@@ -417,7 +337,7 @@ class Catalog:
                         return
                     self._condition.wait(self._patience(now))
                 ready = not self._pausing and self._ready()
-                questions: list[_Question[Any]] = []
+                questions: list[Question[Any]] = []
                 group = None
                 if ready:
                     questions = list(self._questions)
@@ -461,7 +381,7 @@ class Catalog:
         held = now - lease.since
         return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.wanted()
 
-    def _serve(self, questions: list[_Question[Any]], group: Group | None) -> None:
+    def _serve(self, questions: list[Question[Any]], group: Group | None) -> None:
         """Commit a group, then answer questions. What fails is told to those who wait, never raised here."""
         create = all(question.create for question in questions)
         try:
@@ -541,66 +461,3 @@ class Catalog:
         failure = StoreError(f"the store {self._attachment.directory} {what}", where=one_line(error), remedy=remedy)
         failure.__cause__ = error
         return failure
-
-
-_catalogs: weakref.WeakSet[Catalog] = weakref.WeakSet()
-
-
-_paused: list[Catalog] = []
-_interrupted = Once()
-
-
-def _before_fork() -> None:
-    global _interrupted  # noqa: PLW0603 - of this fork
-    _interrupted = Once()
-    _paused[:] = list(_catalogs)
-    for catalog in _paused:
-        while True:
-            try:
-                catalog.pause()
-            except KeyboardInterrupt:
-                # Here it would be printed and forgotten, and the fork go on without the pause.
-                _interrupted.happen()
-            else:
-                break
-
-
-def _after_fork_in_parent() -> None:
-    for catalog in _paused:
-        catalog.resume()
-    _paused.clear()
-    if _interrupted.over:
-        # From another thread: in here, too, it would be printed and forgotten.
-        start_new_thread(interrupt_main, ())
-
-
-def _after_fork_in_child() -> None:
-    abandon_instance()
-    for catalog in _paused:
-        catalog.abandon()
-    _paused.clear()
-
-
-_exiting = False
-
-
-def _check_going_on() -> None:
-    """Keep work away from a process that ends: Python ends threads inside DuckDB's code then, which aborts the process."""
-    if not _exiting:
-        return
-    if threading.current_thread() is threading.main_thread():
-        raise StoreError("the store is closed: this process is ending", remedy="record what matters before")
-    # A daemon thread: it ends with the process.
-    Once().wait()
-
-
-def _at_exit() -> None:
-    global _exiting  # noqa: PLW0603 - of this process
-    _exiting = True
-    for catalog in list(_catalogs):
-        catalog.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-at_end(_at_exit)
