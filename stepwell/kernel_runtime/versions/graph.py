@@ -178,7 +178,8 @@ def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any
 
 
 def _close_leaf(node: Node) -> None:
-    node.digest = digest(b"".join(node.own))
+    own = node.own
+    node.digest = digest(own[0] if len(own) == 1 else b"".join(own))
     node.own = node.pending = _WRITTEN
 
 

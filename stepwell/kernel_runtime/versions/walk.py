@@ -98,13 +98,13 @@ class CodeWalk:
             self._looked = True
             library_state.look_again()
         node = self.node(body)
-        more = [(name, self.node(item)) for name, item in extra]
+        more = [(name, self.node(item)) for name, item in extra] if extra else ()
         if not more:
             if node.version is not None:
                 return node.version
-            code = digest_of(node).hex()
+            code = (node.digest or digest_of(node)).hex()
             if not node.flags:
-                version = node.version = CodeVersion(code)
+                version = node.version = CodeVersion.plain(code)
                 return version
         else:
             text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in more)
@@ -208,10 +208,8 @@ class CodeWalk:
             if node.stamp is self._stamp:
                 continue
             node.stamp = self._stamp
-            if node.stable:
-                ref = node.ref
-                if type(ref) is KeyedRef:
-                    known[ref.key] = node
+            if node.stable and type(ref := node.ref) is KeyedRef:
+                known[ref.key] = node
             if node.edges:
                 stack.extend([child for _, child in node.edges])
 
