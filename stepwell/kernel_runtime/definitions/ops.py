@@ -14,8 +14,8 @@ from stepwell.kernel_runtime.definitions.composition import composing
 from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out, Output
 from stepwell.kernel_runtime.definitions.places import place_of_function
 from stepwell.kernel_runtime.definitions.reuse import MaxAge, check_reuse, declared_reads, ignored_names, seconds_of
-from stepwell.kernel_runtime.definitions.signatures import read_signature
-from stepwell.kernel_runtime.definitions.types import Nothing, checker, is_nothing, type_name
+from stepwell.kernel_runtime.definitions.signatures import Parameter, read_signature
+from stepwell.kernel_runtime.definitions.types import Checker, Nothing, checker, is_nothing, type_name
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, TypeCheckError
 from stepwell.kernel_runtime.records.keys import check_name
 
@@ -88,14 +88,16 @@ class OpDefinition:
         """Values of inputs that are not connected."""
         self.parameters = tuple(name for name, declared in self.ins.items() if not is_nothing(declared.dagster_type))
         """Inputs that carry a value."""
-        self.input_checks = {
-            name: check for name in self.parameters if (check := _check(self.ins[name].dagster_type)) is not None
-        }
-        self.output_checks = {
-            name: check
-            for name, out in self.outs.items()
-            if not is_nothing(out.dagster_type) and (check := _check(out.dagster_type)) is not None
-        }
+        self.input_checks: dict[str, Checker] = {}
+        for given in self.parameters:
+            check = _check(self.ins[given].dagster_type)
+            if check is not None:
+                self.input_checks[given] = check
+        self.output_checks: dict[str, Checker] = {}
+        for output, out in self.outs.items():
+            check = None if is_nothing(out.dagster_type) else _check(out.dagster_type)
+            if check is not None:
+                self.output_checks[output] = check
         self.is_generator, self.is_async = _kind_of(body)
 
     @property
@@ -254,8 +256,13 @@ def build_op(
     where = place_of_function(function) if where is None else where
     name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)
     signature = read_signature(function, where=where)
-    config = {p.name: p.default for p in signature.parameters if p.keyword_only} if keyword_config else {}
-    parameters = {p.name: p for p in signature.parameters if p.name not in config}
+    config: dict[str, Any] = {}
+    parameters: dict[str, Parameter] = {}
+    for each in signature.parameters:
+        if keyword_config and each.keyword_only:
+            config[each.name] = each.default
+        else:
+            parameters[each.name] = each
     declared = ins or {}
     for key, given in declared.items():
         if key not in parameters and not is_nothing(given.dagster_type):
@@ -332,8 +339,8 @@ def _typed(out: Out, hint: Any) -> Out:
 
 
 def _output_hint(hint: Any) -> Any:
-    if hint is UNSET:
-        return UNSET
+    if hint is UNSET or (type(hint) is type and hint is not Output):
+        return hint
     origin = typing.get_origin(hint)
     if origin is Output:
         return typing.get_args(hint)[0]
@@ -346,7 +353,7 @@ def _output_hint(hint: Any) -> Any:
     return hint
 
 
-def _check(hint: Any) -> Any:
+def _check(hint: Any) -> Checker | None:
     return None if hint is UNSET else checker(hint)
 
 

@@ -59,9 +59,9 @@ def read_signature(function: Callable[..., Any], *, where: str) -> Signature:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    annotations = getattr(function, "__annotations__", None) or {}
-    if not any(isinstance(hint, str) for hint in annotations.values()):
-        return dict(annotations)
+    annotations: dict[str, Any] = getattr(function, "__annotations__", None) or {}
+    if str not in map(type, annotations.values()):
+        return annotations
     try:
         return typing.get_type_hints(function)
     except Exception:  # a name that only a type checker knows: its parameter goes unchecked

@@ -265,16 +265,17 @@ def _read(code: CodeType, key: int) -> CodeFacts:  # noqa: PLR0915 - one pass ov
     if bare_vars:
         self.bare_vars = True
     if attributes or nested or imports:
-        _read_attributes(self, attributes, nested, spoken, names, held)
+        _read_attributes(self, names, attributes, nested, spoken=spoken, held=held)
     return self
 
 
 def _read_attributes(
     self: CodeFacts,
+    names: tuple[str, ...],
     attributes: list[str],
     nested: list[CodeFacts],
+    *,
     spoken: int,
-    names: tuple[str, ...],
     held: tuple[object, ...],
 ) -> None:
     """Note what is told by attributes that code reads, by what it imports, and by the code nested in it.
@@ -284,7 +285,7 @@ def _read_attributes(
     spoken
         How many attributes are documentation or annotations of what the code names, which are digested by themselves.
     names, held
-        Names and constants of the code.
+        The code's names, and the constants that it uses.
     """
     self.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested))
     self.bare_vars = self.bare_vars or any([inner.bare_vars for inner in nested])  # noqa: C419 - mostly there is none

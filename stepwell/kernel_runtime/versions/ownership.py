@@ -44,7 +44,7 @@ def owner(module_name: str | None) -> str | None:
         return _owners[module_name]
     except KeyError:
         pass
-    top = module_name.partition(".")[0]
+    top = str(module_name).partition(".")[0]
     if top in _owners:
         found = _owners[module_name] = _owners[top]
         return found
