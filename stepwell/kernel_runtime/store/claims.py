@@ -87,11 +87,7 @@ class ClaimFolder:
 
     def is_there(self, memo_key: str) -> bool:
         """Tell, by one look for the file, whether somebody may hold the claim of a memo key."""
-        try:
-            os.stat(f"{self._folder}/{memo_key}")  # noqa: PTH116 - on the path of every step that runs
-        except OSError:
-            return False
-        return True
+        return os.access(f"{self._folder}/{memo_key}", os.F_OK)  # no stat: the error of one takes longer than the look
 
     def take(self, memo_key: str, claimant: Claimant) -> FileClaim | None:
         """Return the claim of a memo key, or None if somebody else holds it; never waits.
