@@ -117,7 +117,7 @@ class AssetsDefinition:
 
     def group_name(self, key: AssetKey) -> str:
         """Return the group of one of the assets."""
-        return self.group_names.get(key, "default")
+        return self.group_names.get(key, "default") if self.group_names else "default"
 
     @property
     def __stepwell_asset_key__(self) -> AssetKey:

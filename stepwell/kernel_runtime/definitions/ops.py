@@ -6,6 +6,7 @@ import inspect
 import os
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from types import FunctionType
 from typing import Any, TypeAlias, overload
 
@@ -15,7 +16,7 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out, Out
 from stepwell.kernel_runtime.definitions.places import place_of_function
 from stepwell.kernel_runtime.definitions.reuse import MaxAge, check_reuse, declared_reads, ignored_names, seconds_of
 from stepwell.kernel_runtime.definitions.signatures import Parameter, read_signature
-from stepwell.kernel_runtime.definitions.types import Checker, Nothing, checker, is_nothing, type_name
+from stepwell.kernel_runtime.definitions.types import PLAIN, Checker, Nothing, checker, is_nothing, type_name
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, TypeCheckError
 from stepwell.kernel_runtime.records.keys import check_name
 
@@ -280,9 +281,12 @@ def build_op(
         if is_nothing(hint):
             raise _nothing_parameter(name, key, where)
         default = given.default_value if given.default_value is not UNSET else parameter.default
-        found[key] = In(hint, given.description, default, given.metadata)
         if default is not UNSET:
             defaults[key] = default
+        elif given is _PLAIN and type(hint) is type and hint in PLAIN:
+            found[key] = _plain_in(hint)
+            continue
+        found[key] = In(hint, given.description, default, given.metadata)
     if declared:
         found.update({key: given for key, given in declared.items() if key not in parameters})
     return OpDefinition(
@@ -306,6 +310,18 @@ def build_op(
 
 _PLAIN = In()
 """What is said of an input of which nothing is said."""
+_BARE = Out()
+
+
+@cache
+def _plain_in(hint: type) -> In:
+    """Return the input of a builtin type of which nothing else is said: thousands of steps share one."""
+    return In(hint)
+
+
+@cache
+def _plain_out(hint: type) -> Out:
+    return Out(hint)
 
 
 def _nothing_parameter(op: str, name: str, where: str) -> InvalidDefinitionError:
@@ -319,7 +335,7 @@ def _nothing_parameter(op: str, name: str, where: str) -> InvalidDefinitionError
 def _outs(name: str, out: Out | Mapping[str, Out] | None, returns: Any, where: str) -> dict[str, Out]:
     hint = _output_hint(returns)
     if out is None or isinstance(out, Out):
-        single = out or Out()
+        single = out or _BARE
         return {"result": _typed(single, Nothing if hint is None else hint)}
     for key in out:
         if key != "result":
@@ -335,6 +351,8 @@ def _outs(name: str, out: Out | Mapping[str, Out] | None, returns: Any, where: s
 def _typed(out: Out, hint: Any) -> Out:
     if out.dagster_type is not UNSET:
         return out
+    if out == _BARE and type(hint) is type and hint in PLAIN:
+        return _plain_out(hint)
     return Out(hint, out.description, out.is_required, out.metadata)
 
 

@@ -70,7 +70,8 @@ class PlanStep:
     """Value keys of everything that must come first."""
 
     def __post_init__(self) -> None:
-        self.input_keys = tuple(key for given in self.inputs for key in given.keys)
+        inputs = self.inputs
+        self.input_keys = inputs[0].keys if len(inputs) == 1 else tuple([key for given in inputs for key in given.keys])
 
     def add_inputs(self, inputs: tuple[PlanInput, ...]) -> None:
         """Add inputs that were found later than the others."""
