@@ -15,8 +15,10 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.declarations import UNSET
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
+from stepwell.kernel_runtime.records.quick import quick
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter of a step's function."""
@@ -27,6 +29,7 @@ class Parameter:
     keyword_only: bool
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Signature:
     """What a function takes and returns."""

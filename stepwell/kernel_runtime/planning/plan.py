@@ -14,9 +14,11 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.keys import AssetKey
+from stepwell.kernel_runtime.records.quick import quick
 from stepwell.kernel_runtime.records.runs import RunKind
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PlanInput:
     """One input of a step."""
@@ -32,6 +34,7 @@ class PlanInput:
     """False for an asset that a helper reads by its name."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PlanOutput:
     """One output of a step."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from stepwell.kernel_runtime.records.quick import quick
+
 CodeKind: TypeAlias = Literal["body", "function", "class", "global", "module", "package", "sql", "graph", "name"]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class CodePart:
     """One thing that a step's result can depend on through its code."""
