@@ -90,6 +90,10 @@ class Expander:
     def node(self, item: Any) -> Node:
         """Return the node of an object, with what it refers to pending."""
         kind = type(item)
+        if kind is FunctionType and not OPAQUE:
+            node = Node(keyed_ref(item, identity(item)))
+            self._function(node, item)
+            return node
         weakly = kind is FunctionType or isinstance(item, type)
         node = Node(keyed_ref(item, identity(item)) if weakly else lambda: item)
         if OPAQUE and id(item) in OPAQUE:

@@ -24,6 +24,7 @@ from stepwell.kernel_runtime.versions.graph import (
     UNVERIFIABLE,
     KeyedRef,
     Node,
+    close_leaf,
     digest_of,
     finish,
     identity,
@@ -157,7 +158,10 @@ class CodeWalk:
         if node is None:
             try:
                 node = self._expand(item)
-                finish(node, self._find, self._expand)
+                if node.pending:
+                    finish(node, self._find, self._expand)
+                else:
+                    close_leaf(node)
             except BaseException:
                 # An interrupt leaves nodes without digests behind.
                 self._nodes.clear()
@@ -202,6 +206,12 @@ class CodeWalk:
             return
         if len(known) > _MOST_KNOWN:
             known.clear()
+        if not root.edges:
+            # As most steps are.
+            root.stamp = self._stamp
+            if root.stable and type(ref := root.ref) is KeyedRef:
+                known[ref.key] = root
+            return
         stack = [root]
         while stack:
             node = stack.pop()
