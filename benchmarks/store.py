@@ -67,7 +67,7 @@ def objects(scale):
 
 def raw(value, kind):
     """The bytes that Stepwell stores, and nothing else."""
-    from stepwell.kernel_runtime.store.codecs import encode
+    from stepwell.kernel_runtime.store.values.codecs import encode
 
     def write():
         for at, each in enumerate(value if kind == "objects" else [value]):

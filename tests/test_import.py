@@ -7,7 +7,6 @@ import pytest
 HEAVY = {
     "IPython",
     "anywidget",
-    "blake3",
     "cloudpickle",
     "duckdb",
     "graphviz",

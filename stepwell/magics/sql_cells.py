@@ -9,7 +9,7 @@ from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.errors import CellError, CellNameError
 from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key
 from stepwell.kernel_runtime.session.selects import read_select, select_asset, select_body
-from stepwell.kernel_runtime.store.statements import folded
+from stepwell.kernel_runtime.store.sql.statements import folded
 from stepwell.magics.cell_inputs import given_deps, given_inputs, inputs_of, key_from
 from stepwell.magics.cell_source import cell_text
 from stepwell.magics.face import Face

@@ -12,7 +12,7 @@ from IPython.core.error import UsageError
 
 from stepwell.kernel_runtime.errors import CellNameError
 from stepwell.kernel_runtime.session.selects import plain
-from stepwell.kernel_runtime.store.statements import read_statement
+from stepwell.kernel_runtime.store.sql.statements import read_statement
 from stepwell.magics.face import Face
 
 

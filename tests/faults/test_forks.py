@@ -107,7 +107,7 @@ def test_a_child_does_not_wait_for_what_its_parent_records(forks):
     assert forks(
         """
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.store.lease import Lease
+from stepwell.kernel_runtime.store.catalog.lease import Lease
 from pathlib import Path
 store.close()
 other = Lease(Path(sys.argv[1]))  # stands for another process: a lock belongs to an open file

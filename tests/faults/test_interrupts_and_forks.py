@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from stepwell.kernel_runtime.records.runs import StepRecord
-from stepwell.kernel_runtime.store import catalog
+from stepwell.kernel_runtime.store.catalog import thread as catalog
 from stepwell.kernel_runtime.store.store import open_store
 
 
@@ -131,7 +131,7 @@ def test_a_forked_child_that_ends_in_order_leaves_the_catalog_alone(tmp_path):
         import os, sys, warnings
         warnings.simplefilter("ignore")
         from stepwell.kernel_runtime.records.runs import StepRecord
-        from stepwell.kernel_runtime.store.statements import select_tables
+        from stepwell.kernel_runtime.store.sql.statements import select_tables
         from stepwell.kernel_runtime.store.store import open_store
         select_tables("SELECT 1")
         store = open_store(sys.argv[1])

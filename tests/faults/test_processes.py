@@ -89,7 +89,7 @@ BUSY = textwrap.dedent(
     """
     import os, sys
     from stepwell.kernel_runtime.records.runs import StepRecord
-    from stepwell.kernel_runtime.store.lease import Lease
+    from stepwell.kernel_runtime.store.catalog.lease import Lease
     from stepwell.kernel_runtime.store.store import open_store
 
     turns = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)

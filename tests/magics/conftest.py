@@ -73,6 +73,8 @@ def bare(shell, capsys, tmp_path, monkeypatch):
     """The shell without the extension, with a new store chosen."""
     monkeypatch.delenv("STEPWELL_BATCH", raising=False)
     monkeypatch.chdir(tmp_path)
+    # What %config set stays in the shell's configuration.
+    shell.config.pop("Stepwell", None)
     session = get_session()
     session.registry.assets.clear()
     session.registry.jobs.clear()

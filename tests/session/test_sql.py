@@ -257,7 +257,7 @@ def test_the_catalog_tells_no_secret_and_is_let_go_before_the_statement_runs(
         return len(os.environ["API_TOKEN"])
 
     run(fetched)
-    from stepwell.kernel_runtime.store.catalog_views import VIEWS
+    from stepwell.kernel_runtime.store.sql.catalog_views import VIEWS
 
     for view in VIEWS:
         rows = session.sql(f"FROM stepwell.{view}", frame="pyarrow")

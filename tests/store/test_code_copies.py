@@ -1,15 +1,17 @@
 """Classes and functions of the notebook: by name while they are the same, by their copy otherwise."""
 
+import asyncio
 import sys
 import textwrap
 import threading
 import types
 
+import numpy as np
 import pytest
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.store.code_copies import CodeReader
 from stepwell.kernel_runtime.store.store import open_store
+from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.versions.classes import class_version, hides
 from stepwell.kernel_runtime.versions.data import data_version
 
@@ -243,7 +245,7 @@ def test_what_a_class_holds_and_cannot_be_copied_is_found_by_name(store, noteboo
 
 def test_a_copy_of_another_python_is_refused_with_its_version(store, notebook, monkeypatch):
     main = notebook(POINT)
-    monkeypatch.setattr("stepwell.kernel_runtime.store.code_copies.PYTHON", "3.7")
+    monkeypatch.setattr("stepwell.kernel_runtime.store.values.code_copies.PYTHON", "3.7")
     stored = put(store, main.Point(1))
     monkeypatch.undo()
     notebook("")
@@ -278,9 +280,60 @@ def test_a_class_that_raises_when_it_is_looked_at_is_an_error_of_ours(store, not
         put(store, main.Odd())
 
 
+SHAPES = {
+    "generic": "from typing import Generic, TypeVar\nT=TypeVar('T')\nclass Box(Generic[T]):\n    def __init__(self,v): self.v=v\nvalue=Box[int](3)",
+    "namedtuple": "from typing import NamedTuple\nclass N(NamedTuple):\n    a: int = 3\nvalue=N()",
+    "protocol": "from typing import Protocol\nclass P(Protocol):\n    def f(self): ...\nclass C(P):\n    def f(self): return 1\nvalue=C()",
+    "slots": "import dataclasses\n@dataclasses.dataclass(slots=True, frozen=True, order=True)\nclass S:\n    a: int\n    b: list = dataclasses.field(default_factory=list)\nvalue=[S(1),S(2)]",
+    "members": "import functools\nclass M:\n    k=[1]\n    @staticmethod\n    def s(): return 1\n    @classmethod\n    def c(cls): return cls.__name__\n    @property\n    def p(self): return 2\n    @functools.cached_property\n    def q(self): return 3\n    class In:\n        x=5\nvalue=[M(), M.In()]",
+    "exception": "class E(ValueError):\n    def __init__(self,a,b): super().__init__(a,b); self.b=b\nvalue=E(1,2)",
+    "dict": "class D(dict):\n    def f(self): return len(self)\nvalue=D(a=1)",
+    "meta": "class Meta(type):\n    def hi(cls): return cls.__name__\nclass K(metaclass=Meta): pass\nvalue=K()",
+    "frame": "import pandas as pd\nclass F(pd.DataFrame):\n    _metadata=['tag']\n    @property\n    def _constructor(self): return F\nvalue=F({'a':[1]}); value.tag='x'",
+    "flag": "import enum\nclass Fl(enum.Flag):\n    A=1\n    B=2\nclass Se(str, enum.Enum):\n    X='x'\n    def up(self): return self.value.upper()\nvalue=[Fl.A|Fl.B, Se.X]",
+    "self ref": "class Node:\n    all={}\n    def make(self): return Node()\nvalue=Node(); value.me=value",
+    "sklearn": "import numpy as np\nfrom sklearn.base import BaseEstimator, TransformerMixin\nfrom sklearn.pipeline import make_pipeline\nfrom sklearn.linear_model import LinearRegression\nclass Tr(BaseEstimator, TransformerMixin):\n    def __init__(self,k=1): self.k=k\n    def fit(self,X,y=None): return self\n    def transform(self,X): return X*self.k\nvalue=make_pipeline(Tr(2),LinearRegression()).fit(np.array([[1.],[2.]]),[1,2])",
+    "lru": "import functools\n@functools.lru_cache\ndef f(x): return x+1\nvalue=[f]",
+    "async": "import asyncio\nasync def co(x): return x+1\nvalue=co",
+    "gen": "def g(n):\n    yield from range(n)\nvalue=g",
+    "deco": "import functools\ndef deco(f):\n    @functools.wraps(f)\n    def w(*a): return f(*a)*2\n    return w\n@deco\ndef h(x): return x\nvalue=h",
+    "bound": "class B:\n    def __init__(self): self.n=4\n    def get(self): return self.n\nvalue=B().get",
+}
+CHECKS = {
+    "generic": lambda v: v.v == 3,
+    "namedtuple": lambda v: v.a == 3 and v == (3,),
+    "protocol": lambda v: v.f() == 1,
+    "slots": lambda v: v[0] < v[1] and v[0].b == [],
+    "members": lambda v: (v[0].s(), v[0].c(), v[0].p, v[0].q, v[1].x) == (1, "M", 2, 3, 5),
+    "exception": lambda v: v.b == 2 and isinstance(v, ValueError),
+    "dict": lambda v: v.f() == 1,
+    "meta": lambda v: type(v).hi() == "K",
+    "frame": lambda v: v.tag == "x" and type(v.head()) is type(v),
+    "flag": lambda v: v[0].value == 3 and v[1].up() == "X" and v[1] == "x",
+    "self ref": lambda v: v.me is v and type(v.make()) is type(v),
+    "sklearn": lambda v: abs(v.predict(np.array([[3.0]]))[0] - 3) < 1e-9,
+    "lru": lambda v: v[0](1) == 2,
+    "async": lambda v: asyncio.run(v(1)) == 2,
+    "gen": lambda v: list(v(2)) == [0, 1],
+    "deco": lambda v: v(2) == 4,
+    "bound": lambda v: v() == 4,
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_code_of_every_shape_works_by_name_and_as_a_copy(store, notebook, said, name):
+    main = notebook(SHAPES[name])
+    stored = put(store, main.value)
+    assert CHECKS[name](get(store, stored))
+    assert said == []
+    for each in list(vars(main)):
+        delattr(main, each)
+    assert CHECKS[name](get(store, stored))
+
+
 SCRIPT = """
 import dataclasses, sys
-from stepwell.kernel_runtime.store.code_copies import CodeReader
+from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.versions.classes import class_version
 from stepwell.kernel_runtime.versions.data import data_version

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stepwell.kernel_runtime.records.runs import StepRecord
-from stepwell.kernel_runtime.store import compaction
+from stepwell.kernel_runtime.store.catalog import compaction
 from stepwell.kernel_runtime.store.store import open_store
 
 from . import rows

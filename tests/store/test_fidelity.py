@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from hypothesis.extra import pandas as pdst
 
-from stepwell.kernel_runtime.store import codecs, inline_form
-from stepwell.kernel_runtime.store.libraries import libraries_of
+from stepwell.kernel_runtime.store.objects import inline_form
+from stepwell.kernel_runtime.store.values import codecs
+from stepwell.kernel_runtime.store.values.libraries import libraries_of
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 
@@ -200,6 +201,11 @@ def table():
         "How it is stored is chosen by exact type: `plain` is one tag and the value, `arrow-…` an Arrow IPC stream, `polars-…` polars' own IPC, `pickle` is protocol 5",
         "with large buffers beside it. What cannot come back is refused when it is materialised, with what to do instead: generators and other",
         "iterators, coroutines, open files, sockets, connections, locks, threads, modules, `polars.LazyFrame`, DuckDB relations, polars columns of Python objects.",
+        "",
+        "Classes and functions of the notebook are stored by name with a copy by value (`tests/store/test_code_copies.py`), a result that is a path with the",
+        "contents of its file (`tests/store/test_path_results.py`), a matplotlib figure as a pickle, its rendered picture beside it with what its step displayed",
+        "(`tests/execution/test_figures.py`). Where another version of a library wrote a value and it does not load any more, it counts as missing, and the",
+        "message names both versions (`tests/store/test_libraries.py`).",
         "",
         "Not counted: how an equal value lies in memory (chunks of Arrow and polars, blocks of pandas, strides of numpy; C and Fortran order come back, but two",
         "arrays that differ in nothing else have one data version), and the payload of a NaN, which comes back but has one data version too.",

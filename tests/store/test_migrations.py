@@ -6,7 +6,7 @@ import sys
 import duckdb
 import pytest
 
-from stepwell.kernel_runtime.store.schema import FORMAT
+from stepwell.kernel_runtime.store.catalog.schema import FORMAT
 from stepwell.kernel_runtime.store.store import open_store
 
 # As the first format wrote them: they never change.
@@ -27,7 +27,8 @@ INSERT INTO current VALUES ('n.ipynb', 'a', '', 'i', 1.0);
 """
 KILL_AT = """
 import os, sys
-from stepwell.kernel_runtime.store import attachment, migration
+from stepwell.kernel_runtime.store.catalog import attachment
+from stepwell.kernel_runtime.store.catalog import migration
 from stepwell.kernel_runtime.store.store import open_store
 place = sys.argv[2]
 kill = lambda *_, **__: os.kill(os.getpid(), 9)

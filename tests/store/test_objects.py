@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from stepwell.kernel_runtime.errors import StoreNotWritableError
-from stepwell.kernel_runtime.store import object_files
-from stepwell.kernel_runtime.store.codecs import Encoded, encode
-from stepwell.kernel_runtime.store.object_header import PREFIX, read_header, read_prefix
-from stepwell.kernel_runtime.store.objects import Objects
+from stepwell.kernel_runtime.store.objects import contents as object_files
+from stepwell.kernel_runtime.store.objects.files import Objects
+from stepwell.kernel_runtime.store.objects.header import PREFIX, read_header, read_prefix
 from stepwell.kernel_runtime.store.signing import Signer
+from stepwell.kernel_runtime.store.values.codecs import Encoded, encode
 
 
 def through(store, value):

@@ -1,13 +1,14 @@
 """A path that a step returns brings back the contents of its file, and the user's own file is never written."""
 
 import pathlib
+import shutil
 
 import pytest
 
 import stepwell
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.store import path_results
 from stepwell.kernel_runtime.store.store import open_store
+from stepwell.kernel_runtime.store.values import path_results
 from stepwell.kernel_runtime.versions.data import data_version
 
 LARGE = b"0123456789" * 20_000
@@ -104,11 +105,13 @@ def test_a_restored_file_does_not_follow_a_link_out_of_the_store(store, folder):
     path.unlink()
     outside = folder / "outside"
     outside.mkdir()
-    (store.directory / "files").symlink_to(outside)
+    place = store.get(stored, key="out").parent
+    shutil.rmtree(place)
+    place.symlink_to(outside)
     with pytest.raises(ValueUnavailableError, match="is a link"):
         store.get(stored, key="out")
     assert list(outside.iterdir()) == []
-    (store.directory / "files").unlink()
+    place.unlink()
     back = store.get(stored, key="out")
     back.unlink()
     (folder / "mine").write_text("mine")

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from stepwell.kernel_runtime.errors import CellSyntaxError, StepwellError
-from stepwell.kernel_runtime.store.sql import Scope, run_select
-from stepwell.kernel_runtime.store.statements import canonical_sql, select_tables
+from stepwell.kernel_runtime.store.sql.select import Scope, run_select
+from stepwell.kernel_runtime.store.sql.statements import canonical_sql, select_tables
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from stepwell.kernel_runtime.errors import CellSyntaxError, QueryError, StepwellError
-from stepwell.kernel_runtime.store import sql_instance
-from stepwell.kernel_runtime.store.sql import Scope, run_select
-from stepwell.kernel_runtime.store.sql_files import file_access
-from stepwell.kernel_runtime.store.statements import read_statement, select_tables
+from stepwell.kernel_runtime.store.sql import instance as sql_instance
+from stepwell.kernel_runtime.store.sql.files import file_access
+from stepwell.kernel_runtime.store.sql.select import Scope, run_select
+from stepwell.kernel_runtime.store.sql.statements import read_statement, select_tables
 
 SECRET = "value-nobody-may-see"
 

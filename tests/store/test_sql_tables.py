@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.kernel_runtime.errors import QueryError
-from stepwell.kernel_runtime.store.sql import Scope, run_select
-from stepwell.kernel_runtime.store.statements import folded, read_statement
+from stepwell.kernel_runtime.store.sql.select import Scope, run_select
+from stepwell.kernel_runtime.store.sql.statements import folded, read_statement
 
 NAMES = ("a", "b", "c", "A", "s.a", "s.b", "W", "w")
 TABLE = pa.table({"x": [1, 2], "y": [3, 4]})

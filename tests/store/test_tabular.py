@@ -12,7 +12,7 @@ import pytest
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError, NotTabularError, QueryError
 from stepwell.kernel_runtime.session.sql import as_frame, frame_type
-from stepwell.kernel_runtime.store.sql import Scope, run_select, stream_select
+from stepwell.kernel_runtime.store.sql.select import Scope, run_select, stream_select
 
 
 def read(value, text="FROM t"):

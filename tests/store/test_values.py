@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal, assert_series_equal
 
-from stepwell.kernel_runtime.store.codecs import decode, encode
-from stepwell.kernel_runtime.store.inline_form import pack, unpack
+from stepwell.kernel_runtime.store.objects.inline_form import pack, unpack
+from stepwell.kernel_runtime.store.values.codecs import decode, encode
 
 
 def through(store, value, key="a"):

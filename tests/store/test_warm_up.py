@@ -9,7 +9,7 @@ import pytest
 def test_a_process_may_end_while_the_instance_starts(python, pause):
     script = f"""
     import sys, time
-    from stepwell.kernel_runtime.store.instance import warm_up
+    from stepwell.kernel_runtime.store.catalog.instance import warm_up
     warm_up()
     time.sleep({pause})
     print("ends")
@@ -23,7 +23,7 @@ def test_a_process_may_end_while_the_instance_starts(python, pause):
 def test_a_process_may_be_forked_while_the_instance_starts(python):
     out = python("""
     import os, sys
-    from stepwell.kernel_runtime.store.instance import warm_up
+    from stepwell.kernel_runtime.store.catalog.instance import warm_up
     from stepwell.kernel_runtime.store.store import open_store
     warm_up()
     child = os.fork()
@@ -42,7 +42,7 @@ def test_what_fails_when_the_instance_starts_is_told_by_who_needs_it(python):
         """
         import sys
         sys.modules["duckdb"] = None
-        from stepwell.kernel_runtime.store.instance import warm_up
+        from stepwell.kernel_runtime.store.catalog.instance import warm_up
         from stepwell.kernel_runtime.store.store import open_store
         warm_up()
         open_store("store")

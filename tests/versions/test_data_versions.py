@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from stepwell.kernel_runtime.versions.data import data_version
 
@@ -208,11 +209,35 @@ def test_how_a_value_lies_in_memory_does_not_count(place):
     assert data_version(one) == data_version(other) is not None
 
 
+def test_a_function_without_a_name_counts_by_its_code_and_closure():
+    def adds(n):
+        return lambda x: x + n
+
+    assert data_version([adds(1)]) == data_version([adds(1)])
+    assert data_version([adds(1)]) != data_version([adds(2)])
+
+
+def test_values_that_code_can_tell_apart_have_other_versions():
+    hard = np.ma.array([1, 2], mask=[0, 1], hard_mask=True)
+    soft = np.ma.array([1, 2], mask=[0, 1])
+    below = np.ma.array([1, 3], mask=[0, 1])
+    assert len({data_version(each) for each in (hard, soft, below)}) == 3
+
+
+def test_that_a_value_was_looked_at_does_not_count():
+    error, matrix = ValueError("x"), sparse.csr_array(np.eye(3))
+    before = data_version([error, matrix])
+    assert vars(error) == {}
+    assert matrix.has_canonical_format
+    assert data_version([error, matrix]) == before
+
+
 def test_a_value_without_a_canonical_digest_has_none():
     import threading
 
     assert data_version(threading.Lock()) is None
-    assert data_version([lambda: 1]) is None
+    lock = threading.Lock()
+    assert data_version([lambda: lock]) is None
     tangle = [1, []]
     for _ in range(60):
         tangle = [tangle, tangle]

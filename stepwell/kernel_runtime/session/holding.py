@@ -96,9 +96,9 @@ class Holding:
 
     def open(self, path: str | os.PathLike[str], *, create: bool = True) -> ValueStore:
         """Return the open store of a directory; one per directory and process."""
-        from stepwell.kernel_runtime.store import sql_instance
-        from stepwell.kernel_runtime.store.code_copies import CodeReader
+        from stepwell.kernel_runtime.store.sql import instance as sql_instance
         from stepwell.kernel_runtime.store.store import open_store
+        from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 
         directory = Path(path).absolute()
         sql_instance.expect(directory)

@@ -44,7 +44,7 @@ from stepwell.kernel_runtime.session.preparation import known_for
 from stepwell.kernel_runtime.session.renaming import Settling
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
 from stepwell.kernel_runtime.session.single_steps import plan_of_steps
-from stepwell.kernel_runtime.store.instance import warm_up
+from stepwell.kernel_runtime.store.catalog.instance import warm_up
 from stepwell.kernel_runtime.versions.reads import active, watch
 from stepwell.kernel_runtime.versions.secrets import hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk

@@ -28,7 +28,7 @@ from stepwell.kernel_runtime.session.history import (
 from stepwell.kernel_runtime.session.looking import Looking
 from stepwell.kernel_runtime.session.renaming import carry_over
 from stepwell.kernel_runtime.session.retaining import set_rule
-from stepwell.kernel_runtime.store.housekeeping import Sizes, is_due, read_sizes
+from stepwell.kernel_runtime.store.keeping.housekeeping import Sizes, is_due, read_sizes
 
 _QUIET = 100
 """How many runs that reused everything go by before one looks whether something is due."""

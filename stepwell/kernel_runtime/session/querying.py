@@ -33,9 +33,9 @@ class Querying(Looking):
         notebook: str | None = None,
     ) -> Any:
         """Run one SELECT over stored values and return its rows; see `stepwell.sql`."""
-        from stepwell.kernel_runtime.store import catalog_views
-        from stepwell.kernel_runtime.store.sql import Scope
-        from stepwell.kernel_runtime.store.statements import read_statement
+        from stepwell.kernel_runtime.store.sql import catalog_views
+        from stepwell.kernel_runtime.store.sql.select import Scope
+        from stepwell.kernel_runtime.store.sql.statements import read_statement
 
         kind = frame_type(frame)
         step = active()
@@ -66,8 +66,8 @@ class Querying(Looking):
 
     def _table(self, path: _Path, notebook: str | None, store: Any, used: ValueStore) -> tuple[str, Any]:
         """Return the key that a table's name means, and its value."""
-        from stepwell.kernel_runtime.store.catalog_views import VIEWS
-        from stepwell.kernel_runtime.store.sql import missing_table
+        from stepwell.kernel_runtime.store.sql.catalog_views import VIEWS
+        from stepwell.kernel_runtime.store.sql.select import missing_table
 
         def loaded(key: str) -> Any:
             try:
@@ -99,7 +99,7 @@ def key_meant(path: _Path, known: Iterable[str]) -> str | None:
     QueryError
         If it could be several.
     """
-    from stepwell.kernel_runtime.store.statements import folded
+    from stepwell.kernel_runtime.store.sql.statements import folded
 
     whole = {folded("/".join(path)), folded(".".join(path))}
     name = path[-1] if len(path) == 1 else None

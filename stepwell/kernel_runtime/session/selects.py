@@ -50,8 +50,8 @@ def read_select(what: str, text: str, where: str) -> Select:
     CellSyntaxError
         If it is not exactly one SELECT.
     """
-    from stepwell.kernel_runtime.store.catalog_views import catalog_view
-    from stepwell.kernel_runtime.store.statements import folded, read_statement
+    from stepwell.kernel_runtime.store.sql.catalog_views import catalog_view
+    from stepwell.kernel_runtime.store.sql.statements import folded, read_statement
 
     statement = plain(text)
     try:

@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.store.signing import key_path
 from stepwell.kernel_runtime.versions.reads import active
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.sql import Scope
+    from stepwell.kernel_runtime.store.sql.select import Scope
 
 FRAMES = ("auto", "pandas", "polars", "pyarrow", "reader")
 """What the rows of a SELECT can become; ``reader`` is a ``pyarrow.RecordBatchReader`` that makes them as they are read."""
@@ -89,8 +89,8 @@ def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -
     CellError
         If the text is no SELECT, a value is no table, or DuckDB cannot run it: names the asset, its cell and the reason.
     """
-    from stepwell.kernel_runtime.store.sql import Scope
-    from stepwell.kernel_runtime.store.statements import folded, read_statement
+    from stepwell.kernel_runtime.store.sql.select import Scope
+    from stepwell.kernel_runtime.store.sql.statements import folded, read_statement
 
     try:
         statement = read_statement(body.text)
@@ -108,9 +108,9 @@ def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -
 
 def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
     """Run a SELECT and return its rows as a type of frame; errors as in `run_select`."""
-    from stepwell.kernel_runtime.store.sql import run_select, stream_select
-    from stepwell.kernel_runtime.store.sql_files import file_access
-    from stepwell.kernel_runtime.store.statements import read_statement
+    from stepwell.kernel_runtime.store.sql.files import file_access
+    from stepwell.kernel_runtime.store.sql.select import run_select, stream_select
+    from stepwell.kernel_runtime.store.sql.statements import read_statement
 
     sources = read_statement(text).files
     files = None

@@ -18,36 +18,27 @@ from stepwell.kernel_runtime.records.protocols import Commit
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
-from stepwell.kernel_runtime.store import (
-    carrying,
-    catalog_views,
-    codecs,
-    collecting,
-    forgetting,
-    housekeeping,
-    inline_form,
-    keeping,
-    libraries,
-    objects,
-    packing,
-    reading,
-    trusting,
-)
-from stepwell.kernel_runtime.store.about import about as about_row
-from stepwell.kernel_runtime.store.attachment import CATALOG, not_writable
-from stepwell.kernel_runtime.store.catalog import Catalog
+from stepwell.kernel_runtime.store.catalog import reading
+from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, not_writable
+from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.remembered import Remembered
+from stepwell.kernel_runtime.store.catalog.seal import SEAL
+from stepwell.kernel_runtime.store.catalog.thread import Catalog
+from stepwell.kernel_runtime.store.catalog.writing import Recorded, RowWriter
 from stepwell.kernel_runtime.store.claims import ClaimFolder
-from stepwell.kernel_runtime.store.code_copies import CodeReader
-from stepwell.kernel_runtime.store.crashes import Crashes, set_aside
-from stepwell.kernel_runtime.store.describing import summary, type_name
-from stepwell.kernel_runtime.store.instance import Connection
-from stepwell.kernel_runtime.store.lacking import lacking
-from stepwell.kernel_runtime.store.loading import Loading, Tell, silent
-from stepwell.kernel_runtime.store.remembered import Remembered
-from stepwell.kernel_runtime.store.seal import SEAL
+from stepwell.kernel_runtime.store.keeping import carrying, collecting, forgetting, hourly, housekeeping
+from stepwell.kernel_runtime.store.objects import files, inline_form
+from stepwell.kernel_runtime.store.objects.about import about as about_row
+from stepwell.kernel_runtime.store.objects.crashes import Crashes, set_aside
+from stepwell.kernel_runtime.store.objects.lacking import lacking
+from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
+from stepwell.kernel_runtime.store.sharing import packing, trusting
 from stepwell.kernel_runtime.store.signing import Signer
-from stepwell.kernel_runtime.store.unrecorded import Unrecorded
-from stepwell.kernel_runtime.store.writing import Recorded, RowWriter
+from stepwell.kernel_runtime.store.sql import catalog_views
+from stepwell.kernel_runtime.store.values import codecs, libraries
+from stepwell.kernel_runtime.store.values.code_copies import CodeReader
+from stepwell.kernel_runtime.store.values.describing import summary, type_name
+from stepwell.kernel_runtime.store.values.loading import Loading, Tell, silent
 
 INLINE = 64 * 1024
 """Bytes up to which a value is kept in its row."""
@@ -144,7 +135,7 @@ class Store:
         self._code = code
         self._tell = tell
         self._signer = Signer()
-        self._objects = objects.Objects(directory, self._signer, shared.unrecorded)
+        self._objects = files.Objects(directory, self._signer, shared.unrecorded)
 
     @property
     def claims(self) -> ClaimFolder:
@@ -222,7 +213,7 @@ class Store:
             if stored.codec == codecs.PICKLE and not self._signer.verify(
                 stored.signature, (stored.codec.encode(), stored.inline)
             ):
-                raise objects.untrusted(key, f"in the catalog of {self._directory}")
+                raise files.untrusted(key, f"in the catalog of {self._directory}")
             try:
                 parts = inline_form.unpack(stored.inline)
             except Exception as error:
@@ -375,7 +366,7 @@ class Store:
 
     def key_sizes(self) -> list[KeySize]:
         """Return what each key takes, the largest first."""
-        return self._catalog.ask(keeping.read_key_sizes)
+        return self._catalog.ask(hourly.read_key_sizes)
 
     # -- what is kept ------------------------------------------------------------------------------------------------
 
@@ -435,7 +426,7 @@ class Store:
 
     def housekeep(self) -> bool:
         """Do what is due once an hour; tell whether it was."""
-        return keeping.housekeep(self._catalog, self._directory, self._objects)
+        return hourly.housekeep(self._catalog, self._directory, self._objects)
 
     # -- sharing ---------------------------------------------------------------------------------------------------------
 

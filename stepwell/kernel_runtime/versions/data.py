@@ -15,7 +15,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.records.path_contents import PATH, contents_of
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, hexdigest
-from stepwell.kernel_runtime.versions.classes import exact_class_version
+from stepwell.kernel_runtime.versions.classes import class_version, exact_class_version
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible, encode
 from stepwell.kernel_runtime.versions.naming import is_found
 from stepwell.kernel_runtime.versions.ownership import owner
@@ -63,14 +63,7 @@ def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG00
 
 def _class(cls: type) -> tuple[str | None, ...]:
     who = owner(cls.__module__) if is_found(cls) else None
-    return (cls.__module__, cls.__qualname__, who if who is not None else _code(cls))
-
-
-def _code(item: Any) -> str:
-    version = exact_class_version(item)
-    if version is None:
-        raise Undigestible(f"the code of {item.__qualname__} reaches what has no digest")
-    return version
+    return (cls.__module__, cls.__qualname__, who if who is not None else class_version(cls))
 
 
 def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
@@ -84,5 +77,11 @@ def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
     found: Any = sys.modules.get(module or "builtins")
     for part in function.__qualname__.split("."):
         found = getattr(found, part, None)
-    who = owner(module) if found is function else None
-    return (module, function.__qualname__, who if who is not None else _code(function))
+    if found is function:
+        who = owner(module)
+        return (module, function.__qualname__, who if who is not None else class_version(function))
+    # One without a name is made anew by the code that gives it: what it holds must all be digested.
+    version = exact_class_version(function)
+    if version is None:
+        raise Undigestible(f"the function {function.__qualname__} reaches what has no digest")
+    return (module, function.__qualname__, version)

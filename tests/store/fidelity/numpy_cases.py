@@ -56,6 +56,7 @@ def hard_masked():
 NUMPY = {
     "0-d": lambda: np.array(5.5), "empty": lambda: np.empty((0, 3), "f4"), "zero-sized in the middle": lambda: np.empty((2, 0, 3)), "C order": lambda: np.arange(6.0).reshape(2, 3),
     "Fortran order": lambda: np.asfortranarray(np.arange(6.0).reshape(2, 3)), "large Fortran order": lambda: np.asfortranarray(np.arange(90_000.0).reshape(300, 300)), "transposed": lambda: np.arange(24).reshape(2, 3, 4).transpose(2, 0, 1),
+    "large, transposed": lambda: np.arange(24_000).reshape(20, 30, 40).transpose(2, 0, 1), "large, strided and transposed": lambda: np.arange(24_000).reshape(20, 30, 40)[:, ::2].T, "large dates, Fortran order": lambda: np.asfortranarray(np.arange(10_000).reshape(100, 100).astype("M8[s]")), "large dates, other byte order": lambda: np.arange(5_000).astype(">M8[s]"),
     "strided view": lambda: np.arange(10)[::3], "reversed view": lambda: np.arange(5)[::-1], "broadcast view": lambda: np.broadcast_to(np.arange(3), (2, 3)), "read-only": read_only, "large": lambda: np.arange(100_000),
     "objects": lambda: np.array([1, "a", None, [1, 2], math.nan], dtype=object), "objects, 2-d Fortran": lambda: np.asfortranarray(np.array([[1, "a"], [None, 2.5]], dtype=object)),
     "StringDType": lambda: np.array(["a", "long enough not to be inline" * 3], np.dtypes.StringDType()), "StringDType with missing": lambda: np.array(["a", None], np.dtypes.StringDType(na_object=None)),

@@ -6,12 +6,14 @@ Each case makes its value anew. Two makings are equal, so that the version of on
 from collections.abc import Callable
 from typing import Any
 
-CASES: dict[str, dict[str, Callable[[], Any]]] = {}
+CASES: dict[str, dict[str, Callable[[], Any]]] = {
+    library: {} for library in ("Python", "numpy", "pandas", "polars", "pyarrow", "scipy.sparse", "scikit-learn")
+}
 """By library, then by name."""
 
 
 def case(library: str, name: str, make: Callable[[], Any]) -> None:
     """Add one."""
-    group = CASES.setdefault(library, {})
+    group = CASES[library]
     assert name not in group, name
     group[name] = make

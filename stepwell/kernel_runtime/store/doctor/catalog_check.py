@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stepwell.kernel_runtime.store.attachment import Attachment
-from stepwell.kernel_runtime.store.instance import Connection
-from stepwell.kernel_runtime.store.reading import rows_of
-from stepwell.kernel_runtime.store.schema import TABLES
+from stepwell.kernel_runtime.store.catalog.attachment import Attachment
+from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.reading import rows_of
+from stepwell.kernel_runtime.store.catalog.schema import TABLES
 
 T = TypeVar("T")
 

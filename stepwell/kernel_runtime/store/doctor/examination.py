@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError
-from stepwell.kernel_runtime.store.attachment import CATALOG
-from stepwell.kernel_runtime.store.crashes import FOLDER, Crashes, read_mark, set_aside, unheld, value_files
+from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
+from stepwell.kernel_runtime.store.catalog.seal import SEAL, read_seal
 from stepwell.kernel_runtime.store.doctor import surroundings
 from stepwell.kernel_runtime.store.doctor.catalog_check import CheckedCatalog, check_catalog
 from stepwell.kernel_runtime.store.doctor.cleaning import OLD, leftovers, remove, remove_orphans
 from stepwell.kernel_runtime.store.doctor.files import CheckedFile, Progress, check_files
 from stepwell.kernel_runtime.store.doctor.findings import Finding, counted, size_text
 from stepwell.kernel_runtime.store.doctor.rebuilding import Rebuilt, rebuild
-from stepwell.kernel_runtime.store.seal import SEAL, read_seal
+from stepwell.kernel_runtime.store.objects.crashes import FOLDER, Crashes, read_mark, set_aside, unheld, value_files
 
 
 def examine(

@@ -23,15 +23,15 @@ from pathlib import Path
 from stepwell.kernel_runtime.records.acceptance import ACCEPTED
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
-from stepwell.kernel_runtime.store.about import rebuilt
-from stepwell.kernel_runtime.store.attachment import CATALOG
+from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
+from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.lease import Lease
+from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements, current_row, materialization_row
+from stepwell.kernel_runtime.store.catalog.seal import read_seal, write_seal
 from stepwell.kernel_runtime.store.doctor.files import CheckedFile
 from stepwell.kernel_runtime.store.doctor.salvage import Salvage, Salvaged
-from stepwell.kernel_runtime.store.instance import Connection
-from stepwell.kernel_runtime.store.lease import Lease
-from stepwell.kernel_runtime.store.object_header import Header
-from stepwell.kernel_runtime.store.schema import FORMAT, create_statements, current_row, materialization_row
-from stepwell.kernel_runtime.store.seal import read_seal, write_seal
+from stepwell.kernel_runtime.store.objects.about import rebuilt
+from stepwell.kernel_runtime.store.objects.header import Header
 
 
 @dataclass(slots=True)

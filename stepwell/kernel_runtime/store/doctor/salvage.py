@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stepwell.kernel_runtime.errors import StoreFormatError
-from stepwell.kernel_runtime.store.instance import Connection
-from stepwell.kernel_runtime.store.schema import FORMAT, TABLES
-from stepwell.kernel_runtime.store.seal import Seal
+from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.schema import FORMAT, TABLES
+from stepwell.kernel_runtime.store.catalog.seal import Seal
 
 _SMALLEST = 2048
 """Rows that DuckDB reads at once."""

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.attachment import one_line
+from stepwell.kernel_runtime.store.catalog.attachment import one_line
+from stepwell.kernel_runtime.store.catalog.schema import FORMAT
 from stepwell.kernel_runtime.store.doctor.findings import Finding, size_text
 from stepwell.kernel_runtime.store.locking import lock, unlock
-from stepwell.kernel_runtime.store.schema import FORMAT
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name, key_path
 
 _NETWORK = frozenset(

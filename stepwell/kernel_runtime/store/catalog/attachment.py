@@ -1,0 +1,382 @@
+"""The catalog file, attached to a warm in-memory DuckDB instance for as long as the lease is held.
+
+One instance lives as long as the process (`instance`); each store's catalog thread attaches its file to it, under a name of its own,
+and detaches it before it lets the lease go.
+DETACH writes the checkpoint, so that a store at rest is one file without a log beside it.
+
+Nothing else in the process may open ``catalog.duckdb``: closing any descriptor of it would drop DuckDB's own lock.
+
+An attach refuses a catalog that has fewer commits than were acknowledged (`seal`). A log beside the catalog means that its last holder
+died: then the catalog is looked at read-only first, since attaching it for writing replays the log, and what a damaged one still
+held would be gone. A catalog of an older format is copied to ``catalog.format-N.duckdb`` and then brought to this one in a single
+transaction: a process killed in between leaves the older catalog, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFormatError, StoreNotWritableError
+from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.store.catalog.instance import Connection, cursor, leak
+from stepwell.kernel_runtime.store.catalog.lease import Lease
+from stepwell.kernel_runtime.store.catalog.migration import keep_copy, migrate
+from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements
+from stepwell.kernel_runtime.store.catalog.seal import read_seal, write_seal
+from stepwell.kernel_runtime.store.catalog.vetting import vet_catalog, vet_links
+
+Fingerprint: TypeAlias = tuple[Any, ...]
+
+CATALOG = "catalog.duckdb"
+FOLDERS = ("objects", "runs", "tmp")
+CACHEDIR_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# This directory holds a Stepwell store: what notebooks computed. It can be computed again.\n"
+    "# For information about cache directory tags see https://bford.info/cachedir/\n"
+)
+
+_aliases = count(1)
+
+
+class Attachment:
+    """One store's catalog: attached or not. Everything but `seen` and `lease.token` is the catalog thread's.
+
+    Parameters
+    ----------
+    directory
+        The store directory, absolute.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.lease = Lease(directory)
+        self.connection: Connection = None
+        self.name = f"store_{next(_aliases)}"
+        self.open = False
+        self.stuck = False
+        self.store_id = ""
+        self.seen: Fingerprint | None = None
+        """What the catalog looked like when we last let it go."""
+        self.epoch = 0
+        """Grows whenever an attach finds that somebody else wrote since."""
+        self._vetted = False
+        """Whether the catalog was looked at since somebody else wrote it."""
+        self.commits = 0
+        """How many the attached catalog has."""
+        self._path = directory / CATALOG
+        self._log = directory / (CATALOG + ".wal")
+
+    def attach(self, *, create: bool = True) -> None:
+        """Take the lease and attach the catalog, creating it where there is none.
+
+        Raises
+        ------
+        StoreNotWritableError
+            If the directory or its lock files cannot be made.
+        StoreFormatError
+            If a newer Stepwell, or a newer DuckDB, wrote the catalog.
+        StoreDamagedError
+            If the catalog is no database, or not ours, or lacks what was acknowledged.
+        """
+        if self.open:
+            return
+        vet_links(self.directory)
+        try:
+            existed = (self.directory / "catalog.lock").exists()
+            if create and not self._path.exists():
+                make_folders(self.directory)
+            self.lease.acquire()
+        except OSError as error:
+            raise not_writable(self.directory, error) from error
+        try:
+            if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
+                self.epoch += 1
+                self._vetted = False
+            if not self._path.exists():
+                self._refuse_to_begin_anew()
+                if create:
+                    self._create()
+            self._attach_existing()
+        except BaseException as error:
+            if not existed and isinstance(error, StoreError):
+                self.lease.remove_files()
+            self.lease.release()
+            if isinstance(error, OSError):
+                raise not_writable(self.directory, error) from error
+            raise
+
+    def detach(self) -> None:
+        """Write the checkpoint, let the file go, then the lease.
+
+        An error of the checkpoint is raised after both are let go: what was committed is in the log beside the catalog. Only where
+        DuckDB keeps the file (`stuck`), the lease is kept too: nobody else may open it then, until this process ends.
+        """
+        if not self.open:
+            return
+        failure: Exception | None = None
+        for _ in range(2):
+            try:
+                self.connection.execute(f"DETACH {self.name}")
+            except Exception as error:
+                failure = error
+                self._renew()
+                if self._listed():
+                    continue
+            break
+        else:
+            self.stuck = True
+            raise StoreError(f"the catalog {self._path} cannot be let go", remedy="end this process") from failure
+        self.seen = None if failure else (self.lease.token(), *self.stat())
+        self.open = False
+        self.lease.release()
+        if failure:
+            raise failure
+
+    def discard(self) -> None:
+        """Let everything go after a failure, with whatever is left of a transaction."""
+        self._renew()
+        self.detach()
+
+    def reopen(self) -> None:
+        """Attach the file that is in the catalog's place now: after a compaction, the lease being held."""
+        self._attach_existing()
+
+    def _renew(self) -> None:
+        self.connection.close()
+        self.connection = cursor()
+
+    def _listed(self) -> bool:
+        """Return whether DuckDB has the file: a DETACH whose checkpoint fails is an error, but detaches."""
+        return (self.name,) in self.connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
+
+    def unchanged(self) -> bool:
+        """Return whether nobody wrote the catalog since we last had it; true while we have it. Any thread may ask.
+
+        What was read in an older `epoch` is out of date even so.
+        """
+        if self.open:
+            return True
+        seen = self.seen
+        return seen is not None and seen == (self.lease.token(), *self.stat())
+
+    def stat(self) -> Fingerprint:
+        """Return size, time and identity of the catalog and of its log: a stat never opens the files."""
+        return (*_stat(self._path), *_stat(self._log))
+
+    def abandon(self) -> None:
+        """Forget everything in a forked child."""
+        if self.connection is not None:
+            leak(self.connection)
+            self.connection = None
+        self.name = f"store_{next(_aliases)}"
+        self.open = False
+        self.seen = None
+        self.lease.abandon()
+
+    def count(self) -> None:
+        """Count a commit inside its own transaction."""
+        self.connection.execute("UPDATE @meta SET commits = ?".replace("@", f"{self.name}."), [self.commits + 1])
+
+    def acknowledge(self) -> None:
+        """Seal a commit that was counted and is done, before anybody is told."""
+        self.commits += 1
+        write_seal(self.directory, self.commits, self.store_id)
+
+    def damage(self, error: BaseException) -> StoreDamagedError | None:
+        """Return our error for one of DuckDB's that means that the file is damaged: parts are read, and checked, when needed only."""
+        text = str(error)
+        if any(
+            sign in text for sign in ("Corrupt", "Could not read enough bytes", "checksum", "database has been invalid")
+        ):
+            return self._damaged("cannot be read", one_line(error))
+        return None
+
+    def _attach_existing(self) -> None:
+        import duckdb
+
+        if self.connection is None:
+            self.connection = cursor()
+        if self._log.exists():
+            self._attach_file("(READ_ONLY)")
+            try:
+                self._vet()
+                self._check()
+            finally:
+                self._let_go()
+        self._attach_file()
+        try:
+            self._vet()
+            number = self._check()
+            if number < FORMAT:
+                # Detached, the catalog is one file, without a log.
+                self._let_go()
+                keep_copy(self.directory, self._path, number)
+                self._attach_file()
+                self.lease.mark()
+                try:
+                    migrate(self.connection, self.name, number)
+                except duckdb.Error as error:
+                    self._renew()
+                    raise StoreError(
+                        f"the store {self.directory} could not be brought from format {number} to {FORMAT}",
+                        where=one_line(error),
+                        remedy="is the disk full? the catalog is as it was: try again",
+                    ) from error
+        except BaseException:
+            self._let_go()
+            raise
+        self.open = True
+
+    def _vet(self) -> None:
+        if not self._vetted:
+            vet_catalog(self.connection, self.name, self.directory)
+            self._vetted = True
+
+    def _attach_file(self, options: str = "") -> None:
+        import duckdb
+
+        try:
+            self.connection.execute(f"ATTACH '{_quoted(self._path)}' AS {self.name} {options}")
+        except duckdb.Error as error:
+            raise self._explained(error) from error
+
+    def _let_go(self) -> None:
+        """Detach after an error or a look, whatever state the file is in."""
+        import duckdb
+
+        with contextlib.suppress(duckdb.Error):
+            self.connection.execute(f"DETACH DATABASE IF EXISTS {self.name}")
+
+    def _refuse_to_begin_anew(self) -> None:
+        """Refuse to take a store whose catalog was lost for a new one."""
+        seal = read_seal(self.directory)
+        if self._log.exists() or (seal is not None and seal.commits):
+            raise self._damaged("is gone", "what belongs to it is there: its seal, or its log")
+
+    def _create(self) -> None:
+        """Make the catalog beside its place and rename it: a process killed here leaves no half catalog."""
+        making = self.directory / "tmp" / f"{new_id()}.duckdb"
+        if self.connection is None:
+            self.connection = cursor()
+        name = f"{self.name}_new"
+        self.connection.execute(f"ATTACH '{_quoted(making)}' AS {name}")
+        try:
+            self.connection.begin()
+            for statement in create_statements(name):
+                self.connection.execute(statement)
+            appender = self.connection.appender(f"{name}.meta")
+            appender.append_row(FORMAT, new_id(), time.time(), 0)
+            appender.flush()
+            self.connection.commit()
+        finally:
+            self.connection.execute(f"DETACH {name}")
+        self.lease.mark()
+        making.replace(self._path)
+
+    def _check(self) -> int:
+        """Return the format of the attached catalog, after checking that it is ours and has what was acknowledged."""
+        import duckdb
+
+        try:
+            cursor = self.connection.execute("SELECT * FROM @meta".replace("@", f"{self.name}."))
+            row = cursor.fetchone()
+        except duckdb.CatalogException:
+            row = None
+        except duckdb.Error as error:
+            raise self._explained(error) from error
+        if row is None:
+            raise StoreDamagedError(
+                f"{self._path} is a DuckDB database, but not the catalog of a Stepwell store",
+                remedy="choose another store directory",
+            )
+        meta = dict(zip([column[0] for column in cursor.description], row, strict=True))
+        number = int(meta["format"])
+        if number > FORMAT:
+            raise StoreFormatError(
+                f"the store {self.directory} was written by a newer Stepwell (format {number}; this one knows {FORMAT})",
+                remedy="upgrade: pip install -U stepwell; or choose another store directory",
+            )
+        self.store_id = meta["store_id"]
+        self.commits = meta.get("commits") or 0
+        seal = read_seal(self.directory)
+        lost = seal.lost(self.commits, self.store_id) if seal is not None else 0
+        if lost:
+            raise self._damaged(
+                f"lacks the last {lost} commits that were acknowledged"
+                if lost > 1
+                else "lacks the last acknowledged commit",
+                "its log was cut short or removed, or an older copy was put in its place",
+            )
+        return number
+
+    def _explained(self, error: Exception) -> StoreError:
+        text = one_line(error)
+        if "version number" in text:
+            return StoreFormatError(
+                f"the store {self.directory} was written by a newer DuckDB",
+                where=text,
+                remedy="upgrade: pip install -U duckdb; or choose another store directory",
+            )
+        if "Permission" in text or "Read-only" in text:
+            return StoreNotWritableError(
+                f"the catalog {self._path} cannot be opened for writing", where=text, remedy=_REMEDY
+            )
+        if "Could not set lock" in text or "lock on file" in text:
+            return StoreError(
+                f"the catalog {self._path} is open in a program other than Stepwell",
+                where=text,
+                remedy="close it there: a DuckDB file can be open in one program at a time",
+            )
+        if "already attached" in text:
+            return StoreError(
+                f"the store {self.directory} was in use when this process was forked",
+                where=text,
+                remedy="start worker processes with the method 'spawn'; or open the store after the fork only",
+            )
+        return self._damaged("cannot be read", text)
+
+    def _damaged(self, how: str, where: str) -> StoreDamagedError:
+        return StoreDamagedError(
+            f"the catalog {self._path} {how}", where=where, remedy=f"stepwell doctor --rebuild --store {self.directory}"
+        )
+
+
+_REMEDY = "choose a directory that you can write: store='DIR', or the environment variable STEPWELL_STORE"
+
+
+def make_folders(directory: Path) -> None:
+    """Make the store directory and what does not change in it; an `OSError` where that is not possible."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in ((".gitignore", "*\n"), ("CACHEDIR.TAG", CACHEDIR_TAG)):
+        path = directory / name
+        if not path.exists():
+            path.write_text(text, encoding="utf-8")
+    for name in FOLDERS:
+        (directory / name).mkdir(exist_ok=True)
+
+
+def not_writable(directory: Path, error: OSError) -> StoreNotWritableError:
+    """Return the error of a directory that cannot be written."""
+    return StoreNotWritableError(f"the store {directory} cannot be written", where=one_line(error), remedy=_REMEDY)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _stat(path: Path) -> tuple[int, int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - twice as quick as Path.stat, and on the path of every no-op run
+    except OSError:
+        return (-1, -1, -1)
+    return (found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

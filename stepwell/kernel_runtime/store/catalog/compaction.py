@@ -1,0 +1,94 @@
+"""Compaction: the catalog written anew, without the room that deleted rows left in it.
+
+A DuckDB file never shrinks. Under the lease, with the old catalog still attached, every table is copied in the order of its
+rows (``rowid`` is what "newest" means, so the order is what must survive) into a file below ``tmp/``; that one is detached, which writes its
+checkpoint, and flushed to the disk; the old one is detached and the new one renamed into its place. A process killed before the rename
+leaves the old catalog and a dead file, after it the new one: there is no moment without a whole catalog. Nobody else has the file
+open meanwhile, because nobody else has the lease; who attaches next opens the path, and so the new file, and sees by its identity
+that what was remembered is out of date.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.store.catalog.attachment import Attachment
+from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.schema import TABLES
+
+WORTH = 16 << 20
+"""Bytes of free room in the file below which it is left as it is."""
+
+
+def is_worthwhile(connection: Connection, name: str) -> bool:
+    """Tell whether a catalog is mostly free room, and much of it."""
+    found = connection.execute(
+        "SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() WHERE database_name = ?", [name]
+    ).fetchall()
+    ((size, total, free),) = found
+    return bool(size * free >= WORTH and free * 2 > total)
+
+
+def compact(attachment: Attachment) -> int:
+    """Rewrite the attached catalog; return how many bytes it became smaller. Runs on the catalog thread, outside a transaction."""
+    connection, name = attachment.connection, attachment.name
+    path = attachment.directory / "catalog.duckdb"
+    before = path.stat().st_size
+    making = attachment.directory / "tmp" / f"{new_id()}.duckdb"
+    copy = f"{name}_compact"
+    attachment.lease.mark()
+    try:
+        connection.execute(f"ATTACH '{_quoted(making)}' AS {copy}")
+        try:
+            _copied(connection, name, copy)
+        finally:
+            connection.execute(f"DETACH {copy}")
+        with making.open("rb+") as file:
+            os.fsync(file.fileno())
+        connection.execute(f"DETACH {name}")
+        attachment.open = False
+        try:
+            if not Path(f"{path}.wal").exists():
+                making.replace(path)
+        finally:
+            attachment.reopen()
+    finally:
+        for left in (making, Path(f"{making}.wal")):
+            with contextlib.suppress(OSError):
+                left.unlink(missing_ok=True)
+    attachment.epoch += 1
+    return before - path.stat().st_size
+
+
+def _copied(connection: Connection, name: str, copy: str) -> None:
+    """Copy every table with its definition, in the order of its rows."""
+    connection.begin()
+    try:
+        for table, definition in TABLES.items():
+            columns = ", ".join(_stored_columns(connection, name, table))
+            connection.execute(f"CREATE TABLE {copy}.{table} ({definition})")
+            insert = f"INSERT INTO {copy}.{table} ({columns}) SELECT {columns} FROM {name}.{table} ORDER BY rowid"  # noqa: S608 - our own names
+            connection.execute(insert)
+        connection.commit()
+    except BaseException:
+        with contextlib.suppress(Exception):
+            connection.rollback()
+        raise
+
+
+def _stored_columns(connection: Connection, name: str, table: str) -> list[str]:
+    """Return a table's columns but the generated ones."""
+    rows: list[tuple[Any, ...]] = connection.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND table_name = ? ORDER BY column_index",
+        [name, table],
+    ).fetchall()
+    definition = TABLES[table]
+    return [column for (column,) in rows if f"{column} TIMESTAMP GENERATED" not in definition]
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

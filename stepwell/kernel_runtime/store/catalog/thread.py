@@ -1,0 +1,592 @@
+"""The catalog thread: the only one of the process that talks to a store's DuckDB catalog.
+
+Other threads hand it rows and questions. Rows are gathered in a *group*, one transaction; a group is committed when its first
+row has waited 50 ms, at once when somebody waits for it, and always before a question is answered, so that everybody
+reads what they wrote. Between two pieces of work the thread keeps the catalog attached for a
+short while, looks whether another process waits for it, and lets it go. With nothing to do for some seconds it ends; the
+next call starts it again.
+
+An interrupt (Ctrl-C) is raised in the main thread only, which at most waits here for something to happen (`once`): nothing
+in this thread, and no half-made transaction, is ever touched by one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+from _thread import get_ident, interrupt_main, start_new_thread
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, Generic, TypeVar
+
+from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.store.catalog.attachment import Attachment, one_line
+from stepwell.kernel_runtime.store.catalog.instance import Connection, abandon_instance
+from stepwell.kernel_runtime.store.once import Once
+
+T = TypeVar("T")
+
+GATHER = 0.050
+"""Seconds that a finished row waits at most for others to share its transaction."""
+HOLD = 0.020
+"""Seconds that a lease is held at least."""
+BUSY = 0.080
+"""Seconds that it is held while work comes in, though another process waits: letting go and coming back costs about as much as
+two commits, so that turns of `HOLD` would spend most of everybody's time on taking turns."""
+QUIET = 0.005
+"""Seconds without work after which it is let go if another process waits."""
+IDLE = 0.250
+"""Seconds without work after which the lease is let go."""
+FORK = 10.0
+"""Seconds that a fork waits at most for what is done in the catalog."""
+LINGER = 5.0
+"""Seconds without work after which the thread ends."""
+
+_log = logging.getLogger(__name__)
+
+
+class Group:
+    """Rows that are committed together: all of them or none. The `Commit` that all of them share."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._over = Once()
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[BaseException | None], None]] = []
+        self.records: list[Any] = []
+        self.since = monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether it was committed, or failed to be."""
+        return self._over.over
+
+    def wait(self) -> None:
+        """Block until the group is committed; raise the `StoreError` that kept it from being committed."""
+        if not self._over.over:
+            self._catalog.hurry()
+            self._over.wait()
+        if self._error is not None:
+            raise self._error
+
+    def then(self, callback: Callable[[BaseException | None], None]) -> None:
+        """Call ``callback`` on the catalog thread after the commit, with the error if it failed; at once if over."""
+        with self._catalog.mutex:
+            if not self._over.over:
+                self._callbacks.append(callback)
+                return
+        callback(self._error)
+
+    def disown(self, error: BaseException) -> None:
+        """Let nobody wait for it in a forked child; the callbacks are the parent's."""
+        self._error = error
+        self._over.happen()
+
+    def finish(self, error: BaseException | None) -> None:
+        """Tell everybody; called by the catalog thread."""
+        with self._catalog.mutex:
+            self._error = error
+            self._over.happen()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback(error)
+            except Exception:
+                _log.exception("a callback after a commit failed")
+
+
+class _Question(Generic[T]):
+    """Something that needs the attached catalog, asked from another thread."""
+
+    def __init__(self, answer: Callable[[Connection, str], T], *, create: bool = True) -> None:
+        self._answer = answer
+        self.create = create
+        self._over = Once()
+        self._result: T | None = None
+        self.error: BaseException | None = None
+
+    def run(self, connection: Connection, name: str) -> None:
+        try:
+            self._result = self._answer(connection, name)
+        except BaseException as error:
+            self.error = error
+
+    def tell(self) -> None:
+        self._over.happen()
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self._over.happen()
+
+    def wait(self) -> T:
+        self._over.wait()
+        if self.error is not None:
+            raise self.error
+        return self._result  # type: ignore[return-value]  # set together with the event
+
+
+class Catalog:
+    """The rows of one store, written and read by one thread.
+
+    Parameters
+    ----------
+    directory
+        The store directory, absolute.
+    write
+        Given a connection inside a transaction, the catalog's name, its identity (with a number that grows whenever somebody else wrote) and
+        the records of a group: appends their rows.
+    ended
+        Called on the catalog thread with the records of a group after its commit, and the error if that failed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        write: Callable[[Connection, str, str, list[Any]], None],
+        ended: Callable[[list[Any], BaseException | None], None],
+    ) -> None:
+        self._attachment = Attachment(directory)
+        self._write = write
+        self._ended = ended
+        self._reset()
+        _catalogs.add(self)
+
+    def _reset(self) -> None:
+        # Other threads take the mutex itself: entering a Condition is Python code, and an interrupt in it would keep the lock.
+        self.mutex = threading.RLock()
+        self._condition = threading.Condition(self.mutex)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._group: Group | None = None
+        self._writing: Group | None = None
+        self._questions: deque[_Question[Any]] = deque()
+        self._thread: int | None = None
+        self._farewells: list[tuple[Once, Group | None]] = []
+        """Who waits for the catalog to be let go, each with the group that was the newest then."""
+        self._urgent = False
+        self._letting_go = False
+        self._pausing = False
+
+    # -- called from any thread --------------------------------------------------------------------------------------
+
+    def open(self, *, create: bool) -> None:
+        """Attach the catalog once, so that a store that cannot be used is an error now."""
+        question: _Question[None] = _Question(lambda *_: None, create=create)
+        self._put(question)
+        question.wait()
+
+    def add(self, record: Any) -> Group:
+        """Add a record to the group that is gathered now."""
+        _check_going_on()
+        with self.mutex:
+            group = self._group
+            if group is None:
+                self._wake()
+                group = self._group = Group(self)
+            group.records.append(record)
+            return group
+
+    def ask(self, answer: Callable[[Connection, str], T]) -> T:
+        """Run ``answer(connection, name)`` on the catalog thread after everything added so far was committed."""
+        question = _Question(answer)
+        if get_ident() == self._thread:
+            # A callback after a commit asks: waiting for ourselves would never end.
+            self._serve([question], None)
+        else:
+            self._put(question)
+        return question.wait()
+
+    def change(self, answer: Callable[[Connection, str], T]) -> T:
+        """Run ``answer(connection, name)`` in a transaction of its own, after everything added so far was committed.
+
+        What is remembered of the catalog is out of date afterwards, in this process too.
+        """
+
+        def changed(connection: Connection, name: str) -> T:
+            self._attachment.lease.mark()
+            connection.begin()
+            try:
+                found = answer(connection, name)
+                self._attachment.count()
+                connection.commit()
+                self._attachment.acknowledge()
+            except BaseException:
+                try:
+                    connection.rollback()
+                except Exception:
+                    self._roll_back()
+                raise
+            finally:
+                self._attachment.epoch += 1
+            return found
+
+        return self.ask(changed)
+
+    def compact(self, *, force: bool) -> int:
+        """Rewrite the catalog without its free room, where that is worth it; return how many bytes smaller it is."""
+        from stepwell.kernel_runtime.store.catalog import compaction
+
+        def compacted(connection: Connection, name: str) -> int:
+            if not force:
+                connection.execute(f"CHECKPOINT {name}")
+            return compaction.compact(self._attachment) if force or compaction.is_worthwhile(connection, name) else 0
+
+        return self.ask(compacted)
+
+    def pending(self) -> Group | None:
+        """Return the newest group that is not committed yet, or None."""
+        with self.mutex:
+            return self._group or self._writing
+
+    def unchanged(self) -> bool:
+        """Return whether nobody else wrote since we last had the catalog."""
+        return self._attachment.unchanged()
+
+    @property
+    def epoch(self) -> int:
+        """Grows whenever the catalog turns out to have been written by others in between."""
+        return self._attachment.epoch
+
+    def hurry(self) -> None:
+        """Commit what is pending without gathering more."""
+        with self.mutex:
+            self._urgent = True
+            self._wake()
+
+    def flush(self) -> None:
+        """Block until everything added so far is committed."""
+        with self.mutex:
+            groups = (self._writing, self._group)
+        for group in groups:
+            if group is not None:
+                group.wait()
+
+    def close(self) -> None:
+        """Commit what is pending, let the catalog go and end the thread; a later call starts it again."""
+        farewell = Once()
+        with self.mutex:
+            pending = self._group or self._writing
+            # A thread that was started but did not run yet has something to do: it is not missed here.
+            if (self._thread is None and self._group is None and not self._questions) or self._thread == get_ident():
+                return
+            self._farewells.append((farewell, pending))
+            self._letting_go = True
+            self._wake()
+        farewell.wait()
+
+    def pause(self) -> None:
+        """Let the catalog go, and keep it so until `resume`: before a fork.
+
+        DuckDB remembers the files that are attached, and a child inherits that memory. So work that is going on is waited for; what is
+        pending is done after the fork. A thread that waits for another process has nothing attached: it is kept from going on.
+        Work that does not end (a callback that waits for the thread that forks) costs the child its catalog, which says so.
+        """
+        lease = self._attachment.lease
+        until = monotonic() + FORK
+        with self.mutex:
+            self._pausing = True
+            self._condition.notify_all()
+        while True:
+            lease.gate.acquire()
+            if not lease.held or self._attachment.stuck or self._thread in (None, get_ident()) or monotonic() > until:
+                break
+            lease.gate.release()
+            sleep(0.002)
+        self.mutex.acquire()
+
+    def resume(self) -> None:
+        """Go on after a fork, in the parent."""
+        self._pausing = False
+        self._condition.notify_all()
+        # More than once where `pause` was interrupted when it just had them; nobody else can have them here.
+        for taken in (self.mutex, self._attachment.lease.gate):
+            with suppress(RuntimeError):
+                while True:
+                    taken.release()
+
+    def abandon(self) -> None:
+        """Start anew in a forked child: what is pending is the parent's to commit, and nobody here can know whether it did."""
+        failure = StoreError(
+            f"what the parent of this process was recording in {self._attachment.directory} when it was forked is not known here",
+            remedy="wait for it in the parent; or start worker processes with the method 'spawn'",
+        )
+        for group in (self._writing, self._group):
+            if group is not None:
+                group.disown(failure)
+        for question in self._questions:
+            question.fail(failure)
+        self._attachment.abandon()
+        self._reset()
+
+    def _put(self, question: _Question[Any]) -> None:
+        _check_going_on()
+        with self.mutex:
+            self._wake()
+            self._questions.append(question)
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            # Not a Thread object: an interrupt while that waits for its start would leave one that never runs. Of several
+            # that are started before the first one runs, the first stays.
+            start_new_thread(self._run, ())
+        self._condition.notify_all()
+
+    # -- the catalog thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        with self.mutex:
+            if self._thread is not None:
+                return
+            self._thread = get_ident()
+        try:
+            self._work()
+        except BaseException as error:
+            # Nobody may wait for a thread that is gone.
+            _log.exception("the catalog thread of %s ended", self._attachment.directory)
+            self._fail_all(error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        failure = self._failure(error, "failed", "try again, and report this: it is an error of Stepwell's own")
+        with self.mutex:
+            groups = [group for group in (self._writing, self._group) if group is not None]
+            questions = list(self._questions)
+            farewells = self._farewells
+            self._clear()
+        for group in groups:
+            group.finish(failure)
+        for question in questions:
+            question.fail(failure)
+        for farewell, _ in farewells:
+            farewell.happen()
+
+    def _say_farewell(self) -> None:
+        self._letting_go = False
+        farewells, self._farewells = self._farewells, []
+        for farewell, _ in farewells:
+            farewell.happen()
+
+    def _work(self) -> None:
+        idle_since = monotonic()
+        while True:
+            with self.mutex:
+                if self._letting_go and not self._attachment.open and self._ready() and self._are_done(self._farewells):
+                    # Others go on: who lets the catalog go waits for what there was, not for them.
+                    self._say_farewell()
+                while self._pausing or not self._ready():
+                    if self._pausing:
+                        if self._attachment.open and not self._attachment.stuck:
+                            break
+                        self._condition.wait()
+                        continue
+                    now = monotonic()
+                    idle = now - idle_since
+                    if (
+                        self._attachment.open
+                        and not self._attachment.stuck
+                        and (self._letting_go or self._may_go(now, idle))
+                    ):
+                        break
+                    if (
+                        (not self._attachment.open or self._attachment.stuck)
+                        and (self._letting_go or idle > LINGER)
+                        and self._group is None
+                    ):
+                        self._thread = None
+                        self._say_farewell()
+                        return
+                    self._condition.wait(self._patience(now))
+                ready = not self._pausing and self._ready()
+                questions: list[_Question[Any]] = []
+                group = None
+                if ready:
+                    questions = list(self._questions)
+                    self._questions.clear()
+                    group, self._group = self._group, None
+                    self._writing = group
+                    self._urgent = False
+            if ready:
+                self._serve(questions, group)
+                del questions, group
+                idle_since = monotonic()
+                if not self._attachment.open or self._attachment.stuck:
+                    continue
+                if not self._letting_go and not self._may_go(idle_since, 0.0):
+                    continue
+            self._release()
+
+    def _are_done(self, farewells: list[tuple[Once, Group | None]]) -> bool:
+        return all(pending is None or pending.over for _, pending in farewells)
+
+    def _ready(self) -> bool:
+        if self._questions:
+            return True
+        group = self._group
+        if group is None:
+            return False
+        return self._urgent or self._letting_go or monotonic() - group.since >= GATHER
+
+    def _patience(self, now: float) -> float:
+        """Seconds until something may have to be done without anybody waking us."""
+        if self._group is not None:
+            return max(0.0, self._group.since + GATHER - now)
+        if not self._attachment.open:
+            return LINGER
+        return max(QUIET, self._attachment.lease.since + HOLD - now)
+
+    def _may_go(self, now: float, idle: float) -> bool:
+        if idle >= IDLE:
+            return True
+        lease = self._attachment.lease
+        held = now - lease.since
+        return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.wanted()
+
+    def _serve(self, questions: list[_Question[Any]], group: Group | None) -> None:
+        """Commit a group, then answer questions. What fails is told to those who wait, never raised here."""
+        create = all(question.create for question in questions)
+        try:
+            self._attachment.attach(create=create)
+        except BaseException as error:
+            failure = (
+                error
+                if isinstance(error, StoreError)
+                else self._failure(error, "cannot be opened", "is its directory still there?")
+            )
+            self._end(group, failure)
+            for question in questions:
+                question.fail(failure)
+            return
+        if group is not None:
+            self._commit(group)
+        for question in questions:
+            if not self._attachment.open:
+                question.fail(
+                    StoreError(f"the store {self._attachment.directory} failed while it was used", remedy="try again")
+                )
+                continue
+            question.run(self._attachment.connection, self._attachment.name)
+            damage = self._attachment.damage(question.error) if question.error is not None else None
+            if damage is not None:
+                damage.__cause__ = question.error
+                question.error = damage
+                self._roll_back()
+            question.tell()
+
+    def _commit(self, group: Group) -> None:
+        connection = self._attachment.connection
+        failure: StoreError | None = None
+        try:
+            self._attachment.lease.mark()
+            connection.begin()
+            # What is known to be recorded may have been deleted by whoever wrote since.
+            known = f"{self._attachment.store_id} {self._attachment.epoch}"
+            self._write(connection, self._attachment.name, known, group.records)
+            self._attachment.count()
+            connection.commit()
+            self._attachment.acknowledge()
+        except BaseException as error:
+            failure = self._failure(
+                error,
+                "could not record what finished",
+                "is the disk full? what was recorded before is safe; run the steps again",
+            )
+            self._roll_back()
+        self._end(group, failure)
+
+    def _end(self, group: Group | None, failure: StoreError | None) -> None:
+        if group is not None:
+            self._ended(group.records, failure)
+            self._writing = None
+            group.finish(failure)
+
+    def _roll_back(self) -> None:
+        """End what is left of a transaction: a commit that failed has ended its own."""
+        try:
+            self._attachment.discard()
+        except Exception as error:
+            _log.warning("the catalog of %s was let go after an error: %s", self._attachment.directory, one_line(error))
+
+    def _release(self) -> None:
+        try:
+            self._attachment.detach()
+        except Exception as error:
+            # Every row was committed: it is in the log beside the catalog, and whoever opens it next reads that.
+            _log.warning("the catalog of %s was not checkpointed: %s", self._attachment.directory, one_line(error))
+
+    def _failure(self, error: BaseException, what: str, remedy: str) -> StoreError:
+        damage = self._attachment.damage(error)
+        if damage is not None:
+            damage.__cause__ = error
+            return damage
+        failure = StoreError(f"the store {self._attachment.directory} {what}", where=one_line(error), remedy=remedy)
+        failure.__cause__ = error
+        return failure
+
+
+_catalogs: weakref.WeakSet[Catalog] = weakref.WeakSet()
+
+
+_paused: list[Catalog] = []
+_interrupted = Once()
+
+
+def _before_fork() -> None:
+    global _interrupted  # noqa: PLW0603 - of this fork
+    _interrupted = Once()
+    _paused[:] = list(_catalogs)
+    for catalog in _paused:
+        while True:
+            try:
+                catalog.pause()
+            except KeyboardInterrupt:
+                # Here it would be printed and forgotten, and the fork go on without the pause.
+                _interrupted.happen()
+            else:
+                break
+
+
+def _after_fork_in_parent() -> None:
+    for catalog in _paused:
+        catalog.resume()
+    _paused.clear()
+    if _interrupted.over:
+        # From another thread: in here, too, it would be printed and forgotten.
+        start_new_thread(interrupt_main, ())
+
+
+def _after_fork_in_child() -> None:
+    abandon_instance()
+    for catalog in _paused:
+        catalog.abandon()
+    _paused.clear()
+
+
+_exiting = False
+
+
+def _check_going_on() -> None:
+    """Keep work away from a process that ends: Python ends threads inside DuckDB's code then, which aborts the process."""
+    if not _exiting:
+        return
+    if threading.current_thread() is threading.main_thread():
+        raise StoreError("the store is closed: this process is ending", remedy="record what matters before")
+    # A daemon thread: it ends with the process.
+    Once().wait()
+
+
+def _at_exit() -> None:
+    global _exiting  # noqa: PLW0603 - of this process
+    _exiting = True
+    for catalog in list(_catalogs):
+        catalog.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

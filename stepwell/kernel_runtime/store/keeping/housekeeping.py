@@ -1,0 +1,113 @@
+"""What keeps a store small by itself, and what is known of its size: at most once an hour, never while somebody waits for a run.
+
+*Folding* takes nothing away that anybody can ask for but one thing: moves of pointers that were overtaken by later ones, and, of
+runs that succeeded, the rows of steps that were merely reused, once there are more than `REUSED` of them. (Ten thousand steps that
+are found fresh every minute are fourteen million such rows a day, which say nothing.) The newest runs keep theirs; so do runs
+that failed, since a resumed run reads them; what was executed stays in any case.
+
+The time of the last housekeeping, and the sizes that it found, are in ``housekeeping.json`` beside the catalog: one small file that every
+process can look at without the lease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keeping import Rule
+from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.reading import rows_of
+
+EVERY = 3600.0
+"""Seconds between two housekeepings of a store, by whichever processes."""
+REUSED = 100_000
+"""Rows of reused steps that are kept at least."""
+_FILE = "housekeeping.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the last housekeeping found."""
+
+    at: float = 0.0
+    object_bytes: int = 0
+    """Bytes of all value files."""
+    catalog_bytes: int = 0
+    garbage_bytes: int = 0
+    """Bytes that ``gc`` would free."""
+    older_bytes: int = 0
+    """Bytes that ``gc`` would free more if only the newest version of each key were kept."""
+
+
+def is_due(directory: Path, every: float = EVERY) -> bool:
+    """Tell whether a store's last housekeeping, or its making, is that long ago; a clock that was set back makes it due."""
+    for name in (_FILE, "CACHEDIR.TAG"):
+        with contextlib.suppress(OSError):
+            age = time.time() - os.stat(directory / name).st_mtime  # noqa: PTH116 - asked after every run
+            return not 0 <= age < every
+    return True
+
+
+def read_sizes(directory: Path) -> Sizes | None:
+    """Return what the last housekeeping found; None before the first."""
+    try:
+        found = json.loads((directory / _FILE).read_text(encoding="utf-8"))
+        return Sizes(**found)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_sizes(directory: Path, sizes: Sizes) -> None:
+    """Record what a housekeeping found, and that it was now."""
+    making = directory / "tmp" / new_id()
+    with contextlib.suppress(OSError):
+        making.write_text(json.dumps(asdict(sizes)), encoding="utf-8")
+        making.replace(directory / _FILE)
+
+
+def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
+    """Read the retention rules that hold, by key; the newest row of a key is its rule."""
+    rows = rows_of(
+        connection,
+        name,
+        "SELECT key, versions, age, bytes FROM @retention QUALIFY row_number() OVER (PARTITION BY key ORDER BY rowid DESC) = 1 ORDER BY key",
+    )
+    rules = {key: Rule(versions, age, size) for key, versions, age, size in rows}
+    return {key: rule for key, rule in rules.items() if not rule.empty}
+
+
+def write_rule(connection: Connection, name: str, key: str, rule: Rule) -> None:
+    """Append the rule of a key; an empty one takes it back."""
+    rows_of(
+        connection,
+        name,
+        "INSERT INTO @retention (key, versions, age, bytes, changed) VALUES (?, ?, ?, ?, ?)",
+        [key, rule.versions, rule.age, rule.bytes, time.time()],
+    )
+
+
+def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, int]:
+    """Delete overtaken pointers, and reused steps of old runs; return how many of each. Runs in the caller's transaction."""
+    ((pointers,),) = rows_of(
+        connection,
+        name,
+        "DELETE FROM @current WHERE rowid NOT IN (SELECT max(rowid) FROM @current GROUP BY notebook, key, partition)",
+    )
+    ((count,),) = rows_of(connection, name, "SELECT count(*) FROM @steps WHERE status = 'reused'")
+    if count <= reused:
+        return pointers, 0
+    # The newest runs whose rows together are few enough keep them.
+    ((steps,),) = rows_of(
+        connection,
+        name,
+        "DELETE FROM @steps WHERE status = 'reused' AND run_id IN ("
+        "SELECT run_id FROM (SELECT run_id, sum(count(*)) OVER (ORDER BY max(rowid) DESC) AS total FROM @steps WHERE status = 'reused' GROUP BY run_id) "
+        "WHERE total > ?) AND run_id IN (SELECT run_id FROM @runs WHERE status = 'success')",
+        [reused // 2],
+    )
+    return pointers, steps

@@ -1,0 +1,57 @@
+"""What a value file says of the step that made it: enough for ``stepwell doctor --rebuild`` to make its row again.
+
+It is the materialization's own row without the value's columns, as one object of the file's header. What the step had read is part of it, so a
+row that is made from it is reused under the same conditions as the lost one was. The header is written before the row is, and also
+for what a step produced before it failed: that has no memo key, here as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from stepwell.kernel_runtime.records.materializations import Materialization, StoredValue
+from stepwell.kernel_runtime.store.catalog.schema import MATERIALIZATION_COLUMNS, materialization, materialization_row
+
+REBUILT = "stepwell:rebuilt"
+"""In the metadata of a materialization whose row was made from a file's header."""
+_COLUMNS = tuple(MATERIALIZATION_COLUMNS.split(", "))
+_OF_THE_VALUE = frozenset(
+    ("codec", "digest", "size", "inline", "object_name", "signature", "type_name", "summary", "classes")
+)
+
+
+def about(made: Materialization) -> dict[str, Any]:
+    """Return what a value file says of its materialization; JSON values."""
+    row = materialization_row(replace(made, value=None))
+    return {name: value for name, value in zip(_COLUMNS, row, strict=True) if name not in _OF_THE_VALUE and value}
+
+
+def rebuilt(told: Mapping[str, Any], value: StoredValue, *, key: str, id_: str, created: float) -> Materialization:
+    """Return a materialization from what a file says of it.
+
+    A file that does not say what its step had read gives a value that can be loaded and is never reused.
+
+    Parameters
+    ----------
+    told
+        What `about` gave; may be empty.
+    created
+        When the file was written, where it does not say so itself.
+    """
+    empty: dict[str, Any] = {"inputs": "[]", "reads": "[]", "unverifiable": "[]", "metadata": "{}", "created": created}
+    number: dict[str, Any] = {"seconds": 0.0}
+    row = tuple({**number, **empty, **told}.get(name, "") if name not in _OF_THE_VALUE else None for name in _COLUMNS)
+    found = materialization(row)
+    return replace(
+        found,
+        id=id_,
+        key=found.key or key,
+        step_key=found.step_key or key,
+        output=found.output or "result",
+        memo_key=found.memo_key if told else "",
+        data_version=found.data_version or value.digest,
+        value=value,
+        metadata={**found.metadata, REBUILT: True},
+    )

@@ -1,0 +1,397 @@
+"""Value files: content-addressed, written once, mapped copy-on-write.
+
+A file is ``objects/ab/<digest>.<codec>``: a header (`object_header`), the executable stream, the buffers. The digest is that of
+the stream and of the buffers, with the codec; the same value stored twice is one file. It is written below ``tmp/``,
+digested meanwhile (`digests`), given its header last, and renamed, so a file below ``objects/`` is whole unless the machine went
+down. The signature is over the header, which names the stream's digest; a load checks both. The buffers are data, of which a load
+checks the sizes only.
+
+A store can come from somebody else. So a name is looked at before it is opened, no link is followed on the way to the
+file, and what is checked is a copy that nobody else can change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
+from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.store.catalog.attachment import not_writable
+from stepwell.kernel_runtime.store.objects import header as object_header
+from stepwell.kernel_runtime.store.objects.contents import contents, created, open_inside, write_parts
+from stepwell.kernel_runtime.store.objects.digests import Digesting, blake
+from stepwell.kernel_runtime.store.objects.header import MAGIC, PREFIX, VERSION, Header, HeaderError, OtherFormError
+from stepwell.kernel_runtime.store.objects.inline_form import Parts
+from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
+from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
+from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded
+
+_SIGNED = b"stepwell object"
+"""What a signature over a header begins with, so that it is none over anything else."""
+_PIECE = 4 << 20
+_BINARY = getattr(os, "O_BINARY", 0)
+_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
+
+
+class Objects:
+    """The files below ``objects/`` of one store.
+
+    Parameters
+    ----------
+    directory
+        The store directory.
+    signer
+        Signs and checks what executes code when loaded.
+    unrecorded
+        The list of what has no row yet: a file is named there before it is put in its place.
+    """
+
+    def __init__(self, directory: Path, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
+        self.folder = directory / "objects"
+        self._directory = directory
+        self._signer = signer
+        self._unrecorded = unrecorded or Unrecorded(directory)
+        self._own: set[str] = set()
+        """Names of files that are known to carry our own signature."""
+
+    def write(
+        self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None
+    ) -> tuple[str, str]:
+        """Write a value's file; return its digest and its name below ``objects/``.
+
+        A file that is there already is replaced: that costs no more than finding out whether it is whole, and mends one that
+        is not. Nothing is synced to the disk: after a power loss a file may be short or hold zeros, which a load sees in its
+        size and header, and `verify` in everything.
+
+        Parameters
+        ----------
+        about
+            What else its header is to say of it; JSON values.
+        """
+        buffers = [memoryview(buffer) for buffer in encoded.buffers]
+        told = {
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "libraries": _libraries(encoded.codec),
+            "classes": encoded.classes,
+            "key": key,
+            "memo_key": memo_key,
+            **(about or {}),
+        }
+        sizes = [(buffer.nbytes, buffer.readonly) for buffer in buffers]
+        room = object_header.room_for(encoded.codec, len(encoded.stream), sizes, told)
+        parts = [memoryview(encoded.stream), *buffers]
+        making = self._directory / "tmp" / new_id()
+        digesting = Digesting(parts)
+        try:
+            with created(making) as descriptor:
+                os.lseek(descriptor, room, os.SEEK_SET)
+                write_parts(descriptor, parts, room)
+                stream, *digests = digesting.result()
+                described = tuple((size, of, readonly) for (size, readonly), of in zip(sizes, digests, strict=True))
+                header = Header(encoded.codec, (len(encoded.stream), stream), described, told)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                write_parts(descriptor, [self._signed(header).ljust(room, b"\0")], 0)
+            found = header.digest
+            name = object_header.name_of(found, encoded.codec)
+            self.place(making, name)
+        except BaseException as error:
+            digesting.stop()
+            _discard(making)
+            if isinstance(error, OSError):
+                raise not_writable(self._directory, error) from error
+            raise
+        if encoded.codec == PICKLE:
+            self._own.add(name)
+        return found, name
+
+    def place(self, making: Path, name: str) -> None:
+        """Rename a whole file of ``tmp/`` to its name; an `OSError` where that is not possible."""
+        self._unrecorded.add(name)
+        outer = str(self.folder)
+        inner, path = f"{outer}/{name[:2]}", f"{outer}/{name}"
+        for folder in (outer, inner):
+            if os.path.islink(folder):  # noqa: PTH114 - for every value that is stored
+                raise NotADirectoryError(f"{folder} is a link")
+        try:
+            os.replace(making, path)  # noqa: PTH105 - likewise
+        except FileNotFoundError:
+            os.makedirs(inner, exist_ok=True)  # noqa: PTH103 - likewise
+            os.replace(making, path)  # noqa: PTH105 - likewise
+        except PermissionError:  # pragma: no cover - Windows: somebody has it mapped, so it is there and was readable
+            if os.name != "nt" or not os.path.exists(path):  # noqa: PTH110 - likewise
+                raise
+
+    def read(self, name: str, found: str, codec: str, *, key: str, full: bool = False) -> Parts:
+        """Map a file copy-on-write and return its parts.
+
+        Parameters
+        ----------
+        full
+            Whether the digests of the buffers are checked too, which reads all of the file.
+
+        Raises
+        ------
+        ValueUnavailableError
+            If the file is gone, cut short, or not what its name says.
+        UntrustedValueError
+            If it would execute code and this user's key did not sign it.
+        """
+        if name != object_header.name_of(found, codec):
+            # No `ValueDamagedError`: the file that is named may well be whole, and somebody else's value.
+            raise ValueUnavailableError(
+                f"the stored value of {key!r} is damaged: its row names a file that can be no stored value",
+                where=f"file objects/{name}",
+                remedy=f"materialize {key!r} again",
+            )
+        try:
+            seen = self._seen(name, key)
+            if codec == PICKLE and not self._signer.verify(seen.signature, (_SIGNED, seen.packed)):
+                raise untrusted(key, f"file {self.folder / name}", key_name(seen.signature))
+            if full:
+                _check_contents(seen)
+            return _parts(seen)
+        except HeaderError as error:
+            raise _refused(key, name, error) from error
+
+    def verify(self, name: str) -> Header:
+        """Check everything in a file but who signed it, and return its header.
+
+        Raises
+        ------
+        ValueUnavailableError
+            If the file is gone, or anything in it is not what its name says.
+        """
+        try:
+            seen = self._seen(name, name)
+            _check_contents(seen)
+        except HeaderError as error:
+            raise _refused(name, name, error) from error
+        return seen.header
+
+    def adopt(self, name: str) -> None:
+        """Sign a file with this user's key after checking everything in it; errors as of `verify`."""
+        header = self.verify(name)
+        if header.codec != PICKLE:
+            return
+        packed = self._seen(name, name).packed
+        prefix = self.signed_prefix(header.codec, packed)
+        try:
+            descriptor = os.open(self.folder / name, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | _BINARY)
+        except PermissionError:
+            # Another user's file: it is replaced by one of one's own.
+            with self.opened(name) as source, self.making(name) as target:
+                shutil.copyfileobj(source, target, _PIECE)
+                target.seek(0)
+                target.write(prefix)
+        else:
+            try:
+                os.write(descriptor, prefix)
+            finally:
+                os.close(descriptor)
+        self._own.add(name)
+
+    def missing(self, name: str, size: int = 0) -> bool:
+        """Return whether a file is gone, or so short that it cannot hold a value of some bytes."""
+        if not is_name(name):
+            return True
+        try:
+            return os.stat(f"{self.folder}/{name}").st_size < size  # noqa: PTH116 - asked for every row of a snapshot; a Path costs ten times that
+        except OSError:
+            return True
+
+    def signer_of(self, name: str, own: bytes) -> bytes:
+        """Return the name of the key that signed a file, by its own word; empty where it cannot be read.
+
+        Parameters
+        ----------
+        own
+            The name of this user's key: what has it is not looked at again.
+        """
+        if name in self._own:
+            return own
+        try:
+            with self._opened(name, name) as descriptor:
+                _, signature = object_header.read_prefix(os.read(descriptor, PREFIX.size))
+        except (ValueUnavailableError, HeaderError, OSError):
+            return b""
+        found = key_name(signature)
+        if found == own:
+            self._own.add(name)
+        return found
+
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file for reading; a `ValueUnavailableError` where it is gone."""
+        with self._opened(name, name) as descriptor, os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def making(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a new file below ``tmp/`` for writing; it gets its name when the block ends without an error."""
+        making = self._directory / "tmp" / new_id()
+        try:
+            with created(making) as descriptor, os.fdopen(os.dup(descriptor), "wb", buffering=0) as file:
+                yield file
+            self.place(making, name)
+        except BaseException as error:
+            _discard(making)
+            if isinstance(error, OSError):
+                raise not_writable(self._directory, error) from error
+            raise
+
+    def signed_prefix(self, codec: str, packed: bytes) -> bytes:
+        """Return what goes before a header, with this user's signature where the codec needs one."""
+        signature = self._signer.sign((_SIGNED, packed)) if codec == PICKLE else b""
+        return PREFIX.pack(MAGIC, VERSION, len(packed), signature)
+
+    def usage(self) -> tuple[int, int]:
+        """Return the number of files and their bytes."""
+        files = total = 0
+        if self.folder.is_dir():
+            for folder in os.scandir(self.folder):
+                if folder.is_dir(follow_symlinks=False):
+                    for entry in os.scandir(folder.path):
+                        with contextlib.suppress(FileNotFoundError):
+                            total += entry.stat(follow_symlinks=False).st_size
+                            files += 1
+        return files, total
+
+    def _signed(self, header: Header) -> bytes:
+        packed = header.packed()
+        return self.signed_prefix(header.codec, packed) + packed
+
+    @contextlib.contextmanager
+    def _opened(self, name: str, key: str) -> Iterator[int]:
+        try:
+            descriptor = open_inside(self.folder, name)
+        except OSError as error:
+            raise ValueUnavailableError(
+                f"the stored value of {key!r} is gone",
+                where=f"no file {self.folder / name}",
+                remedy=f"materialize {key!r} again",
+            ) from error
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _seen(self, name: str, key: str) -> _Seen:
+        if not is_name(name):
+            raise HeaderError("its name can be no stored value's")
+        with self._opened(name, key) as descriptor:
+            data = contents(descriptor)
+        length, signature = object_header.read_prefix(data)
+        packed = bytes(data[PREFIX.size : PREFIX.size + length])
+        header = object_header.read_header(packed)
+        if header.name != name:
+            raise HeaderError("it holds another value than its name says")
+        return _Seen(data, signature, packed, header)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A file that holds what its name says, by its header."""
+
+    data: memoryview
+    signature: bytes
+    packed: bytes
+    header: Header
+
+
+def _parts(seen: _Seen) -> Parts:
+    """Return the parts of a file whose header is trusted; a `HeaderError` where the stream is another."""
+    data, header = seen.data, seen.header
+    (start, end), *places = header.places(len(seen.packed))
+    if (places[-1][1] if places else end) > len(data):
+        raise HeaderError("it is cut short")
+    # Copied before it is checked: who can write the file cannot change what is executed after that.
+    stream = bytes(data[start:end])
+    if stream and blake(stream) != header.stream[1]:
+        raise HeaderError("its contents changed")
+    buffers = [
+        data[start:end].toreadonly() if readonly else data[start:end]
+        for (start, end), (_, _, readonly) in zip(places, header.buffers, strict=True)
+    ]
+    return Parts(stream, buffers)
+
+
+def _check_contents(seen: _Seen) -> None:
+    """Check the digest of every part; a `HeaderError` where one is another."""
+    header = seen.header
+    digests = (header.stream[1], *[of for _, of, _ in header.buffers])
+    for (start, end), of in zip(header.places(len(seen.packed)), digests, strict=True):
+        if end > len(seen.data):
+            raise HeaderError("it is cut short")
+        if blake(seen.data[start:end]) != of:
+            raise HeaderError("its contents changed")
+
+
+def is_name(name: str) -> bool:
+    """Return whether a text can be the name of a file below ``objects/``."""
+    return _NAME.fullmatch(name) is not None and name[:2] == name[3:5]
+
+
+def untrusted(key: str, where: str, signer: bytes = b"") -> UntrustedValueError:
+    """Return the error of a stored value that somebody else wrote."""
+    by = f" (it was signed with the key {fingerprint(signer)})" if signer.strip(b"\0") else ""
+    return UntrustedValueError(
+        f"the stored value of {key!r} was not written by you{by}, and loading it could run any code",
+        where=where,
+        remedy=f"materialize {key!r} again; if you trust who wrote it: stepwell trust {key}, "
+        "or let STEPWELL_KEY_FILE name the key that you share",
+    )
+
+
+def _refused(key: str, name: str, error: HeaderError) -> ValueUnavailableError:
+    if isinstance(error, OtherFormError):
+        return ValueUnavailableError(
+            f"the stored value of {key!r} cannot be read: {error}",
+            where=f"file objects/{name}",
+            remedy=f"upgrade: pip install -U stepwell; or materialize {key!r} again",
+        )
+    return _damaged(key, name, str(error))
+
+
+def _damaged(key: str, name: str, how: str) -> ValueDamagedError:
+    return ValueDamagedError(
+        f"the stored value of {key!r} is damaged: {how}",
+        where=f"file objects/{name}",
+        remedy=f"materialize {key!r} again",
+    )
+
+
+def _discard(making: Path) -> None:
+    with contextlib.suppress(OSError):
+        making.unlink()
+
+
+@cache
+def _version_of(library: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
+
+
+def _libraries(codec: str) -> dict[str, str]:
+    """Return the versions of the libraries that wrote a value: what is imported of those whose pickles change form."""
+    if codec.startswith("arrow-"):
+        names: tuple[str, ...] = ("pyarrow",)
+    elif codec.startswith("polars-"):
+        names = ("polars",)
+    elif codec == PICKLE:
+        names = tuple(name for name in ("numpy", "pandas", "pyarrow") if name in sys.modules)
+    else:
+        names = ()
+    return {name: _version_of(name) for name in names}

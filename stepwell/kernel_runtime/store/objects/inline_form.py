@@ -1,0 +1,63 @@
+"""The form of a small value in its row: as a file's, without a header.
+
+Number of buffers, size and writability of each, the stream, the buffers.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from stepwell.kernel_runtime.store.objects.digests import blake, combined
+from stepwell.kernel_runtime.store.values.codecs import Encoded
+
+
+def inline_digest(encoded: Encoded) -> str:
+    """Return the digest of a stored form that is kept in its row; that of a file is made with its header."""
+    if not encoded.buffers:
+        return blake(f"{encoded.codec} ".encode() + encoded.stream)
+    buffers = [(buffer.nbytes, blake(buffer), buffer.readonly) for buffer in encoded.buffers]
+    return combined(encoded.codec, len(encoded.stream), blake(encoded.stream), buffers)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a file or an inline value holds, ready for `codecs.decode`."""
+
+    stream: bytes | memoryview
+    buffers: list[memoryview]
+
+
+def pack(encoded: Encoded) -> bytes:
+    """Return the inline form: number of buffers, size and writability of each, the stream, the buffers."""
+    if not encoded.buffers:
+        return b"\0\0" + encoded.stream
+    head = struct.pack("<HI", len(encoded.buffers), len(encoded.stream))
+    sizes = b"".join([struct.pack("<I?", buffer.nbytes, buffer.readonly) for buffer in encoded.buffers])
+    return b"".join([head, sizes, encoded.stream, *encoded.buffers])
+
+
+def unpack(data: bytes) -> Parts:
+    """Read the inline form; every buffer that was writable is a fresh copy."""
+    count = int.from_bytes(data[:2], "little")
+    if not count:
+        return Parts(data[2:], [])
+    _, size = struct.unpack_from("<HI", data)
+    at = 6 + 5 * count
+    view = memoryview(data)
+    stream = view[at : at + size]
+    at += size
+    buffers = []
+    for index in range(count):
+        length, readonly = struct.unpack_from("<I?", data, 6 + 5 * index)
+        part = view[at : at + length]
+        buffers.append(part if readonly else memoryview(bytearray(part)))
+        at += length
+    if at != len(data):
+        raise ValueError("the sizes of an inline value do not add up")
+    return Parts(stream, buffers)
+
+
+def packs(encoded: Encoded) -> bool:
+    """Return whether the inline form can hold so many buffers."""
+    return len(encoded.buffers) < 1 << 16

@@ -1,0 +1,154 @@
+# ruff: noqa: S608 - statements of our own, made of constants
+"""The schema ``stepwell``: what the catalog knows, as views whose columns stay the same from version to version.
+
+A view is made in two stages. Under the lease, the catalog's thread reads the few columns that it needs, whole, into Arrow: no inline
+values, no signatures, no source text, and only for the views that a statement names, all of them in one go. Then the lease is free, and
+the statement of ours that shapes them runs with the user's in the second instance. Times are TIMESTAMPTZ, durations seconds, sizes bytes.
+
+====================  =====================================================================================================
+``runs``              run_id, kind, notebook, targets[], status, started, ended, seconds, batch, parent_run_id, root_run_id, error,
+                      error_message
+``steps``             run_id, key, status, started, seconds, memo_key, materializations[], reason, error, error_message
+``materializations``  id, run_id, key, step_key, output, notebook, partition, created, seconds, memo_key, code_version, data_version, type,
+                      summary, codec, size, stored (inline, file, no), object, metadata (JSON), is_current
+``current``           notebook, key, partition, materialization, moved, created, seconds, type, summary, size
+``lineage``           key, input, upstream, materialization, version, kind, is_current: an edge for each input of each materialization
+``reads``             key, kind, name, materialization, is_current: files, listings, environment names, assets loaded inside a step
+``sizes``             key, versions, bytes, current_bytes, newest
+``durations``         key, executed, reused, failed, min_seconds, median_seconds, max_seconds, total_seconds, last_started
+``code_versions``     code_version, path, kind, digest, place: the parts that it is made of
+``logs``              run_id, step_key, time, level, message
+====================  =====================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.sql.statements import TablePath, folded
+
+SCHEMA = "stepwell"
+
+_SOURCES = {
+    "runs": "SELECT run_id, kind, notebook, targets, status, started, ended, batch, parent_run_id, root_run_id, error FROM @runs",
+    "steps": "SELECT run_id, key, status, started, seconds, memo_key, materializations, reason, error FROM @steps",
+    "materializations": "SELECT id, run_id, key, step_key, output, notebook, partition, created, seconds, memo_key, code_version, data_version, "
+    "type_name, summary, codec, size, inline IS NOT NULL AS inlined, object_name, metadata FROM @materializations",
+    "values": "SELECT id, key, created, seconds, type_name, summary, coalesce(size, 0) AS size FROM @materializations",
+    "inputs": "SELECT id, key, inputs FROM @materializations WHERE inputs <> '[]'",
+    "reads": "SELECT id, key, reads FROM @materializations WHERE reads <> '[]'",
+    "pointers": "SELECT notebook, key, partition, arg_max(materialization, rowid) AS materialization, max(moved) AS moved "
+    "FROM @current GROUP BY notebook, key, partition",
+    "durations": "SELECT key, status, started, seconds FROM @steps",
+    "code": "SELECT digest, parts FROM @code_versions",
+    "logs": "SELECT run_id, step_key, time, level, message FROM @logs",
+}
+"""What is read under the lease; ``@`` before a table stands for the catalog."""
+
+_ERROR = "json_extract_string(error, '$[0]') AS error, json_extract_string(error, '$[1]') AS error_message"
+_IS_CURRENT = "id IN (SELECT materialization FROM @pointers) AS is_current"
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogView:
+    """A view of the schema: what it is read from, and the SELECT that shapes it (``@`` before a source)."""
+
+    sources: tuple[str, ...]
+    text: str
+
+
+VIEWS = {
+    "runs": CatalogView(
+        ("runs",),
+        "SELECT run_id, kind, notebook, from_json(targets, '[\"VARCHAR\"]') AS targets, status, to_timestamp(started) AS started, "
+        "to_timestamp(ended) AS ended, ended - started AS seconds, batch, parent_run_id, root_run_id, " + _ERROR + " FROM @runs",
+    ),
+    "steps": CatalogView(
+        ("steps",),
+        "SELECT run_id, key, status, to_timestamp(started) AS started, seconds, memo_key, from_json(materializations, '[\"VARCHAR\"]') AS materializations, "
+        "reason, " + _ERROR + " FROM @steps",
+    ),
+    "materializations": CatalogView(
+        ("materializations", "pointers"),
+        "SELECT id, run_id, key, step_key, output, notebook, partition, to_timestamp(created) AS created, seconds, memo_key, code_version, "
+        "data_version, type_name AS type, summary, codec, size, "
+        "CASE WHEN inlined THEN 'inline' WHEN object_name IS NOT NULL THEN 'file' ELSE 'no' END AS stored, object_name AS object, metadata, "
+        + _IS_CURRENT + " FROM @materializations",
+    ),
+    "current": CatalogView(
+        ("pointers", "values"),
+        "SELECT p.notebook, p.key, p.partition, p.materialization, to_timestamp(p.moved) AS moved, to_timestamp(v.created) AS created, v.seconds, "
+        "v.type_name AS type, v.summary, v.size FROM @pointers p LEFT JOIN @values v ON v.id = p.materialization",
+    ),
+    "lineage": CatalogView(
+        ("inputs", "pointers"),
+        "SELECT key, edge[1] AS input, edge[2] AS upstream, id AS materialization, edge[3] AS version, edge[4] AS kind, "
+        + _IS_CURRENT + " FROM (SELECT id, key, unnest(from_json(inputs, '[[\"VARCHAR\"]]')) AS edge FROM @inputs)",
+    ),
+    "reads": CatalogView(
+        ("reads", "pointers"),
+        "SELECT key, json_extract_string(part, '$[0]') AS kind, json_extract_string(part, '$[1]') AS name, id AS materialization, "
+        + _IS_CURRENT + " FROM (SELECT id, key, unnest(from_json(reads, '[\"JSON\"]')) AS part FROM @reads)",
+    ),
+    "sizes": CatalogView(
+        ("values", "pointers"),
+        "SELECT key, count(*) AS versions, sum(size)::BIGINT AS bytes, "
+        "coalesce(sum(size) FILTER (id IN (SELECT materialization FROM @pointers)), 0)::BIGINT AS current_bytes, "
+        "to_timestamp(max(created)) AS newest FROM @values GROUP BY key ORDER BY bytes DESC, key",
+    ),
+    "durations": CatalogView(
+        ("durations",),
+        "SELECT key, count(*) FILTER (status = 'executed') AS executed, count(*) FILTER (status = 'reused') AS reused, "
+        "count(*) FILTER (status = 'failed') AS failed, min(seconds) FILTER (status = 'executed') AS min_seconds, "
+        "median(seconds) FILTER (status = 'executed') AS median_seconds, max(seconds) FILTER (status = 'executed') AS max_seconds, "
+        "coalesce(sum(seconds) FILTER (status = 'executed'), 0) AS total_seconds, to_timestamp(max(started)) AS last_started "
+        "FROM @durations GROUP BY key ORDER BY total_seconds DESC, key",
+    ),
+    "code_versions": CatalogView(
+        ("code",),
+        "SELECT digest AS code_version, json_extract_string(part, '$[0]') AS path, json_extract_string(part, '$[1]') AS kind, "
+        "json_extract_string(part, '$[2]') AS digest, json_extract_string(part, '$[4]') AS place "
+        "FROM (SELECT digest, unnest(from_json(json_extract(parts, '$.parts'), '[\"JSON\"]')) AS part FROM @code)",
+    ),
+    "logs": CatalogView(
+        ("logs",), "SELECT run_id, step_key, to_timestamp(time) AS time, level, message FROM @logs"
+    ),
+}  # fmt: skip
+
+
+def catalog_view(path: TablePath) -> str | None:
+    """Return which view of the catalog a table's name means, or None: ``stepwell.runs``, in capitals or not."""
+    if len(path) == 2 and folded(path[0]) == SCHEMA and folded(path[1]) in VIEWS:
+        return folded(path[1])
+    return None
+
+
+def sources_of(views: Collection[str]) -> tuple[str, ...]:
+    """Return the sources of some views, each once."""
+    return tuple(dict.fromkeys(source for view in views for source in VIEWS[view].sources))
+
+
+def source_table(source: str) -> str:
+    """Return the name under which a source is registered: no key can be called so."""
+    return f"{SCHEMA}.{source}"
+
+
+def shape(view: str) -> str:
+    """Return the SELECT that makes a view of the registered sources."""
+    text = VIEWS[view].text
+    for source in VIEWS[view].sources:
+        text = text.replace(f"@{source}", f'temp.main."{source_table(source)}"')
+    return text
+
+
+def read_sources(connection: Connection, name: str, sources: Collection[str]) -> dict[str, Any]:
+    """Read sources of views into Arrow, on the catalog's thread."""
+    # A relation that outlived this call, or a result that another statement left behind, would be in the way of DETACH, or of us.
+    own = connection.cursor()
+    try:
+        return {source: own.sql(_SOURCES[source].replace("@", f"{name}.")).to_arrow_table() for source in sources}
+    finally:
+        own.close()

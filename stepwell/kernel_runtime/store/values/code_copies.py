@@ -1,0 +1,262 @@
+"""Classes and functions of the notebook: stored by their name, with a copy by value beside it.
+
+A value that holds an instance of a notebook's class is a pickle in which the class is a number; the stream's head has the names and code
+versions of what is numbered, and a second pickle has all of it by value (cloudpickle). At load each name is looked up where the class was
+defined: what is there is used if its code version is the stored one, otherwise the copy. Copies refer to each other, and to what is
+there, by the same rule, so that a copied class has the notebook's own base class if that did not change. A class without a name that could be
+looked up (of a function, of an asset's cell, a lambda) always is its copy. Copies of one version of a class are one class in a process.
+
+A copy holds what its code reads: other functions and classes, imported modules by name, small plain values. Left out are globals that are
+large, that cannot be pickled, and what is named like a secret or comes from the environment: a copied function that reads one raises NameError.
+Where a source itself has a secret written in it there is no copy, and the name has to be found. Copies hold bytecode: another
+minor version of Python cannot use them.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import pickle
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import FunctionType, ModuleType
+from typing import Any
+
+from stepwell.kernel_runtime.store.values.libraries import Owner, by_its_word
+
+MOST_OF_A_GLOBAL = 64 * 1024
+"""Bytes up to which the value of a global is part of a copy."""
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+_HEAP_TYPE = 1 << 9
+_KEPT = 32
+UNKNOWN = "?"
+"""The version of code that has none: it equals nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeReader:
+    """What the store is told of code by who can read it."""
+
+    version: Callable[[Any], str] | None = None
+    """Returns the code version of a class or function; without it names alone decide."""
+    owner: Owner = by_its_word
+
+    is_secret: Callable[[str, Any], bool] | None = None
+    """Tells whether a value must not be stored as part of a copy, or whether a class or function has a secret in its source."""
+
+    def version_of(self, found: Any) -> str:
+        """Return a code version, empty where none can be told."""
+        if self.version is None:
+            return ""
+        try:
+            return self.version(found)
+        except Exception:
+            # A class may raise anything when it is looked at; it is its copy then.
+            return UNKNOWN
+
+    def hides(self, name: str, value: Any) -> bool:
+        """Whether a value, or the source of a class or function, must not be stored."""
+        return self.is_secret is not None and self.is_secret(name, value)
+
+
+Named = tuple[str, str]
+"""Where a class or function was defined, ``__main__.Point``, and its code version."""
+
+
+class NoCopyError(Exception):
+    """What is in a value cannot be copied, or must not be."""
+
+
+def name_of(found: Any) -> str:
+    """Return module and qualified name of a class or function."""
+    return f"{found.__module__}.{found.__qualname__}"
+
+
+def goes_by_copy(found: Any) -> bool:
+    """Whether a class or function has to go with a copy: it is the notebook's, or it is not what its name means.
+
+    What a library made without a name is not ours to take apart unless it is written in Python.
+    """
+    module = found.__module__
+    if module == "__main__":
+        return True
+    if type(module) is not str:
+        return False
+    if module == "builtins" or (isinstance(found, type) and not found.__flags__ & _HEAP_TYPE):
+        return False
+    return module in sys.modules and at_name(module, found.__qualname__) is not found
+
+
+def at_name(module: str, qualname: str) -> Any:
+    """Return what a module has under a qualified name, or None; nothing is imported."""
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            return None
+    return found
+
+
+def notebook_object(number: int) -> Any:
+    """Stand in a pickle for the class or function of a number; only what loads such a pickle knows which it is."""
+    raise pickle.UnpicklingError(f"number {number} of a pickle that was taken out of its frame")
+
+
+def copied(*parts: Any) -> Any:
+    """Stand in a pickle of copies for the making of one, as `notebook_object`."""
+    del parts
+    raise pickle.UnpicklingError("a copy that was taken out of its frame")
+
+
+def completed(*parts: Any) -> None:
+    """Stand in a pickle of copies for the completing of one, as `notebook_object`."""
+    del parts
+    raise pickle.UnpicklingError("a copy that was taken out of its frame")
+
+
+_dumped: OrderedDict[tuple[Any, ...], tuple[bytes, tuple[Any, ...]]] = OrderedDict()
+_dumped_lock = threading.Lock()
+
+
+def dump_copies(found: Sequence[Any], names: Sequence[Named], code: CodeReader) -> bytes:
+    """Return the pickle of copies of classes and functions; remembered as long as their code versions are the same.
+
+    Raises
+    ------
+    NoCopyError
+        If one cannot be copied or has a secret in its source.
+    """
+    key = tuple([(id(each), version) for each, (_, version) in zip(found, names, strict=True)])
+    versioned = all(version and version != UNKNOWN for _, version in names)
+    if versioned:
+        with _dumped_lock:
+            kept = _dumped.get(key)
+            if kept is not None:
+                _dumped.move_to_end(key)
+                return kept[0]
+    stream = io.BytesIO()
+    try:
+        _pickler(stream, code).dump(list(found))
+    except NoCopyError:
+        raise
+    except Exception as error:
+        raise NoCopyError(" ".join(f"{type(error).__name__}: {error}".split())[:300]) from error
+    if versioned:
+        with _dumped_lock:
+            _dumped[key] = stream.getvalue(), tuple(found)
+            if len(_dumped) > _KEPT:
+                _dumped.popitem(last=False)
+    return stream.getvalue()
+
+
+def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        """Marks each class and function that goes by value with its name and code version."""
+
+        def reducer_override(self, value: Any) -> Any:
+            wrapped = rewrapped(value)
+            if wrapped is not NotImplemented:
+                return wrapped
+            found = super().reducer_override(value)
+            if type(found) is not tuple or len(found) != 6:
+                return found
+            if code.hides(value.__qualname__, value):
+                raise NoCopyError(f"the source of {value.__qualname__} holds what looks like a secret")
+            make, arguments, state, _, _, complete = found
+            if isinstance(value, type):
+                # The identity that cloudpickle gives a class is drawn by chance; ours is its name and code version.
+                arguments = tuple(None if _is_drawn(each) else each for each in arguments)
+                kept, slots = state
+                state = ({name: each for name, each in kept.items() if not _is_secret_text(code, name, each)}, slots)
+            else:
+                kept, slots = state
+                home = _home(value)
+                if home:
+                    # Written in a module: there it finds its globals again.
+                    arguments = (arguments[0], _GlobalsOf(home), *arguments[2:])
+                    slots["__globals__"] = {}
+                else:
+                    arguments[1].pop("__file__", None)
+                    seen = slots["__globals__"]
+                    slots["__globals__"] = {name: each for name, each in seen.items() if _belongs(code, name, each)}
+            named = (name_of(value), code.version_of(value))
+            return copied, (*named, make, arguments), (complete, state), None, None, completed
+
+    return Pickler(stream, 5)
+
+
+def rewrapped(value: Any) -> Any:
+    """Return what reduces a wrapper of functools around the user's function, or NotImplemented for anything else.
+
+    One keeps a lock, the other is found by its name only; both are made anew around the function, with nothing remembered.
+    """
+    kind = type(value)
+    if kind is functools.cached_property:
+        return cached_property_of, (value.func, value.attrname)
+    if kind is _LRU and goes_by_copy(value):
+        return lru_cache_of, (value.__wrapped__, *value.cache_parameters().values())
+    return NotImplemented
+
+
+_LRU = type(functools.lru_cache(len))
+
+
+def cached_property_of(function: Callable[[Any], Any], name: str | None) -> Any:
+    """Return a cached property that has been given its name."""
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def lru_cache_of(function: Callable[..., Any], most: int | None, typed: bool) -> Any:
+    """Return a function that remembers its results, and has none yet."""
+    return functools.lru_cache(most, typed)(function)
+
+
+def _home(function: FunctionType) -> str:
+    """Return the module, not the notebook, whose globals are those of a function; empty if it has others."""
+    name = function.__globals__.get("__name__")
+    module = sys.modules.get(name) if type(name) is str and name != "__main__" else None
+    return str(name) if module is not None and vars(module) is function.__globals__ else ""
+
+
+class _GlobalsOf:
+    """Stands in a pickle of copies for the globals of a module."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return globals_of, (self.module,)
+
+
+def globals_of(module: str) -> dict[str, Any]:
+    """Return the globals of a module, imported if need be."""
+    return vars(import_module(module))
+
+
+def _is_drawn(argument: Any) -> bool:
+    return type(argument) is str and len(argument) == 32 and all(each in "0123456789abcdef" for each in argument)
+
+
+def _is_secret_text(code: CodeReader, name: str, value: Any) -> bool:
+    return type(value) in {str, bytes} and not name.startswith("__") and code.hides(name, value)
+
+
+def _belongs(code: CodeReader, name: str, value: Any) -> bool:
+    """Whether the value of a global is part of a copy."""
+    if isinstance(value, ModuleType | FunctionType | type):
+        return True
+    if type(value).__module__.partition(".")[0] == "stepwell" or code.hides(name, value):
+        return False
+    try:
+        return len(pickle.dumps(value, 5)) <= MOST_OF_A_GLOBAL
+    except Exception:
+        # A connection, a lock: what cannot be pickled is made anew where the code runs.
+        return False

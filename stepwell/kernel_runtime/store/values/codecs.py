@@ -1,0 +1,313 @@
+"""The value of record, chosen by exact type: it must come back the same.
+
+===========  ==========================================  ==================================================
+codec        for                                         stored form
+===========  ==========================================  ==================================================
+plain        None, bool, int, float, str, bytes          one tag byte and the value
+pickle       a path                                      a frame with the path, the contents of the file beside it
+arrow-...    pyarrow Table, RecordBatch, (Chunked)Array  an Arrow IPC stream, which holds no more than a slice shows
+polars-...   polars DataFrame, Series                    polars' own IPC stream; which columns are known to be sorted
+pickle       everything else, pandas included            pickle protocol 5, large buffers beside the stream; in a frame
+                                                         with copies of the notebook's classes if it names any
+===========  ==========================================  ==================================================
+
+Only a pickle executes code when it is loaded; only a pickle is signed. A subclass of one of these types is something else and
+is pickled.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.records.path_contents import PATH
+from stepwell.kernel_runtime.store.values import libraries, path_results, pickling
+from stepwell.kernel_runtime.store.values.code_copies import CodeReader
+from stepwell.kernel_runtime.store.values.describing import type_name
+from stepwell.kernel_runtime.store.values.loading import Loading
+
+PICKLE = "pickle"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A value's stored form: a stream, and buffers that are data and nothing else."""
+
+    codec: str
+    stream: bytes
+    buffers: Sequence[memoryview] = ()
+    classes: tuple[tuple[str, str], ...] = ()
+    """Classes and functions of the notebook that it names, each with its code version; libraries that wrote it, each with its own."""
+    notes: tuple[str, ...] = ()
+    """Lines for who stored it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of stream and buffers."""
+        return len(self.stream) + sum(buffer.nbytes for buffer in self.buffers)
+
+
+_NO_CODE = CodeReader()
+_NOWHERE = Loading()
+
+
+def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Encoded:
+    """Return the stored form of a value.
+
+    Raises
+    ------
+    UnstorableValueError
+        If no codec can bring it back.
+    """
+    kind = type(value)
+    plain = _PLAIN.get(kind)
+    if plain is not None:
+        return Encoded("plain", plain(value))
+    module = kind.__module__
+    if module.startswith("pyarrow."):
+        found = _arrow(value)
+        if found is not None:
+            return replace(found, classes=libraries.libraries_of(("pyarrow",), code.owner))
+    elif module.startswith("polars."):
+        found = _polars(value, key)
+        if found is not None:
+            return replace(found, classes=libraries.libraries_of(("polars",), code.owner))
+    if kind is PATH:
+        stream, buffers, notes = path_results.dump(value, key=key)
+        return Encoded(PICKLE, stream, buffers, notes=notes)
+    pickled = pickling.dump(value, key=key, code=code)
+    advice = tuple(
+        f"{key}: the class {name} was defined inside the step and is stored by value: define it in a cell of its own"
+        for name in dict.fromkeys(pickled.inside)
+    )
+    return Encoded(PICKLE, pickled.stream, pickled.buffers, (*pickled.named, *pickled.libraries), advice)
+
+
+def decode(
+    codec: str, stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading = _NOWHERE
+) -> Any:
+    """Return the value; a pickle must have been found trustworthy before.
+
+    Raises
+    ------
+    ValueUnavailableError
+        If the stored form is damaged, or names what is not here.
+    """
+    if codec == PICKLE:
+        return pickling.load(stream, buffers, key=key, loading=loading)
+    try:
+        if codec == "plain":
+            return _plain_value(bytes(stream))
+        if codec.startswith("arrow-"):
+            return _arrow_value(codec, buffers[0])
+        if codec.startswith("polars-"):
+            return _polars_value(codec, bytes(stream), buffers[0])
+    except Exception as error:
+        other = libraries.difference(loading.written, loading.code.owner)
+        raise ValueUnavailableError(
+            f"the stored value of {key!r} cannot be loaded{other}"
+            if other
+            else f"the stored value of {key!r} is damaged",
+            where=f"{type(error).__name__}: {error}",
+            remedy=f"materialize {key!r} again",
+        ) from error
+    raise ValueUnavailableError(
+        f"the stored value of {key!r} is in a form that this Stepwell does not know ({codec})",
+        remedy=f"upgrade: pip install -U stepwell; or materialize {key!r} again",
+    )
+
+
+# -- plain scalars ---------------------------------------------------------------------------------------------------
+
+_PLAIN: dict[type, Any] = {
+    type(None): lambda value: b"N",  # noqa: ARG005 - one signature for all
+    bool: lambda value: b"T" if value else b"F",
+    # Hexadecimal: Python limits the length of decimal conversions only.
+    int: lambda value: b"i%x" % value if value >= 0 else b"i-%x" % -value,
+    float: lambda value: b"f" + struct.pack("<d", value),
+    str: lambda value: b"s" + value.encode("utf-8", "surrogatepass"),
+    bytes: lambda value: b"b" + value,
+}
+
+
+def _plain_value(data: bytes) -> Any:
+    tag, rest = data[:1], data[1:]
+    if tag == b"s":
+        return rest.decode("utf-8", "surrogatepass")
+    if tag == b"i":
+        return int(rest, 16)
+    if tag == b"f":
+        return struct.unpack("<d", rest)[0]
+    if tag == b"b":
+        return rest
+    return {b"N": None, b"T": True, b"F": False}[data]
+
+
+# -- pyarrow ---------------------------------------------------------------------------------------------------------
+
+
+def _arrow(value: Any) -> Encoded | None:
+    import pyarrow as pa
+
+    kind = type(value)
+    if kind is pa.Table:
+        return Encoded("arrow-table", b"", [_arrow_stream(value.schema, value.to_batches())])
+    if kind is pa.RecordBatch:
+        return Encoded("arrow-batch", b"", [_arrow_stream(value.schema, [value])])
+    if kind is pa.ChunkedArray:
+        batches = [pa.RecordBatch.from_arrays([chunk], names=[""]) for chunk in value.chunks]
+        return Encoded("arrow-chunked", b"", [_arrow_stream(pa.schema([("", value.type)]), batches)])
+    if isinstance(value, pa.Array):
+        batch = pa.RecordBatch.from_arrays([value], names=[""])
+        return Encoded("arrow-array", b"", [_arrow_stream(batch.schema, [batch])])
+    return None
+
+
+def _arrow_stream(schema: Any, batches: Sequence[Any]) -> memoryview:
+    import pyarrow as pa
+
+    if any(map(_has_views, schema.types)):
+        batches = [
+            pa.RecordBatch.from_arrays([_compacted(column) for column in batch.columns], schema=schema)
+            for batch in batches
+        ]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return memoryview(sink.getvalue())
+
+
+def _has_views(kind: Any) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        return True
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        return True
+    return any(_has_views(kind.field(at).type) for at in range(kind.num_fields))
+
+
+def _compacted(array: Any) -> Any:
+    """Return an array of views without what it does not show: Arrow writes all that a slice was cut from."""
+    import pyarrow as pa
+
+    # Lists are cut to what is shown by this, texts by becoming plain ones for a moment.
+    cut = pa.concat_arrays([array, array.slice(0, 0)])
+    try:
+        whole = cut.cast(_without_views(array.type))
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return cut
+    return whole.cast(array.type) if whole.nbytes < cut.get_total_buffer_size() else cut
+
+
+def _without_views(kind: Any) -> Any:
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_string_view(kind):
+        return pa.large_string()
+    if types.is_binary_view(kind):
+        return pa.large_binary()
+    fields = [kind.field(at).with_type(_without_views(kind.field(at).type)) for at in range(kind.num_fields)]
+    if types.is_struct(kind):
+        return pa.struct(fields)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(fields[0], kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(fields[0])
+    return pa.large_list(fields[0]) if types.is_large_list(kind) else kind
+
+
+def _arrow_value(codec: str, data: Any) -> Any:
+    import pyarrow as pa
+
+    reader = pa.ipc.open_stream(pa.py_buffer(data))
+    batches = list(reader)
+    if codec == "arrow-table":
+        return pa.Table.from_batches(batches, reader.schema)
+    if codec == "arrow-batch":
+        return batches[0]
+    if codec == "arrow-array":
+        return batches[0].column(0)
+    return pa.chunked_array([batch.column(0) for batch in batches], type=reader.schema.field(0).type)
+
+
+# -- polars ----------------------------------------------------------------------------------------------------------
+
+
+_MOST_HIDDEN = 1 << 16
+"""Bytes that a slice may be stored larger than it is before that is looked into."""
+
+
+def _polars(value: Any, key: str) -> Encoded | None:
+    import polars as pl
+
+    kind = type(value)
+    if kind is pl.DataFrame:
+        codec, frame = "polars-frame", value
+    elif kind is pl.Series:
+        codec, frame = "polars-series", value.to_frame()
+    else:
+        return None
+    try:
+        if any(map(_has_objects, frame.dtypes)):
+            # polars writes the addresses of the objects.
+            raise TypeError("a column holds Python objects")  # noqa: TRY301 - explained below, like polars' own refusals
+        data = _ipc(frame, pl.CompatLevel.newest())
+        if len(data) > _MOST_HIDDEN + 4 * frame.estimated_size() and any(map(_is_nested, frame.dtypes)):
+            # Texts in lists and structs are written with all that a slice was cut from; the older form has what is shown.
+            small = pl.read_ipc_stream(io.BytesIO(_ipc(frame, pl.CompatLevel.oldest())))
+            if small.schema == frame.schema and small.equals(frame, null_equal=True):
+                data = _ipc(small, pl.CompatLevel.newest())
+    except BaseException as error:
+        # A panic of polars' engine is no Exception.
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise UnstorableValueError(
+            f"the value of {key!r} cannot be stored: polars cannot write this {type_name(value)}",
+            where=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            remedy=pickling.POLARS_REMEDY,
+        ) from error
+    return Encoded(codec, _sorted_columns(frame), [data])
+
+
+def _ipc(frame: Any, level: Any) -> memoryview:
+    sink = io.BytesIO()
+    frame.write_ipc_stream(sink, compression="uncompressed", compat_level=level)
+    return sink.getbuffer()
+
+
+def _sorted_columns(frame: Any) -> bytes:
+    """Return a letter for each column: whether it is known to be sorted, and how; nothing if none is."""
+    flags = [column.flags for column in frame.get_columns()]
+    found = b"".join([b"a" if each["SORTED_ASC"] else b"d" if each["SORTED_DESC"] else b"-" for each in flags])
+    return found if found.strip(b"-") else b""
+
+
+def _is_nested(dtype: Any) -> bool:
+    return bool(dtype.is_nested())
+
+
+def _has_objects(dtype: Any) -> bool:
+    inner = [getattr(dtype, "inner", None), *[field.dtype for field in getattr(dtype, "fields", ())]]
+    return dtype.base_type().__name__ == "Object" or any(_has_objects(each) for each in inner if each is not None)
+
+
+def _polars_value(codec: str, sorted_columns: bytes, data: Any) -> Any:
+    import polars as pl
+
+    frame = pl.read_ipc_stream(io.BytesIO(data))
+    known = [
+        column.set_sorted(descending=letter == "d")
+        for column, letter in zip(frame.get_columns(), sorted_columns.decode("ascii"), strict=False)
+        if letter != "-"
+    ]
+    if known:
+        frame = frame.with_columns(known)
+    return frame if codec == "polars-frame" else frame.to_series(0)

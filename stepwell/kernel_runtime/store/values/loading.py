@@ -1,0 +1,29 @@
+"""What loading a value needs beside its stored form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stepwell.kernel_runtime.store.values.code_copies import CodeReader
+from stepwell.kernel_runtime.store.values.libraries import Library
+
+Tell = Callable[[str], None]
+"""Is given one line for the person at the notebook."""
+
+
+def silent(line: str) -> None:
+    """Tell nobody."""
+    del line
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Where a value is loaded: who reads code, who is told, which store, and what wrote the value."""
+
+    code: CodeReader = field(default_factory=CodeReader)
+    tell: Tell = silent
+    folder: Path | None = None
+    """The store directory; below it the contents of files are restored."""
+    written: tuple[Library, ...] = ()

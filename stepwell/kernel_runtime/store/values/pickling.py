@@ -1,0 +1,267 @@
+"""Pickle, protocol 5, with large buffers out of band.
+
+Classes and functions of the notebook go by name with a copy beside the value (`code_copies`). What pickle would take although it comes back
+as something else (a query that is not executed yet) is refused like what it cannot take. A figure is stored apart from pyplot,
+so that nothing opens where it is loaded. Beside the stream go the versions of the libraries whose objects are in it: where it
+cannot be loaded later, the message says which ones wrote it.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
+from typing import Any
+
+from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.store.values import (
+    arrays,
+    code_copies,
+    code_resolving,
+    libraries,
+    numpy_forms,
+    path_results,
+)
+from stepwell.kernel_runtime.store.values.code_copies import CodeReader, NoCopyError
+from stepwell.kernel_runtime.store.values.describing import type_name
+from stepwell.kernel_runtime.store.values.framing import Frame, framed, is_framed, unframed
+from stepwell.kernel_runtime.store.values.loading import Loading
+
+_LAZY = {
+    "polars.LazyFrame": "end the cell with .collect(), so that the value is a DataFrame",
+    "duckdb.DuckDBPyRelation": "end the cell with .df(), .pl() or .to_arrow_table(), so that the value is a frame",
+}
+POLARS_REMEDY = "cast columns of Python objects (pl.Object) to a type of polars' own"
+_REMEDIES = {
+    **_LAZY,
+    "generator": "return list(...) of it: a generator can be read only once",
+    "async_generator": "collect what it yields into a list and return that",
+    "coroutine": "await it, and return what it gives",
+    "memoryview": "return bytes(...) of it",
+    "module": "return what you need of the module, not the module",
+    "io.TextIOWrapper": "return what the file contains, or its path",
+    "io.BufferedReader": "return what the file contains, or its path",
+    "io.BufferedWriter": "return the path of the file",
+    "io.BufferedRandom": "return the path of the file",
+    "io.FileIO": "return what the file contains, or its path",
+    "socket.socket": "return what was received; open the connection in the step that uses it",
+    "polars.DataFrame": POLARS_REMEDY,
+    "polars.Series": POLARS_REMEDY,
+    "sqlite3.Connection": "return what was queried; open the connection in the step that uses it",
+    "duckdb.DuckDBPyConnection": "return what was queried; open the connection in the step that uses it",
+}
+_LOCKS = frozenset(
+    {
+        "_thread.lock",
+        "_thread.RLock",
+        "threading.Condition",
+        "threading.Event",
+        "threading.Semaphore",
+        "threading.Thread",
+    }
+)
+_OTHERWISE = "return plain data, arrays or frames; or give its class __getstate__ and __setstate__ that leave out what cannot be kept"
+
+
+class _RefusedError(Exception):
+    """Something that pickle would take, but that would not come back as it is."""
+
+
+class _Pickler(pickle.Pickler):
+    """The C pickler; `reducer_override` is not called for plain data."""
+
+    def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
+        super().__init__(stream, 5, buffer_callback=self._keep)
+        self._buffers = buffers
+        self.numbered: list[Any] = []
+        self.kinds: set[Any] = set()
+        """Types, and functions by name, that the stream names."""
+        self.last: Any = None
+
+    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """Tell whether a buffer goes into the stream; else it is kept beside it."""
+        if arrays.in_stream(buffer):
+            return True
+        self._buffers.append(buffer)
+        return False
+
+    def reducer_override(self, value: Any) -> Any:
+        self.last = value
+        kind = type(value)
+        if kind in _reducers:
+            self.kinds.add(kind)
+            reduce = _reducers[kind]
+            return NotImplemented if reduce is None else reduce(value)
+        if kind is FunctionType or isinstance(value, type):
+            if code_copies.goes_by_copy(value):
+                self.numbered.append(value)
+                return code_copies.notebook_object, (len(self.numbered) - 1,)
+            self.kinds.add(value)
+            return NotImplemented
+        self.kinds.add(kind)
+        reduce = _reducer(kind, value)
+        if kind.__module__ != "__main__" and len(_reducers) < _MOST_REDUCERS:
+            _reducers[kind] = reduce
+        return NotImplemented if reduce is None else reduce(value)
+
+
+_MOST_REDUCERS = 1000
+_reducers: dict[type, Callable[[Any], Any] | None] = {}
+"""For types that have been seen, what reduces their objects; None where pickle does it rightly. There may be many objects."""
+
+
+def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
+    """Return what reduces the objects of a type, or None where pickle does it rightly."""
+    top = kind.__module__.partition(".")[0]
+    if top == "numpy":
+        return numpy_forms.reducer(kind)
+    if top in {"polars", "duckdb", "_duckdb"} and type_name(value) in _LAZY:
+        return _refuse
+    if isinstance(value, _figures()):
+        return _apart_from_pyplot
+    return code_copies.rewrapped if top == "functools" else None
+
+
+def _figures() -> Any:
+    module = sys.modules.get("matplotlib.figure")
+    return module.Figure if module is not None else ()
+
+
+def _refuse(value: Any) -> Any:
+    raise _RefusedError(f"cannot store {type_name(value)}")
+
+
+def _apart_from_pyplot(figure: Any) -> Any:
+    """Return what reduces a figure, without the mark that would have pyplot manage it where it is loaded."""
+    found = figure.__reduce_ex__(5)
+    if len(found) > 2 and isinstance(found[2], dict):
+        found[2].pop("_restore_to_pylab", None)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """What `dump` gives."""
+
+    stream: bytes
+    buffers: list[memoryview]
+    named: tuple[tuple[str, str], ...]
+    """Classes and functions that the value names and that have a copy or are the notebook's, each with its code version."""
+    libraries: tuple[tuple[str, str], ...]
+    inside: tuple[str, ...]
+    """Names of classes that were defined inside the code that made the value."""
+
+
+_NO_CODE = CodeReader()
+
+
+def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
+    """Return the stored form of a value.
+
+    Raises
+    ------
+    UnstorableValueError
+        If something in the value cannot be stored.
+    """
+    stream = io.BytesIO()
+    buffers: list[pickle.PickleBuffer] = []
+    pickler = _Pickler(stream, buffers)
+    try:
+        pickler.dump(value)
+        raw = [buffer.raw() for buffer in buffers]
+    except Exception as error:
+        raise _unstorable(value, pickler.last, error, key) from error
+    written = (
+        () if not pickler.kinds else libraries.libraries_of([kind.__module__ for kind in pickler.kinds], code.owner)
+    )
+    found = pickler.numbered
+    if not found:
+        return Pickled(stream.getvalue(), raw, (), written, ())
+    named = [(code_copies.name_of(each), code.version_of(each)) for each in found]
+    nameless = [each for each in found if code_copies.at_name(each.__module__, each.__qualname__) is not each]
+    why = ""
+    try:
+        copies = code_copies.dump_copies(found, named, code)
+    except NoCopyError as error:
+        if nameless:
+            raise _unstorable(value, nameless[0], error.__cause__ or error, key) from error
+        # What has a name can be found again by it.
+        copies, why = b"", str(error)
+    inside = [code_copies.name_of(each) for each in nameless]
+    head = {"kind": "named", "names": named, "inside": inside, "why": why, "python": code_copies.PYTHON}
+    return Pickled(
+        framed(Frame(head, copies, stream.getvalue())),
+        raw,
+        tuple(sorted(named)),
+        written,
+        tuple(each.__qualname__ for each in nameless if isinstance(each, type) and each.__module__ == "__main__"),
+    )
+
+
+def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading) -> Any:
+    """Return the value; the stream must be trusted.
+
+    Raises
+    ------
+    ValueUnavailableError
+        If it cannot be loaded: a module is not installed, or its version reads another form.
+    """
+    try:
+        if not is_framed(stream):
+            return pickle.loads(stream, buffers=buffers)
+        frame = unframed(stream)
+        head = frame.head
+        if head["kind"] == path_results.KIND:
+            return path_results.load(head, buffers, key=key, loading=loading)
+        resolver = code_resolving.Resolver(
+            head["names"],
+            frame.copies,
+            head["python"],
+            head["inside"],
+            head["why"],
+            key=key,
+            code=loading.code,
+            tell=loading.tell,
+        )
+        return code_resolving.load_with(resolver, frame.pickle, buffers)
+    except ValueUnavailableError:
+        raise
+    except Exception as error:
+        raise ValueUnavailableError(
+            f"the stored value of {key!r} cannot be loaded{libraries.difference(loading.written, loading.code.owner)}",
+            where=f"{type(error).__name__}: {error}",
+            remedy=libraries.remedy(loading.written, loading.code.owner)
+            or "make importable what it names, or materialize it again",
+        ) from error
+
+
+def _unstorable(value: Any, inner: Any, error: BaseException, key: str) -> UnstorableValueError:
+    outer = type_name(value)
+    offender = value if inner is None else inner
+    name = type_name(offender)
+    if offender is value:
+        what = f"the value of {key!r} cannot be stored: it is {_called(offender, name)}"
+    else:
+        what = f"the value of {key!r} cannot be stored: it is a {outer} that holds {_called(offender, name)}"
+    text = " ".join(str(error).split())
+    return UnstorableValueError(what, where=f"{type(error).__name__}: {text[:300]}", remedy=_remedy(offender, name))
+
+
+def _called(offender: Any, name: str) -> str:
+    if isinstance(offender, FunctionType):
+        return "a lambda" if offender.__name__ == "<lambda>" else f"the function {offender.__qualname__}"
+    if isinstance(offender, type):
+        return f"an instance of, or the class, {offender.__qualname__}"
+    return f"the module {offender.__name__}" if isinstance(offender, ModuleType) else f"a {name}"
+
+
+def _remedy(offender: Any, name: str) -> str:
+    if isinstance(offender, FunctionType | type):
+        kind = "class" if isinstance(offender, type) else "function with def"
+        return f"define the {kind} at the top of a cell of its own or in a module, without what cannot be stored in its closure or body"
+    if name in _LOCKS:
+        return "keep it out of the value: make it in the step that uses it"
+    return _REMEDIES.get(name, _OTHERWISE)
