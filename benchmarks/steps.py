@@ -61,6 +61,7 @@ def stepwell(chain, count, expected):
     import stepwell
     import stepwell.kernel_runtime.session.functions
     import stepwell.kernel_runtime.store.store
+    import stepwell.kernel_runtime.versions.reads.hooks
 
     with Measured() as first:
         assets = [stepwell.asset(function) for function in functions(chain, count)]

@@ -69,11 +69,12 @@ class AssetsDefinition:
         self._check()
 
     def _check(self) -> None:
-        own = set(self.keys_by_output.values())
+        # Paths: a tuple's hash is the interpreter's own.
+        own = {key.path for key in self.keys_by_output.values()}
         if len(own) < len(self.keys_by_output):
             raise InvalidDefinitionError(f"two outputs of {self.node.name!r} have the same key", where=self.where)
         for key in (*self.keys_by_input.values(), *self.reads, *self.deps):
-            if key in own:
+            if key.path in own:
                 raise InvalidDefinitionError(
                     f"asset {key} depends on itself",
                     where=self.where,
@@ -116,7 +117,7 @@ class AssetsDefinition:
 
     def group_name(self, key: AssetKey) -> str:
         """Return the group of one of the assets."""
-        return self.group_names.get(key, "default")
+        return self.group_names.get(key, "default") if self.group_names else "default"
 
     @property
     def __stepwell_asset_key__(self) -> AssetKey:

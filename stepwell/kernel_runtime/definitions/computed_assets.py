@@ -131,6 +131,7 @@ def asset(
             where=where,
         )
         keys, order = _resolve_inputs(made, inputs)
+        told = description or function.__doc__
         return announce(
             AssetsDefinition(
                 made,
@@ -139,7 +140,7 @@ def asset(
                 keys_by_output={"result": own},
                 deps=tuple(dict.fromkeys((*order, *dep_keys(deps)))),
                 group_names={own: group_name} if group_name else None,
-                descriptions={own: description or function.__doc__ or ""},
+                descriptions={own: told} if told else None,
                 where=where,
                 module=getattr(function, "__module__", "") or "",
                 isolate=isolate,

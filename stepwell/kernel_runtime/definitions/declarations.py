@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, prefixed
+from stepwell.kernel_runtime.records.quick import quick
 
 T = TypeVar("T")
 
@@ -21,6 +22,7 @@ UNSET: Final = _Unset()
 """What a parameter has that was not given; None is a value."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class In:
     """Declare an input of an op.
@@ -43,6 +45,7 @@ class In:
     metadata: Mapping[str, Any] | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Out:
     """Declare an output of an op.

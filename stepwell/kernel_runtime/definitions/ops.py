@@ -6,6 +6,7 @@ import inspect
 import os
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from types import FunctionType
 from typing import Any, TypeAlias, overload
 
@@ -14,8 +15,8 @@ from stepwell.kernel_runtime.definitions.composition import composing
 from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out, Output
 from stepwell.kernel_runtime.definitions.places import place_of_function
 from stepwell.kernel_runtime.definitions.reuse import MaxAge, check_reuse, declared_reads, ignored_names, seconds_of
-from stepwell.kernel_runtime.definitions.signatures import read_signature
-from stepwell.kernel_runtime.definitions.types import Nothing, checker, is_nothing, type_name
+from stepwell.kernel_runtime.definitions.signatures import Parameter, read_signature
+from stepwell.kernel_runtime.definitions.types import PLAIN, Checker, Nothing, checker, is_nothing, type_name
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, TypeCheckError
 from stepwell.kernel_runtime.records.keys import check_name
 
@@ -88,14 +89,16 @@ class OpDefinition:
         """Values of inputs that are not connected."""
         self.parameters = tuple(name for name, declared in self.ins.items() if not is_nothing(declared.dagster_type))
         """Inputs that carry a value."""
-        self.input_checks = {
-            name: check for name in self.parameters if (check := _check(self.ins[name].dagster_type)) is not None
-        }
-        self.output_checks = {
-            name: check
-            for name, out in self.outs.items()
-            if not is_nothing(out.dagster_type) and (check := _check(out.dagster_type)) is not None
-        }
+        self.input_checks: dict[str, Checker] = {}
+        for given in self.parameters:
+            check = _check(self.ins[given].dagster_type)
+            if check is not None:
+                self.input_checks[given] = check
+        self.output_checks: dict[str, Checker] = {}
+        for output, out in self.outs.items():
+            check = None if is_nothing(out.dagster_type) else _check(out.dagster_type)
+            if check is not None:
+                self.output_checks[output] = check
         self.is_generator, self.is_async = _kind_of(body)
 
     @property
@@ -254,8 +257,13 @@ def build_op(
     where = place_of_function(function) if where is None else where
     name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)
     signature = read_signature(function, where=where)
-    config = {p.name: p.default for p in signature.parameters if p.keyword_only} if keyword_config else {}
-    parameters = {p.name: p for p in signature.parameters if p.name not in config}
+    config: dict[str, Any] = {}
+    parameters: dict[str, Parameter] = {}
+    for each in signature.parameters:
+        if keyword_config and each.keyword_only:
+            config[each.name] = each.default
+        else:
+            parameters[each.name] = each
     declared = ins or {}
     for key, given in declared.items():
         if key not in parameters and not is_nothing(given.dagster_type):
@@ -273,9 +281,12 @@ def build_op(
         if is_nothing(hint):
             raise _nothing_parameter(name, key, where)
         default = given.default_value if given.default_value is not UNSET else parameter.default
-        found[key] = In(hint, given.description, default, given.metadata)
         if default is not UNSET:
             defaults[key] = default
+        elif given is _PLAIN and type(hint) is type and hint in PLAIN:
+            found[key] = _plain_in(hint)
+            continue
+        found[key] = In(hint, given.description, default, given.metadata)
     if declared:
         found.update({key: given for key, given in declared.items() if key not in parameters})
     return OpDefinition(
@@ -299,6 +310,18 @@ def build_op(
 
 _PLAIN = In()
 """What is said of an input of which nothing is said."""
+_BARE = Out()
+
+
+@cache
+def _plain_in(hint: type) -> In:
+    """Return the input of a builtin type of which nothing else is said: thousands of steps share one."""
+    return In(hint)
+
+
+@cache
+def _plain_out(hint: type) -> Out:
+    return Out(hint)
 
 
 def _nothing_parameter(op: str, name: str, where: str) -> InvalidDefinitionError:
@@ -312,7 +335,7 @@ def _nothing_parameter(op: str, name: str, where: str) -> InvalidDefinitionError
 def _outs(name: str, out: Out | Mapping[str, Out] | None, returns: Any, where: str) -> dict[str, Out]:
     hint = _output_hint(returns)
     if out is None or isinstance(out, Out):
-        single = out or Out()
+        single = out or _BARE
         return {"result": _typed(single, Nothing if hint is None else hint)}
     for key in out:
         if key != "result":
@@ -328,12 +351,14 @@ def _outs(name: str, out: Out | Mapping[str, Out] | None, returns: Any, where: s
 def _typed(out: Out, hint: Any) -> Out:
     if out.dagster_type is not UNSET:
         return out
+    if out == _BARE and type(hint) is type and hint in PLAIN:
+        return _plain_out(hint)
     return Out(hint, out.description, out.is_required, out.metadata)
 
 
 def _output_hint(hint: Any) -> Any:
-    if hint is UNSET:
-        return UNSET
+    if hint is UNSET or (type(hint) is type and hint is not Output):
+        return hint
     origin = typing.get_origin(hint)
     if origin is Output:
         return typing.get_args(hint)[0]
@@ -346,7 +371,7 @@ def _output_hint(hint: Any) -> Any:
     return hint
 
 
-def _check(hint: Any) -> Any:
+def _check(hint: Any) -> Checker | None:
     return None if hint is UNSET else checker(hint)
 
 

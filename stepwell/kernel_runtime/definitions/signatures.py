@@ -15,8 +15,10 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.declarations import UNSET
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
+from stepwell.kernel_runtime.records.quick import quick
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter of a step's function."""
@@ -27,6 +29,7 @@ class Parameter:
     keyword_only: bool
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Signature:
     """What a function takes and returns."""
@@ -59,9 +62,9 @@ def read_signature(function: Callable[..., Any], *, where: str) -> Signature:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    annotations = getattr(function, "__annotations__", None) or {}
-    if not any(isinstance(hint, str) for hint in annotations.values()):
-        return dict(annotations)
+    annotations: dict[str, Any] = getattr(function, "__annotations__", None) or {}
+    if str not in map(type, annotations.values()):
+        return annotations
     try:
         return typing.get_type_hints(function)
     except Exception:  # a name that only a type checker knows: its parameter goes unchecked

@@ -38,22 +38,29 @@ def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
 def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
     key = definition.step_key
     group = definition.group_name(definition.keys[0])
-    order = tuple(PlanInput("", (str(dep),), carries_value=False) for dep in definition.deps)
+    # Lists: a generator takes longer than what it yields here.
+    order = tuple([PlanInput("", (str(dep),), carries_value=False) for dep in definition.deps])
     if isinstance(definition.node, OpDefinition):
         op = definition.node
+        upstream = definition.keys_by_input
         inputs = tuple(
-            PlanInput(name, (str(definition.keys_by_input[name]),))
-            if name in definition.keys_by_input
-            else PlanInput("", (), carries_value=False)
-            for name in op.parameters
+            [
+                PlanInput(name, (str(upstream[name]),)) if name in upstream else PlanInput("", (), carries_value=False)
+                for name in op.parameters
+            ]
         )
-        outputs = tuple(_output(op, name, str(own), own) for name, own in definition.keys_by_output.items())
+        outputs = tuple(
+            [
+                _output(op, name, written, own)
+                for (name, own), written in zip(definition.keys_by_output.items(), definition.written_keys, strict=True)
+            ]
+        )
         defaults = {name: default for name, default in op.config.items() if default is not UNSET}
         return [
             PlanStep(
                 key,
                 op,
-                (*inputs, *order),
+                (*inputs, *order) if order else inputs,
                 outputs,
                 config=defaults,
                 memoised=op.cache is not False,

@@ -14,9 +14,11 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.keys import AssetKey
+from stepwell.kernel_runtime.records.quick import quick
 from stepwell.kernel_runtime.records.runs import RunKind
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PlanInput:
     """One input of a step."""
@@ -32,6 +34,7 @@ class PlanInput:
     """False for an asset that a helper reads by its name."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PlanOutput:
     """One output of a step."""
@@ -70,7 +73,8 @@ class PlanStep:
     """Value keys of everything that must come first."""
 
     def __post_init__(self) -> None:
-        self.input_keys = tuple(key for given in self.inputs for key in given.keys)
+        inputs = self.inputs
+        self.input_keys = inputs[0].keys if len(inputs) == 1 else tuple([key for given in inputs for key in given.keys])
 
     def add_inputs(self, inputs: tuple[PlanInput, ...]) -> None:
         """Add inputs that were found later than the others."""

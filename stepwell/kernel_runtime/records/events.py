@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.records.quick import quick
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 
 
@@ -22,6 +23,7 @@ class RunStarted:
     """Keys of the plan's steps in the order in which they may run."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class StepStarted:
     """A step's body begins."""
@@ -49,6 +51,7 @@ class StepWaiting:
     """How long it took the last time; None where that is unknown."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class StepFinished:
     """A step ended, or was found in the store; its rows are committed."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from stepwell.kernel_runtime.records.quick import quick
 from stepwell.kernel_runtime.records.reads import Read
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class StoredValue:
     """Where a value is and what is needed to load it. Values are immutable once stored."""
@@ -36,6 +38,7 @@ class StoredValue:
 InputKind: TypeAlias = Literal["value", "order"]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class InputVersion:
     """What one input of a step was when the step's memo key was made."""
@@ -49,6 +52,7 @@ class InputVersion:
     kind: InputKind = "value"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Materialization:
     """The record that a step produced one output."""
@@ -81,6 +85,7 @@ class Materialization:
     """What the step attached by ``Output(metadata=)`` or its context: JSON values."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Current:
     """Which materialization ``load``, source assets and SQL mean for a key as defined by one notebook."""

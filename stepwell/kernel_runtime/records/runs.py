@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.quick import quick
 
 RunStatus: TypeAlias = Literal["running", "success", "failure", "cancelled"]
 StepStatus: TypeAlias = Literal["executed", "reused", "failed", "skipped", "untouched", "cancelled"]
@@ -46,6 +47,7 @@ class RunRecord:
     error: ErrorRecord | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """What happened to one step in one run."""

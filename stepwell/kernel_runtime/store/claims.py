@@ -21,6 +21,7 @@ import threading
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic
 
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.store.locking import (
@@ -33,6 +34,8 @@ from stepwell.kernel_runtime.store.locking import (
 )
 
 FOLDER = "claims"
+_LOOK = 0.01
+"""Seconds for which what was seen of the folder is taken for what is there: a claim is made by who has computed for twenty times as long."""
 _MOST = 4096
 """Bytes of a claim's file that are read."""
 _MEMO_KEY = re.compile(r"[0-9a-f]{32}")
@@ -84,14 +87,22 @@ class ClaimFolder:
     def __init__(self, directory: Path) -> None:
         self._folder = directory / FOLDER
         self._swept = False
+        self._looked = -1.0
+        self._names: frozenset[str] = frozenset()
 
     def is_there(self, memo_key: str) -> bool:
-        """Tell, by one look for the file, whether somebody may hold the claim of a memo key."""
-        try:
-            os.stat(f"{self._folder}/{memo_key}")  # noqa: PTH116 - on the path of every step that runs
-        except OSError:
-            return False
-        return True
+        """Tell whether somebody may hold the claim of a memo key, as the folder was some milliseconds ago at most.
+
+        Every step that runs asks, and each look at a file hands Python's lock to another thread.
+        """
+        now = monotonic()
+        if now - self._looked >= _LOOK:
+            self._looked = now
+            try:
+                self._names = frozenset(os.listdir(self._folder))  # noqa: PTH208 - as above
+            except OSError:
+                self._names = frozenset()
+        return memo_key in self._names
 
     def take(self, memo_key: str, claimant: Claimant) -> FileClaim | None:
         """Return the claim of a memo key, or None if somebody else holds it; never waits.

@@ -55,6 +55,11 @@ _KINDS = bytes(
     for op in range(256)
 )
 """What of an instruction counts here, by its operation."""
+_SAMPLE = (lambda: _KINDS).__code__.co_code[::2]
+_GLOBAL_LENGTH = (
+    len(_SAMPLE) - len(_SAMPLE.partition(bytes((_LOAD_GLOBAL,)))[2].lstrip(b"\0")) - _SAMPLE.index(_LOAD_GLOBAL)
+)
+"""From the load of a global to the next instruction, behind its inline caches."""
 _CHAINED = frozenset((_LOAD_ATTR, _LOAD_METHOD, EXTENDED))
 # Optimized, newlocals, *args, **kwargs, generator, coroutine, iterable coroutine, asynchronous generator.
 _FLAGS = 0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x80 | 0x100 | 0x200
@@ -76,53 +81,40 @@ SPOKEN = frozenset(("__doc__", "__annotations__"))
 """What is digested by itself where code reads it from something that it names."""
 
 
-class CodeFacts:
-    """What one code object does and loads, nested code objects included."""
+_NONE: frozenset[str] = frozenset()
 
-    __slots__ = (
-        "assigned",
-        "attributes",
-        "bare_vars",
-        "blob",
-        "imports",
-        "loads",
-        "name",
-        "names_in_text",
-        "ref",
-        "speaks",
-        "stores",
-        "suspects",
-    )
 
+class CodeFacts(weakref.ref[CodeType]):
+    """What one code object does and loads, nested code objects included; itself a weak reference to it.
+
+    What most code has nothing of is told by the class: a run reads code by the thousand.
+    """
+
+    __slots__ = ("__dict__", "blob", "key", "loads", "name")
+
+    key: int
+    """The identity of the code object."""
     blob: bytes
     """Equal exactly if the code does the same."""
     name: str
     loads: tuple[tuple[str, tuple[str, ...]], ...]
     """Names loaded as globals, each with the attributes read from it at once; in the order of first use."""
-    imports: tuple[tuple[str, int, tuple[str, ...]], ...]
+    imports: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
     """Module, level and names of each import statement inside."""
-    attributes: frozenset[str]
+    attributes: frozenset[str] = _NONE
     """Names of all attributes that are read."""
-    bare_vars: bool
+    bare_vars: bool = False
     """Whether `vars` is used otherwise than called with an argument."""
-    stores: frozenset[str]
+    stores: frozenset[str] = _NONE
     """Names assigned by a ``global`` statement."""
-    assigned: frozenset[str]
+    assigned: frozenset[str] = _NONE
     """In the code of a cell or class: names that it assigns itself."""
-    suspects: tuple[str, ...]
+    suspects: tuple[str, ...] = ()
     """Attributes whose use means that names are looked up in ways that cannot be seen."""
-    speaks: bool
+    speaks: bool = False
     """Whether annotations or documentation of what is known only when it runs are read."""
-    ref: _CodeRef
-    names_in_text: tuple[str, ...]
+    names_in_text: tuple[str, ...] = ()
     """Names that strings given to ``frame.query`` and ``duckdb.sql`` read."""
-
-
-class _CodeRef(weakref.ref[CodeType]):
-    """A weak reference that knows the identity of what it referred to."""
-
-    __slots__ = ("key",)
-    key: int
 
 
 _known: dict[int, CodeFacts] = {}
@@ -132,23 +124,18 @@ def facts(code: CodeType) -> CodeFacts:
     """Return what is known of a code object, read once as long as it lives."""
     key = identity(code)
     found = _known.get(key)
-    if found is not None and found.ref() is code:
+    if found is not None and found() is code:
         return found
-    found = _read(code)
-    ref = found.ref = _CodeRef(code, _gone)
-    ref.key = key
-    _known[key] = found
+    found = _known[key] = _read(code, key)
     return found
 
 
-def _gone(ref: _CodeRef, table: dict[int, CodeFacts] = _known) -> None:
-    found = table.get(ref.key)
-    if found is not None and found.ref is ref:
-        del table[ref.key]
+def _gone(found: CodeFacts, table: dict[int, CodeFacts] = _known) -> None:
+    if table.get(found.key) is found:
+        del table[found.key]
 
 
-def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the instructions, with a case for each kind
-    self = CodeFacts()
+def _read(code: CodeType, key: int) -> CodeFacts:  # noqa: PLR0915 - one pass over the instructions, with a case for each kind
     raw = code.co_code
     table = code.co_exceptiontable
     operations = raw[::2]
@@ -161,16 +148,15 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
     loads: dict[tuple[str, tuple[str, ...]], None] = {}
     used: dict[int, int] = {}
     order = []
-    nested: list[CodeFacts] = []
-    imports: list[tuple[str, int, tuple[str, ...]]] = []
-    stores: set[str] = set()
-    assigned: set[str] = set()
-    first_stored: set[str] = set()
+    # Most code has none of these: no object is made for what stays empty.
+    imports: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
+    stores = first_stored = _NONE
+    assigned: set[str] | None = None
     attributes: list[str] = []
     straight = True
     bare_vars = False
     spoken = 0
-    last_constants: list[int] = []
+    constant = constant_before = 0
     end = len(operations)
     extended = EXTENDED in operations
     for at, kind in enumerate(operations.translate(_KINDS)):
@@ -190,14 +176,13 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
             if number is None:
                 number = used[argument] = len(used)
             order.append(number)
-            last_constants.append(argument)
+            constant_before = constant
+            constant = argument
         elif kind == _A_GLOBAL:
             # Its lowest bit says whether a NULL is pushed before.
             name = names[argument >> 1]
             if name not in first_stored:
-                following = at + 1
-                while not operations[following]:  # inline caches; code ends with a return
-                    following += 1
+                following = at + _GLOBAL_LENGTH
                 if operations[following] in _CHAINED:
                     chain = _chain(raw, operations, names, following, end)
                     spoken += bool(chain) and chain[-1] in SPOKEN
@@ -215,19 +200,21 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
                 loads[(names[argument], _chain(raw, operations, names, at + 1, end))] = None
         elif kind == _SETS_GLOBAL:
             name = names[argument]
-            stores.add(name)
+            stores |= {name}
             if straight and not any(name == loaded for loaded, _ in loads):
                 straight = not any(op in JUMPS for op in operations[:at])
                 if straight:
-                    first_stored.add(name)
+                    first_stored |= {name}
         elif kind == _SETS_NAME:
+            if assigned is None:
+                assigned = set()
             assigned.add(names[argument])
         else:
-            level, wanted = (constants[i] for i in last_constants[-2:])
-            imports.append((names[argument], level, tuple(wanted or ())))
-    held = tuple([constants[index] for index in used])
+            imports += ((names[argument], constants[constant_before], tuple(constants[constant] or ())),)
+    held = tuple(map(constants.__getitem__, used))
+    nested: list[CodeFacts] = []
     parts: list[bytes] = []
-    if not PLAIN.issuperset(map(type, held)):
+    if held and not PLAIN.issuperset(map(type, held)):
         for value in held:
             if type(value) is CodeType:
                 inner = facts(value)
@@ -235,11 +222,6 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
                 parts.append(b"\xc0" + inner.blob)
             else:
                 parts.append(atom(value))
-    for inner in nested:
-        for load in inner.loads:
-            loads[load] = None
-        imports.extend(inner.imports)
-        stores |= inner.stores
     blob = marshal.dumps(
         (
             code.co_name,
@@ -251,7 +233,8 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
             code.co_cellvars,
             code.co_freevars,
             names,
-            bytes(blanked),
+            # Marshal writes it as it writes bytes.
+            blanked,
             table,
             bytes(order) if len(used) < 256 else tuple(order),
             # Plain constants are written with the rest, others behind it, after their number.
@@ -261,25 +244,58 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
     )
     if parts:
         blob = b"".join((blob, *parts))
+    self = CodeFacts(code, _gone)
+    self.key = key
     self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
     self.name = code.co_name
+    if nested:
+        for inner in nested:
+            for load in inner.loads:
+                loads[load] = None
+            imports += inner.imports
+            stores |= inner.stores
     self.loads = tuple(loads)
-    self.imports = tuple(imports)
-    self.stores = frozenset(stores) if stores else _NONE
-    self.assigned = frozenset(assigned) if assigned else _NONE
-    self.attributes = (
-        frozenset(attributes).union(*(inner.attributes for inner in nested)) if attributes or nested else _NONE
-    )
-    self.bare_vars = bare_vars or "vars" in assigned or bool(nested and any(inner.bare_vars for inner in nested))
-    read = [name for name in attributes if name in _WATCHED] if attributes else []
+    if imports:
+        self.imports = imports
+    if stores:
+        self.stores = stores
+    if assigned:
+        self.assigned = frozenset(assigned)
+        bare_vars = bare_vars or "vars" in assigned
+    if bare_vars:
+        self.bare_vars = True
+    if attributes or nested or imports:
+        _read_attributes(self, names, attributes, nested, spoken=spoken, held=held)
+    return self
+
+
+def _read_attributes(
+    self: CodeFacts,
+    names: tuple[str, ...],
+    attributes: list[str],
+    nested: list[CodeFacts],
+    *,
+    spoken: int,
+    held: tuple[object, ...],
+) -> None:
+    """Note what is told by attributes that code reads, by what it imports, and by the code nested in it.
+
+    Parameters
+    ----------
+    spoken
+        How many attributes are documentation or annotations of what the code names, which are digested by themselves.
+    names, held
+        The code's names, and the constants that it uses.
+    """
+    self.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested))
+    self.bare_vars = self.bare_vars or any([inner.bare_vars for inner in nested])  # noqa: C419 - mostly there is none
+    read = [name for name in attributes if name in _WATCHED]
     told = [name for name in attributes if name in READERS]
     self.speaks = (
         len(told) > spoken
-        or any(not READERS.isdisjoint(wanted) for _, _, wanted in imports)
-        or any([inner.speaks for inner in nested])  # noqa: C419 - mostly there is none
+        or any([not READERS.isdisjoint(wanted) for _, _, wanted in self.imports])  # noqa: C419 - as above
+        or any([inner.speaks for inner in nested])  # noqa: C419 - as above
     )
-    self.suspects = ()
-    self.names_in_text = ()
     if "modules" in read and "sys" not in names:
         # Others have an attribute of this name too: torch's modules do.
         read = [name for name in read if name != "modules"]
@@ -298,10 +314,8 @@ def _read(code: CodeType) -> CodeFacts:  # noqa: PLR0915 - one pass over the ins
                 ]
             )
         )
-    return self
 
 
-_NONE: frozenset[str] = frozenset()
 _WATCHED = _FRAME_TEXT | _SQL_TEXT | frozenset(_FRAME_WALKERS)
 
 

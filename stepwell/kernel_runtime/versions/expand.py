@@ -41,11 +41,12 @@ _WRAPPING = frozenset(("functools", "reprlib"))
 _PRIVATE_CELLS = frozenset(
     ("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running")
 )
+_NO_ASSETS: Mapping[str, str] = {}
 VALUE = ("value",)
 """The shape of nodes that hold data."""
 _LOOK_UP = "looks names up in ways that cannot be seen"
 _BLIND: dict[int, str] = {
-    id(getattr(builtins, name)): f"{name}() {_LOOK_UP}"
+    identity(getattr(builtins, name)): f"{name}() {_LOOK_UP}"
     for name in ("eval", "exec", "globals", "locals", "vars", "compile", "__import__")
 }
 _LRU = type(functools.lru_cache(len))
@@ -89,7 +90,12 @@ class Expander:
     def node(self, item: Any) -> Node:
         """Return the node of an object, with what it refers to pending."""
         kind = type(item)
-        node = Node(keyed_ref(item, identity(item)) if kind is FunctionType or isinstance(item, type) else lambda: item)
+        if kind is FunctionType and not OPAQUE:
+            node = Node(keyed_ref(item, identity(item)))
+            self._function(node, item)
+            return node
+        weakly = kind is FunctionType or isinstance(item, type)
+        node = Node(keyed_ref(item, identity(item)) if weakly else lambda: item)
         if OPAQUE and id(item) in OPAQUE:
             node.stable = False
             node.own.append(b"\xea" + atom(OPAQUE[id(item)][1]))
@@ -143,9 +149,11 @@ class Expander:
                     self.trace.append((label, item, None))
                 return
             written = found
-        if self.trace is None or not label or label[0] == "(":
+        if self.trace is None:
             own.append(written)
-        if self.trace is not None:
+        else:
+            if not label or label[0] == "(":
+                own.append(written)
             # It has a part of its own, which tells when it changed.
             self.trace.append((label, item, written))
 
@@ -241,18 +249,19 @@ class Expander:
         """Write what code loads as globals, and what it imports; `codes` are all that share its names."""
         own = node.own
         bound: list[tuple[str, Any]] = list(node.names)
-        assets = self.assets if scope is self.namespace else {}
+        assets = self.assets if scope is self.namespace else _NO_ASSETS
         leaves_out = bool(self.ignored.globals)
         for name, chain in known.loads:
-            if name in skip:
+            if skip and name in skip:
                 continue
-            if name in assets and (only is None or name in only):
+            seen = only is None or name in only
+            if seen and name in assets:
                 self._asset(node, name)
                 continue
             if leaves_out and self._is_ignored(scope, name):
                 own.append(b"\xeb")
                 continue
-            if only is None or name in only:
+            if seen:
                 value = scope.get(name, MISSING)
                 bound.append((name, value))
             else:
@@ -263,10 +272,12 @@ class Expander:
                     own.append(b"\xd6")
                     continue
                 node.mappings += ((_BUILTINS, name, value),)
-                reason = _BLIND.get(id(value))
+                reason = _BLIND.get(identity(value))
                 if reason is not None and (name != "vars" or known.bare_vars):
                     node.unverifiable(name, reason)
-            if isinstance(value, ModuleType):
+            if type(value) in ATOMS:
+                self.refer(node, name, value)
+            elif isinstance(value, ModuleType):
                 modules.attribute(self, node, name, value, chain)
                 self._settings(node, known, value)
             else:
@@ -283,13 +294,15 @@ class Expander:
                 module = sys.modules.get(name)
                 if module is not None:
                     self._settings(node, known, module)
-        for reason in known.suspects:
-            node.unverifiable("", reason)
+        if known.suspects:
+            for reason in known.suspects:
+                node.unverifiable("", reason)
         if known.speaks:
             node.flags |= SPEAKS
         if known.names_in_text:
             self._texts(node, known, scope, skip, bound)
-        node.names = tuple(bound)
+        if bound:
+            node.names = tuple(bound)
         if known.stores:
             node.rebinds = tuple(sorted(known.stores))
             node.flags |= MUTABLE

@@ -128,15 +128,12 @@ def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any
     Parameters
     ----------
     root
-        A node with what it refers to still pending.
+        A node with what it refers to still pending: something, or `close_leaf` is all that it needs.
     find
         Returns the node of an object that is known already.
     expand
         Makes the node of an object.
     """
-    if not root.pending:
-        _close_leaf(root)
-        return
     counter = 1
     root.index = root.low = 0
     edges: list[Edge] = []
@@ -151,7 +148,7 @@ def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any
                 child = expand(item)
                 edges.append((label, child))
                 if not child.pending:
-                    _close_leaf(child)
+                    close_leaf(child)
                     continue
                 child.index = child.low = counter
                 counter += 1
@@ -177,8 +174,10 @@ def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any
                 _close(members)
 
 
-def _close_leaf(node: Node) -> None:
-    node.digest = digest(b"".join(node.own))
+def close_leaf(node: Node) -> None:
+    """Digest a node that refers to no other."""
+    own = node.own
+    node.digest = digest(own[0] if len(own) == 1 else b"".join(own))
     node.own = node.pending = _WRITTEN
 
 

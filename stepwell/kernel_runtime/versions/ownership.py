@@ -18,7 +18,7 @@ from types import ModuleType
 STANDARD = "python"
 OURS = "stepwell"
 
-_owners: dict[str, str | None] = {"builtins": STANDARD, "__main__": None, OURS: OURS}
+_owners: dict[str | None, str | None] = {None: STANDARD, "builtins": STANDARD, "__main__": None, OURS: OURS}
 _folders: dict[str, dict[str, tuple[str, str]]] = {}
 _provided: dict[str, dict[str, tuple[str, str]]] = {}
 _stdlib = tuple(
@@ -40,13 +40,14 @@ def owner(module_name: str | None) -> str | None:
     module_name
         Dotted name; only its first part decides.
     """
-    if module_name is None:
-        return STANDARD
-    top = module_name.partition(".")[0]
     try:
-        return _owners[top]
+        return _owners[module_name]
     except KeyError:
         pass
+    top = str(module_name).partition(".")[0]
+    if top in _owners:
+        found = _owners[module_name] = _owners[top]
+        return found
     found = _find(top)
     # A module that is not imported yet may be created later.
     if found is not None or top in sys.modules:

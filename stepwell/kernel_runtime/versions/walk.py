@@ -24,6 +24,7 @@ from stepwell.kernel_runtime.versions.graph import (
     UNVERIFIABLE,
     KeyedRef,
     Node,
+    close_leaf,
     digest_of,
     finish,
     identity,
@@ -98,13 +99,13 @@ class CodeWalk:
             self._looked = True
             library_state.look_again()
         node = self.node(body)
-        more = [(name, self.node(item)) for name, item in extra]
+        more = [(name, self.node(item)) for name, item in extra] if extra else ()
         if not more:
             if node.version is not None:
                 return node.version
-            code = digest_of(node).hex()
+            code = (node.digest or digest_of(node)).hex()
             if not node.flags:
-                version = node.version = CodeVersion(code)
+                version = node.version = CodeVersion.plain(code)
                 return version
         else:
             text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in more)
@@ -157,7 +158,10 @@ class CodeWalk:
         if node is None:
             try:
                 node = self._expand(item)
-                finish(node, self._find, self._expand)
+                if node.pending:
+                    finish(node, self._find, self._expand)
+                else:
+                    close_leaf(node)
             except BaseException:
                 # An interrupt leaves nodes without digests behind.
                 self._nodes.clear()
@@ -202,16 +206,20 @@ class CodeWalk:
             return
         if len(known) > _MOST_KNOWN:
             known.clear()
+        if not root.edges:
+            # As most steps are.
+            root.stamp = self._stamp
+            if root.stable and type(ref := root.ref) is KeyedRef:
+                known[ref.key] = root
+            return
         stack = [root]
         while stack:
             node = stack.pop()
             if node.stamp is self._stamp:
                 continue
             node.stamp = self._stamp
-            if node.stable:
-                ref = node.ref
-                if type(ref) is KeyedRef:
-                    known[ref.key] = node
+            if node.stable and type(ref := node.ref) is KeyedRef:
+                known[ref.key] = node
             if node.edges:
                 stack.extend([child for _, child in node.edges])
 

@@ -30,6 +30,8 @@ from stepwell.kernel_runtime.store.catalog.schema import (
 # Where each (notebook, key, partition) points now, newest move first.
 _POINTERS = "SELECT notebook, key, partition, arg_max(materialization, rowid) FROM @current {} GROUP BY notebook, key, partition ORDER BY max(rowid) DESC"
 _MATERIALIZATIONS = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations "  # noqa: S608 - constants of our own
+# Of each step how long it ran last, and its newest failure beside its newest attempt.
+_ATTEMPTS = "SELECT key, arg_max(seconds, rowid) FILTER (WHERE status = 'executed'), max(rowid) FILTER (WHERE status = 'failed'), max(rowid) FROM @steps WHERE status IN ('executed', 'failed') AND key IN {} GROUP BY key"
 _RUNS = f"SELECT {RUN_COLUMNS} FROM @runs "  # noqa: S608 - constants of our own
 _STEPS = f"SELECT {STEP_COLUMNS} FROM @steps "  # noqa: S608 - constants of our own
 
@@ -38,6 +40,20 @@ def rows_of(connection: Connection, name: str, text: str, values: Sequence[Any] 
     """Return all rows of a query; ``@`` before a table stands for the attached catalog ``name``."""
     found: list[Row] = connection.execute(text.replace("@", f"{name}."), list(values)).fetchall()
     return found
+
+
+_BETWEEN = "\x1f"
+
+
+def one_of(texts: Sequence[str]) -> tuple[str, Any]:
+    """Return what stands after ``IN`` for any of some texts, and the value of its parameter.
+
+    One text is handed over in a third of the time of a list, which is made DuckDB's value by value.
+    """
+    joined = _BETWEEN.join(texts)
+    if texts and joined.count(_BETWEEN) == len(texts) - 1:
+        return "(SELECT unnest(string_split(?, chr(31))))", joined
+    return "(SELECT unnest(?::VARCHAR[]))", list(texts)
 
 
 def read_snapshot(
@@ -49,13 +65,15 @@ def read_snapshot(
 
 
 def _snapshot(connection: Connection, name: str, keys: list[str], steps: list[str], versions: list[str]) -> Snapshot:
-    pointers = rows_of(connection, name, _POINTERS.format("WHERE key IN (SELECT unnest(?::VARCHAR[]))"), [keys])
+    asked, value = one_of(keys)
+    pointers = rows_of(connection, name, _POINTERS.format(f"WHERE key IN {asked}"), [value])
+    ids, of_steps, of_versions = one_of([pointer[3] for pointer in pointers]), one_of(steps), one_of(versions)
     rows = rows_of(
         connection,
         name,
-        _MATERIALIZATIONS + "WHERE id IN (SELECT unnest(?::VARCHAR[])) OR (step_key IN (SELECT unnest(?::VARCHAR[])) "
-        "AND code_version IN (SELECT unnest(?::VARCHAR[]))) ORDER BY rowid",
-        [[pointer[3] for pointer in pointers], steps, versions],
+        _MATERIALIZATIONS
+        + f"WHERE id IN {ids[0]} OR (step_key IN {of_steps[0]} AND code_version IN {of_versions[0]}) ORDER BY rowid",
+        [ids[1], of_steps[1], of_versions[1]],
     )
     snapshot = Snapshot()
     known = {row[0]: materialization(row) for row in rows}
@@ -79,13 +97,8 @@ def executions(
 
 
 def _read_attempts(connection: Connection, name: str, steps: list[str], snapshot: Snapshot) -> None:
-    rows = rows_of(
-        connection,
-        name,
-        "SELECT key, arg_max(seconds, rowid) FILTER (WHERE status = 'executed'), max(rowid) FILTER (WHERE status = 'failed'), max(rowid) "
-        "FROM @steps WHERE status IN ('executed', 'failed') AND key IN (SELECT unnest(?::VARCHAR[])) GROUP BY key",
-        [steps],
-    )
+    asked, value = one_of(steps)
+    rows = rows_of(connection, name, _ATTEMPTS.format(asked), [value])
     failed = []
     for key, seconds, newest_failure, newest in rows:
         if seconds is not None:
@@ -116,7 +129,8 @@ def read_current(connection: Connection, name: str, key: str) -> list[Current]:
 def _by_id(connection: Connection, name: str, ids: list[str]) -> dict[str, Materialization]:
     if not ids:
         return {}
-    rows = rows_of(connection, name, _MATERIALIZATIONS + "WHERE id IN (SELECT unnest(?::VARCHAR[]))", [ids])
+    asked, value = one_of(ids)
+    rows = rows_of(connection, name, _MATERIALIZATIONS + f"WHERE id IN {asked}", [value])
     return {row[0]: materialization(row) for row in rows}
 
 
@@ -182,10 +196,7 @@ def read_counts(connection: Connection, name: str) -> dict[str, int]:
 
 def known_codes(connection: Connection, name: str, digests: Collection[str]) -> set[str]:
     """Return those of some code versions that the catalog has."""
-    rows = rows_of(
-        connection,
-        name,
-        "SELECT digest FROM @code_versions WHERE digest IN (SELECT unnest(?::VARCHAR[]))",
-        [list(digests)],
-    )
+    asked, value = one_of(list(digests))
+    text = f"SELECT digest FROM @code_versions WHERE digest IN {asked}"  # noqa: S608 - constants of our own
+    rows = rows_of(connection, name, text, [value])
     return {digest for (digest,) in rows}

@@ -12,7 +12,7 @@ from stepwell.kernel_runtime.records.materializations import Current
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.store.catalog.instance import Connection
-from stepwell.kernel_runtime.store.catalog.reading import known_codes, rows_of
+from stepwell.kernel_runtime.store.catalog.reading import known_codes, one_of, rows_of
 from stepwell.kernel_runtime.store.catalog.schema import (
     Row,
     code_row,
@@ -132,8 +132,9 @@ def _dropped(connection: Connection, name: str, records: Sequence[Record]) -> li
     }
     if not found:
         return []
-    text = "SELECT id FROM @materializations WHERE id IN (SELECT unnest(?::VARCHAR[]))"
-    known = {row[0] for row in rows_of(connection, name, text, [list(found)])}
+    asked, value = one_of(list(found))
+    text = f"SELECT id FROM @materializations WHERE id IN {asked}"  # noqa: S608 - a constant of our own
+    known = {row[0] for row in rows_of(connection, name, text, [value])}
     return [materialization_row(m) for m in found.values() if m.id not in known]
 
 
