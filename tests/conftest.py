@@ -1,6 +1,7 @@
 """Fixtures of every test: a signing key of its own, a store directory, and fresh interpreters."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
