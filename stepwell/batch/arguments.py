@@ -18,8 +18,8 @@ INTERRUPTED = 128
 
 EXIT_CODES = """\
 exit codes:
-  0    every cell was executed
-  1    a cell failed, or its kernel died; the notebook is saved up to there
+  0    every cell was executed; of other commands: it was done
+  1    a cell failed, or its kernel died; the notebook is saved up to there. stepwell doctor: something is wrong
   2    the command line is wrong, or --output cannot be written
   3    the notebook does not exist or is not a notebook
   4    the notebook's kernel is not installed or does not start
