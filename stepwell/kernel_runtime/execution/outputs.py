@@ -114,7 +114,7 @@ class Collector:
             raise InvariantViolationError(
                 f"step {self.step.key!r} yielded a {type(value).__name__}",
                 where=self.step.where,
-                remedy="yield Output(value, output_name=...)",
+                remedy="yield Output(value, output_name=...); a generator that is returned counts as one that yields: return list(...) of it to keep its items",
             )
         self._output(value)
 

@@ -201,7 +201,11 @@ class Holding:
         elif self.say is not None:
             self.say(line)
         else:
-            warnings.warn(line, StepwellWarning, stacklevel=2)
+            # The line of the user's that led here, not one of ours.
+            level, frame = 1, sys._getframe()  # noqa: SLF001 - as `warnings` does itself
+            while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "stepwell":
+                level, frame = level + 1, frame.f_back
+            warnings.warn(line, StepwellWarning, stacklevel=level)
 
     # -- events
 

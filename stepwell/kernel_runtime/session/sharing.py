@@ -115,7 +115,12 @@ def offered(what: What = None, *, store: AnyStore = None) -> Offer:
 
 
 def _pack_path(what: What) -> Path | None:
-    return Path(what) if isinstance(what, os.PathLike) or (isinstance(what, str) and what.endswith(".zip")) else None
+    if isinstance(what, os.PathLike):
+        return Path(what)
+    if not isinstance(what, str):
+        return None
+    # Another file than a pack is told to be none, not an unknown key.
+    return Path(what) if what.endswith(".zip") or (Path(what).suffix and Path(what).is_file()) else None
 
 
 def _keys(what: What) -> list[str] | None:

@@ -80,7 +80,7 @@ def _other(old: Any, new: Any) -> tuple[Kind, Details, str]:
         return "array", array, _array_summary(array)
     if type(old) is str and type(new) is str:
         text = compare_texts(old, new)
-        return "text", text, f"{text.added:,} lines added, {text.removed:,} removed"
+        return "text", text, f"{text.added:,} line{'' if text.added == 1 else 's'} added, {text.removed:,} removed"
     if type(old) is bytes and type(new) is bytes:
         at = next(
             (at for at, (one, two) in enumerate(zip(old, new, strict=False)) if one != two), min(len(old), len(new))

@@ -241,8 +241,8 @@ def _keys(
             and not _is_float(pairs[number])
             and _unique(connection, number)
         ):
-            return [number], "unique in both; on=[...] chooses others"
-    return [], "on=[...] chooses key columns"
+            return [number], "unique in both; on=[...], or --on, chooses others"
+    return [], "on=[...], or --on COLUMN, chooses key columns"
 
 
 def _is_float(pair: _Pair) -> bool:

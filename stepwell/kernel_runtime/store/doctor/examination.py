@@ -162,7 +162,11 @@ def _missing(directory: Path, catalog: CheckedCatalog) -> Finding:
             "nothing is to be done: they are computed again when they are needed",
             {"files": gone, "keys": keys},
         )
-    return Finding("missing", "ok", f"the files of all {len(catalog.values):,} stored values are there")
+    return Finding(
+        "missing",
+        "ok",
+        f"{counted(len(catalog.values), 'value')} with a file of their own: every file is there; smaller values lie in the catalog",
+    )
 
 
 def _orphans(directory: Path, catalog: CheckedCatalog, *, clean: bool) -> Finding:

@@ -223,7 +223,10 @@ def _check(statement: Statement, given: Mapping[TablePath, object], scope: Scope
             )
     for name in statement.parameters:
         if name not in scope.parameters:
-            raise QueryError(f"the SELECT takes ${name}, which has no value", remedy=f"parameters={{{name!r}: ...}}")
+            raise QueryError(
+                f"the SELECT takes ${name}, which has no value",
+                remedy=f"parameters={{{name!r}: ...}}; on the command line: -p {name}=VALUE",
+            )
     if statement.files and scope.files is None:
         raise QueryError(
             f"the SELECT failed: it reads files ({statement.files[0].shown}), which is not allowed here",
