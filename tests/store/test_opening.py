@@ -90,3 +90,16 @@ def test_a_name_with_a_quote_is_a_name(tmp_path):
     store = open_store(tmp_path / "it's a store")
     assert store.keys() == []
     store.close()
+
+
+def test_stores_that_are_opened_and_let_go_at_once_are_whole(tmp_path):
+    """DuckDB keeps a file that is detached while another thread looks through all that are attached."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def opened(number):
+        store = open_store(tmp_path / str(number))
+        store.close()
+        return open_store(tmp_path / str(number), create=False).keys()
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(opened, range(36))) == [[]] * 36

@@ -78,6 +78,7 @@ class Holding:
         self._not_settled: set[tuple[str, str]] = set()
         self._told: list[str] | None = None
         """Lines that a run is to say at its end; None where none is going on."""
+        self._opening = threading.RLock()
         self._running = threading.Lock()
         self._guard: InterruptGuard | None = None
         self._run_thread = 0
@@ -90,7 +91,12 @@ class Holding:
     @property
     def store(self) -> ValueStore:
         """The session's store, opened at first use: the project's in IPython, a throw-away one in a plain process."""
-        if self._store is None:
+        if self._store is not None:
+            return self._store
+        with self._opening:
+            if self._store is not None:
+                # Another thread was quicker.
+                return self._store
             if in_ipython() or self.namespace is not None or os.environ.get("STEPWELL_STORE"):
                 self._store = self.open(store_directory(self.namespace))
             else:
@@ -107,11 +113,12 @@ class Holding:
 
         directory = Path(path).absolute()
         sql_instance.expect(directory)
-        found = self._stores.get(directory)
-        if found is None:
-            found = self._stores[directory] = open_store(
-                directory, create=create, code=CodeReader(class_version, owner, hides), tell=self.tell
-            )
+        with self._opening:
+            found = self._stores.get(directory)
+            if found is None:
+                found = self._stores[directory] = open_store(
+                    directory, create=create, code=CodeReader(class_version, owner, hides), tell=self.tell
+                )
         return found
 
     def use(self, path: str | os.PathLike[str]) -> ValueStore:
@@ -180,6 +187,7 @@ class Holding:
 
     def leave_others_run(self) -> None:
         """Forget, in a forked child, a run of another thread: that goes on in the parent only."""
+        self._opening = threading.RLock()
         if self._running.locked() and self._run_thread != threading.get_ident():
             self._running = threading.Lock()
             self._guard = None

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFormatError, StoreNotWritableError
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.catalog.instance import Connection, cursor, leak
+from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cursor, leak
 from stepwell.kernel_runtime.store.catalog.lease import Lease
 from stepwell.kernel_runtime.store.catalog.migration import keep_copy, migrate
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements
@@ -151,7 +151,8 @@ class Attachment:
         failure: Exception | None = None
         for _ in range(2):
             try:
-                self.connection.execute(f"DETACH {self.name}")
+                with alone():
+                    self.connection.execute(f"DETACH {self.name}")
             except Exception as error:
                 failure = error
                 self._renew()
@@ -170,7 +171,9 @@ class Attachment:
 
     def _listed(self) -> bool:
         """Return whether DuckDB has the file: a DETACH whose checkpoint fails is an error, but detaches."""
-        return (self.name,) in self.connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
+        with alone():
+            found = self.connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
+        return (self.name,) in found
 
     def unchanged(self) -> bool:
         """Return whether nobody wrote the catalog since we last had it; true while we have it. Any thread may ask.
@@ -267,7 +270,7 @@ class Attachment:
         """Detach after an error or a look, whatever state the file is in."""
         import duckdb
 
-        with contextlib.suppress(duckdb.Error):
+        with contextlib.suppress(duckdb.Error), alone():
             self.connection.execute(f"DETACH DATABASE IF EXISTS {self.name}")
 
     def _refuse_to_begin_anew(self) -> None:
@@ -292,7 +295,8 @@ class Attachment:
             appender.flush()
             self.connection.commit()
         finally:
-            self.connection.execute(f"DETACH {name}")
+            with alone():
+                self.connection.execute(f"DETACH {name}")
         self.lease.mark()
         making.replace(self._path)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
-from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.instance import Connection, alone
 from stepwell.kernel_runtime.store.catalog.schema import TABLES
 
 WORTH = 16 << 20
@@ -26,9 +26,10 @@ WORTH = 16 << 20
 
 def is_worthwhile(connection: Connection, name: str) -> bool:
     """Tell whether a catalog is mostly free room, and much of it."""
-    found = connection.execute(
-        "SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() WHERE database_name = ?", [name]
-    ).fetchall()
+    with alone():
+        found = connection.execute(
+            "SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() WHERE database_name = ?", [name]
+        ).fetchall()
     ((size, total, free),) = found
     return bool(size * free >= WORTH and free * 2 > total)
 
@@ -46,7 +47,8 @@ def compact(attachment: Attachment) -> int:
         try:
             _copied(connection, name, copy)
         finally:
-            connection.execute(f"DETACH {copy}")
+            with alone():
+                connection.execute(f"DETACH {copy}")
         with making.open("rb+") as file:
             os.fsync(file.fileno())
         attachment.replace(making)
@@ -76,10 +78,11 @@ def _copied(connection: Connection, name: str, copy: str) -> None:
 
 def _stored_columns(connection: Connection, name: str, table: str) -> list[str]:
     """Return a table's columns but the generated ones."""
-    rows: list[tuple[Any, ...]] = connection.execute(
-        "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND table_name = ? ORDER BY column_index",
-        [name, table],
-    ).fetchall()
+    with alone():
+        rows: list[tuple[Any, ...]] = connection.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND table_name = ? ORDER BY column_index",
+            [name, table],
+        ).fetchall()
     definition = TABLES[table]
     return [column for (column,) in rows if f"{column} TIMESTAMP GENERATED" not in definition]
 

@@ -4,6 +4,9 @@ Starting an instance costs 20 to 80 ms, attaching a file to a warm one about one
 store's catalog is attached to it. It can be started ahead of time, in a thread, while something else is done; the process then
 neither ends nor forks beneath it. In a forked child it is left to the parent and never destroyed: its threads do not exist there,
 and its destructor would write a checkpoint.
+
+A question to DuckDB's own tables (``duckdb_views()`` and the like) looks through *every* attached file, also those of other stores, and DETACH
+of a file that is just looked at returns without checkpoint and keeps the file open. So the two exclude each other: `alone`.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import contextlib
 import os
 import threading
 from _thread import start_new_thread
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.store.once import Once
@@ -22,6 +25,8 @@ Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing it here woul
 
 _instance: Connection | None = None
 _instance_lock = threading.Lock()
+_attached = threading.RLock()
+"""Held by `alone`."""
 _held: list[threading.Lock] = []
 _endings: list[Callable[[], None]] = []
 _warming: list[Once] = []
@@ -48,6 +53,13 @@ def cursor() -> Connection:
                 },
             )
         return _instance.cursor()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep every other thread from looking through the attached files, and from detaching one."""
+    with _attached:
+        yield
 
 
 def at_end(ending: Callable[[], None], *, last: bool = False) -> None:
@@ -111,8 +123,9 @@ def abandon_instance() -> None:
 
     Its threads do not exist here, and its destructor would write a checkpoint: it must never run.
     """
-    global _instance, _instance_lock  # noqa: PLW0603 - as above
+    global _instance, _instance_lock, _attached  # noqa: PLW0603 - as above
     _instance_lock = threading.Lock()
+    _attached = threading.RLock()
     if _instance is not None:
         leak(_instance)
         _instance = None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UntrustedStoreError
+from stepwell.kernel_runtime.store.catalog.instance import alone
 
 _EXTRA = """
     SELECT 'view', view_name FROM duckdb_views() WHERE database_name = $1 AND NOT internal
@@ -50,9 +51,10 @@ def vet_catalog(connection: Any, name: str, directory: Path) -> None:
     UntrustedStoreError
         Naming what it is.
     """
-    found = connection.execute(_EXTRA, [name]).fetchone()
-    if found is not None:
-        kind, what = found
+    with alone():
+        found = connection.execute(_EXTRA, [name]).fetchall()
+    if found:
+        kind, what = found[0]
         raise UntrustedStoreError(
             f"the catalog of the store {directory} has a {kind} in it ({what!r}), which Stepwell never makes",
             where="it could read and write files when the store is used",
