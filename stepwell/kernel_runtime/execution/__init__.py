@@ -2,6 +2,9 @@
 
 ==================  ==================================================================================
 ``engine``          decides for each step: reuse, run, skip; keeps the records; publishes events
+``claiming``        who computes a step that several processes need, and who waits
+``bookkeeping``     makes the records of a run and has them committed
+``hidden_state``    globals that steps change; ``seeds`` of chance
 ``in_process``      the executor: calls a step's body on the main thread, async bodies on a loop thread
 ``outputs``         what a body returned or yielded to the outputs that it declared
 ``contexts``        what a body sees of its run: ``context.log``, keys, metadata

@@ -6,6 +6,7 @@
 ``past``           time and size: versions, differences, renaming, forgetting, what is kept; ``keeping`` has them as public functions
 ``history``        the versions of a key, and which one is meant; ``differences`` between two, a package
 ``renaming``       carrying results over to another key; ``retaining`` sets rules of what is kept
+``sharing``        packs, and trusting what somebody else stored; ``waiting`` says that a step waits in a plain process
 ``querying``       SELECTs over stored values and over the catalog
 ``holding``        the registry, stores by directory, the namespace, subscribers
 ``preparation``    what a plan reads from the store before its first step

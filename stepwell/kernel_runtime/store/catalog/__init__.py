@@ -1,7 +1,8 @@
 """The catalog: rows in one DuckDB file that any number of processes share.
 
 ===============  ====================================================================================================
-thread           the one thread of a process that talks to the catalog: group commit, questions
+thread           the one thread of a process that talks to the catalog; `groups` of rows and questions are handed to it
+processes        what becomes of it at forks and at the end
 lease            our own lock around every open of the catalog
 instance         the process's warm DuckDB instance
 attachment       the catalog file, attached to it: attach, create, check, detach
