@@ -140,7 +140,7 @@ class CodeWalk:
         walk = self._without(body, ignore) if ignore else self
         extra = tuple(extra)
         spoken = any(walk.node(item).flags & SPEAKS for item in (body, *(item for _, item in extra)))
-        found = inventory.parts(walk._expander, body, path, extra, spoken=spoken)  # noqa: SLF001 - a walk of the same class
+        found = inventory.parts(walk._expander, body, path, extra, spoken=spoken, ignore=ignore)  # noqa: SLF001 - a walk of the same class
         everywhere = library_state.everywhere()
         if everywhere:
             found += (CodePart(reached(path, "process"), "global", hexdigest(everywhere.encode()), everywhere[:200]),)
