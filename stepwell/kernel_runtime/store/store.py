@@ -322,6 +322,10 @@ class Store:
         """Return what is current for a key in each notebook that defined it, newest first."""
         return self._catalog.ask(lambda connection, name: reading.read_current(connection, name, key))
 
+    def all_current(self) -> list[Current]:
+        """Return what is current for every key, by key, newest first: one query; inline values are not read."""
+        return self._catalog.ask(reading.read_all_current)
+
     def run(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
         """Return a run and its steps in the order of their records, or None."""
         return self._catalog.ask(lambda connection, name: reading.read_run(connection, name, run_id))
@@ -329,6 +333,10 @@ class Store:
     def runs(self, *, limit: int = 20, batch: str = "") -> list[RunRecord]:
         """Return the newest runs, newest first; only those of a batch execution if one is named."""
         return self._catalog.ask(lambda connection, name: reading.read_runs(connection, name, limit, batch))
+
+    def attempts(self, step_key: str, *, limit: int = 20) -> list[StepRecord]:
+        """Return the newest records of a step that was executed, reused, failed or cancelled, newest first; of reuses in a row the first."""
+        return self._catalog.ask(lambda connection, name: reading.read_attempts(connection, name, step_key, limit))
 
     def outputs(self, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
         """Return what an executed step printed and displayed."""
@@ -340,7 +348,11 @@ class Store:
 
     def code(self, code_version: str) -> CodeVersion | None:
         """Return the parts of a recorded code version, or None."""
-        return self._catalog.ask(lambda connection, name: reading.read_code(connection, name, code_version))
+        return self.codes([code_version]).get(code_version)
+
+    def codes(self, code_versions: Collection[str]) -> dict[str, CodeVersion]:
+        """Return the parts of recorded code versions, by digest: one query."""
+        return self._catalog.ask(lambda connection, name: reading.read_codes(connection, name, code_versions))
 
     def keys(self) -> list[str]:
         """Return every key that has something current."""
