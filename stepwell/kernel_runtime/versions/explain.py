@@ -10,7 +10,7 @@ import difflib
 from dataclasses import dataclass
 
 from stepwell.kernel_runtime.records.code import CodeKind, CodePart, CodeVersion
-from stepwell.kernel_runtime.versions.secrets import looks_secret
+from stepwell.kernel_runtime.versions.secrets import hidden_text, looks_secret
 
 _ARROW = " -> "
 _KEY = 8
@@ -117,6 +117,8 @@ def _shown(part: CodePart) -> str | None:
     return (
         None
         if part.text is None or (part.kind == "global" and looks_secret(part.path.rpartition(_ARROW)[2]))
+        else hidden_text(part.text)
+        if part.kind == "global"
         else part.text
     )
 

@@ -18,7 +18,7 @@ from stepwell.kernel_runtime.versions.atoms import ATOMS, hexdigest
 from stepwell.kernel_runtime.versions.ownership import OURS, STANDARD, owner
 from stepwell.kernel_runtime.versions.paths import reached
 from stepwell.kernel_runtime.versions.reads.environment import Keyed
-from stepwell.kernel_runtime.versions.secrets import Environment, hidden_source, looks_secret
+from stepwell.kernel_runtime.versions.secrets import Environment, environment_now, hidden_source, holds_secret
 from stepwell.kernel_runtime.versions.sources import source, where
 from stepwell.kernel_runtime.versions.spoken import spoken_of
 
@@ -41,7 +41,7 @@ def parts(
         Whether annotations and documentation count.
     """
     found: list[CodePart] = []
-    environment = expander.environment = expander.environment or Environment()
+    environment = expander.environment = expander.environment or environment_now()
     digest = expander.part_digest = expander.part_digest or _part_digest(expander.keyed)
     seen: set[int] = {id(body)}
     packages: set[str] = set()
@@ -150,7 +150,7 @@ def _text(label: str, value: Any, environment: Environment) -> str | None:
     if isinstance(value, (list, tuple, dict, set, frozenset)) and len(value) > _LONG // 4:
         return None
     text = repr(value)
-    if len(text) > _LONG or " at 0x" in text or looks_secret(label, text) or environment.has(value, text):
+    if len(text) > _LONG or " at 0x" in text or holds_secret(label, value) or environment.has(value, text):
         return None
     return text
 

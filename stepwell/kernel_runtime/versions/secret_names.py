@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Literal
 
 _IDENTIFIER = re.compile(r"[^\W_][\w-]*|_[\w-]+")
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[^\W\d_a-zA-Z]+")
@@ -24,6 +25,55 @@ _COUNTS = frozenset({
     "n", "num", "number", "count", "counts", "counter", "max", "min", "total", "len", "length", "lengths", "size", "limit", "budget", "per", "rate", "avg",
     "mean", "sum", "usage", "price", "cost", "window", "ratio", "vocab",
 })  # fmt: skip
+
+
+_LOGINS = frozenset(
+    {
+        "login",
+        "signin",
+        "authenticate",
+        "logon",
+        "httpbasicauth",
+        "httpdigestauth",
+        "basicauth",
+        "basic_auth",
+        "sign_in",
+        "log_in",
+        "set_password",
+    }
+)
+_CLIENTS = frozenset({
+    "connect", "connection", "client", "auth", "session", "engine", "authorize", "bot", "api", "login", "account", "credential", "credentials", "bearer", "init",
+})  # fmt: skip
+
+
+_WEAK = frozenset({"token", "auth", "cookie", "cookies", "authorization", "authentication", "oauth", "bearer"})
+
+
+@lru_cache(maxsize=8192)
+def is_weak(name: str) -> bool:
+    """Tell whether a secret's name may also be that of something else: a token of a text, a cookie, but not an ``API_TOKEN``."""
+    words = {word.lower() for word in _WORD.findall(name)}
+    strong = any(
+        (word in _SECRETS and word not in _WEAK) or (word.endswith(_ENDINGS) and not word.endswith("token"))
+        for word in words
+    )
+    return not (name.isupper() or strong or words & (_OF_KEYS | _OF_TOKENS) - {"auth", "oauth", "bearer"})
+
+
+@lru_cache(maxsize=8192)
+def uses_secret(called: str) -> Literal["", "login", "client"]:
+    """Tell whether what is called takes a secret: ``login`` gets a name and a password, a ``client`` perhaps a key among other things."""
+    if called.lower() in _LOGINS:
+        return "login"
+    words = {word.lower() for word in _WORD.findall(called)}
+    return (
+        "client"
+        if not words.isdisjoint(_CLIENTS)
+        or not words.isdisjoint({"login", "signin", "authenticate"})
+        or names_secret(called)
+        else ""
+    )
 
 
 @lru_cache(maxsize=8192)
