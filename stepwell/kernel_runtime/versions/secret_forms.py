@@ -91,7 +91,7 @@ def has_run(text: str) -> bool:
 
 def alternations(run: str) -> int:
     """Return how often letters and digits follow each other."""
-    return sum(a.isdigit() is not b.isdigit() for a, b in pairwise(run))
+    return sum(a.isdigit() is not b.isdigit() and a.isalnum() and b.isalnum() for a, b in pairwise(run))
 
 
 def looks_generated(text: str) -> bool:

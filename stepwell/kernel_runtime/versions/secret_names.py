@@ -17,6 +17,11 @@ _SECRETS = frozenset({
     "creds", "bearer", "cookie", "cookies", "auth", "oauth", "authorization", "authentication", "jwt", "token", "apikey", "apikeys", "accesskey",
     "privatekey", "secretkey", "authtoken", "apitoken", "accesstoken",
 })  # fmt: skip
+# What stands last in the name of something about a secret: TOKEN_URL, password_field.
+_DESCRIBING = frozenset({
+    "re", "regex", "regexp", "pattern", "name", "names", "url", "uri", "endpoint", "type", "types", "file", "path", "dir", "folder", "field", "fields", "label",
+    "error", "exception", "required", "policy", "expiry", "expires", "ttl", "timeout", "id", "ids", "index", "enabled",
+})  # fmt: skip
 # Also where they are written together with what they are of: PGPASSWORD, mytoken.
 _ENDINGS = ("password", "passwords", "passwd", "passphrase", "token", "secret", "secrets", "credentials", "apikey")
 _OF_KEYS = frozenset({"api", "private", "access", "secret", "auth", "signing", "encryption"})
@@ -84,6 +89,8 @@ def names_secret(text: str) -> bool:
 
 def _is_secret(identifier: str) -> bool:
     words = [word.lower() for word in _WORD.findall(identifier)]
+    if words and words[-1] in _DESCRIBING:
+        return False
     for at, word in enumerate(words):
         before = words[at - 1] if at else ""
         if word in ("key", "keys") and before in _OF_KEYS:
