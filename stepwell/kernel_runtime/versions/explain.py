@@ -72,8 +72,13 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
     _drop_consequences(changed, before, after, key)
     if not changed:
         return (Change("body", key),)
-    # An object whose class changed is no cause of its own.
-    return tuple(sorted(changed.values(), key=lambda change: (change.path.count(ARROW), change.path)))
+    in_order = sorted(changed, key=lambda at: (changed[at].path.count(ARROW), changed[at].path))
+    # One variable that is read in several places is one cause, named where it is nearest to the step.
+    once: dict[tuple[object, ...], Change] = {}
+    for at in in_order:
+        digests = [parts[at].digest if at in parts else "" for parts in (before, after)]
+        once.setdefault((_called(at), changed[at].what, *digests), changed[at])
+    return tuple(once.values())
 
 
 Parts = dict[tuple[str, str], CodePart]
