@@ -15,7 +15,6 @@ transaction: a process killed in between leaves the older catalog, whole.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from itertools import count
 from pathlib import Path
@@ -28,17 +27,13 @@ from stepwell.kernel_runtime.store.catalog.lease import Lease
 from stepwell.kernel_runtime.store.catalog.migration import keep_copy, migrate
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements
 from stepwell.kernel_runtime.store.catalog.seal import read_seal, write_seal
-from stepwell.kernel_runtime.store.catalog.vetting import vet_catalog, vet_links
+from stepwell.kernel_runtime.store.catalog.vetting import vet_catalog
+from stepwell.kernel_runtime.store.folder import Folder
 
 Fingerprint: TypeAlias = tuple[Any, ...]
 
 CATALOG = "catalog.duckdb"
-FOLDERS = ("objects", "runs", "tmp")
-CACHEDIR_TAG = (
-    "Signature: 8a477f597d28d172789f06886806bc55\n"
-    "# This directory holds a Stepwell store: what notebooks computed. It can be computed again.\n"
-    "# For information about cache directory tags see https://bford.info/cachedir/\n"
-)
+LOG = "catalog.duckdb.wal"
 
 _aliases = count(1)
 
@@ -48,13 +43,14 @@ class Attachment:
 
     Parameters
     ----------
-    directory
-        The store directory, absolute.
+    folder
+        The store directory.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.lease = Lease(directory)
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.directory = folder.path
+        self.lease = Lease(folder)
         self.connection: Connection = None
         self.name = f"store_{next(_aliases)}"
         self.open = False
@@ -68,8 +64,7 @@ class Attachment:
         """Whether the catalog was looked at since somebody else wrote it."""
         self.commits = 0
         """How many the attached catalog has."""
-        self._path = directory / CATALOG
-        self._log = directory / (CATALOG + ".wal")
+        self._path = folder.path / CATALOG
 
     def attach(self, *, create: bool = True) -> None:
         """Take the lease and attach the catalog, creating it where there is none.
@@ -85,11 +80,16 @@ class Attachment:
         """
         if self.open:
             return
-        vet_links(self.directory)
+        folder = self.folder
         try:
-            existed = (self.directory / "catalog.lock").exists()
-            if create and not self._path.exists():
-                make_folders(self.directory)
+            try:
+                folder.examine()
+                made = not folder.exists(CATALOG)
+            except FileNotFoundError:
+                made = True
+            if create and made:
+                folder.examine(create=True)
+            existed = folder.exists("catalog.lock")
             self.lease.acquire()
         except OSError as error:
             raise not_writable(self.directory, error) from error
@@ -97,7 +97,7 @@ class Attachment:
             if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
                 self.epoch += 1
                 self._vetted = False
-            if not self._path.exists():
+            if not folder.exists(CATALOG):
                 self._refuse_to_begin_anew()
                 if create:
                     self._create()
@@ -129,15 +129,15 @@ class Attachment:
         self._renew()
         self.detach()
 
-    def replace(self, making: Path) -> None:
+    def replace(self, making: str) -> None:
         """Put another file into the catalog's place and attach that, the lease being held; an error lets the lease go.
 
         Where the checkpoint fails, or left a log, the catalog stays: the log belongs to it.
         """
         failure = self._detached()
         try:
-            if failure is None and not self._log.exists():
-                making.replace(self._path)
+            if failure is None and not self._has_log():
+                self.folder.rename(making, CATALOG)
             self._attach_existing()
         except BaseException:
             self.seen = None
@@ -165,6 +165,13 @@ class Attachment:
         self.open = False
         return failure
 
+    def _has_log(self) -> bool:
+        """Return whether there is a log with anything in it: its last holder died, or could not write the checkpoint."""
+        try:
+            return self.folder.stat(LOG).st_size > 0
+        except FileNotFoundError:
+            return False
+
     def _renew(self) -> None:
         self.connection.close()
         self.connection = cursor()
@@ -187,7 +194,14 @@ class Attachment:
 
     def stat(self) -> Fingerprint:
         """Return size, time and identity of the catalog and of its log: a stat never opens the files."""
-        return (*_stat(self._path), *_stat(self._log))
+        return (*self._stat(CATALOG), *self._stat(LOG))
+
+    def _stat(self, name: str) -> tuple[int, int, int]:
+        try:
+            found = self.folder.glance(name)
+        except OSError:
+            return (-1, -1, -1)
+        return (found.st_size, found.st_mtime_ns, found.st_ino)
 
     def abandon(self) -> None:
         """Forget everything in a forked child."""
@@ -206,7 +220,7 @@ class Attachment:
     def acknowledge(self) -> None:
         """Seal a commit that was counted and is done, before anybody is told."""
         self.commits += 1
-        write_seal(self.directory, self.commits, self.store_id)
+        write_seal(self.folder, self.commits, self.store_id)
 
     def damage(self, error: BaseException) -> StoreDamagedError | None:
         """Return our error for one of DuckDB's that means that the file is damaged: parts are read, and checked, when needed only."""
@@ -222,7 +236,7 @@ class Attachment:
 
         if self.connection is None:
             self.connection = cursor()
-        if self._log.exists():
+        if self._has_log():
             self._attach_file("(READ_ONLY)")
             try:
                 self._vet()
@@ -236,7 +250,7 @@ class Attachment:
             if number < FORMAT:
                 # Detached, the catalog is one file, without a log.
                 self._let_go()
-                keep_copy(self.directory, self._path, number)
+                keep_copy(self.folder, number)
                 self._attach_file()
                 self.lease.mark()
                 try:
@@ -262,7 +276,8 @@ class Attachment:
         import duckdb
 
         try:
-            self.connection.execute(f"ATTACH '{_quoted(self._path)}' AS {self.name} {options}")
+            with self.folder.database(CATALOG) as path:
+                self.connection.execute(f"ATTACH '{quoted(path)}' AS {self.name} {options}")
         except duckdb.Error as error:
             raise self._explained(error) from error
 
@@ -275,17 +290,18 @@ class Attachment:
 
     def _refuse_to_begin_anew(self) -> None:
         """Refuse to take a store whose catalog was lost for a new one."""
-        seal = read_seal(self.directory)
-        if self._log.exists() or (seal is not None and seal.commits):
+        seal = read_seal(self.folder)
+        if self._has_log() or (seal is not None and seal.commits):
             raise self._damaged("is gone", "what belongs to it is there: its seal, or its log")
 
     def _create(self) -> None:
         """Make the catalog beside its place and rename it: a process killed here leaves no half catalog."""
-        making = self.directory / "tmp" / f"{new_id()}.duckdb"
+        making = f"tmp/{new_id()}.duckdb"
         if self.connection is None:
             self.connection = cursor()
         name = f"{self.name}_new"
-        self.connection.execute(f"ATTACH '{_quoted(making)}' AS {name}")
+        with self.folder.database(making) as path:
+            self.connection.execute(f"ATTACH '{quoted(path)}' AS {name}")
         try:
             self.connection.begin()
             for statement in create_statements(name):
@@ -297,8 +313,9 @@ class Attachment:
         finally:
             with alone():
                 self.connection.execute(f"DETACH {name}")
+        self.folder.give(making)
         self.lease.mark()
-        making.replace(self._path)
+        self.folder.rename(making, CATALOG)
 
     def _check(self) -> int:
         """Return the format of the attached catalog, after checking that it is ours and has what was acknowledged."""
@@ -325,7 +342,7 @@ class Attachment:
             )
         self.store_id = meta["store_id"]
         self.commits = meta.get("commits") or 0
-        seal = read_seal(self.directory)
+        seal = read_seal(self.folder)
         lost = seal.lost(self.commits, self.store_id) if seal is not None else 0
         if lost:
             raise self._damaged(
@@ -371,17 +388,6 @@ class Attachment:
 _REMEDY = "choose a directory that you can write: store='DIR', or the environment variable STEPWELL_STORE"
 
 
-def make_folders(directory: Path) -> None:
-    """Make the store directory and what does not change in it; an `OSError` where that is not possible."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, text in ((".gitignore", "*\n"), ("CACHEDIR.TAG", CACHEDIR_TAG)):
-        path = directory / name
-        if not path.exists():
-            path.write_text(text, encoding="utf-8")
-    for name in FOLDERS:
-        (directory / name).mkdir(exist_ok=True)
-
-
 def not_writable(directory: Path, error: OSError) -> StoreNotWritableError:
     """Return the error of a directory that cannot be written."""
     return StoreNotWritableError(f"the store {directory} cannot be written", where=one_line(error), remedy=_REMEDY)
@@ -392,13 +398,6 @@ def one_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _stat(path: Path) -> tuple[int, int, int]:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - twice as quick as Path.stat, and on the path of every no-op run
-    except OSError:
-        return (-1, -1, -1)
-    return (found.st_size, found.st_mtime_ns, found.st_ino)
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
+def quoted(path: str) -> str:
+    """Return a path as a text of SQL has it between its quotes."""
+    return path.replace("'", "''")

@@ -18,7 +18,6 @@ from _thread import get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
@@ -27,6 +26,7 @@ from stepwell.kernel_runtime.store.catalog.attachment import Attachment, one_lin
 from stepwell.kernel_runtime.store.catalog.groups import Group, Question
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.processes import catalogs, check_going_on
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.once import Once
 
 T = TypeVar("T")
@@ -55,8 +55,8 @@ class Catalog:
 
     Parameters
     ----------
-    directory
-        The store directory, absolute.
+    folder
+        The store directory.
     write
         Given a connection inside a transaction, the catalog's name, its identity (with a number that grows whenever somebody else wrote) and
         the records of a group: appends their rows.
@@ -66,11 +66,11 @@ class Catalog:
 
     def __init__(
         self,
-        directory: Path,
+        folder: Folder,
         write: Callable[[Connection, str, str, list[Any]], None],
         ended: Callable[[list[Any], BaseException | None], None],
     ) -> None:
-        self._attachment = Attachment(directory)
+        self._attachment = Attachment(folder)
         self._write = write
         self._ended = ended
         self._reset()
