@@ -430,6 +430,20 @@ class Folder:
             return False
         return os.path.samestat(there, os.fstat(descriptor))
 
+    @staticmethod
+    def is_open(found: os.stat_result) -> bool:
+        """Return whether this process has a file open, or the system does not say so."""
+        try:
+            descriptors = os.listdir(_PROC)  # noqa: PTH208 - with every attach
+        except OSError:
+            return True
+        for each in descriptors:
+            # The descriptor of the listing is gone by now.
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(int(each)), found):
+                    return True
+        return False
+
     def sync(self, name: str) -> None:
         """Write a file's or folder's contents to the disk."""
         if sys.platform == "win32":

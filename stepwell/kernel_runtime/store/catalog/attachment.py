@@ -20,7 +20,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFormatError, StoreNotWritableError
+from stepwell.kernel_runtime.errors import (
+    StoreDamagedError,
+    StoreError,
+    StoreFormatError,
+    StoreNotWritableError,
+    UntrustedStoreError,
+)
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cursor, leak
 from stepwell.kernel_runtime.store.catalog.lease import Lease
@@ -149,6 +155,9 @@ class Attachment:
     def _detached(self) -> Exception | None:
         """Write the checkpoint and let the file go; return the error of the checkpoint, raise one where DuckDB keeps the file."""
         failure: Exception | None = None
+        if not self.folder.is_in_place():
+            # DuckDB removes the log by its path, where another store may be now: the log stays, and is read by who finds it.
+            self.connection.execute("SET checkpoint_on_detach = 'DISABLED'")
         for _ in range(2):
             try:
                 with alone():
@@ -163,7 +172,18 @@ class Attachment:
             self.stuck = True
             raise StoreError(f"the catalog {self._path} cannot be let go", remedy="end this process") from failure
         self.open = False
+        if failure is None:
+            with contextlib.suppress(OSError):
+                # Made for a transaction that did not come.
+                if not self._has_log():
+                    self.folder.unlink(LOG)
         return failure
+
+    def prepare_log(self) -> None:
+        """Make the log before DuckDB does, so that it is no link and has the mode of a shared store. Called before a transaction."""
+        with contextlib.suppress(FileExistsError):
+            if not self.folder.exists(LOG):
+                self.folder.write(LOG, b"")
 
     def _has_log(self) -> bool:
         """Return whether there is a log with anything in it: its last holder died, or could not write the checkpoint."""
@@ -236,7 +256,7 @@ class Attachment:
 
         if self.connection is None:
             self.connection = cursor()
-        if self._has_log():
+        if self.folder.exists(LOG):
             self._attach_file("(READ_ONLY)")
             try:
                 self._vet()
@@ -253,6 +273,7 @@ class Attachment:
                 keep_copy(self.folder, number)
                 self._attach_file()
                 self.lease.mark()
+                self.prepare_log()
                 try:
                     migrate(self.connection, self.name, number)
                 except duckdb.Error as error:
@@ -275,11 +296,18 @@ class Attachment:
     def _attach_file(self, options: str = "") -> None:
         import duckdb
 
+        expected = self.folder.stat(CATALOG)
         try:
             with self.folder.database(CATALOG) as path:
                 self.connection.execute(f"ATTACH '{quoted(path)}' AS {self.name} {options}")
         except duckdb.Error as error:
             raise self._explained(error) from error
+        if not self.folder.is_open(expected):
+            self._let_go()
+            raise UntrustedStoreError(
+                f"the catalog of the store {self.directory} was replaced while it was opened",
+                remedy="find out who changes the store just now, then try again",
+            )
 
     def _let_go(self) -> None:
         """Detach after an error or a look, whatever state the file is in."""

@@ -132,6 +132,7 @@ class Catalog:
             import duckdb
 
             self._attachment.lease.mark()
+            self._attachment.prepare_log()
             connection.begin()
             try:
                 found = answer(connection, name)
@@ -417,6 +418,7 @@ class Catalog:
         failure: StoreError | None = None
         try:
             self._attachment.lease.mark()
+            self._attachment.prepare_log()
             connection.begin()
             # What is known to be recorded may have been deleted by whoever wrote since.
             known = f"{self._attachment.store_id} {self._attachment.epoch}"

@@ -183,7 +183,7 @@ def _put_in_place(folder: Folder, making: str) -> list[Path]:
             folder.copy(CATALOG, kept)
         found.append(kept)
     folder.rename(making, CATALOG)
-    if folder.exists(LOG):
+    if folder.exists(LOG) and folder.stat(LOG).st_size:
         folder.rename(LOG, f"{kept}.wal")
         found.append(f"{kept}.wal")
     return [folder.path / each for each in found]
