@@ -11,7 +11,7 @@ import builtins
 import functools
 import sys
 from collections.abc import Callable, Mapping
-from time import perf_counter
+from time import thread_time
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
@@ -35,7 +35,7 @@ from stepwell.kernel_runtime.versions.spoken import is_reader
 _BUILTINS = builtins.__dict__
 _SMALL = 1 << 16
 SLOW = 0.2
-"""Seconds of digesting one value above which its user is told."""
+"""Seconds of processor time for digesting one value above which a line advises to make it an asset."""
 # What these keep in the closures of their wrappers: caches, locks.
 _WRAPPING = frozenset(("functools", "reprlib"))
 _PRIVATE_CELLS = frozenset(
@@ -425,6 +425,9 @@ class Expander:
             self.refer(node, "" if base.__module__ == "builtins" else base.__name__, base)
         for name, value in class_parts(cls):
             own.append(b"\xdc" + atom(name))
+            if (id(cls), name) in self.ignored.attributes:
+                own.append(b"\xeb")
+                continue
             self.refer(node, "." + name, value)
         node.mappings += tuple((namespace, name, value) for name, value in namespace.items())
         node.lengths += ((namespace, len(namespace)),)
@@ -511,7 +514,7 @@ class Expander:
             nonlocal entered
             if found is item and not entered:
                 entered = True
-                return reduced(found)
+                return self._without_ignored(found, reduced(found))
             kind = type(found)
             written = None if OPAQUE and id(found) in OPAQUE else token(found, kind)
             if written is not None:
@@ -521,11 +524,25 @@ class Expander:
                 self.trace.append((path(), found, None))
             return FOREIGN
 
-        started = perf_counter()
+        started = thread_time()
         node.own.append(b"\xe8" + encode(item, foreign, sets_apart=True, apart=OPAQUE))
-        seconds = perf_counter() - started
+        seconds = thread_time() - started
         if seconds > SLOW:
             self.slow[id(node)] = seconds
+
+    def _without_ignored(self, item: Any, form: Form) -> Form:
+        """Return an instance's form without the attributes that do not count."""
+        names = [name for owner, name in self.ignored.attributes if owner == id(item)]
+        if not names or form.name != "instance":
+            return form
+        state = form.parts[3]
+        # An object with slots has its state in the second of two dictionaries.
+        held = state if type(state) is tuple else (state,)
+        kept = tuple(
+            {name: value for name, value in each.items() if name not in names} if type(each) is dict else each
+            for each in held
+        )
+        return Form(form.name, (*form.parts[:3], kept if type(state) is tuple else kept[0], *form.parts[4:]))
 
 
 @functools.lru_cache(maxsize=4096)

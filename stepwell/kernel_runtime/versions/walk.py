@@ -136,7 +136,7 @@ class CodeWalk:
         walk = self._without(body, ignore) if ignore else self
         extra = tuple(extra)
         spoken = any(walk.node(item).flags & SPEAKS for item in (body, *(item for _, item in extra)))
-        return inventory.parts(walk._expander, body, path, extra, spoken=spoken)  # noqa: SLF001 - a walk of the same class
+        return inventory.parts(walk._expander, body, path, extra, spoken=spoken, ignore=ignore)  # noqa: SLF001 - a walk of the same class
 
     def roots(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
