@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from stepwell.kernel_runtime.errors import UntrustedStoreError
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.folder import Folder
@@ -155,6 +156,15 @@ def test_a_lock_on_a_file_that_was_removed_does_not_count(tmp_path):
     assert folder.is_file("file", later)
     os.close(early)
     os.close(later)
+
+
+def test_a_claim_is_not_written_through_another_name_of_its_file(tmp_path):
+    (tmp_path / "store" / "claims").mkdir(parents=True)
+    (tmp_path / "precious").write_text("precious")
+    os.link(tmp_path / "precious", tmp_path / "store" / "claims" / K)
+    with pytest.raises(UntrustedStoreError, match="hard link"):
+        ClaimFolder(Folder(tmp_path / "store")).take(K, ME)
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_where_no_claim_can_be_had_everybody_goes_on(tmp_path):

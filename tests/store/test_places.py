@@ -103,6 +103,20 @@ def lines_of(process):
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_is_in_the_place_of_a_file_or_folder_nothing_elsewhere_is_touched(ground, kind):
+    try_places(ground, kind, [name for name in places(ground / "template") if is_quick(kind, name)])
+
+
+def is_quick(kind, name):
+    """Tell whether a place is tried in the suite; `tests/soak` tries all. Where a store is refused at once, nineteen commands take no time."""
+    if kind == "no rights":
+        return name in ("objects", "catalog.duckdb")
+    if kind == "hard link":
+        return name.startswith(("catalog.duckdb", "catalog.lock", "catalog.seal", "want"))
+    return name.count("/") < 2 or (kind in ("link to a file", "pipe") and name.startswith("objects/"))
+
+
+def try_places(ground, kind, names):
+    """Replace one place after the other, and run every command after each replacement."""
     precious, work = ground / "precious", ground / "work"
     shutil.rmtree(precious, ignore_errors=True)
     (precious / "folder" / "deep").mkdir(parents=True)
@@ -115,8 +129,6 @@ def test_whatever_is_in_the_place_of_a_file_or_folder_nothing_elsewhere_is_touch
     folder = ground / "as-nobody" if user else ground
     folder.mkdir(exist_ok=True)
     folder.chmod(0o777 if user else 0o755)
-    names = places(ground / "template")
-    assert len(names) > 25
     program = Path(__file__).with_name("replacements.py")
     process = subprocess.Popen(
         [sys.executable, str(program), str(ground / "template"), str(folder / "work"), str(precious), kind, str(user), *names],
@@ -136,12 +148,13 @@ def test_whatever_is_in_the_place_of_a_file_or_folder_nothing_elsewhere_is_touch
     finally:
         process.kill()
         _, errors = process.communicate()
-    assert len(tried) > 8, errors
+    assert len(tried) >= len(names) * 2 // 3, errors
 
 
 def judge(kind, place, results, changed):
     assert not changed, (kind, place, changed, results)
-    allowed = {0, 1, 3, 5, 6, "done"}
+    # The documented exit codes: 2 where a command finds no such key.
+    allowed = {0, 1, 2, 3, 5, 6, "done"}
     for name, result in results.items():
         assert result in allowed or str(result).endswith("Error"), (kind, place, name, result)
     examined = place.count("/") < 2 and not (place.startswith("tmp/folder/"))

@@ -297,7 +297,7 @@ class Folder:
                 return self._created(descriptor, name, leaf, flags)
             opened = self._open(descriptor, name, leaf, flags & ~os.O_CREAT | _SAFE)
         try:
-            self._check_file(name, os.fstat(opened))
+            self._check_file(name, os.fstat(opened), written=bool(flags & (os.O_WRONLY | os.O_RDWR)))
         except BaseException:
             os.close(opened)
             raise
@@ -328,11 +328,11 @@ class Folder:
                 self._check(name, self._status(descriptor, name, leaf))
             raise
 
-    def _check_file(self, name: str, found: os.stat_result) -> None:
+    def _check_file(self, name: str, found: os.stat_result, *, written: bool = False) -> None:
         self._check(name, found)
         if not stat.S_ISREG(found.st_mode):
             raise self._refused(name, "a folder in the place of a file")
-        if found.st_nlink > 1 and name in _WRITTEN_IN_PLACE:
+        if found.st_nlink > 1 and (written or name in _WRITTEN_IN_PLACE):
             self._check_names(name, found)
 
     def read(self, name: str, most: int = -1) -> bytes:

@@ -20,7 +20,7 @@ from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecor
 from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store.catalog import reading
-from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, not_writable
+from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.remembered import Remembered
 from stepwell.kernel_runtime.store.catalog.seal import SEAL
@@ -37,6 +37,7 @@ from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.sharing import packing, trusting
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.sql import catalog_views
+from stepwell.kernel_runtime.store.trouble import refused
 from stepwell.kernel_runtime.store.values import codecs, libraries
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.describing import summary, type_name
@@ -130,7 +131,7 @@ def open_store(
     except (FileNotFoundError, NotADirectoryError):
         there = False
     except OSError as error:
-        raise not_writable(directory, error) from error
+        raise refused(directory, error) from error
     if not create and not there:
         raise StoreError(
             f"there is no store in {directory}",
@@ -216,7 +217,7 @@ class Store:
         try:
             self._shared.crashes.before_write()
         except OSError as error:
-            raise not_writable(self._directory, error) from error
+            raise refused(self._directory, error) from error
         kind, shape = type_name(value), summary(value)
         told = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)

@@ -17,14 +17,12 @@ from __future__ import annotations
 import contextlib
 import time
 from itertools import count
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.errors import (
     StoreDamagedError,
     StoreError,
     StoreFormatError,
-    StoreNotWritableError,
     UntrustedStoreError,
 )
 from stepwell.kernel_runtime.records.ids import new_id
@@ -35,6 +33,7 @@ from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statemen
 from stepwell.kernel_runtime.store.catalog.seal import read_seal, write_seal
 from stepwell.kernel_runtime.store.catalog.vetting import vet_catalog
 from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.trouble import one_line, refused, trouble
 
 Fingerprint: TypeAlias = tuple[Any, ...]
 
@@ -98,7 +97,7 @@ class Attachment:
             existed = folder.exists("catalog.lock")
             self.lease.acquire()
         except OSError as error:
-            raise not_writable(self.directory, error) from error
+            raise refused(self.directory, error) from error
         try:
             if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
                 self.epoch += 1
@@ -112,8 +111,8 @@ class Attachment:
             if not existed and isinstance(error, StoreError):
                 self.lease.remove_files()
             self.lease.release()
-            if isinstance(error, OSError):
-                raise not_writable(self.directory, error) from error
+            if isinstance(error, OSError | MemoryError):
+                raise refused(self.directory, error) from error
             raise
 
     def detach(self) -> None:
@@ -245,7 +244,7 @@ class Attachment:
     def damage(self, error: BaseException) -> StoreDamagedError | None:
         """Return our error for one of DuckDB's that means that the file is damaged: parts are read, and checked, when needed only."""
         text = str(error)
-        if any(
+        if trouble(error, "") is None and any(
             sign in text for sign in ("Corrupt", "Could not read enough bytes", "checksum", "database has been invalid")
         ):
             return self._damaged("cannot be read", one_line(error))
@@ -278,10 +277,9 @@ class Attachment:
                     migrate(self.connection, self.name, number)
                 except duckdb.Error as error:
                     self._renew()
-                    raise StoreError(
-                        f"the store {self.directory} could not be brought from format {number} to {FORMAT}",
-                        where=one_line(error),
-                        remedy="is the disk full? the catalog is as it was: try again",
+                    what = f"the store {self.directory} could not be brought from format {number} to {FORMAT}"
+                    raise trouble(error, what) or StoreError(
+                        what, where=one_line(error), remedy="the catalog is as it was: try again"
                     ) from error
         except BaseException:
             self._let_go()
@@ -383,15 +381,14 @@ class Attachment:
 
     def _explained(self, error: Exception) -> StoreError:
         text = one_line(error)
+        found = trouble(error, f"the catalog {self._path} cannot be opened")
+        if found is not None:
+            return found
         if "version number" in text:
             return StoreFormatError(
                 f"the store {self.directory} was written by a newer DuckDB",
                 where=text,
                 remedy="upgrade: pip install -U duckdb; or choose another store directory",
-            )
-        if "Permission" in text or "Read-only" in text:
-            return StoreNotWritableError(
-                f"the catalog {self._path} cannot be opened for writing", where=text, remedy=_REMEDY
             )
         if "Could not set lock" in text or "lock on file" in text:
             return StoreError(
@@ -411,19 +408,6 @@ class Attachment:
         return StoreDamagedError(
             f"the catalog {self._path} {how}", where=where, remedy=f"stepwell doctor --rebuild --store {self.directory}"
         )
-
-
-_REMEDY = "choose a directory that you can write: store='DIR', or the environment variable STEPWELL_STORE"
-
-
-def not_writable(directory: Path, error: OSError) -> StoreNotWritableError:
-    """Return the error of a directory that cannot be written."""
-    return StoreNotWritableError(f"the store {directory} cannot be written", where=one_line(error), remedy=_REMEDY)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def quoted(path: str) -> str:

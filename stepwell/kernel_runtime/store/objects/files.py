@@ -25,7 +25,6 @@ from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.catalog.attachment import not_writable
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import header as object_header
 from stepwell.kernel_runtime.store.objects.contents import contents, write_parts
@@ -34,6 +33,7 @@ from stepwell.kernel_runtime.store.objects.header import MAGIC, PREFIX, VERSION,
 from stepwell.kernel_runtime.store.objects.inline_form import Parts
 from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
+from stepwell.kernel_runtime.store.trouble import refused, trouble
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded
 
 _SIGNED = b"stepwell object"
@@ -105,8 +105,8 @@ class Objects:
         except BaseException as error:
             digesting.stop()
             self._discard(making)
-            if isinstance(error, OSError):
-                raise not_writable(self.folder.path, error) from error
+            if isinstance(error, OSError | MemoryError):
+                raise refused(self.folder.path, error) from error
             raise
         if encoded.codec == PICKLE:
             self._own.add(name)
@@ -247,8 +247,8 @@ class Objects:
             self.place(making, name)
         except BaseException as error:
             self._discard(making)
-            if isinstance(error, OSError):
-                raise not_writable(self.folder.path, error) from error
+            if isinstance(error, OSError | MemoryError):
+                raise refused(self.folder.path, error) from error
             raise
 
     def signed_prefix(self, codec: str, packed: bytes) -> bytes:
@@ -273,6 +273,9 @@ class Objects:
         try:
             descriptor = self.folder.open(f"objects/{name}")
         except OSError as error:
+            found = trouble(error, f"the stored value of {key!r} cannot be read")
+            if found is not None:
+                raise found from error
             raise ValueUnavailableError(
                 f"the stored value of {key!r} is gone",
                 where=f"no file {self.folder.path / 'objects' / name}",
