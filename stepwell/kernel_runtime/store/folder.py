@@ -125,7 +125,9 @@ class Folder:
                 self._check(name, found)
                 if stat.S_ISDIR(found.st_mode):
                     if name in FOLDERS:
-                        self._examine_below(name, found)
+                        # What cannot be listed is looked at when it is used.
+                        with contextlib.suppress(PermissionError):
+                            self._examine_below(name, found)
                 elif found.st_nlink > 1 and name in _WRITTEN_IN_PLACE:
                     self._check_names(name, found)
             if create:

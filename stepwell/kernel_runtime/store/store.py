@@ -37,7 +37,7 @@ from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.sharing import packing, trusting
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.sql import catalog_views
-from stepwell.kernel_runtime.store.trouble import refused
+from stepwell.kernel_runtime.store.trouble import named, refused, trouble
 from stepwell.kernel_runtime.store.values import codecs, libraries
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.describing import summary, type_name
@@ -226,6 +226,7 @@ class Store:
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
         return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)
 
+    @named
     def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed") -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
 
@@ -257,7 +258,12 @@ class Store:
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
         loading = Loading(self._code, self._tell, self._folder, stored.classes)
-        return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
+        try:
+            return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
+        except ValueUnavailableError as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise trouble(error, f"the stored value of {key!r} cannot be loaded") or error from error
+            raise
 
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
         """Return why a value is known not to load, empty if nothing is known.
@@ -316,6 +322,7 @@ class Store:
 
     # -- the catalog, read -----------------------------------------------------------------------------------------------
 
+    @named
     def snapshot(
         self,
         keys: Collection[str],
@@ -393,6 +400,7 @@ class Store:
         """Return the newest materializations of a key, newest first."""
         return self._catalog.ask(lambda connection, name: reading.read_history(connection, name, key, limit))
 
+    @named
     def sizes(self) -> dict[str, int]:
         """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
         counts = self._catalog.ask(reading.read_counts)
@@ -422,6 +430,7 @@ class Store:
         """Set what is kept of a key, or of the whole store where the key is empty; an empty rule takes a rule back."""
         self._catalog.change(lambda connection, name: housekeeping.write_rule(connection, name, key, rule))
 
+    @named
     def collect(
         self, *, dry_run: bool = False, grace: float = collecting.GRACE, compact: bool | None = None
     ) -> Collected:
@@ -438,6 +447,7 @@ class Store:
         """
         return collecting.collect(self._catalog, self._folder, dry_run=dry_run, grace=grace, compact=compact)
 
+    @named
     def forget(self, key: str, *, dry_run: bool = False) -> Forgotten:
         """Remove every version of a key with the steps inside it, and the files that nothing else refers to.
 
@@ -462,12 +472,14 @@ class Store:
             lambda connection, name: carrying.carry(connection, name, made, current, steps=steps, gone=gone, code=code)
         )
 
+    @named
     def is_there(self, value: StoredValue) -> bool:
         """Tell whether a value's stored form is there; whether it can be loaded only loading it tells."""
         return value.inline is not None or (
             value.object_name is not None and not self._objects.missing(value.object_name)
         )
 
+    @named
     def housekeep(self) -> bool:
         """Do what is due once an hour; tell whether it was."""
         return hourly.housekeep(self._catalog, self._folder, self._objects)
@@ -488,6 +500,7 @@ class Store:
 
     # -- sharing ---------------------------------------------------------------------------------------------------------
 
+    @named
     def pack(self, keys: Sequence[str], path: Path) -> Offer:
         """Write what is current for some keys into a pack; errors as of `packing.write_pack`."""
         return packing.write_pack(keys, path, self._catalog.ask, self._objects, self._signer)
@@ -496,14 +509,17 @@ class Store:
         """Check everything in a pack and return what it holds; errors as of `trusting.inspect_pack`."""
         return trusting.inspect_pack(path, self._signer)
 
+    @named
     def import_pack(self, path: Path) -> Offer:
         """Import a pack, and sign what is in it with this user's key; errors as of `trusting.import_pack`."""
         return trusting.import_pack(path, self._objects, self._signer, self._catalog.change)
 
+    @named
     def foreign(self, keys: Sequence[str] | None) -> trusting.ForeignValues:
         """Return what another key signed of some keys, or of all; errors as of `trusting.foreign_values`."""
         return trusting.foreign_values(keys, self._catalog.ask, self._objects, self._signer)
 
+    @named
     def adopt(self, found: trusting.ForeignValues) -> list[str]:
         """Sign values of the store with this user's key; return the keys of those that are damaged and were left alone."""
         return trusting.adopt(found, self._objects, self._signer, self._catalog.change)

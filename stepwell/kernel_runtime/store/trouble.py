@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from stepwell.kernel_runtime.errors import (
     OtherDeviceError,
@@ -24,6 +26,17 @@ from stepwell.kernel_runtime.errors import (
     StoreReadOnlyError,
     TooManyFilesError,
 )
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _InDirectory(Protocol):
+    @property
+    def directory(self) -> Path: ...
+
+
+S = TypeVar("S", bound=_InDirectory)
 
 _PLACE = "choose a directory that you can write: store='DIR', or the environment variable STEPWELL_STORE"
 _ROOM = "make room: stepwell gc and stepwell forget work on a full disk; then try again"
@@ -73,6 +86,22 @@ def refused(directory: Path, error: OSError | MemoryError) -> StoreError:
     """Return the error of a directory in which something cannot be done."""
     what = f"the store {directory} cannot be used"
     return trouble(error, what) or StoreNotWritableError(what, where=one_line(error), remedy=_PLACE)
+
+
+def named(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Let a method of a store raise our error where the machine refuses something."""
+
+    @wraps(method)
+    def called(store: S, *given: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(store, *given, **options)
+        except (OSError, MemoryError) as error:
+            found = trouble(error, f"the store {store.directory} could not be used")
+            if found is None:
+                raise
+            raise found from error
+
+    return called  # type: ignore[return-value]  # the first parameter has another name
 
 
 def _number(error: BaseException) -> int | None:

@@ -20,6 +20,7 @@ from stepwell.kernel_runtime.store.doctor.rebuilding import Rebuilt, rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.crashes import FOLDER, Crashes, read_mark, set_aside, unheld
 from stepwell.kernel_runtime.store.objects.files import value_files
+from stepwell.kernel_runtime.store.trouble import refused
 
 
 def examine(
@@ -61,6 +62,8 @@ def examine(
         there = any(folder.exists(name) for name in (CATALOG, SEAL, "objects"))
     except (FileNotFoundError, NotADirectoryError):
         there = False
+    except OSError as error:
+        raise refused(folder.path, error) from error
     if not there:
         raise StoreError(
             f"there is no store in {folder.path}",

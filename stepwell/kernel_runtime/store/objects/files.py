@@ -259,9 +259,11 @@ class Objects:
     def usage(self) -> tuple[int, int]:
         """Return the number of files and their bytes."""
         files = total = 0
-        for _, found in value_files(self.folder):
-            total += found.st_size
-            files += 1
+        # What may not be listed is not counted.
+        with contextlib.suppress(PermissionError):
+            for _, found in value_files(self.folder):
+                total += found.st_size
+                files += 1
         return files, total
 
     def _signed(self, header: Header) -> bytes:
