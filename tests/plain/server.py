@@ -44,7 +44,7 @@ IMPORTED = (
     "joblib",
     "IPython.core.interactiveshell",
 )
-PATIENCE = 100
+PATIENCE = 200
 """Seconds until a run that does not end is killed."""
 
 
