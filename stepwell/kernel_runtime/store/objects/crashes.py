@@ -103,6 +103,7 @@ class Crashes:
             with self._mutex:
                 if own.process != os.getpid():
                     own.forget()
+                self._store.mkdir(FOLDER)
                 own.begin(self._folder)
 
     def settle(self, name: str) -> None:
