@@ -166,7 +166,7 @@ begun, go = threading.Event(), threading.Event()
 @asset(ignore=["begun", "go"])
 def waits():
     begun.set()
-    go.wait(30)
+    go.wait(240)
     return 1
 
 @asset
@@ -268,7 +268,7 @@ def test_a_process_that_ends_while_daemon_threads_record(python, store_dir, how,
 
     for _ in range(3):
         process = python(ENDS, store_dir, how, wait=False)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == code, err
         assert "StoreError" not in err
         acknowledged = {line for line in out.splitlines() if line.startswith("s")}

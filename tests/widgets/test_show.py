@@ -28,7 +28,7 @@ def kernel(tmp_path):
 
     def run(code):
         outputs = []
-        reply = client.execute_interactive(code, output_hook=outputs.append, timeout=120)
+        reply = client.execute_interactive(code, output_hook=outputs.append, timeout=240)
         assert reply["content"]["status"] == "ok", reply["content"]
         return [m["content"] for m in outputs if m["msg_type"] in {"display_data", "execute_result", "stream"}]
 
