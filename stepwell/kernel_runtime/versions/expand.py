@@ -19,7 +19,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.versions import imported, library_state, modules
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
-from stepwell.kernel_runtime.versions.classes import class_parts
+from stepwell.kernel_runtime.versions.classes import class_parts, version_of_copy
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
 from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, Node, identity, keyed_ref
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.reduction import reduced
 from stepwell.kernel_runtime.versions.secret_values import Secret
-from stepwell.kernel_runtime.versions.secrets import Environment, looks_secret
+from stepwell.kernel_runtime.versions.secrets import Environment, hidden_text, looks_secret
 from stepwell.kernel_runtime.versions.spoken import is_reader
 
 _BUILTINS = builtins.__dict__
@@ -119,7 +119,8 @@ class Expander:
             except Exception as error:
                 # An object may raise anything when it is looked at; the step has to run then.
                 node.unverifiable(
-                    "", f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {str(error)[:100]}"
+                    "",
+                    f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {hidden_text(str(error)[:100])}",
                 )
                 node.own.append(b"\xe0" + kind.__qualname__.encode())
         return node
@@ -419,6 +420,10 @@ class Expander:
         written = token(cls, type(cls))
         if written is not None:
             node.own.append(written)
+            return
+        version = version_of_copy(cls)
+        if version is not None:
+            node.digest = bytes.fromhex(version)
             return
         own = node.own
         namespace = vars(cls)

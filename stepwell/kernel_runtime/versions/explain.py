@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from stepwell.kernel_runtime.records.code import CodeKind, CodePart, CodeVersion
 from stepwell.kernel_runtime.versions.paths import ARROW, IGNORED
-from stepwell.kernel_runtime.versions.secrets import HIDDEN, looks_secret
+from stepwell.kernel_runtime.versions.secrets import HIDDEN, hidden_text, looks_secret
 
 _KEY = 8
 
@@ -246,7 +246,9 @@ def _called_path(path: str) -> str:
 def _shown(part: CodePart) -> str | None:
     """Return the text of a part that may be shown."""
     hidden = part.kind == "global" and (part.text == HIDDEN or looks_secret(_called_path(part.path)))
-    return None if hidden else part.text
+    if hidden or part.text is None or part.kind != "global":
+        return None if hidden else part.text
+    return hidden_text(part.text)
 
 
 def _follows(path: str, causes: set[str]) -> bool:
