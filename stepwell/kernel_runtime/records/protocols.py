@@ -136,11 +136,17 @@ class ValueStore(Protocol):
     def current(self, key: str) -> list[Current]:
         """Return what is current for a key in each notebook that defined it, newest first."""
 
+    def all_current(self) -> list[Current]:
+        """Return what is current for every key, by key, newest first: one query; inline values are not read."""
+
     def run(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
         """Return a run and its steps in the order of their records, or None."""
 
     def runs(self, *, limit: int = 20, batch: str = "") -> list[RunRecord]:
         """Return the newest runs, newest first; only those of a batch execution if one is named."""
+
+    def attempts(self, step_key: str, *, limit: int = 20) -> list[StepRecord]:
+        """Return the newest records of a step that was executed, reused, failed or cancelled, newest first; of reuses in a row the first."""
 
     def outputs(self, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
         """Return what an executed step printed and displayed."""
@@ -150,6 +156,9 @@ class ValueStore(Protocol):
 
     def code(self, code_version: str) -> CodeVersion | None:
         """Return the parts of a recorded code version, or None."""
+
+    def codes(self, code_versions: Collection[str]) -> dict[str, CodeVersion]:
+        """Return the parts of recorded code versions, by digest: one query."""
 
     def keys(self) -> list[str]:
         """Return every key that has something current."""
@@ -220,5 +229,6 @@ class CodeVersions(Protocol):
         extra
             More objects that count, each by a name: what a definition holds beside its body.
         ignore
-            Names of globals of the body's own notebook or module, or ``module.NAME``, that do not count.
+            Names of globals of the body's own notebook or module, or ``module.NAME``, or attributes
+            (``client.cookies``), that do not count.
         """

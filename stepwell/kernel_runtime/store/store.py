@@ -171,6 +171,10 @@ class Store:
         encoded = codecs.encode(value, key=key, code=self._code)
         for note in encoded.notes:
             self._tell(note)
+        kind, shape = type_name(value), summary(value)
+        if isinstance(value, str | bytes) and self._code.hides("", value):
+            # The value is the step's own affair; what is listed and packed beside it is ours.
+            shape = f"{len(value):,} {'characters' if isinstance(value, str) else 'bytes'}"
         size = encoded.size
         if size <= INLINE and inline_form.packs(encoded):
             inline = inline_form.pack(encoded)
@@ -182,15 +186,14 @@ class Store:
                 inline,
                 None,
                 signature,
-                type_name(value),
-                summary(value),
+                kind,
+                shape,
                 encoded.classes,
             )
         try:
             self._shared.crashes.before_write()
         except OSError as error:
             raise not_writable(self._directory, error) from error
-        kind, shape = type_name(value), summary(value)
         told = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
         return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)
@@ -322,6 +325,10 @@ class Store:
         """Return what is current for a key in each notebook that defined it, newest first."""
         return self._catalog.ask(lambda connection, name: reading.read_current(connection, name, key))
 
+    def all_current(self) -> list[Current]:
+        """Return what is current for every key, by key, newest first: one query; inline values are not read."""
+        return self._catalog.ask(reading.read_all_current)
+
     def run(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
         """Return a run and its steps in the order of their records, or None."""
         return self._catalog.ask(lambda connection, name: reading.read_run(connection, name, run_id))
@@ -329,6 +336,10 @@ class Store:
     def runs(self, *, limit: int = 20, batch: str = "") -> list[RunRecord]:
         """Return the newest runs, newest first; only those of a batch execution if one is named."""
         return self._catalog.ask(lambda connection, name: reading.read_runs(connection, name, limit, batch))
+
+    def attempts(self, step_key: str, *, limit: int = 20) -> list[StepRecord]:
+        """Return the newest records of a step that was executed, reused, failed or cancelled, newest first; of reuses in a row the first."""
+        return self._catalog.ask(lambda connection, name: reading.read_attempts(connection, name, step_key, limit))
 
     def outputs(self, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
         """Return what an executed step printed and displayed."""
@@ -340,7 +351,11 @@ class Store:
 
     def code(self, code_version: str) -> CodeVersion | None:
         """Return the parts of a recorded code version, or None."""
-        return self._catalog.ask(lambda connection, name: reading.read_code(connection, name, code_version))
+        return self.codes([code_version]).get(code_version)
+
+    def codes(self, code_versions: Collection[str]) -> dict[str, CodeVersion]:
+        """Return the parts of recorded code versions, by digest: one query."""
+        return self._catalog.ask(lambda connection, name: reading.read_codes(connection, name, code_versions))
 
     def keys(self) -> list[str]:
         """Return every key that has something current."""
