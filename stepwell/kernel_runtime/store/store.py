@@ -171,6 +171,10 @@ class Store:
         encoded = codecs.encode(value, key=key, code=self._code)
         for note in encoded.notes:
             self._tell(note)
+        kind, shape = type_name(value), summary(value)
+        if isinstance(value, str | bytes) and self._code.hides("", value):
+            # The value is the step's own affair; what is listed and packed beside it is ours.
+            shape = f"{len(value):,} {'characters' if isinstance(value, str) else 'bytes'}"
         size = encoded.size
         if size <= INLINE and inline_form.packs(encoded):
             inline = inline_form.pack(encoded)
@@ -182,15 +186,14 @@ class Store:
                 inline,
                 None,
                 signature,
-                type_name(value),
-                summary(value),
+                kind,
+                shape,
                 encoded.classes,
             )
         try:
             self._shared.crashes.before_write()
         except OSError as error:
             raise not_writable(self._directory, error) from error
-        kind, shape = type_name(value), summary(value)
         told = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
         return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)

@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.reduction import reduced
 from stepwell.kernel_runtime.versions.secret_values import Secret
-from stepwell.kernel_runtime.versions.secrets import Environment, looks_secret
+from stepwell.kernel_runtime.versions.secrets import Environment, hidden_text, looks_secret
 from stepwell.kernel_runtime.versions.spoken import is_reader
 
 _BUILTINS = builtins.__dict__
@@ -119,7 +119,8 @@ class Expander:
             except Exception as error:
                 # An object may raise anything when it is looked at; the step has to run then.
                 node.unverifiable(
-                    "", f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {str(error)[:100]}"
+                    "",
+                    f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {hidden_text(str(error)[:100])}",
                 )
                 node.own.append(b"\xe0" + kind.__qualname__.encode())
         return node
@@ -220,6 +221,8 @@ class Expander:
                         self._settings(node, facts(code), value)
                 else:
                     self.refer(node, name, value)
+                    if who is None and type(value) not in ATOMS:
+                        self._settings(node, facts(code), value)
             held = tuple(cells)
         attributes = function.__dict__
         node.shape = (code, defaults, keyword_defaults, held, len(attributes))
@@ -287,8 +290,7 @@ class Expander:
                 self.refer(node, name, value)
                 if is_reader(value):
                     node.flags |= SPEAKS
-                if type(value) is FunctionType or isinstance(value, type):
-                    self._settings(node, known, value)
+                self._settings(node, known, value)
             if chain and chain[-1] in SPOKEN:
                 self._spoken(node, name, value, chain)
         if known.imports:
@@ -297,6 +299,8 @@ class Expander:
                 module = sys.modules.get(name)
                 if module is not None:
                     self._settings(node, known, module)
+        if not library_state.PLOTTING.isdisjoint(known.attributes):
+            self._state(node, known, "matplotlib")
         if known.suspects:
             for reason in known.suspects:
                 node.unverifiable("", reason)
@@ -336,17 +340,18 @@ class Expander:
             self.refer(node, name, value)
 
     def _settings(self, node: Node, known: CodeFacts, value: Any) -> None:
-        """Write what user code has changed in the settings of the library that a value belongs to."""
-        library = library_state.library_of(value)
-        if library is None:
-            return
-        renders = not library_state.RENDERING.isdisjoint(known.attributes) or any(
-            name in library_state.RENDERING for name, _ in known.loads
-        )
-        for name, text in library_state.told(library, text=renders):
-            node.mappings += ((library_state.state, name, text),)
+        """Write the options of the library that a value belongs to, where they are not the defaults."""
+        for library in library_state.library_of(value):
+            self._state(node, known, library)
+
+    def _state(self, node: Node, known: CodeFacts, library: str) -> None:
+        for name, text in library_state.told(library, text=library_state.renders(known)):
+            guard = (library_state.state, name, text)
+            if guard in node.mappings:
+                continue
+            node.mappings += (guard,)
             if text:
-                node.own.append(atom((name, text)))
+                self.refer(node, name, text)
 
     def _spoken(self, node: Node, label: str, value: Any, chain: tuple[str, ...]) -> None:
         """Write documentation or annotations that code reads: they are left out elsewhere."""
