@@ -23,7 +23,6 @@ PROGRAM = """
     import stepwell
     from stepwell.errors import StepwellError
     from stepwell.kernel_runtime.session import get_session
-    from stepwell.kernel_runtime.store.doctor.examination import examine
     warnings.simplefilter("ignore", ResourceWarning)
     store, user, group, umask = sys.argv[1], *map(int, sys.argv[2:4]), int(sys.argv[4], 8)
 
@@ -53,7 +52,6 @@ PROGRAM = """
     stepwell.load("warm", store=store)
     stepwell.sql("FROM stepwell.runs", store=store)
     stepwell.gc(store=store, compact=True)
-    list(examine(__import__("pathlib").Path(store), full=False))
     get_session().close()
     store = kept
     if user:
