@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from stepwell.batch.arguments import OK, Commands, add_json, add_store, named_directory, print_result
 from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.text import as_json
 
 
 def add(commands: Commands) -> None:
@@ -42,5 +42,5 @@ def _diff(asked: argparse.Namespace) -> int:
         raise StoreError(f"there is no store in {directory}", remedy="name the directory that has catalog.duckdb in it")
     on = None if asked.on is None else [name for name in asked.on.split(",") if name]
     found = get_session().diff(asked.key, asked.before, asked.after, on=on, memory_limit=asked.memory, store=directory)
-    print_result(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if asked.json else str(found))
+    print_result(as_json(found.as_dict(), indent=2) if asked.json else str(found))
     return OK
