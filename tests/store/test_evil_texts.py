@@ -247,7 +247,7 @@ for part in (widget.nodes, widget.details, widget.groups, widget.run):
     "Magics, explanations, the lineage and lists as HTML show them written out; no markup of theirs is markup.",
 )
 def test_no_face_of_a_kernel_shows_them(crafted):
-    (crafted / "mine.py").write_text(MAKE.split("try:")[0])
+    (crafted / "mine.py").write_text(MAKE.split("try:", maxsplit=1)[0])
     done = subprocess.run(
         [sys.executable, "-c", SHELL, "s", EVIL],
         cwd=crafted,
