@@ -26,7 +26,7 @@ from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, s
 from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
-from stepwell.kernel_runtime.versions.classes import class_version, hides
+from stepwell.kernel_runtime.versions.classes import class_version, hides, remember_copy
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 
@@ -136,7 +136,7 @@ class Holding:
                     directory,
                     create=create,
                     follow=follow,
-                    code=CodeReader(class_version, owner, hides),
+                    code=CodeReader(class_version, owner, hides, remember_copy),
                     tell=self.tell,
                 )
         return found
