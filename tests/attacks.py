@@ -19,7 +19,11 @@ def attacks() -> list[tuple[str, str, str]]:
             continue
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.attack":
-                tried, holds = (ast.literal_eval(argument) for argument in node.args)
+                given = [
+                    *node.args,
+                    *(each.value for each in sorted(node.keywords, key=lambda word: word.arg != "tried")),
+                ]
+                tried, holds = map(ast.literal_eval, given)
                 found.append((tried, holds, path.relative_to(TESTS.parent).as_posix()))
     return sorted(dict.fromkeys(found), key=lambda row: (row[2], row[0]))
 
