@@ -13,15 +13,16 @@ from types import FunctionType
 from typing import Any
 
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
-from stepwell.kernel_runtime.versions import inventory, library_state
+from stepwell.kernel_runtime.versions import inventory, library_state, opcodes
 from stepwell.kernel_runtime.versions.atoms import digest, hexdigest
-from stepwell.kernel_runtime.versions.expand import VALUE, Expander
+from stepwell.kernel_runtime.versions.expand import Expander
 from stepwell.kernel_runtime.versions.graph import (
     ASSET,
     MISSING,
     MUTABLE,
     SPEAKS,
     UNVERIFIABLE,
+    VALUE,
     KeyedRef,
     Node,
     close_leaf,
@@ -96,6 +97,8 @@ class CodeWalk:
         """
         if ignore:
             return self._without(body, ignore).of(body, path=path, extra=extra)
+        if opcodes.untested():
+            return self._unread(body, path, extra)
         if not self._looked:
             self._looked = True
             library_state.look_again()
@@ -130,6 +133,12 @@ class CodeWalk:
             mutable_globals=tuple(mutable),
         )
 
+    def _unread(self, body: object, path: str, extra: Iterable[tuple[str, object]]) -> CodeVersion:
+        """Return the code version of a step on a Python whose bytecode is not known: it never proves that nothing changed."""
+        nodes = [self.node(body), *(self.node(item) for _, item in extra)]
+        code = digest(b"".join(map(digest_of, nodes))).hex()
+        return CodeVersion(code, unverifiable=(Unverifiable(path, opcodes.untested()),))
+
     def parts(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> tuple[CodePart, ...]:
@@ -140,7 +149,8 @@ class CodeWalk:
         walk = self._without(body, ignore) if ignore else self
         extra = tuple(extra)
         spoken = any(walk.node(item).flags & SPEAKS for item in (body, *(item for _, item in extra)))
-        found = inventory.parts(walk._expander, body, path, extra, spoken=spoken, ignore=ignore)  # noqa: SLF001 - a walk of the same class
+        expander, digested = walk._expander, walk._digested  # noqa: SLF001 - a walk of the same class
+        found = inventory.parts(expander, body, path, extra, digested=digested, spoken=spoken, ignore=ignore)
         everywhere = library_state.everywhere()
         if everywhere:
             found += (CodePart(reached(path, "process"), "global", hexdigest(everywhere.encode()), everywhere[:200]),)
@@ -187,6 +197,9 @@ class CodeWalk:
         return found
 
     # -- what is known
+
+    def _digested(self, item: Any) -> Node | None:
+        return self._nodes.get(identity(item))
 
     def _find(self, item: Any) -> Node | None:
         key = identity(item)
