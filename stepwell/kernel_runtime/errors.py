@@ -155,6 +155,10 @@ class UntrustedValueError(ValueUnavailableError):
     """A stored value that would execute code, without a signature of a key that this user trusts."""
 
 
+class SignatureDamagedError(UntrustedValueError, ValueDamagedError):
+    """A stored value that this user's key signed, but not as it is now: damage and forgery look the same."""
+
+
 class PackError(StepwellError):
     """A pack that cannot be written, or is damaged, foreign or unsafe: nothing of it was imported."""
 

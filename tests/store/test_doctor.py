@@ -133,7 +133,7 @@ def test_a_healthy_store_has_only_good_lines(scene):
     findings = scene.doctor()
     assert {each.status for each in findings.values()} == {"ok"}
     assert list(findings) == [
-        "versions", "mount", "permissions", "locks", "key", "disk", "catalog", "values", "missing", "orphans", "leftovers", "crashes",
+        "versions", "mount", "permissions", "locks", "key", "disk", "catalog", "values", "missing", "orphans", "leftovers",
     ]  # fmt: skip
     assert findings["catalog"].facts["materializations"] == 9
     assert findings["values"].facts["files"] == 4
@@ -342,7 +342,7 @@ def test_a_session_has_its_doctor(scene):
     findings = session.doctor(store=scene.store)
     assert {each.status for each in findings} == {"ok"}
     session.use(scene.store)
-    assert session.doctor(full=False)[-1].as_dict()["about"] == "crashes"
+    assert session.doctor(full=False)[-1].as_dict()["about"] == "leftovers"
     with pytest.raises(StoreError, match="there is no store"):
         session.doctor(store=scene.store / "none")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepwell.kernel_runtime.errors import StoreError, ValueDamagedError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
@@ -19,7 +20,7 @@ from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecor
 from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store.catalog import reading
-from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, not_writable
+from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.remembered import Remembered
 from stepwell.kernel_runtime.store.catalog.seal import SEAL
@@ -29,7 +30,7 @@ from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.keeping import carrying, collecting, forgetting, hourly, housekeeping
 from stepwell.kernel_runtime.store.objects import files, inline_form
 from stepwell.kernel_runtime.store.objects.about import about as about_row
-from stepwell.kernel_runtime.store.objects.crashes import Crashes, set_aside
+from stepwell.kernel_runtime.store.objects.damaged import Marks, set_aside
 from stepwell.kernel_runtime.store.objects.lacking import lacking
 from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.sharing import packing, trusting
@@ -52,7 +53,7 @@ class _Shared:
         self.remembered = Remembered()
         self.unrecorded = Unrecorded(directory)
         self.catalog = Catalog(directory, self.rows.write, self._ended)
-        self.crashes = Crashes(directory)
+        self.marks = Marks(directory)
         self.claims = ClaimFolder(directory)
         self.same: dict[tuple[tuple[str, str], ...], bool] = {}
         """Whether the libraries that wrote values are here in the same versions."""
@@ -171,13 +172,25 @@ class Store:
         encoded = codecs.encode(value, key=key, code=self._code)
         for note in encoded.notes:
             self._tell(note)
+        stored = self._put(value, encoded, key, memo_key, about)
+        self._shared.marks.remove(stored.digest)
+        return stored
+
+    def _put(
+        self,
+        value: Any,
+        encoded: codecs.Encoded,
+        key: str,
+        memo_key: str,
+        about: Callable[[], Materialization] | None,
+    ) -> StoredValue:
         size = encoded.size
         if size <= INLINE and inline_form.packs(encoded):
             inline = inline_form.pack(encoded)
             signature = self._signer.sign((encoded.codec.encode(), inline)) if encoded.codec == codecs.PICKLE else None
             return StoredValue(
                 encoded.codec,
-                inline_form.inline_digest(encoded),
+                inline_form.inline_digest(encoded.codec, encoded.stream, encoded.buffers),
                 size,
                 inline,
                 None,
@@ -186,10 +199,6 @@ class Store:
                 summary(value),
                 encoded.classes,
             )
-        try:
-            self._shared.crashes.before_write()
-        except OSError as error:
-            raise not_writable(self._directory, error) from error
         kind, shape = type_name(value), summary(value)
         told = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
@@ -201,38 +210,66 @@ class Store:
         Parameters
         ----------
         verify
-            ``full`` also checks the digest of all data, which reads all of it; ``signed`` what would be executed, and sizes.
+            ``full`` checks every byte; ``signed`` what would be executed, and every byte of a file once since the machine was started.
 
         Raises
         ------
         UntrustedValueError
             If it would execute code and this user's key did not sign it.
+        ValueDamagedError
+            If it is not what was stored.
         ValueUnavailableError
-            If it is missing, damaged, or names a class that is not there or not the same.
+            If it is missing, or names a class that is not there or not the same.
         """
+        try:
+            value = self._get(stored, key, full=verify == "full")
+        except ValueDamagedError:
+            if stored.object_name is not None:
+                set_aside(self._directory, stored.object_name)
+            else:
+                self._shared.marks.add(stored.digest)
+            raise
+        except UntrustedValueError:
+            raise
+        except ValueUnavailableError:
+            self._shared.marks.add(stored.digest)
+            raise
+        self._shared.marks.remove(stored.digest)
+        return value
+
+    def _get(self, stored: StoredValue, key: str, *, full: bool) -> Any:
         if stored.inline is not None:
             if stored.codec == codecs.PICKLE and not self._signer.verify(
                 stored.signature, (stored.codec.encode(), stored.inline)
             ):
-                raise files.untrusted(key, f"in the catalog of {self._directory}")
+                raise files.untrusted(key, f"in the catalog of {self._directory}", stored.signature, self._signer)
             try:
                 parts = inline_form.unpack(stored.inline)
-            except Exception as error:
-                raise ValueUnavailableError(
-                    f"the stored value of {key!r} is damaged", remedy=f"materialize {key!r} again"
+                if inline_form.inline_digest(stored.codec, parts.stream, parts.buffers) != stored.digest:
+                    raise ValueError("its contents changed")  # noqa: TRY301 - told like sizes that do not fit
+            except (ValueError, struct.error) as error:
+                raise ValueDamagedError(
+                    f"the stored value of {key!r} is damaged: {error}", remedy=f"materialize {key!r} again"
                 ) from error
         elif stored.object_name is not None:
-            parts = self._read(stored, stored.object_name, key, full=verify == "full")
+            parts = self._objects.read(stored.object_name, stored.digest, stored.codec, key=key, full=full)
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
-        loading = Loading(self._code, self._tell, self._directory, stored.classes)
-        return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
+        check = stored.inline is not None or parts.unchecked is not None
+        loading = Loading(self._code, self._tell, self._directory, stored.classes, check)
+        value = codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
+        if stored.object_name is not None and parts.unchecked is not None:
+            self._objects.checked(stored.object_name, parts.unchecked)
+        return value
 
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
         """Return why a value is known not to load, empty if nothing is known.
 
-        It is tried, once in a process, only where other versions of its libraries wrote it: as a rule another version reads it all the same.
+        It is tried where it failed to load before, and once in a process where other versions of its libraries wrote it: as a rule another
+        version reads it all the same.
         """
+        if stored.digest in self._shared.marks:
+            return self._loads(stored, key)
         written = stored.classes
         same = self._shared.same.get(written)
         if same is None:
@@ -241,25 +278,16 @@ class Store:
             return ""
         found = self._shared.tried.get(stored.digest)
         if found is None:
-            try:
-                self.get(stored, key=key)
-                found = ""
-            except ValueUnavailableError as error:
-                found = error.what.replace(f"the stored value of {key!r}", "its stored value")
-            self._shared.tried[stored.digest] = found
+            found = self._shared.tried[stored.digest] = self._loads(stored, key)
         return found
 
-    def _read(self, stored: StoredValue, name: str, key: str, *, full: bool) -> inline_form.Parts:
-        """Read a value's file: after a crash, once, every byte of it; a damaged one is set aside."""
-        doubtful = name in self._shared.crashes.doubtful
+    def _loads(self, stored: StoredValue, key: str) -> str:
+        """Return why a value does not load, empty if it does."""
         try:
-            parts = self._objects.read(name, stored.digest, stored.codec, key=key, full=full or doubtful)
-        except ValueDamagedError:
-            set_aside(self._directory, name)
-            raise
-        if doubtful:
-            self._shared.crashes.settle(name)
-        return parts
+            self.get(stored, key=key)
+        except ValueUnavailableError as error:
+            return error.what.replace(f"the stored value of {key!r}", "its stored value")
+        return ""
 
     # -- the catalog, written ------------------------------------------------------------------------------------------
 

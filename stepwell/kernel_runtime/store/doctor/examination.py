@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from stepwell.kernel_runtime.store.doctor.cleaning import OLD, leftovers, remove
 from stepwell.kernel_runtime.store.doctor.files import CheckedFile, Progress, check_files
 from stepwell.kernel_runtime.store.doctor.findings import Finding, counted
 from stepwell.kernel_runtime.store.doctor.rebuilding import Rebuilt, rebuild
-from stepwell.kernel_runtime.store.objects.crashes import FOLDER, Crashes, read_mark, set_aside, unheld, value_files
+from stepwell.kernel_runtime.store.objects.damaged import set_aside, value_files
 
 
 def examine(
@@ -73,7 +72,6 @@ def examine(
         yield _missing(directory, catalog)
         yield _orphans(directory, catalog, clean=clean)
     yield _leftovers(directory, clean=clean)
-    yield _writers(directory)
 
 
 def _catalog(directory: Path) -> tuple[CheckedCatalog | None, Finding]:
@@ -106,8 +104,6 @@ def _values(directory: Path, files: list[CheckedFile], catalog: CheckedCatalog |
         set_aside(directory, file.name)
     foreign = sum(_signed_by_another(directory, file, own) for file in files)
     unreadable = sum(file.state == "unreadable" for file in files)
-    if not damaged:
-        Crashes(directory).settle_all()
     size = sum(file.size for file in files)
     facts = {
         "files": len(files),
@@ -215,32 +211,6 @@ def _leftovers(directory: Path, *, clean: bool) -> Finding:
             {"files": [each.path.relative_to(directory).as_posix() for each in found], "bytes": size},
         )
     return Finding("leftovers", "ok", "dead processes left nothing behind")
-
-
-def _writers(directory: Path) -> Finding:
-    """Say who writes value files just now, and whether some are in doubt after a crash."""
-    living = 0
-    marks = (
-        [path for path in (directory / FOLDER).glob("*") if not path.suffix] if (directory / FOLDER).is_dir() else []
-    )
-    for path in marks:
-        try:
-            with unheld(path) as descriptor:
-                living += descriptor is None and read_mark(path).process != os.getpid()
-        except OSError:
-            continue
-    doubtful = len(Crashes(directory).doubtful)
-    facts = {"living": living, "doubtful": doubtful}
-    if doubtful:
-        return Finding(
-            "crashes",
-            "warning",
-            f"{counted(doubtful, 'value file')} in doubt since a crash",
-            "each is checked at its next load; stepwell doctor without --quick checks them all now",
-            facts,
-        )
-    writing = f"; other processes that have written: {living}" if living else ""
-    return Finding("crashes", "ok", f"nothing is in doubt{writing}", facts=facts)
 
 
 def _rebuilt(found: Rebuilt) -> Finding:

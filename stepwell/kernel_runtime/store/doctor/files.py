@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
-from stepwell.kernel_runtime.store.objects.crashes import value_files
+from stepwell.kernel_runtime.store.objects.damaged import value_files
 from stepwell.kernel_runtime.store.objects.files import Objects
 from stepwell.kernel_runtime.store.objects.header import Header
 from stepwell.kernel_runtime.store.signing import Signer

@@ -152,7 +152,6 @@ def permissions(directory: Path) -> Finding:
         "objects",
         "tmp",
         "runs",
-        "writers",
         "claims",
     )
     refused = [

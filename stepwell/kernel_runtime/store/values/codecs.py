@@ -6,7 +6,8 @@ codec        for                                         stored form
 plain        None, bool, int, float, str, bytes          one tag byte and the value
 pickle       a path                                      a frame with the path, the contents of the file beside it
 arrow-...    pyarrow Table, RecordBatch, (Chunked)Array  an Arrow IPC stream, which holds no more than a slice shows
-polars-...   polars DataFrame, Series                    polars' own IPC stream; which columns are known to be sorted
+polars-...   polars DataFrame, Series                    polars' own IPC stream; which columns are known to be sorted;
+                                                         with numbers of 128 bits, pickle
 pickle       everything else, pandas included            pickle protocol 5, large buffers beside the stream; in a frame
                                                          with copies of the notebook's classes if it names any
 ===========  ==========================================  ==================================================
@@ -23,9 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.path_contents import PATH
-from stepwell.kernel_runtime.store.values import libraries, path_results, pickling
+from stepwell.kernel_runtime.store.values import libraries, path_results, pickling, structure
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.describing import type_name
 from stepwell.kernel_runtime.store.values.loading import Loading
@@ -94,8 +95,10 @@ def decode(
 
     Raises
     ------
+    ValueDamagedError
+        If the stored form is damaged.
     ValueUnavailableError
-        If the stored form is damaged, or names what is not here.
+        If it names what is not here.
     """
     if codec == PICKLE:
         return pickling.load(stream, buffers, key=key, loading=loading)
@@ -103,16 +106,18 @@ def decode(
         if codec == "plain":
             return _plain_value(bytes(stream))
         if codec.startswith("arrow-"):
-            return _arrow_value(codec, buffers[0])
+            return _arrow_value(codec, buffers[0], check=loading.check)
         if codec.startswith("polars-"):
-            return _polars_value(codec, bytes(stream), buffers[0])
-    except Exception as error:
+            return _polars_value(codec, bytes(stream), buffers[0], check=loading.check)
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:
+        # A panic of polars' engine is no Exception.
         other = libraries.difference(loading.written, loading.code.owner)
-        raise ValueUnavailableError(
-            f"the stored value of {key!r} cannot be loaded{other}"
-            if other
-            else f"the stored value of {key!r} is damaged",
-            where=f"{type(error).__name__}: {error}",
+        kind = ValueUnavailableError if other else ValueDamagedError
+        raise kind(
+            f"the stored value of {key!r} {f'cannot be loaded{other}' if other else 'is damaged'}",
+            where=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             remedy=f"materialize {key!r} again",
         ) from error
     raise ValueUnavailableError(
@@ -224,18 +229,21 @@ def _without_views(kind: Any) -> Any:
     return pa.large_list(fields[0]) if types.is_large_list(kind) else kind
 
 
-def _arrow_value(codec: str, data: Any) -> Any:
+def _arrow_value(codec: str, data: Any, *, check: bool) -> Any:
     import pyarrow as pa
 
-    reader = pa.ipc.open_stream(pa.py_buffer(data))
-    batches = list(reader)
+    if check:
+        schema, batches = structure.arrow_batches(data)
+    else:
+        reader = pa.ipc.open_stream(pa.py_buffer(data))
+        schema, batches = reader.schema, list(reader)
     if codec == "arrow-table":
-        return pa.Table.from_batches(batches, reader.schema)
+        return pa.Table.from_batches(batches, schema)
     if codec == "arrow-batch":
         return batches[0]
     if codec == "arrow-array":
         return batches[0].column(0)
-    return pa.chunked_array([batch.column(0) for batch in batches], type=reader.schema.field(0).type)
+    return pa.chunked_array([batch.column(0) for batch in batches], type=schema.field(0).type)
 
 
 # -- polars ----------------------------------------------------------------------------------------------------------
@@ -255,8 +263,10 @@ def _polars(value: Any, key: str) -> Encoded | None:
         codec, frame = "polars-series", value.to_frame()
     else:
         return None
+    if any([_holds(dtype, _UNCHECKABLE) for dtype in frame.dtypes]):  # noqa: C419 - a list is quicker for a few
+        return None
     try:
-        if any(map(_has_objects, frame.dtypes)):
+        if any([_holds(dtype, _OBJECTS) for dtype in frame.dtypes]):  # noqa: C419 - likewise
             # polars writes the addresses of the objects.
             raise TypeError("a column holds Python objects")  # noqa: TRY301 - explained below, like polars' own refusals
         data = _ipc(frame, pl.CompatLevel.newest())
@@ -294,19 +304,35 @@ def _is_nested(dtype: Any) -> bool:
     return bool(dtype.is_nested())
 
 
-def _has_objects(dtype: Any) -> bool:
+_OBJECTS = frozenset(("Object",))
+_UNCHECKABLE = frozenset(("Int128", "UInt128"))
+"""Types that pyarrow does not read, so that it cannot check the stream: their frames are pickled, and so signed."""
+
+
+def _holds(dtype: Any, names: frozenset[str]) -> bool:
+    """Return whether a type is, or is made of, one of some names."""
     inner = [getattr(dtype, "inner", None), *[field.dtype for field in getattr(dtype, "fields", ())]]
-    return dtype.base_type().__name__ == "Object" or any(_has_objects(each) for each in inner if each is not None)
+    return dtype.base_type().__name__ in names or any(_holds(each, names) for each in inner if each is not None)
 
 
-def _polars_value(codec: str, sorted_columns: bytes, data: Any) -> Any:
+def _is_sorted(column: Any, *, descending: bool) -> bool:
+    try:
+        return any(column.is_sorted(descending=descending, nulls_last=last) for last in (False, True))
+    except Exception:
+        # Without the mark the values are the same.
+        return False
+
+
+def _polars_value(codec: str, sorted_columns: bytes, data: Any, *, check: bool) -> Any:
     import polars as pl
 
+    if check:
+        structure.arrow_batches(data)
     frame = pl.read_ipc_stream(io.BytesIO(data))
     known = [
         column.set_sorted(descending=letter == "d")
         for column, letter in zip(frame.get_columns(), sorted_columns.decode("ascii"), strict=False)
-        if letter != "-"
+        if letter != "-" and (not check or _is_sorted(column, descending=letter == "d"))
     ]
     if known:
         frame = frame.with_columns(known)

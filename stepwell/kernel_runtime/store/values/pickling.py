@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
-from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.store.values import (
     arrays,
     code_copies,
@@ -24,6 +24,7 @@ from stepwell.kernel_runtime.store.values import (
     libraries,
     numpy_forms,
     path_results,
+    structure,
 )
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader, NoCopyError
 from stepwell.kernel_runtime.store.values.describing import type_name
@@ -206,12 +207,14 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
 
     Raises
     ------
+    ValueDamagedError
+        If something in it points outside of it.
     ValueUnavailableError
         If it cannot be loaded: a module is not installed, or its version reads another form.
     """
     try:
         if not is_framed(stream):
-            return pickle.loads(stream, buffers=buffers)
+            return structure.loads(stream, buffers, check=loading.check)
         frame = unframed(stream)
         head = frame.head
         if head["kind"] == path_results.KIND:
@@ -226,16 +229,36 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
             code=loading.code,
             tell=loading.tell,
         )
-        return code_resolving.load_with(resolver, frame.pickle, buffers)
-    except ValueUnavailableError:
+        return code_resolving.load_with(resolver, frame.pickle, buffers, check=loading.check)
+    except (ValueUnavailableError, KeyboardInterrupt, MemoryError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        # A class may raise anything, and so may what polars' engine does with its state.
+        if isinstance(error, structure.StructureError) or _is_invalid_arrow(error):
+            raise ValueDamagedError(
+                f"the stored value of {key!r} is damaged: {_said(error)}", remedy=f"materialize {key!r} again"
+            ) from error
         raise ValueUnavailableError(
             f"the stored value of {key!r} cannot be loaded{libraries.difference(loading.written, loading.code.owner)}",
-            where=f"{type(error).__name__}: {error}",
+            where=f"{type(error).__name__}: {_said(error)}",
             remedy=libraries.remedy(loading.written, loading.code.owner)
             or "make importable what it names, or materialize it again",
         ) from error
+
+
+def _is_invalid_arrow(error: BaseException) -> bool:
+    module = sys.modules.get("pyarrow")
+    return module is not None and isinstance(error, module.ArrowInvalid)
+
+
+def _said(error: BaseException) -> str:
+    """Return the text of an exception in one line; its class may raise anything when it is asked for it."""
+    try:
+        return " ".join(str(error).split())[:300]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return "its message cannot be read"
 
 
 def _unstorable(value: Any, inner: Any, error: BaseException, key: str) -> UnstorableValueError:
