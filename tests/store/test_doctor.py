@@ -324,7 +324,7 @@ def test_garbage_is_counted_and_removed_on_request_only(scene):
 def test_the_command_says_the_same_and_its_exit_code_tells(scene, capsys):
     command = ["doctor", "--store", str(scene.store)]
     assert main(command) == 0
-    assert capsys.readouterr().out.count("\n✓") == 11
+    assert capsys.readouterr().out.count("\n✓") == 10
     flip(scene.objects()[0])
     assert main([*command, "--json"]) == 1
     found = json.loads(capsys.readouterr().out)

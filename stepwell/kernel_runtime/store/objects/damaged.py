@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 from stepwell.kernel_runtime.store.objects.files import is_name
@@ -48,6 +49,11 @@ def set_aside(directory: Path, name: str) -> None:
         path.replace(directory / DAMAGED / path.name)
 
 
+def _name(digest: str) -> str:
+    # A damaged row may hold any text in place of the digest.
+    return digest if _DIGEST.fullmatch(digest) else sha256(digest.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class Marks:
     """The stored values of one store that were found not to load, by digest. Every method from any thread."""
 
@@ -56,11 +62,12 @@ class Marks:
         self._found: set[str] | None = None
 
     def __contains__(self, digest: str) -> bool:
-        return digest in self._all()
+        return bool(self._all()) and _name(digest) in self._all()
 
     def add(self, digest: str) -> None:
         """Mark a value; where the store cannot be written, for this process."""
-        if _DIGEST.fullmatch(digest) is None or digest in self._all():
+        digest = _name(digest)
+        if digest in self._all():
             return
         self._all().add(digest)
         with contextlib.suppress(OSError):
@@ -70,10 +77,10 @@ class Marks:
 
     def remove(self, digest: str) -> None:
         """Take a mark back."""
-        if digest in self._all():
-            self._all().discard(digest)
+        if digest in self:
+            self._all().discard(_name(digest))
             with contextlib.suppress(OSError):
-                (self._folder / (digest + _MARK)).unlink(missing_ok=True)
+                (self._folder / (_name(digest) + _MARK)).unlink(missing_ok=True)
 
     def _all(self) -> set[str]:
         if self._found is None:
