@@ -1,10 +1,14 @@
 """What a large catalog costs: a store with many materializations, and the questions that are asked of it.
 
     python benchmarks/catalog.py [MATERIALIZATIONS] [ROUNDS]
+    python benchmarks/catalog.py keys [VERSIONS]
 
 The catalog is made with the store's own rows (appender, no values): 100 keys, each with as many versions as it takes, runs of 100 steps, some of them reused. Each
 question is asked of a process that has just attached the catalog and of one that has it open; printed are the least of ROUNDS in milliseconds, beside
 the same for a catalog of a hundredth the size, and bytes a row. Quote the ratios.
+
+``keys`` lists stores of 100, 2,000 and 20,000 keys, each with VERSIONS versions (20): what `stepwell status`, `runs` and `versions` and a
+kernel's lineage of as many assets take, fresh and after an edit that makes all of them stale.
 """
 
 import os
@@ -25,16 +29,16 @@ from stepwell.kernel_runtime.store.store import open_store
 KEYS = 100
 
 
-def fill(store, count):
-    """Record `count` materializations in runs of `KEYS` steps, each followed by a run that reuses all."""
-    for number in range(count // KEYS):
+def fill(store, count, keys=KEYS):
+    """Record `count` materializations in runs of `keys` steps, each followed by a run that reuses all."""
+    for number in range(count // keys):
         run_id = new_id()
         run = RunRecord(
             run_id, "assets", "notebooks/study.ipynb", ("model",), "success", float(number), ended=number + 1.0
         )
         store.begin_run(run)
         made = []
-        for key in range(KEYS):
+        for key in range(keys):
             digest = f"{key:032x}{number:032x}"
             value = StoredValue(
                 "pickle",
@@ -125,7 +129,68 @@ def measure(directory, count, rounds):
     return found, size, compact, made
 
 
+def listing(folder, keys, versions):
+    """Return the seconds that each list takes of a store with `keys` keys."""
+    from stepwell.batch.listing import current_as_json, current_lines, runs_lines
+
+    store = open_store(folder / f"listed{keys}")
+    fill(store, keys * versions, keys)
+    found = {}
+    for name, ask in {
+        "status": current_lines,
+        "status --json": current_as_json,
+        "runs": lambda store: runs_lines(store, limit=20),
+        "versions": lambda store: read_versions(store, "asset_7"),
+    }.items():
+        store.close()
+        started = time.perf_counter()
+        ask(store)
+        found[name] = time.perf_counter() - started
+    store.close()
+    return {**found, **lineages(folder / f"drawn{keys}", keys)}
+
+
+def lineages(directory, keys):
+    """Return the seconds that the lineage of `keys` assets takes, fresh and stale."""
+    from stepwell import asset
+    from stepwell.kernel_runtime.session.kernel import Session
+
+    space = {"asset": asset, "VERSION": 0, "__name__": "__main__"}
+    text = "".join(f"@asset\ndef a{at}():\n    return VERSION, {at}\n" for at in range(keys))
+    exec(compile(text, "/tmp/ipykernel_1/1.py", "exec"), space)
+    session = Session()
+    session.namespace = space
+    session.use(directory)
+    for at in range(keys):
+        session.registry.register(space[f"a{at}"])
+    session.materialize([space[f"a{at}"] for at in range(keys)])
+    found = {}
+    for name in ("lineage, fresh", "lineage, stale"):
+        session.store.close()
+        started = time.perf_counter()
+        nodes = session.lineage().nodes
+        found[name] = time.perf_counter() - started
+        assert {node.state for node in nodes} == {name.rpartition(" ")[2]}
+        space["VERSION"] = 1
+    session.store.close()
+    return found
+
+
+def print_listing(versions):
+    """Print what lists take by the number of keys."""
+    counts = (100, 2_000, 20_000)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["STEPWELL_KEY_FILE"] = str(Path(folder) / "key")
+        found = [listing(Path(folder), keys, versions) for keys in counts]
+    print(f"{'seconds, by the number of keys':32}" + "".join(f"{count:>10,}" for count in counts))
+    for name in found[0]:
+        print(f"  {name:30}" + "".join(f"{each[name]:10.3f}" for each in found))
+
+
 def main():
+    if sys.argv[1:2] == ["keys"]:
+        print_listing(int(sys.argv[2]) if len(sys.argv) > 2 else 20)
+        return
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from stepwell.kernel_runtime.records.materializations import Current
 from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.records.text import in_one_line
 from stepwell.kernel_runtime.store.store import Store
@@ -15,7 +14,7 @@ from stepwell.kernel_runtime.store.store import Store
 def current_lines(store: Store) -> list[str]:
     """Return one line a key: what is current, since when, and which notebook defined it."""
     rows = []
-    for each in _current(store):
+    for each in store.all_current():
         made = each.materialization
         rows.append((each.key, made.value.summary if made.value else "-", _time(made.created), each.notebook))
     lines = _table(rows) or [f"nothing is stored in {store.directory} yet"]
@@ -27,7 +26,7 @@ def current_lines(store: Store) -> list[str]:
 def current_as_json(store: Store) -> list[str]:
     """Return ``{"store", "assets": [{"key", "notebook", "created", "seconds", "type", "summary"}], "sizes"}``."""
     assets = []
-    for each in _current(store):
+    for each in store.all_current():
         made = each.materialization
         assets.append(
             {
@@ -81,11 +80,6 @@ def runs_as_json(store: Store, *, limit: int) -> list[str]:
         for run in store.runs(limit=limit)
     ]
     return [json.dumps({"store": str(store.directory), "runs": runs}, indent=2)]
-
-
-def _current(store: Store) -> list[Current]:
-    keys = store.keys()
-    return [each for key in keys for each in store.current(key)]
 
 
 def _time(seconds: float) -> str:

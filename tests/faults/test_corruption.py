@@ -28,6 +28,10 @@ LARGE = np.arange(1_000_000)
 MEDIUM = np.arange(50_000)
 
 
+@pytest.mark.attack(
+    "A store holds a value with changed bytes: flipped bits, swapped parts, false headers, with digests that fit or not.",
+    "The value is damaged and computed again, or it can be read; no load crashes, hangs or takes more than twice the value's memory.",
+)
 def test_two_thousand_mutations_give_no_crash_no_hang_and_no_wrong_value(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         parts = list(pool.map(lambda at: mutated(tmp_path, 0, at, at + 1000), (0, 1000)))
@@ -138,6 +142,10 @@ def test_a_zeroed_end_after_a_power_loss_is_seen(store, cache, monkeypatch):
         store.get(stored, key="a")
 
 
+@pytest.mark.attack(
+    "A store brings a list that says that its files were checked.",
+    "What was checked is noted in the user's cache directory only, under the user's key.",
+)
 def test_witnesses_of_one_key_are_none_of_another(store, cache, checks, tmp_path, monkeypatch):
     value = "x" * 5_000_000
     stored = store.put(value, key="a", memo_key="m")
@@ -146,7 +154,6 @@ def test_witnesses_of_one_key_are_none_of_another(store, cache, checks, tmp_path
     assert len(checks) == 1
 
 
-@pytest.mark.skipif(os.name != "posix", reason="who can write a directory is asked on POSIX only")
 def test_a_list_of_witnesses_that_others_can_write_is_not_used(store, cache, checks, monkeypatch):
     stored = store.put(LARGE, key="a", memo_key="m")
     cache.chmod(0o777)
@@ -179,7 +186,7 @@ def test_what_one_process_checked_another_does_not_check_again(store, cache, che
     stored = store.put(MEDIUM, key="a", memo_key="m")
     settled()
     program = (
-        "import sys; from stepwell.kernel_runtime.store.store import open_store; from tests.store.rows import *\n"
+        "import sys; from stepwell.kernel_runtime.store.store import open_store;\n"
         "store = open_store(sys.argv[1]); store._objects.read(*sys.argv[2:5], key='a')\n"
         "parts = store._objects.read(*sys.argv[2:5], key='a'); store._objects.checked(sys.argv[2], parts.unchecked)"
     )
@@ -253,6 +260,10 @@ OUTSIDE = {
 }
 
 
+@pytest.mark.attack(
+    "A stored table, frame or sparse matrix has offsets or indices that point outside of it.",
+    "The value is refused as damaged before anything in it is read, whoever signed it.",
+)
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_what_points_outside_is_damaged_whoever_signed_it(store, name):
     encoded = codecs.encode(OUTSIDE[name](), key="a")
@@ -272,6 +283,9 @@ def test_what_points_outside_is_damaged_whoever_signed_it(store, name):
             store.get(stored, key="a")
 
 
+@pytest.mark.attack(
+    "A stored Arrow stream is compressed and claims any size.", "It is refused before anything is unpacked."
+)
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
 @pytest.mark.parametrize("dictionary", [False, True])
 def test_a_compressed_stream_is_refused_before_it_is_unpacked(compression, dictionary):

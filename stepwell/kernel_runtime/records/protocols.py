@@ -136,6 +136,9 @@ class ValueStore(Protocol):
     def current(self, key: str) -> list[Current]:
         """Return what is current for a key in each notebook that defined it, newest first."""
 
+    def all_current(self) -> list[Current]:
+        """Return what is current for every key, by key, newest first: one query; inline values are not read."""
+
     def run(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
         """Return a run and its steps in the order of their records, or None."""
 
@@ -150,6 +153,9 @@ class ValueStore(Protocol):
 
     def code(self, code_version: str) -> CodeVersion | None:
         """Return the parts of a recorded code version, or None."""
+
+    def codes(self, code_versions: Collection[str]) -> dict[str, CodeVersion]:
+        """Return the parts of recorded code versions, by digest: one query."""
 
     def keys(self) -> list[str]:
         """Return every key that has something current."""

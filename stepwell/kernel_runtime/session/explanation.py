@@ -89,6 +89,8 @@ class Explainer:
         self.store = store
         self.known = known
         self.code_parts = code_parts
+        self._codes: dict[str, CodeVersion] = {}
+        self._asked: set[str] = set()
 
     def __call__(
         self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
@@ -109,8 +111,22 @@ class Explainer:
             return (Reason(f"it was computed by another Python than {PYTHON}, or under another key", kind="python"),)
         return tuple(reasons)
 
+    def _recorded(self, version: str) -> CodeVersion | None:
+        """Return the parts of a recorded code version; the first call reads those of all steps that changed in one query."""
+        if version not in self._asked:
+            asked = {version, *self._changed()} - self._asked
+            self._asked |= asked
+            self._codes.update(self.store.codes(asked))
+        return self._codes.get(version)
+
+    def _changed(self) -> set[str]:
+        """Return the code versions of what is current that are no step's now."""
+        snapshot = self.known.snapshot
+        current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
+        return current - {group[0].code_version for groups in snapshot.by_memo_key.values() for group in groups}
+
     def _code(self, step: PlanStep, old: Materialization) -> list[Reason]:
-        before = self.store.code(old.code_version)
+        before = self._recorded(old.code_version)
         now = self.code_parts(step)
         if before is None or now is None:
             return [Reason("its code changed", kind="body")]

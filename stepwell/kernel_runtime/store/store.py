@@ -350,6 +350,10 @@ class Store:
         """Return what is current for a key in each notebook that defined it, newest first."""
         return self._catalog.ask(lambda connection, name: reading.read_current(connection, name, key))
 
+    def all_current(self) -> list[Current]:
+        """Return what is current for every key, by key, newest first: one query; inline values are not read."""
+        return self._catalog.ask(reading.read_all_current)
+
     def run(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
         """Return a run and its steps in the order of their records, or None."""
         return self._catalog.ask(lambda connection, name: reading.read_run(connection, name, run_id))
@@ -368,7 +372,11 @@ class Store:
 
     def code(self, code_version: str) -> CodeVersion | None:
         """Return the parts of a recorded code version, or None."""
-        return self._catalog.ask(lambda connection, name: reading.read_code(connection, name, code_version))
+        return self.codes([code_version]).get(code_version)
+
+    def codes(self, code_versions: Collection[str]) -> dict[str, CodeVersion]:
+        """Return the parts of recorded code versions, by digest: one query."""
+        return self._catalog.ask(lambda connection, name: reading.read_codes(connection, name, code_versions))
 
     def keys(self) -> list[str]:
         """Return every key that has something current."""

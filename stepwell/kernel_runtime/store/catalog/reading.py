@@ -30,6 +30,14 @@ from stepwell.kernel_runtime.store.catalog.schema import (
 # Where each (notebook, key, partition) points now, newest move first.
 _POINTERS = "SELECT notebook, key, partition, arg_max(materialization, rowid) FROM @current {} GROUP BY notebook, key, partition ORDER BY max(rowid) DESC"
 _MATERIALIZATIONS = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations "  # noqa: S608 - constants of our own
+# Inline values are left out: a list of keys shows none of them.
+_LISTED = (
+    "SELECT p.notebook, p.key, p.partition, "  # noqa: S608 - constants of our own
+    + ", ".join(f"m.{column}" for column in MATERIALIZATION_COLUMNS.split(", "))
+    + " FROM (SELECT notebook, key, partition, arg_max(materialization, rowid) AS id, max(rowid) AS moved FROM @current "
+    "GROUP BY notebook, key, partition) p JOIN (SELECT * REPLACE (NULL AS inline) FROM @materializations) m ON m.id = p.id "
+    "ORDER BY p.key, p.moved DESC"
+)
 # Of each step how long it ran last, and its newest failure beside its newest attempt.
 _ATTEMPTS = "SELECT key, arg_max(seconds, rowid) FILTER (WHERE status = 'executed'), max(rowid) FILTER (WHERE status = 'failed'), max(rowid) FROM @steps WHERE status IN ('executed', 'failed') AND key IN {} GROUP BY key"
 _RUNS = f"SELECT {RUN_COLUMNS} FROM @runs "  # noqa: S608 - constants of our own
@@ -126,6 +134,13 @@ def read_current(connection: Connection, name: str, key: str) -> list[Current]:
     ]
 
 
+def read_all_current(connection: Connection, name: str) -> list[Current]:
+    """Read what is current for every key, by key, newest first, without inline values: one statement."""
+    with no_collection():
+        rows = rows_of(connection, name, _LISTED)
+        return [Current(row[0], row[1], materialization(row[3:]), row[2]) for row in rows]
+
+
 def _by_id(connection: Connection, name: str, ids: list[str]) -> dict[str, Materialization]:
     if not ids:
         return {}
@@ -169,10 +184,12 @@ def read_logs(connection: Connection, name: str, run_id: str, step_key: str) -> 
     return [LogRecord(*row) for row in rows_of(connection, name, text, [run_id, step_key])]
 
 
-def read_code(connection: Connection, name: str, digest: str) -> CodeVersion | None:
-    """Read the parts of a recorded code version."""
-    rows = rows_of(connection, name, "SELECT digest, parts FROM @code_versions WHERE digest = ? LIMIT 1", [digest])
-    return code_record(rows[0]) if rows else None
+def read_codes(connection: Connection, name: str, digests: Collection[str]) -> dict[str, CodeVersion]:
+    """Read the parts of recorded code versions, by digest: one statement."""
+    asked, value = one_of(list(digests))
+    text = f"SELECT digest, parts FROM @code_versions WHERE digest IN {asked}"  # noqa: S608 - constants of our own
+    with no_collection():
+        return {row[0]: code_record(row) for row in rows_of(connection, name, text, [value])}
 
 
 def read_keys(connection: Connection, name: str) -> list[str]:

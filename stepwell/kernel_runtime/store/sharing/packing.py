@@ -118,11 +118,9 @@ class _Writer:
                 "there is nothing to pack: nothing that was named has a stored value",
                 remedy="stepwell status lists what is stored",
             )
-        for code in sorted(codes):
-            found = ask(partial(reading.read_code, digest=code))
-            if found is not None:
-                _, parts = code_row(found)
-                write(packs.line("code", digest=code, parts=parts))
+        for some in _groups(sorted(codes)):
+            for digest_of_code, code in sorted(ask(partial(reading.read_codes, digests=some)).items()):
+                write(packs.line("code", digest=digest_of_code, parts=code_row(code)[1]))
         return digest.digest()
 
     def _check(self, item: Materialization) -> None:
