@@ -148,7 +148,21 @@ class SecretNotSetError(StepwellError):
 
 
 class UnstorableValueError(StepwellError):
-    """A step produced a value that no codec can bring back."""
+    """A step produced a value that no codec can bring back.
+
+    Attributes
+    ----------
+    path
+        Where in the value the object is that cannot be stored, as one would write it: ``['fits'][3].model``. Empty if it is the value itself, or
+        is not known.
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", path: str = "") -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__(), {"path": self.path})
 
 
 class UntrustedValueError(ValueUnavailableError):

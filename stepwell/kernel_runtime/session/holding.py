@@ -27,6 +27,7 @@ from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.classes import class_version, hides
+from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 
@@ -117,7 +118,10 @@ class Holding:
             found = self._stores.get(directory)
             if found is None:
                 found = self._stores[directory] = open_store(
-                    directory, create=create, code=CodeReader(class_version, owner, hides), tell=self.tell
+                    directory,
+                    create=create,
+                    code=CodeReader(class_version, owner, hides, data_version),
+                    tell=self.tell,
                 )
         return found
 

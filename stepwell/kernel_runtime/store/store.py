@@ -36,7 +36,7 @@ from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.sharing import packing, trusting
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.sql import catalog_views
-from stepwell.kernel_runtime.store.values import codecs, libraries
+from stepwell.kernel_runtime.store.values import codecs, libraries, round_trip
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.describing import summary, type_name
 from stepwell.kernel_runtime.store.values.loading import Loading, Tell, silent
@@ -170,6 +170,8 @@ class Store:
             If no codec can bring the value back; names the key, the type and the remedy.
         """
         encoded = codecs.encode(value, key=key, code=self._code)
+        if encoded.kinds:
+            round_trip.check(value, encoded, key=key, code=self._code, witnesses=self._objects.witnesses)
         for note in encoded.notes:
             self._tell(note)
         stored = self._put(value, encoded, key, memo_key, about)

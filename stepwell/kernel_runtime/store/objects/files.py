@@ -66,7 +66,7 @@ class Objects:
         self._directory = directory
         self._signer = signer
         self._unrecorded = unrecorded or Unrecorded(directory)
-        self._witnesses = Witnesses(signer)
+        self.witnesses = Witnesses(signer)
         self._own: set[str] = set()
         """Names of files that are known to carry our own signature."""
 
@@ -111,7 +111,7 @@ class Objects:
             name = object_header.name_of(found, encoded.codec)
             self.place(making, name)
             if encoded.size >= AT_ONCE:
-                self._witnesses.add_file(name, (self.folder / name).lstat(), written=True)
+                self.witnesses.add_file(name, (self.folder / name).lstat(), written=True)
         except BaseException as error:
             digesting.stop()
             _discard(making)
@@ -171,7 +171,7 @@ class Objects:
             seen = self._seen(name, key)
             if codec == PICKLE and not self._signer.verify(seen.signature, (_SIGNED, seen.packed)):
                 raise untrusted(key, f"file {self.folder / name}", seen.signature, self._signer)
-            witnessed = not full and self._witnesses.file_holds(name, seen.found)
+            witnessed = not full and self.witnesses.file_holds(name, seen.found)
             if not witnessed:
                 _check_contents(seen, stream=False)
             return _parts(seen, None if witnessed else seen.found)
@@ -180,7 +180,7 @@ class Objects:
 
     def checked(self, name: str, found: os.stat_result) -> None:
         """Note that every byte of a file and its structure were found right, for the loads that follow in this boot."""
-        self._witnesses.add_file(name, found)
+        self.witnesses.add_file(name, found)
 
     def verify(self, name: str) -> Header:
         """Check everything in a file but who signed it, and return its header.

@@ -48,13 +48,18 @@ class CodeReader:
     is_secret: Callable[[str, Any], bool] | None = None
     """Tells whether a value must not be stored as part of a copy, or whether a class or function has a secret in its source."""
 
+    data_version: Callable[[Any], str | None] | None = None
+    """Returns the data version of a value; None where it has none."""
+
     def version_of(self, found: Any) -> str:
         """Return a code version, empty where none can be told."""
         if self.version is None:
             return ""
         try:
             return self.version(found)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             # A class may raise anything when it is looked at; it is its copy then.
             return UNKNOWN
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,10 @@ class Encoded:
     """Classes and functions of the notebook that it names, each with its code version; libraries that wrote it, each with its own."""
     notes: tuple[str, ...] = ()
     """Lines for who stored it."""
+    kinds: tuple[type, ...] = ()
+    """Types in it, apart from plain data: whether it comes back depends on them (`round_trip`)."""
+    copies: bool = False
+    """Whether it names classes or functions of the notebook."""
 
     @property
     def size(self) -> int:
@@ -85,7 +89,8 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Encoded:
         f"{key}: the class {name} was defined inside the step and is stored by value: define it in a cell of its own"
         for name in dict.fromkeys(pickled.inside)
     )
-    return Encoded(PICKLE, pickled.stream, pickled.buffers, (*pickled.named, *pickled.libraries), advice)
+    classes = (*pickled.named, *pickled.libraries)
+    return Encoded(PICKLE, pickled.stream, pickled.buffers, classes, advice, pickled.kinds, bool(pickled.named))
 
 
 def decode(
@@ -106,11 +111,16 @@ def decode(
         if codec == "plain":
             return _plain_value(bytes(stream))
         if codec.startswith("arrow-"):
-            return _arrow_value(codec, buffers[0], check=loading.check)
+            return _arrow_value(codec, bytes(stream), buffers[0], check=loading.check)
         if codec.startswith("polars-"):
             return _polars_value(codec, bytes(stream), buffers[0], check=loading.check)
     except (KeyboardInterrupt, MemoryError):
         raise
+    except ExtensionMissingError as error:
+        raise ValueUnavailableError(
+            f"the stored value of {key!r} needs the Arrow extension type {error}, which is not registered here",
+            remedy=f"register it first (pyarrow.register_extension_type), or materialize {key!r} again",
+        ) from error
     except BaseException as error:
         # A panic of polars' engine is no Exception.
         other = libraries.difference(loading.written, loading.code.owner)
@@ -124,6 +134,10 @@ def decode(
         f"the stored value of {key!r} is in a form that this Stepwell does not know ({codec})",
         remedy=f"upgrade: pip install -U stepwell; or materialize {key!r} again",
     )
+
+
+class ExtensionMissingError(Exception):
+    """An extension type that the value has and that is not registered here."""
 
 
 # -- plain scalars ---------------------------------------------------------------------------------------------------
@@ -160,21 +174,23 @@ def _arrow(value: Any) -> Encoded | None:
 
     kind = type(value)
     if kind is pa.Table:
-        return Encoded("arrow-table", b"", [_arrow_stream(value.schema, value.to_batches())])
+        return _arrow_stream("arrow-table", value.schema, value.to_batches())
     if kind is pa.RecordBatch:
-        return Encoded("arrow-batch", b"", [_arrow_stream(value.schema, [value])])
+        return _arrow_stream("arrow-batch", value.schema, [value])
     if kind is pa.ChunkedArray:
         batches = [pa.RecordBatch.from_arrays([chunk], names=[""]) for chunk in value.chunks]
-        return Encoded("arrow-chunked", b"", [_arrow_stream(pa.schema([("", value.type)]), batches)])
+        return _arrow_stream("arrow-chunked", pa.schema([("", value.type)]), batches)
     if isinstance(value, pa.Array):
         batch = pa.RecordBatch.from_arrays([value], names=[""])
-        return Encoded("arrow-array", b"", [_arrow_stream(batch.schema, [batch])])
+        return _arrow_stream("arrow-array", batch.schema, [batch])
     return None
 
 
-def _arrow_stream(schema: Any, batches: Sequence[Any]) -> memoryview:
+def _arrow_stream(codec: str, schema: Any, batches: Sequence[Any]) -> Encoded:
     import pyarrow as pa
 
+    found = _extensions(schema.types)
+    names = sorted({each.extension_name for each in found})
     if any(map(_has_views, schema.types)):
         batches = [
             pa.RecordBatch.from_arrays([_compacted(column) for column in batch.columns], schema=schema)
@@ -184,7 +200,25 @@ def _arrow_stream(schema: Any, batches: Sequence[Any]) -> memoryview:
     with pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-    return memoryview(sink.getvalue())
+    # Where a type of the user's is not registered, Arrow gives its storage in its place and says nothing.
+    stream = "\n".join(names).encode()
+    return Encoded(codec, stream, [memoryview(sink.getvalue())], kinds=tuple({type(each) for each in found}))
+
+
+def _extensions(kinds: Iterable[Any]) -> list[Any]:
+    """Return the extension types among some types and inside them."""
+    import pyarrow as pa
+
+    found = []
+    for kind in kinds:
+        inner = [kind.field(at).type for at in range(kind.num_fields)]
+        if isinstance(kind, pa.BaseExtensionType):
+            found.append(kind)
+            inner.append(kind.storage_type)
+        elif isinstance(kind, pa.DictionaryType):
+            inner.append(kind.value_type)
+        found += _extensions(inner)
+    return found
 
 
 def _has_views(kind: Any) -> bool:
@@ -229,7 +263,7 @@ def _without_views(kind: Any) -> Any:
     return pa.large_list(fields[0]) if types.is_large_list(kind) else kind
 
 
-def _arrow_value(codec: str, data: Any, *, check: bool) -> Any:
+def _arrow_value(codec: str, extensions: bytes, data: Any, *, check: bool) -> Any:
     import pyarrow as pa
 
     if check:
@@ -237,6 +271,11 @@ def _arrow_value(codec: str, data: Any, *, check: bool) -> Any:
     else:
         reader = pa.ipc.open_stream(pa.py_buffer(data))
         schema, batches = reader.schema, list(reader)
+    if extensions:
+        here = {each.extension_name for each in _extensions(schema.types)}
+        missing = [name for name in extensions.decode().split("\n") if name not in here]
+        if missing:
+            raise ExtensionMissingError(", ".join(missing))
     if codec == "arrow-table":
         return pa.Table.from_batches(batches, schema)
     if codec == "arrow-batch":
@@ -284,7 +323,9 @@ def _polars(value: Any, key: str) -> Encoded | None:
             where=" ".join(f"{type(error).__name__}: {error}".split())[:300],
             remedy=pickling.POLARS_REMEDY,
         ) from error
-    return Encoded(codec, _sorted_columns(frame), [data])
+    extension = getattr(pl, "BaseExtension", ())
+    kinds = tuple({type(dtype) for dtype in frame.dtypes if isinstance(dtype, extension)})
+    return Encoded(codec, _sorted_columns(frame), [data], kinds=kinds)
 
 
 def _ipc(frame: Any, level: Any) -> memoryview:
