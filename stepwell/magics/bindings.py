@@ -79,6 +79,10 @@ class Bindings:
             return False
         return value is bound.value() and (bound.ref is None or value is not None)
 
+    def key_of(self, name: str) -> str:
+        """Return the key whose value a variable is bound to; empty for a variable of the user's own."""
+        return self._bound[name].key if self.is_ours(name) else ""
+
     def is_as_stored(self, name: str) -> bool:
         """Whether a variable still is the object that was bound and, as far as can be told quickly, was not changed in place."""
         if not self.is_ours(name):

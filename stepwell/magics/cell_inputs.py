@@ -78,7 +78,7 @@ def given_deps(face: Face, given: Sequence[str], own: Sequence[AssetKey], where:
     for key in missing:
         if str(key) not in stored:
             mine = {str(each) for each in own}
-            assets = [each for each in stored if "." not in each and ":" not in each]
+            assets = [each for each in stored if not is_inner(each)]
             raise UnknownKeyError(
                 f"{own[0].name!r} is to come after the asset {str(key)!r}, which is neither registered nor stored",
                 where=where,
@@ -102,8 +102,8 @@ def inputs_of(
 ) -> dict[str, AssetKey]:
     """Return which of the names that a body reads are assets, each with its key.
 
-    A name is an input if it is the last part of a registered asset's key; a name that is neither registered nor a
-    variable is one if it is in the store.
+    A name is an input if it is the last part of a registered asset's key, or a variable that is bound to a stored asset. A
+    name that is neither registered nor a variable is one if it is in the store.
 
     Raises
     ------
@@ -119,17 +119,26 @@ def inputs_of(
         if face.is_definition(name):
             continue
         keys = [key for key in registered.get(name, ()) if key not in mine]
-        if keys:
+        bound = face.bindings.key_of(name)
+        if bound and bound not in mine and not is_inner(bound) and (len(keys) < 2 or bound not in keys):
+            # Whichever asset has this name otherwise, the variable is the value of this one.
+            found[name] = as_asset_key(bound)
+        elif keys:
             found[name] = _only(name, keys, where)
         elif name not in mine_names and name not in face.namespace and not hasattr(builtins, name):
             unknown.append(name)
     if unknown:
         known = face.session.store.keys()
-        stored = _by_name(key for key in known if "." not in key and ":" not in key)
+        stored = _by_name(key for key in known if not is_inner(key))
         for name in unknown:
             if name in stored:
                 found[name] = _only(name, stored[name], where)
     return found
+
+
+def is_inner(key: str) -> bool:
+    """Whether a key is that of a step's value inside a graph or job, not that of an asset."""
+    return "." in key or ":" in key
 
 
 def _by_name(keys: Iterable[str]) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ events, and the words for the places of cells. Loading twice does nothing the se
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import sys
 import threading
@@ -14,12 +15,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from stepwell.kernel_runtime.definitions.places import set_cell_names
+from stepwell.kernel_runtime.definitions.places import set_cell_names, set_name_places
 from stepwell.kernel_runtime.errors import DuplicateKeyError, StepwellError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, StepFinished, StepStarted
 from stepwell.kernel_runtime.session import Session, get_session
 from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.magics.bindings import Bindings
+from stepwell.magics.cell_names import names_of
 from stepwell.magics.commands import Stepwell
 from stepwell.magics.completion import matcher_for
 from stepwell.magics.displays import DisplayHook
@@ -46,6 +48,7 @@ class Extension:
         session.seed_steps = settings.seed_steps
         self._recomposition = Recomposition(self.face)
         self._staleness = Staleness(self.face)
+        self._places = NamePlaces(shell)
         self._running: list[Any] = []
         self._shadowed: dict[str, dict[str, Any]] = {}
         self._end: list[Callable[[], None]] = []
@@ -88,6 +91,8 @@ class Extension:
         self._end.append(partial(formatters.remove, shell))
         set_cell_names(self._cell_name)
         self._end.append(lambda: set_cell_names(None))
+        set_name_places(self._places)
+        self._end.append(lambda: set_name_places(None))
 
     def remove(self) -> None:
         """Take everything away and let the store go; variables stay as they are."""
@@ -140,6 +145,7 @@ class Extension:
         self._recomposition.refresh()
         self.face.bindings.after_cell()
         self.face.running = None
+        self._places.ran(info.raw_cell or "", result.execution_count)
         self._explain(result.error_in_exec)
         self._staleness.after_cell(info.raw_cell or "")
 
@@ -188,6 +194,47 @@ class Extension:
             for key in event.keys:
                 if key not in self.face.session.registry.assets:
                     self.face.bindings.withdraw(key)
+
+
+class NamePlaces:
+    """Knows which plain cell bound a variable of the notebook last, or assigned an item or attribute of it."""
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self._texts: list[tuple[str, str]] = []
+        """Cells that were not read yet, each with its place: they are read when a place is asked for."""
+        self._places: dict[str, str] = {}
+
+    def ran(self, text: str, number: int | None) -> None:
+        """Take note of a cell that ended."""
+        if number is not None and text.strip() and not text.lstrip().startswith("%%"):
+            self._texts.append((text, f"cell {number}"))
+
+    def __call__(self, name: str) -> str:
+        """Return the place, ``cell 5``; empty if no such cell ran."""
+        texts, self._texts = self._texts, []
+        for text, where in texts:
+            with suppress(SyntaxError, ValueError, RecursionError):
+                tree = ast.parse(self._shell.transform_cell(text))
+                self._places.update(dict.fromkeys(names_of(tree).assigned | _changed_in_place(tree), where))
+        return self._places.get(name, "")
+
+
+def _changed_in_place(tree: ast.Module) -> set[str]:
+    """Return the variables of which statements outside functions assign an item or attribute."""
+    found = set()
+    stack: list[ast.AST] = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+            root: ast.AST = node
+            while isinstance(root, ast.Attribute | ast.Subscript):
+                root = root.value
+            if isinstance(root, ast.Name):
+                found.add(root.id)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            stack.extend(ast.iter_child_nodes(node))
+    return found
 
 
 _WITH_VALUE = frozenset(

@@ -93,6 +93,7 @@ class Bookkeeping:
         started: float,
         code: CodeVersion | None,
         not_kept: tuple[str, ...] = (),
+        reason: str = "",
     ) -> tuple[Materialization, ...]:
         """Record a step that ran to its end.
 
@@ -102,10 +103,20 @@ class Bookkeeping:
             By output name, where the value is (None where none passes, or it was not kept) and its data version.
         code
             The code version with its parts; None for a step that is not memoised.
+        reason
+            Why it ran, where no difference to an earlier run tells.
         """
         made = self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)
         record = StepRecord(
-            self.run.run_id, step.key, "executed", started, outcome.seconds, memo, made, not_kept=not_kept
+            self.run.run_id,
+            step.key,
+            "executed",
+            started,
+            outcome.seconds,
+            memo,
+            made,
+            reason=reason,
+            not_kept=not_kept,
         )
         self._record(record, step, made, code=code, outputs=outcome.outputs)
         return made

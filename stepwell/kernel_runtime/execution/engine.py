@@ -172,7 +172,7 @@ class Engine:
                 if group is not None:
                     return self._reuse(step, memo, group)
             # The interrupt may have come while another process was waited for.
-            return "cancelled" if self.guard.interrupted else self._execute(step, memo, inputs, position)
+            return "cancelled" if self.guard.interrupted else self._execute(step, memo, inputs, position, forced=forced)
         finally:
             self.claiming.ended()
 
@@ -216,8 +216,12 @@ class Engine:
                 skipped = True
         return "skipped" if skipped else None
 
-    def _execute(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], position: int) -> str:
+    def _execute(
+        self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], position: int, *, forced: bool = False
+    ) -> str:
         started = time.time()
+        # Told now: afterwards the world is as the step leaves it.
+        reason = "" if self.plan.kind == "job" else "it was forced" if forced else self.known.refusal(step, memo)
         self.books.started(step, position, len(self.plan.steps))
         before = self._run_again
         try:
@@ -267,7 +271,9 @@ class Engine:
                 if name in outcome.produced:
                     outcome.produced[name].metadata.update(metadata)
         del arguments
-        return self._keep(step, outcome, memo, inputs, started=started, code=code or self._explained(step))
+        return self._keep(
+            step, outcome, memo, inputs, started=started, code=code or self._explained(step), reason=reason
+        )
 
     def _explained(self, step: PlanStep) -> CodeVersion | None:
         """Return a step's code version, with the parts that explain it unless the store has them from an earlier run."""
@@ -302,6 +308,7 @@ class Engine:
         *,
         started: float,
         code: CodeVersion | None,
+        reason: str,
     ) -> str:
         """Store what a body produced, and record how it ended."""
         error = outcome.error
@@ -340,7 +347,7 @@ class Engine:
                 stored = {name: each for name, each in stored.items() if outcome.produced[name].output.stored is False}
         if error is None:
             made = self.books.executed(
-                step, outcome, memo, inputs, stored, started=started, code=code, not_kept=tuple(not_kept)
+                step, outcome, memo, inputs, stored, started=started, code=code, not_kept=tuple(not_kept), reason=reason
             )
             self.known.values.update([(item.key, item) for item in made])
             return "executed"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from stepwell.kernel_runtime.definitions.reuse import age_text
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.acceptance import acceptance, revoked_run
 from stepwell.kernel_runtime.records.code import Unverifiable
@@ -16,6 +17,7 @@ from stepwell.kernel_runtime.records.materializations import Current, InputVersi
 from stepwell.kernel_runtime.records.memo import memo_key
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.versions.reads import what_changed
 
 _SKEW = 1.0
 """Seconds by which another process's clock may be ahead."""
@@ -119,6 +121,32 @@ class Known:
             if acted:
                 return None
         return foreign
+
+    def refusal(self, step: PlanStep, memo: str) -> str:
+        """Return why `hit` reuses no execution of a step although one may have its memo key; empty if none has."""
+        if not step.memoised:
+            return "cache=False: it runs in every run"
+        if step.op.volatile:
+            return "volatile: it runs in every run"
+        if step.code is not None and step.code.unverifiable:
+            item = step.code.unverifiable[0]
+            return f"{item.path} has no digest ({item.reason})"
+        found = self.snapshot.by_memo_key.get(memo)
+        if not memo or not found:
+            return ""
+        newest = found[0]
+        if revoked_run(newest[0]):
+            return "what was accepted for it was revoked"
+        if newest[0].unverifiable:
+            return f"{newest[0].unverifiable[0]} had no digest"
+        if step.op.max_age is not None and not self.is_young(newest, step.op.max_age):
+            return f"older than its greatest age of {age_text(step.op.max_age)}"
+        changed = next((read for read in newest[0].reads if not self.holds(read)), None)
+        if changed is not None:
+            return what_changed(changed)
+        lost = next((why for item in newest if (why := self.lost(item))), "")
+        acted = any(not item.data_version for item in newest)
+        return lost or ("another version of it has acted since" if acted else "")
 
     def is_young(self, group: tuple[Materialization, ...], max_age: float) -> bool:
         """Tell whether an execution is younger than an age in seconds, as of the start of the run.

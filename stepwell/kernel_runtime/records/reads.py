@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-ReadKind: TypeAlias = Literal["file", "absent", "status", "listing", "glob", "environment", "asset"]
+ReadKind: TypeAlias = Literal["file", "absent", "status", "listing", "glob", "environment", "state", "asset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class Read:
 
     kind: ReadKind
     name: str
-    """An absolute path or pattern, a name in the environment (``*`` for all of it), or the key of an asset that was loaded."""
+    """An absolute path or pattern, a name in the environment (``*`` for all of it), what has the state that was read (``pandas``,
+    ``working directory``), or the key of an asset that was loaded."""
     digest: str = ""
     """Digest of the content or of the names when it was read, keyed for the environment, an asset's data version; what a look at a path
     learned, in words; empty for what was not there."""

@@ -172,6 +172,18 @@ def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list
     return [run_record(row) for row in rows]
 
 
+def read_attempts(connection: Connection, name: str, step_key: str, limit: int) -> list[StepRecord]:
+    """Read the newest records of a step, newest first, of runs in which its turn came; of reuses in a row the first."""
+    where = (
+        "WHERE key = ? AND status IN ('executed', 'reused', 'failed', 'cancelled') "
+        "QUALIFY status <> 'reused' OR materializations IS DISTINCT FROM lag(materializations) OVER (ORDER BY rowid) "
+        "ORDER BY rowid DESC LIMIT ?"
+    )
+    rows = rows_of(connection, name, _STEPS + where, [step_key, limit])
+    known = _by_id(connection, name, [each for row in rows for each in step_materializations(row)])
+    return [step_record(row, known) for row in rows]
+
+
 def read_outputs(connection: Connection, name: str, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
     """Read what an executed step printed and displayed."""
     text = "SELECT kind, stream, text, data, metadata FROM @outputs WHERE run_id = ? AND step_key = ? ORDER BY rowid"

@@ -6,6 +6,7 @@ import os
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
 from stepwell.kernel_runtime.versions.reads import listings
 from stepwell.kernel_runtime.versions.reads.environment import (
     ALL,
@@ -44,6 +45,8 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
         return names is not None and listings.names_digest(names, read.own) == read.digest
     if read.kind == "glob":
         return listings.names_digest(listings.matches(read.name), read.own) == read.digest
+    if read.kind == "state":
+        return state_digest(read.name) == read.digest
     if read.kind == "environment":
         keyed = keyed or process_keyed
         try:
@@ -94,6 +97,9 @@ def what_changed(read: Read) -> str:
         return f"the environment name {read.name} " + (
             "is not set any more" if value_of(read.name) is None else "changed"
         )
+    if read.kind == "state":
+        name = read.name.removesuffix(" text")
+        return f"the {name} changed" if name in {FOLDER, "time zone", "locale"} else f"options of {name} changed"
     return f"the value of {read.name}, which it loads, changed"
 
 
