@@ -112,6 +112,10 @@ class TypeCheckError(StepwellError):
     """A value that is not of its declared type (Dagster: ``DagsterTypeCheckDidNotPass``)."""
 
 
+class UserObjectError(StepwellError):
+    """An object of the user's raised, or was not what it says, when Stepwell had to look at it outside of the step's body."""
+
+
 class DefinitionUnavailableError(StepwellError):
     """A re-run needs code that neither the argument nor the registry has."""
 

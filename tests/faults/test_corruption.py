@@ -345,6 +345,7 @@ class Moody:
     def __setstate__(self, state):
         if os.path.exists("bad"):
             raise ValueError("not today")
+        self.__dict__ = state
 @stepwell.asset
 def v():
     return {"v": Moody(), "data": bytearray(SIZE)}

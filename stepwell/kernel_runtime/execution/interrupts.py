@@ -11,7 +11,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
 
 
 class InterruptGuard:
@@ -71,6 +73,14 @@ class InterruptGuard:
             yield
         finally:
             self._impatient = False
+
+    def look(self, function: Callable[[], T]) -> T:
+        """Call what looks at the user's objects, which may take for ever; an interrupt meanwhile raises KeyboardInterrupt in it."""
+        outer, self._in_user_code = self._in_user_code, True
+        try:
+            return function()
+        finally:
+            self._in_user_code = outer
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Call user code, or wait for what can be given up; an interrupt raises KeyboardInterrupt in it."""
