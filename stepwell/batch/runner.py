@@ -21,6 +21,7 @@ from stepwell.batch.progress import Progress
 from stepwell.kernel_runtime.errors import NotebookKernelError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+from stepwell.kernel_runtime.records.text import without_colours
 from stepwell.kernel_runtime.versions.secrets import hidden_message
 
 STARTUP_TIMEOUT = 120
@@ -169,8 +170,15 @@ def _failure(client: Any, name: str, message: str) -> CellFailure | None:
     if client.cell is None:
         return None
     errors = [output for output in client.cell.outputs if output.output_type == "error"]
-    traceback = tuple(map(hidden_message, errors[-1].traceback)) if errors else ()
+    traceback = tuple(map(_without_secrets, errors[-1].traceback)) if errors else ()
     return CellFailure(client.cell.id, client.code_cells_executed, name, hidden_message(message), traceback)
+
+
+def _without_secrets(line: str) -> str:
+    """Return what a kernel formatted without secrets; where there is one, also without the colours that stand between its words."""
+    plain = without_colours(line)
+    hidden = hidden_message(plain)
+    return line if hidden == plain else hidden
 
 
 def _tail(log: IO[bytes], lines: int = 5) -> list[str]:

@@ -30,7 +30,7 @@ from stepwell.kernel_runtime.records.materializations import Current, InputVersi
 from stepwell.kernel_runtime.records.protocols import Commit, ValueStore
 from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, RunStatus, StepRecord
 from stepwell.kernel_runtime.store.once import Once
-from stepwell.kernel_runtime.versions.secrets import Environment
+from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
 
 Publish = Callable[[Event], None]
 
@@ -52,7 +52,6 @@ class Bookkeeping:
         self.steps: dict[str, StepRecord] = {}
         self._commits: list[Commit] = []
         self._logs: list[LogRecord] = []
-        self._environment: Environment | None = None
         self._failure: BaseException | None = None
         self._shown: tuple[BaseException, ErrorRecord] | None = None
         self.look: Callable[[Callable[[], ErrorRecord]], ErrorRecord] = lambda function: function()
@@ -70,8 +69,7 @@ class Bookkeeping:
 
     def log(self, record: LogRecord) -> None:
         """Take a line that a step logged."""
-        self._environment = self._environment or Environment()
-        record = replace(record, message=self._environment.hidden(record.message))
+        record = replace(record, message=hidden_message(record.message))
         self._logs.append(record)
         self.publish(StepLogged(record))
 
@@ -266,7 +264,7 @@ class Bookkeeping:
                     inputs,
                     outcome.reads,
                     unverifiable,
-                    produced.metadata,
+                    hidden_values(produced.metadata) if produced.metadata else produced.metadata,
                 )
             )
         return tuple(found)

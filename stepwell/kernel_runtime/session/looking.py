@@ -50,7 +50,7 @@ from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, rea
 from stepwell.kernel_runtime.session.single_steps import plan_of_steps
 from stepwell.kernel_runtime.store.catalog.instance import warm_up
 from stepwell.kernel_runtime.versions.reads import active, watch
-from stepwell.kernel_runtime.versions.secrets import Environment, hidden_source
+from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 _VERSIONS = 200
@@ -183,7 +183,7 @@ class Looking(Holding):
         walk = self._walk(found)
         plan = build_plan(resolve_targets(None, found), found, walk)
         jobs = [(job, build_job_plan(job, walk)) for job in found.jobs.values()]
-        environment = Environment()
+        environment = environment_now()
         return picture(
             plan,
             self._states(plan, walk, self.store),

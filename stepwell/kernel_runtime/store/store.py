@@ -186,6 +186,10 @@ class Store:
         memo_key: str,
         about: Callable[[], Materialization] | None,
     ) -> StoredValue:
+        kind, shape = type_name(value), summary(value)
+        if type(value) in {str, bytes} and self._code.hides("", value):
+            # The value is the step's own affair; what is listed and packed beside it is ours.
+            shape = f"{len(value):,} {'characters' if type(value) is str else 'bytes'}"
         size = encoded.size
         if size <= INLINE and inline_form.packs(encoded):
             inline = inline_form.pack(encoded)
@@ -197,11 +201,10 @@ class Store:
                 inline,
                 None,
                 signature,
-                type_name(value),
-                summary(value),
+                kind,
+                shape,
                 encoded.classes,
             )
-        kind, shape = type_name(value), summary(value)
         told = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
         return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)

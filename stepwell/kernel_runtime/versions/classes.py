@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
-from types import FunctionType, GetSetDescriptorType
+from types import CodeType, FunctionType, GetSetDescriptorType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.signatures import annotations_of
@@ -73,17 +73,62 @@ def hides(name: str, value: Any) -> bool:
 
     What is named like a secret, and what comes from the environment, is never stored as text.
     """
-    from stepwell.kernel_runtime.versions.secrets import Environment, hidden_source, looks_secret
+    from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source, holds_secret, looks_secret
 
     if isinstance(value, (type, FunctionType)):
-        if type(value) is FunctionType and (value.__name__ == "<lambda>" or not value.__code__.co_consts):
-            return any(looks_secret("", each) for each in value.__code__.co_consts if type(each) is str)
+        if type(value) is FunctionType and any(hides(label, each) for label, each in _held(value)):
+            return True
+        if type(value) is FunctionType and value.__name__ == "<lambda>":
+            return _constants_hide(value.__code__)
         try:
             source = inspect.getsource(value)
         except (OSError, TypeError):
-            return False
+            return type(value) is FunctionType and _constants_hide(value.__code__)
         return hidden_source(source) != source
     if type(value) in {str, bytes}:
         text = value if type(value) is str else value.decode("utf-8", "replace")
-        return looks_secret(name, text) or Environment().has(text, text)
-    return looks_secret(name) and type(value) not in {int, float, bool, type(None)}
+        return looks_secret(name, text) or environment_now().has(text, text)
+    if type(value) in {list, tuple, dict, set, frozenset}:
+        return holds_secret(name, value)
+    if type(value) in {int, float, bool, type(None)}:
+        return False
+    state = getattr(value, "__dict__", None)
+    return looks_secret(name) or (type(state) is dict and holds_secret("", state))
+
+
+def _held(function: FunctionType) -> list[tuple[str, Any]]:
+    """Return the plain values that a function holds beside its code, each with its name: defaults and what its closure has."""
+    code = function.__code__
+    defaults = function.__defaults__ or ()
+    names = code.co_varnames[: code.co_argcount][len(code.co_varnames[: code.co_argcount]) - len(defaults) :]
+    found = [*zip(names, defaults, strict=False), *(function.__kwdefaults__ or {}).items()]
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            found.append((name, cell.cell_contents))
+        except ValueError:
+            continue
+    return [(name, value) for name, value in found if not isinstance(value, (type, FunctionType)) and value is not None]
+
+
+def _constants_hide(code: CodeType) -> bool:
+    """Whether the constants of code whose source is not known, or is a part of another's, may be secrets."""
+    from stepwell.kernel_runtime.versions.secret_forms import looks_generated
+    from stepwell.kernel_runtime.versions.secret_names import names_secret
+    from stepwell.kernel_runtime.versions.secrets import holds_secret
+
+    stack, texts, names = [code], list[str](), list[str]()
+    while stack:
+        each = stack.pop()
+        names += [*each.co_names, *each.co_varnames, *each.co_cellvars]
+        for constant in each.co_consts:
+            if isinstance(constant, CodeType):
+                stack.append(constant)
+            elif isinstance(constant, tuple):
+                if holds_secret("", constant):
+                    return True
+                names += [item for item in constant if type(item) is str]
+            elif isinstance(constant, str | bytes):
+                texts.append(constant if isinstance(constant, str) else constant.decode("latin-1"))
+    return any(holds_secret("", text) for text in texts) or (
+        any(map(looks_generated, texts)) and any(map(names_secret, [*names, *texts]))
+    )

@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.reduction import first_line, reduced
 from stepwell.kernel_runtime.versions.secret_values import Secret
-from stepwell.kernel_runtime.versions.secrets import Environment, looks_secret
+from stepwell.kernel_runtime.versions.secrets import Environment, hidden_text, looks_secret
 from stepwell.kernel_runtime.versions.spoken import is_reader
 
 _BUILTINS = builtins.__dict__
@@ -121,7 +121,8 @@ class Expander:
             except BaseException as error:
                 # An object may raise anything when it is looked at; the step has to run then.
                 node.unverifiable(
-                    "", f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {first_line(error)}"
+                    "",
+                    f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {hidden_text(first_line(error))}",
                 )
                 node.own.append(b"\xe0" + kind.__qualname__.encode())
         return node

@@ -28,8 +28,9 @@ def type_name(value: Any) -> str:
         return name
     root = module.partition(".")[0].lstrip("_")
     if root != module and getattr(sys.modules.get(root), name, None) is kind:
-        return f"{root}.{name}"
-    return f"{module}.{name}"
+        module = root
+    # A class may have any text for its name; the catalog keeps what has a UTF-8.
+    return f"{module}.{name}".encode("utf-8", "backslashreplace").decode()
 
 
 def summary(value: Any) -> str:
