@@ -298,15 +298,20 @@ def wrong(store, place, method, how, seconds=0.4):
         own = issubclass(type(error), StepwellError)
         if own and "bad" not in str(error):
             return f"{name}: does not name the step: {error}"
-        if not own and place not in {
-            "exception",
-            "argument_of_exception",
-            "cause",
-            "key",
-            "member",
-            "yielded",
-            "class_itself",
-        }:
+        if (
+            not own
+            and how != "no memory"
+            and place
+            not in {
+                "exception",
+                "argument_of_exception",
+                "cause",
+                "key",
+                "member",
+                "yielded",
+                "class_itself",
+            }
+        ):
             return f"{name}: {type(error).__name__} is no error of Stepwell"
     elif statuses["bad"] not in {"executed", "reused"}:
         return f"{name}: {statuses}"

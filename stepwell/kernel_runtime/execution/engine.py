@@ -153,7 +153,7 @@ class Engine:
         """Decide a step; whatever its objects do, it ends with a record and the steps that do not need it go on."""
         try:
             return self._decide(step, position)
-        except (StoreError, MemoryError):
+        except StoreError:
             raise
         except BaseException as error:
             if step.key in self.books.steps:
@@ -162,7 +162,7 @@ class Engine:
                 self.interrupt = error
                 self.books.failed(step, error, "", started=time.time(), code=step.code, cancelled=True)
                 return "cancelled"
-            if not issubclass(type(error), StepwellError):
+            if not issubclass(type(error), StepwellError | MemoryError):
                 error = user_object_error(step, "an object that it reaches, takes or gives", error)
             return self._fail(step, error, "", ())
 
