@@ -282,7 +282,9 @@ def wrong(store, place, method, how, seconds=0.4):
     if interrupted and not runs:
         # It was planned: nothing had begun.
         return ""
-    if len(runs) != 1 or runs[0].status not in ({"cancelled", "failure"} if interrupted else {"success", "failure"}):
+    if len(runs) != 1 or runs[0].status not in (
+        {"cancelled", "failure", "success"} if interrupted else {"success", "failure"}
+    ):
         return f"{name}: recorded as {[run.status for run in runs]}"
     if interrupted:
         return ""
