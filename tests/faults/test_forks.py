@@ -108,9 +108,10 @@ def test_a_child_does_not_wait_for_what_its_parent_records(forks):
         """
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.store.catalog.lease import Lease
+from stepwell.kernel_runtime.store.folder import Folder
 from pathlib import Path
 store.close()
-other = Lease(Path(sys.argv[1]))  # stands for another process: a lock belongs to an open file
+other = Lease(Folder(Path(sys.argv[1])))  # stands for another process: a lock belongs to an open file
 other.acquire()
 commit = store.record_step(step("parent"))
 def work():

@@ -33,7 +33,7 @@ from stepwell.kernel_runtime.store.store import open_store
 place = sys.argv[2]
 kill = lambda *_, **__: os.kill(os.getpid(), 9)
 if place == "copying":
-    migration.os.fsync = kill
+    migration.Folder.sync = kill
 elif place == "before":
     attachment.migrate = kill
 else:

@@ -29,12 +29,12 @@ def catalog(tmp_path):
 
 def test_a_directory_below_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
-    opened_with(StoreNotWritableError, tmp_path / "file" / "store", "cannot be written")
+    opened_with(StoreNotWritableError, tmp_path / "file" / "store", "cannot be used")
 
 
 def test_a_path_that_is_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
-    opened_with(StoreNotWritableError, tmp_path / "file", "cannot be written")
+    opened_with(StoreNotWritableError, tmp_path / "file", "cannot be used")
 
 
 def test_a_read_only_file_system_cannot_be_written():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import inspect
+import weakref
+from collections.abc import Mapping
 from types import CodeType, FunctionType, GetSetDescriptorType
 from typing import Any
 
@@ -31,11 +33,23 @@ def class_parts(cls: type) -> list[tuple[str, Any]]:
             and not name.startswith("_unhashable") and not name.startswith("_hashable")
         ]  # fmt: skip
         return [("(members)", tuple(members)), *sorted(kept, key=_name)]
-    parts = [
-        (name, value)
-        for name, value in namespace.items()
-        if name not in _SKIPPED and type(value) is not GetSetDescriptorType
-    ]
+    if "__pydantic_decorators__" in namespace:
+        parts = _pydantic(cls, namespace)
+    elif _is_mapped(namespace):
+        parts = _sqlalchemy(namespace)
+    else:
+        parts = [*namespace.items()]
+        if "__attrs_attrs__" in namespace:
+            # Made from the attributes; `__hash__` contains a number that differs between processes.
+            parts = [(name, "made by attrs" if _made_by_attrs(value) else value) for name, value in parts]
+        if type(cls).__module__ == "msgspec._core":
+            parts.append(("(struct)", _struct(cls)))
+        elif getattr(cls, "_is_protocol", None) is not None:
+            # The first instance of a class with a protocol among its bases gives it the `__init__` of another base.
+            held = namespace.get("__init__")
+            if any([vars(base).get("__init__") is held for base in cls.__mro__[1:]]):  # noqa: C419 - a list is quicker for a few
+                parts = [(name, value) for name, value in parts if name != "__init__"]
+    parts = [(name, value) for name, value in parts if name not in _SKIPPED and type(value) is not GetSetDescriptorType]
     annotations = annotations_of(cls)
     if annotations:
         parts.append(("__annotations__", annotations))
@@ -44,6 +58,107 @@ def class_parts(cls: type) -> list[tuple[str, Any]]:
 
 def _name(entry: tuple[str, Any]) -> str:
     return entry[0]
+
+
+# -- classes that a library compiles: what they were compiled from counts
+
+
+def _pydantic(cls: type, namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return what a pydantic class was made from: fields, what its decorators were told, config; methods are in the namespace."""
+    if namespace.get("__pydantic_complete__") is False:
+        # As its first instance would: annotations that were names of later classes become these.
+        rebuild = getattr(cls, "model_rebuild", None)
+        if rebuild is not None:
+            rebuild(raise_errors=False)
+    kept = [
+        (name, value)
+        for name, value in namespace.items()
+        if not name.startswith("__pydantic_")
+        and name not in {"__signature__", "__class_vars__", "__dataclass_fields__"}
+        and not (name in _MADE_BY_PYDANTIC and str(getattr(value, "__module__", "")).partition(".")[0] == "pydantic")
+    ]
+    told = {
+        kind: {name: decorator.info for name, decorator in found.items()}
+        for kind in ("validators", "field_validators", "root_validators", "field_serializers", "model_serializers", "model_validators")
+        if (found := getattr(namespace["__pydantic_decorators__"], kind, None))
+    }  # fmt: skip
+    generic = namespace.get("__pydantic_generic_metadata__") or {}
+    return [
+        *kept,
+        ("(fields)", list((namespace.get("__pydantic_fields__") or {}).items())),
+        ("(decorators)", told),
+        ("(computed)", list((namespace.get("__pydantic_computed_fields__") or {}).items())),
+        ("(generic)", (generic.get("origin"), generic.get("args"))),
+        ("(config)", namespace.get("__pydantic_config__")),
+    ]
+
+
+_MADE_BY_PYDANTIC = frozenset(("__hash__", "__init__", "__repr__", "__eq__", "__replace__", "__setattr__", "__delattr__", "__signature__"))  # fmt: skip
+
+
+def _made_by_attrs(value: Any) -> bool:
+    return type(value) is FunctionType and value.__code__.co_filename.startswith("<attrs generated")
+
+
+def _is_mapped(namespace: Mapping[str, Any]) -> bool:
+    return "_sa_class_manager" in namespace or "_sa_registry" in namespace
+
+
+def _sqlalchemy(namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return what a mapped class was made from: its table, columns and relationships; what the mapper keeps is left out."""
+    properties = getattr(namespace.get("__mapper__"), "_props", {})
+    parts: list[tuple[str, Any]] = []
+    for name, value in namespace.items():
+        if name in {"_sa_class_manager", "_sa_registry", "registry", "__mapper__", "__parameters__"}:
+            continue
+        if name == "__init__":
+            value = getattr(value, "_sa_original_init", value)  # noqa: PLW2901 - what the class was given
+        if type(value).__module__ == "sqlalchemy.orm.attributes" and name in properties:
+            value = _property(properties[name])  # noqa: PLW2901 - as above
+        parts.append((name, value))
+    return parts
+
+
+def _property(item: Any) -> Any:
+    columns = getattr(item, "columns", None)
+    if columns:
+        return ["column", *columns]
+    told = getattr(item, "_init_args", None)
+    if told is None:
+        return [type(item).__name__]
+    arguments = [getattr(each, "argument", each) for each in told]
+    return [
+        type(item).__name__,
+        *[each if each is None or isinstance(each, (str, type, FunctionType)) else str(each) for each in arguments],
+        *[str(getattr(item, name, None)) for name in _RELATION],
+    ]
+
+
+_RELATION = ("lazy", "back_populates", "cascade", "passive_deletes", "passive_updates", "post_update", "viewonly", "single_parent", "innerjoin")  # fmt: skip
+
+
+def _struct(cls: Any) -> tuple[Any, ...]:
+    """Return what a struct of msgspec was made from, beside annotations and methods."""
+    config = cls.__struct_config__
+    return (
+        cls.__struct_fields__,
+        cls.__struct_encode_fields__,
+        [("factory", each.factory) if hasattr(each, "factory") else each for each in cls.__struct_defaults__],
+        {name: getattr(config, name) for name in sorted(dir(config)) if not name.startswith("_")},
+    )
+
+
+_copies: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+
+
+def remember_copy(cls: type, version: str) -> None:
+    """Note that a class was made from the stored copy of one of this code version: it has that version, however it was put together."""
+    _copies[cls] = version
+
+
+def version_of_copy(cls: type) -> str | None:
+    """Return the code version of a class that was made from a stored copy; None for any other."""
+    return _copies.get(cls) if _copies else None
 
 
 def class_version(item: object) -> str:

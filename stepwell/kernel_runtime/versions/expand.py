@@ -19,7 +19,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.versions import imported, library_state, modules
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
-from stepwell.kernel_runtime.versions.classes import class_parts
+from stepwell.kernel_runtime.versions.classes import class_parts, version_of_copy
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
 from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, Node, identity, keyed_ref
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
@@ -422,6 +422,10 @@ class Expander:
         written = token(cls, type(cls))
         if written is not None:
             node.own.append(written)
+            return
+        version = version_of_copy(cls)
+        if version is not None:
+            node.digest = bytes.fromhex(version)
             return
         own = node.own
         namespace = vars(cls)

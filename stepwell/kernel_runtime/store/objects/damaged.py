@@ -1,4 +1,4 @@
-"""Value files, those that are damaged, and stored values that were found not to load.
+"""Value files that are damaged, and stored values that were found not to load.
 
 A damaged file is set aside below ``damaged/``, so that it counts as missing and is written again. A value that is whole but does not load, or a
 damaged one that lies in its row, gets a *mark* there: an empty file of its digest. Before a marked value is reused it is loaded once more;
@@ -9,12 +9,10 @@ empties the folder.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-from collections.abc import Iterator
 from hashlib import sha256
-from pathlib import Path
 
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.files import is_name
 
 DAMAGED = "damaged"
@@ -22,31 +20,16 @@ _MARK = ".failed"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def value_files(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the name below ``objects/`` and the stat of every value file."""
-    try:
-        folders = sorted(os.scandir(directory / "objects"), key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return
-    for folder in folders:
-        if folder.is_dir(follow_symlinks=False):
-            for entry in os.scandir(folder.path):
-                with contextlib.suppress(FileNotFoundError):
-                    if entry.is_file(follow_symlinks=False):
-                        yield f"{folder.name}/{entry.name}", entry.stat(follow_symlinks=False)
-
-
-def set_aside(directory: Path, name: str) -> None:
-    """Take a damaged value file out of ``objects/``.
+def set_aside(folder: Folder, name: str) -> None:
+    """Take a damaged value file out of ``objects/``, so that it counts as missing and is written again.
 
     The name comes from a row, which somebody else may have made: one that can be no value file's is left alone.
     """
     if not is_name(name):
         return
-    path = directory / "objects" / name
     with contextlib.suppress(OSError):
-        (directory / DAMAGED).mkdir(exist_ok=True)
-        path.replace(directory / DAMAGED / path.name)
+        folder.mkdir(DAMAGED)
+        folder.rename(f"objects/{name}", f"{DAMAGED}/{name.rpartition('/')[2]}")
 
 
 def _name(digest: str) -> str:
@@ -57,8 +40,8 @@ def _name(digest: str) -> str:
 class Marks:
     """The stored values of one store that were found not to load, by digest. Every method from any thread."""
 
-    def __init__(self, directory: Path) -> None:
-        self._folder = directory / DAMAGED
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
         self._found: set[str] | None = None
 
     def __contains__(self, digest: str) -> bool:
@@ -71,21 +54,20 @@ class Marks:
             return
         self._all().add(digest)
         with contextlib.suppress(OSError):
-            self._folder.mkdir(exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-            os.close(os.open(self._folder / (digest + _MARK), flags, 0o666))
+            self._folder.mkdir(DAMAGED)
+            self._folder.write(f"{DAMAGED}/{digest}{_MARK}", b"")
 
     def remove(self, digest: str) -> None:
         """Take a mark back."""
         if digest in self:
             self._all().discard(_name(digest))
             with contextlib.suppress(OSError):
-                (self._folder / (_name(digest) + _MARK)).unlink(missing_ok=True)
+                self._folder.unlink(f"{DAMAGED}/{_name(digest)}{_MARK}", missing_ok=True)
 
     def _all(self) -> set[str]:
         if self._found is None:
             try:
-                names = os.listdir(self._folder)  # noqa: PTH208 - at every start of a process: a Path costs ten times that
+                names = self._folder.names(DAMAGED)
             except OSError:
                 names = []
             self._found = {name.removesuffix(_MARK) for name in names if name.endswith(_MARK)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.libraries import Library
 
@@ -24,7 +24,7 @@ class Loading:
 
     code: CodeReader = field(default_factory=CodeReader)
     tell: Tell = silent
-    folder: Path | None = None
+    folder: Folder | None = None
     """The store directory; below it the contents of files are restored."""
     written: tuple[Library, ...] = ()
     check: bool = True
