@@ -29,7 +29,7 @@ def test_for_whom_a_step_waits_is_said_and_not_kept(write, stepwell, start, proj
     assert line == "cell 2/2  %%asset clean  clean: waiting for prepare.ipynb (pid 4711)\n"
     patience.cancel()
     claim.release()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     waited = json.loads(Path(out.strip()).read_text())
     assert [len(cell["outputs"]) for cell in waited["cells"]] == [len(cell["outputs"]) for cell in alone["cells"]]

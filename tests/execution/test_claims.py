@@ -53,7 +53,7 @@ report["status"] = stepwell.open_store(store).run(result.run_id)[0].status
 report["another"] = stepwell.materialize([asset(name="another")(lambda: 5)], store=store).value("another")
 print(json.dumps(report))
 """
-PATIENCE = 30
+PATIENCE = 240
 EXECUTED = {"slow": "executed", "after": "executed"}
 
 

@@ -32,7 +32,7 @@ def nursery():
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=240)
 
 
 class Killing:
@@ -76,7 +76,7 @@ class Killing:
 
     def gone(self, worker, *, wanting=False):
         """Wait until a worker is no more; one that kills itself may need somebody who wants its lease."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             try:
                 os.kill(worker[0], 0)

@@ -36,7 +36,7 @@ def killed(tmp_path_factory):
     """Return a store with rows in the catalog and in its log, whose writer died without letting it go."""
     folder = tmp_path_factory.mktemp("killed") / "store"
     rows = str(Path(__file__).parents[1] / "store")
-    subprocess.run([sys.executable, "-c", KILLED, str(folder), rows], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", KILLED, str(folder), rows], check=True, timeout=240)
     assert (folder / "catalog.duckdb.wal").stat().st_size > 1000
     return folder
 

@@ -167,7 +167,7 @@ begun, go = threading.Event(), threading.Event()
 @asset(ignore=["begun", "go"])
 def waits():
     begun.set()
-    go.wait(30)
+    go.wait(240)
     return 1
 
 @asset
@@ -225,17 +225,26 @@ interrupts = 0
 for number in range(10):
     store.record_step(step(f"s{number}"))
     child = None
+    # The fork waits for the catalog's work, which ends when the interrupt is there: it comes while our hook runs, however slow all this is.
+    inside, came = threading.Event(), threading.Event()
+    def work(connection, name):
+        inside.set()
+        came.wait(240)
+    asking = threading.Thread(target=lambda: store._catalog.ask(work))
+    asking.start()
+    inside.wait(240)
     try:
+        signal.signal(signal.SIGALRM, lambda *_: (came.set(), signal.raise_signal(signal.SIGINT)))
         signal.setitimer(signal.ITIMER_REAL, 0.0005 * (number % 10 + 1))
-        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
         child = in_child(lambda: None)
-        time.sleep(0.05)
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            time.sleep(0.001)
     except KeyboardInterrupt:
         interrupts += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     if child:
         os.waitpid(child, 0)
+    asking.join()
 store.record_step(step("last")).wait()
 print(json.dumps([interrupts > 5, len(recorded())]))
 """
@@ -269,7 +278,7 @@ def test_a_process_that_ends_while_daemon_threads_record(python, store_dir, how,
 
     for _ in range(3):
         process = python(ENDS, store_dir, how, wait=False)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == code, err
         assert "StoreError" not in err
         acknowledged = {line for line in out.splitlines() if line.startswith("s")}

@@ -9,7 +9,7 @@ from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.store import open_store
 
 RAW = "%%asset raw\n1"
-PATIENCE = 60
+PATIENCE = 240
 BOTH = "%%asset clean\nraw + 1"
 
 

@@ -102,7 +102,7 @@ def test_another_processs_claim_is_free_the_moment_it_is_killed(tmp_path, start)
 def test_a_process_that_ends_in_order_leaves_no_file(tmp_path, start):
     process = start(HOLDER, tmp_path, K)
     assert process.stdout.readline() == "True\n"
-    process.communicate("\n", timeout=30)
+    process.communicate("\n", timeout=240)
     assert names(tmp_path) == []
 
 
@@ -132,7 +132,7 @@ print(got, missed)
 def race(start, folder, processes, rounds):
     racers = [start(RACER, folder, rounds) for _ in range(processes)]
     for racer in racers:
-        out, _ = racer.communicate(timeout=120)
+        out, _ = racer.communicate(timeout=240)
         assert racer.returncode == 0
         assert out.split()[0] == str(rounds)
     assert names(folder) == []

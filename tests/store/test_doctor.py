@@ -76,7 +76,7 @@ class Scene:
         """Run the project in a fresh process; return the steps that were executed, the total, the notes."""
         done = subprocess.run(
             [sys.executable, str(self.project), str(self.store), str(factor), str(self.data)],
-            check=True, capture_output=True, text=True, timeout=60,
+            check=True, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         executed, total, notes = json.loads(done.stdout)
         return set(executed), total, notes
@@ -234,7 +234,7 @@ def test_damaged_pages_cost_only_the_rows_in_them(tmp_path):
         "rows.record(store, *made).wait(); store.close()\n"
     )
     subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "store"), str(Path(__file__).parent)], check=True, timeout=100
+        [sys.executable, "-c", program, str(tmp_path / "store"), str(Path(__file__).parent)], check=True, timeout=240
     )
     path = tmp_path / "store" / "catalog.duckdb"
     with path.open("rb+") as file:
@@ -276,7 +276,7 @@ def test_a_rebuild_that_is_killed_can_be_done_again(scene, place):
     # A log stays beside the damaged catalog, as a killed writer leaves one.
     (scene.store / "catalog.duckdb.wal").write_bytes(b"x" * 500)
     done = subprocess.run(
-        [sys.executable, "-c", KILL, str(scene.store), place], check=False, capture_output=True, timeout=60
+        [sys.executable, "-c", KILL, str(scene.store), place], check=False, capture_output=True, timeout=240
     )
     assert done.returncode == -9, done.stderr
     scene.rebuild()

@@ -82,7 +82,7 @@ def test_a_catalog_open_in_another_program_is_named_as_that(catalog):
         other.stdout.readline()
         with pytest.raises(StoreError, match="program other than Stepwell"):
             open_store(catalog.parent)
-        other.communicate(b"\n", timeout=30)
+        other.communicate(b"\n", timeout=240)
     assert open_store(catalog.parent).keys() == []
 
 

@@ -49,6 +49,7 @@ from stepwell.kernel_runtime.session.renaming import Settling
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
 from stepwell.kernel_runtime.session.single_steps import plan_of_steps
 from stepwell.kernel_runtime.store.catalog.instance import warm_up
+from stepwell.kernel_runtime.versions.opcodes import untested
 from stepwell.kernel_runtime.versions.reads import active, watch
 from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -395,6 +396,9 @@ class Looking(Holding):
         watch()
         # It is ready when the code is walked.
         warm_up()
+        reason = untested()
+        if reason:
+            self.tell(f"{reason}: every step runs, and nothing is reused. Use another Python, or a newer stepwell.")
         return CodeWalk(asset_names=found.names(), namespace=self.namespace, keyed=users_digest())
 
     def _choose(self, key: str, rows: list[Current], store: ValueStore) -> Materialization | None:

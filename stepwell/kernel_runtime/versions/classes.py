@@ -177,10 +177,11 @@ def exact_class_version(item: object) -> str | None:
 
 def _digested(item: object) -> tuple[str, bool]:
     from stepwell.kernel_runtime.versions.graph import UNVERIFIABLE, digest_of
+    from stepwell.kernel_runtime.versions.opcodes import untested
     from stepwell.kernel_runtime.versions.walk import CodeWalk
 
     node = CodeWalk().node(item)
-    return digest_of(node).hex(), not node.flags & UNVERIFIABLE
+    return digest_of(node).hex(), not node.flags & UNVERIFIABLE and not untested()
 
 
 def hides(name: str, value: Any) -> bool:

@@ -23,7 +23,7 @@ from stepwell.kernel_runtime.versions.classes import class_parts, version_of_cop
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
 from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, Node, identity, keyed_ref
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
-from stepwell.kernel_runtime.versions.naming import getattr_static, named, token
+from stepwell.kernel_runtime.versions.naming import LAZY, bound, getattr_static, named, resolved, token
 from stepwell.kernel_runtime.versions.opaque import OPAQUE
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
@@ -132,6 +132,9 @@ class Expander:
     def refer(self, node: Node, label: str, item: Any) -> None:
         """Write a reference into a node: an atom or a name inline, anything else as a node of its own."""
         kind = type(item)
+        if kind is LAZY:
+            item = resolved(item)
+            kind = type(item)
         own = node.own
         if kind in ATOMS:
             written = atom(item)
@@ -253,7 +256,7 @@ class Expander:
     ) -> None:
         """Write what code loads as globals, and what it imports; `codes` are all that share its names."""
         own = node.own
-        bound: list[tuple[str, Any]] = list(node.names)
+        names: list[tuple[str, Any]] = list(node.names)
         assets = self.assets if scope is self.namespace else _NO_ASSETS
         leaves_out = bool(self.ignored.globals)
         for name, chain in known.loads:
@@ -267,8 +270,8 @@ class Expander:
                 own.append(b"\xeb")
                 continue
             if seen:
-                value = scope.get(name, MISSING)
-                bound.append((name, value))
+                value = bound(scope, name)
+                names.append((name, value))
             else:
                 value = MISSING
             if value is MISSING:
@@ -306,9 +309,9 @@ class Expander:
         if known.speaks:
             node.flags |= SPEAKS
         if known.names_in_text:
-            self._texts(node, known, scope, skip, bound)
-        if bound:
-            node.names = tuple(bound)
+            self._texts(node, known, scope, skip, names)
+        if names:
+            node.names = tuple(names)
         if known.stores:
             node.rebinds = tuple(sorted(known.stores))
             node.flags |= MUTABLE
@@ -318,7 +321,7 @@ class Expander:
         return bool(places) and (id(scope), name) in places
 
     def _texts(
-        self, node: Node, known: CodeFacts, scope: Mapping[str, Any], skip: frozenset[str], bound: list[tuple[str, Any]]
+        self, node: Node, known: CodeFacts, scope: Mapping[str, Any], skip: frozenset[str], names: list[tuple[str, Any]]
     ) -> None:
         """Write what code reads through the texts of queries."""
         own = node.own
@@ -331,8 +334,8 @@ class Expander:
                 continue
             if self._is_ignored(scope, name):
                 continue
-            value = scope.get(name, MISSING)
-            bound.append((name, value))
+            value = bound(scope, name)
+            names.append((name, value))
             if value is MISSING or issubclass(type(value), (ModuleType, FunctionType, type)):
                 continue
             own.append(atom(name))

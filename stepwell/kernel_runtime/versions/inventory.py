@@ -79,8 +79,9 @@ def parts(
             node = expander.node(item)
         finally:
             expander.trace = None
-        found.append(_part(here, item, digest(b"".join(node.own)), environment, is_body=is_body, bound=bound))
-        for name, value in _plain_attributes(item, expander.ignored):
+        part = _part(here, item, digest(b"".join(node.own)), environment, is_body=is_body, bound=bound)
+        found.append(part)
+        for name, value in _plain_attributes(item, expander.ignored) if part.kind == "global" else ():
             shown = _text(name, value, environment)
             found.append(CodePart(f"{here}.{name}", "global", digest(encode(value, refuse)), shown, bound))
         told = spoken_of(item) if spoken else None
