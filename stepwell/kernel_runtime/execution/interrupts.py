@@ -169,18 +169,23 @@ class InterruptGuard:
 
     def look(self, function: Callable[[], T]) -> T:
         """Call what looks at the user's objects, which may take for ever; an interrupt meanwhile raises KeyboardInterrupt in it."""
-        outer, self._in_user_code = self._in_user_code, True
-        try:
+        if self._calling is not None:
             return function()
-        finally:
-            self._in_user_code = outer
+        found: T = self.call(function, begun=True)
+        return found
 
-    def call(self, function: Callable[[], Any]) -> Any:
-        """Call user code, or wait for what can be given up; an interrupt raises KeyboardInterrupt in it."""
+    def call(self, function: Callable[[], Any], *, begun: bool = False) -> Any:
+        """Call user code, or wait for what can be given up; an interrupt raises KeyboardInterrupt in it.
+
+        Parameters
+        ----------
+        begun
+            Whether it belongs to a step that has begun: an interrupt that came before does not keep it from being called.
+        """
         try:
             self._began = time.time()
             self._calling = sys._getframe()  # noqa: SLF001 - the handler is given frames, too
-            if self.interrupted:
+            if self.interrupted and not begun:
                 raise KeyboardInterrupt
             return function()
         finally:
