@@ -16,7 +16,7 @@ def store(tmp_path_factory):
 
 
 @given(st.sampled_from([case for case in CASES if case[2] != "for ever"]))
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_an_object_does_the_run_is_recorded_and_others_run(store, case):
     assert wrong(store, *case) == ""
 
