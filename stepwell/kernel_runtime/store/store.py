@@ -20,6 +20,7 @@ from stepwell.kernel_runtime.records.protocols import Commit, Verify
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.store import captured
 from stepwell.kernel_runtime.store.catalog import reading
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
@@ -342,7 +343,7 @@ class Store:
         logs: Sequence[LogRecord] = (),
     ) -> Commit:
         """Record one step with its materializations, the parts of its code, its output, and what is current from now on."""
-        return self._catalog.add(Recorded(step, current, code, outputs, logs))
+        return self._catalog.add(Recorded(step, current, code, captured.sealed(outputs, self._signer), logs))
 
     def finish_run(self, run: RunRecord) -> Commit:
         """Record how a run ended."""
@@ -406,7 +407,8 @@ class Store:
 
     def outputs(self, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
         """Return what an executed step printed and displayed."""
-        return self._catalog.ask(lambda connection, name: reading.read_outputs(connection, name, run_id, step_key))
+        found = self._catalog.ask(lambda connection, name: reading.read_outputs(connection, name, run_id, step_key))
+        return captured.shown(found, self._signer)
 
     def logs(self, run_id: str, step_key: str = "") -> list[LogRecord]:
         """Return what a run's steps logged, oldest first."""
