@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, GeneratorType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
@@ -120,7 +120,7 @@ class InProcess:
                 collector.yielded(value)
         else:
             found = body(**arguments)
-            if inspect.isgenerator(found) and not step.op.output_checks:
+            if type(found) is GeneratorType and not step.op.output_checks:
                 # A function that returns a generator of Output instead of being one.
                 for value in found:
                     collector.yielded(value)
