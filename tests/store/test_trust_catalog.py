@@ -12,6 +12,11 @@ from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.text import in_one_line, printable
 from tests.store.rows import executed, made, record
 
+pytestmark = pytest.mark.attack(
+    "A catalog was crafted: views, other tables, rows that name files elsewhere.",
+    "Opening and asking it reads and writes nothing elsewhere.",
+)
+
 
 @pytest.fixture
 def kept(tmp_path):
