@@ -146,6 +146,8 @@ def open_store(
             # The place has no links in it now; one that is put there later is not followed.
             shared = _Shared(Folder(place, follow=False))
             _shared[place] = shared
+    if tell is not silent:
+        shared.catalog.tell = tell
     shared.catalog.open(create=create)
     return Store(directory, shared, code or CodeReader(), tell)
 
@@ -522,7 +524,7 @@ class Store:
 
     def is_housekeeping_due(self) -> bool:
         """Tell whether `housekeep` would do something; false where the store is gone."""
-        return self._folder.is_in_place() and housekeeping.is_due(self._folder)
+        return not self._catalog.read_only and self._folder.is_in_place() and housekeeping.is_due(self._folder)
 
     def housekept_sizes(self) -> Sizes | None:
         """Return what the last housekeeping found; None before the first."""
