@@ -80,7 +80,7 @@ def named_store(asked: argparse.Namespace) -> Iterator[Store]:
     from stepwell.kernel_runtime.store.store import open_store
 
     directory, named = named_directory(asked)
-    store = open_store(directory, create=False, follow=named)
+    store = open_store(directory, create=False, follow=named, tell=say)
     try:
         yield store
     finally:

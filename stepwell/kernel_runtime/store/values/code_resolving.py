@@ -6,17 +6,15 @@ steps pass through here, and leave alone what the notebook has.
 
 from __future__ import annotations
 
-import io
-import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import ValueUnavailableError
-from stepwell.kernel_runtime.store.values import code_copies
+from stepwell.kernel_runtime.store.values import code_copies, structure
 from stepwell.kernel_runtime.store.values.code_copies import PYTHON, UNKNOWN, CodeReader, Named, at_name
 
 _classes: weakref.WeakValueDictionary[Named, type] = weakref.WeakValueDictionary()
@@ -65,6 +63,7 @@ class Resolver:
         self._tell = tell
         self._loaded: list[Any] | None = None
         self._unfinished: dict[int, Any] = {}
+        self._at_home: set[int] = set()
 
     def globals(self) -> dict[tuple[str, str], Any]:
         """Return what stands for the names of `code_copies` in the pickles."""
@@ -96,7 +95,7 @@ class Resolver:
     def _load_copies(self) -> list[Any]:
         with _loading:
             try:
-                found: list[Any] = _Unpickler(io.BytesIO(self._copies), (), self.globals()).load()
+                found: list[Any] = structure.Unpickler(self._copies, (), self.globals(), check=False).load()
             except BaseException:
                 for named, cls in list(_classes.items()):
                     if id(cls) in self._unfinished:
@@ -124,12 +123,25 @@ class Resolver:
             remedy=f"run the cell that defines {short}{' as it was' if there is not None else ''}, or materialize {self._key!r} again",
         )
 
-    def _copied(self, name: str, version: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    def _copied(
+        self,
+        name: str,
+        version: str,
+        make: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        reads: Mapping[str, str] | None = None,
+    ) -> Any:
         found = self._live(name, version)
         if found is None and version and version != UNKNOWN:
             found = _classes.get((name, version))
         if found is None:
-            found = make(*arguments)
+            notebook = _notebook() if reads is not None and self._has_all(reads) else None
+            if notebook is not None:
+                code, _, *rest = arguments
+                found = FunctionType(code, notebook, *rest)
+                self._at_home.add(id(found))
+            else:
+                found = make(*arguments)
             self._unfinished[id(found)] = found
             if isinstance(found, type) and version and version != UNKNOWN:
                 _classes[name, version] = found
@@ -137,25 +149,41 @@ class Resolver:
                     self._code.made(found, version)
         return found
 
+    def _has_all(self, reads: Mapping[str, str]) -> bool:
+        """Whether the notebook has what a function reads: each name, with the code version of what is code."""
+        notebook = _notebook()
+        return all(
+            name in notebook and (not version or self._code.version_of(notebook[name]) == version)
+            for name, version in reads.items()
+        )
+
     def _completed(self, found: Any, rest: tuple[Callable[[Any, Any], None], Any]) -> None:
         complete, state = rest
-        if self._unfinished.pop(id(found), None) is not None:
+        if self._unfinished.pop(id(found), None) is None:
+            return
+        notebook = _notebook()
+        if id(found) in self._at_home:
+            # What is stored of the notebook's variables is not needed, and cloudpickle sets the builtins of any namespace.
+            state[1]["__globals__"] = {}
+            before = {name: notebook[name] for name in ("__builtins__",) if name in notebook}
             complete(found, state)
+            notebook.update(before)
+            return
+        complete(found, state)
+        if isinstance(found, FunctionType) and found.__globals__.get("__name__") == "__main__":
+            own = found.__globals__
+            for name in found.__code__.co_names:
+                if name not in own and name in notebook:
+                    own[name] = notebook[name]
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: io.BytesIO, buffers: Sequence[Any], known: dict[tuple[str, str], Any]) -> None:
-        super().__init__(stream, buffers=buffers)
-        self._known = known
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = self._known.get((module, name))
-        return found if found is not None else super().find_class(module, name)
+def _notebook() -> dict[str, Any]:
+    return vars(sys.modules["__main__"])
 
 
-def load_with(resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any]) -> Any:
+def load_with(resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool) -> Any:
     """Return the value of a pickle whose classes and functions of the notebook are numbers."""
-    return _Unpickler(io.BytesIO(stream), buffers, resolver.globals()).load()
+    return structure.Unpickler(stream, buffers, resolver.globals(), check=check).load()
 
 
 def _split(name: str) -> tuple[str, str]:
