@@ -27,3 +27,5 @@ class Loading:
     folder: Folder | None = None
     """The store directory; below it the contents of files are restored."""
     written: tuple[Library, ...] = ()
+    check: bool = True
+    """Whether the structure of the data is validated: it need not be if this file was checked since the machine was started."""
