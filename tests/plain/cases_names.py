@@ -757,4 +757,16 @@ CASES = [
         ],
         ["a", "b"],
     ),
+    Case(
+        "cell_of_imports",
+        [["%%asset start\nimport math\nfrom collections import deque", "n = math.floor(2.5), len(deque([1]))"]] * 2,
+        ["n"],
+        reused=["start"],
+    ),
+    Case(
+        "cell_of_definitions",
+        [["%%asset start\ndef f(x):\n    return x + 1\nclass P:\n    k = 3", "n = f(P.k)"]] * 2,
+        ["n"],
+        reused=["start"],
+    ),
 ]

@@ -274,4 +274,17 @@ CASES = [
         ["score", "z", "X_test.sum().round(8)"],
         reused=["X_train", "model", "score"],
     ),
+    Case(
+        "seed_in_a_cell_that_imports_numpy_first",
+        [
+            [
+                "%%asset start\nimport numpy as np\nnp.random.seed(5)",
+                "x = float(np.random.rand())",
+                "y = float(np.random.rand())",
+            ]
+        ]
+        * 2,
+        ["x", "y"],
+        reused=["start"],
+    ),
 ]

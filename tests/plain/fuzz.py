@@ -199,6 +199,7 @@ def fuzz(runner, folder, seeds, stop=5):
         failed = fuzzer.check(seed)
         if failed:
             failures.append(failed)
+            print(failed, flush=True)
             if len(failures) == stop:
                 break
     return failures, fuzzer
