@@ -21,7 +21,15 @@ from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, sql_lines, status
 from stepwell.magics.cell_source import cell_text, read_cell
 from stepwell.magics.face import Face
-from stepwell.magics.flags import argument, asset_flags, magic_arguments, op_flags, read_line, read_signature
+from stepwell.magics.flags import (
+    argument,
+    asset_flags,
+    magic_arguments,
+    op_flags,
+    read_line,
+    read_signature,
+    split_arrow,
+)
 from stepwell.magics.lines import say, work_line
 from stepwell.magics.progress import Progress
 from stepwell.magics.running import bind, bind_loadable, displays_off, registry_kept, run_definition, users_errors
@@ -76,7 +84,9 @@ class Stepwell(Magics):
 
         The value is the variable named like the asset if the body assigns it, else the last expression.
         """
+        line, variable = split_arrow(line)
         arguments = self._read("asset", line)
+        arguments.variable = variable
         if cell is None:
             status.print_state(self.face, [arguments.name])
         elif arguments.plain:

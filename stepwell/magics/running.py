@@ -38,11 +38,11 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
             face.say(f"{name}: registered")
             return
         # Planning twice is spared where nothing upstream can have to run.
-        states = face.session.states([definition]) if arguments.dry_run or has_upstream(face, definition) else {}
+        with face.session.requesting([definition]):
+            states = face.session.states([definition]) if arguments.dry_run or has_upstream(face, definition) else {}
         if arguments.dry_run:
             _say_what_would_run(name, states, own)
             return
-        _say_changed_variables(face, definition)
         waiting = [state for key, state in states.items() if key not in own and state.must_run]
         if waiting:
             check_budget(face, name, waiting)
@@ -105,18 +105,6 @@ def _say_what_would_run(name: str, states: dict[str, StepState], own: Sequence[s
         )
 
 
-def _say_changed_variables(face: Face, definition: AssetsDefinition) -> None:
-    for name, key in definition.keys_by_input.items():
-        value = face.namespace.get(name)
-        if (
-            name not in face.namespace
-            or hasattr(type(value), "__stepwell_asset_key__")
-            or face.bindings.is_as_stored(name)
-        ):
-            continue
-        face.say(f"uses the stored asset {key}, not your changed variable")
-
-
 @contextmanager
 def displays_off(face: Face, *, off: bool) -> Iterator[None]:
     """Only record what steps display."""
@@ -153,7 +141,16 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
         else:
             _show_picture(face, definition, records)
     if records:
-        face.say(run_line(" ".join(str(key) for key in definition.keys), records))
+        line = run_line(" ".join(str(key) for key in definition.keys), records)
+        face.say(line + changed_text(definition))
+
+
+def changed_text(definition: AssetsDefinition) -> str:
+    """Return what the line of a cell says of variables that plain cells changed before it read them."""
+    body = getattr(definition.node, "body", None)
+    if not isinstance(body, CellBody) or not body.changed:
+        return ""
+    return " · with " + ", ".join(f"your {name}{f' from {label}' if label else ''}" for name, label in body.changed)
 
 
 def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[StepRecord]) -> None:
@@ -174,7 +171,11 @@ def after_run(face: Face, result: Any) -> None:
         face.say(note)
     if result.run.kind == "assets":
         registered = face.session.registry.assets
-        free = [key for key in result.run.targets if key in registered and key.rpartition("/")[2] not in face.namespace]
+        free = [
+            key
+            for key in result.run.targets
+            if key in registered and variable_of(registered[key].definition, key) not in face.namespace
+        ]
         try:
             bind(face, free, result)
         except ValueUnavailableError as error:
@@ -208,17 +209,32 @@ def bind_loadable(face: Face, keys: Sequence[str], result: RunResult, again: Cal
 
 
 def bind(face: Face, keys: Sequence[str], result: Any) -> None:
-    """Bind the names of assets to the values that they have in a run."""
+    """Bind the variables of assets to the values that they have in a run."""
+    timeline = face.timeline
     for key in keys:
-        name = key.rpartition("/")[2]
         entry = face.session.registry.assets.get(key)
+        name = variable_of(entry.definition, key) if entry is not None else key.rpartition("/")[2]
         if entry is not None and face.namespace.get(name) is entry.definition:
             continue  # with @asset in a plain cell the name is the definition
         item = _materialization(result, key)
-        if item is not None and item.value is not None:
-            # Also where it is bound already: the variable may have been changed in place.
-            face.bindings.bind(name, key, item, result.value(key))
-    face.bindings.refresh()
+        if item is None or item.value is None:
+            continue
+        bound = timeline.asset_of(name)
+        if bound is not None and bound.key == key and bound.materialization == item.id:
+            continue
+        # Also where it is bound already: the variable may have been changed in place.
+        timeline.bind(name, key, item, result.value(key))
+    timeline.refresh()
+
+
+def variable_of(definition: Any, key: str) -> str:
+    """Return the variable that an asset is bound to."""
+    body = getattr(getattr(definition, "node", None), "body", None)
+    if isinstance(body, CellBody) and body.variables:
+        for own, variable in zip(definition.keys, body.variables, strict=True):
+            if str(own) == key:
+                return variable
+    return key.rpartition("/")[2]
 
 
 def _materialization(result: Any, key: str) -> Any:

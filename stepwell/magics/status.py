@@ -123,7 +123,7 @@ def _load(face: Face, words: Sequence[str]) -> None:
         item = face.session.current(key)
         # A step is not bound by its own name: that is the op's.
         name = key.rpartition("/")[2].replace(".", "_").replace(":", "_")
-        face.bindings.bind(name, key, item, face.session.load(key))
+        face.timeline.bind(name, key, item, face.session.load(key))
         say(f"{name} is {key} of {moment(item.created)} ({item.notebook or 'no notebook'})")
 
 
@@ -150,7 +150,7 @@ def _code(face: Face, words: Sequence[str]) -> None:
 def _store(face: Face, words: Sequence[str]) -> None:
     if words:
         face.session.use(words[0])
-        face.bindings.clear()
+        face.timeline.clear()
     _store_line(face)
 
 

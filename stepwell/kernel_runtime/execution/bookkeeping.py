@@ -16,6 +16,7 @@ from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.effects import Effects
 from stepwell.kernel_runtime.records.events import (
     Event,
     RunFinished,
@@ -93,6 +94,7 @@ class Bookkeeping:
         started: float,
         code: CodeVersion | None,
         not_kept: tuple[str, ...] = (),
+        effects: Effects | None = None,
     ) -> tuple[Materialization, ...]:
         """Record a step that ran to its end.
 
@@ -102,8 +104,13 @@ class Bookkeeping:
             By output name, where the value is (None where none passes, or it was not kept) and its data version.
         code
             The code version with its parts; None for a step that is not memoised.
+        effects
+            What a cell did beside giving its values: recorded with the last output.
         """
         made = self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)
+        if effects:
+            last = replace(made[-1], effects=effects.as_text())
+            made = (*made[:-1], replace(last, record_signature=self.store.sign_record(last)))
         record = StepRecord(
             self.run.run_id, step.key, "executed", started, outcome.seconds, memo, made, not_kept=not_kept
         )

@@ -44,6 +44,8 @@ class Outcome:
     """What it read through native readers and cannot be checked later, each as ``reader: what``."""
     children: tuple[str, ...] = ()
     """Programs and processes that it started: what these read is not seen."""
+    recorder: ReadRecorder | None = None
+    """What noted the reads; it also knows what was written."""
 
 
 SqlRunner = Callable[[SqlBody, Mapping[str, Any]], Any]
@@ -97,6 +99,7 @@ class InProcess:
             recorder.network,
             recorder.unseen,
             recorder.children,
+            recorder,
         )
 
     def _call(self, step: PlanStep, arguments: Mapping[str, Any], collector: Collector) -> None:
@@ -122,7 +125,8 @@ class InProcess:
                 collector.returned(found)
 
     def _cell(self, body: CellBody, arguments: Mapping[str, Any], collector: Collector) -> None:
-        space = body.namespace(arguments)
+        # The names of a live body's inputs are bound in the notebook already.
+        space = body.globals if body.live else body.namespace(arguments)
         tail: Any = None
         try:
             if body.code is not None:

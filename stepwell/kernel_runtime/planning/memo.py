@@ -58,6 +58,10 @@ class Known:
         self.snapshot.take(found)
         self._checked.clear()
 
+    def forget_checks(self) -> None:
+        """Check recorded reads again: effects of a step have changed the world."""
+        self._checked.clear()
+
     def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:
         """Return the versions of a step's inputs, or None if one has no materialization."""
         values = self.values

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, get_args
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
@@ -329,7 +330,29 @@ class Looking(Holding):
         watch()
         # It is ready when the code is walked.
         warm_up()
-        return CodeWalk(asset_names=found.names(), namespace=self.namespace, keyed=users_digest())
+        timeline = self.timeline
+        if timeline is None:
+            return CodeWalk(asset_names=found.names(), namespace=self.namespace, keyed=users_digest())
+        names = timeline.names(found.names())
+        return CodeWalk(asset_names=names, namespace=self.namespace, keyed=users_digest(), pin=timeline.pin)
+
+    @contextmanager
+    def requesting(self, definitions: Iterable[Any]) -> Iterator[None]:
+        """Plan with assets as requested by name: their cells read the names of the notebook as they are now."""
+        timeline = self.timeline
+        if timeline is None:
+            yield
+            return
+        before = timeline.requested
+        steps = [step.key for each in definitions if isinstance(each, AssetsDefinition) for step in asset_steps(each)]
+        timeline.requested = frozenset(steps)
+        try:
+            yield
+        finally:
+            timeline.requested = before
+
+    def _load_current(self, key: str) -> Any:
+        return self.load(key)
 
     def _choose(self, key: str, rows: list[Current], store: ValueStore) -> Materialization | None:
         entry = self.registry.assets.get(key)

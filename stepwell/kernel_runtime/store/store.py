@@ -6,12 +6,14 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule
+from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import Commit, Verify
@@ -22,6 +24,7 @@ from stepwell.kernel_runtime.store.catalog import reading
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, not_writable
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.remembered import Remembered
+from stepwell.kernel_runtime.store.catalog.schema import materialization_row
 from stepwell.kernel_runtime.store.catalog.seal import SEAL
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.catalog.writing import Recorded, RowWriter
@@ -195,13 +198,15 @@ class Store:
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
         return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)
 
-    def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed") -> Any:
+    def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed", link: Link | None = None) -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
 
         Parameters
         ----------
         verify
             ``full`` also checks the digest of all data, which reads all of it; ``signed`` what would be executed, and sizes.
+        link
+            Returns the object that a link in the value means.
 
         Raises
         ------
@@ -225,8 +230,16 @@ class Store:
             parts = self._read(stored, stored.object_name, key, full=verify == "full")
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
-        loading = Loading(self._code, self._tell, self._directory, stored.classes)
+        loading = Loading(self._code, self._tell, self._directory, stored.classes, link)
         return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
+
+    def sign_record(self, item: Materialization) -> bytes:
+        """Return the signature of a whole record, its own column excepted."""
+        return self._signer.sign(_record_parts(item))
+
+    def vouches(self, item: Materialization) -> bool:
+        """Return True if a trusted key signed the whole record."""
+        return self._signer.verify(item.record_signature, _record_parts(item))
 
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
         """Return why a value is known not to load, empty if nothing is known.
@@ -467,3 +480,9 @@ class Store:
         """Commit what is pending and let the catalog go; a later call opens it again."""
         self._catalog.close()
         self._shared.unrecorded.close()
+
+
+def _record_parts(item: Materialization) -> tuple[bytes, ...]:
+    """Return what the signature of a record covers: every column as it is stored, the run and the signature itself excepted."""
+    row = materialization_row(replace(item, record_signature=None))
+    return (b"record", repr(row).encode("utf-8", "backslashreplace"))

@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import ValueUnavailableError
+from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.store.values import code_copies
 from stepwell.kernel_runtime.store.values.code_copies import PYTHON, UNKNOWN, CodeReader, Named, at_name
 
@@ -96,7 +97,7 @@ class Resolver:
     def _load_copies(self) -> list[Any]:
         with _loading:
             try:
-                found: list[Any] = _Unpickler(io.BytesIO(self._copies), (), self.globals()).load()
+                found: list[Any] = _Unpickler(io.BytesIO(self._copies), (), self.globals(), None).load()
             except BaseException:
                 for named, cls in list(_classes.items()):
                     if id(cls) in self._unfinished:
@@ -142,18 +143,28 @@ class Resolver:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: io.BytesIO, buffers: Sequence[Any], known: dict[tuple[str, str], Any]) -> None:
+    def __init__(
+        self, stream: io.BytesIO, buffers: Sequence[Any], known: dict[tuple[str, str], Any], link: Link | None
+    ) -> None:
         super().__init__(stream, buffers=buffers)
         self._known = known
+        self._link = link
+
+    def persistent_load(self, found: Any) -> Any:
+        if self._link is None:
+            raise pickle.UnpicklingError("the value refers to objects of a notebook")
+        return self._link(found)
 
     def find_class(self, module: str, name: str) -> Any:
         found = self._known.get((module, name))
         return found if found is not None else super().find_class(module, name)
 
 
-def load_with(resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any]) -> Any:
+def load_with(
+    resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any], *, link: Link | None = None
+) -> Any:
     """Return the value of a pickle whose classes and functions of the notebook are numbers."""
-    return _Unpickler(io.BytesIO(stream), buffers, resolver.globals()).load()
+    return _Unpickler(io.BytesIO(stream), buffers, resolver.globals(), link).load()
 
 
 def _split(name: str) -> tuple[str, str]:

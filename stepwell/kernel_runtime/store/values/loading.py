@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.libraries import Library
 
@@ -27,3 +28,5 @@ class Loading:
     folder: Path | None = None
     """The store directory; below it the contents of files are restored."""
     written: tuple[Library, ...] = ()
+    link: Link | None = None
+    """Returns the object that a link in the value means."""

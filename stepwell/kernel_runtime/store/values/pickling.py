@@ -17,6 +17,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.store.values import (
     arrays,
     code_copies,
@@ -108,6 +109,28 @@ class _Pickler(pickle.Pickler):
         return NotImplemented if reduce is None else reduce(value)
 
 
+class _LinkingPickler(_Pickler):
+    """A pickler that stores links to objects which exist where the value is loaded."""
+
+    def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer], link: Link) -> None:
+        super().__init__(stream, buffers)
+        self._link = link
+
+    def persistent_id(self, item: Any) -> Any:
+        return self._link(item)
+
+
+class _LinkingUnpickler(pickle.Unpickler):
+    """The other direction."""
+
+    def __init__(self, stream: io.BytesIO, buffers: Sequence[Any], link: Link) -> None:
+        super().__init__(stream, buffers=buffers)
+        self._link = link
+
+    def persistent_load(self, found: Any) -> Any:
+        return self._link(found)
+
+
 _MOST_REDUCERS = 1000
 _reducers: dict[type, Callable[[Any], Any] | None] = {}
 """For types that have been seen, what reduces their objects; None where pickle does it rightly. There may be many objects."""
@@ -158,8 +181,13 @@ class Pickled:
 _NO_CODE = CodeReader()
 
 
-def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
+def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE, link: Link | None = None) -> Pickled:
     """Return the stored form of a value.
+
+    Parameters
+    ----------
+    link
+        Returns the link to an object that exists where the value is loaded, or None.
 
     Raises
     ------
@@ -168,7 +196,7 @@ def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
     """
     stream = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
-    pickler = _Pickler(stream, buffers)
+    pickler = _Pickler(stream, buffers) if link is None else _LinkingPickler(stream, buffers, link)
     try:
         pickler.dump(value)
         raw = [buffer.raw() for buffer in buffers]
@@ -211,6 +239,8 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
     """
     try:
         if not is_framed(stream):
+            if loading.link is not None:
+                return _LinkingUnpickler(io.BytesIO(stream), buffers, loading.link).load()
             return pickle.loads(stream, buffers=buffers)
         frame = unframed(stream)
         head = frame.head
@@ -226,7 +256,7 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
             code=loading.code,
             tell=loading.tell,
         )
-        return code_resolving.load_with(resolver, frame.pickle, buffers)
+        return code_resolving.load_with(resolver, frame.pickle, buffers, link=loading.link)
     except ValueUnavailableError:
         raise
     except Exception as error:

@@ -1,0 +1,254 @@
+"""What the engine does with asset cells of a notebook: run them live, record what they left, restore it on a hit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from stepwell.kernel_runtime.definitions.bodies import CellBody
+from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError
+from stepwell.kernel_runtime.execution.in_process import Outcome
+from stepwell.kernel_runtime.execution.live_cells import LiveRun, Restoration
+from stepwell.kernel_runtime.execution.outputs import Produced
+from stepwell.kernel_runtime.execution.timeline import Timeline, Writer, reached_names
+from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
+from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
+from stepwell.kernel_runtime.records.linked import Linked
+from stepwell.kernel_runtime.records.materializations import Materialization, StoredValue
+from stepwell.kernel_runtime.records.protocols import ValueStore
+
+
+class NotebookCells:
+    """The asset cells among the steps of one run.
+
+    Parameters
+    ----------
+    timeline, store
+        Of the session.
+    """
+
+    def __init__(self, timeline: Timeline, store: ValueStore) -> None:
+        self._timeline = timeline
+        self._store = store
+
+    @staticmethod
+    def is_live(step: PlanStep) -> bool:
+        """Return True for a step that runs in the notebook's namespace."""
+        return isinstance(step.op.body, CellBody) and step.op.body.live
+
+    def is_own(self, step: PlanStep) -> bool:
+        """Return True if the request names the step: its cell runs, or it was asked for by its name."""
+        return step.key in self._timeline.requested
+
+    # -- a run
+
+    def check(self, step: PlanStep) -> None:
+        """Check that a step that is needed further down can run as its cell would.
+
+        Raises
+        ------
+        NamesReassignedError
+            If other cells assigned names again that it reads.
+        """
+        if self.is_own(step):
+            return
+        body = step.op.body
+        assert isinstance(body, CellBody)
+        for name, label in body.changed:
+            if self._timeline.asset_of(name) is not None:
+                raise NamesReassignedError(
+                    f"{step.key!r} reads your {name} from {label}, which has not run since {name} was bound to its asset",
+                    where=step.where,
+                    remedy=f"run cell {label}, then the cell of {step.key}",
+                )
+        again = self._timeline.reassigned.get(step.key)
+        if again is not None:
+            raise NamesReassignedError(
+                f"{step.key!r} must run, but other cells have assigned names again that it reads: it was computed {again.partition(' (')[0]}",
+                where=step.where,
+                remedy=f"run the cells that assign them and then the cell of {step.key}, in their order",
+            )
+
+    def has_input(self, name: str, item: Materialization) -> bool:
+        """Return True if a variable of the notebook is the unchanged value of a materialization."""
+        bound = self._timeline.asset_of(name)
+        return bound is not None and bound.key == item.key and bound.data_version == item.data_version
+
+    def begin(self, step: PlanStep, arguments: Mapping[str, Any]) -> LiveRun:
+        """Bind inputs that the notebook does not have, and note what the body may change."""
+        body = step.op.body
+        assert isinstance(body, CellBody)
+        space = self._timeline.namespace
+        names = {*body.reads, *body.parameters}
+        if body.changes is not None:
+            # What the body only reads is not changed by its own text. Functions that it uses may change what they reach.
+            functions = [name for name in body.reads if callable(space.get(name))]
+            names = (names & body.changes) | (reached_names(space, functions) - set(functions))
+            names |= {name for name in functions if name in body.changes or not isinstance(space[name], type)}
+        reached = reached_names(space, names)
+        run = LiveRun(self._timeline, body, reached, arguments)
+        if not self.is_own(step):
+            run.theirs = frozenset(name for name in run.before if not self._timeline.may_bind(name, step.key))
+        return run
+
+    def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
+        """Store what a body left in the notebook; add it to the outcome as one more output.
+
+        Returns
+        -------
+        effects, value
+            None if there is nothing to store.
+        """
+        effects = run.finish()
+        if not effects:
+            return effects, None
+        key = f"{step.address}:{NOTEBOOK}"
+        value: StoredValue | None = None
+        unstored: list[str] = []
+        if run.bundle:
+            try:
+                value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
+            except UnstorableValueError:
+                unstored = self._without_unstorable(run, key)
+                if run.bundle:
+                    value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
+        if unstored:
+            effects = Effects(
+                tuple(name for name in effects.values if name not in unstored), tuple(unstored), effects.definitions,
+                effects.deleted, effects.objects, effects.lost, effects.files, effects.streams, effects.state,
+            )  # fmt: skip
+        outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
+        return effects, value
+
+    def _without_unstorable(self, run: LiveRun, key: str) -> list[str]:
+        """Take values that cannot be stored out of a bundle; return their names."""
+        found = []
+        for name, value in list(run.bundle.values.items()):
+            try:
+                self._store.put(Linked((value,), run.link), key=key, memo_key="")
+            except UnstorableValueError:
+                del run.bundle.values[name]
+                found.append(name)
+        for entry in list(run.bundle.put):
+            try:
+                self._store.put(Linked(entry, run.link), key=key, memo_key="")
+            except UnstorableValueError:
+                run.bundle.put.remove(entry)
+                found.append("")
+        return found
+
+    def executed(
+        self, step: PlanStep, run: LiveRun, outcome: Outcome, made: Mapping[str, Materialization], effects: Effects
+    ) -> None:
+        """Bind the variables of a step that ran, and note the events."""
+        body, timeline = step.op.body, self._timeline
+        assert isinstance(body, CellBody)
+        own = self.is_own(step)
+        bound = run.bound()
+        theirs = run.theirs
+        variables = dict(zip(body.variables, step.outputs, strict=False))
+        run.give_back()
+        timeline.brought(step.key, step.code.digest if step.code else "", body.source, made.values())
+        for name, output in variables.items():
+            item = made.get(output.name)
+            if item is None or name in theirs or output.name not in outcome.produced:
+                continue
+            if own or name in bound or timeline.may_bind(name, step.key):
+                timeline.bind(name, item.key, item, outcome.produced[output.name].value)
+        mine = [name for name in (*bound, *variables) if name not in theirs]
+        timeline.note(
+            Writer("step", step.key, step.key), bound=dict.fromkeys(mine), changed=effects.objects, read=body.parameters
+        )
+        timeline.settle(variables)
+
+    def failed(self, step: PlanStep, run: LiveRun) -> None:
+        """Note what a body bound before it failed: as after a plain cell, it stays."""
+        bound, changed = run.bound(), run.changed_names()
+        run.give_back()
+        self._timeline.note(Writer("step", step.key, step.key), bound=bound, changed=changed)
+
+    # -- a hit
+
+    def reuse(self, step: PlanStep, group: tuple[Materialization, ...]) -> bool:
+        """Leave the notebook as the run left it.
+
+        Returns
+        -------
+        bool
+            False if that cannot be done: the step must run.
+        """
+        body, timeline = step.op.body, self._timeline
+        assert isinstance(body, CellBody)
+        own = self.is_own(step)
+        again = timeline.has_brought(step.key, group[0])
+        # The names that it reads differ from what they were when it ran here: its own effects, or later ones, were applied.
+        pinned = step.key in timeline.pinned
+        if again and not own:
+            return True
+        kept = next((item for item in group if item.output == NOTEBOOK), None)
+        effects = Effects.from_text(kept.effects) if kept is not None else Effects()
+        if (effects.unstored or effects.lost) and not again:
+            return False
+        if effects and not (kept is not None and self._store.vouches(kept)):
+            return False
+        names: Collection[str] | None = None
+        if not own:
+            names = [
+                name
+                for name in (*effects.values, *self._defined(body, effects), *effects.deleted, *body.variables)
+                if timeline.may_bind(name, step.key)
+            ]
+        elif again:
+            names = [
+                name
+                for name in (*effects.values, *self._defined(body, effects), *body.variables)
+                if name not in timeline.namespace or not timeline.is_of(name, step.key)
+            ]
+        restoration = Restoration(timeline, body, effects, names)
+        try:
+            bound = self._restore(step, body, group, kept, restoration, skip_objects=again and pinned)
+        except Exception:
+            # Whatever cannot be restored is computed: the body raises its own errors.
+            return False
+        timeline.brought(step.key, step.code.digest if step.code else "", body.source, group)
+        changed = () if again and pinned else effects.objects
+        timeline.note(
+            Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters
+        )
+        timeline.settle(body.variables)
+        return True
+
+    @staticmethod
+    def _defined(body: CellBody, effects: Effects) -> list[str]:
+        return [
+            name
+            for number in effects.definitions
+            if number < len(body.definitions)
+            for name in body.definitions[number].names
+        ]
+
+    def _restore(
+        self, step: PlanStep, body: CellBody, group: tuple[Materialization, ...], kept: Materialization | None,
+        restoration: Restoration, *, skip_objects: bool,
+    ) -> list[str]:  # fmt: skip
+        timeline, store = self._timeline, self._store
+        items = {item.output: item for item in group}
+        waiting = restoration.define()
+        bound = [name for definition in body.definitions for name in definition.names if restoration.may(name)]
+        for name, output in zip(body.variables, step.outputs, strict=False):
+            item = items.get(output.name)
+            if item is None or item.value is None or not restoration.may(name):
+                continue
+            timeline.bind(name, item.key, item, store.get(item.value, key=item.key))
+            bound.append(name)
+        if kept is not None and kept.value is not None:
+            plain = store.get(kept.value, key=kept.key, link=restoration.link)
+            more = restoration.apply(plain, skip_objects=skip_objects)
+            bound += more
+            for name, output in zip(body.variables, step.outputs, strict=False):
+                item = items.get(output.name)
+                if name in more and item is not None:
+                    timeline.bind(name, item.key, item, timeline.namespace[name])
+        for definition in waiting:
+            exec(definition.code, timeline.namespace)  # noqa: S102 - the user's own cell
+        return bound
