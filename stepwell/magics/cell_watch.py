@@ -71,10 +71,6 @@ class CellWatch:
         shown = first if len(first) <= _LABEL else first[: _LABEL - 1] + "…"
         number = max(face.shell.execution_count - 1, 1)
         label = f"[{number}] ({shown})" if shown else f"[{number}]"
-        terminal = (
-            getattr(face.shell, "kernel", None) is None
-            and not getattr(info, "cell_id", None)
-            and type(face.shell).__name__ == "TerminalInteractiveShell"
-        )
+        terminal = getattr(face.shell, "kernel", None) is None and not getattr(info, "cell_id", None)
         # In a terminal there is no cell to return to: every new binding counts as an edit of the old one.
         return Writer("cell", "terminal" if terminal else cell_origin(info), label)

@@ -16,7 +16,7 @@ from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
-from stepwell.kernel_runtime.records.effects import Effects
+from stepwell.kernel_runtime.records.effects import ELSEWHERE, Effects
 from stepwell.kernel_runtime.records.events import (
     Event,
     RunFinished,
@@ -110,7 +110,9 @@ class Bookkeeping:
         made = self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)
         if effects:
             last = replace(made[-1], effects=effects.as_text())
-            made = (*made[:-1], replace(last, record_signature=self.store.sign_record(last)))
+            last = replace(last, record_signature=self.store.sign_record(last))
+            # Where that record is missing, as in a pack of the value alone, the value must not be reused for the step.
+            made = (*[replace(item, effects=ELSEWHERE) for item in made[:-1]], last)
         record = StepRecord(
             self.run.run_id, step.key, "executed", started, outcome.seconds, memo, made, not_kept=not_kept
         )

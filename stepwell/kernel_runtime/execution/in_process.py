@@ -60,7 +60,10 @@ class InProcess:
         run_sql: SqlRunner,
         exclude: tuple[Any, ...] = (),
         keyed: Callable[[bytes], str] | None = None,
+        namespace: dict[str, Any] | None = None,
     ) -> None:
+        self.namespace = namespace
+        """The notebook's variables; None where there is no notebook."""
         self.guard = guard
         self.run_sql = run_sql
         self.exclude = exclude
@@ -75,7 +78,7 @@ class InProcess:
         """
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
-        recorder = ReadRecorder(self.exclude, self.keyed, step.op.reads)
+        recorder = ReadRecorder(self.exclude, self.keyed, step.op.reads, self.namespace, step.op.parameters)
         error: BaseException | None = None
         started = time.perf_counter()
         try:

@@ -186,6 +186,8 @@ class NotebookCells:
         if again and not own:
             return True
         kept = next((item for item in group if item.output == NOTEBOOK), None)
+        if kept is None and any(item.effects for item in group):
+            return False
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
         if (effects.unstored or effects.lost) and not again:
             return False

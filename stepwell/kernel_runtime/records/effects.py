@@ -9,6 +9,9 @@ from typing import Any
 NOTEBOOK = "notebook"
 """The name of the output that keeps what a cell left in the notebook."""
 
+ELSEWHERE = "elsewhere"
+"""In place of effects: another output of the same step has them."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileEffect:

@@ -235,7 +235,7 @@ class Session(Past, Querying):
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
                 books = Bookkeeping(run, store, self.publish, known)
                 sql = partial(run_sql, around=surroundings(store.directory, self.namespace))
-                executor = InProcess(guard, sql, (store.directory,), Signer().keyed)
+                executor = InProcess(guard, sql, (store.directory,), Signer().keyed, self.namespace)
                 hidden = HiddenState(walk, lambda: self._walk(found))
                 request = Request(
                     forced,

@@ -79,11 +79,12 @@ def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
 def _wrapped(original: Any, note: Note, active: Active, module: str) -> Any:
     def noted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         recorder = active()
-        if recorder is not None:
+        if recorder is not None or always:
             # What cannot be understood here is the reader's to refuse.
             with suppress(Exception):
-                note(recorder, args, kwargs)
+                note(recorder, args, kwargs)  # type: ignore[arg-type]  # one that is called always takes None
 
+    always = getattr(note, "always", False)
     home = getattr(original, "__module__", None) or module
     # Of the extension module `_duckdb` no frame is passed over.
     home = home if home.partition(".")[0] == module.partition(".")[0] else module
