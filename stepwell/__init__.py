@@ -99,6 +99,7 @@ _HOMES = {
     "sql_asset": "session.selects",
     "trust": "session.sharing",
     "versions": "session.keeping",
+    "why": "session.functions",
 }
 """Where each public name lives below the kernel runtime."""
 

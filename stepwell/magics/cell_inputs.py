@@ -80,7 +80,7 @@ def given_deps(face: Face, given: Sequence[str], own: Sequence[AssetKey], where:
     for key in missing:
         if str(key) not in stored:
             mine = {str(each) for each in own}
-            assets = [each for each in stored if "." not in each and ":" not in each]
+            assets = [each for each in stored if not is_inner(each)]
             raise UnknownKeyError(
                 f"{own[0].name!r} is to come after the asset {str(key)!r}, which is neither registered nor stored",
                 where=where,
@@ -152,6 +152,8 @@ def inputs_of(
             if binder is not None and binder.kind == "step" and _comes_after(face, binder.id, mine):
                 found[name] = earlier
                 continue
+        if bound is not None and is_inner(bound.key):
+            continue
         if bound is not None:
             if bound.key in mine:
                 continue
@@ -172,7 +174,7 @@ def inputs_of(
             unknown.append(name)
     if unknown:
         known = face.session.store.keys()
-        stored = _by_name(key for key in known if "." not in key and ":" not in key)
+        stored = _by_name(key for key in known if not is_inner(key))
         for name in unknown:
             if name in stored:
                 found[name] = _only(name, stored[name], where)
@@ -221,6 +223,11 @@ def cell_origin(info: Any) -> str:
                 kept.append(word)
         return f"magic:{' '.join(kept)}"
     return f"text:{hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"
+
+
+def is_inner(key: str) -> bool:
+    """Whether a key is that of a step's value inside a graph or job, not that of an asset."""
+    return "." in key or ":" in key
 
 
 def _by_name(keys: Iterable[str]) -> dict[str, list[str]]:

@@ -73,4 +73,4 @@ class CellWatch:
         label = f"[{number}] ({shown})" if shown else f"[{number}]"
         terminal = getattr(face.shell, "kernel", None) is None and not getattr(info, "cell_id", None)
         # In a terminal there is no cell to return to: every new binding counts as an edit of the old one.
-        return Writer("cell", "terminal" if terminal else cell_origin(info), label)
+        return Writer("cell", "terminal" if terminal else cell_origin(info), label, f"cell {number}")

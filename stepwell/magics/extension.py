@@ -6,18 +6,20 @@ events, and the words for the places of cells. Loading twice does nothing the se
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from stepwell.kernel_runtime.definitions.places import set_cell_names
+from stepwell.kernel_runtime.definitions.places import set_cell_names, set_name_places
 from stepwell.kernel_runtime.errors import DuplicateKeyError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, StepFinished, StepStarted
 from stepwell.kernel_runtime.session import Session, get_session
 from stepwell.kernel_runtime.session.waiting import log_waiting
+from stepwell.kernel_runtime.versions.reads.readers import seeded
 from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_watch import CellWatch
 from stepwell.magics.commands import Stepwell
@@ -44,6 +46,7 @@ class Extension:
         self.face = Face(shell, session, settings, DisplayHook(shell))
         settings.face = self.face
         session.seed_steps = settings.seed_steps
+        note_seeds(shell.user_ns.get("In", ()))
         self._recomposition = Recomposition(self.face)
         self._staleness = Staleness(self.face)
         self._watch = CellWatch(self.face)
@@ -89,6 +92,8 @@ class Extension:
         self._end.append(partial(formatters.remove, shell))
         set_cell_names(self._cell_name)
         self._end.append(lambda: set_cell_names(None))
+        set_name_places(self.face.timeline.place)
+        self._end.append(lambda: set_name_places(None))
 
     def remove(self) -> None:
         """Take everything away and let the store go; variables stay as they are."""
@@ -179,6 +184,16 @@ class Extension:
             for key in event.keys:
                 if key not in self.face.session.registry.assets:
                     self.face.timeline.withdraw(key)
+
+
+_SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual_seed\s*\("}
+"""By random stream, what a cell that seeds it looks like."""
+
+
+def note_seeds(cells: Iterable[str]) -> None:
+    """Note the random streams that cells seeded before the extension was loaded."""
+    for text in cells:
+        seeded.update(stream for stream, pattern in _SEEDS.items() if re.search(pattern, text))
 
 
 _loaded: Extension | None = None

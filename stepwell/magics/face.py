@@ -5,12 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
+from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.ops import OpDefinition
+from stepwell.kernel_runtime.definitions.sources import SourceAsset
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.magics.displays import DisplayHook, Figures
 from stepwell.magics.lines import say
+
+_CODE: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (OpDefinition, "an op"),
+    (GraphDefinition, "a graph"),
+    (JobDefinition, "a job"),
+    ((AssetsDefinition, SourceAsset), "an asset definition"),
+    (type, "a class"),
+    (ModuleType, "a module"),
+    ((FunctionType, BuiltinFunctionType, MethodType), "a function"),
+)
 
 
 @dataclass(slots=True)
@@ -60,6 +76,13 @@ class Face:
         """Print one line about a run, unless such lines are turned off."""
         if self.settings.lines:
             say(line)
+
+    def code_at(self, name: str) -> str:
+        """Return which kind of code a name means, such as ``an op``, that a command must not bind over; empty if it may."""
+        if name not in self.namespace:
+            return "a magic" if any(self.shell.find_magic(name, kind) for kind in ("line", "cell")) else ""
+        value = self.namespace[name]
+        return next((kind for types, kind in _CODE if isinstance(value, types)), "")
 
     def is_definition(self, name: str) -> bool:
         """Whether a variable is an op, a graph or an alias: what a composition calls."""

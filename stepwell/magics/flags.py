@@ -35,7 +35,7 @@ _REUSE = (
         metavar="NAME,...",
         action="append",
         default=[],
-        help="Variables that do not count: an edit of them makes nothing stale.",
+        help="Variables, or attributes of objects (session.cookies), that do not count: an edit of them makes nothing stale.",
     ),
     argument("--max-age", metavar="AGE", help="Reuse the value only while it is younger: 30m, 12h, 1d."),
     argument(

@@ -12,6 +12,7 @@ from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.magics import sharing_commands, size_commands, time_commands
+from stepwell.magics.cell_inputs import is_inner
 from stepwell.magics.doctor import run_doctor
 from stepwell.magics.face import Face
 from stepwell.magics.lines import moment, run_line, say
@@ -123,17 +124,48 @@ def _load(face: Face, words: Sequence[str]) -> None:
         item = face.session.current(key)
         # A step is not bound by its own name: that is the op's.
         name = key.rpartition("/")[2].replace(".", "_").replace(":", "_")
+        name, note = _free_name(face, name)
         face.timeline.bind(name, key, item, face.session.load(key))
-        say(f"{name} is {key} of {moment(item.created)} ({item.notebook or 'no notebook'})")
+        say(f"{name} is {key} of {moment(item.created)} ({item.notebook or 'no notebook'}){note}")
 
 
 def _inputs(face: Face, words: Sequence[str]) -> None:
     if len(words) != 1:
         raise UsageError("%stepwell inputs STEP: binds what the step is given")
-    values = face.session.inputs(words[0])
-    for name, value in values.items():
-        face.namespace[name] = value
-    say(f"bound {', '.join(values)}" if values else f"{words[0]} has no inputs")
+    shown = []
+    for name, (keys, value) in face.session.step_inputs(words[0]).items():
+        key = keys[0] if len(keys) == 1 and not is_inner(keys[0]) else ""
+        chosen, note = _free_name(face, name, key)
+        if key:
+            face.timeline.bind(chosen, key, face.session.current(key), value)
+        else:
+            face.namespace[chosen] = value
+        shown.append(chosen + note)
+    say(f"bound {', '.join(shown)}" if shown else f"{words[0]} has no inputs")
+
+
+def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]:
+    """Return a name that binds over no code and over no other asset's variable: the one that is wanted, or that with ``_`` after it.
+
+    Parameters
+    ----------
+    key
+        The asset whose value is to be bound, empty for any other value; None where the name is the asset's own.
+
+    Returns
+    -------
+    tuple
+        The name, and a note why it is another than the wanted one, empty if it is the same.
+    """
+    registered = {each.rpartition("/")[2]: each for each in face.session.registry.assets} if key is not None else {}
+    chosen, why = name, ""
+    while True:
+        code = face.code_at(chosen)
+        other = registered.get(chosen, key)
+        if not code and other == key:
+            return chosen, f" ({why})" if why else ""
+        why = why or f"{name} is {code or f'the asset {other}'}"
+        chosen += "_"
 
 
 def _code(face: Face, words: Sequence[str]) -> None:

@@ -1,6 +1,8 @@
 """``stepwell sql``: rows on standard output in four forms, errors on standard error."""
 
 import json
+import re
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -93,3 +95,19 @@ def test_a_reader_that_goes_ends_an_endless_answer(start, store):
     assert endless.stdout.readline() == "n\n"
     endless.stdout.close()
     assert endless.wait(30) != 0
+
+
+GUIDES = Path(__file__).resolve().parents[2] / "notebooks"
+_DEFINES = re.compile(r"%%(?:sql_asset|asset|graph_asset|multi_asset|job) ((?:\w+ ?)+)")
+
+
+def test_no_two_guides_share_a_key_so_that_sql_over_all_of_them_knows_which_is_meant():
+    owners = {}
+    for guide in sorted(GUIDES.glob("*.ipynb")):
+        cells = json.loads(guide.read_text())["cells"]
+        defined = [found[1].split() for cell in cells if (found := _DEFINES.match("".join(cell["source"])))]
+        assert defined, guide
+        for key in {name for names in defined for name in names}:
+            owners.setdefault(key, []).append(guide.stem)
+    assert len(owners) > 30
+    assert {key: found for key, found in owners.items() if len(found) > 1} == {}

@@ -41,12 +41,51 @@ def test_register_materialise_restart_reuse_and_edit(kernel):
     assert "clean: reused" in kernel(CLEAN, "c3").text
 
 
+def test_why_names_the_origin_and_after_a_restart_why_the_last_run_ran(kernel):
+    cells = ["LIMIT = 3", "%%asset clean\n[1, 2, 3, 4][:LIMIT]", "%%asset size\nlen(clean)", "%%asset double\nsize * 2"]
+    for code in cells:
+        kernel(code)
+    kernel("LIMIT = 4")
+    told = kernel("%why double").text
+    place = re.fullmatch(
+        r"double: may change, because LIMIT 3 -> 4 in (cell \d+), two steps up: clean -> size", told.splitlines()[0]
+    )
+    assert place is not None, told
+    kernel("%materialize double")
+    because = f"because LIMIT 3 -> 4 in {place[1]}, two steps up: clean -> size"
+    assert because in kernel("%why double").text
+
+    again(kernel)
+    assert because in kernel("%why double").text
+    for code in ("LIMIT = 4", *cells[1:]):
+        kernel(code)
+    told = kernel("import stepwell\nprint(stepwell.why('double'))").text
+    assert told.startswith("double: fresh")
+    assert because in told
+
+
 def test_a_fresh_kernel_can_run_the_last_cell_alone(kernel):
     kernel(RAW, "c2")
     again(kernel)
     ran = kernel("%%asset size\nlen(raw)", "c3")
     assert re.search(r"raw <- store \(.*work\.ipynb, \d{4}-\d\d-\d\d \d\d:\d\d\)", ran.text)
     assert "5\n" in ran.text
+
+
+def test_a_loaded_variable_is_an_input_and_a_steps_inputs_leave_ops_alone(kernel):
+    kernel(RAW, "c2")
+    again(kernel)
+    kernel("%stepwell load raw")
+    assert "raw <- store (" in kernel("%%asset size\nlen(raw)", "c3").text
+    kernel("%%op fetch(data)\ndata + '4'")
+    kernel("%%op render(fetch)\nlen(fetch)")
+    kernel("%%graph_asset report\nrender(fetch(raw))")
+    assert "bound fetch_ (fetch is an op)" in kernel("%stepwell inputs report.render").text
+    assert kernel("fetch_, fetch").text.strip() == "('3,1,24', <op fetch(data) -> result>)"
+    # After a restart the records tell what the step was given, before any cell has run.
+    again(kernel)
+    assert "bound fetch" in kernel("%stepwell inputs report.render").text
+    assert kernel("fetch").text.strip() == "'3,1,24'"
 
 
 FETCH = "%%op fetch()\nprint('fetching')\n[1, 2, 3]"

@@ -113,3 +113,66 @@ def test_a_stored_step_is_not_bound_over_its_op(notebook):
     notebook("%stepwell load report.fetch")
     assert notebook.ns["report_fetch"] == [1]
     assert type(notebook.ns["fetch"]).__name__ == "OpDefinition"
+
+
+def test_a_loaded_asset_is_an_input_of_the_cells_that_read_it(notebook, tmp_path):
+    notebook("import stepwell")
+    notebook("@stepwell.asset\ndef raw():\n    return [1]", cell_id="one")
+    notebook("%%asset -k other raw\n[5]", cell_id="two")
+    notebook("%materialize")
+    notebook("1", cell_id="one")
+    notebook("1", cell_id="two")
+    # Nothing here defines them; the store has both.
+    notebook("%stepwell load other/raw")
+    assert "other/raw <- store" in notebook("%%asset size\nlen(raw)").text
+    edges = {(edge.source, edge.target) for edge in notebook.session.lineage().edges}
+    assert ("other/raw", "size") in edges
+    notebook("%%sql_asset listed\nSELECT 1 AS one")
+    # Of two assets of one name the variable is the value of the one that was loaded.
+    notebook("@stepwell.asset\ndef raw():\n    return [1, 2]")
+    assert "loaded as raw_" not in notebook("%stepwell load other/raw").text
+    assert type(notebook.ns["raw"]).__name__ == "AssetsDefinition"
+    notebook("%%asset total\nsum(raw_)")
+    assert notebook.ns["total"] == 5
+    notebook("raw_ = [7]")
+    assert "other/raw" not in notebook("%%asset total\nsum(raw_)").text
+    assert notebook.ns["total"] == 7
+
+
+def test_the_inputs_of_a_step_are_bound_over_no_code_and_no_other_asset(notebook):
+    notebook("%%asset raw\n[1]")
+    notebook("%%asset top\n'a value'")
+    notebook("%%op fetch(data)\ndata + [2]")
+    notebook("%%op render(fetch, raw, history, *, top=2)\nfetch + raw + history")
+    notebook("%%graph_asset report\nrender(fetch(raw), raw, raw)")
+    for _ in range(2):
+        told = notebook("%stepwell inputs report.render").text
+        assert "bound fetch_ (fetch is an op), raw, history_ (history is a magic), top_ (top is the asset top)" in told
+    assert type(notebook.ns["fetch"]).__name__ == "OpDefinition"
+    assert "composing" not in told
+    assert (notebook.ns["fetch_"], notebook.ns["raw"], notebook.ns["top_"]) == ([1, 2], [1], 2)
+    assert notebook.ns["top"] == "a value"
+    assert "report: reused" in notebook("%%graph_asset report\nrender(fetch(raw), raw, raw)").text
+    # What it binds to an asset's value is that asset's.
+    assert "changed variable" not in notebook("%%asset size\nlen(raw)").text
+    notebook("%%asset also\nlen(history_)")
+    assert ("raw", "also") in {(edge.source, edge.target) for edge in notebook.session.lineage().edges}
+
+
+def test_the_inputs_of_a_step_leave_functions_assets_graphs_and_jobs_alone(notebook):
+    notebook("import stepwell, math as pd\ndef helper():\n    return 1\nclass Model:\n    pass")
+    notebook("@stepwell.asset\ndef decorated():\n    return 3")
+    notebook("%%op give()\n1")
+    notebook("%%op give_()\n1")
+    notebook("%%graph whole()\ngive()")
+    notebook("%%job mail\ngive()")
+    names = ("helper", "Model", "pd", "decorated", "give", "whole", "mail")
+    before = {name: notebook.ns[name] for name in names}
+    notebook(f"%%op every({', '.join(names)})\n1")
+    notebook(f"%%graph_asset report\nx = give()\nreport = every({', '.join(['x'] * len(names))})")
+    told = notebook("%stepwell inputs report.every").text
+    assert {name: notebook.ns[name] for name in names} == before
+    assert "give__ (give is an op)" in told
+    for name, kind in (("helper", "a function"), ("Model", "a class"), ("whole", "a graph"), ("mail", "a job")):
+        assert f"{name}_ ({name} is {kind})" in told
+    assert "decorated_ (decorated is an asset definition)" in told

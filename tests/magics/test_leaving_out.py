@@ -50,6 +50,87 @@ def test_a_cell_that_changes_a_variable_says_so_and_the_next_one_is_keyed_anew(n
     assert notebook.ns["count"] == (1, 0)
 
 
+SESSION = """
+import http.cookiejar
+class Session:
+    def __init__(self):
+        self.base, self.cookies, self.jar = "x", {}, None
+    def get(self, path):
+        self.cookies["visit"] = len(self.cookies)
+        return self.base + path
+class Client:
+    def __init__(self):
+        self.session = Session()
+session, client = Session(), Client()
+def fetch():
+    return client.session.get("/b")
+"""
+
+
+def remedies(notebook, key):
+    """Return what %why advises against each of its reasons."""
+    found = notebook.session.why(key).steps[0].reasons
+    lines = [line for reason in found for line in reason.detail.splitlines() if ": " in line]
+    return [part for line in lines for part in line.rpartition(": ")[2].split(", or ")]
+
+
+def test_the_remedy_for_a_session_with_cookies_works_when_it_is_followed(notebook):
+    notebook(SESSION)
+    for cell, path in (("%%asset{} raw\nsession.get('/a')", "session"), ("%%asset{} raw\nfetch()", "client.session")):
+        notebook(cell.format(""))
+        flag, opaque = remedies(notebook, "raw")
+        assert (flag, opaque) == (
+            f"--ignore {path}.cookies",
+            f'stepwell.opaque({path}.cookies, version="1")',
+        )
+        notebook(cell.format(f" {flag}"))
+        notebook(f"{path}.cookies['user'] = 'somebody'")
+        assert "raw: fresh" in notebook("%why raw").text
+        assert "reused" in notebook(cell.format(f" {flag}")).text
+        # Nothing else is left out.
+        notebook(f"{path}.base = 'y{path}'")
+        assert f"{path}.base: 'x' -> 'y{path}'" in notebook("%why raw").text
+        notebook(cell.format(""))
+        notebook(f"import stepwell\n{opaque}")
+        notebook(cell.format(""))
+        notebook(f"{path}.cookies['user'] = 'another'")
+        assert "reused" in notebook(cell.format("")).text
+        notebook(SESSION)
+
+
+def test_every_remedy_for_a_session_that_cannot_be_compared_works(notebook):
+    notebook(f"{SESSION}\nsession.jar = http.cookiejar.CookieJar()")
+    cell = "%%asset{} raw\nlen(list(session.jar))"
+    notebook(cell.format(""))
+    assert "raw: unverifiable" in notebook("%why raw").text
+    flag, opaque = remedies(notebook, "raw")
+    notebook(cell.format(f" {flag}"))
+    assert "reused" in notebook(cell.format(f" {flag}")).text
+    notebook(f"import stepwell\n{opaque}")
+    notebook(cell.format(""))
+    assert "reused" in notebook(cell.format("")).text
+
+
+def test_the_remedies_for_secrets_work(notebook, monkeypatch):
+    monkeypatch.setenv("SITE_ACCESS", "old-value-1")
+    notebook("import os, stepwell\nACCESS = os.environ['SITE_ACCESS']\nconf = {'auth_token': 'one', 'n': 1}")
+    notebook("%%asset size\nlen(ACCESS)")
+    notebook("%%asset many\nlen(conf)")
+    monkeypatch.setenv("SITE_ACCESS", "old-value-2")
+    notebook("ACCESS = os.environ['SITE_ACCESS']\nconf['auth_token'] = 'two'")
+    assert remedies(notebook, "size") == ["--ignore ACCESS", "read it with stepwell.secret('SITE_ACCESS')"]
+    assert remedies(notebook, "many") == ["--ignore conf", 'stepwell.opaque(conf, version="1")']
+    notebook("ACCESS = stepwell.secret('SITE_ACCESS')")
+    notebook("%%asset size\nlen(ACCESS)")
+    monkeypatch.setenv("SITE_ACCESS", "old-value-3")
+    notebook("ACCESS = stepwell.secret('SITE_ACCESS')")
+    assert "reused" in notebook("%%asset size\nlen(ACCESS)").text
+    notebook("%%asset many --ignore conf\nlen(conf)")
+    notebook("conf['auth_token'] = 'three'")
+    assert "reused" in notebook("%%asset many --ignore conf\nlen(conf)").text
+    assert "--ignore conf was added" in notebook("%why many").text
+
+
 def test_an_opaque_client_lets_an_asset_be_reused(notebook):
     notebook("import sqlite3, stepwell\nsession = stepwell.opaque(sqlite3.connect(':memory:'), version='test')")
     for status in ("executed", "reused"):

@@ -1,5 +1,7 @@
 """The line that ends a plain cell which made assets stale."""
 
+import sys
+import threading
 import time
 
 import pytest
@@ -30,6 +32,38 @@ def test_an_edit_that_is_taken_back_is_said_again_when_it_is_made_again(three):
     assert three("cutoff = 2").lines == ["stale now: model"]
     assert three("cutoff = 1").lines == []
     assert three("cutoff = 2").lines == ["stale now: model"]
+
+
+def test_a_loaded_machine_makes_no_difference(three):
+    stop = threading.Event()
+
+    def busy():
+        while not stop.is_set():
+            pass
+
+    # The interpreter's lock is with the others most of the time, so that a look takes many times as long by the clock.
+    threads = [threading.Thread(target=busy) for _ in range(3)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.02)
+    for thread in threads:
+        thread.start()
+    try:
+        for value in (2, 1, 2):
+            three(f"cutoff = {value}")
+        told = [three(f"cutoff = {value}").lines for value in (1, 2)]
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert told == [[], ["stale now: model"]]
+
+
+def test_a_look_that_takes_long_is_reported_once_before_others_are_left_out(three):
+    cells = ["table = [[[row]] for row in range(40_000)]", "%%asset -r count\nlen(table)", *["table.append([[1]])"] * 3]
+    told = [line for cell in cells for line in three(cell).lines if "Looking" in line]
+    assert len(told) == 1
+    assert "show_stale = False" in told[0]
 
 
 def test_cosmetic_edits_and_other_names_say_nothing(three):

@@ -173,8 +173,14 @@ def test_the_remedy_is_one_that_works(store_dir):
 
     statuses(held, blind, store=store_dir)
     found = states(held, blind, store=store_dir)
-    assert found["held"].reasons[0].detail == "to leave out that object only: stepwell.opaque(Holder.conn, version=...)"
-    assert found["blind"].reasons[0].detail == "to leave out that object only: --ignore eval"
+    ignored = "--ignore Holder.conn (of a decorator: ignore=['Holder.conn'])"
+    made = 'stepwell.opaque(Holder.conn, version="1")'
+    assert found["held"].reasons[0].detail == f"to leave out that object only: {ignored}, or {made}"
+    assert "--ignore eval" in found["blind"].reasons[0].detail
+    for name, definition in (("Holder.conn", held), ("eval", blind)):
+        left_out = asset(ignore=[name], name=str(definition.key))(definition.node.body)
+        statuses(left_out, store=store_dir)
+        assert statuses(left_out, store=store_dir) == {str(definition.key): "reused"}
 
 
 @pytest.mark.parametrize("given", [["not a name"], [1], "a-b"])

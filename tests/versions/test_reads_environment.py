@@ -25,7 +25,7 @@ def keyed(data):
 def recorded(action):
     with ReadRecorder((), keyed) as recorder:
         action()
-    return {read.name: read for read in recorder.reads}
+    return {read.name: read for read in recorder.reads if read.kind != "state"}
 
 
 def holds(read):

@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
 def recorded(action):
     with ReadRecorder() as recorder:
         action()
-    return recorder.reads
+    return tuple(read for read in recorder.reads if read.kind != "state")
 
 
 def changes(path, change):

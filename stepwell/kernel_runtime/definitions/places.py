@@ -9,12 +9,24 @@ from types import CodeType
 from typing import Any
 
 _cells: Callable[[str], str | None] | None = None
+_names: Callable[[str], str] | None = None
 
 
 def set_cell_names(names: Callable[[str], str | None] | None) -> None:
     """Say how a notebook cell's file name is turned into words; the notebook's face knows."""
     global _cells  # noqa: PLW0603 - one per process, like the notebook
     _cells = names
+
+
+def set_name_places(places: Callable[[str], str] | None) -> None:
+    """Set what returns the cell that bound a variable of the notebook last, empty if none is known; the notebook's face knows."""
+    global _names  # noqa: PLW0603 - one per process, like the notebook
+    _names = places
+
+
+def place_of_name(name: str) -> str:
+    """Return the cell that bound a variable of the notebook last, ``cell 5``; empty if it is not known."""
+    return _names(name) if _names is not None else ""
 
 
 def place(filename: str, line: int) -> str:

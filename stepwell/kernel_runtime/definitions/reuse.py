@@ -66,7 +66,8 @@ def ignored_names(given: Iterable[str] | str | None, *, where: str = "") -> tupl
     Parameters
     ----------
     given
-        Names, or one text with commas between them. ``module.NAME`` is an attribute of a module.
+        Names, or one text with commas between them. ``module.NAME`` is a variable of a module, ``client.cookies`` an attribute
+        of an object.
 
     Raises
     ------

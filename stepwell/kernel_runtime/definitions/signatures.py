@@ -62,13 +62,38 @@ def read_signature(function: Callable[..., Any], *, where: str) -> Signature:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    annotations: dict[str, Any] = getattr(function, "__annotations__", None) or {}
-    if str not in map(type, annotations.values()):
+    annotations = annotations_of(function) or {}
+    if not any(type(hint) in {str, typing.ForwardRef} for hint in annotations.values()):
         return annotations
     try:
         return typing.get_type_hints(function)
     except Exception:  # a name that only a type checker knows: its parameter goes unchecked
-        return {name: UNSET if isinstance(hint, str) else hint for name, hint in annotations.items()}
+        return {
+            name: UNSET if isinstance(hint, (str, typing.ForwardRef)) else hint for name, hint in annotations.items()
+        }
+
+
+def annotations_of(item: Any) -> dict[str, Any] | None:
+    """Return the annotations of a function or class, evaluated; None for none. A name that is not bound is a forward reference.
+
+    Since Python 3.14 annotations are evaluated at first use, and kept. Those of a class are evaluated here without being kept: a
+    name in them may be bound to something else before the program uses them.
+    """
+    try:
+        if not isinstance(item, type):
+            return getattr(item, "__annotations__", None) or None
+        held = vars(item)
+        kept: dict[str, Any] | None = held.get("__annotations__", held.get("__annotations_cache__"))
+        annotate = held.get("__annotate_func__")
+        if kept is None and annotate is not None:
+            # The format of values.
+            kept = annotate(1)
+    except Exception:
+        # An annotation may raise anything when it is evaluated.
+        import annotationlib
+
+        kept = annotationlib.get_annotations(item, format=annotationlib.Format.FORWARDREF)
+    return kept or None
 
 
 def _from_code(function: FunctionType, hints: dict[str, Any], where: str) -> list[Parameter]:

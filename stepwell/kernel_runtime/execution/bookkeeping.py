@@ -95,6 +95,7 @@ class Bookkeeping:
         code: CodeVersion | None,
         not_kept: tuple[str, ...] = (),
         effects: Effects | None = None,
+        reason: str = "",
     ) -> tuple[Materialization, ...]:
         """Record a step that ran to its end.
 
@@ -106,6 +107,8 @@ class Bookkeeping:
             The code version with its parts; None for a step that is not memoised.
         effects
             What a cell did beside giving its values: recorded with the last output.
+        reason
+            Why it ran, where no difference to an earlier run tells.
         """
         made = self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)
         if effects:
@@ -114,7 +117,15 @@ class Bookkeeping:
             # Where that record is missing, as in a pack of the value alone, the value must not be reused for the step.
             made = (*[replace(item, effects=ELSEWHERE) for item in made[:-1]], last)
         record = StepRecord(
-            self.run.run_id, step.key, "executed", started, outcome.seconds, memo, made, not_kept=not_kept
+            self.run.run_id,
+            step.key,
+            "executed",
+            started,
+            outcome.seconds,
+            memo,
+            made,
+            reason=reason,
+            not_kept=not_kept,
         )
         self._record(record, step, made, code=code, outputs=outcome.outputs)
         return made

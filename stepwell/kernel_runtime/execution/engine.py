@@ -107,7 +107,7 @@ class Engine:
         self.seeds = Seeds(enabled=request.seed_steps)
         self.claiming = Claiming(store, known, books, guard, len(plan.steps))
         self.collection = no_collection()
-        self.cells = NotebookCells(request.timeline, store) if request.timeline is not None else None
+        self.cells = NotebookCells(request.timeline, store, self.notes.append) if request.timeline is not None else None
         self._run_again = 0
         self._kept_codes: set[str] | None = None
         """Code versions that some materialization of an earlier run has; they are written together with it."""
@@ -176,7 +176,7 @@ class Engine:
             if not forced and self.claiming.before(step, memo, position) and self._reuse_found(step, memo):
                 return "reused"
             # The interrupt may have come while another process was waited for.
-            return "cancelled" if self.guard.interrupted else self._execute(step, memo, inputs, position)
+            return "cancelled" if self.guard.interrupted else self._execute(step, memo, inputs, position, forced=forced)
         finally:
             self.claiming.ended()
 
@@ -243,8 +243,12 @@ class Engine:
                 skipped = True
         return "skipped" if skipped else None
 
-    def _execute(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], position: int) -> str:
+    def _execute(
+        self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], position: int, *, forced: bool = False
+    ) -> str:
         started = time.time()
+        # Told now: afterwards the world is as the step leaves it.
+        reason = "" if self.plan.kind == "job" else "it was forced" if forced else self.known.refusal(step, memo)
         self.books.started(step, position, len(self.plan.steps))
         before = self._run_again
         live = self.cells is not None and self.cells.is_live(step)
@@ -300,7 +304,9 @@ class Engine:
                 if name in outcome.produced:
                     outcome.produced[name].metadata.update(metadata)
         del arguments
-        return self._keep(step, outcome, memo, inputs, started=started, code=code or self._explained(step), run=run)
+        return self._keep(
+            step, outcome, memo, inputs, started=started, code=code or self._explained(step), reason=reason, run=run
+        )
 
     def _explained(self, step: PlanStep) -> CodeVersion | None:
         """Return a step's code version, with the parts that explain it unless the store has them from an earlier run."""
@@ -335,6 +341,7 @@ class Engine:
         *,
         started: float,
         code: CodeVersion | None,
+        reason: str,
         run: LiveRun | None = None,
     ) -> str:
         """Store what a body produced, and record how it ended."""
@@ -387,6 +394,7 @@ class Engine:
                 started=started,
                 code=code,
                 not_kept=tuple(not_kept),
+                reason=reason,
                 effects=effects,
             )
             self.known.values.update([(item.key, item) for item in made])

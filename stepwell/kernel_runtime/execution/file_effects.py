@@ -1,4 +1,4 @@
-# ruff: noqa: PTH118, PTH120, PTH123 - plain strings, as the recorder has them
+# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123, PTH202, PTH206 - plain strings, as the recorder has them
 """Files that a step wrote: recorded with the digest of their content, and restored on a hit if they are lost.
 
 A file is required only inside the project's folder. One that anything other than Stepwell's steps changed is never touched, and links are

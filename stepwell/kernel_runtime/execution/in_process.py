@@ -25,6 +25,7 @@ from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.versions.library_state import reached_by
 from stepwell.kernel_runtime.versions.reads import ReadRecorder
 
 
@@ -83,6 +84,8 @@ class InProcess:
         started = time.perf_counter()
         try:
             with recording(capture), recorder:
+                for name in reached_by(arguments.values(), _codes(step.op.body)) if arguments else ():
+                    recorder.state_read(name)
                 self.guard.call(lambda: self._call(step, arguments, collector))
             collector.finish()
             values = [produced.value for produced in collector.produced.values()]
@@ -149,6 +152,10 @@ class InProcess:
                 collector.add(name, member)
         else:
             collector.add(next(iter(collector.declared)), value)
+
+
+def _codes(body: Any) -> tuple[CodeType | None, ...]:
+    return (body.code, body.tail) if isinstance(body, CellBody) else (getattr(body, "__code__", None),)
 
 
 async def _drain_async(values: Any, collector: Collector) -> None:

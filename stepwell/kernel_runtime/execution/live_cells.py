@@ -21,8 +21,11 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
 from stepwell.kernel_runtime.execution import contents
 from stepwell.kernel_runtime.execution.contents import Address
+from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.records.effects import Effects
+from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
 
@@ -231,9 +234,24 @@ class LiveRun:
         space.update(arguments)
         self._inventory = Inventory(space, names)
         self._links: dict[int, str] = {}
+        self._streams: dict[str, Any] = {}
+        self._settings: library_state.Snapshot = {}
         self.bundle = Bundle()
         self.theirs: frozenset[str] = frozenset()
         """Names that are the user's: the step runs as an upstream and must give them back."""
+
+    def watch_process(self) -> None:
+        """Note the states of random streams and the settings of libraries, right before the body runs."""
+        self._streams = stream_states()
+        self._settings = library_state.snapshot()
+
+    def stream_reads(self) -> tuple[Read, ...]:
+        """Return the states of the random streams that the body drew from, as they were before."""
+        return tuple(
+            Read("stream", name, stream_digest(state))
+            for name, state in self._streams.items()
+            if name in self.bundle.streams
+        )
 
     def changed_names(self) -> list[str]:
         """Return the names of the notebook whose objects were changed in place so far."""
@@ -274,6 +292,11 @@ class LiveRun:
                 bundle.put.append((seen.item, "leaf", contents.leaf_state(seen.item)))
             else:
                 lost.append(seen.root)
+        for name, state in stream_states().items():
+            before = self._streams.get(name)
+            if before is None or stream_digest(before) != stream_digest(state):
+                bundle.streams[name] = state
+        entries = library_state.changed(self._settings, library_state.snapshot())
         deleted = tuple(name for name in self.before if name not in space)
         roots = tuple(dict.fromkeys(seen.root for seen in changed))
         return Effects(
@@ -281,7 +304,9 @@ class LiveRun:
             definitions=definitions,
             deleted=deleted,
             objects=roots,
-            lost=tuple(dict.fromkeys(lost)),
+            lost=(*dict.fromkeys(lost), *[name for name, text in entries if text is None]),
+            streams={name: stream_digest(state) for name, state in bundle.streams.items()},
+            state=tuple((name, text) for name, text in entries if text is not None),
         )
 
     def _split(self, bound: list[str]) -> tuple[tuple[int, ...], list[str]]:
@@ -347,6 +372,11 @@ class LiveRun:
                 self._space[name] = self.before[name]
         for name in self.theirs:
             self._space[name] = self.before[name]
+
+
+def stream_digest(state: Any) -> str:
+    """Return the digest of a random stream's state."""
+    return data_version(state) or ""
 
 
 def _gave(definition: Definition, value: Any, *, alone: bool) -> bool:

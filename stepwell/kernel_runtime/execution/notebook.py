@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError
+from stepwell.kernel_runtime.execution import file_effects
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import LiveRun, Restoration
 from stepwell.kernel_runtime.execution.outputs import Produced
+from stepwell.kernel_runtime.execution.seeds import set_stream
 from stepwell.kernel_runtime.execution.timeline import Timeline, Writer, reached_names
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
 from stepwell.kernel_runtime.records.linked import Linked
 from stepwell.kernel_runtime.records.materializations import Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.versions import library_state
 
 
 class NotebookCells:
@@ -25,11 +29,14 @@ class NotebookCells:
     ----------
     timeline, store
         Of the session.
+    tell
+        Is given lines for the person at the notebook.
     """
 
-    def __init__(self, timeline: Timeline, store: ValueStore) -> None:
+    def __init__(self, timeline: Timeline, store: ValueStore, tell: Callable[[str], None]) -> None:
         self._timeline = timeline
         self._store = store
+        self._tell = tell
 
     @staticmethod
     def is_live(step: PlanStep) -> bool:
@@ -87,6 +94,7 @@ class NotebookCells:
             names |= {name for name in functions if name in body.changes or not isinstance(space[name], type)}
         reached = reached_names(space, names)
         run = LiveRun(self._timeline, body, reached, arguments)
+        run.watch_process()
         if not self.is_own(step):
             run.theirs = frozenset(name for name in run.before if not self._timeline.may_bind(name, step.key))
         return run
@@ -100,6 +108,13 @@ class NotebookCells:
             None if there is nothing to store.
         """
         effects = run.finish()
+        if outcome.recorder is not None:
+            files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
+            run.bundle.files = contents
+            effects = replace(effects, files=files)
+            for each in files:
+                self._timeline.files[each.path] = (each.digest, step.key)
+        outcome.reads = (*outcome.reads, *run.stream_reads())
         if not effects:
             return effects, None
         key = f"{step.address}:{NOTEBOOK}"
@@ -113,10 +128,9 @@ class NotebookCells:
                 if run.bundle:
                     value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
         if unstored:
-            effects = Effects(
-                tuple(name for name in effects.values if name not in unstored), tuple(unstored), effects.definitions,
-                effects.deleted, effects.objects, effects.lost, effects.files, effects.streams, effects.state,
-            )  # fmt: skip
+            left = tuple(name for name in effects.values if name not in unstored)
+            lost = (*effects.lost, *([""] if "" in unstored else []))
+            effects = replace(effects, values=left, unstored=tuple(name for name in unstored if name), lost=lost)
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
 
@@ -193,6 +207,9 @@ class NotebookCells:
             return False
         if effects and not (kept is not None and self._store.vouches(kept)):
             return False
+        todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own)
+        if not todo.possible:
+            return False
         names: Collection[str] | None = None
         if not own:
             names = [
@@ -208,7 +225,9 @@ class NotebookCells:
             ]
         restoration = Restoration(timeline, body, effects, names)
         try:
-            bound = self._restore(step, body, group, kept, restoration, skip_objects=again and pinned)
+            bound = self._restore(
+                step, body, group, kept, restoration, todo=todo, skip_objects=again and pinned, again=again
+            )
         except Exception:
             # Whatever cannot be restored is computed: the body raises its own errors.
             return False
@@ -231,7 +250,7 @@ class NotebookCells:
 
     def _restore(
         self, step: PlanStep, body: CellBody, group: tuple[Materialization, ...], kept: Materialization | None,
-        restoration: Restoration, *, skip_objects: bool,
+        restoration: Restoration, *, todo: file_effects.FilesToRestore, skip_objects: bool, again: bool,
     ) -> list[str]:  # fmt: skip
         timeline, store = self._timeline, self._store
         items = {item.output: item for item in group}
@@ -245,12 +264,40 @@ class NotebookCells:
             bound.append(name)
         if kept is not None and kept.value is not None:
             plain = store.get(kept.value, key=kept.key, link=restoration.link)
+            file_effects.restore(todo, plain[4], timeline.project)
             more = restoration.apply(plain, skip_objects=skip_objects)
+            for stream, state in () if again else plain[3].items():
+                set_stream(stream, state)
             bound += more
             for name, output in zip(body.variables, step.outputs, strict=False):
                 item = items.get(output.name)
                 if name in more and item is not None:
                     timeline.bind(name, item.key, item, timeline.namespace[name])
+        else:
+            file_effects.restore(todo, {}, timeline.project)
         for definition in waiting:
             exec(definition.code, timeline.namespace)  # noqa: S102 - the user's own cell
+        if kept is not None:
+            effects = Effects.from_text(kept.effects)
+            for each in effects.files:
+                if each.path not in todo.left:
+                    timeline.files[each.path] = (each.digest, step.key)
+            if effects.state and not again:
+                library_state.apply(effects.state)
+        for path in todo.left:
+            self._tell(
+                f"{step.key} wrote {path}, which was changed by something else since: it is left as it is (-f writes it again)"
+            )
         return bound
+
+    def _was_written(self, path: str, digest: str) -> bool:
+        """Return True if a step left a file of the project in a state, here or in an earlier run."""
+        found = self._timeline.files.get(path)
+        if found is not None and found[0] == digest:
+            return True
+        return any(
+            each.path == path and each.digest == digest
+            for item in self._store.writers_of(path)
+            if self._store.vouches(item)
+            for each in Effects.from_text(item.effects).files
+        )

@@ -17,16 +17,20 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.contents import has_content
+from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.reads.recorder import value_digest
 
 _GONE: Any = object()
 
@@ -41,6 +45,8 @@ class Writer:
     """What identifies the cell in its notebook, or the step's key."""
     label: str = field(default="", compare=False)
     """How messages name it: ``[7]`` and its first line, or the key."""
+    place: str = field(default="", compare=False)
+    """Where it is: ``cell 7``; empty for a step."""
 
 
 @dataclass(slots=True)
@@ -85,9 +91,13 @@ class Timeline:
         The notebook's variables, live.
     load
         Returns the current value of a key, as a separate copy.
+    project
+        The folder of the project: files that steps wrote are restored only below it.
 
     Attributes
     ----------
+    files
+        By path, the digest of the state in which a step left a file, and the step's key.
     requested
         Keys of the steps that the current request names: their cell runs, or they were asked for by name. They read names as they are now.
     reassigned
@@ -96,8 +106,10 @@ class Timeline:
         Keys of steps that count with the code version that they had, although names that they read are others now.
     """
 
-    def __init__(self, namespace: dict[str, Any], load: Callable[[str], Any]) -> None:
+    def __init__(self, namespace: dict[str, Any], load: Callable[[str], Any], project: Path) -> None:
         self.namespace = namespace
+        self.project = project
+        self.files: dict[str, tuple[str, str]] = {}
         self._load = load
         self.requested: frozenset[str] = frozenset()
         self.reassigned: dict[str, str] = {}
@@ -141,6 +153,11 @@ class Timeline:
         """Return who bound a name last, or None if nothing is known of it."""
         found = self._binds.get(name)
         return found[-1][1] if found else None
+
+    def place(self, name: str) -> str:
+        """Return the cell that bound a variable or changed it last: ``cell 5``; empty if none is known."""
+        events = [*self._binds.get(name, ()), *self._changes.get(name, ())]
+        return max(events, key=lambda event: event[0])[1].place if events else ""
 
     def _since(self, name: str, number: int) -> list[tuple[int, Writer]]:
         """Return the events after a number that bound a name, or may have changed its object under any name."""
@@ -299,6 +316,35 @@ class Timeline:
         memory = self._memories.get(step_key)
         return memory is not None and item.id in memory.materializations
 
+    def read_holds(self, read: Read, step_key: str, item: Materialization) -> bool:
+        """Return True if what a step read from the kernel itself is still so, or changed only by later cells and steps.
+
+        Parameters
+        ----------
+        item
+            The materialization that has the read.
+        """
+        again = self.has_brought(step_key, item)
+        if read.kind == "stream":
+            state = stream_states().get(read.name)
+            return again or (state is not None and data_version(state) == read.digest)
+        value = self.namespace.get(read.name, _GONE)
+        if value is not _GONE and value_digest(value) == read.digest:
+            return True
+        if not again:
+            return False
+        memory = self._memories[step_key]
+        since = self._since(read.name, memory.number)
+        return bool(since) and self._is_explained(read.name, memory, since, step_key)
+
+    def _is_explained(self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str) -> bool:
+        """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
+        if step_key in self.requested:
+            return all(writer.kind == "step" for _, writer in since)
+        events = (*self._binds.get(name, ()), *self._changes.get(name, ()))
+        before = {writer for number, writer in events if number <= memory.number}
+        return not any(writer in before and (writer.kind == "cell" or writer.id != step_key) for _, writer in since)
+
     def pin(self, step_key: str, body: CellBody, version: CodeVersion) -> CodeVersion:
         """Return the code version that counts for a step that was brought up to date in this kernel.
 
@@ -320,19 +366,10 @@ class Timeline:
             if not since:
                 continue
             touched = True
-            if own:
-                if any(writer.kind == "cell" for _, writer in since):
-                    return version
-                continue
-            before = {
-                writer
-                for number, writer in (*self._binds.get(name, ()), *self._changes.get(name, ()))
-                if number <= memory.number
-            }
-            if any(writer in before for _, writer in since if writer.kind == "cell") or any(
-                writer in before and writer.id != step_key for _, writer in since if writer.kind == "step"
-            ):
+            if not self._is_explained(name, memory, since, step_key):
                 return version
+            if own:
+                continue
             cells = [writer for _, writer in since if writer.kind == "cell"]
             if cells:
                 first = next(

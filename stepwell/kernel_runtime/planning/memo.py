@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from stepwell.kernel_runtime.definitions.reuse import age_text
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.acceptance import acceptance, revoked_run
 from stepwell.kernel_runtime.records.code import Unverifiable
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization
 from stepwell.kernel_runtime.records.memo import memo_key
-from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.reads import LOCAL, Read
 from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.versions.reads import what_changed
 
 _SKEW = 1.0
 """Seconds by which another process's clock may be ahead."""
@@ -40,14 +42,18 @@ class Known:
     values: dict[str, Materialization] = field(default_factory=dict)
     obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - where all that is stored can be loaded
     now: float = field(default_factory=time.time)
+    local: Callable[[Read, str, Materialization], bool] | None = None
+    """Tells whether what a step read from the kernel itself holds: variables that texts name, random streams; None outside notebooks."""
     _checked: dict[Read, bool] = field(default_factory=dict)
 
-    def holds(self, read: Read) -> bool:
+    def holds(self, read: Read, step: PlanStep | None = None, item: Materialization | None = None) -> bool:
         """Tell whether the world still is as it was read; asked once per run."""
         if read.kind == "asset":
             # It may be materialized in this run; where a notebook or store was named, only the session knows which.
             item = None if read.names else self.values.get(read.name)
             return self.read_holds(read) if item is None else (item.data_version or item.id) == read.digest
+        if read.kind in LOCAL and self.local is not None and step is not None and item is not None:
+            return self.local(read, step.key, item)
         found = self._checked.get(read)
         if found is None:
             found = self._checked[read] = self.read_holds(read)
@@ -116,13 +122,39 @@ class Known:
                 # It changed the world: what an older one did is undone by now, so only the newest counts.
                 return None
             reads = group[0].reads
-            if _complete(step, group) and (not reads or all(self.holds(read) for read in reads)):
+            if _complete(step, group) and (not reads or all(self.holds(read, step, group[0]) for read in reads)):
                 if not self.snapshot.foreign or not any(item.id in self.snapshot.foreign for item in group):
                     return group
                 foreign = foreign or group
             if acted:
                 return None
         return foreign
+
+    def refusal(self, step: PlanStep, memo: str) -> str:
+        """Return why `hit` reuses no execution of a step although one may have its memo key; empty if none has."""
+        if not step.memoised:
+            return "cache=False: it runs in every run"
+        if step.op.volatile:
+            return "volatile: it runs in every run"
+        if step.code is not None and step.code.unverifiable:
+            item = step.code.unverifiable[0]
+            return f"{item.path} has no digest ({item.reason})"
+        found = self.snapshot.by_memo_key.get(memo)
+        if not memo or not found:
+            return ""
+        newest = found[0]
+        if revoked_run(newest[0]):
+            return "what was accepted for it was revoked"
+        if newest[0].unverifiable:
+            return f"{newest[0].unverifiable[0]} had no digest"
+        if step.op.max_age is not None and not self.is_young(newest, step.op.max_age):
+            return f"older than its greatest age of {age_text(step.op.max_age)}"
+        changed = next((read for read in newest[0].reads if not self.holds(read, step, newest[0])), None)
+        if changed is not None:
+            return what_changed(changed)
+        lost = next((why for item in newest if (why := self.lost(item))), "")
+        acted = any(not item.data_version for item in newest)
+        return lost or ("another version of it has acted since" if acted else "")
 
     def is_young(self, group: tuple[Materialization, ...], max_age: float) -> bool:
         """Tell whether an execution is younger than an age in seconds, as of the start of the run.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from stepwell.kernel_runtime.definitions.reuse import age_text
 from stepwell.kernel_runtime.planning.memo import Known, choose_current
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.acceptance import acceptance
-from stepwell.kernel_runtime.records.code import Unverifiable
 from stepwell.kernel_runtime.records.lineage import State
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
 
@@ -27,6 +25,26 @@ class Reason:
     """More lines: a diff, an old and a new value, a remedy."""
     kind: str = ""
     """For machines: ``body``, ``function``, ``global``, ``package``, ``input``, ``order``, ``file``, ``upstream``, ``volatile``, ..."""
+    place: str = ""
+    """The cell that bound a changed variable, where the text does not say it."""
+    versions: tuple[str, ...] = ()
+    """Of a changed input the version before and now."""
+    chain: tuple[str, ...] = ()
+    """Of a cause upstream the steps from the one in which it lies to the one before the explained step."""
+    origins: tuple[Reason, ...] = ()
+    """Of what is inherited from upstream its causes, where they were asked for."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        return {
+            "kind": self.kind,
+            "text": self.text,
+            "path": self.path,
+            "detail": self.detail,
+            "place": self.place,
+            "chain": list(self.chain),
+            "origins": [origin.as_dict() for origin in self.origins],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +68,16 @@ class StepState:
         return self.state != "fresh"
 
 
-Explainer = Callable[[PlanStep, tuple[Materialization, ...], "tuple[InputVersion, ...] | None"], tuple[Reason, ...]]
-"""Says why what is stored for a step cannot be reused."""
+class Explainer(Protocol):
+    """Says why what is stored for a step cannot be reused."""
+
+    def __call__(
+        self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
+    ) -> tuple[Reason, ...]:
+        """Return the causes that are in the step itself, its inputs (None if they are not known yet) or its reads."""
+
+    def unverifiable(self, step: PlanStep) -> tuple[Reason, ...]:
+        """Return what the step reaches that has no digest."""
 
 
 def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepState]:
@@ -100,6 +126,7 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
                 detail=error.where if error else "",
                 kind="failure",
             ),
+            *(reason for reason in (explain(step, stored, inputs) if stored else ()) if reason.kind != "python"),
         )
     if group is not None:
         lost = next(((item, why) for item in group if (why := known.lost(item))), None)
@@ -113,7 +140,7 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
     if step.op.volatile:
         return result("stale", Reason("volatile: runs every time", kind="volatile"))
     if step.code is not None and step.code.unverifiable:
-        return result("unverifiable", *map(_unverifiable, step.code.unverifiable))
+        return result("unverifiable", *explain.unverifiable(step))
     if waits:
         # What changed in the step itself is certain; what comes from upstream is only possible.
         own = tuple(reason for reason in explain(step, stored, None))
@@ -141,22 +168,6 @@ def _lost(item: Materialization, why: str, known: Known) -> Reason:
     if item.id in known.snapshot.foreign:
         return Reason(why, detail=f"if you trust who made it: stepwell trust {item.key}", kind="untrusted")
     return Reason(why, kind="missing")
-
-
-def _unverifiable(item: Unverifiable) -> Reason:
-    """Say what cannot be digested, through which path, and how to leave out that object only."""
-    name = item.path.rpartition(" -> ")[2] if " -> " in item.path else ""
-    ways = []
-    # What a module's own code calls by a short name is another module's variable here.
-    if name.isidentifier() and "." not in item.path.partition(" -> ")[2]:
-        ways.append(f"--ignore {name}")
-    if name and "(" not in name and not hasattr(builtins, name):
-        ways.append(f"stepwell.opaque({name}, version=...)")
-    remedy = f"to leave out that object only: {', or '.join(ways)}" if ways else ""
-    step = item.path.partition(" -> ")[0].partition("(")[0]
-    return Reason(
-        item.reason, item.path, remedy or f"to keep what is stored all the same: %why {step} --accept", "unverifiable"
-    )
 
 
 def _too_old(step: PlanStep, stored: tuple[Materialization, ...], known: Known) -> Reason | None:

@@ -152,6 +152,9 @@ class ValueStore(Protocol):
     def runs(self, *, limit: int = 20, batch: str = "") -> list[RunRecord]:
         """Return the newest runs, newest first; only those of a batch execution if one is named."""
 
+    def attempts(self, step_key: str, *, limit: int = 20) -> list[StepRecord]:
+        """Return the newest records of a step that was executed, reused, failed or cancelled, newest first; of reuses in a row the first."""
+
     def outputs(self, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
         """Return what an executed step printed and displayed."""
 
@@ -169,6 +172,9 @@ class ValueStore(Protocol):
 
     def history(self, key: str, *, limit: int = 20) -> list[Materialization]:
         """Return the newest materializations of a key, newest first."""
+
+    def writers_of(self, path: str) -> list[Materialization]:
+        """Return the records whose effects name a file, newest first."""
 
     def sizes(self) -> dict[str, int]:
         """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
@@ -233,5 +239,6 @@ class CodeVersions(Protocol):
         extra
             More objects that count, each by a name: what a definition holds beside its body.
         ignore
-            Names of globals of the body's own notebook or module, or ``module.NAME``, that do not count.
+            Names of globals of the body's own notebook or module, or ``module.NAME``, or attributes
+            (``client.cookies``), that do not count.
         """

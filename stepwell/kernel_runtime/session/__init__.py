@@ -12,7 +12,7 @@
 ``preparation``    what a plan reads from the store before its first step
 ``single_steps``   plans of single steps: re-running one, resuming a run
 ``currents``       what a key means when several notebooks have defined it
-``explanation``    why a step is in its state; ``acceptance`` of an edit that does not matter
+``explanation``    why a step is in its state; ``origins`` follows causes upstream; ``acceptance`` of an edit that does not matter
 ``project``        where the store is, and which notebook or script this process is
 ``requests``       targets in any form to definitions and keys
 ``selects``        SQL assets: `sql_asset`, and what ``%%sql_asset`` shares with it; ``sql`` runs SELECTs and makes frames of their rows

@@ -194,6 +194,8 @@ def reader_of_now(keyed: Keyed, loaded: Callable[[Read], str]) -> Callable[[Read
                 recorder.listed(read.name)
             elif read.kind == "glob":
                 recorder.path_read(read.name)
+            elif read.kind == "state":
+                recorder.state_read(read.name)
             elif read.name == ALL:
                 recorder.all_read(whole())
             else:

@@ -12,6 +12,7 @@ from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
+from stepwell.kernel_runtime.session.explanation import Explanation
 from stepwell.kernel_runtime.session.history import WhichVersion
 from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import Given, Targets
@@ -122,6 +123,33 @@ def load(
         If the key has no such version, or several.
     """
     return get_session().load(key_text(key), notebook=notebook, version=version, verify=verify, store=store)
+
+
+def why(
+    key: AssetKey | AssetsDefinition | SourceAsset | str, *, definitions: Given = None, store: AnyStore = None
+) -> Explanation:
+    """Return why an asset or step is in its state, and why it ran the last time that it was not reused.
+
+    Causes are followed upstream to their origin. What is only stored, because its cell has not run here, is explained by the store's records.
+
+    Parameters
+    ----------
+    key
+        A written key, an asset's or a step's; or a key or definition itself.
+    definitions
+        Definitions, or a module of them, that are looked up before those that are registered.
+
+    Raises
+    ------
+    UnknownKeyError
+        If nothing is called so.
+
+    Examples
+    --------
+    >>> print(stepwell.why("final"))  # doctest: +SKIP
+    final: may change, because LIMIT 3 -> 4 in cell 5, three steps up: clean -> rep.f -> rep.g
+    """
+    return get_session().why(key_text(key), definitions=definitions, store=store)
 
 
 def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:

@@ -29,6 +29,7 @@ from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.classes import class_version, hides
 from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.reads import watch
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 
 if TYPE_CHECKING:
@@ -187,9 +188,19 @@ class Holding:
 
     def attach(self, namespace: dict[str, Any] | None) -> None:
         """Say which namespace is the notebook's."""
+        if namespace is not None:
+            # Seeding is noted from now on, in plain cells too.
+            watch()
         if namespace is not self.namespace or self.timeline is None:
-            self.timeline = Timeline(namespace, self._load_current) if namespace is not None else None
+            self.timeline = (
+                Timeline(namespace, self._load_current, self._project(namespace)) if namespace is not None else None
+            )
         self.namespace = namespace
+
+    @staticmethod
+    def _project(namespace: dict[str, Any]) -> Path:
+        """Return the project's folder: the one that holds the store where none is chosen."""
+        return store_directory(namespace).parent
 
     def _load_current(self, key: str) -> Any:
         raise NotImplementedError

@@ -9,8 +9,11 @@ from typing import Any, get_args
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import source_of
 from stepwell.kernel_runtime.errors import (
+    DefinitionUnavailableError,
     InvalidInvocationError,
     InvariantViolationError,
+    StoreError,
+    UnknownKeyError,
     ValueUnavailableError,
     unknown_key,
 )
@@ -41,6 +44,7 @@ from stepwell.kernel_runtime.session.currents import choose
 from stepwell.kernel_runtime.session.explanation import Explainer, Explanation
 from stepwell.kernel_runtime.session.history import WhichVersion, is_identifier, load_version
 from stepwell.kernel_runtime.session.holding import Holding, users_digest
+from stepwell.kernel_runtime.session.origins import Origins
 from stepwell.kernel_runtime.session.preparation import known_for
 from stepwell.kernel_runtime.session.renaming import Settling
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
@@ -49,6 +53,9 @@ from stepwell.kernel_runtime.store.catalog.instance import warm_up
 from stepwell.kernel_runtime.versions.reads import active, watch
 from stepwell.kernel_runtime.versions.secrets import Environment, hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk
+
+_VERSIONS = 200
+"""Materializations of a key among which the one that a step was given is looked for."""
 
 
 class Looking(Holding):
@@ -118,16 +125,36 @@ class Looking(Holding):
         return self.why(key, definitions=definitions, store=used)
 
     def why(self, key: str, *, definitions: Given = None, store: Any = None) -> Explanation:
-        """Return why an asset or step is in its state.
+        """Return why an asset or step is in its state, and why it ran last; of what only the store has, the latter.
 
         Raises
         ------
         UnknownKeyError
             If nothing is called so.
         """
-        steps = self._own_steps(key, definitions)
-        *_, states = self._looked_at(key, definitions, self.chosen(store))
-        return Explanation(key, tuple(states[step] for step in steps))
+        try:
+            steps = self._own_steps(key, definitions)
+        except UnknownKeyError as unknown:
+            try:
+                used = self.chosen(store)
+            except StoreError:
+                raise unknown from None
+            return self._why_stored(key, used, unknown)
+        used = self.chosen(store)
+        plan, *_, states = self._looked_at(key, definitions, used)
+        origins = Origins(used, states)
+        own = [step for step in plan.steps if step.key in steps]
+        runs = {step.key: run for step in own if (run := origins.last_run(step.address, step.notebook)) is not None}
+        return Explanation(key, tuple(origins.of(states[step]) for step in steps), runs)
+
+    def _why_stored(self, key: str, store: ValueStore, unknown: UnknownKeyError) -> Explanation:
+        """Return what is known of a key that only the store has: its cell has not run here."""
+        rows = store.current(key)
+        item = self._choose(key, rows, store) if rows else None
+        if item is None:
+            raise unknown
+        run = Origins(store, {}).last_run(item.step_key, item.notebook)
+        return Explanation(key, (), {} if run is None else {item.step_key: run}, item)
 
     def _owner(self, key: str, found: Definitions) -> AssetsDefinition:
         owner = found.asset(key)
@@ -149,7 +176,8 @@ class Looking(Holding):
         walk = self._walk(found)
         plan = build_plan([str(own) for own in self._owner(key, found).keys], found, walk)
         known = known_for(plan, store, self._choose, self._loaded, settle=self._settling(store, walk))
-        return plan, walk, known, plan_states(plan, known, Explainer(store, known, code_parts(walk)))
+        known.local = self.timeline.read_holds if self.timeline is not None else None
+        return plan, walk, known, plan_states(plan, known, Explainer(store, known, walk, code_parts(walk)))
 
     def lineage(self) -> Lineage:
         """Return everything that is registered as cards and edges."""
@@ -275,18 +303,57 @@ class Looking(Holding):
         ValueUnavailableError
             If an input has no stored value.
         """
+        return {name: value for name, (_, value) in self.step_inputs(step_key).items()}
+
+    def step_inputs(self, step_key: str) -> dict[str, tuple[tuple[str, ...], Any]]:
+        """Return a step's stored inputs, each with the keys of the values that it consists of; none for config and defaults.
+
+        Where the step is not defined here, they are what it was given in its last run that ended well. Errors are those of `inputs`.
+        """
         found = lookup(self.registry)
-        plan = plan_of_steps([step_key], found, self._walk(found), self.store)
-        values: dict[str, Any] = {}
+        try:
+            plan = plan_of_steps([step_key], found, self._walk(found), self.store)
+        except DefinitionUnavailableError:
+            recorded = self._recorded_inputs(step_key)
+            if recorded is None:
+                raise
+            return recorded
+        given_values: dict[str, tuple[tuple[str, ...], Any]] = {}
         for step in plan.steps:
             for given in step.inputs:
                 if given.carries_value and given.keys:
                     loaded = [self.load(key) for key in given.keys]
-                    values[given.name] = loaded if given.fan_in else loaded[0]
+                    given_values[given.name] = given.keys, loaded if given.fan_in else loaded[0]
                 elif given.name and not given.keys:
-                    values[given.name] = given.default
-            values.update(step.config)
-        return values
+                    given_values[given.name] = (), given.default
+            given_values.update((name, ((), value)) for name, value in step.config.items())
+        return given_values
+
+    def _recorded_inputs(self, step_key: str) -> dict[str, tuple[tuple[str, ...], Any]] | None:
+        """Return what a step was given when it was executed last; None if that is not recorded."""
+        attempts = self.store.attempts(step_key)
+        made = next((each.materializations[0] for each in attempts if each.materializations), None)
+        if made is None:
+            return None
+        given: dict[str, list[tuple[str, Any]]] = {}
+        for each in made.inputs:
+            if each.kind == "value":
+                items = self.store.history(each.key, limit=_VERSIONS)
+                item = next((item for item in items if item.data_version == each.version), None)
+                if item is None or item.value is None:
+                    raise ValueUnavailableError(
+                        f"the value of {each.key!r} that {step_key!r} was given is not stored any more",
+                        remedy=f"%stepwell load {each.key} binds what is current",
+                    )
+                given.setdefault(each.name, []).append((each.key, self.store.get(item.value, key=each.key)))
+        # Members of a fan-in have names that end in brackets.
+        return {
+            name.removesuffix("[]"): (
+                tuple(key for key, _ in values),
+                [value for _, value in values] if name.endswith("[]") else values[0][1],
+            )
+            for name, values in given.items()
+        }
 
     def outputs(self, item: Materialization) -> tuple[CapturedOutput, ...]:
         """Return what the step printed and displayed when it made a materialization."""
@@ -364,7 +431,8 @@ class Looking(Holding):
 
     def _states(self, plan: Plan, walk: CodeWalk, store: ValueStore) -> dict[str, StepState]:
         known = known_for(plan, store, self._choose, self._loaded, settle=self._settling(store, walk))
-        return plan_states(plan, known, Explainer(store, known, code_parts(walk)))
+        known.local = self.timeline.read_holds if self.timeline is not None else None
+        return plan_states(plan, known, Explainer(store, known, walk, code_parts(walk)))
 
 
 def _version_of(item: Materialization) -> str:

@@ -347,6 +347,10 @@ class Store:
         """Return the newest runs, newest first; only those of a batch execution if one is named."""
         return self._catalog.ask(lambda connection, name: reading.read_runs(connection, name, limit, batch))
 
+    def attempts(self, step_key: str, *, limit: int = 20) -> list[StepRecord]:
+        """Return the newest records of a step that was executed, reused, failed or cancelled, newest first; of reuses in a row the first."""
+        return self._catalog.ask(lambda connection, name: reading.read_attempts(connection, name, step_key, limit))
+
     def outputs(self, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
         """Return what an executed step printed and displayed."""
         return self._catalog.ask(lambda connection, name: reading.read_outputs(connection, name, run_id, step_key))
@@ -370,6 +374,10 @@ class Store:
     def history(self, key: str, *, limit: int = 20) -> list[Materialization]:
         """Return the newest materializations of a key, newest first."""
         return self._catalog.ask(lambda connection, name: reading.read_history(connection, name, key, limit))
+
+    def writers_of(self, path: str) -> list[Materialization]:
+        """Return the records whose effects name a file, newest first."""
+        return self._catalog.ask(lambda connection, name: reading.read_writers(connection, name, path))
 
     def sizes(self) -> dict[str, int]:
         """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""

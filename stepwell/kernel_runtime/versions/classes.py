@@ -7,9 +7,11 @@ import inspect
 from types import FunctionType, GetSetDescriptorType
 from typing import Any
 
+from stepwell.kernel_runtime.definitions.signatures import annotations_of
+
 _SKIPPED = frozenset((
     "__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", "__firstlineno__", "__static_attributes__",
-    "_abc_impl", "__abstractmethods__", "__slotnames__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__classdictcell__",
+    "_abc_impl", "__abstractmethods__", "__slotnames__", "__annotate__", "__annotate_func__", "__annotations__", "__annotations_cache__", "__classdictcell__",
 ))  # fmt: skip
 _MADE_BY_ENUM = frozenset(("__new__", "__format__", "__reduce_ex__", "__repr__", "__str__", "__hash__"))
 
@@ -29,14 +31,15 @@ def class_parts(cls: type) -> list[tuple[str, Any]]:
             and not name.startswith("_unhashable") and not name.startswith("_hashable")
         ]  # fmt: skip
         return [("(members)", tuple(members)), *sorted(kept, key=_name)]
-    return sorted(
-        [
-            (name, value)
-            for name, value in namespace.items()
-            if name not in _SKIPPED and type(value) is not GetSetDescriptorType
-        ],
-        key=_name,
-    )
+    parts = [
+        (name, value)
+        for name, value in namespace.items()
+        if name not in _SKIPPED and type(value) is not GetSetDescriptorType
+    ]
+    annotations = annotations_of(cls)
+    if annotations:
+        parts.append(("__annotations__", annotations))
+    return sorted(parts, key=_name)
 
 
 def _name(entry: tuple[str, Any]) -> str:

@@ -11,7 +11,7 @@ import builtins
 import functools
 import sys
 from collections.abc import Callable, Mapping
-from time import perf_counter
+from time import thread_time
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
@@ -35,7 +35,7 @@ from stepwell.kernel_runtime.versions.spoken import is_reader
 _BUILTINS = builtins.__dict__
 _SMALL = 1 << 16
 SLOW = 0.2
-"""Seconds of digesting one value above which its user is told."""
+"""Seconds of processor time for digesting one value above which a line advises to make it an asset."""
 # What these keep in the closures of their wrappers: caches, locks.
 _WRAPPING = frozenset(("functools", "reprlib"))
 _PRIVATE_CELLS = frozenset(
@@ -217,6 +217,8 @@ class Expander:
                         self._settings(node, facts(code), value)
                 else:
                     self.refer(node, name, value)
+                    if who is None and type(value) not in ATOMS:
+                        self._settings(node, facts(code), value)
             held = tuple(cells)
         attributes = function.__dict__
         node.shape = (code, defaults, keyword_defaults, held, len(attributes))
@@ -284,8 +286,7 @@ class Expander:
                 self.refer(node, name, value)
                 if is_reader(value):
                     node.flags |= SPEAKS
-                if type(value) is FunctionType or isinstance(value, type):
-                    self._settings(node, known, value)
+                self._settings(node, known, value)
             if chain and chain[-1] in SPOKEN:
                 self._spoken(node, name, value, chain)
         if known.imports:
@@ -294,6 +295,8 @@ class Expander:
                 module = sys.modules.get(name)
                 if module is not None:
                     self._settings(node, known, module)
+        if not library_state.PLOTTING.isdisjoint(known.attributes):
+            self._state(node, known, "matplotlib")
         if known.suspects:
             for reason in known.suspects:
                 node.unverifiable("", reason)
@@ -333,17 +336,18 @@ class Expander:
             self.refer(node, name, value)
 
     def _settings(self, node: Node, known: CodeFacts, value: Any) -> None:
-        """Write what user code has changed in the settings of the library that a value belongs to."""
-        library = library_state.library_of(value)
-        if library is None:
-            return
-        renders = not library_state.RENDERING.isdisjoint(known.attributes) or any(
-            name in library_state.RENDERING for name, _ in known.loads
-        )
-        for name, text in library_state.told(library, text=renders):
-            node.mappings += ((library_state.state, name, text),)
+        """Write the options of the library that a value belongs to, where they are not the defaults."""
+        for library in library_state.library_of(value):
+            self._state(node, known, library)
+
+    def _state(self, node: Node, known: CodeFacts, library: str) -> None:
+        for name, text in library_state.told(library, text=library_state.renders(known)):
+            guard = (library_state.state, name, text)
+            if guard in node.mappings:
+                continue
+            node.mappings += (guard,)
             if text:
-                node.own.append(atom((name, text)))
+                self.refer(node, name, text)
 
     def _spoken(self, node: Node, label: str, value: Any, chain: tuple[str, ...]) -> None:
         """Write documentation or annotations that code reads: they are left out elsewhere."""
@@ -425,6 +429,9 @@ class Expander:
             self.refer(node, "" if base.__module__ == "builtins" else base.__name__, base)
         for name, value in class_parts(cls):
             own.append(b"\xdc" + atom(name))
+            if (id(cls), name) in self.ignored.attributes:
+                own.append(b"\xeb")
+                continue
             self.refer(node, "." + name, value)
         node.mappings += tuple((namespace, name, value) for name, value in namespace.items())
         node.lengths += ((namespace, len(namespace)),)
@@ -511,7 +518,7 @@ class Expander:
             nonlocal entered
             if found is item and not entered:
                 entered = True
-                return reduced(found)
+                return self._without_ignored(found, reduced(found))
             kind = type(found)
             written = None if OPAQUE and id(found) in OPAQUE else token(found, kind)
             if written is not None:
@@ -521,11 +528,25 @@ class Expander:
                 self.trace.append((path(), found, None))
             return FOREIGN
 
-        started = perf_counter()
+        started = thread_time()
         node.own.append(b"\xe8" + encode(item, foreign, sets_apart=True, apart=OPAQUE))
-        seconds = perf_counter() - started
+        seconds = thread_time() - started
         if seconds > SLOW:
             self.slow[id(node)] = seconds
+
+    def _without_ignored(self, item: Any, form: Form) -> Form:
+        """Return an instance's form without the attributes that do not count."""
+        names = [name for owner, name in self.ignored.attributes if owner == id(item)]
+        if not names or form.name != "instance":
+            return form
+        state = form.parts[3]
+        # An object with slots has its state in the second of two dictionaries.
+        held = state if type(state) is tuple else (state,)
+        kept = tuple(
+            {name: value for name, value in each.items() if name not in names} if type(each) is dict else each
+            for each in held
+        )
+        return Form(form.name, (*form.parts[:3], kept if type(state) is tuple else kept[0], *form.parts[4:]))
 
 
 @functools.lru_cache(maxsize=4096)

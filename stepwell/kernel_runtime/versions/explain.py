@@ -1,18 +1,22 @@
 """Why two code versions differ: the smallest true causes.
 
 Where a helper was edited, only the helper is named, not what it now reaches in addition; where a name was bound to another value, old and
-new value are shown if they are small and no secret.
+new value are shown if they are small and no secret. Parts that were recorded for another key with equal code are read as those of the step itself:
+each is known by how it is reached from the step, never by the step's name.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
-from dataclasses import dataclass
+import textwrap
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 
 from stepwell.kernel_runtime.records.code import CodeKind, CodePart, CodeVersion
-from stepwell.kernel_runtime.versions.secrets import looks_secret
+from stepwell.kernel_runtime.versions.paths import ARROW, IGNORED
+from stepwell.kernel_runtime.versions.secrets import HIDDEN, looks_secret
 
-_ARROW = " -> "
 _KEY = 8
 
 
@@ -32,36 +36,118 @@ class Change:
     """For code: a unified diff of its source."""
     what: str = "changed"
     """``changed``, ``added`` or ``removed``."""
+    secret: bool = False
+    """Whether its value is not shown because it could be a secret."""
 
 
-def explain(old: CodeVersion, new: CodeVersion) -> tuple[Change, ...]:
-    """Return the causes for which two code versions with their parts differ, nearest to the step first."""
+def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, ...]:
+    """Return the causes for which two code versions with their parts differ, nearest to the step first.
+
+    Parameters
+    ----------
+    key
+        The step's key; by default the one that the newer version was recorded for.
+    """
     if old.digest == new.digest:
         return ()
-    before = _by_path(old.parts)
-    after = _by_path(new.parts)
+    key = key or (new.parts[0].path if new.parts else "")
+    canonical = any(version.parts and version.parts[0].path != key for version in (old, new))
+    before, after = (_by_path(_as_parts_of(key, version.parts)) for version in (old, new))
     changed: dict[tuple[str, str], Change] = {}
-    for key, part in after.items():
-        earlier = before.get(key)
+    for at, part in after.items():
+        earlier = before.get(at)
         if earlier is not None and not _same(earlier, part):
-            changed[key] = _change(earlier, part)
-    paths = {path for path, _ in changed}
-    for key, part in after.items():
-        if key not in before and not _follows(part.path, paths) and not _elsewhere(part, before):
-            changed[key] = Change(part.kind, part.path, part.where, None, _shown(part), what="added")
-    for key, part in before.items():
-        if key not in after and not _follows(part.path, paths) and not _elsewhere(part, after):
-            changed[key] = Change(part.kind, part.path, part.where, _shown(part), None, what="removed")
+            changed[at] = _change(earlier, part, canonical=canonical)
+    # The same text means something else only because of what it reads.
+    unedited = {at for at in changed if at[1] == "code" and before[at].text == after[at].text is not None}
+    edited = {path for path, group in changed if (path, group) not in unedited}
+    added, removed = _unmatched(before, after, changed, edited, canonical=canonical)
+    for at, part in added.items():
+        changed[at] = Change(part.kind, part.path, part.where, None, _shown(part), what="added")
+    for at, part in removed.items():
+        changed[at] = Change(part.kind, part.path, part.where, _shown(part), None, what="removed")
+    for at in unedited:
+        if any(_follows(path, {at[0]}) for path, _ in changed):
+            del changed[at]
+    _drop_consequences(changed, before, after, key)
     if not changed:
-        path = new.parts[0].path if new.parts else ""
-        return (Change("body", path),)
+        return (Change("body", key),)
     # An object whose class changed is no cause of its own.
-    return tuple(sorted(changed.values(), key=lambda change: (change.path.count(_ARROW), change.path)))
+    return tuple(sorted(changed.values(), key=lambda change: (change.path.count(ARROW), change.path)))
+
+
+Parts = dict[tuple[str, str], CodePart]
+
+
+def _as_parts_of(key: str, parts: tuple[CodePart, ...]) -> tuple[CodePart, ...]:
+    """Return parts as they are reached from a key, whichever key they were recorded for."""
+    root = parts[0].path if parts else key
+    if root == key:
+        return parts
+    return tuple(
+        replace(part, path=key + part.path[len(root) :]) if part.path.startswith(root) else part for part in parts
+    )
+
+
+def _unmatched(
+    before: Parts, after: Parts, changed: dict[tuple[str, str], Change], edited: set[str], *, canonical: bool
+) -> tuple[Parts, Parts]:
+    """Return the parts that only one version has and that are there or gone for no other cause.
+
+    What both versions have, each reached by another path, is left out if it is the same, and goes to ``changed`` otherwise.
+    """
+    known = [{(*_called(key), part.digest) for key, part in parts.items()} for parts in (before, after)]
+
+    def only(parts: Parts, others: Parts, same: set[tuple[str, str, str]]) -> Parts:
+        return {
+            key: part
+            for key, part in parts.items()
+            if key not in others and (*_called(key), part.digest) not in same and not _follows(part.path, edited)
+        }
+
+    added, removed = only(after, before, known[0]), only(before, after, known[1])
+    for at in list(added):
+        # A value where a function was, or the other way round.
+        earlier = next((other for other in removed if other[0] == at[0]), None)
+        if earlier is not None:
+            changed[at] = _change(removed.pop(earlier), added.pop(at), canonical=canonical)
+    counts = Counter(map(_called, added))
+    moved = defaultdict(list)
+    for key in removed:
+        moved[_called(key)].append(key)
+    for key in list(added):
+        places = moved[_called(key)]
+        if len(places) == counts[_called(key)] == 1:
+            changed[key] = _change(removed.pop(places[0]), added.pop(key), canonical=canonical)
+    return added, removed
+
+
+def _drop_consequences(changed: dict[tuple[str, str], Change], before: Parts, after: Parts, key: str) -> None:
+    """Take out what changed only because of another change that is named by itself."""
+    at_ignored = (key + IGNORED, "global")
+    ignored: set[str] = set()
+    if at_ignored in changed:
+        lists = [(parts[at_ignored].text or "").split(", ") if at_ignored in parts else [] for parts in (before, after)]
+        ignored = set(lists[0]) ^ set(lists[1])
+    for at in list(changed):
+        path, group = at
+        last = _called_path(path)
+        if at != at_ignored and any(
+            last == name or last.startswith(f"{name}.") or name.startswith(f"{last}.") for name in ignored
+        ):
+            del changed[at]
+        elif group == "global" and any(other.startswith(f"{path}.") for other, _ in changed):
+            # An object changed by what it holds.
+            del changed[at]
+
+
+def _called(key: tuple[str, str]) -> tuple[str, str]:
+    return _called_path(key[0]), key[1]
 
 
 def describe(change: Change) -> str:
     """Return one short line: ``normalise() changed (cell 9)`` or ``CUTOFF: 3 -> 4``."""
-    name = change.path.rpartition(_ARROW)[2]
+    name = change.path.rpartition(ARROW)[2]
     place = f" ({change.where})" if change.where else ""
     if change.kind == "package":
         if change.what == "changed":
@@ -80,13 +166,16 @@ def describe(change: Change) -> str:
             if change.what != "changed"
             else f"{name} is another asset"
         )
+    if change.path.endswith(IGNORED):
+        names = change.after if change.what != "removed" else change.before
+        return f"--ignore {names} was {'taken out' if change.what == 'removed' else change.what}"
     if change.what == "changed" and change.before is not None and change.after is not None and not looks_secret(name):
         return f"{name}: {change.before} -> {change.after}"
     return f"{name} {change.what}{place}"
 
 
-def _by_path(parts: tuple[CodePart, ...]) -> dict[tuple[str, str], CodePart]:
-    found: dict[tuple[str, str], CodePart] = {}
+def _by_path(parts: tuple[CodePart, ...]) -> Parts:
+    found: Parts = {}
     for part in parts:
         found.setdefault((part.path, "code" if part.kind in {"function", "class", "body"} else part.kind), part)
     return found
@@ -101,33 +190,60 @@ def _same(before: CodePart, after: CodePart) -> bool:
     return before.text == after.text
 
 
-def _change(before: CodePart, after: CodePart) -> Change:
+def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
+    """Return a change of something that both versions have.
+
+    Parameters
+    ----------
+    canonical
+        Whether layout, comments and documentation are left out of the diff: those before are of another definition.
+    """
     diff = ""
     if after.kind in {"function", "body", "sql"} and before.text is not None and after.text is not None:
-        name = after.path.rpartition(_ARROW)[2]
+        name = after.path.rpartition(ARROW)[2]
+        texts = [_canonical(text) if canonical else text for text in (before.text, after.text)]
         diff = "\n".join(
             difflib.unified_diff(
-                before.text.splitlines(), after.text.splitlines(), f"{name} (before)", f"{name} (now)", lineterm=""
+                texts[0].splitlines(), texts[1].splitlines(), f"{name} (before)", f"{name} (now)", lineterm=""
             )
         )
-    return Change(after.kind, after.path, after.where, _shown(before), _shown(after), diff)
+    secret = after.kind == "global" and (HIDDEN in (before.text, after.text) or looks_secret(_called_path(after.path)))
+    return Change(after.kind, after.path, after.where, _shown(before), _shown(after), diff, secret=secret)
+
+
+def _canonical(source: str) -> str:
+    """Return Python code without what does not count; other text as it is."""
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except (SyntaxError, ValueError, RecursionError):
+        return source
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+                and len(node.body) > 1
+            ):
+                del node.body[0]
+    return ast.unparse(tree)
+
+
+def _called_path(path: str) -> str:
+    return path.rpartition(ARROW)[2]
 
 
 def _shown(part: CodePart) -> str | None:
-    return (
-        None
-        if part.text is None or (part.kind == "global" and looks_secret(part.path.rpartition(_ARROW)[2]))
-        else part.text
-    )
+    """Return the text of a part that may be shown."""
+    hidden = part.kind == "global" and (part.text == HIDDEN or looks_secret(_called_path(part.path)))
+    return None if hidden else part.text
 
 
 def _follows(path: str, causes: set[str]) -> bool:
     """Whether a thing is there or gone only because something on the way to it changed."""
-    return any(path.startswith((cause + _ARROW, cause + ".", cause + "(", cause + "[")) for cause in causes)
-
-
-def _elsewhere(part: CodePart, others: dict[tuple[str, str], CodePart]) -> bool:
-    """Whether the same thing is reached by another path in the other version."""
-    if part.kind == "package":
-        return any(other.kind == "package" and other.digest == part.digest for other in others.values())
-    return False
+    return any(path.startswith((cause + ARROW, cause + ".", cause + "(", cause + "[")) for cause in causes)

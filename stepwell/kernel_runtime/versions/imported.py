@@ -7,12 +7,14 @@ A name that is used in any other way (passed on, assigned to) stands for its who
 
 from __future__ import annotations
 
-import dis
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType
 from typing import TypeAlias
+
+from stepwell.kernel_runtime.versions import opcodes
+from stepwell.kernel_runtime.versions.opcodes import Instruction
 
 Chains: TypeAlias = tuple[tuple[str, ...], ...] | None
 """Attributes that are read at once from a name: ``lmod.sub.f`` and ``lmod.K`` are ``(("sub", "f"), ("K",))``. None where the name is used otherwise."""
@@ -30,18 +32,6 @@ class Imported:
     outermost: bool
     """Whether the outermost package is bound: ``import a.b`` binds ``a``."""
     chains: Chains
-
-
-_LOADS = (
-    "LOAD_FAST",
-    "LOAD_NAME",
-    "LOAD_GLOBAL",
-    "LOAD_DEREF",
-    "LOAD_CLASSDEREF",
-    "LOAD_FROM_DICT",
-    "STORE_FAST_LOAD_FAST",
-)
-_ATTRIBUTES = frozenset(("LOAD_ATTR", "LOAD_METHOD"))
 
 
 @lru_cache(maxsize=1024)
@@ -63,7 +53,7 @@ def read_of(code: CodeType, name: str) -> Chains:
     return _chains([(each, _instructions(each)) for each in _nested((code,))], name)
 
 
-def _chains(scopes: list[tuple[CodeType, list[dis.Instruction]]], name: str) -> Chains:
+def _chains(scopes: list[tuple[CodeType, list[Instruction]]], name: str) -> Chains:
     chains: dict[tuple[str, ...], None] = {}
     for code, instructions in scopes:
         for read, chain in _reads(code, instructions):
@@ -81,65 +71,50 @@ def _nested(codes: tuple[CodeType, ...]) -> list[CodeType]:
     return found
 
 
-def _instructions(code: CodeType) -> list[dis.Instruction]:
-    return [each for each in dis.get_instructions(code) if each.opname not in {"CACHE", "EXTENDED_ARG", "PUSH_NULL"}]
+def _instructions(code: CodeType) -> list[Instruction]:
+    """Return the instructions of a code object, each with the name of its variable where it is of one."""
+    if opcodes.untested():
+        return []
+    inner = [name for name in code.co_cellvars if name not in code.co_varnames]
+    variables = (*code.co_varnames, *inner, *code.co_freevars)
+    return [
+        (op, 0, variables[argument]) if op in opcodes.VARIABLES else (op, argument, value)
+        for op, argument, value in opcodes.decode(code).instructions
+        if op != opcodes.PUSH_NULL
+    ]
 
 
-def _bindings(instructions: list[dis.Instruction]) -> Iterator[tuple[str, tuple[str, int, str, bool]]]:
+def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, str, bool]]]:
     """Yield each name that an import statement binds, and to what."""
-    constants: list[object] = []
-    at = 0
-    while at < len(instructions):
-        instruction = instructions[at]
-        at += 1
-        if instruction.opcode in dis.hasconst:
-            constants.append(instruction.argval)
-        if instruction.opname != "IMPORT_NAME":
+    for at, (op, _, module) in enumerate(steps):
+        if op != opcodes.IMPORT_NAME:
             continue
-        level, wanted = constants[-2:]
-        assert isinstance(level, int)
-        module = str(instruction.argval)
+        level, wanted = steps[at - 2][2], steps[at - 1][2]
         if wanted == ("*",):
             yield "*", (module, level, "*", False)
-        elif isinstance(wanted, tuple):
+        elif wanted:
+            following = at
             for _ in wanted:
-                while instructions[at].opname != "IMPORT_FROM":
-                    at += 1
-                item = str(instructions[at].argval)
-                yield _stored(instructions[at + 1]), (module, level, item, False)
-                at += 1
+                following = _next(steps, following + 1, opcodes.IMPORT_FROM)
+                yield str(steps[following + 1][2]), (module, level, steps[following][2], False)
         else:
-            # Between the import and the name of `import a.b as c` lies what is needed to get at b.
-            plain = not instructions[at].opname.startswith("IMPORT_FROM")
-            while not instructions[at].opname.startswith("STORE_"):
-                at += 1
-            yield _stored(instructions[at]), (module, level, "", plain)
+            # ``import a.b as c`` takes the submodule from the package before it stores it.
+            stored = at + 1
+            while steps[stored][0] not in opcodes.STORES:
+                stored += 1
+            yield str(steps[stored][2]), (module, level, "", stored == at + 1)
 
 
-def _stored(instruction: dis.Instruction) -> str:
-    name = instruction.argval
-    return str(name[0] if type(name) is tuple else name)
+def _next(steps: list[Instruction], at: int, wanted: int) -> int:
+    while steps[at][0] != wanted:
+        at += 1
+    return at
 
 
-def _reads(code: CodeType, instructions: list[dis.Instruction]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _reads(code: CodeType, steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield each name that is read, with the attributes that are read from it at once; an empty chain if none is."""
     shared = {*code.co_cellvars, *code.co_freevars}
-    for at, instruction in enumerate(instructions):
-        operation = instruction.opname
-        if not operation.startswith(_LOADS):
-            continue
-        argument = instruction.argval
-        names = argument if type(argument) is tuple else (argument,)
-        if operation.startswith("STORE_"):
-            names = names[1:]
-        for name in names[:-1]:
-            yield name, ()
-        if operation.startswith("LOAD_FAST") and names[-1] in shared:
-            # The cell itself, for the closure of a nested function, which is looked at by itself.
-            continue
-        chain = []
-        for following in instructions[at + 1 :]:
-            if following.opname not in _ATTRIBUTES:
-                break
-            chain.append(str(following.argval))
-        yield names[-1], tuple(chain)
+    for at, (op, _, name) in enumerate(steps):
+        # The cell itself is loaded for the closure of a nested function, which is looked at by itself.
+        if op in opcodes.LOADS and not (op in opcodes.CLOSURE_LOADS and name in shared):
+            yield name, opcodes.chain(steps, at)

@@ -13,12 +13,16 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.definitions.places import place_of_name
 from stepwell.kernel_runtime.records.code import CodeKind, CodePart
-from stepwell.kernel_runtime.versions.atoms import ATOMS, hexdigest
+from stepwell.kernel_runtime.versions.atoms import ATOMS, atoms_only, hexdigest
+from stepwell.kernel_runtime.versions.encode import encode, refuse
+from stepwell.kernel_runtime.versions.ignoring import Ignored
 from stepwell.kernel_runtime.versions.ownership import OURS, STANDARD, owner
-from stepwell.kernel_runtime.versions.paths import reached
+from stepwell.kernel_runtime.versions.paths import IGNORED, reached
 from stepwell.kernel_runtime.versions.reads.environment import Keyed
-from stepwell.kernel_runtime.versions.secrets import Environment, hidden_source, looks_secret
+from stepwell.kernel_runtime.versions.reduction import reduced
+from stepwell.kernel_runtime.versions.secrets import HIDDEN, Environment, hidden_source, looks_secret
 from stepwell.kernel_runtime.versions.sources import source, where
 from stepwell.kernel_runtime.versions.spoken import spoken_of
 
@@ -26,12 +30,20 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.versions.expand import Expander
 
 _LONG = 200
+_MOST_ITEMS = 1_000
+"""Items of an attribute up to which it is a part of its own."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _MOST_PARTS = 5_000
 
 
 def parts(
-    expander: Expander, body: object, path: str, extra: Iterable[tuple[str, object]], *, spoken: bool = False
+    expander: Expander,
+    body: object,
+    path: str,
+    extra: Iterable[tuple[str, object]],
+    *,
+    spoken: bool = False,
+    ignore: tuple[str, ...] = (),
 ) -> tuple[CodePart, ...]:
     """Return the parts of a step's code version; the body first, then what it reaches, nearest first.
 
@@ -39,6 +51,8 @@ def parts(
     ----------
     spoken
         Whether annotations and documentation count.
+    ignore
+        Names that do not count: they are a part, because code versions with and without them differ for that reason alone.
     """
     found: list[CodePart] = []
     environment = expander.environment = expander.environment or Environment()
@@ -46,10 +60,10 @@ def parts(
     seen: set[int] = {id(body)}
     packages: set[str] = set()
     kept: list[Any] = []
-    queue: list[tuple[str, Any, bool]] = [(path, body, True)]
+    queue: list[tuple[str, Any, bool, str]] = [(path, body, True, "")]
     for name, item in extra:
-        queue.append((f"{path}({name})", item, False))
-    for here, item, is_body in queue:
+        queue.append((f"{path}({name})", item, False, ""))
+    for here, item, is_body, bound in queue:
         if len(found) >= _MOST_PARTS:
             break
         kept.append(item)
@@ -59,7 +73,10 @@ def parts(
             node = expander.node(item)
         finally:
             expander.trace = None
-        found.append(_part(here, item, digest(b"".join(node.own)), environment, is_body=is_body))
+        found.append(_part(here, item, digest(b"".join(node.own)), environment, is_body=is_body, bound=bound))
+        for name, value in _plain_attributes(item, expander.ignored):
+            shown = _text(name, value, environment)
+            found.append(CodePart(f"{here}.{name}", "global", digest(encode(value, refuse)), shown, bound))
         told = spoken_of(item) if spoken else None
         if told is not None:
             # Where an object has no text of its own it has its address: what it is is told by the code version, which decides.
@@ -73,18 +90,21 @@ def parts(
             if written is None:
                 if id(value) not in seen:
                     seen.add(id(value))
-                    queue.append((reached(here, label), value, False))
+                    queue.append((reached(here, label), value, False, _bound_in(item, label, expander.namespace)))
             elif type(value) in ATOMS or type(value) is tuple:
                 if label and label[0] != "(" and label != "__name__":
-                    found.append(
-                        CodePart(reached(here, label), "global", digest(written), _text(label, value, environment))
-                    )
+                    shown = _text(label, value, environment)
+                    cell = _bound_in(item, label, expander.namespace)
+                    found.append(CodePart(reached(here, label), "global", digest(written), shown, cell))
             else:
                 package = _package(value)
                 if package and package not in packages:
                     packages.add(package)
                     name, _, version = package.partition(" ")
                     found.append(CodePart(reached(here, name), "package", hexdigest(package.encode()), version))
+    if ignore:
+        names = ", ".join(ignore)
+        found.append(CodePart(f"{path}{IGNORED}", "global", digest(names.encode()), names))
     return tuple(found)
 
 
@@ -94,7 +114,44 @@ def _part_digest(keyed: Keyed) -> Callable[[bytes], str]:
     return lambda data: name + keyed(data)
 
 
-def _part(path: str, item: Any, digest: str, environment: Environment, *, is_body: bool) -> CodePart:
+def _plain_attributes(item: Any, ignored: Ignored) -> list[tuple[str, Any]]:
+    """Return the attributes of an instance of the user's class that are part of its own encoding: plain data."""
+    kind = type(item)
+    if kind.__module__ == builtins.__name__ or _package(kind) or owner(kind.__module__) == STANDARD:
+        return []
+    try:
+        form = reduced(item)
+    except Exception:
+        # The node says so; it may raise anything.
+        return []
+    state = form.parts[3] if form.name == "instance" else None
+    held = state if type(state) is tuple else (state,)
+    return [
+        (name, value)
+        for each in held
+        if type(each) is dict
+        for name, value in each.items()
+        if type(name) is str and (id(item), name) not in ignored.attributes and _is_plain(value)
+    ]
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is dict:
+        return len(value) <= _MOST_ITEMS and atoms_only(value) and atoms_only(value.values())
+    if type(value) in {list, tuple}:
+        return len(value) <= _MOST_ITEMS and atoms_only(value)
+    return type(value) in ATOMS
+
+
+def _bound_in(reader: Any, label: str, notebook: dict[str, Any] | None) -> str:
+    """Return the cell that bound a global of the notebook which a function or cell reads; empty for anything else."""
+    scope = (
+        reader.globals if isinstance(reader, CellBody | SqlBody) else getattr(_underlying(reader), "__globals__", None)
+    )
+    return place_of_name(label) if scope is notebook and scope is not None and label.isidentifier() else ""
+
+
+def _part(path: str, item: Any, digest: str, environment: Environment, *, is_body: bool, bound: str) -> CodePart:
     kind: CodeKind
     text: str | None = None
     place = ""
@@ -114,7 +171,7 @@ def _part(path: str, item: Any, digest: str, environment: Environment, *, is_bod
         kind, place = "module", item.__name__
     else:
         kind = "body" if is_body else "global"
-        text = _text(path.rpartition(" ")[2], item, environment)
+        text, place = _text(path.rpartition(" ")[2], item, environment), bound
     return CodePart(path, kind, digest, text, place)
 
 
@@ -142,7 +199,7 @@ def _class_source(cls: type) -> tuple[str | None, str]:
 
 
 def _text(label: str, value: Any, environment: Environment) -> str | None:
-    """Return a small value as text, unless it could be a secret."""
+    """Return a small value as text; `HIDDEN` in place of one that could be a secret."""
     if type(value) not in ATOMS and type(value) not in {list, tuple, dict, set, frozenset, range}:
         return None
     if isinstance(value, (str, bytes)) and len(value) > _LONG:
@@ -150,9 +207,9 @@ def _text(label: str, value: Any, environment: Environment) -> str | None:
     if isinstance(value, (list, tuple, dict, set, frozenset)) and len(value) > _LONG // 4:
         return None
     text = repr(value)
-    if len(text) > _LONG or " at 0x" in text or looks_secret(label, text) or environment.has(value, text):
+    if len(text) > _LONG or " at 0x" in text:
         return None
-    return text
+    return HIDDEN if looks_secret(label, text) or environment.has(value, text) else text
 
 
 def _package(value: Any) -> str:

@@ -1,136 +1,372 @@
-"""Settings of libraries that user code changes and that results depend on: printing precision, error handling, plotting style.
+"""State that libraries and the process keep, and that results depend on: options, error handling, styles, the working directory.
 
-Only what differs from the library's defaults is told, so that a notebook that changes nothing depends on nothing. What governs only how
-values are shown as text (``pandas.options.display``, numpy's print options) counts for code that itself makes text of values:
-changing the number of displayed rows must not compute everything again. A helper of a library that renders values, called with no
-such word in the user's code, is not seen.
+`LIBRARIES` is the one table. Each row reads the options of a library as a mapping and sets them again. It has two uses:
+
+- *Reading*: a code version contains the options that the code can reach (`told`), as far as they differ from the defaults, so that a
+  notebook that changes nothing depends on nothing. Options that only govern how values are shown as text count for code that makes
+  text of values (`RENDERING`). What the inputs of a step reach is a recorded read (`reached_by`), and so is the working directory.
+- *Writing*: `snapshot` before and after a step, `changed` for the options that it has changed, `apply` to set them again when the step is
+  reused. Options of a library that is not imported wait until it is imported, and count as set meanwhile.
+
+An entry is a name, ``"pandas:display.max_rows"``, and the value as JSON: ``""`` for the default, None for a value that cannot be written down.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
-from types import FunctionType, ModuleType
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any, TypeAlias
+
+from stepwell.kernel_runtime.versions.atoms import ATOMS, digest
+from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
+from stepwell.kernel_runtime.versions.library_options import LIBRARIES, Library, described, plain, restored
 
 RENDERING = frozenset((
     "repr", "str", "format", "print", "to_string", "to_html", "to_latex", "to_markdown", "info", "style", "array2string", "array_repr",
-    "array_str",
+    "array_str", "display", "latex", "pretty", "sstr", "srepr",
 ))  # fmt: skip
 """Names in code that makes text of values."""
-# Where a figure is shown is no part of it.
-_WHERE_SHOWN = ("backend", "interactive", "toolbar", "webagg", "tk.", "macosx")
+PLOTTING = frozenset((
+    "plot", "hist", "boxplot", "savefig", "subplots", "heatmap", "scatter", "imshow", "plot_joint", "relplot", "displot", "catplot", "pairplot",
+    "from_estimator", "from_predictions", "plot_tree",
+))  # fmt: skip
+"""Names in code that may draw with matplotlib without naming it."""
+Entry: TypeAlias = tuple[str, "str | None"]
+"""An option and its value: ``("numpy:errstate.divide", '"raise"')``; see the module's text."""
+
+_ROWS = {row.name: row for row in LIBRARIES}
+_BY_TOP: dict[str, tuple[str, ...]] = {}
+for _row in LIBRARIES:
+    for _top in _row.reach:
+        _BY_TOP[_top] = (*_BY_TOP.get(_top, ()), _row.name)
+_EVERYWHERE = tuple(row.name for row in LIBRARIES if row.everywhere)
 
 
-def _numpy(np: Any) -> Any:
-    return {name: value for name, value in np.geterr().items() if value != ("ignore" if name == "under" else "warn")}
+class _Options:
+    """The options of a library at one time."""
+
+    __slots__ = ("_texts", "glance", "row", "values")
+
+    def __init__(self, row: Library, values: Mapping[str, Any], glance: Any) -> None:
+        self.row = row
+        self.values = values
+        self.glance = glance
+        self._texts: dict[str, str | None] | None = None
+
+    def texts(self) -> dict[str, str | None]:
+        """Return the options that differ from the defaults, each as JSON, or None where it has no such form."""
+        if self._texts is None:
+            defaults = self.row.known_defaults()
+            self._texts = {
+                name: plain(value)
+                for name, value in self.values.items()
+                if name not in defaults or not _equal(value, defaults[name])
+            }
+        return self._texts
 
 
-def _numpy_text(np: Any) -> Any:
-    found = np.get_printoptions()
-    return {
-        name: value for name, value in found.items() if value is not None and value != _NUMPY_PRINTS.get(name, False)
-    }
+_last: dict[str, _Options] = {}
+"""The options of each library as they were read last: the same object as long as nothing changed."""
+_pending: dict[str, dict[str, str]] = {}
+"""Options of libraries that are not imported, by row and option, to be set when they are."""
 
 
-_NUMPY_PRINTS = {
-    "edgeitems": 3, "threshold": 1000, "precision": 8, "linewidth": 75, "suppress": False, "nanstr": "nan", "infstr": "inf",
-    "sign": "-", "floatmode": "maxprec", "legacy": False, "override_repr": None,
-}  # fmt: skip
+def _equal(value: Any, other: Any) -> bool:
+    try:
+        return type(value) is type(other) and bool(value == other)
+    except Exception:
+        # An array, or an object of the user's: the written form decides.
+        return False
 
 
-def _pandas_options(pd: Any) -> list[tuple[str, Any]]:
-    config = pd._config.config  # noqa: SLF001 - the public way takes 30 times as long
-    registered = config._registered_options  # noqa: SLF001 - as above
-    found = []
-    for name, option in registered.items():
-        value: Any = config._global_config  # noqa: SLF001 - as above
-        for part in name.split("."):
-            value = value[part]
-        if value is not option.defval and value != option.defval:
-            found.append((name, value))
+def _now(row: Library) -> _Options | None:
+    """Return the present options of a library, None where it is not imported and none are pending."""
+    last = _last.get(row.name)
+    module = None
+    if row.module and (module := sys.modules.get(row.module)) is None:
+        waiting = _pending.get(row.name)
+        if not waiting:
+            return None
+        if last is not None and last.glance == ("pending", waiting):
+            return last
+        values = {name: restored(text) for name, text in waiting.items() if text}
+        found = _last[row.name] = _Options(row, values, ("pending", dict(waiting)))
+        return found
+    try:
+        glance = row.glance(module)
+        if last is not None and last.glance == glance:
+            return last
+        if last is None:
+            # Before anything that they share is changed in place.
+            row.known_defaults()
+        found = _Options(row, row.read(module), glance)
+    except Exception:
+        # Its import has not ended, or another version keeps its options elsewhere: it has none then.
+        return None
+    if last is not None and last.texts() == found.texts() and None not in found.texts().values():
+        last.glance = glance
+        return last
+    _last[row.name] = found
     return found
 
 
-def _pandas(pd: Any) -> Any:
-    return [(name, value) for name, value in _pandas_options(pd) if not name.startswith("display.")]
-
-
-def _pandas_text(pd: Any) -> Any:
-    return [(name, value) for name, value in _pandas_options(pd) if name.startswith("display.")]
-
-
-def _decimal(module: Any) -> Any:
-    context = module.getcontext()
-    told = [context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp]
-    told.append(sorted(signal.__name__ for signal, on in context.traps.items() if on))
-    return (
-        ()
-        if told == [28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0, ["DivisionByZero", "InvalidOperation", "Overflow"]]
-        else told
-    )
-
-
-def _matplotlib(module: Any) -> Any:
-    default = module.rcParamsDefault
-    return [
-        (name, repr(value))
-        for name, value in dict.items(module.rcParams)
-        if not name.startswith(_WHERE_SHOWN) and value != dict.get(default, name)
-    ]
-
-
-_READERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any] | None]] = {
-    "numpy": (_numpy, _numpy_text),
-    "pandas": (_pandas, _pandas_text),
-    "decimal": (_decimal, None),
-    "matplotlib": (_matplotlib, None),
-}
+# -- what counts in code versions
 
 state: dict[str, str] = {}
-"""For each library that some code used, what was changed in it when this was last looked at; equal texts are one object, so that the
-walk's guards need only compare identities."""
+"""For each library that some code used, its options that are not the default, when they were read last; equal texts are one object, so
+that the walk's guards need only compare identities. ``"pandas text"`` has those that govern text."""
 
 
-def library_of(value: Any) -> str | None:
-    """Return which of the libraries with settings an object of a library belongs to."""
+def library_of(value: Any) -> tuple[str, ...]:
+    """Return the names of the rows that an object of a library belongs to."""
     if type(value) is ModuleType:
-        name: Any = value.__name__
-    elif type(value) is FunctionType or isinstance(value, type):
-        name = value.__module__
+        module: Any = value.__name__
+    elif type(value) in _NAMED or isinstance(value, type):
+        module = value.__module__
     else:
-        return None
-    top = name.partition(".")[0] if type(name) is str else ""
-    return top if top in _READERS else None
+        module = type(value).__module__
+    if type(module) is not str:
+        return ()
+    found = _BY_TOP.get(module)
+    return found if found is not None else _BY_TOP.get(module.partition(".")[0], ())
+
+
+_NAMED = frozenset((FunctionType, BuiltinFunctionType))
+
+
+def renders(known: CodeFacts) -> bool:
+    """Whether code makes text of values."""
+    return not RENDERING.isdisjoint(known.attributes) or any([name in RENDERING for name, _ in known.loads])  # noqa: C419 - a list is quicker
 
 
 def told(library: str, *, text: bool) -> list[tuple[str, str]]:
     """Return what code that uses a library depends on, each under its name in `state`."""
     found = []
-    for name in (library, f"{library} text") if text else (library,):
+    for name in (library, library + _SHOWN) if text else (library,):
         if name not in state:
-            state[name] = _read(name)
+            state[name] = _text(name)
         found.append((name, state[name]))
     return found
 
 
 def look_again() -> None:
-    """Read the settings of every library that some code has used."""
+    """Read the options of every library that some code has used."""
     for name, before in state.items():
-        now = _read(name)
+        now = _text(name)
         if now != before:
             state[name] = now
 
 
-def _read(name: str) -> str:
-    library, _, text = name.partition(" ")
-    module = sys.modules.get(library)
-    reader = _READERS[library][1 if text else 0]
-    if module is None or reader is None:
+def everywhere() -> str:
+    """Return the options that any code can reach, as they are now; empty where all are the defaults."""
+    found = [text for name in _EVERYWHERE if (text := _text(name))]
+    return "; ".join(found)
+
+
+def reached_by(values: Iterable[Any], codes: Iterable[CodeType | None] = ()) -> tuple[str, ...]:
+    """Return the names under which a step reads state because of its inputs: their types tell which libraries it can reach.
+
+    Parameters
+    ----------
+    values
+        The inputs; members of small containers are looked at too.
+    codes
+        The step's code: where it makes text of values, the options that govern text are among the names.
+    """
+    found: dict[str, None] = {}
+    _reach(values, found, 2)
+    if found and any(renders(facts(code)) for code in codes if code is not None):
+        return (*found, *[name + _SHOWN for name in found])
+    return tuple(found)
+
+
+_MOST_LOOKED_AT = 20
+
+
+def _reach(values: Iterable[Any], found: dict[str, None], deeper: int) -> None:
+    for value, _ in zip(values, range(_MOST_LOOKED_AT), strict=False):
+        kind = type(value)
+        if kind in ATOMS:
+            continue
+        if kind in _CONTAINERS:
+            if deeper:
+                _reach(value.values() if kind is dict else value, found, deeper - 1)
+            continue
+        for name in library_of(value):
+            found[name] = None
+
+
+_CONTAINERS = frozenset((list, tuple, set, frozenset, dict))
+
+
+def state_digest(name: str) -> str:
+    """Return the digest of the options of a row that count, empty for the defaults; of `FOLDER`, the digest of its path."""
+    if name == FOLDER:
+        # Not below the folder in which the process started: that is another one in another process.
+        return digest(_here()).hex()
+    text = _text(name) if name.removesuffix(_SHOWN) in _ROWS else ""
+    return digest(text.encode("utf-8", "surrogatepass")).hex() if text else ""
+
+
+# Taken before it is wrapped, to tell the steps' recorders.
+_here = os.getcwdb
+FOLDER = "working directory"
+"""The row of which reads are recorded: what resolves a relative path depends on it, nothing else does."""
+_SHOWN = " text"
+
+
+def _text(name: str) -> str:
+    library = name.removesuffix(_SHOWN)
+    row = _ROWS[library]
+    found = _now(row)
+    if found is None:
         return ""
-    try:
-        found = reader(module)
-    except Exception:
-        # Another version of the library keeps its settings elsewhere; that it has none is told by its version.
-        return ""
-    return repr(found) if found else ""
+    wanted = "value" if name == library else "text"
+    pieces = [
+        f"{option}={described(found.values[option]) if text is None else text}"
+        for option, text in sorted(found.texts().items())
+        if row.counts(option) == wanted
+    ]
+    return f"{library}: {', '.join(pieces)}" if pieces else ""
+
+
+# -- what a step has changed
+
+Snapshot: TypeAlias = Mapping[str, "_Options"]
+"""The options of all imported libraries at one time; opaque."""
+
+
+def snapshot() -> Snapshot:
+    """Return the present options of the process and of all libraries that are imported.
+
+    What did not change since the last snapshot is the same object in both, which `changed` compares.
+    """
+    imported = sys.modules
+    return {
+        row.name: found
+        for row in LIBRARIES
+        if (not row.module or row.module in imported or row.name in _pending) and (found := _now(row)) is not None
+    }
+
+
+def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
+    """Return the options that differ between two snapshots, with their values in the second.
+
+    The values before are those of ``changed(after, before)``. A library that was imported in between had its defaults.
+    """
+    entries: list[Entry] = []
+    for name, row in _ROWS.items():
+        now, then = after.get(name), before.get(name)
+        if now is then:
+            continue
+        new = now.texts() if now is not None else {}
+        old = then.texts() if then is not None else {}
+        for option in sorted({*old, *new}):
+            text = new.get(option, "")
+            if (option not in old and option not in new) or old.get(option, "") != text or _differ(option, now, then):
+                entries.append((f"{row.name}:{option}", text))
+    return entries
+
+
+def _differ(option: str, now: _Options | None, then: _Options | None) -> bool:
+    """Whether a value that cannot be written down is another object."""
+    if now is None or then is None or now.texts().get(option, "") is not None:
+        return False
+    return now.values.get(option) is not then.values.get(option)
+
+
+def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]]) -> list[str]:
+    """Set options as a step has left them; those of libraries that are not imported are set when they are.
+
+    Parameters
+    ----------
+    entries
+        What `changed` gave; pairs of any kind.
+
+    Returns
+    -------
+    list of str
+        Names of the options that could not be set.
+    """
+    failed: list[str] = []
+    by_row: dict[str, dict[str, str]] = {}
+    for name, text in entries:
+        library, _, option = str(name).partition(":")
+        if text is None or library not in _ROWS:
+            failed.append(str(name))
+        else:
+            by_row.setdefault(library, {})[option] = text
+    for library, row in _ROWS.items():
+        texts = by_row.get(library)
+        if texts is None:
+            continue
+        if row.module and row.module not in sys.modules:
+            _pending.setdefault(library, {}).update(texts)
+            _wait()
+        else:
+            failed += [f"{library}:{option}" for option in _set(row, texts)]
+    return failed
+
+
+def _set(row: Library, texts: Mapping[str, str]) -> list[str]:
+    """Set options of a library that is imported; return those that it refuses."""
+    module = sys.modules.get(row.module) if row.module else None
+    defaults = row.known_defaults()
+    failed = []
+    for option, text in texts.items():
+        try:
+            row.write(module, option, restored(text) if text else defaults[option])
+        except Exception:
+            # Another version of the library, or a style that is not registered here.
+            failed.append(option)
+    return failed
+
+
+# -- libraries that are imported later
+
+
+class _Finder:
+    """Stands before the other finders, finds nothing itself, and sets pending options when an import has ended."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        rows = [row for row in _pending if _ROWS[row].module == name]
+        if not rows:
+            return None
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find(name, path, target) if find is not None and finder is not self else None
+            if spec is not None:
+                _set_when_executed(spec, rows)
+                return spec
+        return None
+
+
+_finder = _Finder()
+
+
+def _wait() -> None:
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+
+
+def _set_when_executed(spec: ModuleSpec, rows: Iterable[str]) -> None:
+    loader: Any = spec.loader
+    execute: Callable[[ModuleType], None] | None = getattr(loader, "exec_module", None)
+    if execute is None:
+        return
+
+    def executed(module: ModuleType) -> None:
+        execute(module)
+        for name in rows:
+            waiting = _pending.pop(name, None)
+            if waiting:
+                _set(_ROWS[name], waiting)
+        if not _pending and _finder in sys.meta_path:
+            sys.meta_path.remove(_finder)
+
+    loader.exec_module = executed

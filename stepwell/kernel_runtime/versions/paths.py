@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-_ARROW = " -> "
+ARROW = " -> "
+IGNORED = "(ignore)"
+"""Ends the path of the part that lists the names which do not count."""
 _MOST_STEPS = 12
 
 
@@ -16,7 +18,7 @@ def reached(path: str, label: str) -> str:
         return path
     if label[0] in ".[(":
         return path + label
-    if path.count(_ARROW) >= _MOST_STEPS:
-        steps = path.split(_ARROW)
-        path = _ARROW.join([*steps[:4], "..", *steps[-5:]])
-    return path + _ARROW + label
+    if path.count(ARROW) >= _MOST_STEPS:
+        steps = path.split(ARROW)
+        path = ARROW.join([*steps[:4], "..", *steps[-5:]])
+    return path + ARROW + label

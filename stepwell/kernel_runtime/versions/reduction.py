@@ -8,9 +8,12 @@ import sys
 import weakref
 from collections.abc import Callable
 from contextvars import Context, ContextVar
-from typing import Any
+from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
+from typing import Any, ForwardRef
 
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible
+
+_PATHS = frozenset((PurePosixPath, PureWindowsPath, PosixPath, WindowsPath))
 
 
 def reduced(item: Any) -> Form:
@@ -64,6 +67,11 @@ def _held(item: Any, kind: type) -> Form | None:
         return Form(kind.__name__, (set(item),))
     if kind is weakref.ref:
         return Form("weak reference", (item(),))
+    if kind in _PATHS:
+        # How it was put together, and what was asked of it, is kept too.
+        return Form("path", (kind, str(item)))
+    if kind is ForwardRef:
+        return Form("forward reference", (item.__forward_arg__,))
     return None
 
 

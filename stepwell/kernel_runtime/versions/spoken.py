@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
 
+from stepwell.kernel_runtime.definitions.signatures import annotations_of
 from stepwell.kernel_runtime.versions.atoms import atom, digest
 from stepwell.kernel_runtime.versions.graph import Node, digest_of
 
@@ -29,7 +30,7 @@ def is_reader(value: Any) -> bool:
 def spoken_of(item: Any) -> tuple[Any, str | None] | None:
     """Return annotations and documentation of a function or class; None if it has neither. The annotations of classes count anyway."""
     if type(item) is FunctionType:
-        annotations = item.__annotations__ or None
+        annotations = annotations_of(item)
     elif isinstance(item, type):
         annotations = None
     else:

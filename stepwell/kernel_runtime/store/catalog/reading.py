@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -172,6 +173,18 @@ def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list
     return [run_record(row) for row in rows]
 
 
+def read_attempts(connection: Connection, name: str, step_key: str, limit: int) -> list[StepRecord]:
+    """Read the newest records of a step, newest first, of runs in which its turn came; of reuses in a row the first."""
+    where = (
+        "WHERE key = ? AND status IN ('executed', 'reused', 'failed', 'cancelled') "
+        "QUALIFY status <> 'reused' OR materializations IS DISTINCT FROM lag(materializations) OVER (ORDER BY rowid) "
+        "ORDER BY rowid DESC LIMIT ?"
+    )
+    rows = rows_of(connection, name, _STEPS + where, [step_key, limit])
+    known = _by_id(connection, name, [each for row in rows for each in step_materializations(row)])
+    return [step_record(row, known) for row in rows]
+
+
 def read_outputs(connection: Connection, name: str, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
     """Read what an executed step printed and displayed."""
     text = "SELECT kind, stream, text, data, metadata FROM @outputs WHERE run_id = ? AND step_key = ? ORDER BY rowid"
@@ -200,6 +213,17 @@ def read_keys(connection: Connection, name: str) -> list[str]:
 def read_history(connection: Connection, name: str, key: str, limit: int) -> list[Materialization]:
     """Read the newest materializations of a key, newest first."""
     rows = rows_of(connection, name, _MATERIALIZATIONS + "WHERE key = ? ORDER BY rowid DESC LIMIT ?", [key, limit])
+    return [materialization(row) for row in rows]
+
+
+def read_writers(connection: Connection, name: str, path: str) -> list[Materialization]:
+    """Read the materializations whose effects name a file, newest first."""
+    rows = rows_of(
+        connection,
+        name,
+        _MATERIALIZATIONS + "WHERE contains(effects, ?) ORDER BY rowid DESC LIMIT 50",
+        [json.dumps(path)],
+    )
     return [materialization(row) for row in rows]
 
 

@@ -17,6 +17,7 @@ from functools import wraps
 from pathlib import PurePath
 from typing import Any
 
+from stepwell.kernel_runtime.versions.library_state import FOLDER
 from stepwell.kernel_runtime.versions.reads.children import command_run, program_started
 from stepwell.kernel_runtime.versions.reads.environment import counts_here, watch_environment
 from stepwell.kernel_runtime.versions.reads.files import counts
@@ -48,9 +49,12 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 def _opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> None:
     if isinstance(path, int) or flags & getattr(os, "O_DIRECTORY", 0):
         return
-    name = os.path.abspath(os.fsdecode(path))
+    given = os.fsdecode(path)
+    name = os.path.abspath(given)
     if not counts(name):
         return
+    if not os.path.isabs(given):  # noqa: PTH117 - as above
+        recorder.state_read(FOLDER)
     if mode is None:
         access = flags & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
         writes = access != os.O_RDONLY
@@ -64,7 +68,16 @@ def _opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> 
 def _listed(recorder: ReadRecorder, path: Any = None) -> None:
     # A folder that is open already was opened by somebody who counts; `shutil.rmtree` goes through these.
     if not isinstance(path, int) and counts_here(sys._getframe(2)):  # noqa: SLF001 - who lists it
-        recorder.listed(os.fsdecode(path) if path is not None else ".")
+        given = os.fsdecode(path) if path is not None else "."
+        if not os.path.isabs(given):  # noqa: PTH117 - as above
+            recorder.state_read(FOLDER)
+        recorder.listed(given)
+
+
+def _moved(recorder: ReadRecorder, path: Any) -> None:
+    if not isinstance(path, int) and not os.path.isabs(os.fsdecode(path)):  # noqa: PTH117 - as above
+        recorder.state_read(FOLDER)
+    recorder.state_set(FOLDER)
 
 
 def _made(recorder: ReadRecorder, path: Any, *_: Any) -> None:
@@ -111,6 +124,7 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "open": _opened,
     "os.listdir": _listed,
     "os.scandir": _listed,
+    "os.chdir": _moved,
     "os.mkdir": _made,
     "os.remove": _removed,
     "os.rmdir": _removed,

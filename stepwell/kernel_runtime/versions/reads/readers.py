@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH110, PTH118, SLF001 - plain strings, as in the other files of this folder; who asks decides
+# ruff: noqa: PTH100, PTH111, PTH110, PTH118, SLF001 - plain strings, as in the other files of this folder; who asks decides
 """The table of native readers: functions that open files in C, C++ or Rust, where no audit event tells of it.
 
 For each module, when it is imported, `readers_of` gives what is to be wrapped and how to find the files in the arguments. pandas is not in it:
@@ -205,7 +205,7 @@ def seeding(module: str) -> Note:
         seeded.add(module.removesuffix(".random"))
 
     note.always = True  # type: ignore[attr-defined]  # read by the wrapper
-    return note  # type: ignore[return-value]  # a `Note` that is called without a recorder too
+    return note
 
 
 seeded: set[str] = set()

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
+# ruff: noqa: PTH100, PTH113, PTH117, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
 """`ReadRecorder`: what one step read, noted while it runs and digested when it has ended.
 
 What a step made is no input of it: a file that it created, a folder, a name that it set. A file that was there, that it read *and*
@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
 from stepwell.kernel_runtime.versions.reads import listings
 from stepwell.kernel_runtime.versions.reads.environment import ALL, Keyed, all_digest, name_digest, process_keyed
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, counts, file_digest, file_stat, too_recent
@@ -82,6 +83,8 @@ class ReadRecorder:
     _environment: dict[str, str] | None = None
     _without: tuple[str, ...] = ()
     _assets: dict[tuple[str, ...], str] | None = None
+    _states: dict[str, str] | None = None
+    _states_set: frozenset[str] = frozenset()
     _databases: frozenset[str] = frozenset()
     _names_set: frozenset[str] = frozenset()
     _made: frozenset[str] = frozenset()
@@ -217,9 +220,12 @@ class ReadRecorder:
 
     def path_read(self, path: str) -> None:
         """Note that a path is read, as a native reader takes it: a file, a folder with everything below it, or a pattern."""
-        path = os.path.abspath(os.path.expanduser(path))
+        given = os.path.expanduser(path)
+        path = os.path.abspath(given)
         if not counts(path):
             return
+        if not os.path.isabs(given):
+            self.state_read(FOLDER)
         if os.path.isdir(path):
             path = listings.below(path)
         elif not listings.has_magic(path) or os.path.exists(path):
@@ -274,6 +280,20 @@ class ReadRecorder:
     def name_set(self, name: str) -> None:
         """Note that the step itself set or removed a name."""
         self._names_set |= {name}
+
+    def state_read(self, name: str) -> None:
+        """Note that the step reads options of a library, or the working directory: a name of `library_state`."""
+        if name in self._states_set or (self._states is not None and name in self._states):
+            return
+        self._noted = True
+        if self._states is None:
+            self._states = {}
+        with self.looks():
+            self._states[name] = state_digest(name)
+
+    def state_set(self, name: str) -> None:
+        """Note that the step itself sets what it may read later."""
+        self._states_set |= {name}
 
     def asset_loaded(self, key: str, version: str, where: tuple[str, ...]) -> None:
         """Note that the value of an asset was loaded."""
@@ -339,8 +359,9 @@ class ReadRecorder:
                 continue
             if read.digest != "folder" or not any(name.startswith(os.path.join(path, "")) for name in files):
                 found.append(read)
-        names = [Read("name", name, digest) for name, digest in sorted(self._looked_up.items())]
-        return [*found, *self._from_environment(), *self._from_assets(), *names]
+        found += [Read("state", name, digest) for name, digest in sorted((self._states or {}).items())]
+        found += [Read("name", name, digest) for name, digest in sorted(self._looked_up.items())]
+        return [*found, *self._from_environment(), *self._from_assets()]
 
     def _look(self, path: str, aspect: str, told: str) -> Read | None:
         if self._written.get(path) is False or path in self._made:

@@ -1,6 +1,6 @@
 """What code learns of a path without opening it: whether it is there and what it is, its size, its times, who may read it.
 
-Everything in Python that asks (``os.path.exists``, ``Path.is_file``, ``os.path.getmtime``) goes through three functions of ``os``, which
+The working directory is read by whoever asks for it, and by whoever looks at a relative path. Everything in Python that asks (``os.path.exists``, ``Path.is_file``, ``os.path.getmtime``) goes through three functions of ``os``, which
 are wrapped once per process; the import system has its own. Which of the facts counts is told by who asks: ``exists`` learns the kind,
 ``getsize`` the size, ``stat`` itself all of them. What does not count is what `environment.counts_here` leaves out, and what learns nothing
 for the code: ``makedirs`` looking for the folders above, ``resolve`` following links, ``which`` walking the search path.
@@ -20,6 +20,8 @@ from contextlib import suppress
 from functools import update_wrapper
 from types import FrameType
 from typing import Any, Final, Literal, Protocol, TypeAlias
+
+from stepwell.kernel_runtime.versions.library_state import FOLDER
 
 Aspect: TypeAlias = Literal["kind", "link", "size", "mtime", "ctime", "stat"]
 """What is learned: the kind of a path, of the path itself where it is a link, one fact, or kind, size and time of change."""
@@ -44,6 +46,9 @@ class Watcher(Protocol):
 
     def knows_look(self, path: str, aspect: str) -> bool:
         """Tell whether such a look was noted before."""
+
+    def state_read(self, name: str) -> None:
+        """Note that the working directory was read."""
 
 
 def status(path: str, aspect: str) -> str:
@@ -117,7 +122,10 @@ def watch_statuses(
         aspect, asker = aspect_of(sys._getframe(3))  # noqa: SLF001 - who asks decides
         if aspect is None or isinstance(path, int):
             return
-        name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - as above
+        given = os.fsdecode(path)
+        name = os.path.abspath(given)  # noqa: PTH100 - as above
+        if not os.path.isabs(given) and counts(name) and counts_here(asker):  # noqa: PTH117 - as above
+            watcher.state_read(FOLDER)
         if aspect == "stat" and asker is not None and not counts(asker.f_code.co_filename):
             aspect = "size"
         learned = f"access {mode}" if mode is not None else "link" if aspect == "kind" and not follows else aspect
@@ -152,11 +160,21 @@ def watch_statuses(
                 note(watcher, given["path"], granted, follows=True, mode=given["mode"])
         return granted
 
+    def here(get: Callable[[], Any]) -> Callable[..., Any]:
+        def looked(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+            if counts_here(sys._getframe(2)):  # noqa: SLF001 - who asks decides
+                watcher.state_read(FOLDER)
+            return get(*args, **kwargs)
+
+        return looked
+
     replaced: dict[int, tuple[Any, Any]] = {}
     for name, looked in (
         ("stat", looks(_stat, follows=True)),
         ("lstat", looks(os.lstat, follows=False)),
         ("access", may),
+        ("getcwd", here(os.getcwd)),
+        ("getcwdb", here(os.getcwdb)),
     ):
         original = getattr(os, name)
         space: dict[str, Any] = {"__name__": "os", "__builtins__": builtins}

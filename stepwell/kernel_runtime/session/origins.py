@@ -1,0 +1,224 @@
+"""The origin of a cause that lies upstream, and why a step ran last.
+
+What a step inherits from upstream (it may change, the value of an input changed) is followed link by link: through the states of now
+where something upstream is yet to run, through the records of two materializations where it has run. Everything needed is recorded
+already: code versions with their parts, versions of inputs, reads, and what the engine notes of a run that no difference explains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from stepwell.kernel_runtime.planning.states import Reason, StepState
+from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.session.explanation import LastRun, code_reasons, headline, input_reasons
+
+_MOST = 5
+"""Origins that are named."""
+_ATTEMPTS = 50
+"""Records of a step among which the run before its last one is looked for."""
+_VERSIONS = 200
+"""Materializations of a key among which the two versions of an input are looked for."""
+
+
+class Origins:
+    """Follows causes upstream.
+
+    Parameters
+    ----------
+    states
+        The states of now, by step key.
+    """
+
+    def __init__(self, store: ValueStore, states: Mapping[str, StepState]) -> None:
+        self._store = store
+        self._states = states
+        self._histories: dict[str, list[Materialization]] = {}
+
+    def of(self, state: StepState) -> StepState:
+        """Return a state whose reasons have their origins."""
+        return replace(state, reasons=self._followed(state.reasons))
+
+    def last_run(self, address: str, notebook: str) -> LastRun | None:
+        """Return why a step ran the last time that it was not reused; None if no such run is recorded.
+
+        Parameters
+        ----------
+        address
+            The step's key in the store.
+        notebook
+            Whose run is meant where several notebooks define the step.
+        """
+        found = self._store.attempts(address, limit=_ATTEMPTS)
+        # A failed attempt has no materialization that tells whose it is.
+        own = [each for each in found if not each.materializations or each.materializations[0].notebook == notebook]
+        records = own if any(each.status == "executed" for each in own) else found
+        for position, record in enumerate(records):
+            if record.status != "reused":
+                return LastRun(
+                    record.run_id, record.started, record.status, self._causes(record, records[position + 1 :])
+                )
+        return None
+
+    def _causes(self, record: StepRecord, earlier: list[StepRecord]) -> tuple[Reason, ...]:
+        if record.error is not None:
+            return (Reason(f"{record.error.name}: {record.error.message}", detail=record.error.where, kind="failure"),)
+        if record.reason or not record.materializations:
+            return (Reason(record.reason or "its run was stopped", kind="run"),)
+        new = record.materializations[0]
+        before = next(
+            (item for other in earlier for item in other.materializations if item.key == new.key and item.memo_key),
+            None,
+        )
+        if before is None and any(other.status == "executed" for other in earlier):
+            return (Reason("its code or inputs changed; the result before is no longer recorded", kind="missing"),)
+        if before is None:
+            return (Reason("nothing was stored for it", kind="missing"),)
+        return self._followed(tuple(self._differences(new, before)), new.created) or (
+            Reason("what was stored could not be used: another Python, or a value that was gone", kind="missing"),
+        )
+
+    def _followed(self, reasons: tuple[Reason, ...], until: float = math.inf) -> tuple[Reason, ...]:
+        """Return reasons with their origins; those of a run in the past are found in what was recorded until then."""
+        found = []
+        for reason in reasons:
+            origins: list[Reason] = []
+            if reason.kind == "upstream":
+                origins = self._through_states(reason.path)
+            elif reason.versions:
+                origins = self._through_records(reason, (), until)
+            found.append(replace(reason, origins=tuple(origins[:_MOST])) if origins else reason)
+        return tuple(found)
+
+    def _through_states(self, start: str) -> list[Reason]:
+        found: list[Reason] = []
+        queue: list[tuple[str, tuple[str, ...]]] = [(start, (start,))]
+        seen = {start}
+        for key, chain in queue:
+            state = self._states.get(key)
+            if state is None or len(found) >= _MOST:
+                continue
+            own = []
+            for reason in state.reasons:
+                if reason.kind == "upstream":
+                    if reason.path not in seen:
+                        seen.add(reason.path)
+                        queue.append((reason.path, (reason.path, *chain)))
+                elif reason.versions:
+                    own += self._through_records(reason, chain, math.inf)
+                else:
+                    own.append(replace(reason, chain=chain))
+            found += _failure(key, own) if state.state == "failed" else [_named(key, reason) for reason in own]
+        return found
+
+    def _through_records(self, changed: Reason, chain: tuple[str, ...], until: float) -> list[Reason]:
+        """Follow a changed input through the materializations that had its two versions."""
+        found: list[Reason] = []
+        queue = [(changed, chain, until)]
+        seen = {(changed.path, changed.versions)}
+        for reason, below, latest in queue:
+            if len(found) >= _MOST:
+                break
+            before, now = self._change(reason, latest)
+            if now is None:
+                if below or len(queue) > 1:
+                    found.append(replace(reason, chain=below, versions=()))
+                continue
+            here = (now.step_key, *below)
+            if before is None:
+                found.append(Reason(f"{now.step_key} was computed", chain=here, kind="missing"))
+                continue
+            differences = self._differences(now, before)
+            inherited = [each for each in differences if each.versions]
+            own = [each for each in differences if not each.versions]
+            if not differences:
+                told = self._note(now)
+                found.append(Reason(f"{now.step_key} ran again and gave another value{told}", chain=here, kind="run"))
+            # What changed in the step itself explains it; only where nothing did, what it was given is followed.
+            found += [replace(each, chain=here) for each in own]
+            for each in inherited if not own else ():
+                if (each.path, each.versions) not in seen:
+                    seen.add((each.path, each.versions))
+                    queue.append((each, here, now.created))
+        return found
+
+    def _change(self, reason: Reason, until: float) -> tuple[Materialization | None, Materialization | None]:
+        """Return the materializations of an input between which its value changed: what came later with the same value explains nothing."""
+        items = self._histories.get(reason.path)
+        if items is None:
+            items = self._histories[reason.path] = self._store.history(reason.path, limit=_VERSIONS)
+        earlier, version = reason.versions
+        known = [item for item in reversed(items) if item.created <= until and item.memo_key]
+        befores = [at for at, item in enumerate(known) if earlier in (item.id, item.data_version)]
+        nows = [at for at, item in enumerate(known) if version in (item.id, item.data_version)]
+        # The newest change from one to the other; a value that came back by reuse was made before the other.
+        now = next((at for at in nows if befores and at > befores[-1]), nows[-1] if nows else None)
+        before = next((at for at in reversed(befores) if now is None or at < now), befores[-1] if befores else None)
+        return (None if before is None else known[before], None if now is None else known[now])
+
+    def _note(self, item: Materialization) -> str:
+        for record in self._store.attempts(item.step_key, limit=_ATTEMPTS):
+            if record.run_id == item.run_id and record.reason:
+                return f" ({record.reason})"
+        return ""
+
+    def _differences(self, new: Materialization, old: Materialization) -> list[Reason]:
+        """Return in what a materialization differs from an earlier one of the same key, by what is recorded of both."""
+        if new.step_key != old.step_key:
+            return [Reason(f"it is computed by {new.step_key} now, no longer by {old.step_key}", kind="step")]
+        found: list[Reason] = []
+        if new.code_version != old.code_version:
+            before, now = (self._store.code(item.code_version) for item in (old, new))
+            found += code_reasons(before, now, new.step_key)
+        return [*found, *input_reasons(old.inputs, new.inputs), *_reads(old.reads, new.reads)]
+
+
+def _named(key: str, reason: Reason) -> Reason:
+    """Return a reason that is read without the step that it belongs to beside it."""
+    return replace(reason, text=f"{key} was never computed") if reason.kind == "missing" else reason
+
+
+def _failure(key: str, reasons: list[Reason]) -> list[Reason]:
+    """Return the causes of a failed step as one: the error, and what changed before it."""
+    error, *changes = reasons or [Reason("its last attempt failed")]
+    after = f", after {'; '.join(headline(replace(change, chain=())) for change in changes)}" if changes else ""
+    detail = "\n".join(filter(None, (error.detail, *(change.detail for change in changes))))
+    return [replace(error, text=f"{key} failed ({error.text}){after}", detail=detail, chain=error.chain or (key,))]
+
+
+def _reads(old: tuple[Read, ...], new: tuple[Read, ...]) -> list[Reason]:
+    """Return what two runs read with different results."""
+    before = {_subject(read): read for read in old}
+    found = []
+    for read in new:
+        earlier = before.get(_subject(read))
+        if earlier is None or (earlier.kind, earlier.digest) == (read.kind, read.digest):
+            continue
+        if read.kind == "asset":
+            versions = (earlier.digest, read.digest)
+            found.append(Reason(f"the value of {read.name} changed", read.name, kind="input", versions=versions))
+        else:
+            found.append(Reason(_read_text(earlier, read), kind=read.kind))
+    return found
+
+
+def _subject(read: Read) -> tuple[object, ...]:
+    aspect = read.names if read.kind in ("status", "asset") else ()
+    return ("file" if read.kind == "absent" else read.kind, read.name, *aspect)
+
+
+def _read_text(before: Read, now: Read) -> str:
+    name = now.name
+    if now.kind in ("listing", "glob"):
+        kind = "names in" if now.kind == "listing" else "files that match"
+        return f"the {kind} {name} changed"
+    if now.kind == "environment":
+        return "the environment changed" if name == "*" else f"the environment name {name} changed"
+    if before.kind == "absent":
+        return f"{name} is there now"
+    return f"{name} is gone" if now.kind == "absent" else f"{name} changed"

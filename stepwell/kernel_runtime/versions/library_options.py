@@ -1,0 +1,854 @@
+# ruff: noqa: SLF001 - several libraries tell their options in no public way, or in one that takes 30 times as long
+"""The table of options: for each library how its options are read, set and written down, and which of them count.
+
+A row is small and may fail: a library of another version that keeps its options elsewhere has none here, and nothing else breaks.
+Never in the table: where a figure is shown, numbers of threads, caches, logging and filters of warnings other than errors.
+"""
+
+from __future__ import annotations
+
+import json
+import locale
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, Literal, TypeAlias
+
+Counts: TypeAlias = Literal["value", "text", "never"]
+"""Whether an option counts for whatever reaches the library, for code that renders, or not at all: it is only set again."""
+
+
+def _value(option: str) -> Counts:
+    del option
+    return "value"
+
+
+def _text(option: str) -> Counts:
+    del option
+    return "text"
+
+
+def _never(option: str) -> Counts:
+    del option
+    return "never"
+
+
+UNSET: Any = object()
+"""The default of an option that is not there unless it is set."""
+
+
+class _Unset(dict[str, Any]):
+    """Defaults of a library that takes options of any name."""
+
+    def __missing__(self, option: str) -> Any:
+        return UNSET
+
+
+@dataclass(frozen=True, eq=False)
+class Library:
+    """One row: a library, or a part of the process.
+
+    Parameters
+    ----------
+    name
+        How it is called in entries.
+    read
+        Given the module, returns all options by name.
+    write
+        Given the module, sets one option.
+    module
+        The module that holds the options; empty for the process.
+    reach
+        Modules whose use in code reaches the options; first parts of their names suffice.
+    defaults
+        Given the module, returns the options' defaults; an option that is not in it always counts as changed.
+    counts
+        Which options count.
+    glance
+        Given the module, returns what is cheap to read and equal as long as no option changes.
+    everywhere
+        Whether all code can reach the options.
+    """
+
+    name: str
+    read: Callable[[Any], dict[str, Any]]
+    write: Callable[[Any, str, Any], None]
+    module: str = ""
+    reach: tuple[str, ...] = ()
+    defaults: Callable[[Any], Mapping[str, Any]] = lambda _: {}
+    counts: Callable[[str], Counts] = _value
+    glance: Callable[[Any], Any] = None  # type: ignore[assignment]
+    everywhere: bool = False
+    _found: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.glance is None:
+            object.__setattr__(self, "glance", self.read)
+
+    def known_defaults(self) -> Mapping[str, Any]:
+        """Return the defaults; none as long as the library is not imported."""
+        module = sys.modules.get(self.module) if self.module else None
+        if self.module and module is None:
+            return {}
+        if "defaults" not in self._found:
+            self._found["defaults"] = self.defaults(module)
+        found: Mapping[str, Any] = self._found["defaults"]
+        return found
+
+
+# -- values as text
+
+
+class _NotPlainError(Exception):
+    """A value that cannot be written down."""
+
+
+def plain(value: Any) -> str | None:
+    """Return an option's value as JSON; None if it has no such form: a function of the user's, an open file."""
+    try:
+        return json.dumps(_plain(value))
+    except _NotPlainError:
+        return None
+
+
+def restored(text: str) -> Any:
+    """Return a value from its JSON."""
+    return _restored(json.loads(text))
+
+
+def described(value: Any) -> str:
+    """Return what stands in a code version for a value that cannot be written down."""
+    from stepwell.kernel_runtime.versions.data import data_version
+
+    return data_version(value) or f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    kind = type(value)
+    if value is None or kind in {bool, int, float, str}:
+        return value
+    if kind is list:
+        return [_plain(each) for each in value]
+    if kind in {tuple, set, frozenset}:
+        members = [_plain(each) for each in value]
+        return {"": [kind.__name__, members if kind is tuple else sorted(members, key=repr)]}
+    if kind is dict and all(type(key) is str and key for key in value):
+        return {key: _plain(each) for key, each in value.items()}
+    if kind is BuiltinFunctionType and type(value.__self__) is str and value.__name__ == "format":
+        # The usual value of pandas' display.float_format.
+        return {"": ["format", value.__self__]}
+    if kind.__name__ == "Cycler":
+        # matplotlib reads what it prints.
+        return repr(value)
+    found = value if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else None
+    if found is not None and found.__module__ != "__main__" and _named(found.__module__, found.__qualname__) is found:
+        return {"": ["named", [found.__module__, found.__qualname__]]}
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        base = int if isinstance(value, int) else float if isinstance(value, float) else str
+        return base(value)
+    raise _NotPlainError
+
+
+def _restored(value: Any) -> Any:
+    if type(value) is list:
+        return [_restored(each) for each in value]
+    if type(value) is not dict:
+        return value
+    if "" not in value:
+        return {key: _restored(each) for key, each in value.items()}
+    tag, held = value[""]
+    if tag == "format":
+        return held.format
+    if tag == "named":
+        found = _named(*held, imported=True)
+        if found is None:
+            raise LookupError(f"{'.'.join(held)} is not there")
+        return found
+    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](_restored(each) for each in held)
+
+
+def _named(module: str, qualname: str, *, imported: bool = False) -> Any:
+    if imported:
+        from importlib import import_module
+
+        import_module(module)
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+# -- the process
+
+_START = os.getcwd() if os.path.isdir(".") else ""  # noqa: PTH109, PTH112 - plain strings: compared at every step
+_START_PATH = tuple(sys.path)
+_START_ZONE = (os.environ.get("TZ"), time.tzname, time.timezone, time.altzone)
+_START_CTYPE = locale.setlocale(locale.LC_CTYPE, None)
+_CATEGORIES = tuple(
+    name for name in ("LC_CTYPE", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "LC_MESSAGES") if hasattr(locale, name)
+)  # fmt: skip
+
+
+def _folder(_: Any) -> dict[str, Any]:
+    here = os.getcwd()  # noqa: PTH109 - as above
+    below = here[len(_START) :].lstrip(os.sep) if _START and (here + os.sep).startswith(_START + os.sep) else here
+    return {"folder": below}
+
+
+def _set_folder(_: Any, __: str, value: str) -> None:
+    os.chdir(os.path.join(_START, value))  # noqa: PTH118 - as above
+
+
+def _search_path(_: Any) -> dict[str, Any]:
+    return {"entries": [_START_PATH.index(each) if each in _START_PATH else each for each in sys.path]}
+
+
+def _set_search_path(_: Any, __: str, value: list[Any]) -> None:
+    """Put entries that are a step's own where they were; what the start of this process had is kept in its order."""
+    wanted = [_START_PATH[each] if type(each) is int and each < len(_START_PATH) else each for each in value]
+    sys.path[:] = [each for each in wanted if type(each) is str]
+
+
+def _zone(_: Any) -> dict[str, Any]:
+    found = (os.environ.get("TZ"), time.tzname, time.timezone, time.altzone)
+    # The machine's own zone is none of the notebook's state, one that was chosen is.
+    return {"TZ": [] if found[0] is None and found == _START_ZONE else list(found)}
+
+
+def _set_zone(_: Any, __: str, value: list[Any]) -> None:
+    if value and value[0] is not None:
+        os.environ["TZ"] = value[0]
+    else:
+        os.environ.pop("TZ", None)
+    if hasattr(time, "tzset"):
+        time.tzset()
+
+
+def _locale(_: Any) -> dict[str, Any]:
+    return {name: locale.setlocale(getattr(locale, name), None) for name in _CATEGORIES}
+
+
+def _locale_glance(_: Any) -> Any:
+    return locale.setlocale(locale.LC_ALL, None)
+
+
+def _set_locale(_: Any, option: str, value: str) -> None:
+    locale.setlocale(getattr(locale, option), value)
+
+
+def _pattern(found: Any) -> Any:
+    return getattr(found, "pattern", found)
+
+
+def _makes_error(entry: Any) -> bool:
+    # What is for our own modules is for our own tests.
+    return bool(entry[0] == "error") and not str(_pattern(entry[3])).startswith("stepwell")
+
+
+def _errors(_: Any) -> dict[str, Any]:
+    return {
+        "errors": [
+            (_pattern(message), category, _pattern(module), line)
+            for _, message, category, module, line in filter(_makes_error, warnings.filters)
+        ]
+    }
+
+
+def _set_errors(_: Any, __: str, value: Iterable[tuple[Any, ...]]) -> None:
+    warnings.filters[:] = [each for each in warnings.filters if not _makes_error(each)]  # type: ignore[index]
+    for message, category, module, line in reversed(list(value)):
+        if message or module:
+            warnings.filterwarnings("error", message or "", category, module or "", line)
+        else:
+            warnings.simplefilter("error", category, line)
+    getattr(warnings, "_filters_mutated", getattr(warnings, "_filters_mutated_lock_held", lambda: None))()
+
+
+def _limits(_: Any) -> dict[str, Any]:
+    return {"int_max_str_digits": sys.get_int_max_str_digits(), "recursionlimit": sys.getrecursionlimit()}
+
+
+def _set_limit(_: Any, option: str, value: int) -> None:
+    getattr(sys, f"set{'_' if option.startswith('int') else ''}{option}")(value)
+
+
+# -- the standard library
+
+
+def _decimal(module: Any) -> dict[str, Any]:
+    _, (prec, rounding, least, most, capitals, clamp, _, traps) = module.getcontext().__reduce__()
+    return {
+        "prec": prec, "rounding": rounding, "Emin": least, "Emax": most, "capitals": capitals, "clamp": clamp,
+        "traps": sorted(each.__name__ for each in traps),
+    }  # fmt: skip
+
+
+def _decimal_glance(module: Any) -> Any:
+    return module.getcontext().__reduce__()[1]
+
+
+def _set_decimal(module: Any, option: str, value: Any) -> None:
+    context = module.getcontext()
+    if option != "traps":
+        setattr(context, option, value)
+        return
+    for signal in list(context.traps):
+        context.traps[signal] = signal.__name__ in value
+
+
+_DECIMAL = {
+    "prec": 28, "rounding": "ROUND_HALF_EVEN", "Emin": -999999, "Emax": 999999, "capitals": 1, "clamp": 0,
+    "traps": ["DivisionByZero", "InvalidOperation", "Overflow"],
+}  # fmt: skip
+
+
+def _get_and_set(get: str, put: str) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str, Any], None]]:
+    """Return how one option with a pair of functions is read and set."""
+
+    def read(module: Any) -> dict[str, Any]:
+        return {put: getattr(module, get)()}
+
+    def write(module: Any, option: str, value: Any) -> None:
+        getattr(module, option)(value)
+
+    return read, write
+
+
+# -- numpy, pandas, polars, pyarrow's kind
+
+
+def _numpy(np: Any) -> dict[str, Any]:
+    found = {f"errstate.{name}": value for name, value in np.geterr().items()}
+    found["errcall"] = np.geterrcall()
+    found["bufsize"] = np.getbufsize()
+    for name, value in np.get_printoptions().items():
+        found[f"print.{name}"] = value
+    return found
+
+
+def _numpy_glance(np: Any) -> Any:
+    return np.geterr(), np.geterrcall(), np.getbufsize(), np.get_printoptions()
+
+
+def _set_numpy(np: Any, option: str, value: Any) -> None:
+    kind, _, name = option.partition(".")
+    if kind == "errstate":
+        np.seterr(**{name: value})
+    elif kind == "errcall":
+        np.seterrcall(value)
+    elif kind == "bufsize":
+        np.setbufsize(value)
+    else:
+        np.set_printoptions(**{name: value})
+
+
+_NUMPY = {
+    "errstate.divide": "warn", "errstate.over": "warn", "errstate.under": "ignore", "errstate.invalid": "warn", "errcall": None, "bufsize": 8192,
+    "print.edgeitems": 3, "print.threshold": 1000, "print.precision": 8, "print.linewidth": 75, "print.suppress": False, "print.nanstr": "nan",
+    "print.infstr": "inf", "print.sign": "-", "print.floatmode": "maxprec", "print.formatter": None, "print.legacy": False,
+    "print.override_repr": None,
+}  # fmt: skip
+
+
+def _numpy_counts(option: str) -> Counts:
+    return "text" if option.startswith("print.") else "never" if option == "bufsize" else "value"
+
+
+_groups: list[dict[str, Any]] = []
+
+
+def _pandas(pd: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    queue: list[tuple[str, Any]] = [("", pd._config.config._global_config)]
+    for prefix, level in queue:
+        for name, value in level.items():
+            if type(value) is dict:
+                queue.append((f"{prefix}{name}.", value))
+            else:
+                found[prefix + name] = value
+    _groups[:] = [level for _, level in queue]
+    return found
+
+
+def _pandas_glance(pd: Any) -> Any:
+    if not _groups:
+        _pandas(pd)
+    return [[*level.values()] for level in _groups]
+
+
+def _pandas_defaults(pd: Any) -> Mapping[str, Any]:
+    return {name: option.defval for name, option in pd._config.config._registered_options.items()}
+
+
+def _pandas_counts(option: str) -> Counts:
+    if option.startswith(("display.", "styler.", "plotting.")):
+        return "text"
+    return "never" if option in {"mode.sim_interactive", "mode.performance_warnings", "mode.max_threads"} else "value"
+
+
+def _set_pandas(pd: Any, option: str, value: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pd.set_option(option, value)
+
+
+def _polars_names(pl: Any) -> tuple[Any, Any, dict[str, Callable[[], Any]]]:
+    config = sys.modules[pl.Config.__module__]
+    return os.environ, config._POLARS_CFG_ENV_VARS, config._POLARS_CFG_DIRECT_VARS
+
+
+_encoded: dict[str, Any] = {}
+
+
+def _polars_glance(pl: Any) -> Any:
+    environ, names, direct = _polars_names(pl)
+    if not _encoded:
+        _encoded.update({name: environ.encodekey(name) for name in names})
+    # Behind the mapping that tells the steps' recorders.
+    return [*map(environ._data.get, _encoded.values()), *[get() for get in direct.values()]]
+
+
+def _polars(pl: Any) -> dict[str, Any]:
+    environ, names, direct = _polars_names(pl)
+    # Behind the mapping that tells the steps' recorders.
+    data, encode = environ._data, environ.encodekey
+    found = {name: os.fsdecode(value) if (value := data.get(encode(name))) is not None else None for name in names}
+    for name, get in direct.items():
+        found[name] = get()
+    return found
+
+
+def _set_polars(pl: Any, option: str, value: Any) -> None:
+    _, names, _ = _polars_names(pl)
+    group = "environment" if option in names else "direct"
+    pl.Config.load(json.dumps({"environment": {}, "direct": {}} | {group: {option: value}}))
+
+
+_POLARS = {
+    "set_fmt_float": "mixed", "set_float_precision": None, "set_thousands_separator": "", "set_decimal_separator": ".",
+    "set_trim_decimal_zeros": False,
+}  # fmt: skip
+
+
+def _polars_counts(option: str) -> Counts:
+    return "text" if option.startswith(("POLARS_FMT", "POLARS_TABLE", "set_")) else "never"
+
+
+# -- pictures
+
+_WHERE_SHOWN = ("backend", "interactive", "toolbar", "webagg", "tk.", "macosx", "keymap.")
+_CODES = "bgrcmykw"
+
+
+def _matplotlib(module: Any) -> dict[str, Any]:
+    found = {
+        name: list(value) if type(value) is list else value
+        for name, value in dict.items(module.rcParams)
+        if not name.startswith(_WHERE_SHOWN)
+    }
+    colors = sys.modules.get("matplotlib.colors")
+    if colors is not None:
+        # seaborn.set_theme gives the letters other colours.
+        for code in _CODES:
+            found[f"color {code}"] = tuple(colors.colorConverter.colors[code])
+    return found
+
+
+_lists: list[Callable[[Any], Any]] = []
+_letters = itemgetter(*_CODES)
+
+
+def _matplotlib_glance(module: Any) -> Any:
+    values = list(dict.values(module.rcParams))
+    if not _lists:
+        _lists.append(itemgetter(*[at for at, value in enumerate(values) if type(value) is list]))
+    colors = sys.modules.get("matplotlib.colors")
+    # Lists may be changed in place.
+    return (
+        values,
+        [*map(tuple, _lists[0](values))],
+        _letters(colors.colorConverter.colors) if colors is not None else (),
+    )
+
+
+def _matplotlib_defaults(module: Any) -> Mapping[str, Any]:
+    # Copies: its lists may be those of the options.
+    found = {name: list(each) if type(each) is list else each for name, each in dict.items(module.rcParamsDefault)}
+    colors = sys.modules.get("matplotlib.colors")
+    if colors is not None:
+        found |= {f"color {code}": tuple(colors.BASE_COLORS[code]) for code in _CODES}
+    return found
+
+
+def _set_matplotlib(module: Any, option: str, value: Any) -> None:
+    if option.startswith("color "):
+        sys.modules["matplotlib.colors"].colorConverter.colors[option[-1]] = tuple(value)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module.rcParams[option] = value
+
+
+def _plotly(module: Any) -> dict[str, Any]:
+    return {"template": module.templates.default}
+
+
+def _set_plotly(module: Any, _: str, value: Any) -> None:
+    module.templates.default = value
+
+
+_ALTAIR = ("theme", "data_transformers")
+
+
+def _altair(module: Any) -> dict[str, Any]:
+    return {
+        name: [registry.active, dict(registry.options)]
+        for name in _ALTAIR
+        if (registry := getattr(module, name, None)) is not None
+    }
+
+
+def _set_altair(module: Any, option: str, value: list[Any]) -> None:
+    getattr(module, option).enable(value[0], **value[1])
+
+
+def _bokeh(module: Any) -> dict[str, Any]:
+    return {"theme": module.curdoc().theme._json}
+
+
+def _set_bokeh(module: Any, _: str, value: dict[str, Any]) -> None:
+    from bokeh.themes import Theme  # type: ignore[import-not-found, unused-ignore]
+
+    module.curdoc().theme = Theme(json=value)
+
+
+# -- models, arrays, graphs
+
+
+def _sklearn_counts(option: str) -> Counts:
+    if option in {"print_changed_only", "display"}:
+        return "text"
+    return "never" if option in {"working_memory", "pairwise_dist_chunk_size"} else "value"
+
+
+def _set_sklearn(module: Any, option: str, value: Any) -> None:
+    module.set_config(**{option: value})
+
+
+def _sklearn_defaults(module: Any) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = getattr(module._config, "_global_config", {})
+    return dict(found)
+
+
+def _xarray_defaults(module: Any) -> Mapping[str, Any]:
+    """Return the options of a second copy of the module that holds them: it keeps no other record of its defaults."""
+    from importlib.util import find_spec, module_from_spec
+
+    spec = find_spec("xarray.core.options")
+    if spec is None or spec.loader is None:
+        return {}
+    del module
+    pristine = module_from_spec(spec)
+    spec.loader.exec_module(pristine)
+    return dict(pristine.OPTIONS)
+
+
+def _xarray_counts(option: str) -> Counts:
+    if option.startswith(("display_", "cmap_", "facetgrid")):
+        return "text"
+    return "never" if option in {"file_cache_maxsize", "warn_for_unclosed_files"} else "value"
+
+
+def _set_xarray(module: Any, option: str, value: Any) -> None:
+    module.set_options(**{option: value})
+
+
+_TORCH = {
+    "default_dtype": "float32", "default_device": "cpu", "deterministic": False, "deterministic_warn_only": False,
+    "float32_matmul_precision": "highest", "grad": True, "cudnn.deterministic": False, "cudnn.benchmark": False,
+}  # fmt: skip
+
+
+def _torch(module: Any) -> dict[str, Any]:
+    found = {
+        "default_dtype": str(module.get_default_dtype()).removeprefix("torch."),
+        "deterministic": module.are_deterministic_algorithms_enabled(),
+        "deterministic_warn_only": module.is_deterministic_algorithms_warn_only_enabled(),
+        "float32_matmul_precision": module.get_float32_matmul_precision(),
+        "grad": module.is_grad_enabled(),
+        "cudnn.deterministic": module.backends.cudnn.deterministic,
+        "cudnn.benchmark": module.backends.cudnn.benchmark,
+    }
+    if hasattr(module, "get_default_device"):
+        found["default_device"] = str(module.get_default_device())
+    prints = getattr(sys.modules.get("torch._tensor_str"), "PRINT_OPTS", None)
+    if prints is not None:
+        found |= {
+            f"print.{name}": getattr(prints, name)
+            for name in ("precision", "threshold", "edgeitems", "linewidth", "sci_mode")
+        }
+    return found
+
+
+def _set_torch(module: Any, option: str, value: Any) -> None:
+    if option == "default_dtype":
+        module.set_default_dtype(getattr(module, value))
+    elif option == "default_device":
+        module.set_default_device(value)
+    elif option.startswith("deterministic"):
+        now = {"deterministic": module.are_deterministic_algorithms_enabled()} | {
+            "deterministic_warn_only": module.is_deterministic_algorithms_warn_only_enabled(),
+            option: value,
+        }
+        module.use_deterministic_algorithms(now["deterministic"], warn_only=now["deterministic_warn_only"])
+    elif option == "float32_matmul_precision":
+        module.set_float32_matmul_precision(value)
+    elif option == "grad":
+        module.set_grad_enabled(value)
+    elif option.startswith("print."):
+        module.set_printoptions(**{option.removeprefix("print."): value})
+    else:
+        setattr(module.backends.cudnn, option.removeprefix("cudnn."), value)
+
+
+def _torch_counts(option: str) -> Counts:
+    return "text" if option.startswith("print.") else "never" if option == "deterministic_warn_only" else "value"
+
+
+_TORCH_PRINTS = {
+    "print.precision": 4, "print.threshold": 1000, "print.edgeitems": 3, "print.linewidth": 80, "print.sci_mode": None,
+}  # fmt: skip
+
+_JAX = {
+    "jax_enable_x64": False, "jax_default_matmul_precision": None, "jax_numpy_rank_promotion": "allow", "jax_debug_nans": False,
+    "jax_debug_infs": False, "jax_disable_jit": False, "jax_default_prng_impl": "threefry2x32", "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0, "jax_enable_custom_prng": False, "jax_softmax_custom_jvp": False, "jax_allow_f16_reductions": True,
+    "jax_platforms": None, "jax_platform_name": "", "jax_numpy_dtype_promotion": "standard",
+}  # fmt: skip
+
+
+def _jax(module: Any) -> dict[str, Any]:
+    found = {name: getattr(module.config, name) for name in _JAX if hasattr(module.config, name)}
+    # Some are members of enumerations, which the library takes by their values.
+    return {name: getattr(value, "value", value) for name, value in found.items()}
+
+
+def _set_jax(module: Any, option: str, value: Any) -> None:
+    module.config.update(option, value)
+
+
+def _keras(module: Any) -> dict[str, Any]:
+    return {name: getattr(module.config, name)() for name in ("floatx", "epsilon", "image_data_format")}
+
+
+def _set_keras(module: Any, option: str, value: Any) -> None:
+    getattr(module.config, f"set_{option}")(value)
+
+
+def _networkx(module: Any) -> dict[str, Any]:
+    config = module.config
+    order = config.backend_priority
+    found = {
+        f"backend_priority.{name}": list(getattr(order, name))
+        for name in ("algos", "generators", "classes")
+        if hasattr(order, name)
+    }
+    for name in ("fallback_to_nx", "cache_converted_graphs"):
+        found[name] = getattr(config, name)
+    return found
+
+
+def _set_networkx(module: Any, option: str, value: Any) -> None:
+    group, _, name = option.rpartition(".")
+    setattr(getattr(module.config, group) if group else module.config, name, value)
+
+
+_NETWORKX = {
+    "backend_priority.algos": [], "backend_priority.generators": [], "backend_priority.classes": [], "fallback_to_nx": False,
+    "cache_converted_graphs": True,
+}  # fmt: skip
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    queue: list[tuple[str, Mapping[str, Any]]] = [("", config)]
+    for prefix, level in queue:
+        for name, value in level.items():
+            if type(value) is dict and value:
+                queue.append((f"{prefix}{name}.", value))
+            else:
+                found[prefix + name] = list(value) if type(value) is list else value
+    return found
+
+
+def _dask(module: Any) -> dict[str, Any]:
+    return _flat(module.config)
+
+
+def _dask_defaults(module: Any) -> Mapping[str, Any]:
+    return _Unset(_flat(module.merge(*module.defaults)))
+
+
+def _set_dask(module: Any, option: str, value: Any) -> None:
+    if value is not UNSET:
+        module.set({option: value})
+        return
+    groups = [module.config]
+    *outer, last = option.split(".")
+    for name in outer:
+        groups.append(groups[-1][name])
+    groups[-1].pop(last, None)
+    for name, group, inner in reversed([*zip(outer, groups, groups[1:], strict=False)]):
+        if not inner:
+            del group[name]
+
+
+def _dask_counts(option: str) -> Counts:
+    if option.startswith(("array.", "dataframe.", "optimization.", "tokenize.", "bag.")):
+        return "value"
+    return "never"
+
+
+def _geopandas(module: Any) -> dict[str, Any]:
+    return dict(module.options._config)
+
+
+def _geopandas_defaults(module: Any) -> Mapping[str, Any]:
+    return {name: option.default_value for name, option in module.options._options.items()}
+
+
+def _geopandas_counts(option: str) -> Counts:
+    return "text" if option == "display_precision" else "value"
+
+
+def _set_geopandas(module: Any, option: str, value: Any) -> None:
+    setattr(module.options, option, value)
+
+
+def _sympy(module: Any) -> dict[str, Any]:
+    parameters = module.core.parameters.global_parameters
+    found = {f"evaluation.{name}": getattr(parameters, name) for name in ("evaluate", "distribute", "exp_is_pow")}
+    for name, value in module.printing.printer.Printer._global_settings.items():
+        found[f"print.{name}"] = value
+    return found
+
+
+def _set_sympy(module: Any, option: str, value: Any) -> None:
+    kind, _, name = option.partition(".")
+    if kind == "evaluation":
+        setattr(module.core.parameters.global_parameters, name, value)
+    elif value is UNSET:
+        module.printing.printer.Printer._global_settings.pop(name, None)
+    else:
+        module.printing.printer.Printer.set_global_settings(**{name: value})
+
+
+_SYMPY = _Unset({"evaluation.evaluate": True, "evaluation.distribute": True, "evaluation.exp_is_pow": False})
+
+
+def _sympy_counts(option: str) -> Counts:
+    return "text" if option.startswith("print.") else "value"
+
+
+def _special(module: Any) -> dict[str, Any]:
+    found: dict[str, Any] = module.geterr()
+    return found
+
+
+def _set_special(module: Any, option: str, value: str) -> None:
+    module.seterr(**{option: value})
+
+
+class _SpecialDefaults(dict[str, Any]):
+    """Every error but a lack of memory is ignored by default."""
+
+    def __contains__(self, option: object) -> bool:
+        return True
+
+    def __missing__(self, option: str) -> str:
+        return "raise" if option == "memory" else "ignore"
+
+
+def _pillow(module: Any) -> dict[str, Any]:
+    files = sys.modules.get("PIL.ImageFile")
+    return {
+        "MAX_IMAGE_PIXELS": module.MAX_IMAGE_PIXELS,
+        "LOAD_TRUNCATED_IMAGES": getattr(files, "LOAD_TRUNCATED_IMAGES", False),
+    }
+
+
+def _set_pillow(module: Any, option: str, value: Any) -> None:
+    from PIL import ImageFile
+
+    setattr(module if option == "MAX_IMAGE_PIXELS" else ImageFile, option, value)
+
+
+def _tqdm(pandas: Any) -> dict[str, Any]:
+    return {"progress_apply": "progress_apply" in vars(pandas.DataFrame)}
+
+
+def _set_tqdm(pandas: Any, _: str, value: bool) -> None:
+    if value and "progress_apply" not in vars(pandas.DataFrame):
+        from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
+
+        tqdm.pandas()
+
+
+_field_limit, _set_field_limit = _get_and_set("field_size_limit", "field_size_limit")
+_timeout, _set_timeout = _get_and_set("getdefaulttimeout", "setdefaulttimeout")
+
+
+def _start_method(module: Any) -> dict[str, Any]:
+    return {"start_method": module.get_start_method(allow_none=True)}
+
+
+def _set_start_method(module: Any, _: str, value: Any) -> None:
+    module.set_start_method(value, force=True)
+
+
+LIBRARIES: tuple[Library, ...] = (
+    Library("working directory", _folder, _set_folder, defaults=lambda _: {"folder": ""}, counts=_never),
+    Library("sys.path", _search_path, _set_search_path, defaults=lambda _: {"entries": list(range(len(_START_PATH)))}, counts=_never, glance=lambda _: list(sys.path)),
+    Library("time zone", _zone, _set_zone, reach=("time", "datetime", "calendar", "dateutil", "email", "pandas", "polars", "pyarrow"),
+            defaults=lambda _: {"TZ": []}),
+    Library("locale", _locale, _set_locale, reach=("locale", "_locale", "time", "datetime", "calendar", "pandas"),
+            defaults=lambda _: dict.fromkeys(_CATEGORIES, "C") | {"LC_CTYPE": _START_CTYPE}, glance=_locale_glance),
+    Library("warnings", _errors, _set_errors, defaults=lambda _: {"errors": []}, everywhere=True,
+            glance=lambda _: list(warnings.filters)),
+    Library("limits", _limits, _set_limit, defaults=lambda _: {"int_max_str_digits": 4300, "recursionlimit": 1000}, everywhere=True),
+    Library("decimal", _decimal, _set_decimal, "decimal", ("decimal", "_decimal", "_pydecimal"), lambda _: _DECIMAL, glance=_decimal_glance),
+    Library("csv", _field_limit, _set_field_limit, "csv", ("csv", "_csv"), lambda _: {"field_size_limit": 131072}),
+    Library("socket", _timeout, _set_timeout, "socket", ("socket", "_socket"), lambda _: {"setdefaulttimeout": None}, _never),
+    Library("multiprocessing", _start_method, _set_start_method, "multiprocessing", ("multiprocessing",),
+            lambda _: {"start_method": None}, _never),
+    Library("numpy", _numpy, _set_numpy, "numpy", ("numpy",), lambda _: _NUMPY, _numpy_counts, _numpy_glance),
+    Library("pandas", _pandas, _set_pandas, "pandas", ("pandas",), _pandas_defaults, _pandas_counts, _pandas_glance),
+    Library("polars", _polars, _set_polars, "polars", ("polars",), lambda pl: dict.fromkeys(_polars_names(pl)[1]) | _POLARS,
+            _polars_counts, _polars_glance),
+    Library("matplotlib", _matplotlib, _set_matplotlib, "matplotlib", ("matplotlib", "mpl_toolkits", "seaborn", "plotnine"),
+            _matplotlib_defaults, glance=_matplotlib_glance),
+    Library("plotly", _plotly, _set_plotly, "plotly.io", ("plotly",), lambda _: {"template": "plotly"}),
+    Library("altair", _altair, _set_altair, "altair", ("altair",), lambda _: {name: ["default", {}] for name in _ALTAIR}),
+    Library("bokeh", _bokeh, _set_bokeh, "bokeh.io", ("bokeh",), lambda _: {"theme": {"attrs": {}}}),
+    Library("sklearn", lambda module: dict(module.get_config()), _set_sklearn, "sklearn", ("sklearn", "imblearn"), _sklearn_defaults,
+            _sklearn_counts),
+    Library("scipy.special", _special, _set_special, "scipy.special", ("scipy",), lambda _: _SpecialDefaults()),
+    Library("xarray", lambda module: dict(module.get_options()), _set_xarray, "xarray", ("xarray",), _xarray_defaults, _xarray_counts),
+    Library("torch", _torch, _set_torch, "torch", ("torch",), lambda _: _TORCH | _TORCH_PRINTS, _torch_counts),
+    Library("jax", _jax, _set_jax, "jax", ("jax", "jaxlib"), lambda _: _JAX),
+    Library("keras", _keras, _set_keras, "keras", ("keras", "tensorflow"),
+            lambda _: {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}),
+    Library("networkx", _networkx, _set_networkx, "networkx", ("networkx",), lambda _: _NETWORKX),
+    Library("dask", _dask, _set_dask, "dask.config", ("dask",), _dask_defaults, _dask_counts),
+    Library("geopandas", _geopandas, _set_geopandas, "geopandas", ("geopandas",), _geopandas_defaults, _geopandas_counts),
+    Library("sympy", _sympy, _set_sympy, "sympy", ("sympy",), lambda _: _SYMPY, _sympy_counts),
+    Library("pillow", _pillow, _set_pillow, "PIL.Image", ("PIL", "torchvision"),
+            lambda _: {"MAX_IMAGE_PIXELS": 89478485, "LOAD_TRUNCATED_IMAGES": False}),
+    Library("tqdm", _tqdm, _set_tqdm, "pandas", defaults=lambda _: {"progress_apply": False}, counts=_never),
+)  # fmt: skip
+"""In the order in which they are set."""

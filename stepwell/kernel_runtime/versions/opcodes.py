@@ -1,0 +1,253 @@
+"""What the instructions of each CPython mean: the one place that names opcodes.
+
+Every minor version has instructions of its own. `decode` reads the bytecode of this one into instructions of a smaller set, in which
+nothing is left that only tells the compiler's or the interpreter's way of working:
+
+- inline caches, NOPs and marks for tracing are left out, and so is EXTENDED_ARG;
+- an instruction that does the work of two is split: CPython fuses only instructions of one line, so that a formatter's line
+  break would count;
+- variants that differ in reference counting or in checks are one instruction;
+- a constant is given by its value, wherever the minor version keeps it: in ``co_consts``, in the argument, in a table of the
+  interpreter.
+
+A minor version that is not in `TESTED` may have an instruction that means something else. Its bytecode is not read.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any, NamedTuple, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """What a minor version keeps in the argument of an instruction in addition to an index."""
+
+    attribute: int
+    """Bits below the name of LOAD_ATTR: whether a method is loaded."""
+    imported: int = 0
+    """Bits below the name of IMPORT_NAME: whether the import is lazy."""
+    common: Mapping[int, object] = field(default_factory=dict)
+    """Arguments of LOAD_COMMON_CONSTANT that stand for values; the others stand for builtins."""
+
+
+_PACKING = {
+    (3, 11): Packing(attribute=0),
+    (3, 12): Packing(attribute=1),
+    (3, 13): Packing(attribute=1),
+    (3, 14): Packing(attribute=1),
+    (3, 15): Packing(attribute=1, imported=2, common={7: None, 8: "", 9: True, 10: False, 11: -1}),
+}
+TESTED = frozenset(_PACKING)
+"""Minor versions of CPython on which all scenarios of edits have run."""
+THIS = sys.version_info[:2]
+
+
+def untested() -> str:
+    """Return why code cannot be read on this Python; empty where it can."""
+    if sys.implementation.name == "cpython" and THIS in TESTED:
+        return ""
+    newest = ".".join(map(str, max(TESTED, default=())))
+    return (
+        f"this stepwell cannot read the code of {sys.implementation.name} {'.'.join(map(str, THIS))}: "
+        f"every step runs, and nothing is reused. Use CPython {newest}, or a newer stepwell"
+    )
+
+
+_FUSED = {
+    "LOAD_FAST_LOAD_FAST": ("LOAD_FAST", "LOAD_FAST"),
+    "LOAD_FAST_BORROW_LOAD_FAST_BORROW": ("LOAD_FAST", "LOAD_FAST"),
+    "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
+    "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
+}
+"""Two instructions on locals in one; the argument holds both indices, of four bits each."""
+_VARIANTS = {"LOAD_FAST_BORROW": "LOAD_FAST", "LOAD_FAST_CHECK": "LOAD_FAST"}
+_MEANINGLESS = ("CACHE", "NOP", "NOT_TAKEN")
+_GOTO = ("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
+_TESTS = {
+    f"POP_JUMP_{way}IF_{what}": (kind, outcome, False)
+    for way in ("", "FORWARD_", "BACKWARD_")
+    for what, kind, outcome in (("TRUE", 0, True), ("FALSE", 0, False), ("NONE", 1, True), ("NOT_NONE", 1, False))
+} | {"JUMP_IF_TRUE_OR_POP": (0, True, True), "JUMP_IF_FALSE_OR_POP": (0, False, True)}
+"""Conditional jumps: what is tested (truth or None), for which outcome it jumps, and whether the value is kept then."""
+_STOPS = ("RETURN_VALUE", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT")
+# Its argument says where the loop began; it does not jump there.
+_NO_JUMPS = ("END_ASYNC_FOR",)
+
+_OP = {name: number for name, number in dis.opmap.items() if number < 256}
+
+
+def _numbers(names: Iterable[str]) -> frozenset[int]:
+    return frozenset(_OP[name] for name in names if name in _OP)
+
+
+def _number(name: str) -> int:
+    """Return the number of an operation; one that nothing has where this minor version has no such operation."""
+    return _OP.get(name, -1)
+
+
+CONSTANTS = frozenset(op for op in dis.hasconst if op < 256)
+LOAD_CONST = _number("LOAD_CONST")
+LOAD_FAST, STORE_FAST = _number("LOAD_FAST"), _number("STORE_FAST")
+LOAD_GLOBAL, STORE_NAME = _number("LOAD_GLOBAL"), _number("STORE_NAME")
+POP_TOP, SWAP = _number("POP_TOP"), _number("SWAP")
+IMPORT_NAME, IMPORT_FROM = _number("IMPORT_NAME"), _number("IMPORT_FROM")
+GLOBAL_STORES = _numbers(("STORE_GLOBAL", "DELETE_GLOBAL"))
+NAME_LOADS = _numbers(("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
+ATTRIBUTE_LOADS = _numbers(("LOAD_ATTR", "LOAD_METHOD"))
+SUPER_LOADS = _numbers(("LOAD_SUPER_ATTR",))
+CALLS = _numbers(("PRECALL", "CALL"))
+CLOSURE_LOADS = _numbers(("LOAD_FAST", "LOAD_CLOSURE"))
+"""Loads of locals; of a local that nested functions share, of its cell."""
+_CELL_LOADS = _numbers(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"))
+LOADS = _numbers(("LOAD_GLOBAL",)) | NAME_LOADS | CLOSURE_LOADS | _CELL_LOADS
+"""Everything that reads a variable."""
+_VARIABLE_STORES = _numbers(("STORE_FAST", "STORE_DEREF"))
+STORES = _numbers(("STORE_NAME", "STORE_GLOBAL")) | _VARIABLE_STORES
+"""Everything that binds a variable."""
+VARIABLES = CLOSURE_LOADS | _CELL_LOADS | _VARIABLE_STORES
+"""Those of them whose argument is the number of a variable of the function."""
+PUSH_NULL = _number("PUSH_NULL")
+GOTO = _numbers(_GOTO)
+TESTS = {_OP[name]: test for name, test in _TESTS.items() if name in _OP}
+STOPS = _numbers(_STOPS)
+JUMPS = frozenset(op for op in (*dis.hasjrel, *dis.hasjabs) if op < 256) - _numbers(_NO_JUMPS)
+
+_PLAIN, _SKIPPED, _EXTENDED, _CONSTANT, _NAME, _SPLIT, _RETURNS, _NUMBER, _COMMON, _JUMP, _BARE = range(11)
+
+
+def _kinds() -> bytes:
+    kinds = bytearray(256)
+    special = {
+        _CONSTANT: frozenset(dis.hasconst),
+        _NAME: frozenset(dis.hasname),
+        _SPLIT: _numbers(_FUSED),
+        _JUMP: JUMPS,
+        _BARE: _numbers(_NO_JUMPS),
+        _SKIPPED: _numbers(_MEANINGLESS),
+        _EXTENDED: _numbers(("EXTENDED_ARG",)),
+        _RETURNS: _numbers(("RETURN_CONST",)),
+        _NUMBER: _numbers(("LOAD_SMALL_INT",)),
+        _COMMON: _numbers(("LOAD_COMMON_CONSTANT",)),
+    }
+    for kind, operations in special.items():
+        for op in operations:
+            if op < 256:
+                kinds[op] = kind
+    return bytes(kinds)
+
+
+_PACKED = _PACKING.get(THIS, Packing(attribute=1))
+_KINDS = _kinds()
+_SHIFTS = {
+    LOAD_GLOBAL: 1,
+    _number("LOAD_ATTR"): _PACKED.attribute,
+    _number("LOAD_SUPER_ATTR"): 2,
+    IMPORT_NAME: _PACKED.imported,
+}
+"""Bits below the name in an argument."""
+_PAIRS = {_OP[name]: (_OP[first], _OP[second]) for name, (first, second) in _FUSED.items() if name in _OP}
+_SAME = bytes(_OP.get(_VARIANTS.get(dis.opname[op], ""), op) for op in range(256))
+_RETURN_VALUE = _number("RETURN_VALUE")
+# Where there is no LOAD_FAST_CHECK, LOAD_FAST itself raises for a local that is not bound.
+_QUIET = (_numbers(("LOAD_FAST",)) if "LOAD_FAST_CHECK" in _OP else frozenset()) | _numbers(
+    ("LOAD_FAST_BORROW", "STORE_FAST", "POP_TOP", "SWAP", *_FUSED, *_GOTO)
+)
+_BACKWARD = frozenset(op for op in JUMPS if "BACKWARD" in dis.opname[op])
+
+
+class NoValue:
+    """The type of `NO_VALUE`."""
+
+
+NO_VALUE: Any = NoValue()
+"""The value of an instruction that has neither a name nor a constant."""
+
+Instruction: TypeAlias = tuple[int, int, Any]
+"""Operation, argument, and its constant or name. Of a jump, the value is the place that it jumps to."""
+
+
+class Decoded(NamedTuple):
+    """The instructions of a code object."""
+
+    instructions: list[Instruction]
+    places: list[int]
+    """Where each stands in the bytecode, in code units: jumps and exception tables tell places."""
+    jumps: bool
+    """Whether there are jumps among them."""
+    quiet: list[bool]
+    """Of each, whether it cannot raise although an exception table may cover it. CPython fuses such instructions across the
+    limits of a ``try``."""
+
+
+def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - one pass, with a case for each way of keeping an argument
+    """Return what a code object's bytecode does."""
+    raw = code.co_code
+    operations = raw[::2]
+    constants = code.co_consts
+    names = code.co_names
+    found: list[Instruction] = []
+    places: list[int] = []
+    quiet: list[bool] = []
+    add = found.append
+    jumps = False
+    extended = 0
+    start = -1
+    for at, op in enumerate(operations):
+        kind = _KINDS[op]
+        if kind == _SKIPPED:
+            continue
+        argument = raw[2 * at + 1]
+        if start >= 0:
+            argument |= extended
+        else:
+            start = at
+        if kind == _EXTENDED:
+            extended = argument << 8
+            continue
+        places.append(start)
+        quiet.append(op in _QUIET)
+        start = -1
+        if kind == _PLAIN:
+            add((_SAME[op], argument, NO_VALUE))
+        elif kind == _NAME:
+            shift = _SHIFTS.get(op, 0)
+            add((op, argument & (1 << shift) - 1, names[argument >> shift]))
+        elif kind == _CONSTANT:
+            add((op, 0, constants[argument]))
+        elif kind == _NUMBER:
+            add((LOAD_CONST, 0, argument))
+        elif kind == _SPLIT:
+            first, second = _PAIRS[op]
+            add((first, argument >> 4, NO_VALUE))
+            add((second, argument & 15, NO_VALUE))
+            places.append(at)
+            quiet.append(True)
+        elif kind == _JUMP:
+            jumps = True
+            following = at + 1
+            while operations[following : following + 1] == b"\0":  # its inline caches
+                following += 1
+            add((op, 0, following - argument if op in _BACKWARD else following + argument))
+        elif kind == _RETURNS:
+            add((LOAD_CONST, 0, constants[argument]))
+            add((_RETURN_VALUE, 0, NO_VALUE))
+            places.append(at)
+            quiet.append(False)
+        elif kind == _COMMON and argument in _PACKED.common:
+            add((LOAD_CONST, 0, _PACKED.common[argument]))
+        else:
+            add((op, argument if kind == _COMMON else 0, NO_VALUE))
+    return Decoded(found, places, jumps, quiet)
+
+
+def chain(steps: list[Instruction], at: int) -> tuple[str, ...]:
+    """Return the attributes that are read at once from the value that an instruction loads."""
+    stop = at + 1
+    while stop < len(steps) and steps[stop][0] in ATTRIBUTE_LOADS:
+        stop += 1
+    return tuple([value for _, _, value in steps[at + 1 : stop]])
