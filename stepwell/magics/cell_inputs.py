@@ -157,6 +157,9 @@ def inputs_of(
         if bound is not None:
             if bound.key in mine:
                 continue
+            sharing = registered.get(name, ())
+            if len(sharing) > 1 and bound.key in sharing:
+                _only(name, sharing, where)
             if timeline.asset_of(name) is not None:
                 found[name] = as_asset_key(bound.key)
             else:

@@ -228,7 +228,7 @@ class Stepwell(Magics):
                 arguments.keys or None, force=arguments.force, upstream=not arguments.no_upstream
             )
         targets = result.run.targets
-        result = bind_loadable(face, targets, result, lambda: face.session.materialize(targets, force=True))
+        result = bind_loadable(face, targets, result, lambda: face.session.materialize(targets, force=True), cell=False)
         status.say_result(face, result)
 
     @magic_arguments()
@@ -246,7 +246,7 @@ class Stepwell(Magics):
         face = self.face
         with users_errors(face):
             result = face.session.rerun(arguments.steps, show=arguments.steps)
-        bind(face, [key for key in result.run.targets if key in face.session.registry.assets], result)
+        bind(face, [key for key in result.run.targets if key in face.session.registry.assets], result, cell=False)
         status.say_steps(face, result)
 
     @magic_arguments()

@@ -32,14 +32,13 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
     """
     name = " ".join(str(key) for key in definition.keys)
     own = [step.key for step in asset_steps(definition)]
-    with registry_kept(face):
+    with registry_kept(face), face.session.requesting([definition], cell=True):
         face.session.registry.register(definition)
         if arguments.register:
             face.say(f"{name}: registered")
             return
         # Planning twice is spared where nothing upstream can have to run.
-        with face.session.requesting([definition]):
-            states = face.session.states([definition]) if arguments.dry_run or has_upstream(face, definition) else {}
+        states = face.session.states([definition]) if arguments.dry_run or has_upstream(face, definition) else {}
         if arguments.dry_run:
             _say_what_would_run(name, states, own)
             return
@@ -183,13 +182,17 @@ def after_run(face: Face, result: Any) -> None:
             face.say(error.what)
 
 
-def bind_loadable(face: Face, keys: Sequence[str], result: RunResult, again: Callable[[], RunResult]) -> RunResult:
+def bind_loadable(
+    face: Face, keys: Sequence[str], result: RunResult, again: Callable[[], RunResult], *, cell: bool = True
+) -> RunResult:
     """Bind the names of assets; what was to be reused and turns out to be damaged counts as missing: it is computed again, and a line says so.
 
     Parameters
     ----------
     again
         Runs the assets whatever is stored of them.
+    cell
+        Whether the assets' own cell runs.
 
     Returns
     -------
@@ -197,19 +200,25 @@ def bind_loadable(face: Face, keys: Sequence[str], result: RunResult, again: Cal
         The run that has the values.
     """
     try:
-        bind(face, keys, result)
+        bind(face, keys, result, cell=cell)
     except ValueUnavailableError as error:
         if not any(step.status == "reused" for step in result.steps):
             raise
         face.say(f"{error.what}: computed again")
         with users_errors(face):
             result = again()
-        bind(face, keys, result)
+        bind(face, keys, result, cell=cell)
     return result
 
 
-def bind(face: Face, keys: Sequence[str], result: Any) -> None:
-    """Bind the variables of assets to the values that they have in a run."""
+def bind(face: Face, keys: Sequence[str], result: Any, *, cell: bool = True) -> None:
+    """Bind the variables of assets to the values that they have in a run.
+
+    Parameters
+    ----------
+    cell
+        Whether the assets' own cell runs; else variables of the user are left alone, and a line says how to load the value.
+    """
     timeline = face.timeline
     for key in keys:
         entry = face.session.registry.assets.get(key)
@@ -221,6 +230,10 @@ def bind(face: Face, keys: Sequence[str], result: Any) -> None:
             continue
         bound = timeline.asset_of(name)
         if bound is not None and bound.key == key and bound.materialization == item.id:
+            continue
+        if not cell and not timeline.may_bind(name, item.step_key):
+            if bound is None and timeline.bound_to(name) is None:
+                face.say(f"{name} is your variable: stepwell.load({key!r}) returns the asset")
             continue
         # Also where it is bound already: the variable may have been changed in place.
         timeline.bind(name, key, item, result.value(key))

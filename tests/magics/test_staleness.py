@@ -120,11 +120,11 @@ def test_it_is_quick_for_a_hundred_assets(notebook):
 
 def test_the_line_for_a_changed_variable(three):
     three("raw = [7]")
-    assert "uses the stored asset raw, not your changed variable" in three("%%asset clean\nparse(raw)").text
+    assert "with your raw from [" in three("%%asset clean\nparse(raw)").text
     three("raw")
     three("%stepwell load raw")
     three("raw.append(9)")
-    assert "uses the stored asset raw, not your changed variable" in three("%%asset clean\nparse(raw)").text
+    assert "with your raw from [" in three("%%asset clean\nparse(raw)").text
 
 
 def test_a_body_that_used_the_network_says_so_once(notebook):

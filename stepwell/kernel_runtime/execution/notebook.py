@@ -47,6 +47,10 @@ class NotebookCells:
         """Return True if the request names the step: its cell runs, or it was asked for by its name."""
         return step.key in self._timeline.requested
 
+    def is_cell(self, step: PlanStep) -> bool:
+        """Return True if the step's own cell runs: it binds all its names. Others bind what the user did not."""
+        return step.key in self._timeline.cells
+
     # -- a run
 
     def check(self, step: PlanStep) -> None:
@@ -95,7 +99,7 @@ class NotebookCells:
         reached = reached_names(space, names)
         run = LiveRun(self._timeline, body, reached, arguments)
         run.watch_process()
-        if not self.is_own(step):
+        if not self.is_cell(step):
             run.theirs = frozenset(name for name in run.before if not self._timeline.may_bind(name, step.key))
         return run
 
@@ -157,7 +161,7 @@ class NotebookCells:
         """Bind the variables of a step that ran, and note the events."""
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
-        own = self.is_own(step)
+        own = self.is_cell(step)
         bound = run.bound()
         theirs = run.theirs
         variables = dict(zip(body.variables, step.outputs, strict=False))
@@ -193,7 +197,7 @@ class NotebookCells:
         """
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
-        own = self.is_own(step)
+        own = self.is_cell(step)
         again = timeline.has_brought(step.key, group[0])
         # The names that it reads differ from what they were when it ran here: its own effects, or later ones, were applied.
         pinned = step.key in timeline.pinned

@@ -100,6 +100,8 @@ class Timeline:
         By path, the digest of the state in which a step left a file, and the step's key.
     requested
         Keys of the steps that the current request names: their cell runs, or they were asked for by name. They read names as they are now.
+    cells
+        Those of them whose own cell runs: it binds its names whoever bound them before.
     reassigned
         By step key, what is to be said of names that other cells assigned again since the step was brought up to date.
     pinned
@@ -112,6 +114,7 @@ class Timeline:
         self.files: dict[str, tuple[str, str]] = {}
         self._load = load
         self.requested: frozenset[str] = frozenset()
+        self.cells: frozenset[str] = frozenset()
         self.reassigned: dict[str, str] = {}
         self.pinned: set[str] = set()
         self._count = 0

@@ -404,19 +404,27 @@ class Looking(Holding):
         return CodeWalk(asset_names=names, namespace=self.namespace, keyed=users_digest(), pin=timeline.pin)
 
     @contextmanager
-    def requesting(self, definitions: Iterable[Any]) -> Iterator[None]:
-        """Plan with assets as requested by name: their cells read the names of the notebook as they are now."""
+    def requesting(self, definitions: Iterable[Any], *, cell: bool = False) -> Iterator[None]:
+        """Plan with assets as requested by name: their cells read the names of the notebook as they are now.
+
+        Parameters
+        ----------
+        cell
+            Whether the cell of the assets runs, which binds its names whoever bound them before.
+        """
         timeline = self.timeline
         if timeline is None:
             yield
             return
-        before = timeline.requested
+        before = timeline.requested, timeline.cells
         steps = [step.key for each in definitions if isinstance(each, AssetsDefinition) for step in asset_steps(each)]
         timeline.requested = frozenset(steps)
+        if cell:
+            timeline.cells = timeline.requested
         try:
             yield
         finally:
-            timeline.requested = before
+            timeline.requested, timeline.cells = before
 
     def _load_current(self, key: str) -> Any:
         return self.load(key)
