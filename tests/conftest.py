@@ -52,7 +52,7 @@ def python(tmp_path):
         )
         if not wait:
             return process
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert (process.returncode != 0) is fails, err
         return out if not fails else err
 

@@ -8,6 +8,7 @@ HEAVY = {
     "IPython",
     "anywidget",
     "cloudpickle",
+    "detect_secrets",
     "duckdb",
     "graphviz",
     "ipywidgets",

@@ -59,11 +59,11 @@ def count(text: str) -> int:
     return int(text)
 
 
-def named_directory(asked: argparse.Namespace) -> Path:
-    """Return the directory of the store that a command line means."""
-    from stepwell.batch.runner import store_directory
+def named_directory(asked: argparse.Namespace) -> tuple[Path, bool]:
+    """Return the directory of the store that a command line means, and whether the user named it."""
+    from stepwell.kernel_runtime.session.project import named_or_found
 
-    return store_directory(Path.cwd() / "notebook", asked.store)
+    return named_or_found(asked.store, Path.cwd())
 
 
 @contextmanager
@@ -77,7 +77,8 @@ def named_store(asked: argparse.Namespace) -> Iterator[Store]:
     """
     from stepwell.kernel_runtime.store.store import open_store
 
-    store = open_store(named_directory(asked), create=False)
+    directory, named = named_directory(asked)
+    store = open_store(directory, create=False, follow=named)
     try:
         yield store
     finally:

@@ -12,6 +12,7 @@ from typing import Any
 
 from stepwell.batch.quick_import import import_nbformat
 from stepwell.kernel_runtime.errors import NotebookError, NotebookNotFoundError
+from stepwell.kernel_runtime.store.folder import Folder
 
 SUFFIX = ".ipynb"
 SKIP_TAG = "skip-execution"
@@ -180,8 +181,13 @@ def _not_written(target: Path, reason: str) -> NotebookError:
     )
 
 
-def save(notebook: Any, path: Path) -> None:
+def save(notebook: Any, path: Path, store: Folder | None = None) -> None:
     """Write the notebook in one step: a reader of ``path`` sees the old file or the new one, never a part.
+
+    Parameters
+    ----------
+    store
+        The directory of the store in whose ``runs/`` the path is; None where it is elsewhere.
 
     Raises
     ------
@@ -191,13 +197,28 @@ def save(notebook: Any, path: Path) -> None:
     nbformat = import_nbformat()
     _drop_dead_views(notebook)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = nbformat.writes(notebook) + "\n"
     try:
-        temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        if store is not None:
+            _save_in(store, f"runs/{temporary.name}", f"runs/{path.name}", text.encode())
+        else:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        if store is None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
         raise _not_written(path, str(error)) from error
+
+
+def _save_in(store: Folder, temporary: str, name: str, data: bytes) -> None:
+    store.mkdir("runs")
+    store.unlink(temporary, missing_ok=True)
+    try:
+        store.write(temporary, data)
+        store.rename(temporary, name)
+    finally:
+        store.unlink(temporary, missing_ok=True)
 
 
 def _drop_dead_views(notebook: Any) -> None:

@@ -11,7 +11,9 @@ import asyncio
 import os
 import signal
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -21,6 +23,8 @@ from stepwell.batch.progress import Progress
 from stepwell.kernel_runtime.errors import NotebookKernelError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+from stepwell.kernel_runtime.records.text import without_colours
+from stepwell.kernel_runtime.session.project import named_or_found
 from stepwell.kernel_runtime.versions.secrets import hidden_message
 
 STARTUP_TIMEOUT = 120
@@ -101,27 +105,35 @@ def run_notebook(
     path = path.absolute()
     notebook = read_notebook(path)
     kernel_name = choose_kernel(notebook, path, kernel)
-    directory = store_directory(path, store)
+    directory, named = named_or_found(store, path.parent)
     batch = new_id()
     target = output_path(path, output, runs=directory / "runs", batch=batch)
     if output is not None:
         make_folder(target)
-    open_store(directory).close()
+    opened = open_store(directory, follow=named)
+    opened.close()
+    saved = partial(save, notebook, target, opened.folder if output is None else None)
     clear(notebook)
-    save(notebook, target)
+    saved()
 
     environment = {**os.environ, "STEPWELL_BATCH": batch, "STEPWELL_NOTEBOOK": str(path)}
     if store is not None or "STEPWELL_STORE" in environment:
         # Absolute: the kernel's folder is not ours.
         environment["STEPWELL_STORE"] = str(directory)
     failure, received = _execute(
-        notebook, target, kernel_name, folder=path.parent, environment=environment, progress=progress
+        notebook, saved, kernel_name, folder=path.parent, environment=environment, progress=progress
     )
-    return BatchResult(path, target, directory, _recorded_runs(directory, batch), failure, received)
+    return BatchResult(path, target, directory, _recorded_runs(directory, named, batch), failure, received)
 
 
 def _execute(
-    notebook: Any, target: Path, kernel: str, *, folder: Path, environment: dict[str, str], progress: TextIO | None
+    notebook: Any,
+    saved: Callable[[], None],
+    kernel: str,
+    *,
+    folder: Path,
+    environment: dict[str, str],
+    progress: TextIO | None,
 ) -> tuple[CellFailure | None, signal.Signals | None]:
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
@@ -131,7 +143,7 @@ def _execute(
     client = BatchClient(
         notebook,
         progress=shown,
-        save=lambda: save(notebook, target),
+        save=saved,
         kernel_name=kernel,
         timeout=None,
         startup_timeout=STARTUP_TIMEOUT,
@@ -159,7 +171,7 @@ def _execute(
             failure = _failure(client, "DeadKernelError", "\n".join(("the kernel died", *_tail(log))))
         finally:
             shown.close()
-    save(notebook, target)
+    saved()
     if client.signal is not None:
         failure = _failure(client, "KeyboardInterrupt", f"interrupted by {client.signal.name}")
     return failure, client.signal
@@ -169,8 +181,15 @@ def _failure(client: Any, name: str, message: str) -> CellFailure | None:
     if client.cell is None:
         return None
     errors = [output for output in client.cell.outputs if output.output_type == "error"]
-    traceback = tuple(map(hidden_message, errors[-1].traceback)) if errors else ()
+    traceback = tuple(map(_without_secrets, errors[-1].traceback)) if errors else ()
     return CellFailure(client.cell.id, client.code_cells_executed, name, hidden_message(message), traceback)
+
+
+def _without_secrets(line: str) -> str:
+    """Return what a kernel formatted without secrets; where there is one, also without the colours that stand between its words."""
+    plain = without_colours(line)
+    hidden = hidden_message(plain)
+    return line if hidden == plain else hidden
 
 
 def _tail(log: IO[bytes], lines: int = 5) -> list[str]:
@@ -180,20 +199,12 @@ def _tail(log: IO[bytes], lines: int = 5) -> list[str]:
     return [line for line in written if "IPKernelApp] WARNING" not in line][-lines:]
 
 
-def _recorded_runs(directory: Path, batch: str) -> tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]:
+def _recorded_runs(directory: Path, named: bool, batch: str) -> tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]:
     from stepwell.kernel_runtime.store.store import open_store
 
-    store = open_store(directory, create=False)
+    store = open_store(directory, create=False, follow=named)
     try:
         found = [store.run(run.run_id) for run in reversed(store.runs(limit=1_000_000, batch=batch))]
     finally:
         store.close()
     return tuple(run for run in found if run is not None)
-
-
-def store_directory(notebook: Path, asked: str | None) -> Path:
-    """Return the store directory that is asked for, by argument or environment, else that of the notebook's project."""
-    from stepwell.kernel_runtime.session.project import STORE, project_root
-
-    asked = asked or os.environ.get("STEPWELL_STORE")
-    return Path(asked).expanduser().absolute() if asked else project_root(notebook.parent) / STORE

@@ -183,8 +183,40 @@ class StoreNotWritableError(StoreError):
     """The store's directory cannot be created or written."""
 
 
+class StorePermissionError(StoreNotWritableError):
+    """The user has no rights for the store, or for something in it."""
+
+
+class StoreReadOnlyError(StoreNotWritableError):
+    """The store is on a file system that is mounted read-only."""
+
+
+class StoreFullError(StoreError):
+    """There is no room on the store's disk, or a file would exceed a limit; what was acknowledged is safe."""
+
+
+class StoreQuotaError(StoreFullError):
+    """The user's quota of the store's disk is used up; what was acknowledged is safe."""
+
+
+class StoreMemoryError(StoreError):
+    """There is not enough memory, or no more threads, for the store's work; what was acknowledged is safe."""
+
+
+class TooManyFilesError(StoreError):
+    """The process, or the machine, has too many open files to use the store."""
+
+
+class OtherDeviceError(StoreError):
+    """A part of the store is on another device, so that a file cannot be put in its place in one step."""
+
+
+class StoreDiskError(StoreError):
+    """The store's disk or network file system reports an error of its own."""
+
+
 class UntrustedStoreError(StoreError):
-    """The store's directory holds what could reach out of it: a link, or a catalog that is more than tables."""
+    """The store's directory holds what could reach out of it: a link, another user's file, or a catalog that is more than tables."""
 
 
 class StoreFormatError(StoreError):

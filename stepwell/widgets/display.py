@@ -1,7 +1,7 @@
 """Showing a lineage in a cell: live with the static picture as a second output, or the static one alone.
 
-A saved widget has no picture of its own once its kernel is gone. So the static one is an output beside it; the widget's
-CSS hides it while the live one is there.
+A saved widget has no picture of its own once its kernel is gone. So the static one is an output beside it. The widget's CSS
+hides that while the live one is there; its own CSS hides the error that a front end shows where the live one is gone.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def show(source: LineageSource, keys: Sequence[str] | None = None, *, live: bool
     if live if live is not None else hasattr(shell, "kernel") and not os.environ.get("STEPWELL_BATCH"):
         widget = _widget(source, keys, lineage)
         display(widget.live_bundle(), raw=True)  # type: ignore[no-untyped-call]
-    display(static_bundle(lineage), raw=True)  # type: ignore[no-untyped-call]
+    display(static_bundle(lineage, beside=widget is not None), raw=True)  # type: ignore[no-untyped-call]
     return widget
 
 

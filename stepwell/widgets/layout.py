@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.errors import LayoutError
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode
 
-CARD_WIDTH = 214
-CARD_HEIGHT = 74
+CARD_WIDTH = 236
+CARD_HEIGHT = 76
 GROUP_HEADER = 26
 GROUP_PADDING = 14
 MARGIN = 16

@@ -1,7 +1,8 @@
-// Paints states on the SVG that the kernel drew; pan, zoom, find, keyboard, side panel. Structure comes as `svg` and
-// `details`, states as `nodes`, always all of them. Text goes in as text, never as HTML.
+// Paints states on the SVG that the kernel drew; scroll, zoom, find, keyboard, side panel. Structure comes as `svg` and
+// `details`, states as `nodes`, always all of them. Text goes in as text, never as HTML. What does not fit scrolls: at
+// scale 1 the smallest text is 11 px. Below that, cards show a symbol and as much of the name as fits, still in 11 px.
 
-const FOOT = 34, MIN = 0.08, MAX = 3;
+const MIN = 0.1, MAX = 3, TALL = 560, LETTER = 6.8;
 
 function make(parent, tag, className = "", text = "") {
   const element = document.createElement(tag);
@@ -27,8 +28,17 @@ function span(from) {
 
 const words = (footer) => footer.map((part) => (typeof part === "string" ? part : part.at ? `${span(part.at)} ago`.replace(/^[0-4] s ago/, "just now") : span(part.since))).join(" · ");
 
-const cut = (text) => (text.length > FOOT ? `${text.slice(0, FOOT - 1).trimEnd()}…` : text);
+const cut = (text, most) => (text.length > most ? `${text.slice(0, Math.max(0, most - 1)).trimEnd()}…` : text);
 const put = (element, text) => { if (element.textContent !== text) element.textContent = text; };
+
+// Shortens a text of the picture until it is as wide as there is room; 0 is the width of what is not shown.
+function squeeze(element, text, room) {
+  put(element, text);
+  for (let most = text.length, wide; (wide = element.getComputedTextLength()) > room && most > 1;) {
+    most = Math.min(most - 1, Math.ceil((most * room) / wide));
+    put(element, cut(text, most));
+  }
+}
 
 function render({ model, el }) {
   const get = (name) => model.get(name);
@@ -44,106 +54,126 @@ function render({ model, el }) {
   button(head, "−", "Zoom out", () => zoom(1 / 1.25));
   button(head, "+", "Zoom in", () => zoom(1.25));
   button(head, "Fit", "Show the whole picture", () => fit());
-  const cancel = button(head, "Cancel run", "Stop the run and forget what is queued", () => model.send({ type: "cancel" }));
+  const cancel = button(head, "Cancel run", "End the running step and forget what is queued", () => model.send({ type: "cancel", id: unique(), run: get("run").id ?? "" }));
   const all = button(head, "Materialize stale", "Bring every asset up to date", () => ask("materialize-outdated", ""), "sw-primary");
+  const problem = make(root, "div", "sw-problem");
+  problem.setAttribute("role", "alert");
   const body = make(root, "div", "sw-body");
   const frame = make(body, "div", "sw-frame");
   const canvas = make(frame, "div", "sw-canvas");
-  const said = make(frame, "div", "sw-said");
+  const foot = make(frame, "div", "sw-status");
+  const said = make(foot, "div", "sw-said");
   said.setAttribute("role", "status");
+  const hint = make(foot, "div", "sw-hint", "Select a step to see why it is in its state, and to run it again.");
   const panel = make(body, "section", "sw-panel");
   panel.setAttribute("aria-label", "Selected step");
 
+  const unique = () => `${Date.now()}-${Math.random()}`;
+
   // `ask` is shown at once, `go` is run when the kernel is free.
   function ask(action, key) {
-    const id = `${Date.now()}-${Math.random()}`;
+    const id = unique();
     for (const type of ["ask", "go"]) model.send({ type, id, action, key });
   }
 
-  let svg = null, size = [1, 1], view = { x: 0, y: 0, k: 1 }, moved = false;
+  let svg = null, size = [1, 1], k = 1;
   const cards = new Map();
 
   function draw() {
-    const text = get("svg");
+    const text = get("svg"), at = [canvas.scrollLeft, canvas.scrollTop];
     canvas.replaceChildren();
     cards.clear();
     if (!text) return;
     svg = document.importNode(new DOMParser().parseFromString(text, "image/svg+xml").documentElement, true);
     size = ["width", "height"].map((side) => Number(svg.getAttribute(side)));
-    for (const side of ["width", "height"]) svg.setAttribute(side, "100%");
     for (const g of svg.querySelectorAll("g.sw-node")) {
       const part = (name) => g.querySelector(`.sw-${name}`);
+      const number = (element, ...names) => names.map((name) => Number(element.getAttribute(name)));
+      const name = part("name");
       const at = g.getAttribute("transform").match(/-?[\d.]+/g).map(Number);
-      cards.set(g.dataset.key, { g, at, foot: part("foot-text"), summary: part("summary") });
+      cards.set(g.dataset.key, { g, at, name, full: name.textContent, place: number(name, "x", "y"), size: number(part("card"), "width", "height"), foot: part("foot-text"), summary: part("summary") });
     }
     cards.values().next().value?.g.setAttribute("tabindex", "0");
     canvas.append(svg);
-    moved ? look() : fit();
+    canvas.style.height = `${Math.min(TALL, Math.max(120, size[1] + 14))}px`;
+    scale(k);
+    canvas.scrollTo(...at);
   }
 
-  function paint() {
+  function paint(again = false) {
     const nodes = get("nodes"), groups = get("groups");
     for (const [key, card] of cards) {
       const state = nodes[key];
       if (!state) continue;
-      const text = words(state.footer);
-      put(card.summary, cut(state.summary));
-      if (card.text === text && card.g.dataset.status === state.status) continue;
-      card.text = text;
+      const text = words(state.footer), told = `${state.status} ${text} ${state.summary}`;
+      if (card.told === told && !again) continue;
+      card.told = told;
+      card.symbol = state.symbol;
       card.g.dataset.status = state.status;
-      put(card.foot, `${state.symbol} ${cut(text)}`);
       card.g.setAttribute("aria-label", `${key}, ${text}`);
+      squeeze(card.summary, state.summary, card.size[0] - 20);
+      squeeze(card.foot, `${state.symbol} ${text}`, card.size[0] - 20);
+      label(card);
     }
-    for (const g of canvas.querySelectorAll(".sw-group")) put(g.querySelector(".sw-group-text"), groups[g.dataset.group]);
+    for (const g of canvas.querySelectorAll(".sw-group")) {
+      const text = g.querySelector(".sw-group-text");
+      squeeze(text, groups[g.dataset.group], Number(g.querySelector("rect").getAttribute("width")) - 31 - text.previousSibling.getComputedTextLength());
+    }
     for (const g of canvas.querySelectorAll(".sw-edge")) g.classList.toggle("sw-flow", nodes[g.dataset.target]?.status === "running");
   }
 
-  function look() {
-    svg?.setAttribute("viewBox", `${view.x} ${view.y} ${canvas.clientWidth / view.k} ${canvas.clientHeight / view.k}`);
+  function label({ name, full, place, size: [w, h], symbol }) {
+    put(name, k < 1 ? cut(`${symbol ?? ""} ${full}`, Math.floor((w * k - 8) / LETTER)) : full);
+    const [x, y] = k < 1 ? [5 / k, h / 2 + 4 / k] : place;
+    name.setAttribute("x", x);
+    name.setAttribute("y", y);
+  }
+
+  function scale(to) {
+    k = to;
+    ["width", "height"].forEach((side, i) => svg?.setAttribute(side, size[i] * k));
+    root.style.setProperty("--sw-k", k);
+    root.classList.toggle("sw-far", k < 1);
+    root.classList.toggle("sw-tiny", k < 0.5);
+    root.classList.toggle("sw-dots", k < 0.18);
+    cards.forEach(label);
   }
 
   function fit() {
-    const w = canvas.clientWidth;
-    if (!w) return;
-    const wide = Math.min(1, w / size[0]), h = Math.min(560, Math.max(280, size[1] * wide));
-    canvas.style.height = `${h}px`;
-    const k = Math.max(MIN, Math.min(wide, h / size[1]));
-    view = { k, x: Math.min(0, (size[0] - w / k) / 2), y: Math.min(0, (size[1] - h / k) / 2) };
-    moved = false;
-    look();
+    scale(Math.max(MIN, Math.min(1, canvas.clientWidth / size[0], canvas.clientHeight / size[1])));
   }
 
   function zoom(by, px = canvas.clientWidth / 2, py = canvas.clientHeight / 2) {
-    const k = Math.min(MAX, Math.max(MIN, view.k * by));
-    view = { k, x: view.x + px / view.k - px / k, y: view.y + py / view.k - py / k };
-    moved = true;
-    look();
+    const [x, y] = [(canvas.scrollLeft + px) / k, (canvas.scrollTop + py) / k];
+    scale(Math.min(MAX, Math.max(MIN, k * by)));
+    canvas.scrollTo(x * k - px, y * k - py);
   }
 
-  function reveal(card) {
-    const box = card.g.getBoundingClientRect(), all = canvas.getBoundingClientRect();
-    if (box.left >= all.left && box.right <= all.right && box.top >= all.top && box.bottom <= all.bottom) return;
-    const { k } = view;
-    view = { k, x: card.at[0] + 107 - canvas.clientWidth / k / 2, y: card.at[1] + 37 - canvas.clientHeight / k / 2 };
-    moved = true;
-    look();
+  function reveal({ at, size: side }) {
+    const [left, top] = ["Width", "Height"].map((name, i) => {
+      const seen = canvas[`client${name}`], from = [canvas.scrollLeft, canvas.scrollTop][i];
+      const low = at[i] * k, high = low + side[i] * k;
+      return low >= from && high <= from + seen ? from : (low + high - seen) / 2;
+    });
+    canvas.scrollTo(left, top);
   }
 
   const on = canvas.addEventListener.bind(canvas);
   let drag = null;
   on("pointerdown", (event) => {
-    if (event.button === 0) drag = { x: event.clientX, y: event.clientY, from: { ...view }, moving: false };
+    const bar = event.target === canvas && (event.offsetX >= canvas.clientWidth || event.offsetY >= canvas.clientHeight);
+    if (event.button === 0 && !bar) drag = { x: event.clientX, y: event.clientY, left: canvas.scrollLeft, top: canvas.scrollTop, moving: false };
   });
   on("pointermove", (event) => {
-    if (!drag) return;
+    // Fingers scroll by themselves.
+    if (!drag || event.pointerType === "touch") return;
     const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
     if (!drag.moving) {
       if (Math.hypot(dx, dy) < 5) return;
       canvas.setPointerCapture(event.pointerId);
+      drag.moving = true;
     }
-    drag.moving = moved = true;
-    view = { ...view, x: drag.from.x - dx / view.k, y: drag.from.y - dy / view.k };
-    look();
+    canvas.scrollTo(drag.left - dx, drag.top - dy);
   });
   on("pointercancel", () => { drag = null; });
   on("pointerup", (event) => {
@@ -196,21 +226,18 @@ function render({ model, el }) {
     focus(hits[0][1]);
   });
 
+  button(panel, "×", "Close", () => select(""), "sw-close").setAttribute("aria-label", "Close");
   const title = make(panel, "h3", "sw-title");
   const what = make(panel, "div", "sw-what");
   const state = make(panel, "div", "sw-state");
   const buttons = make(panel, "div", "sw-buttons");
   const rerun = button(buttons, "↻ Re-run this step", "Run only this step, on the stored values of its inputs", () => ask("rerun", selected()), "sw-primary sw-rerun");
   const materialize = button(buttons, "", "Bring the asset up to date", () => ask("materialize", selected()), "sw-materialize");
-  const problem = make(panel, "div", "sw-problem");
-  problem.setAttribute("role", "alert");
   const sections = Object.fromEntries(["Why", "Value", "Description", "Error", "Code"].map((name) => {
     const box = make(panel, "section", `sw-section sw-${name.toLowerCase()}`);
     make(box, "h4", "", name);
     return [name, [box, make(box, ["Error", "Code"].includes(name) ? "pre" : "p")]];
   }));
-  const hint = make(panel, "p", "sw-hint", "Select a step to see what it is and why it is in its state, and to run it again.");
-
   const selected = () => get("selection");
 
   function select(key) {
@@ -226,7 +253,9 @@ function render({ model, el }) {
     }
     const chosen = Boolean(node && detail);
     hint.hidden = chosen;
-    for (const part of [title, what, state, buttons]) part.hidden = !chosen;
+    const opened = chosen && panel.hidden;
+    panel.hidden = !chosen;
+    if (opened) reveal(cards.get(key));
     put(title, key);
     put(what, detail?.what ?? "");
     state.dataset.status = node?.status;
@@ -254,6 +283,7 @@ function render({ model, el }) {
     cancel.disabled = !run.active && !run.waiting;
     put(all, `Materialize stale (${counts.outdated ?? 0})`);
     all.disabled = !counts.outdated || Boolean(run.waiting);
+    problem.dataset.tone = error.tone ?? "";
     problem.hidden = !error.title;
     problem.replaceChildren();
     if (!error.title) return;
@@ -265,7 +295,15 @@ function render({ model, el }) {
   const events = { "change:svg": () => { draw(); paint(); search(); fill(); }, "change:nodes": () => { paint(); fill(); }, "change:details": fill, "change:selection": fill };
   for (const name of ["counts", "run", "problem", "note"]) events[`change:${name}`] = header;
   for (const [name, react] of Object.entries(events)) model.on(name, react);
-  const observer = new ResizeObserver(() => (moved ? look() : fit()));
+  // Nothing has a size before it is shown.
+  let seen = false;
+  const observer = new ResizeObserver(() => {
+    if (seen || !canvas.clientWidth) return;
+    seen = true;
+    paint(true);
+    const start = cards.get(selected()) ?? cards.values().next().value;
+    if (start) reveal(start);
+  });
   observer.observe(canvas);
   const clock = setInterval(() => { paint(); fill(); }, 1000);
   draw();

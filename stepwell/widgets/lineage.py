@@ -4,12 +4,14 @@ The picture is laid out and drawn in Python; the browser pans, zooms, selects, a
 ``svg`` and ``details`` and only when it changes; states as ``nodes``, always all of them.
 
 A button's request is sent twice. ``ask`` may be handled while a cell runs, on a thread of ipykernel's, and only shows the
-step as queued; ``go`` is handled by the main thread between cells and runs it. ``cancel`` acts at once. So user code never
-runs anywhere but on the main thread, whatever the kernel does with widget messages.
+step as queued; ``go`` is handled by the main thread between cells and runs it. So user code never runs anywhere but on the
+main thread, whatever the kernel does with widget messages. ``cancel`` acts at once, on the run that the browser showed and
+on the requests that came before it, never on what has begun since.
 """
 
 from __future__ import annotations
 
+import logging
 import pathlib
 import threading
 import time
@@ -21,7 +23,7 @@ import anywidget
 import traitlets
 
 from stepwell.kernel_runtime.errors import StepwellError
-from stepwell.kernel_runtime.records.events import Event
+from stepwell.kernel_runtime.records.events import Event, RunStarted
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
 from stepwell.widgets.focus import upstream_of
 from stepwell.widgets.layout import layout
@@ -70,10 +72,12 @@ class LineageWidget(anywidget.AnyWidget):
         self._overlay = Overlay(Lineage((), ()))
         self._requests: dict[str, tuple[str, str]] = {}
         self._handled: set[str] = set()
+        self._performing = ""
+        self._stopped = ""
         self._refreshing = False
         self._cost = 0.0
         super().__init__()
-        _let_requests_through(self.comm)
+        _let_requests_through(self.comm, self._received)
         self.on_msg(self._received)
         self.refresh(lineage)
         self._paced = Paced(self._deliver)
@@ -89,7 +93,8 @@ class LineageWidget(anywidget.AnyWidget):
             drawn = lineage_svg(lineage, geometry=geometry, live=True)
         except Exception as error:
             # A broken definition must not take the picture away; what was shown stays.
-            self.problem = _problem(error, "the lineage cannot be drawn")
+            with self._lock:
+                self.problem = _problem(error, "the lineage cannot be drawn")
             return
         finally:
             self._cost = time.monotonic() - started
@@ -131,6 +136,10 @@ class LineageWidget(anywidget.AnyWidget):
 
     def _deliver(self, events: list[Event]) -> None:
         with self._lock:
+            for event in events:
+                if isinstance(event, RunStarted) and self._stopped and self._stopped == self._performing:
+                    # It was cancelled while it was prepared.
+                    self._source.cancel(event.run.run_id)
             changed = [self._overlay.take(event) for event in events]
             self._publish()
             ask = any(changed) and not self._refreshing
@@ -152,12 +161,7 @@ class LineageWidget(anywidget.AnyWidget):
     def _received(self, _widget: object, content: Any, _buffers: object) -> None:
         kind = content.get("type") if isinstance(content, dict) else None
         if kind == "cancel":
-            with self._lock:
-                self._handled.update(self._requests)
-                self._requests.clear()
-            self._source.cancel()
-            self._overlay.stopping()
-            self._publish()
+            self._cancel(str(content.get("id")), str(content.get("run", "")))
         elif kind in {"ask", "go"}:
             request, action, key = str(content.get("id")), str(content.get("action")), str(content.get("key", ""))
             with self._lock:
@@ -168,10 +172,28 @@ class LineageWidget(anywidget.AnyWidget):
             if kind == "go":
                 self._perform(request, action, key)
 
+    def _cancel(self, cancel: str, run_id: str) -> None:
+        with self._lock:
+            if cancel in self._handled:
+                return
+            self._handled.update([cancel, *self._requests])
+            self._requests.clear()
+            # Under the lock the request that is performed cannot end, and no other run can begin.
+            if self._performing:
+                self._stopped = self._performing
+                self._source.cancel()
+            elif run_id:
+                self._source.cancel(run_id)
+            self._overlay.stopping(self._overlay.run.get("id", "") if self._performing else run_id)
+        self._publish()
+
     def _perform(self, request: str, action: str, key: str) -> None:
         with self._lock:
+            if request in self._handled:
+                return
             self._handled.add(request)
-            self.problem = {}
+            self._performing = request
+            self.problem = problem = {}
         try:
             if action == "rerun":
                 self._source.rerun([key])
@@ -180,15 +202,18 @@ class LineageWidget(anywidget.AnyWidget):
             elif action == "materialize-outdated":
                 self._source.materialize(self._overlay.outdated())
         except KeyboardInterrupt:
-            self.problem = {
+            problem = {
                 "title": "Cancelled",
                 "text": "Finished steps are kept; the one that ran is recorded as cancelled.",
+                "tone": "plain",
             }
         except Exception as error:
-            self.problem = _problem(error, "")
+            problem = _problem(error, "")
         finally:
             with self._lock:
+                self.problem = problem
                 self._requests.pop(request, None)
+                self._performing = ""
             self.refresh()
 
     def _steps(self, action: str, key: str) -> list[str]:
@@ -240,18 +265,27 @@ def _ours(filename: str) -> bool:
     return pathlib.Path(filename).is_relative_to(_HERE.parent)
 
 
-def _let_requests_through(comm: Any) -> None:
+def _let_requests_through(comm: Any, receive: Callable[[object, Any, object], None]) -> None:
     """Have ipykernel handle ``ask`` and ``cancel`` while a cell runs, and everything else between cells.
 
     ipykernel answers a comm where it last published: on the main thread, after the cell. The method that decides is
-    private; without it, requests are handled between cells, and cancelling is the kernel's interrupt.
+    private; without it, requests are handled between cells, and cancelling is the kernel's interrupt. It is called on
+    the thread that receives messages. A front end without subshells has no other thread that could handle one now.
     """
     if not hasattr(comm, "_reply_subshell_for"):
         return
 
     def route(data: Any, default: Any) -> Any:
         content = data.get("content") if isinstance(data, dict) else None
-        return default if isinstance(content, dict) and content.get("type") in {"ask", "cancel"} else None
+        if not isinstance(content, dict) or content.get("type") not in {"ask", "cancel"}:
+            return None
+        if default is None:
+            # It comes again on the main thread, and is known by its id then.
+            try:
+                receive(None, content, None)
+            except Exception:
+                logging.getLogger("stepwell").exception("a request of the lineage was not handled at once")
+        return default
 
     comm._reply_subshell_for = route  # noqa: SLF001 - guarded above; a browser test keeps an eye on it
 

@@ -35,6 +35,7 @@ from stepwell.widgets.states import (
 )
 
 _UNFINISHED = ("queued", "running")
+_NO_RUN: dict[str, Any] = {"active": False, "words": ""}
 
 
 class Overlay:
@@ -47,7 +48,7 @@ class Overlay:
     """
 
     def __init__(self, lineage: Lineage) -> None:
-        self.run: dict[str, Any] = {"active": False, "words": ""}
+        self.run: dict[str, Any] = _NO_RUN
         self._over: dict[str, dict[str, Any]] = {}
         self._asked: set[str] = set()
         self._tracebacks: dict[str, str] = {}
@@ -75,7 +76,7 @@ class Overlay:
         """Take an event; True if the states at rest may be others now and the session must be asked again."""
         if isinstance(event, RunStarted):
             assets = self._runs[event.run.run_id] = event.run.kind == "assets"
-            self.run = {"active": True, "words": f"{len(event.steps)} step{'s' * (len(event.steps) != 1)} queued"}
+            self._say(event.run.run_id, f"{len(event.steps)} step{'s' * (len(event.steps) != 1)} queued")
             for key in event.steps if assets else event.run.targets:
                 self._lay(
                     key,
@@ -85,7 +86,7 @@ class Overlay:
                 )
             return False
         if isinstance(event, StepStarted):
-            self.run = {"active": True, "words": f"{event.position} of {event.total} · {event.key}"}
+            self._say(event.run_id, f"{event.position} of {event.total} · {event.key}")
             footer: list[Part] = ["Running", {"since": time.time()}]
             if event.expected_seconds is not None:
                 footer.append(f"last time {duration(event.expected_seconds)}")
@@ -94,7 +95,7 @@ class Overlay:
             return False
         if isinstance(event, StepWaiting):
             whom = event.claimant.notebook.rpartition("/")[2] or "another process"
-            self.run = {"active": True, "words": f"{event.position} of {event.total} · {event.key} waits for {whom}"}
+            self._say(event.run_id, f"{event.position} of {event.total} · {event.key} waits for {whom}")
             if self._runs.get(event.run_id):
                 self._lay(event.key, {"status": "queued", "footer": ["Waiting", f"for {whom}"]})
             return False
@@ -108,7 +109,7 @@ class Overlay:
                 for step in event.steps:
                     self._finished(step)
             if not self._runs:
-                self.run = {"active": False, "words": ""}
+                self.run = _NO_RUN
                 self._over = {key: state for key, state in self._over.items() if state["status"] not in _UNFINISHED}
             return True
         return isinstance(event, DefinitionsChanged)
@@ -145,10 +146,10 @@ class Overlay:
             for parent, nodes in members(self.lineage.nodes).items()
         }
 
-    def stopping(self) -> None:
-        """Say that the run was asked to stop."""
-        if self._runs:
-            self.run = {"active": True, "words": "stops after the step that runs"}
+    def stopping(self, run_id: str) -> None:
+        """Say that a run was asked to stop."""
+        if run_id in self._runs:
+            self._say(run_id, "Cancelling…")
 
     def outdated(self) -> list[str]:
         """Return the assets that materializing could make fresh, without those whose step just became so."""
@@ -163,6 +164,9 @@ class Overlay:
         """Return the steps that compute assets."""
         wanted = set(assets)
         return [node.key for node in self.lineage.nodes if wanted.intersection(assets_of(node))]
+
+    def _say(self, run_id: str, words: str) -> None:
+        self.run = {"active": True, "words": words, "id": run_id}
 
     def _lay(self, key: str, state: dict[str, Any]) -> None:
         if key in self._nodes:

@@ -9,16 +9,35 @@ from stepwell.widgets.layout import drawn_edges
 from stepwell.widgets.states import KINDS, SYMBOLS, footer, status_of, written
 from stepwell.widgets.svg import clean, headline, lineage_svg
 
+_STYLE = (
+    '[data-jp-theme-light="false"] .sw-static img{color-scheme:dark}'
+    '[data-jp-theme-light="true"] .sw-static img{color-scheme:light}'
+)
+_VIEW = '.jp-OutputArea-output:not([data-mime-type]),[data-mime-type="application/vnd.jupyter.widget-view+json"]'
+_BESIDE = (
+    f".jp-OutputArea-child:has(>:is({_VIEW})):not(:has(.sw-live)):has(+.jp-OutputArea-child .sw-beside){{display:none}}"
+)
+"""A saved view whose kernel is gone shows an error, or waits for ever; the picture stands for it."""
 
-def static_bundle(lineage: Lineage) -> dict[str, str]:
+
+def static_bundle(lineage: Lineage, *, beside: bool = False) -> dict[str, str]:
     """Return a MIME bundle that shows the lineage wherever notebooks are shown.
 
     ``text/html`` has the picture as an image (a notebook that is not trusted shows no inline SVG), ``text/plain`` the same
-    as text. Times are absolute, so that a notebook's diff stays quiet.
+    as text. The image scrolls where it does not fit. Times are absolute, so that a notebook's diff stays quiet.
+
+    Parameters
+    ----------
+    beside
+        Whether the output just before it is the live picture, which this one replaces where that cannot be shown.
     """
     image = base64.b64encode(lineage_svg(lineage).encode()).decode()
     alternative = clean(f"Lineage: {headline(lineage)}")
-    html = f'<div class="sw-static"><img alt="{alternative}" style="max-width:100%" src="data:image/svg+xml;base64,{image}"></div>'
+    html = (
+        f'<div class="sw-static{" sw-beside" if beside else ""}" style="overflow:auto;max-height:600px">'
+        f"<style>{_STYLE}{_BESIDE if beside else ''}</style>"
+        f'<img alt="{alternative}" style="max-width:none" src="data:image/svg+xml;base64,{image}"></div>'
+    )
     return {"text/plain": lineage_text(lineage), "text/html": html}
 
 

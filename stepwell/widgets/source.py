@@ -24,5 +24,5 @@ class LineageSource(Protocol):
     def materialize(self, keys: Sequence[str], /) -> object:
         """Bring these assets up to date, in this thread; raise what the user's code raises."""
 
-    def cancel(self) -> object:
-        """Ask the run that goes on to stop; may be called from any thread and returns at once."""
+    def cancel(self, run_id: str | None = None, /) -> object:
+        """End the run that goes on, if it is this one, and its running step; may be called on any thread, returns at once."""

@@ -3,6 +3,8 @@
 The same drawing is the static picture and the live one. Colours are plain presentation attributes, so that it looks right
 wherever an image is shown; as an image it also carries a style for dark surroundings; in the notebook the widget's CSS
 overrules both with the colours of the notebook's theme. What the live one changes in place has a class of its own.
+
+The smallest text is 11 px and nothing is ever scaled down: text that does not fit into its card is cut.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ from stepwell.widgets.states import (
     written,
 )
 
-_FOOT = 24
-_NAME_WIDTH = 21
-_TEXT_WIDTH = 34
+_FOOT = 25
+_SMALL = 11
+_NAME_WIDTH = 23
+_TEXT_WIDTH = CARD_WIDTH - 20
 _SANS = "system-ui,Segoe UI,DejaVu Sans,sans-serif"
 _MONO = "ui-monospace,DejaVu Sans Mono,monospace"
 
@@ -90,7 +93,7 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
     name = f"Lineage: {headline(lineage)}"
     role = 'role="group" aria-label="Lineage"' if live else f'role="img" aria-label="{clean(name)}"'
     body = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} class="sw-svg" {role} font-family="{_SANS}" font-size="10.5">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} class="sw-svg" {role} font-family="{_SANS}" font-size="{_SMALL}">'
     ]
     if not live:
         body.append(f"<title>{clean(name)}</title><style>{_dark_style()}</style>")
@@ -143,13 +146,31 @@ def _columns(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _cut(text: str, width: int) -> str:
+def _cut(text: str, width: float) -> str:
+    """Cut text of the smallest size to a width in pixels."""
     text = " ".join(text.split())
-    if _columns(text) <= width:
+    if _pixels(text) <= width:
         return text
-    while text and _columns(text) >= width:
+    while text and _pixels(text) > width - _SMALL:
         text = text[:-1]
     return f"{text.rstrip()}…"
+
+
+def _pixels(text: str) -> float:
+    """Return how wide text of the smallest size is at most, in the widest of the usual sans-serif fonts."""
+    return _SMALL * sum(_em(c) for c in text)
+
+
+def _em(c: str) -> float:
+    if unicodedata.combining(c):
+        return 0.0
+    if unicodedata.east_asian_width(c) in "WF" or c in "mwMW%@…—":
+        return 1.0
+    if c in " iIjl|!.,:;'":
+        return 0.38
+    if c in "frt()[]/-·":
+        return 0.46
+    return 0.64 if c.islower() or c.isdigit() else 0.84
 
 
 def _card(node: LineageNode, box: Box, *, live: bool) -> str:
@@ -160,10 +181,11 @@ def _card(node: LineageNode, box: Box, *, live: bool) -> str:
     dash = f' stroke-dasharray="{DASHES[status]}"' if status in DASHES and not live else ""
     name = clean(shorten(node.label or node.key, _NAME_WIDTH))
     letters = clean(chip(node))
-    chip_width = max(30, 7 * len(letters) + 10)
+    chip_width = max(34, 7 * len(letters) + 12)
     reach = ' tabindex="-1" role="button" aria-pressed="false"' if live else ""
     status_attribute = "" if live else f' data-status="{status}"'
     full = clean(node.key)
+    middle = 9 + chip_width / 2
     w, h, foot = CARD_WIDTH, CARD_HEIGHT, CARD_HEIGHT - _FOOT
     return (
         f'<g class="sw-node" data-key="{full}" data-kind="{node.kind}"{status_attribute}{reach} transform="translate({box.x:g} {box.y:g})">'
@@ -171,10 +193,10 @@ def _card(node: LineageNode, box: Box, *, live: bool) -> str:
         f'<rect class="sw-card" width="{w}" height="{h}" rx="6" fill="#ffffff"/>'
         f'<path class="sw-foot" d="M0 {foot}H{w}V{h - 6}a6 6 0 0 1 -6 6H6a6 6 0 0 1 -6 -6Z" fill="{colours.tint}"/>'
         f'<rect class="sw-border" width="{w}" height="{h}" rx="6" fill="none" stroke="{colours.border}"{dash}/>'
-        f'<rect class="sw-chip" x="9" y="9" width="{chip_width}" height="16" rx="4" fill="#f3f4f6" stroke="#d0d7de"/>'
-        f'<text class="sw-chip-text" x="{9 + chip_width / 2:g}" y="20.5" text-anchor="middle" font-size="9" font-weight="700" font-family="{_MONO}" fill="#57606a">{letters}</text>'
-        f'<text class="sw-name" x="{16 + chip_width}" y="21.5" font-size="12" font-weight="700" font-family="{_MONO}" fill="#1f2328">{name}</text>'
-        f'<text class="sw-summary" x="10" y="41" fill="#57606a">{clean(below)}</text>'
+        f'<rect class="sw-chip" x="9" y="9" width="{chip_width}" height="17" rx="4" fill="#f3f4f6" stroke="#d0d7de"/>'
+        f'<text class="sw-chip-text" x="{middle:g}" y="21.5" text-anchor="middle" font-weight="700" font-family="{_MONO}" fill="#57606a">{letters}</text>'
+        f'<text class="sw-name" x="{17 + chip_width}" y="21.8" font-size="12" font-weight="700" font-family="{_MONO}" fill="#1f2328">{name}</text>'
+        f'<text class="sw-summary" x="10" y="42" fill="#57606a">{clean(below)}</text>'
         f'<text class="sw-foot-text" x="10" y="{h - 8}" fill="{colours.ink}">{clean(said)}</text>'
         "</g>"
     )
@@ -182,13 +204,13 @@ def _card(node: LineageNode, box: Box, *, live: bool) -> str:
 
 def _group(parent: str, box: Box, nodes: list[LineageNode], *, live: bool) -> str:
     said = "" if live else group_words([status_of(node) for node in nodes])
-    width = int((box.width - 24) / 6.6)
-    name = shorten(parent, max(8, width // 2))
+    room = box.width - 31
+    name = shorten(parent, max(8, int(room / 2 / 7)))
     return (
         f'<g class="sw-group" data-group="{clean(parent)}"><title>{clean(parent)}</title>'
         f'<rect class="sw-group-box" x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="8" fill="#f6f8fc" stroke="#c9d1dc"/>'
         f'<text x="{box.x + 12:g}" y="{box.y + GROUP_HEADER - 8:g}"><tspan class="sw-name" font-size="11.5" font-weight="700" font-family="{_MONO}" fill="#1f2328">{clean(name)}</tspan>'
-        f'<tspan class="sw-group-text" dx="7" fill="#57606a">{clean(_cut(said, max(8, width - len(name))))}</tspan></text></g>'
+        f'<tspan class="sw-group-text" dx="7" fill="#57606a">{clean(_cut(said, room - 7 * _columns(name)))}</tspan></text></g>'
     )
 
 

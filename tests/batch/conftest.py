@@ -103,7 +103,7 @@ def stepwell(start) -> Callable[..., Ended]:
 
     def run(*arguments: object, **variables: str) -> Ended:
         process = start(*arguments, **variables)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=240)
         return Ended(process.returncode, out, err)
 
     return run
@@ -114,7 +114,7 @@ def until() -> Callable[..., None]:
     """Wait for a condition, at most a minute."""
 
     def until(condition: Callable[[], object]) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while not condition():
             assert time.monotonic() < end
             time.sleep(0.01)

@@ -121,7 +121,7 @@ def test_an_interrupt_reaches_the_cell_and_keeps_the_notebook(write, start, unti
     process = start("run", path, "--output", "out.ipynb", "--json")
     until(lambda: (project / "pid").exists() and (project / "pid").read_text())
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
 
     assert process.returncode == 130, err
     ended = json.loads(out)
@@ -148,7 +148,7 @@ def test_a_second_interrupt_ends_a_kernel_that_does_not_stop(write, start, until
     process.send_signal(signal.SIGINT)
     until((project / "heard").exists)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
 
     assert process.returncode == 130, err
     assert json.loads(out)["error"]["cell"] == read(path).cells[0].id

@@ -91,7 +91,7 @@ def test_an_interrupted_run_is_cancelled_and_continued(write, start, stepwell, p
     process = start("run", path, "--json")
     until((project / "began").exists)
     process.terminate()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
 
     assert process.returncode == 143, err
     runs = json.loads(out)["runs"]

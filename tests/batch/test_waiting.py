@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.store.claims import ClaimFolder
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.store import open_store
 
 
@@ -17,7 +18,7 @@ def test_for_whom_a_step_waits_is_said_and_not_kept(write, stepwell, start, proj
     # A memo key does not depend on where it is stored.
     memo = open_store(project / "elsewhere").history("clean")[0].memo_key
     open_store(project / ".stepwell").close()
-    claim = ClaimFolder(project / ".stepwell").take(memo, Claimant("prepare.ipynb", 4711, "", 0.0))
+    claim = ClaimFolder(Folder(project / ".stepwell")).take(memo, Claimant("prepare.ipynb", 4711, "", 0.0))
     patience = threading.Timer(60, claim.release)
     patience.start()
     process = start("run", path)
@@ -28,7 +29,7 @@ def test_for_whom_a_step_waits_is_said_and_not_kept(write, stepwell, start, proj
     assert line == "cell 2/2  %%asset clean  clean: waiting for prepare.ipynb (pid 4711)\n"
     patience.cancel()
     claim.release()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     waited = json.loads(Path(out.strip()).read_text())
     assert [len(cell["outputs"]) for cell in waited["cells"]] == [len(cell["outputs"]) for cell in alone["cells"]]

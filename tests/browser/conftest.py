@@ -27,6 +27,7 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+SHOTS = os.environ.get("STEPWELL_SCREENSHOTS", "")
 FIRST_WAIT = 120_000
 WAIT = 60_000
 
@@ -134,11 +135,12 @@ def chromium():
 class NotebookPage:
     """One notebook, open in JupyterLab."""
 
-    def __init__(self, page, lab, name):
+    def __init__(self, page, lab, name, *, kernel=True):
         self.page, self.lab, self.name = page, lab, name
         page.goto(f"{lab.url}/doc/tree/{name}?reset&token={lab.token}")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=FIRST_WAIT)
-        self.wait_for_kernel()
+        if kernel:
+            self.wait_for_kernel()
 
     def wait_for_kernel(self):
         self.page.wait_for_function(
@@ -156,6 +158,20 @@ class NotebookPage:
                             void app.commands.execute("notebook:run-cell"); }""",
             index,
         )
+
+    def edit(self, index, source):
+        """Give a cell another source."""
+        self.page.evaluate(
+            "([index, source]) => window.jupyterapp.shell.currentWidget.content.widgets[index].model.sharedModel.setSource(source)",
+            [index, source],
+        )
+
+    def until(self, condition):
+        """Wait until something outside the page is so."""
+        until = time.monotonic() + FIRST_WAIT / 1000
+        while not condition():
+            assert time.monotonic() < until, condition
+            self.page.wait_for_timeout(20)
 
     def finish(self, index):
         """Wait until a started cell has run; return its outputs as nbformat has them."""
@@ -195,6 +211,11 @@ class NotebookPage:
     def save(self):
         self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
 
+    def shot(self, name):
+        """Keep a picture of the page, to look at."""
+        if SHOTS:
+            self.page.screenshot(path=f"{SHOTS}/{name}.png")
+
     def theme(self, name):
         self.page.evaluate(
             "(name) => window.jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name
@@ -228,10 +249,10 @@ def notebooks(lab, chromium):
 
     context.on("request", watch)
 
-    def open_one(name):
+    def open_one(name, **how):
         page = context.new_page()
         page.on("pageerror", lambda error: broken.append(str(error)))
-        return NotebookPage(page, lab, name)
+        return NotebookPage(page, lab, name, **how)
 
     yield open_one
     for page in context.pages:

@@ -1,7 +1,7 @@
 """The lineage in JupyterLab: click a step, it runs in the kernel, and its card says so."""
 
-import os
 import re
+import time
 
 import pytest
 
@@ -44,7 +44,6 @@ CELLS = [
     "import time; time.sleep(4)",
 ]
 LINEAGE, MATERIALIZE, BUSY = 7, 8, 9
-SHOTS = os.environ.get("STEPWELL_SCREENSHOTS", "")
 
 
 def expect(locator):
@@ -52,11 +51,6 @@ def expect(locator):
     from playwright.sync_api import expect
 
     return expect(locator)
-
-
-def shot(notebook, name):
-    if SHOTS:
-        notebook.page.screenshot(path=f"{SHOTS}/{name}.png")
 
 
 def shown(lab, open_one, folder):
@@ -84,7 +78,7 @@ def test_clicking_a_step_and_rerunning_it_runs_it_in_the_kernel(notebook):
     page = notebook.page
     notebook.expect_status("clean", "fresh")
     notebook.expect_status("report.transform", "missing")
-    shot(notebook, "lineage-live")
+    notebook.shot("lineage-live")
     before = notebook.ran()
     notebook.card("clean").click()
     expect(notebook.card("clean")).to_have_class(re.compile("sw-selected"))
@@ -92,7 +86,7 @@ def test_clicking_a_step_and_rerunning_it_runs_it_in_the_kernel(notebook):
     expect(page.locator(".sw-code pre")).to_contain_text("sorted(raw)")
     page.get_by_role("button", name="Re-run this step").click()
     notebook.expect_status("clean", "running")
-    shot(notebook, "lineage-running")
+    notebook.shot("lineage-running")
     notebook.expect_status("clean", "fresh")
     assert notebook.ran() == [*before, "clean"]
     assert notebook.value("[s.key for s in __import__('stepwell').last_run().steps if s.status == 'executed']") == [
@@ -129,7 +123,7 @@ def test_a_request_waits_for_a_running_cell_and_can_be_cancelled_meanwhile(noteb
     notebook.start(BUSY)
     page.get_by_role("button", name="Re-run this step").click()
     notebook.expect_status("clean", "queued")
-    shot(notebook, "lineage-queued")
+    notebook.shot("lineage-queued")
     page.get_by_role("button", name="Cancel run").click()
     notebook.expect_status("clean", "fresh")
     assert notebook.is_running(BUSY)
@@ -139,6 +133,54 @@ def test_a_request_waits_for_a_running_cell_and_can_be_cancelled_meanwhile(noteb
     notebook.expect_status("clean", "running")
     notebook.expect_status("clean", "fresh")
     assert notebook.ran() == [*before, "clean"]
+
+
+LONG = """%%asset long -r
+import socket, time
+open('began.txt', 'w').close()
+try:
+    WAIT
+finally:
+    open('ended.txt', 'w').write(str(time.time()))
+long = clean"""
+
+
+def test_cancel_ends_the_running_step_at_once_whoever_runs_it(notebook, lab):
+    page, folder = notebook.page, lab.root / notebook.name.split("/")[0]
+    cancel = page.get_by_role("button", name="Cancel run")
+    for wait, by_cell in (("time.sleep(600)", True), ("ends = socket.socketpair(); ends[0].recv(1)", False)):
+        notebook.edit(BUSY, LONG.replace("WAIT", wait))
+        notebook.run(BUSY)
+        expect(notebook.card("long")).to_be_visible()
+        (folder / "began.txt").unlink(missing_ok=True)
+        if by_cell:
+            notebook.edit(MATERIALIZE, "%materialize long")
+            notebook.start(MATERIALIZE)
+        else:
+            notebook.card("long").click()
+            page.locator(".sw-materialize").click()
+        notebook.until((folder / "began.txt").exists)
+        notebook.expect_status("long", "running")
+        clicked = time.time()
+        cancel.click()
+        expect(cancel).to_be_disabled()
+        if by_cell:
+            outputs = notebook.finish(MATERIALIZE)
+            assert [output["ename"] for output in outputs if output["output_type"] == "error"] == ["KeyboardInterrupt"]
+        else:
+            expect(page.locator(".sw-problem strong")).to_have_text("Cancelled")
+            page.get_by_role("button", name="Dismiss").scroll_into_view_if_needed()
+            notebook.shot("lineage-cancelled")
+        print(f"{float((folder / 'ended.txt').read_text()) - clicked:.2f} s from the click to the end of {wait}")
+        assert notebook.value("{s.key: s.status for s in __import__('stepwell').last_run().steps}") == {
+            "raw": "reused",
+            "clean": "reused",
+            "long": "cancelled",
+        }
+        notebook.expect_status("long", "missing")
+    # The kernel is the same one, and what it runs next is left alone.
+    notebook.edit(BUSY, "clean")
+    assert notebook.run(BUSY)[-1]["data"]["text/plain"] == "[1, 2, 3]"
 
 
 def test_a_failure_is_shown_in_the_panel_and_on_the_card(notebook, lab):
@@ -154,7 +196,7 @@ def test_a_failure_is_shown_in_the_panel_and_on_the_card(notebook, lab):
     notebook.expect_status("report.transform", "failed")
     expect(page.locator(".sw-problem")).to_contain_text("KeyError: 'carrier'")
     expect(notebook.card("report.transform")).to_have_attribute("aria-label", re.compile("Failed.*KeyError: 'carrier'"))
-    shot(notebook, "lineage-failed")
+    notebook.shot("lineage-failed")
     page.get_by_role("button", name="Dismiss").click()
     expect(page.locator(".sw-problem")).to_be_hidden()
     expect(page.locator(".sw-error pre")).to_contain_text("carrier")
@@ -195,29 +237,31 @@ def test_the_keyboard_reaches_selects_and_finds(shared):
     page.keyboard.press("Escape")
 
 
-def test_pan_zoom_and_fit(shared):
-    svg = shared.page.locator(".sw-live .sw-svg")
-    fitted = svg.get_attribute("viewBox")
-    shared.page.get_by_role("button", name="+", exact=True).click()
-    zoomed = svg.get_attribute("viewBox")
-    assert float(zoomed.split()[2]) < float(fitted.split()[2])
-    svg.scroll_into_view_if_needed()
-    box = svg.bounding_box()
-    shared.page.mouse.move(box["x"] + 5, box["y"] + box["height"] - 5)
-    shared.page.mouse.down()
-    shared.page.mouse.move(box["x"] + 65, box["y"] + box["height"] - 45, steps=4)
-    shared.page.mouse.up()
-    assert svg.get_attribute("viewBox") != zoomed
-    expect(shared.page.locator(".sw-hint")).to_be_visible()
-    shared.page.get_by_role("button", name="Fit").click()
-    assert svg.get_attribute("viewBox") == fitted
+def test_zoom_pan_and_fit(shared):
+    page, card = shared.page, shared.card("raw")
+    canvas = page.locator(".sw-live .sw-canvas")
+    whole = card.bounding_box()["width"]
+    for _ in range(3):
+        page.get_by_role("button", name="+", exact=True).click()
+    assert card.bounding_box()["width"] > 1.9 * whole
+    canvas.scroll_into_view_if_needed()
+    box, before = canvas.bounding_box(), card.bounding_box()
+    page.mouse.move(box["x"] + 205, box["y"] + box["height"] - 45)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 145, box["y"] + box["height"] - 65, steps=4)
+    page.mouse.up()
+    after = card.bounding_box()
+    assert (after["x"] - before["x"], after["y"] - before["y"]) == (-60, -20)
+    expect(page.locator(".sw-panel")).to_be_hidden()
+    page.get_by_role("button", name="Fit").click()
+    assert card.bounding_box()["width"] == whole
 
 
 def test_text_can_be_read_in_both_themes(shared):
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
         shared.theme(theme)
         shared.page.locator(".sw-live").scroll_into_view_if_needed()
-        shot(shared, f"lineage-{theme.split()[1].lower()}")
+        shared.shot(f"lineage-{theme.split()[1].lower()}")
         poor = shared.page.evaluate(
             """() => {
                  const rgb = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
@@ -235,20 +279,3 @@ def test_text_can_be_read_in_both_themes(shared):
                  return found; }"""
         )
         assert poor == [], theme
-
-
-def test_the_static_picture_is_hidden_beside_the_live_one_and_shown_without_a_kernel(notebook, lab, open_notebook):
-    page = notebook.page
-    assert [
-        ("application/vnd.jupyter.widget-view+json" in output["data"], "text/html" in output["data"])
-        for output in notebook.finish(LINEAGE)
-        if "data" in output
-    ] == [(True, False), (False, True)]
-    expect(page.locator(".sw-static")).to_have_count(1)
-    expect(page.locator(".sw-static")).to_be_hidden()
-    notebook.save()
-    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
-    again = open_notebook(notebook.name)
-    expect(again.page.locator(".sw-static img")).to_be_visible()
-    assert again.page.locator(".sw-static img").evaluate("(image) => image.complete && image.naturalWidth") > 100
-    shot(again, "lineage-static")

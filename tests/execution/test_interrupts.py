@@ -105,7 +105,7 @@ def test_interrupts_at_random_moments(python, store_dir, kind, longest):
             assert statuses.count("cancelled") <= 1
             assert report["status"] == ("success" if done == len(statuses) else "cancelled")
             assert report["again"] == ["reused"] * done + ["executed"] * (len(statuses) - done)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=240)
         assert (process.returncode, err) == (0, "")
     finally:
         process.kill()
@@ -198,7 +198,7 @@ else:
     @asset
     def long(before):
         print("running", flush=True)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         if kind == "sleeps":
             time.sleep(60)
         while time.monotonic() < end:
@@ -219,7 +219,7 @@ def test_an_interrupt_ends_the_running_step_at_once(python, store_dir, kind):
     try:
         assert process.stdout.readline() == "running\n"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=240)
         assert err == ""
         assert out.splitlines() == [
             *(["cleaned up"] if kind == "awaits" else []),
@@ -229,3 +229,148 @@ def test_an_interrupt_ends_the_running_step_at_once(python, store_dir, kind):
     finally:
         process.kill()
         process.communicate()
+
+
+CANCELLED = """
+import asyncio, os, socket, subprocess, sys, threading, time
+import stepwell
+from stepwell import asset
+from stepwell.kernel_runtime.session.kernel import get_session
+
+store, kind = sys.argv[1:]
+running = threading.Event()
+
+
+def waits():
+    running.set()
+    if kind in ("sleeps", "on a thread"):
+        time.sleep(600 if kind == "sleeps" else 0)
+    elif kind == "reads a socket":
+        ends = socket.socketpair()
+        ends[0].recv(1)
+    elif kind == "waits for a shell":
+        os.system("sleep 600; sleep 600")
+    elif kind == "runs a program":
+        subprocess.run(["sleep", "600"])
+    elif kind == "catches the first":
+        try:
+            time.sleep(600)
+        except KeyboardInterrupt:
+            running.clear()
+            threading.Thread(target=cancel).start()
+            running.set()
+        time.sleep(600)
+    while True:
+        pass
+
+
+@asset
+def before():
+    return 1
+
+
+if kind == "awaits":
+    @asset
+    async def long(before):
+        running.set()
+        await asyncio.sleep(600)
+else:
+    @asset
+    def long(before):
+        waits()
+
+
+@asset
+def later(long):
+    return 1
+
+
+def cancel():
+    running.wait()
+    get_session().cancel("another run")
+    get_session().cancel(get_session()._guard.run_id)
+
+
+def go():
+    try:
+        stepwell.materialize([later], store=store)
+    except KeyboardInterrupt:
+        print([step.status for step in stepwell.last_run().steps])
+
+
+threading.Thread(target=cancel).start()
+if kind == "on a thread":
+    thread = threading.Thread(target=go)
+    thread.start()
+    thread.join()
+else:
+    go()
+"""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sleeps",
+        "reads a socket",
+        "waits for a shell",
+        "runs a program",
+        "catches the first",
+        "computes",
+        "awaits",
+        "on a thread",
+    ],
+)
+def test_cancel_on_another_thread_ends_the_running_step(python, store_dir, kind):
+    out = python(CANCELLED, store_dir, kind)
+    assert out.splitlines() == ["['executed', 'cancelled', 'untouched']"]
+
+
+LATE = """
+import random, sys, threading, time
+import stepwell
+from stepwell import asset
+from stepwell.kernel_runtime.session.kernel import get_session
+
+opened = stepwell.open_store(sys.argv[1])
+moments = random.Random(1)
+seen = set()
+
+
+def computes():
+    end = time.perf_counter() + 0.002
+    while time.perf_counter() < end:
+        pass
+
+
+def press(delay):
+    time.sleep(delay)
+    get_session().cancel()
+
+
+usual = 0.02
+for round_ in range(int(sys.argv[2])):
+    definitions = [asset(name=f"a{round_}_{number}")(lambda: computes()) for number in range(2)]
+    last = stepwell.last_run()
+    thread = threading.Thread(target=press, args=(moments.uniform(0, 1.5 * usual),))
+    began = time.perf_counter()
+    thread.start()
+    try:
+        status = stepwell.materialize(definitions, store=opened).status
+        seen.add("ran")
+        assert status == "success", status
+    except KeyboardInterrupt:
+        begun = stepwell.last_run() is not last
+        seen.add("cancelled")
+        assert not begun or stepwell.last_run().status == "cancelled"
+    usual = 0.9 * usual + 0.1 * (time.perf_counter() - began)
+    # The next cell: an interrupt in it ends this script.
+    while thread.is_alive():
+        pass
+    computes()
+print(sorted(seen))
+"""
+
+
+def test_a_cancel_that_comes_after_the_run_ends_nothing_else(python, store_dir):
+    assert python(LATE, store_dir, 60) == "['cancelled', 'ran']\n"

@@ -49,7 +49,7 @@ def test_nothing_is_lost_and_nothing_fails(python, store_dir):
     for process in processes.values():
         assert process.stdout.readline() == "ready\n"
     for name, process in processes.items():
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
         assert err == ""
         found = json.loads(out)

@@ -35,4 +35,4 @@ def start_writer():
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=240)

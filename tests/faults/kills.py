@@ -14,6 +14,7 @@ import numpy as np
 
 from stepwell.kernel_runtime.store.doctor.catalog_check import check_catalog
 from stepwell.kernel_runtime.store.doctor.files import check_files
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.store import open_store
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def nursery():
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=240)
 
 
 class Killing:
@@ -75,7 +76,7 @@ class Killing:
 
     def gone(self, worker, *, wanting=False):
         """Wait until a worker is no more; one that kills itself may need somebody who wants its lease."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             try:
                 os.kill(worker[0], 0)
@@ -115,8 +116,8 @@ class Killing:
 
     def check_all(self):
         """Look whether nothing half-written is believed: every row, every file, and all that was ever acknowledged."""
-        catalog = check_catalog(self.store)
-        files = list(check_files(self.store))
+        catalog = check_catalog(Folder(self.store))
+        files = list(check_files(Folder(self.store)))
         assert [file for file in files if file.state != "whole"] == []
         assert set(catalog.values) <= {file.name for file in files}
         store = open_store(self.store)

@@ -24,6 +24,7 @@ from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.session.kernel import Session  # noqa: F401 - imported before the forks
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.catalog.lease import Lease
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.store import Store, open_store
 
 
@@ -91,27 +92,25 @@ def wrap(owner, name, *, before=None, after=None, at=1):
 
 
 def renames(part, *, before=None, after=None):
-    """Call a function before or after something is renamed to a path with ``part`` in it."""
-    for owner in (os, Path):
-        real = owner.replace
+    """Call a function before or after something in the store is renamed to a name with ``part`` in it."""
+    real = Folder.rename
 
-        def replaced(source, target, real=real):
-            hit = part in str(target)
-            if hit and before is not None:
-                before()
-            found = real(source, target)
-            if hit and after is not None:
-                after()
-            return found
+    def renamed(folder, old, new):
+        hit = part in new
+        if hit and before is not None:
+            before()
+        real(folder, old, new)
+        if hit and after is not None:
+            after()
 
-        owner.replace = replaced
+    Folder.rename = renamed
 
 
 def arm(point, chance):
     """Arrange to be killed at a point."""
     points = {
-        "before an object's rename": lambda: renames("/objects/", before=kill),
-        "after an object's rename": lambda: renames("/objects/", after=kill),
+        "before an object's rename": lambda: renames("objects/", before=kill),
+        "after an object's rename": lambda: renames("objects/", after=kill),
         "while the catalog is made": lambda: wrap(Attachment, "_create", before=lambda: soon(chance, 0.03)),
         "before the catalog's rename": lambda: renames("catalog.duckdb", before=kill),
         "after the catalog's rename": lambda: renames("catalog.duckdb", after=kill),

@@ -43,7 +43,7 @@ class Scene:
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
         assert done.returncode == (-9 if how == "kill" else 0), done.stderr
         return done.stdout.split()
@@ -146,7 +146,7 @@ def test_what_was_written_long_before_is_not_in_doubt(scene):
     for name in old:
         os.utime(scene.folder / "objects" / name, (time.time() - 100,) * 2)
     program = WRITER.replace("20_000", "30_000")
-    subprocess.run([sys.executable, "-c", program, str(scene.folder), "kill"], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", program, str(scene.folder), "kill"], check=False, timeout=240)
     store = scene.opened()
     assert len(store._shared.crashes.doubtful) == 3
     assert not store._shared.crashes.doubtful & set(old)
@@ -191,7 +191,7 @@ def test_a_forked_child_neither_closes_nor_uses_its_parents_mark(scene):
         os.kill(os.getpid(), 9)
         """
     )
-    subprocess.run([sys.executable, "-c", program, str(scene.folder)], check=False, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, str(scene.folder)], check=False, capture_output=True, timeout=240)
     closed = [path.read_bytes().endswith(b"closed\n") for path in scene.marks()]
     assert sorted(closed) == [False, True]
     assert len(scene.opened()._shared.crashes.doubtful) == 2

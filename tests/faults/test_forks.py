@@ -108,9 +108,10 @@ def test_a_child_does_not_wait_for_what_its_parent_records(forks):
         """
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.store.catalog.lease import Lease
+from stepwell.kernel_runtime.store.folder import Folder
 from pathlib import Path
 store.close()
-other = Lease(Path(sys.argv[1]))  # stands for another process: a lock belongs to an open file
+other = Lease(Folder(Path(sys.argv[1])))  # stands for another process: a lock belongs to an open file
 other.acquire()
 commit = store.record_step(step("parent"))
 def work():
@@ -166,7 +167,7 @@ begun, go = threading.Event(), threading.Event()
 @asset(ignore=["begun", "go"])
 def waits():
     begun.set()
-    go.wait(30)
+    go.wait(240)
     return 1
 
 @asset
@@ -224,17 +225,26 @@ interrupts = 0
 for number in range(10):
     store.record_step(step(f"s{number}"))
     child = None
+    # The fork waits for the catalog's work, which ends when the interrupt is there: it comes while our hook runs, however slow all this is.
+    inside, came = threading.Event(), threading.Event()
+    def work(connection, name):
+        inside.set()
+        came.wait(240)
+    asking = threading.Thread(target=lambda: store._catalog.ask(work))
+    asking.start()
+    inside.wait(240)
     try:
+        signal.signal(signal.SIGALRM, lambda *_: (came.set(), signal.raise_signal(signal.SIGINT)))
         signal.setitimer(signal.ITIMER_REAL, 0.0005 * (number % 10 + 1))
-        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
         child = in_child(lambda: None)
-        time.sleep(0.05)
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            time.sleep(0.001)
     except KeyboardInterrupt:
         interrupts += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     if child:
         os.waitpid(child, 0)
+    asking.join()
 store.record_step(step("last")).wait()
 print(json.dumps([interrupts > 5, len(recorded())]))
 """
@@ -268,7 +278,7 @@ def test_a_process_that_ends_while_daemon_threads_record(python, store_dir, how,
 
     for _ in range(3):
         process = python(ENDS, store_dir, how, wait=False)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == code, err
         assert "StoreError" not in err
         acknowledged = {line for line in out.splitlines() if line.startswith("s")}

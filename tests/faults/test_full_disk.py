@@ -53,7 +53,7 @@ def test_a_full_disk_loses_nothing_acknowledged(tmp_path, room):
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         env=os.environ,
     )
     assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ COMPACTION = textwrap.dedent(
             refused += 1
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         # Nobody else is kept away by what failed.
-        seen = subprocess.run([sys.executable, "-c", READ, sys.argv[1]], capture_output=True, text=True, timeout=20)
+        seen = subprocess.run([sys.executable, "-c", READ, sys.argv[1]], capture_output=True, text=True, timeout=240)
         assert seen.stdout.strip() == str(300 * (number + 1)), (room, seen)
     assert refused, "the disk was never full"
     store.close()
@@ -100,7 +100,7 @@ def test_a_compaction_for_which_there_is_no_room_loses_nothing_and_keeps_nobody_
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env=os.environ,
     )
     assert done.returncode == 0, done.stderr

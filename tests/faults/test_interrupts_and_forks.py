@@ -110,11 +110,11 @@ def test_a_forked_child_does_not_unlock_what_its_parent_holds(tmp_path, monkeypa
 
     def stay(connection, name):
         inside.set()
-        leave.wait(30)
+        leave.wait(240)
 
     holder = threading.Thread(target=lambda: store._catalog.ask(stay))
     holder.start()
-    assert inside.wait(10)
+    assert inside.wait(240)
     in_child(lambda: None)
     with (tmp_path / "store" / "catalog.lock").open("r+b") as lock:
         with pytest.raises(BlockingIOError):
@@ -149,7 +149,7 @@ def test_a_forked_child_that_ends_in_order_leaves_the_catalog_alone(tmp_path):
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     # DuckDB's bindings tell that the child ended without destroying what is its parent's; that is the point.
     assert done.returncode == 0, done.stderr
@@ -168,7 +168,7 @@ def test_what_is_pending_at_the_end_of_a_process_is_committed(tmp_path):
         open_store(sys.argv[1]).record_step(StepRecord("r", "last", "skipped", 0.0))
         """
     )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path / "store")], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "store")], check=True, timeout=240)
     store = open_store(tmp_path / "store")
     assert keys(store) == ["last"]
     store.close()

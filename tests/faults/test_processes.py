@@ -31,7 +31,7 @@ def test_no_row_is_lost_when_processes_write_at_once(tmp_path, start_writer, pro
     writers = [start_writer(directory, f"w{index}", count=count, batch=4) for index in range(processes)]
     acknowledged = set()
     for writer in writers:
-        out, err = writer.communicate(timeout=100)
+        out, err = writer.communicate(timeout=240)
         assert writer.returncode == 0, err
         assert not err
         acknowledged.update(out.split())
@@ -55,7 +55,7 @@ def test_a_killed_writer_loses_nothing_acknowledged_and_blocks_nobody(tmp_path, 
         while spin:
             spin -= 1
         writer.kill()
-        rest, err = writer.communicate(timeout=30)
+        rest, err = writer.communicate(timeout=240)
         assert "Error" not in err
         # The last line may have been cut off by the kill: then it was not acknowledged.
         whole = "".join(lines) + rest

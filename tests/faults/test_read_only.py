@@ -65,7 +65,7 @@ def test_a_directory_without_write_permission_is_refused(reachable, tmp_path, cl
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.stdout == "refused\n", done.stderr
     assert (folder / "catalog.duckdb").read_bytes() == before

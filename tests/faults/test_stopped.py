@@ -88,8 +88,8 @@ def test_waiting_for_a_stopped_process_is_left_by_an_interrupt_and_loses_nothing
         assert sent >= interrupts
         assert runner.stdout.readline() == "left\n"
         holder.send_signal(signal.SIGCONT)
-        holder.communicate("\n", timeout=60)
-        out, err = runner.communicate("\n", timeout=60)
+        holder.communicate("\n", timeout=240)
+        out, err = runner.communicate("\n", timeout=240)
         assert runner.returncode == 0, err
         report = json.loads(out)
         assert report["interrupted"]

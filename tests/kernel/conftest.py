@@ -11,7 +11,7 @@ import pytest
 from jupyter_client.manager import KernelManager
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60
+PATIENCE = 240
 """Seconds until a kernel that does not answer fails the test."""
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 

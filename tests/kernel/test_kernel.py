@@ -296,6 +296,6 @@ def test_help_appears_as_in_any_notebook(kernel):
 def test_a_front_end_completes_flags_and_keys(kernel):
     kernel("%%asset clean\n1")
     for code, word in (("%%asset --no", "--no-cache"), ("%materialize cl", "clean"), ("%stepwell sta", "status")):
-        reply = kernel.client.complete(code, len(code), reply=True, timeout=60)["content"]
+        reply = kernel.client.complete(code, len(code), reply=True, timeout=240)["content"]
         assert word in reply["matches"]
         assert code[: reply["cursor_start"]] + word == code[: code.rindex(" ") + 1] + word

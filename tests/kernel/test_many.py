@@ -67,7 +67,7 @@ def test_everybody_at_once(kernel, tmp_path):
         )
         assert ran.text.splitlines()[0] == "success"
         assert "6 True" in ran.text
-        ended = {name: (*process.communicate(timeout=120), process.returncode) for name, process in processes.items()}
+        ended = {name: (*process.communicate(timeout=240), process.returncode) for name, process in processes.items()}
     finally:
         for process in processes.values():
             process.kill()
@@ -88,7 +88,7 @@ def test_a_subshell_asks_for_states_while_a_cell_runs(kernel, tmp_path):
     kernel("%%asset quick\n1")
     control = kernel.client.session.msg("create_subshell_request", {})
     kernel.client.control_channel.send(control)
-    subshell = kernel.client.get_control_msg(timeout=60)["content"]["subshell_id"]
+    subshell = kernel.client.get_control_msg(timeout=240)["content"]["subshell_id"]
     slow = f"%%asset slow\nimport os, time\nprint('began')\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\nslow = quick"
     sent = kernel.send(slow)
     kernel.collect(sent, until="began")

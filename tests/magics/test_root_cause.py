@@ -189,6 +189,30 @@ def test_an_asset_that_another_kind_of_definition_computes_now(notebook):
     assert "it is computed by report.give now, no longer by report" in notebook("%why report").text
 
 
+def test_a_cause_is_named_once_by_the_shortest_way(notebook):
+    notebook("rate = 1\ndef helper():\n    return rate")
+    notebook("%%multi_asset left right\nleft = rate\nright = helper()")
+    notebook("%%asset long\nleft + 1")
+    notebook("%%asset last\n(right, long)")
+    number = notebook("rate = 2").result.execution_count
+    told = notebook("%why last").lines
+    assert told[0] == f"last: may change, because rate 1 -> 2 in cell {number}, one step up: left_right"
+    notebook("%materialize last")
+    assert notebook("%why last").lines[1].endswith(f", because rate 1 -> 2 in cell {number}, one step up: left_right")
+    notebook("%stepwell forget left --yes")
+    assert notebook("%why right").lines[1] == "  left is no longer stored"
+    assert "because left is no longer stored, " in notebook("%why last").lines[0]
+
+
+def test_a_step_of_a_job(notebook):
+    notebook("%%op send()\n1")
+    notebook("%%job mail\nsend()")
+    notebook("mail.execute()")
+    told = notebook("%why mail.send").lines
+    assert told[0].startswith("mail.send: a step of a job, which runs whenever its job does")
+    assert "steps of a job are never skipped" in told[1]
+
+
 def test_a_key_that_only_the_store_has(notebook):
     notebook("n = 1")
     for value in (1, 2):

@@ -33,7 +33,13 @@ def program(tmp_path):
             env["STEPWELL_KEY_FILE"] = str(tmp_path / key)
         text = "import work, stepwell\nfrom work import *\n" + text
         done = subprocess.run(
-            [sys.executable, "-c", text], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", text],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from stepwell.kernel_runtime.errors import UntrustedStoreError
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.store.claims import ClaimFolder
-from stepwell.kernel_runtime.store.locking import is_file, lock, open_file, remove_locked
+from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.locking import lock, open_file, remove_locked
 
 ROOT = Path(__file__).resolve().parents[2]
 ME = Claimant("prepare.ipynb", 4711, "host", 1.5)
@@ -21,8 +23,9 @@ HOLDER = """
 import sys
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.store.claims import ClaimFolder
+from stepwell.kernel_runtime.store.folder import Folder
 from pathlib import Path
-claims = ClaimFolder(Path(sys.argv[1]))
+claims = ClaimFolder(Folder(Path(sys.argv[1])))
 held = [claims.take(key, Claimant("other.ipynb", 1, "h", 2.0)) for key in sys.argv[2:]]
 print(all(held), flush=True)
 sys.stdin.readline()
@@ -59,7 +62,7 @@ def names(folder):
 
 
 def test_a_claim_is_one_persons_until_it_is_let_go(tmp_path):
-    one, other = ClaimFolder(tmp_path), ClaimFolder(tmp_path)
+    one, other = ClaimFolder(Folder(tmp_path)), ClaimFolder(Folder(tmp_path))
     assert not one.is_there(K)
     claim = one.take(K, ME)
     assert one.take(K, ME) is None
@@ -80,7 +83,7 @@ def test_a_claim_is_one_persons_until_it_is_let_go(tmp_path):
 def test_another_processs_claim_is_free_the_moment_it_is_killed(tmp_path, start):
     process = start(HOLDER, tmp_path, K, LEFT1, LEFT2)
     assert process.stdout.readline() == "True\n"
-    claims = ClaimFolder(tmp_path)
+    claims = ClaimFolder(Folder(tmp_path))
     assert claims.take(K, ME) is None
     assert claims.claimant(K).notebook == "other.ipynb"
     live = start(HOLDER, tmp_path, LIVE)
@@ -99,7 +102,7 @@ def test_another_processs_claim_is_free_the_moment_it_is_killed(tmp_path, start)
 def test_a_process_that_ends_in_order_leaves_no_file(tmp_path, start):
     process = start(HOLDER, tmp_path, K)
     assert process.stdout.readline() == "True\n"
-    process.communicate("\n", timeout=30)
+    process.communicate("\n", timeout=240)
     assert names(tmp_path) == []
 
 
@@ -108,12 +111,13 @@ import os, sys
 from pathlib import Path
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.store.claims import ClaimFolder
+from stepwell.kernel_runtime.store.folder import Folder
 folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
 inside = folder / "inside"
 got = missed = 0
 while got < rounds:
     # A new folder object each time: it sweeps with its first claim.
-    claim = ClaimFolder(folder).take("0" * 32, Claimant())
+    claim = ClaimFolder(Folder(folder)).take("0" * 32, Claimant())
     if claim is None:
         missed += 1
         continue
@@ -128,7 +132,7 @@ print(got, missed)
 def race(start, folder, processes, rounds):
     racers = [start(RACER, folder, rounds) for _ in range(processes)]
     for racer in racers:
-        out, _ = racer.communicate(timeout=120)
+        out, _ = racer.communicate(timeout=240)
         assert racer.returncode == 0
         assert out.split()[0] == str(rounds)
     assert names(folder) == []
@@ -139,24 +143,33 @@ def test_removing_and_making_the_file_again_lets_no_two_in(tmp_path, start):
 
 
 def test_a_lock_on_a_file_that_was_removed_does_not_count(tmp_path):
-    path = tmp_path / "file"
-    early = open_file(path)
-    holder = open_file(path)
+    folder = Folder(tmp_path)
+    early = open_file(folder, "file")
+    holder = open_file(folder, "file")
     assert lock(holder, block=False)
     assert not lock(early, block=False)
-    remove_locked(path, holder)
+    remove_locked(folder, "file", holder)
     assert lock(early, block=False)
-    assert not is_file(path, early)
-    later = open_file(path)
+    assert not folder.is_file("file", early)
+    later = open_file(folder, "file")
     assert lock(later, block=False)
-    assert is_file(path, later)
+    assert folder.is_file("file", later)
     os.close(early)
     os.close(later)
 
 
+def test_a_claim_is_not_written_through_another_name_of_its_file(tmp_path):
+    (tmp_path / "store" / "claims").mkdir(parents=True)
+    (tmp_path / "precious").write_text("precious")
+    os.link(tmp_path / "precious", tmp_path / "store" / "claims" / K)
+    with pytest.raises(UntrustedStoreError, match="hard link"):
+        ClaimFolder(Folder(tmp_path / "store")).take(K, ME)
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 def test_where_no_claim_can_be_had_everybody_goes_on(tmp_path):
     (tmp_path / "claims").write_text("in the way")
-    claims = ClaimFolder(tmp_path)
+    claims = ClaimFolder(Folder(tmp_path))
     one, two = claims.take(K, ME), claims.take(K, ME)
     assert one is not None
     assert two is not None
@@ -170,7 +183,7 @@ def test_threads_of_one_process_keep_each_other_away(tmp_path):
     inside, most = [], []
 
     def work():
-        claims = ClaimFolder(tmp_path)
+        claims = ClaimFolder(Folder(tmp_path))
         for _ in range(50):
             while (claim := claims.take(K, ME)) is None:
                 pass
@@ -196,7 +209,8 @@ def test_a_forked_child_neither_frees_nor_keeps_its_parents_claim(tmp_path, star
         from pathlib import Path
         from stepwell.kernel_runtime.records.claims import Claimant
         from stepwell.kernel_runtime.store.claims import ClaimFolder
-        claims = ClaimFolder(Path(sys.argv[1]))
+        from stepwell.kernel_runtime.store.folder import Folder
+        claims = ClaimFolder(Folder(Path(sys.argv[1])))
         claim = claims.take("0" * 32, Claimant())
         if os.fork() == 0:
             claim.release()
@@ -213,7 +227,7 @@ def test_a_forked_child_neither_frees_nor_keeps_its_parents_claim(tmp_path, star
     )
     living = int(parent.stdout.readline())
     try:
-        claims = ClaimFolder(tmp_path)
+        claims = ClaimFolder(Folder(tmp_path))
         assert claims.take(K, ME) is None
         assert names(tmp_path) == [K]
         parent.kill()
@@ -227,4 +241,4 @@ def test_text_that_says_nothing_is_nobody(tmp_path):
     (tmp_path / "claims").mkdir()
     for text in ("", "{", "[]", json.dumps({"notebook": "n"}), json.dumps({"notebook": 1, "pid": "x"}), "\xff" * 9000):
         (tmp_path / "claims" / K).write_text(text)
-        assert ClaimFolder(tmp_path).claimant(K) == Claimant()
+        assert ClaimFolder(Folder(tmp_path)).claimant(K) == Claimant()

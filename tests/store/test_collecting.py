@@ -94,7 +94,7 @@ def test_a_value_written_again_after_it_was_found_is_put_back(store):
     name = made.value.object_name
     from stepwell.kernel_runtime.store.keeping import collecting
 
-    deleted = collecting.delete_objects(store._catalog, store.directory, [name])
+    deleted = collecting.delete_objects(store._catalog, store.folder, [name])
     assert deleted == (0, 0)
     assert (store.get(made.value, key="a") == 5).all()
 

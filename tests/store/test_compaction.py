@@ -96,7 +96,7 @@ for line in sys.stdin:
     store._catalog.compact(force=True)
     assert ask("three") == ["1", "3"]
     other.stdin.close()
-    assert other.wait(30) == 0
+    assert other.wait(240) == 0
 
 
 def test_a_compaction_that_is_killed_at_any_moment_loses_nothing(tmp_path):

@@ -22,6 +22,7 @@ from stepwell.kernel_runtime.store.doctor.catalog_check import check_catalog
 from stepwell.kernel_runtime.store.doctor.examination import examine
 from stepwell.kernel_runtime.store.doctor.files import check_files
 from stepwell.kernel_runtime.store.doctor.rebuilding import rebuild
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.store import open_store
 
 PROJECT = """
@@ -75,7 +76,7 @@ class Scene:
         """Run the project in a fresh process; return the steps that were executed, the total, the notes."""
         done = subprocess.run(
             [sys.executable, str(self.project), str(self.store), str(factor), str(self.data)],
-            check=True, capture_output=True, text=True, timeout=60,
+            check=True, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         executed, total, notes = json.loads(done.stdout)
         return set(executed), total, notes
@@ -87,7 +88,7 @@ class Scene:
         return findings
 
     def rebuild(self):
-        return rebuild(self.store, check_files(self.store))
+        return rebuild(Folder(self.store), check_files(Folder(self.store)))
 
     def objects(self):
         return sorted((self.store / "objects").glob("*/*"))
@@ -151,7 +152,7 @@ def test_a_flipped_bit_is_found_set_aside_and_computed_again(scene):
     assert total == 2 * TOTAL
     assert len(notes) == 3
     assert "computed again" in notes[0]
-    assert [each.state for each in check_files(scene.store)] == ["whole"] * 3
+    assert [each.state for each in check_files(Folder(scene.store))] == ["whole"] * 3
 
 
 def test_a_truncated_file_counts_as_missing_without_the_doctor(scene):
@@ -216,7 +217,7 @@ def test_a_value_file_that_says_nothing_of_its_step_can_be_loaded_and_is_not_reu
     store = open_store(tmp_path / "store")
     store.put(np.arange(20_000), key="a", memo_key="m")
     store.close()
-    found = rebuild(tmp_path / "store", check_files(tmp_path / "store"))
+    found = rebuild(Folder(tmp_path / "store"), check_files(Folder(tmp_path / "store")))
     assert found.only_loadable == 1
     (current,) = store.current("a")
     assert current.materialization.memo_key == ""
@@ -233,15 +234,15 @@ def test_damaged_pages_cost_only_the_rows_in_them(tmp_path):
         "rows.record(store, *made).wait(); store.close()\n"
     )
     subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "store"), str(Path(__file__).parent)], check=True, timeout=100
+        [sys.executable, "-c", program, str(tmp_path / "store"), str(Path(__file__).parent)], check=True, timeout=240
     )
     path = tmp_path / "store" / "catalog.duckdb"
     with path.open("rb+") as file:
         file.seek(path.stat().st_size // 2)
         file.write(b"\xa5" * 100)
     with pytest.raises(StoreDamagedError):
-        check_catalog(tmp_path / "store")
-    found = rebuild(tmp_path / "store", [])
+        check_catalog(Folder(tmp_path / "store"))
+    found = rebuild(Folder(tmp_path / "store"), [])
     assert 0 < found.salvaged.unread["materializations"] < 12_000
     assert 3_000 < found.salvaged.rows["materializations"] < 12_000
     store = open_store(tmp_path / "store")
@@ -256,28 +257,26 @@ from pathlib import Path
 from stepwell.kernel_runtime.store.doctor import rebuilding
 place = sys.argv[2]
 kill = lambda *_, **__: os.kill(os.getpid(), 9)
-if place in ("_add_files", "_flush", "_put_in_place", "write_seal"):
+from stepwell.kernel_runtime.store.folder import Folder
+if place in ("_add_files", "_put_in_place", "write_seal"):
     setattr(rebuilding, place, kill)
-elif place == "linked":
-    real = os.link
-    rebuilding.os.link = lambda *given: (real(*given), kill())
+elif place == "sync":
+    Folder.sync = kill
 else:
-    real = Path.replace
-    def replace(path, target):
-        real(path, target)
-        kill()
-    Path.replace = replace
+    real = getattr(Folder, place)
+    setattr(Folder, place, lambda *given: (real(*given), kill()))
 from stepwell.kernel_runtime.store.doctor.files import check_files
-rebuilding.rebuild(Path(sys.argv[1]), check_files(Path(sys.argv[1])))
+folder = Folder(Path(sys.argv[1]))
+rebuilding.rebuild(folder, check_files(folder))
 """
 
 
-@pytest.mark.parametrize("place", ["_add_files", "_flush", "_put_in_place", "linked", "replaced", "write_seal"])
+@pytest.mark.parametrize("place", ["_add_files", "sync", "_put_in_place", "link", "rename", "write_seal"])
 def test_a_rebuild_that_is_killed_can_be_done_again(scene, place):
     # A log stays beside the damaged catalog, as a killed writer leaves one.
     (scene.store / "catalog.duckdb.wal").write_bytes(b"x" * 500)
     done = subprocess.run(
-        [sys.executable, "-c", KILL, str(scene.store), place], check=False, capture_output=True, timeout=60
+        [sys.executable, "-c", KILL, str(scene.store), place], check=False, capture_output=True, timeout=240
     )
     assert done.returncode == -9, done.stderr
     scene.rebuild()
@@ -373,9 +372,9 @@ def test_a_network_mount_is_named(tmp_path):
 
 
 def test_locks_that_keep_nobody_apart_are_seen(tmp_path, monkeypatch):
-    assert surroundings.locks(tmp_path).status == "ok"
+    assert surroundings.locks(Folder(tmp_path)).status == "ok"
     monkeypatch.setattr(surroundings, "lock", lambda descriptor, *, block: True)
-    found = surroundings.locks(tmp_path)
+    found = surroundings.locks(Folder(tmp_path))
     assert found.status == "unusable"
     assert "flock was free for a second process while held" in found.text
     assert not list((tmp_path / "tmp").iterdir())
@@ -383,7 +382,7 @@ def test_locks_that_keep_nobody_apart_are_seen(tmp_path, monkeypatch):
 
 def test_a_store_that_everybody_can_write_is_a_problem(scene):
     scene.store.chmod(0o777)
-    found = surroundings.permissions(scene.store)
+    found = surroundings.permissions(Folder(scene.store))
     assert found.status == "problem"
     assert found.remedy == f"chmod o-w {scene.store}"
 

@@ -49,7 +49,7 @@ def test_without_rules_no_version_goes_and_with_one_it_does(store):
     due(store)
     assert store.housekeep()
     assert len(store.history("a")) == 3
-    sizes = housekeeping.read_sizes(store.directory)
+    sizes = housekeeping.read_sizes(store.folder)
     assert sizes.object_bytes > 480_000
     assert 320_000 <= sizes.older_bytes < 330_000
     store.keep("a", Rule(versions=1))
@@ -57,7 +57,7 @@ def test_without_rules_no_version_goes_and_with_one_it_does(store):
     assert store.housekeep()
     assert len(store.history("a")) == 1
     # Files without a row are left alone for an hour; these are minutes old.
-    assert housekeeping.read_sizes(store.directory).older_bytes == 0
+    assert housekeeping.read_sizes(store.folder).older_bytes == 0
 
 
 def test_overtaken_pointers_go_and_what_is_current_stays(store):
@@ -105,10 +105,10 @@ def test_no_op_runs_of_many_steps_do_not_blow_the_catalog_up(store):
 
 
 def test_sizes_that_cannot_be_read_are_none(store):
-    assert housekeeping.read_sizes(store.directory) is None
+    assert housekeeping.read_sizes(store.folder) is None
     for text in ("", "[]", "{", json.dumps({"other": 1})):
         (store.directory / "housekeeping.json").write_text(text)
-        assert housekeeping.read_sizes(store.directory) is None
+        assert housekeeping.read_sizes(store.folder) is None
 
 
 def test_a_reused_row_that_was_overtaken_and_folded_becomes_current_again(store):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from stepwell.kernel_runtime.errors import StoreNotWritableError
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import contents as object_files
 from stepwell.kernel_runtime.store.objects.files import Objects
 from stepwell.kernel_runtime.store.objects.header import PREFIX, read_header, read_prefix
@@ -122,11 +123,11 @@ sizes = st.sampled_from([0, 1, 63, 64, 65, 4095, 4096, 5000, 1 << 20])
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_part_is_where_the_header_says(tmp_path, stream, buffers):
     parts = [os.urandom(size) if readonly else bytearray(os.urandom(size)) for size, readonly in buffers]
-    objects = Objects(tmp_path / "store", Signer())
+    objects = Objects(Folder(tmp_path / "store"), Signer())
     found, name = objects.write(
         Encoded("arrow-table", stream, [memoryview(part) for part in parts]), key="k", memo_key="m"
     )
-    data = (objects.folder / name).read_bytes()
+    data = (tmp_path / "store" / "objects" / name).read_bytes()
     length, _ = read_prefix(data)
     header = read_header(data[PREFIX.size : PREFIX.size + length])
     assert header.digest == found

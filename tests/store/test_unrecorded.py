@@ -6,6 +6,7 @@ import signal
 import numpy as np
 
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded, unrecorded_names
 from stepwell.kernel_runtime.store.store import open_store
 
@@ -17,13 +18,14 @@ def array(number):
 
 
 def named(store):
-    return unrecorded_names(store.directory)
+    return unrecorded_names(store.folder)
 
 
 def seen_by_others(store, python):
     script = (
         "import sys; from pathlib import Path; from stepwell.kernel_runtime.store.objects.unrecorded import unrecorded_names\n"
-        "print(*sorted(unrecorded_names(Path(sys.argv[1]))))"
+        "from stepwell.kernel_runtime.store.folder import Folder\n"
+        "print(*sorted(unrecorded_names(Folder(Path(sys.argv[1])))))"
     )
     return set(python(script, store.directory).split())
 
@@ -69,7 +71,7 @@ def test_an_imported_pack_leaves_nothing_on_the_list(store, tmp_path):
 
 def test_a_forked_child_leaves_its_parents_list_alone(tmp_path):
     (tmp_path / "claims").mkdir()
-    mine = Unrecorded(tmp_path)
+    mine = Unrecorded(Folder(tmp_path))
     mine.add("one")
     with mine._mutex:  # as another thread of the parent may have it at that moment
         child = os.fork()
@@ -79,5 +81,5 @@ def test_a_forked_child_leaves_its_parents_list_alone(tmp_path):
             mine.close()
             os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert unrecorded_names(tmp_path) == {"one"}
+    assert unrecorded_names(Folder(tmp_path)) == {"one"}
     assert [path.read_text() for path in (tmp_path / "claims").iterdir()] == ["one\n"]

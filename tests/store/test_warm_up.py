@@ -15,7 +15,7 @@ def test_a_process_may_end_while_the_instance_starts(python, pause):
     print("ends")
     """
     process = python(script, wait=False)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, out, err) == (0, "ends\n", "")
 
 

@@ -78,6 +78,38 @@ EDITS = {
         "class A:\n    x: int\ndef target(): return A\n",
         "class A:\n    x: str\ndef target(): return A\n",
     ),
+    "class annotation in quotes": (
+        "class A:\n    x: 'int'\ndef target(): return A\n",
+        "class A:\n    x: 'str'\ndef target(): return A\n",
+    ),
+    "class annotation of the future": (
+        "from __future__ import annotations\nclass A:\n    x: int\ndef target(): return A\n",
+        "from __future__ import annotations\nclass A:\n    x: str\ndef target(): return A\n",
+    ),
+    "class in a class annotation": (
+        "class B:\n    k = 1\nclass A:\n    x: list[B]\ndef target(): return A\n",
+        "class B:\n    k = 2\nclass A:\n    x: list[B]\ndef target(): return A\n",
+    ),
+    "class annotation that is replaced": (
+        "class A:\n    x: int\nA.__annotations__['x'] = str\ndef target(): return A\n",
+        "class A:\n    x: int\nA.__annotations__\ndef target(): return A\n",
+    ),
+    "annotation of a nested class": (
+        "def target():\n    class A:\n        x: int = 1\n    return A\n",
+        "def target():\n    class A:\n        x: str = 1\n    return A\n",
+    ),
+    "annotation of a dataclass": (
+        "from dataclasses import dataclass\n@dataclass(slots=True)\nclass A:\n    x: int\ndef target(): return A\n",
+        "from dataclasses import dataclass\n@dataclass(slots=True)\nclass A:\n    x: str\ndef target(): return A\n",
+    ),
+    "annotation of a named tuple": (
+        "from typing import NamedTuple\nclass A(NamedTuple):\n    x: int\ndef target(): return A\n",
+        "from typing import NamedTuple\nclass A(NamedTuple):\n    x: str\ndef target(): return A\n",
+    ),
+    "super in a query": (
+        "import pandas as pd\ncut = 1\nclass F(pd.DataFrame):\n    def of(self): return super().query('x > @cut')\ndef target(): return F\n",
+        "import pandas as pd\ncut = 2\nclass F(pd.DataFrame):\n    def of(self): return super().query('x > @cut')\ndef target(): return F\n",
+    ),
     "enum value": (
         "from enum import Enum\nclass E(Enum):\n    A = 1\ndef target(): return E.A\n",
         "from enum import Enum\nclass E(Enum):\n    A = 2\ndef target(): return E.A\n",
@@ -171,6 +203,18 @@ COSMETIC = {
     "annotations of a helper": (
         "def h(x): return x\ndef target(): return h(1)\n",
         "def h(x: int) -> int: return x\ndef target(): return h(1)\n",
+    ),
+    "annotations of a class that were read before": (
+        "class A:\n    x: int\ndef target(): return A\n",
+        "class A:\n    x: int\nA.__annotations__\ndef target(): return A\n",
+    ),
+    "annotations of a method": (
+        "class A:\n    def f(self, x: int) -> int: return x\ndef target(): return A\n",
+        "class A:\n    def f(self, x: 'str'): return x\ndef target(): return A\n",
+    ),
+    "line of a nested class": (
+        "def target():\n    class A:\n        def f(self): self.b = self.a = 1\n    return A\n",
+        "\n\n# A comment.\ndef target():\n\n    class A:\n        def f(self): self.b = self.a = 1\n    return A\n",
     ),
     "line breaks": (
         "def target(x):\n    while True:\n        if x: break\n        x = f(x, 1)\n    return x\n",

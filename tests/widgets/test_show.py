@@ -28,10 +28,11 @@ def kernel(tmp_path):
 
     def run(code):
         outputs = []
-        reply = client.execute_interactive(code, output_hook=outputs.append, timeout=120)
+        reply = client.execute_interactive(code, output_hook=outputs.append, timeout=240)
         assert reply["content"]["status"] == "ok", reply["content"]
         return [m["content"] for m in outputs if m["msg_type"] in {"display_data", "execute_result", "stream"}]
 
+    run.client, run.folder = client, tmp_path
     yield run
     client.stop_channels()
     manager.shutdown_kernel(now=True)
@@ -102,3 +103,39 @@ def test_a_plain_process_gets_text_and_loads_no_front_end(tmp_path):
         [sys.executable, "-c", code, str(tmp_path / "store")], check=True, capture_output=True, text=True
     )
     assert "raw  ○ Missing" in done.stdout
+
+
+def test_cancel_acts_during_a_cell_of_a_front_end_without_subshells_and_only_on_its_run(kernel):
+    kernel(SETUP)
+    live, _ = pictures(kernel("%lineage"))
+    kernel("import time\n@stepwell.asset\ndef long():\n    open('began', 'w').close()\n    time.sleep(600)")
+
+    def cancel(name, run):
+        message = kernel.client.session.msg(
+            "comm_msg",
+            {
+                "comm_id": live[VIEW]["model_id"],
+                "data": {"method": "custom", "content": {"type": "cancel", "id": name, "run": run}},
+            },
+        )
+        kernel.client.shell_channel.send(message)
+
+    told = {}
+
+    def listen(message):
+        if message["msg_type"] == "comm_msg" and message["content"]["comm_id"] == live[VIEW]["model_id"]:
+            told.update(message["content"]["data"].get("state", {}).get("run", {}))
+        if told.get("id") and (kernel.folder / "began").exists() and "sent" not in told:
+            told["sent"] = True
+            cancel("1", "another run")
+            cancel("2", told["id"])
+
+    def call(code):
+        return kernel.client.execute_interactive(code, output_hook=listen, timeout=120)["content"]
+
+    assert call("stepwell.materialize('long')")["ename"] == "KeyboardInterrupt"
+    kernel("assert [step.status for step in stepwell.last_run().steps] == ['cancelled'], stepwell.last_run().steps")
+    # The same message, and one for a run that has ended, end nothing of the next cell.
+    cancel("2", told["id"])
+    cancel("3", told["id"])
+    assert call("for _ in range(20): time.sleep(0.01)")["status"] == "ok"

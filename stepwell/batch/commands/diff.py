@@ -6,7 +6,6 @@ import argparse
 import json
 
 from stepwell.batch.arguments import OK, Commands, add_json, add_store, named_directory, print_result
-from stepwell.kernel_runtime.errors import StoreError
 
 
 def add(commands: Commands) -> None:
@@ -37,10 +36,10 @@ def add(commands: Commands) -> None:
 def _diff(asked: argparse.Namespace) -> int:
     from stepwell.kernel_runtime.session import get_session
 
-    directory = named_directory(asked)
-    if not (directory / "catalog.duckdb").is_file():
-        raise StoreError(f"there is no store in {directory}", remedy="name the directory that has catalog.duckdb in it")
+    directory, named = named_directory(asked)
+    session = get_session()
+    store = session.open(directory, create=False, follow=named)
     on = None if asked.on is None else [name for name in asked.on.split(",") if name]
-    found = get_session().diff(asked.key, asked.before, asked.after, on=on, memory_limit=asked.memory, store=directory)
+    found = session.diff(asked.key, asked.before, asked.after, on=on, memory_limit=asked.memory, store=store)
     print_result(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if asked.json else str(found))
     return OK

@@ -57,10 +57,12 @@ def _doctor(asked: argparse.Namespace) -> int:
     from stepwell.kernel_runtime.store.doctor.examination import examine
     from stepwell.kernel_runtime.store.doctor.findings import worst
 
-    directory = named_directory(asked)
+    directory, named = named_directory(asked)
     progress = _progress if sys.stderr.isatty() else None
     findings: list[Finding] = []
-    for finding in examine(directory, full=not asked.quick, clean=asked.clean, mend=asked.rebuild, progress=progress):
+    for finding in examine(
+        directory, follow=named, full=not asked.quick, clean=asked.clean, mend=asked.rebuild, progress=progress
+    ):
         findings.append(finding)
         if not asked.json:
             print_result(str(finding))

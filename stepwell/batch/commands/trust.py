@@ -40,9 +40,9 @@ def _trust(asked: argparse.Namespace) -> int:
             "stepwell trust takes one file of `stepwell pack`, or keys in the store, or --all",
             remedy="for example: stepwell trust out.zip",
         )
-    directory = named_directory(asked)
+    directory, named = named_directory(asked)
     if not packs:
-        store = open_store(directory, create=False)
+        store = open_store(directory, create=False, follow=named)
         try:
             given = store.foreign(None if asked.all else asked.what)
             accepted = given.offer.own or _agreed(given.offer, asked)
@@ -59,7 +59,7 @@ def _trust(asked: argparse.Namespace) -> int:
     offer = inspect_pack(Path(packs[0]), Signer())
     accepted = offer.own or _agreed(offer, asked)
     if accepted:
-        store = open_store(directory)
+        store = open_store(directory, follow=named)
         try:
             offer = store.import_pack(Path(packs[0]))
         finally:

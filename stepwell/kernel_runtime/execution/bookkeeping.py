@@ -31,7 +31,7 @@ from stepwell.kernel_runtime.records.materializations import Current, InputVersi
 from stepwell.kernel_runtime.records.protocols import Commit, ValueStore
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, RunStatus, StepRecord
 from stepwell.kernel_runtime.store.once import Once
-from stepwell.kernel_runtime.versions.secrets import Environment
+from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
 
 Publish = Callable[[Event], None]
 
@@ -53,7 +53,6 @@ class Bookkeeping:
         self.steps: dict[str, StepRecord] = {}
         self._commits: list[Commit] = []
         self._logs: list[LogRecord] = []
-        self._environment: Environment | None = None
         self._failure: BaseException | None = None
 
     def begin(self, steps: Sequence[PlanStep]) -> None:
@@ -63,8 +62,7 @@ class Bookkeeping:
 
     def log(self, record: LogRecord) -> None:
         """Take a line that a step logged."""
-        self._environment = self._environment or Environment()
-        record = replace(record, message=self._environment.hidden(record.message))
+        record = replace(record, message=hidden_message(record.message))
         self._logs.append(record)
         self.publish(StepLogged(record))
 
@@ -305,7 +303,7 @@ class Bookkeeping:
 
 
 def _json(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return metadata as JSON values; what is none is kept as its text."""
+    """Return metadata as JSON values without secrets; what is none is kept as its text."""
 
     def plain(value: Any) -> Any:
         if value is None or isinstance(value, bool | int | float | str):
@@ -316,4 +314,4 @@ def _json(metadata: dict[str, Any]) -> dict[str, Any]:
             return [plain(member) for member in value]
         return str(value)
 
-    return {str(key): plain(value) for key, value in metadata.items()} if metadata else metadata
+    return hidden_values({str(key): plain(value) for key, value in metadata.items()}) if metadata else metadata

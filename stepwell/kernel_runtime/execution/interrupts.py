@@ -2,16 +2,31 @@
 
 An interrupt while the engine keeps its records must not tear them; an interrupt while user code runs must end that code at
 once. The handler is the main thread's own, so the flag and the code that it guards never run at the same time.
+
+`InterruptGuard.cancel` presses Ctrl-C from another thread. Only a signal wakes the main thread from a C call that sleeps.
+A signal must not outlive the run that it is meant for, because it would end whatever the main thread does next.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+import time
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+_BEHIND = 1.1
+"""Seconds that the start of a process, as the system tells it, may lie before the true one: Linux counts from a whole second."""
+_OURS = str(Path(__file__).parents[2]) + os.sep
+_CALLS_BODIES = str(Path(__file__).with_name("in_process.py"))
 
 
 class InterruptGuard:
@@ -27,38 +42,116 @@ class InterruptGuard:
         self.interrupted = False
         self.cancelled = False
         """Whether `cancel` was called, and no Ctrl-C came."""
-        self._in_user_code = False
+        self.stops_itself = False
+        """Whether only code of the run called `cancel`: that goes on to its end."""
+        self._calling: FrameType | None = None
+        """The frame of `call` while it is in user code."""
+        self._began = 0.0
+        """When `call` was called last."""
+        self._thrown = False
+        """Whether `cancel` has sent this thread an exception."""
         self._impatient = False
         self._previous: Any = None
         self._owns = False
+        self._thread = 0
+        self.run_id = ""
+        """The run that it guards; empty while that is prepared."""
+        self._pressing = False
+        """Whether the next signal is that of `cancel`."""
+        self._heard = 0
+        """How many signals the handler has seen."""
+        self._sending = allocate_lock()
+        self._open = False
+        """Whether signals can be sent; changes under `_sending`."""
 
     def __enter__(self) -> Self:
+        self._thread = threading.get_ident()
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.getsignal(signal.SIGINT)
             if self._previous is not signal.SIG_IGN:
                 signal.signal(signal.SIGINT, self._handle)
                 self._owns = True
+        self._open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        with self._sending:
+            self._open = False
         if self._owns:
+            if hasattr(signal, "pthread_sigmask"):
+                # Returns when the handler has run for every signal that `cancel` sent to this thread.
+                signal.pthread_sigmask(signal.SIG_BLOCK, ())
             signal.signal(signal.SIGINT, self._previous if self._previous is not None else signal.default_int_handler)
             self._owns = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        again, self.interrupted = self.interrupted, True
-        self.cancelled = False
-        if self._in_user_code or (again and self._impatient):
-            self._in_user_code = self._impatient = False
+        del number
+        pressed, self._pressing = self._pressing, False
+        again = self._interrupt(cancelled=pressed)
+        if self._calling is not None:
+            # The first interrupt ends what was called. If the user's code caught it, the next one must have an effect, too,
+            # but not on our own code while that tidies up after the first.
+            if frame is self._calling:
+                # What was called has not begun, or has ended.
+                self._calling = None
+                raise KeyboardInterrupt
+            if not again or _in_body(frame, self._calling):
+                raise KeyboardInterrupt
+        elif again and self._impatient:
+            self._impatient = False
             raise KeyboardInterrupt
 
+    def _interrupt(self, *, cancelled: bool) -> bool:
+        """Note an interrupt; return whether it is not the first."""
+        self._heard += 1
+        again, self.interrupted = self.interrupted, True
+        self.cancelled = cancelled and (self.cancelled or not again)
+        self.stops_itself = False
+        return again
+
     def cancel(self) -> None:
-        """Stop the run before its next step; the running one is not touched."""
-        self.cancelled = not self.interrupted
-        self.interrupted = True
+        """End the running step as Ctrl-C does, and the run with it; return at once.
+
+        May be called on any thread. On the run's own thread the running step is not touched, and no other one begins. Where
+        no signal can be used (a run on another thread than the main one), a step ends when it next runs Python code.
+        Nothing happens when the run has ended.
+        """
+        if threading.get_ident() == self._thread:
+            self.cancelled = self.stops_itself = not self.interrupted
+            self.interrupted = True
+        elif self._owns:
+            start_new_thread(self._press, ())
+        else:
+            with self._sending:
+                if not self._open:
+                    return
+                self.cancelled = self.cancelled or not self.interrupted
+                self.interrupted = True
+                if self._calling is not None:
+                    self._thrown = True
+                    _raise_in(self._thread, KeyboardInterrupt)
+
+    def _press(self) -> None:
+        """Send SIGINT until the handler has seen it, or the run has ended.
+
+        One signal is not enough: it can come just before a call that blocks, and it is ignored during `os.system`.
+        """
+        heard, pause = self._heard, _FIRST_PAUSE
+        while True:
+            with self._sending:
+                if not self._open or self._heard != heard:
+                    return
+                self._pressing = True
+                if hasattr(signal, "pthread_kill"):
+                    signal.pthread_kill(self._thread, signal.SIGINT)
+                else:  # Windows has no such call; there, the signal wakes the main thread whoever raises it
+                    signal.raise_signal(signal.SIGINT)
+            if self._calling is not None:
+                _interrupt_children(self._began)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     @contextmanager
     def committing(self) -> Iterator[None]:
@@ -75,9 +168,63 @@ class InterruptGuard:
     def call(self, function: Callable[[], Any]) -> Any:
         """Call user code, or wait for what can be given up; an interrupt raises KeyboardInterrupt in it."""
         try:
-            self._in_user_code = True
+            self._began = time.time()
+            self._calling = sys._getframe()  # noqa: SLF001 - the handler is given frames, too
             if self.interrupted:
                 raise KeyboardInterrupt
             return function()
         finally:
-            self._in_user_code = False
+            if self._owns:
+                late, self._calling = self._pressing, None
+            else:
+                late = self._leave()
+            if late:
+                # The cancel did not come through, but may have ended a program that the code waited for: its result is void.
+                if self._pressing:
+                    self._pressing = False
+                    self._interrupt(cancelled=True)
+                raise KeyboardInterrupt
+
+    def _leave(self) -> bool:
+        """Leave user code; return whether `cancel` has sent an exception for it that was not raised in it."""
+        late = False
+        while self._calling is not None:
+            # One that is raised here is late, too.
+            with suppress(KeyboardInterrupt), self._sending:
+                if self._thrown:
+                    late = not isinstance(sys.exc_info()[1], KeyboardInterrupt)
+                    _raise_in(self._thread, None)
+                    self._thrown = False
+                self._calling = None
+        return late
+
+
+def _in_body(frame: FrameType | None, calling: FrameType) -> bool:
+    """Return whether a frame is user code that `calling` has called, with none of our own code in between."""
+    while frame is not None and frame is not calling:
+        name = frame.f_code.co_filename
+        if name.startswith(_OURS) and name != _CALLS_BODIES:
+            return False
+        frame = frame.f_back
+    return frame is not None
+
+
+def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
+    """Have a thread raise an exception when it next runs Python code; None takes back one that was not raised yet."""
+    import ctypes
+
+    wanted = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), wanted)
+
+
+def _interrupt_children(began: float) -> None:
+    """Send SIGINT to the programs that were started since a moment, as Ctrl-C does, which a whole process group gets."""
+    if not hasattr(os, "getpgid"):
+        return
+    import psutil
+
+    with suppress(psutil.Error, OSError):
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error, OSError):
+                if child.create_time() > began - _BEHIND and os.getpgid(child.pid) == os.getpgid(0):
+                    child.send_signal(signal.SIGINT)

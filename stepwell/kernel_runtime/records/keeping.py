@@ -138,3 +138,17 @@ def age_text(seconds: float) -> str:
         if seconds >= UNITS[unit] and seconds % UNITS[unit] == 0 and (unit != "w" or seconds >= 8 * UNITS["w"]):
             return f"{seconds / UNITS[unit]:.0f}{unit}"
     return f"{seconds:g}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the last housekeeping found."""
+
+    at: float = 0.0
+    object_bytes: int = 0
+    """Bytes of all value files."""
+    catalog_bytes: int = 0
+    garbage_bytes: int = 0
+    """Bytes that ``gc`` would free."""
+    older_bytes: int = 0
+    """Bytes that ``gc`` would free more if only the newest version of each key were kept."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
-from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule
+from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule, Sizes
 from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
@@ -211,6 +212,15 @@ class ValueStore(Protocol):
 
     def housekeep(self) -> bool:
         """Do what is due once an hour; tell whether it was."""
+
+    def is_housekeeping_due(self) -> bool:
+        """Tell whether `housekeep` would do something; false where the store is gone."""
+
+    def housekept_sizes(self) -> Sizes | None:
+        """Return what the last housekeeping found; None before the first."""
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """Give a new folder for temporary files, which is removed at the end."""
 
     def catalog_sources(self, sources: Collection[str]) -> dict[str, Any]:
         """Return what views of the catalog are made of as Arrow tables, all of one moment."""

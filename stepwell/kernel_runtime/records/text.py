@@ -1,17 +1,63 @@
-"""Texts that came with data, for a terminal: what somebody else stored must not move the cursor or reverse a line."""
+r"""Texts that came with data, for a reader: what somebody else stored must not move the cursor, reverse a line or hide a part of it.
+
+Every face goes through here: what a line or a message shows is `printable`, what one cell of a table shows is `in_one_line`, JSON is `as_json`,
+HTML is `as_html`, and what a step printed that our key did not sign is `coloured`. Control characters (C0 but for line breaks and tabs, DEL, C1), changes of
+direction, characters without a width, and halves of surrogates are written out: ``\x1b``, ``\u202e``.
+"""
 
 from __future__ import annotations
 
+import html
+import json
 import re
+from typing import Any
 
-_UNSAFE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
+_INVISIBLE = (
+    r"\x00-\x08\x0b-\x1f\x7f-\x9f"
+    # What Unicode calls format characters, separators of lines, and fillers that take no place.
+    r"\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    r"\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_UNSAFE = re.compile(f"[{_INVISIBLE}]")
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+_UNCOLOURED = re.compile(rf"(\x1b\[[0-9;:]*m)|[{_INVISIBLE}]")
 
 
 def printable(text: str) -> str:
-    r"""Return a text with control characters and changes of direction written out (``\x1b``); its lines stay lines."""
-    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text) if _UNSAFE.search(text) else text
+    r"""Return a text with what does not show itself written out (``\x1b``); its lines stay lines."""
+    return _UNSAFE.sub(_written_out, text) if _UNSAFE.search(text) else text
 
 
 def in_one_line(text: str) -> str:
     r"""Return a text as `printable` does, its line breaks and tabs written out too (``\n``)."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def coloured(text: str) -> str:
+    """Return a text as `printable` does, but with its colours; they end with it."""
+    shown = _UNCOLOURED.sub(lambda found: found[1] or _written_out(found), text)
+    return f"{shown}\x1b[0m" if _COLOUR.search(shown) else shown
+
+
+def without_colours(text: str) -> str:
+    """Return a text without the sequences that colour it."""
+    return _COLOUR.sub("", text)
+
+
+def as_html(text: object) -> str:
+    """Return a text as `printable` does, for HTML: no markup in it is markup."""
+    return html.escape(printable(str(text)))
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:
+    r"""Return JSON in which everything that `printable` writes out is escaped (``\u202e``): it reads back as it was."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return _UNSAFE.sub(_json_escaped, text) if _UNSAFE.search(text) else text
+
+
+def _written_out(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
+
+
+def _json_escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else "\\u007f"

@@ -15,6 +15,7 @@ from stepwell.kernel_runtime.planning.picture import describe
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import Reason, StepState
 from stepwell.kernel_runtime.records.code import CodeVersion, Unverifiable
+from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
 from stepwell.kernel_runtime.records.memo import PYTHON
 from stepwell.kernel_runtime.records.protocols import ValueStore
@@ -100,9 +101,10 @@ class Explanation:
     def __str__(self) -> str:
         lines: list[str] = []
         if self.stored is not None:
-            lines.append(
-                f"{self.key}: stored by {self.stored.notebook or 'no notebook'}, not defined here{_facts(self.stored)}"
-            )
+            maker = f"stored by {self.stored.notebook or 'no notebook'}, not defined here"
+            if not self.stored.memo_key:
+                maker = "a step of a job, which runs whenever its job does"
+            lines.append(f"{self.key}: {maker}{_facts(self.stored)}")
             for last in self.last_runs.values():
                 lines += _last_lines(last)
         for step in self.steps:
@@ -208,8 +210,14 @@ class Explainer:
         if not reasons and inputs is not None and old.code_version == (step.code.digest if step.code else ""):
             if not old.memo_key:
                 return (Reason("its last run failed after it had produced this value", kind="failure"),)
+            lacking = [output.key for output in step.outputs if output.required]
+            lacking = [key for key in lacking if key not in {item.key for item in stored}]
+            if lacking:
+                return (Reason(f"{listed(lacking)} is no longer stored", kind="missing"),)
             if old.unverifiable:
                 return (Reason(f"it reached what has no digest: {old.unverifiable[0]}", kind="unverifiable"),)
+            if old.memo_key == self.known.key(step, inputs) and (refusal := self.known.refusal(step, old.memo_key)):
+                return (Reason(refusal, kind="refused"),)
             return (Reason(f"it was computed by another Python than {PYTHON}, or under another key", kind="python"),)
         return tuple(reasons)
 

@@ -27,7 +27,7 @@ from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, s
 from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
-from stepwell.kernel_runtime.versions.classes import class_version, hides
+from stepwell.kernel_runtime.versions.classes import class_version, hides, remember_copy
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads import watch
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
@@ -103,15 +103,31 @@ class Holding:
                 # Another thread was quicker.
                 return self._store
             if in_ipython() or self.namespace is not None or os.environ.get("STEPWELL_STORE"):
-                self._store = self.open(store_directory(self.namespace))
+                directory, named = store_directory(self.namespace)
+                self._store = self.open(directory, follow=named)
             else:
                 folder = tempfile.mkdtemp(prefix="stepwell-")
                 at_end(partial(shutil.rmtree, folder, ignore_errors=True), last=True)
                 self._store = self.open(Path(folder) / "store")
         return self._store
 
-    def open(self, path: str | os.PathLike[str], *, create: bool = True) -> ValueStore:
-        """Return the open store of a directory; one per directory and process."""
+    def open(self, path: str | os.PathLike[str], *, create: bool = True, follow: bool = True) -> ValueStore:
+        """Return the open store of a directory; one per directory and process.
+
+        Parameters
+        ----------
+        path
+            The store directory.
+        create
+            Make it if it is not there.
+        follow
+            Whether the path may be a link to a directory: where the user named this very path.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be used.
+        """
         from stepwell.kernel_runtime.store.sql import instance as sql_instance
         from stepwell.kernel_runtime.store.store import open_store
         from stepwell.kernel_runtime.store.values.code_copies import CodeReader
@@ -122,7 +138,11 @@ class Holding:
             found = self._stores.get(directory)
             if found is None:
                 found = self._stores[directory] = open_store(
-                    directory, create=create, code=CodeReader(class_version, owner, hides), tell=self.tell
+                    directory,
+                    create=create,
+                    follow=follow,
+                    code=CodeReader(class_version, owner, hides, remember_copy),
+                    tell=self.tell,
                 )
         return found
 
@@ -142,7 +162,7 @@ class Holding:
     @property
     def notebook(self) -> str:
         """The name under which definitions of ``__main__`` are recorded."""
-        base = self._store.directory if self._store is not None else store_directory(self.namespace)
+        base = self._store.directory if self._store is not None else store_directory(self.namespace)[0]
         return notebook_name(base, self.namespace)
 
     def doctor(
@@ -176,15 +196,16 @@ class Holding:
         """
         from stepwell.kernel_runtime.store.doctor.examination import examine
 
+        named = True
         if store is None and self._store is None:
-            directory = store_directory(self.namespace)
+            directory, named = store_directory(self.namespace)
         elif store is None or not isinstance(store, str | os.PathLike):
             directory = (store or self.store).directory
         else:
             directory = Path(store).absolute()
         for each in self._stores.values():
             each.close()
-        return list(examine(directory, full=full, clean=clean, mend=rebuild, progress=progress))
+        return list(examine(directory, follow=named, full=full, clean=clean, mend=rebuild, progress=progress))
 
     def attach(self, namespace: dict[str, Any] | None) -> None:
         """Say which namespace is the notebook's."""
@@ -200,7 +221,7 @@ class Holding:
     @staticmethod
     def _project(namespace: dict[str, Any]) -> Path:
         """Return the project's folder: the one that holds the store where none is chosen."""
-        return store_directory(namespace).parent
+        return store_directory(namespace)[0].parent
 
     def _load_current(self, key: str) -> Any:
         raise NotImplementedError

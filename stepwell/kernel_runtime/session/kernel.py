@@ -195,10 +195,19 @@ class Session(Past, Querying):
             given=given,
         )
 
-    def cancel(self) -> None:
-        """Stop the run that is going on before its next step."""
-        if self._guard is not None:
-            self._guard.cancel()
+    def cancel(self, run_id: str | None = None) -> None:
+        """End the run that is going on, and its running step, as an interrupt does; return at once.
+
+        May be called on any thread. A step that calls it is not ended itself, but no other one begins.
+
+        Parameters
+        ----------
+        run_id
+            Nothing happens if another run is going on; None for whichever it is.
+        """
+        guard = self._guard
+        if guard is not None and run_id in {None, guard.run_id}:
+            guard.cancel()
 
     def _run(
         self,
@@ -223,17 +232,18 @@ class Session(Past, Querying):
                     remedy="a step cannot start another run; load what it needs as an input",
                 )
             try:
+                self._guard = guard
+                self._run_thread = threading.get_ident()
                 # Nothing has begun: an interrupt while another process has the catalog needs no care.
                 settle = self._settling(store, walk)
                 known = guard.call(lambda: known_for(plan, store, self._choose, self._loaded, given, settle=settle))
                 known.local = self.timeline.read_holds if self.timeline is not None else None
                 check_reads(plan, known, found, store.keys, resumed=given is not None)
                 notes = (*read_notes(plan, known, found), *self._once(foreign_notes(plan, known)), *notes)
-                self._guard = guard
-                self._run_thread = threading.get_ident()
                 self._run_store = store
                 told = self._told = []
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
+                guard.run_id = run.run_id
                 books = Bookkeeping(run, store, self.publish, known)
                 sql = partial(run_sql, around=surroundings(store.directory, self.namespace))
                 executor = InProcess(guard, sql, (store.directory,), Signer().keyed, self.namespace)
@@ -262,7 +272,8 @@ class Session(Past, Querying):
         self._ran(store, result)
         if self.after_run is not None:
             self.after_run(result)
-        if (guard.interrupted or result.status == "cancelled") and not guard.cancelled:
+        # A cancel that came after the last step ends nothing any more.
+        if (guard.interrupted and not guard.cancelled) or (result.status == "cancelled" and not guard.stops_itself):
             interrupt = result.interrupt or KeyboardInterrupt()
             if self.before_raising is not None:
                 self.before_raising(interrupt, result)

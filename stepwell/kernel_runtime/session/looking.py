@@ -50,8 +50,9 @@ from stepwell.kernel_runtime.session.renaming import Settling
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
 from stepwell.kernel_runtime.session.single_steps import plan_of_steps
 from stepwell.kernel_runtime.store.catalog.instance import warm_up
+from stepwell.kernel_runtime.versions.opcodes import untested
 from stepwell.kernel_runtime.versions.reads import active, watch
-from stepwell.kernel_runtime.versions.secrets import Environment, hidden_source
+from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 _VERSIONS = 200
@@ -185,7 +186,7 @@ class Looking(Holding):
         walk = self._walk(found)
         plan = build_plan(resolve_targets(None, found), found, walk)
         jobs = [(job, build_job_plan(job, walk)) for job in found.jobs.values()]
-        environment = Environment()
+        environment = environment_now()
         return picture(
             plan,
             self._states(plan, walk, self.store),
@@ -397,6 +398,9 @@ class Looking(Holding):
         watch()
         # It is ready when the code is walked.
         warm_up()
+        reason = untested()
+        if reason:
+            self.tell(f"{reason}: every step runs, and nothing is reused. Use another Python, or a newer stepwell.")
         timeline = self.timeline
         if timeline is None:
             return CodeWalk(asset_names=found.names(), namespace=self.namespace, keyed=users_digest())

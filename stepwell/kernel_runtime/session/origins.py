@@ -8,7 +8,7 @@ already: code versions with their parts, versions of inputs, reads, and what the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from stepwell.kernel_runtime.planning.states import Reason, StepState
@@ -71,6 +71,8 @@ class Origins:
         if record.reason or not record.materializations:
             return (Reason(record.reason or "its run was stopped", kind="run"),)
         new = record.materializations[0]
+        if not new.memo_key:
+            return (Reason("its job ran, and steps of a job are never skipped", kind="cache"),)
         before = next(
             (item for other in earlier for item in other.materializations if item.key == new.key and item.memo_key),
             None,
@@ -79,9 +81,11 @@ class Origins:
             return (Reason("its code or inputs changed; the result before is no longer recorded", kind="missing"),)
         if before is None:
             return (Reason("nothing was stored for it", kind="missing"),)
-        return self._followed(tuple(self._differences(new, before)), new.created) or (
-            Reason("what was stored could not be used: another Python, or a value that was gone", kind="missing"),
-        )
+        found = self._followed(tuple(self._differences(new, before)), new.created)
+        # An input whose origin is named beside another input needs no line of its own.
+        told = tuple(reason for reason in found if reason.origins or not reason.versions)
+        lost = Reason("what was stored could not be used: another Python, or a value that was gone", kind="missing")
+        return told or found or (lost,)
 
     def _followed(self, reasons: tuple[Reason, ...], until: float = math.inf) -> tuple[Reason, ...]:
         """Return reasons with their origins; those of a run in the past are found in what was recorded until then."""
@@ -93,7 +97,7 @@ class Origins:
             elif reason.versions:
                 origins = self._through_records(reason, (), until)
             found.append(replace(reason, origins=tuple(origins[:_MOST])) if origins else reason)
-        return tuple(found)
+        return _once(found)
 
     def _through_states(self, start: str) -> list[Reason]:
         found: list[Reason] = []
@@ -178,9 +182,30 @@ class Origins:
         return [*found, *input_reasons(old.inputs, new.inputs), *_reads(old.reads, new.reads)]
 
 
+def _once(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+    """Return reasons with each origin named once: where several ways lead to it, by the shortest."""
+    reasons = list(reasons)
+    shortest: dict[tuple[object, ...], Reason] = {}
+    for reason in reasons:
+        for origin in reason.origins:
+            known = shortest.get(_cause(origin))
+            if known is None or len(origin.chain) < len(known.chain):
+                shortest[_cause(origin)] = origin
+    left = dict(shortest)
+    found = []
+    for reason in reasons:
+        origins = [each for each in reason.origins if left.get(_cause(each)) is each and left.pop(_cause(each))]
+        found.append(replace(reason, origins=tuple(origins)))
+    return tuple(found)
+
+
+def _cause(origin: Reason) -> tuple[object, ...]:
+    return origin.kind, origin.text, origin.path, origin.place, origin.chain[:1]
+
+
 def _named(key: str, reason: Reason) -> Reason:
     """Return a reason that is read without the step that it belongs to beside it."""
-    return replace(reason, text=f"{key} was never computed") if reason.kind == "missing" else reason
+    return replace(reason, text=f"{key} was never computed") if reason.text == "never computed" else reason
 
 
 def _failure(key: str, reasons: list[Reason]) -> list[Reason]:

@@ -12,7 +12,7 @@ from typing import Any
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
-from stepwell.kernel_runtime.records.keeping import STORE, Collected, Forgotten, Rule
+from stepwell.kernel_runtime.records.keeping import STORE, Collected, Forgotten, Rule, Sizes
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.sizes import size_text
@@ -29,7 +29,6 @@ from stepwell.kernel_runtime.session.history import (
 from stepwell.kernel_runtime.session.looking import Looking
 from stepwell.kernel_runtime.session.renaming import carry_over
 from stepwell.kernel_runtime.session.retaining import set_rule
-from stepwell.kernel_runtime.store.keeping.housekeeping import Sizes, is_due, read_sizes
 
 _QUIET = 100
 """How many runs that reused everything go by before one looks whether something is due."""
@@ -94,16 +93,17 @@ class Past(Looking):
             assert item.value is not None
             return used.get(item.value, key=key)
 
-        return compare(
-            key,
-            _side(old),
-            _side(new),
-            (lambda: loader(old), lambda: loader(new)),
-            same=bool(old.data_version) and old.data_version == new.data_version,
-            on=on,
-            memory_limit=memory_limit,
-            folder=used.directory / "tmp",
-        )
+        with used.scratch() as spill:
+            return compare(
+                key,
+                _side(old),
+                _side(new),
+                (lambda: loader(old), lambda: loader(new)),
+                same=bool(old.data_version) and old.data_version == new.data_version,
+                on=on,
+                memory_limit=memory_limit,
+                folder=spill,
+            )
 
     def rename(self, old: str, new: str, *, store: Any = None) -> int:
         """Carry what is stored for an asset over to another key; return how many versions.
@@ -183,7 +183,7 @@ class Past(Looking):
             disk = shutil.disk_usage(store.directory)
         except OSError:
             return ()
-        sizes = read_sizes(store.directory)
+        sizes = store.housekept_sizes()
         if sizes is None:
             return ()
         held = sizes.object_bytes + sizes.catalog_bytes
@@ -198,14 +198,14 @@ class Past(Looking):
             self._quiet_runs += 1
             if self._quiet_runs % _QUIET:
                 return
-        if is_due(store.directory):
+        if store.is_housekeeping_due():
             threading.Thread(target=_housekeep, args=(store,), name="stepwell-housekeeping", daemon=True).start()
 
     def close(self) -> None:
         """Do what is due, commit what is pending and let every store go."""
         # Batch runs that find everything fresh end here, and never above.
         for store in self._stores.values():
-            if self.last_run is not None and is_due(store.directory) and store.directory.is_dir():
+            if self.last_run is not None and store.is_housekeeping_due():
                 _housekeep(store)
         super().close()
 

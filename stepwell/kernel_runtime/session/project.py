@@ -54,14 +54,20 @@ def project_root(start: Path) -> Path:
     return start
 
 
-def store_directory(namespace: Mapping[str, Any] | None = None) -> Path:
-    """Return the store directory of this process's notebook or script."""
-    given = os.environ.get("STEPWELL_STORE")
-    if given:
-        return Path(given).absolute()
+def store_directory(namespace: Mapping[str, Any] | None = None) -> tuple[Path, bool]:
+    """Return the store directory of this process's notebook or script, and whether the user named it."""
     path = notebook_path(namespace)
-    folder = path.parent if path is not None and path.parent.is_dir() else Path.cwd()
-    return project_root(folder) / STORE
+    return named_or_found(None, path.parent if path is not None and path.parent.is_dir() else Path.cwd())
+
+
+def named_or_found(asked: str | None, folder: Path) -> tuple[Path, bool]:
+    """Return the store directory that is asked for, by argument or environment, else that of a folder's project.
+
+    Also whether the user named it: ``.stepwell`` in a project that came from elsewhere may be a link, and only the user can know
+    whether that is right.
+    """
+    named = asked or os.environ.get("STEPWELL_STORE")
+    return (Path(named).expanduser().absolute(), True) if named else (project_root(folder) / STORE, False)
 
 
 def notebook_name(store: Path, namespace: Mapping[str, Any] | None = None) -> str:

@@ -20,12 +20,11 @@ import re
 import threading
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from time import monotonic
 
 from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.locking import (
-    is_file,
     lock,
     open_file,
     read_at_start,
@@ -43,7 +42,7 @@ _TRIES = 100
 """How often a file that is removed just as it is opened is opened again."""
 
 _held: dict[str, FileClaim] = {}
-"""The claims of this process by path. On file systems that lock for whole processes, as NFS does, a second open of the file
+"""The claims of this process by the path of their files. On file systems that lock for whole processes, as NFS does, a second open of the file
 would be given the lock, and closing it would drop the first one's: files of claims that are ours are never opened again."""
 _mutex = threading.Lock()
 
@@ -51,8 +50,9 @@ _mutex = threading.Lock()
 class FileClaim:
     """A claim that is held until `release`."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.path = path
+    def __init__(self, folder: Folder, name: str, descriptor: int) -> None:
+        self._folder = folder
+        self._name = name
         # One element at most, and popping it is one operation: whoever gets the descriptor closes it.
         self._descriptors = [descriptor] if descriptor >= 0 else []
 
@@ -61,9 +61,9 @@ class FileClaim:
         with suppress(IndexError, OSError):
             descriptor = self._descriptors.pop()
             try:
-                remove_locked(self.path, descriptor)
+                remove_locked(self._folder, self._name, descriptor)
             finally:
-                _held.pop(str(self.path), None)
+                _held.pop(str(self._folder.path / self._name), None)
 
     def text(self) -> bytes:
         """Return the file's contents."""
@@ -80,12 +80,12 @@ class ClaimFolder:
 
     Parameters
     ----------
-    directory
+    folder
         The store directory; ``claims`` is made in it with the first claim.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._folder = directory / FOLDER
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
         self._swept = False
         self._looked = -1.0
         self._names: frozenset[str] = frozenset()
@@ -99,7 +99,7 @@ class ClaimFolder:
         if now - self._looked >= _LOOK:
             self._looked = now
             try:
-                self._names = frozenset(os.listdir(self._folder))  # noqa: PTH208 - as above
+                self._names = frozenset(self._folder.names(FOLDER))
             except OSError:
                 self._names = frozenset()
         return memo_key in self._names
@@ -109,49 +109,50 @@ class ClaimFolder:
 
         Where the file system gives no locks the claim that is returned holds nothing.
         """
-        path = self._folder / memo_key
+        folder, name = self._folder, f"{FOLDER}/{memo_key}"
+        path = str(folder.path / name)
         with _mutex:
-            if str(path) in _held:
+            if path in _held:
                 return None
             try:
-                descriptor = _locked(path)
+                descriptor = _locked(folder, name)
             except OSError:
-                return FileClaim(path, -1)
+                return FileClaim(folder, name, -1)
             if descriptor < 0:
                 return None
-            claim = _held[str(path)] = FileClaim(path, descriptor)
+            claim = _held[path] = FileClaim(folder, name, descriptor)
             # A full disk: the lock counts, not the text.
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
                 write_at_start(descriptor, json.dumps(asdict(claimant)).encode())
             if not self._swept:
                 self._swept = True
-                _sweep(self._folder)
+                _sweep(folder)
         return claim
 
     def claimant(self, memo_key: str) -> Claimant:
         """Return what the holder of a claim said of itself."""
-        path = self._folder / memo_key
-        held = _held.get(str(path))
+        name = f"{FOLDER}/{memo_key}"
+        held = _held.get(str(self._folder.path / name))
         try:
-            found = json.loads(path.read_bytes()[:_MOST] if held is None else held.text())
+            found = json.loads(self._folder.read(name, _MOST) if held is None else held.text())
             return Claimant(str(found["notebook"]), int(found["pid"]), str(found["host"]), float(found["since"]))
         except (OSError, ValueError, TypeError, KeyError, IndexError):
             # Just taken and not written yet, or just let go.
             return Claimant()
 
 
-def _locked(path: Path) -> int:
+def _locked(folder: Folder, name: str) -> int:
     """Open and lock a claim's file; return -1 if somebody else has it locked, an `OSError` if there are no locks."""
     for _ in range(_TRIES):
         try:
-            descriptor = open_file(path)
+            descriptor = open_file(folder, name)
         except FileNotFoundError:
-            path.parent.mkdir(exist_ok=True)
-            descriptor = open_file(path)
+            folder.mkdir(FOLDER)
+            descriptor = open_file(folder, name)
         try:
             ours = lock(descriptor, block=False)
-            if ours and is_file(path, descriptor):
+            if ours and folder.is_file(name, descriptor):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -159,25 +160,25 @@ def _locked(path: Path) -> int:
         os.close(descriptor)
         if not ours:
             return -1
-    raise OSError(f"{path} is another file each time it is looked at")
+    raise OSError(f"{name} is another file each time it is looked at")
 
 
-def _sweep(folder: Path) -> None:
+def _sweep(folder: Folder) -> None:
     """Remove the files that nobody holds."""
     with suppress(OSError):
-        for entry in os.scandir(folder):
-            path = Path(entry.path)
+        for each in folder.names(FOLDER):
+            name = f"{FOLDER}/{each}"
             # Lists of what is not recorded yet lie here, too, and belong to others.
-            if str(path) in _held or not _MEMO_KEY.fullmatch(entry.name):
+            if str(folder.path / name) in _held or not _MEMO_KEY.fullmatch(each):
                 continue
             with suppress(OSError):
-                descriptor = open_file(path, create=False)
+                descriptor = open_file(folder, name, create=False)
                 try:
                     ours = lock(descriptor, block=False)
                 except OSError:
                     ours = False
                 if ours:
-                    remove_locked(path, descriptor)
+                    remove_locked(folder, name, descriptor)
                 else:
                     os.close(descriptor)
 

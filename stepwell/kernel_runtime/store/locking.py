@@ -3,7 +3,7 @@
 ``flock`` on POSIX, because closing another descriptor of the file never drops it and a lock belongs to an open file, so that
 two of one process keep each other away too; on Windows a locked byte far behind the contents, so that these stay readable.
 
-A lock file may be removed by who holds it. So a lock counts only if the path still is the file that was locked (`is_file`): who
+A lock file may be removed by who holds it. So a lock counts only if the name still is the file that was locked (`Folder.is_file`): who
 opened the file just before it was removed has locked one that keeps nobody away, and opens anew.
 """
 
@@ -13,7 +13,8 @@ import os
 import sys
 import threading
 import time
-from pathlib import Path
+
+from stepwell.kernel_runtime.store.folder import Folder
 
 _BYTE = 1 << 30
 """Where Windows locks."""
@@ -80,36 +81,24 @@ else:
         os.pwrite(descriptor, data, 0)
 
 
-_FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-
-
-def open_file(path: Path, *, create: bool = True) -> int:
+def open_file(folder: Folder, name: str, *, create: bool = True) -> int:
     """Open a lock file, made if it is not there; an `OSError` if that cannot be."""
-    return os.open(path, _FLAGS | os.O_CREAT if create else _FLAGS, 0o666)
+    return folder.open(name, os.O_RDWR | os.O_CREAT if create else os.O_RDWR)
 
 
-def is_file(path: Path, descriptor: int) -> bool:
-    """Tell whether a path still is the file that a descriptor has open."""
-    try:
-        there = path.stat()
-    except OSError:
-        return False
-    return os.path.samestat(there, os.fstat(descriptor))
-
-
-def remove_locked(path: Path, descriptor: int) -> None:
+def remove_locked(folder: Folder, name: str, descriptor: int) -> None:
     """Remove a lock file that is ours and close it, which unlocks it.
 
     POSIX removes it while it is locked: whoever waits for it finds that the path is gone. Windows removes no open file; there it
     is removed after it was closed, and stays if somebody has opened it meanwhile, who then removes it.
     """
     try:
-        if is_file(path, descriptor):
-            path.unlink()
+        if folder.is_file(name, descriptor):
+            folder.unlink(name)
     except OSError:
         os.close(descriptor)
         try:
-            path.unlink()
+            folder.unlink(name)
         except OSError:
             return
     else:

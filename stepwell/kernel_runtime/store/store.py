@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
-from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule
+from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule, Sizes
 from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
@@ -21,7 +22,7 @@ from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecor
 from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store.catalog import reading
-from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, not_writable
+from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.remembered import Remembered
 from stepwell.kernel_runtime.store.catalog.schema import materialization_row
@@ -29,6 +30,7 @@ from stepwell.kernel_runtime.store.catalog.seal import SEAL
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.catalog.writing import Recorded, RowWriter
 from stepwell.kernel_runtime.store.claims import ClaimFolder
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.keeping import carrying, collecting, forgetting, hourly, housekeeping
 from stepwell.kernel_runtime.store.objects import files, inline_form
 from stepwell.kernel_runtime.store.objects.about import about as about_row
@@ -38,6 +40,7 @@ from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.sharing import packing, trusting
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.sql import catalog_views
+from stepwell.kernel_runtime.store.trouble import named, refused, trouble
 from stepwell.kernel_runtime.store.values import codecs, libraries
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.describing import summary, type_name
@@ -50,13 +53,14 @@ INLINE = 64 * 1024
 class _Shared:
     """What all stores of one directory in one process share: the catalog thread, what it remembers, and the claims."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
         self.rows = RowWriter()
         self.remembered = Remembered()
-        self.unrecorded = Unrecorded(directory)
-        self.catalog = Catalog(directory, self.rows.write, self._ended)
-        self.crashes = Crashes(directory)
-        self.claims = ClaimFolder(directory)
+        self.unrecorded = Unrecorded(folder)
+        self.catalog = Catalog(folder, self.rows.write, self._ended)
+        self.crashes = Crashes(folder)
+        self.claims = ClaimFolder(folder)
         self.same: dict[tuple[tuple[str, str], ...], bool] = {}
         """Whether the libraries that wrote values are here in the same versions."""
         self.tried: dict[str, str] = {}
@@ -91,7 +95,12 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def open_store(
-    path: str | os.PathLike[str], *, create: bool = True, code: CodeReader | None = None, tell: Tell = silent
+    path: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    follow: bool = True,
+    code: CodeReader | None = None,
+    tell: Tell = silent,
 ) -> Store:
     """Open the store in a directory, the one with ``catalog.duckdb``.
 
@@ -101,6 +110,8 @@ def open_store(
         The store directory.
     create
         Make it if it is not there.
+    follow
+        Whether the path may be a link to a directory: where the user named this very path.
     code
         Reads the code of classes and functions of the notebook that a value names.
     tell
@@ -110,11 +121,21 @@ def open_store(
     ------
     StoreError
         If there is no store and ``create`` is false.
+    UntrustedStoreError
+        If the directory has something in it through which a store could reach elsewhere: a link, a pipe, another user's file.
     StoreNotWritableError, StoreFormatError, StoreDamagedError
         If the directory cannot be written, a newer Stepwell wrote it, or the catalog cannot be read. Nothing is changed then.
     """
     directory = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - Path.resolve fails below a file
-    if not create and not (directory / CATALOG).is_file() and not (directory / SEAL).is_file():
+    folder = Folder(directory, follow=follow)
+    try:
+        folder.examine()
+        there = folder.exists(CATALOG) or folder.exists(SEAL)
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    except OSError as error:
+        raise refused(directory, error) from error
+    if not create and not there:
         raise StoreError(
             f"there is no store in {directory}",
             remedy="name the directory that has catalog.duckdb in it, or materialize something to make one",
@@ -123,7 +144,8 @@ def open_store(
         place = Path(os.path.realpath(directory))
         shared = _shared.get(place)
         if shared is None:
-            shared = _Shared(place)
+            # The place has no links in it now; one that is put there later is not followed.
+            shared = _Shared(Folder(place, follow=False))
             _shared[place] = shared
     shared.catalog.open(create=create)
     return Store(directory, shared, code or CodeReader(), tell)
@@ -139,12 +161,18 @@ class Store:
         self._code = code
         self._tell = tell
         self._signer = Signer()
-        self._objects = files.Objects(directory, self._signer, shared.unrecorded)
+        self._folder = shared.folder
+        self._objects = files.Objects(self._folder, self._signer, shared.unrecorded)
 
     @property
     def claims(self) -> ClaimFolder:
         """Who computes what just now."""
         return self._shared.claims
+
+    @property
+    def folder(self) -> Folder:
+        """The store directory, for work with its files."""
+        return self._folder
 
     @property
     def directory(self) -> Path:
@@ -174,6 +202,10 @@ class Store:
         encoded = codecs.encode(value, key=key, code=self._code)
         for note in encoded.notes:
             self._tell(note)
+        kind, shape = type_name(value), summary(value)
+        if isinstance(value, str | bytes) and self._code.hides("", value):
+            # The value is the step's own affair; what is listed and packed beside it is ours.
+            shape = f"{len(value):,} {'characters' if isinstance(value, str) else 'bytes'}"
         size = encoded.size
         if size <= INLINE and inline_form.packs(encoded):
             inline = inline_form.pack(encoded)
@@ -185,19 +217,19 @@ class Store:
                 inline,
                 None,
                 signature,
-                type_name(value),
-                summary(value),
+                kind,
+                shape,
                 encoded.classes,
             )
         try:
             self._shared.crashes.before_write()
         except OSError as error:
-            raise not_writable(self._directory, error) from error
-        kind, shape = type_name(value), summary(value)
+            raise refused(self._directory, error) from error
         told = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
         return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)
 
+    @named
     def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed", link: Link | None = None) -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
 
@@ -230,8 +262,13 @@ class Store:
             parts = self._read(stored, stored.object_name, key, full=verify == "full")
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
-        loading = Loading(self._code, self._tell, self._directory, stored.classes, link)
-        return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
+        loading = Loading(self._code, self._tell, self._folder, stored.classes, link)
+        try:
+            return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
+        except ValueUnavailableError as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise trouble(error, f"the stored value of {key!r} cannot be loaded") or error from error
+            raise
 
     def sign_record(self, item: Materialization) -> bytes:
         """Return the signature of a whole record, its own column excepted."""
@@ -268,7 +305,7 @@ class Store:
         try:
             parts = self._objects.read(name, stored.digest, stored.codec, key=key, full=full or doubtful)
         except ValueDamagedError:
-            set_aside(self._directory, name)
+            set_aside(self._folder, name)
             raise
         if doubtful:
             self._shared.crashes.settle(name)
@@ -298,6 +335,7 @@ class Store:
 
     # -- the catalog, read -----------------------------------------------------------------------------------------------
 
+    @named
     def snapshot(
         self,
         keys: Collection[str],
@@ -379,6 +417,7 @@ class Store:
         """Return the records whose effects name a file, newest first."""
         return self._catalog.ask(lambda connection, name: reading.read_writers(connection, name, path))
 
+    @named
     def sizes(self) -> dict[str, int]:
         """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
         counts = self._catalog.ask(reading.read_counts)
@@ -387,7 +426,7 @@ class Store:
             **counts,
             "objects": files,
             "object_bytes": total,
-            "catalog_bytes": (self._directory / CATALOG).stat().st_size,
+            "catalog_bytes": self._folder.stat(CATALOG).st_size,
         }
 
     def catalog_sources(self, sources: Collection[str]) -> dict[str, Any]:
@@ -408,6 +447,7 @@ class Store:
         """Set what is kept of a key, or of the whole store where the key is empty; an empty rule takes a rule back."""
         self._catalog.change(lambda connection, name: housekeeping.write_rule(connection, name, key, rule))
 
+    @named
     def collect(
         self, *, dry_run: bool = False, grace: float = collecting.GRACE, compact: bool | None = None
     ) -> Collected:
@@ -422,8 +462,9 @@ class Store:
         compact
             Whether the catalog is rewritten; None where it is large and mostly free room.
         """
-        return collecting.collect(self._catalog, self._directory, dry_run=dry_run, grace=grace, compact=compact)
+        return collecting.collect(self._catalog, self._folder, dry_run=dry_run, grace=grace, compact=compact)
 
+    @named
     def forget(self, key: str, *, dry_run: bool = False) -> Forgotten:
         """Remove every version of a key with the steps inside it, and the files that nothing else refers to.
 
@@ -432,7 +473,7 @@ class Store:
         UnknownKeyError
             If nothing is stored for it.
         """
-        return forgetting.forget(self._catalog, self._directory, key, dry_run=dry_run)
+        return forgetting.forget(self._catalog, self._folder, key, dry_run=dry_run)
 
     def carry_over(
         self,
@@ -448,18 +489,35 @@ class Store:
             lambda connection, name: carrying.carry(connection, name, made, current, steps=steps, gone=gone, code=code)
         )
 
+    @named
     def is_there(self, value: StoredValue) -> bool:
         """Tell whether a value's stored form is there; whether it can be loaded only loading it tells."""
         return value.inline is not None or (
             value.object_name is not None and not self._objects.missing(value.object_name)
         )
 
+    @named
     def housekeep(self) -> bool:
         """Do what is due once an hour; tell whether it was."""
-        return hourly.housekeep(self._catalog, self._directory, self._objects)
+        return hourly.housekeep(self._catalog, self._folder, self._objects)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a new folder for temporary files, which is removed at the end."""
+        with self._folder.scratch() as path:
+            yield path
+
+    def is_housekeeping_due(self) -> bool:
+        """Tell whether `housekeep` would do something; false where the store is gone."""
+        return self._folder.is_in_place() and housekeeping.is_due(self._folder)
+
+    def housekept_sizes(self) -> Sizes | None:
+        """Return what the last housekeeping found; None before the first."""
+        return housekeeping.read_sizes(self._folder)
 
     # -- sharing ---------------------------------------------------------------------------------------------------------
 
+    @named
     def pack(self, keys: Sequence[str], path: Path) -> Offer:
         """Write what is current for some keys into a pack; errors as of `packing.write_pack`."""
         return packing.write_pack(keys, path, self._catalog.ask, self._objects, self._signer)
@@ -468,14 +526,17 @@ class Store:
         """Check everything in a pack and return what it holds; errors as of `trusting.inspect_pack`."""
         return trusting.inspect_pack(path, self._signer)
 
+    @named
     def import_pack(self, path: Path) -> Offer:
         """Import a pack, and sign what is in it with this user's key; errors as of `trusting.import_pack`."""
         return trusting.import_pack(path, self._objects, self._signer, self._catalog.change)
 
+    @named
     def foreign(self, keys: Sequence[str] | None) -> trusting.ForeignValues:
         """Return what another key signed of some keys, or of all; errors as of `trusting.foreign_values`."""
         return trusting.foreign_values(keys, self._catalog.ask, self._objects, self._signer)
 
+    @named
     def adopt(self, found: trusting.ForeignValues) -> list[str]:
         """Sign values of the store with this user's key; return the keys of those that are damaged and were left alone."""
         return trusting.adopt(found, self._objects, self._signer, self._catalog.change)

@@ -107,7 +107,6 @@ def _read(code: CodeType, key: int) -> CodeFacts:
     if opcodes.untested():
         self.blob = digest(_header(code) + code.co_code + code.co_exceptiontable + repr(code.co_consts).encode())
         self.loads = ()
-        self.suspects = (opcodes.untested(),)
         return self
     decoded = opcodes.decode(code)
     if not code.co_flags & _OPTIMIZED and "__firstlineno__" in code.co_names:

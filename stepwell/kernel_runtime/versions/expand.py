@@ -19,17 +19,17 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.versions import imported, library_state, modules
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
-from stepwell.kernel_runtime.versions.classes import class_parts
+from stepwell.kernel_runtime.versions.classes import class_parts, version_of_copy
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
 from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, Node, identity, keyed_ref
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
-from stepwell.kernel_runtime.versions.naming import getattr_static, named, token
+from stepwell.kernel_runtime.versions.naming import LAZY, bound, getattr_static, named, resolved, token
 from stepwell.kernel_runtime.versions.opaque import OPAQUE
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.reduction import reduced
 from stepwell.kernel_runtime.versions.secret_values import Secret
-from stepwell.kernel_runtime.versions.secrets import Environment, looks_secret
+from stepwell.kernel_runtime.versions.secrets import Environment, hidden_text, looks_secret
 from stepwell.kernel_runtime.versions.spoken import is_reader
 
 _BUILTINS = builtins.__dict__
@@ -119,7 +119,8 @@ class Expander:
             except Exception as error:
                 # An object may raise anything when it is looked at; the step has to run then.
                 node.unverifiable(
-                    "", f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {str(error)[:100]}"
+                    "",
+                    f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {hidden_text(str(error)[:100])}",
                 )
                 node.own.append(b"\xe0" + kind.__qualname__.encode())
         return node
@@ -129,6 +130,9 @@ class Expander:
     def refer(self, node: Node, label: str, item: Any) -> None:
         """Write a reference into a node: an atom or a name inline, anything else as a node of its own."""
         kind = type(item)
+        if kind is LAZY:
+            item = resolved(item)
+            kind = type(item)
         own = node.own
         if kind in ATOMS:
             written = atom(item)
@@ -250,7 +254,7 @@ class Expander:
     ) -> None:
         """Write what code loads as globals, and what it imports; `codes` are all that share its names."""
         own = node.own
-        bound: list[tuple[str, Any]] = list(node.names)
+        names: list[tuple[str, Any]] = list(node.names)
         assets = self.assets if scope is self.namespace else _NO_ASSETS
         leaves_out = bool(self.ignored.globals)
         for name, chain in known.loads:
@@ -264,8 +268,8 @@ class Expander:
                 own.append(b"\xeb")
                 continue
             if seen:
-                value = scope.get(name, MISSING)
-                bound.append((name, value))
+                value = bound(scope, name)
+                names.append((name, value))
             else:
                 value = MISSING
             if value is MISSING:
@@ -303,9 +307,9 @@ class Expander:
         if known.speaks:
             node.flags |= SPEAKS
         if known.names_in_text:
-            self._texts(node, known, scope, skip, bound)
-        if bound:
-            node.names = tuple(bound)
+            self._texts(node, known, scope, skip, names)
+        if names:
+            node.names = tuple(names)
         if known.stores:
             node.rebinds = tuple(sorted(known.stores))
             node.flags |= MUTABLE
@@ -315,7 +319,7 @@ class Expander:
         return bool(places) and (id(scope), name) in places
 
     def _texts(
-        self, node: Node, known: CodeFacts, scope: Mapping[str, Any], skip: frozenset[str], bound: list[tuple[str, Any]]
+        self, node: Node, known: CodeFacts, scope: Mapping[str, Any], skip: frozenset[str], names: list[tuple[str, Any]]
     ) -> None:
         """Write what code reads through the texts of queries."""
         own = node.own
@@ -328,8 +332,8 @@ class Expander:
                 continue
             if self._is_ignored(scope, name):
                 continue
-            value = scope.get(name, MISSING)
-            bound.append((name, value))
+            value = bound(scope, name)
+            names.append((name, value))
             if value is MISSING or isinstance(value, (ModuleType, FunctionType, type)):
                 continue
             own.append(atom(name))
@@ -419,6 +423,10 @@ class Expander:
         written = token(cls, type(cls))
         if written is not None:
             node.own.append(written)
+            return
+        version = version_of_copy(cls)
+        if version is not None:
+            node.digest = bytes.fromhex(version)
             return
         own = node.own
         namespace = vars(cls)

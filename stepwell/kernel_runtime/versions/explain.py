@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from stepwell.kernel_runtime.records.code import CodeKind, CodePart, CodeVersion
 from stepwell.kernel_runtime.versions.paths import ARROW, IGNORED
-from stepwell.kernel_runtime.versions.secrets import HIDDEN, looks_secret
+from stepwell.kernel_runtime.versions.secrets import HIDDEN, hidden_text, looks_secret
 
 _KEY = 8
 
@@ -72,8 +72,13 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
     _drop_consequences(changed, before, after, key)
     if not changed:
         return (Change("body", key),)
-    # An object whose class changed is no cause of its own.
-    return tuple(sorted(changed.values(), key=lambda change: (change.path.count(ARROW), change.path)))
+    in_order = sorted(changed, key=lambda at: (changed[at].path.count(ARROW), changed[at].path))
+    # One variable that is read in several places is one cause, named where it is nearest to the step.
+    once: dict[tuple[object, ...], Change] = {}
+    for at in in_order:
+        digests = [parts[at].digest if at in parts else "" for parts in (before, after)]
+        once.setdefault((_called(at), changed[at].what, *digests), changed[at])
+    return tuple(once.values())
 
 
 Parts = dict[tuple[str, str], CodePart]
@@ -241,7 +246,9 @@ def _called_path(path: str) -> str:
 def _shown(part: CodePart) -> str | None:
     """Return the text of a part that may be shown."""
     hidden = part.kind == "global" and (part.text == HIDDEN or looks_secret(_called_path(part.path)))
-    return None if hidden else part.text
+    if hidden or part.text is None or part.kind != "global":
+        return None if hidden else part.text
+    return hidden_text(part.text)
 
 
 def _follows(path: str, causes: set[str]) -> bool:

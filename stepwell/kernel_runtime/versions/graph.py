@@ -177,7 +177,8 @@ def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any
 def close_leaf(node: Node) -> None:
     """Digest a node that refers to no other."""
     own = node.own
-    node.digest = digest(own[0] if len(own) == 1 else b"".join(own))
+    if node.digest is None:
+        node.digest = digest(own[0] if len(own) == 1 else b"".join(own))
     node.own = node.pending = _WRITTEN
 
 

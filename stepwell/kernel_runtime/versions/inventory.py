@@ -22,7 +22,13 @@ from stepwell.kernel_runtime.versions.ownership import OURS, STANDARD, owner
 from stepwell.kernel_runtime.versions.paths import IGNORED, reached
 from stepwell.kernel_runtime.versions.reads.environment import Keyed
 from stepwell.kernel_runtime.versions.reduction import reduced
-from stepwell.kernel_runtime.versions.secrets import HIDDEN, Environment, hidden_source, looks_secret
+from stepwell.kernel_runtime.versions.secrets import (
+    HIDDEN,
+    Environment,
+    environment_now,
+    hidden_source,
+    holds_secret,
+)
 from stepwell.kernel_runtime.versions.sources import source, where
 from stepwell.kernel_runtime.versions.spoken import spoken_of
 
@@ -55,7 +61,7 @@ def parts(
         Names that do not count: they are a part, because code versions with and without them differ for that reason alone.
     """
     found: list[CodePart] = []
-    environment = expander.environment = expander.environment or Environment()
+    environment = expander.environment = expander.environment or environment_now()
     digest = expander.part_digest = expander.part_digest or _part_digest(expander.keyed)
     seen: set[int] = {id(body)}
     packages: set[str] = set()
@@ -73,8 +79,9 @@ def parts(
             node = expander.node(item)
         finally:
             expander.trace = None
-        found.append(_part(here, item, digest(b"".join(node.own)), environment, is_body=is_body, bound=bound))
-        for name, value in _plain_attributes(item, expander.ignored):
+        part = _part(here, item, digest(b"".join(node.own)), environment, is_body=is_body, bound=bound)
+        found.append(part)
+        for name, value in _plain_attributes(item, expander.ignored) if part.kind == "global" else ():
             shown = _text(name, value, environment)
             found.append(CodePart(f"{here}.{name}", "global", digest(encode(value, refuse)), shown, bound))
         told = spoken_of(item) if spoken else None
@@ -209,7 +216,7 @@ def _text(label: str, value: Any, environment: Environment) -> str | None:
     text = repr(value)
     if len(text) > _LONG or " at 0x" in text:
         return None
-    return HIDDEN if looks_secret(label, text) or environment.has(value, text) else text
+    return HIDDEN if holds_secret(label, value) or environment.has(value, text) else text
 
 
 def _package(value: Any) -> str:

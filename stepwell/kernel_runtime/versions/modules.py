@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom
 from stepwell.kernel_runtime.versions.graph import MISSING, Node
 from stepwell.kernel_runtime.versions.imported import Chains, Imported
-from stepwell.kernel_runtime.versions.naming import named
+from stepwell.kernel_runtime.versions.naming import bound, named
 from stepwell.kernel_runtime.versions.ownership import owner
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def attribute(to: Expander, node: Node, label: str, module: ModuleType, chain: t
         if (id(namespace), name) in to.ignored.globals:
             node.own.append(b"\xeb")
             return
-        found = namespace.get(name, MISSING)
+        found = bound(namespace, name)
         node.mappings += ((namespace, name, found),)
         who = owner(value.__name__)
         label += "." + name
@@ -120,7 +120,7 @@ def _item(to: Expander, node: Node, label: str, module: ModuleType, each: Import
     if (id(namespace), each.item) in to.ignored.globals:
         node.own.append(b"\xeb")
         return
-    found = namespace.get(each.item, MISSING)
+    found = bound(namespace, each.item)
     node.own.append(atom(each.item))
     if found is MISSING:
         found = _imported(f"{label}.{each.item}") or MISSING

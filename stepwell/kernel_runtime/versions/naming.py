@@ -7,6 +7,8 @@ class from a factory) is not found under its name, and is taken apart like the u
 from __future__ import annotations
 
 import sys
+import types
+from collections.abc import Mapping
 from types import (
     BuiltinFunctionType,
     ClassMethodDescriptorType,
@@ -20,8 +22,11 @@ from types import (
 from typing import Any
 
 from stepwell.kernel_runtime.versions.atoms import atom
+from stepwell.kernel_runtime.versions.graph import MISSING
 from stepwell.kernel_runtime.versions.ownership import owner
 
+LAZY: type = getattr(types, "LazyImportType", type(MISSING))
+"""The type of what ``lazy import`` binds until it is used, since Python 3.15."""
 _C_DESCRIPTORS = (
     WrapperDescriptorType,
     MethodDescriptorType,
@@ -59,6 +64,23 @@ def token(item: Any, kind: type) -> bytes | None:
         who = owner(item.__module__)
         return named(item.__module__, item.__qualname__, who) if who is not None else None
     return None
+
+
+def bound(scope: Mapping[str, Any], name: str) -> Any:
+    """Return what a name is bound to, MISSING for nothing; what a lazy import binds is imported."""
+    value = scope.get(name, MISSING)
+    return resolved(value) if type(value) is LAZY else value
+
+
+def resolved(value: Any) -> Any:
+    """Return what a lazy import stands for; MISSING where it fails."""
+    if value is MISSING:
+        return MISSING
+    try:
+        return value.resolve()
+    except Exception:
+        # The import runs any code.
+        return MISSING
 
 
 def getattr_static(item: Any, name: str) -> Any:

@@ -49,13 +49,10 @@ THIS = sys.version_info[:2]
 
 def untested() -> str:
     """Return why code cannot be read on this Python; empty where it can."""
-    if sys.implementation.name == "cpython" and THIS in TESTED:
+    if THIS in TESTED and sys.implementation.name == "cpython":
         return ""
-    newest = ".".join(map(str, max(TESTED, default=())))
-    return (
-        f"this stepwell cannot read the code of {sys.implementation.name} {'.'.join(map(str, THIS))}: "
-        f"every step runs, and nothing is reused. Use CPython {newest}, or a newer stepwell"
-    )
+    name = "Python" if sys.implementation.name == "cpython" else sys.implementation.name
+    return f"the code of {name} {THIS[0]}.{THIS[1]} cannot be read by this stepwell"
 
 
 _FUSED = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from stepwell.kernel_runtime.versions.secrets import hidden_text
+
 ARROW = " -> "
 IGNORED = "(ignore)"
 """Ends the path of the part that lists the names which do not count."""
@@ -17,7 +19,8 @@ def reached(path: str, label: str) -> str:
     if not label:
         return path
     if label[0] in ".[(":
-        return path + label
+        # A key of a mapping may be anything, a token too.
+        return path + (hidden_text(label) if label[0] == "[" else label)
     if path.count(ARROW) >= _MOST_STEPS:
         steps = path.split(ARROW)
         path = ARROW.join([*steps[:4], "..", *steps[-5:]])

@@ -72,7 +72,51 @@ def _held(item: Any, kind: type) -> Form | None:
         return Form("path", (kind, str(item)))
     if kind is ForwardRef:
         return Form("forward reference", (item.__forward_arg__,))
-    return None
+    declared = _DECLARED.get((kind.__module__, kind.__name__))
+    return Form(kind.__name__, (kind, *declared(item))) if declared is not None else None
+
+
+# -- what libraries keep of a declaration: as it was declared, without what they found out since
+
+
+def _slots(item: Any) -> tuple[Any, ...]:
+    names = [name for kind in type(item).__mro__ for name in vars(kind).get("__slots__", ())]
+    return tuple((name, getattr(item, name)) for name in names if not name.startswith("_") and hasattr(item, name))
+
+
+def _attributes(item: Any) -> tuple[Any, ...]:
+    return tuple((name, getattr(item, name)) for name in dir(item) if not name.startswith("_"))
+
+
+def _column(item: Any) -> tuple[Any, ...]:
+    keys = sorted(f"{getattr(each, '_colspec', each)} {each.ondelete} {each.onupdate}" for each in item.foreign_keys)
+    return (
+        item.name, item.key, type(item.type), repr(item.type), item.primary_key, item.nullable, item.unique, item.index, keys,
+        getattr(item.default, "arg", item.default), getattr(item.onupdate, "arg", item.onupdate),
+        str(getattr(item.server_default, "arg", item.server_default)), str(item.autoincrement), item.comment, dict(item.info),
+    )  # fmt: skip
+
+
+def _table(item: Any) -> tuple[Any, ...]:
+    def named(each: Any) -> str:
+        columns = [column.name for column in getattr(each, "columns", ())]
+        return (
+            f"{type(each).__name__} {each.name} {columns} {getattr(each, 'sqltext', '')} {getattr(each, 'unique', '')}"
+        )
+
+    return (item.name, item.schema, list(item.columns), sorted(map(named, (*item.constraints, *item.indexes))), item.comment)  # fmt: skip
+
+
+_DECLARED: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
+    ("pydantic.fields", "FieldInfo"): _slots,
+    ("pydantic.fields", "ModelPrivateAttr"): _slots,
+    ("msgspec", "Meta"): _attributes,
+    ("sqlalchemy.sql.schema", "Column"): _column,
+    ("sqlalchemy.sql.schema", "Table"): _table,
+    ("sqlalchemy.sql.schema", "MetaData"): lambda item: (item.schema, dict(item.naming_convention)),
+    ("sqlalchemy.orm.properties", "MappedColumn"): lambda item: (item.column,),
+}
+"""By module and name of a type."""
 
 
 def _context_value(get: Callable[[], Any]) -> tuple[bool, Any]:

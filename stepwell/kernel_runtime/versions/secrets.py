@@ -1,6 +1,7 @@
-"""What must not be kept or shown as text: values of the environment, and values whose names are those of secrets.
+"""What must not be kept or shown as text: values of the environment, and secrets that are written in code, values and messages.
 
-A secret may stand in a value, in a source, in a message. What hides it leaves the rest readable.
+A secret is recognised by its name (`secret_names`), by its form (`secret_forms`), and, where what it is used for suggests one, by looking generated.
+It may stand in a value, in a source, in a message. What hides it leaves the rest readable.
 """
 
 from __future__ import annotations
@@ -8,43 +9,151 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from typing import Any
 
 from stepwell.kernel_runtime.versions.reads.environment import of_session, whole
-from stepwell.kernel_runtime.versions.secret_names import names_secret
+from stepwell.kernel_runtime.versions.secret_forms import (
+    PLACEHOLDER,
+    has_run,
+    is_given,
+    looks_generated,
+    token_spans,
+)
+from stepwell.kernel_runtime.versions.secret_names import is_weak, names_secret, uses_secret
 
 HIDDEN = "<hidden>"
-_WORDS = r"token|secret|passw|passphrase|credential|api_?key|private_?key|access_?key|auth|bearer|cookie"
-_PERHAPS = re.compile(rf"{_WORDS}|pwd|creds|jwt|-key", re.IGNORECASE)
-"""What a text must hold before it is looked at more closely."""
 _SIGNS = (
-    "token", "secret", "passw", "passphrase", "credential", "key", "auth", "bearer", "cookie", "pwd", "creds", "jwt", "://", "sk-", "sk_", "ghp",
-    "gho", "xox",
+    "token", "secret", "passw", "passphrase", "passcode", "cred", "key", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-",
 )  # fmt: skip
-"""Texts of which what `_PERHAPS` or `_IN_TEXT` finds holds one: a run looks through thousands of sources, and a pattern takes ten times as long."""
-_IN_TEXT = re.compile(
-    r"(?i)(?:^|[\"'\s{,(?&;])(?P<name>[\w-]*(?:token|secret|passw|api[_-]?key|private[_-]?key|access[_-]?key|credential)[\w-]*)[\"']?\s*[:=]"
-    r"|://[^/\s:@]+:[^/\s@]+@|\b(?:sk|ghp|gho|xox[abp])[-_][\w-]{10,}|\bbearer\s+[\w.~+/-]{8,}"
-)
-_QUOTED = re.compile(
-    rf"""(?ix)( \b (?P<name> \w* (?:{_WORDS}|pwd) \w* ) ["']? \]? \s* (?: : \s* [\w.\[\]| ]+ (?==) )? [:=]{{1,2}} \s* [rbfu]{{0,2}} )
-    ( \"\"\".*?\"\"\" | \'\'\'.*?\'\'\' | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' )""",
+"""Texts of which everything that is recognised by its name or use holds one: a run looks through thousands of sources, and a pattern takes ten times as long."""
+_STRING = r"""\"\"\".*?\"\"\"|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""
+_NAMED = re.compile(
+    rf"""(?<![\w-])(?P<name>[A-Za-z_][\w-]*)\\?["']?\]?(?P<gap>[ \t]*)(?::[ \t]*[A-Za-z_][\w.\[\],]*(?:[ \t]*\|[ \t]*[\w.\[\]]+)*[ \t]*(?==))?(?P<sign>[:=]{{1,2}})[ \t]*[rbfuRBFU]{{0,2}}"""
+    rf"""(?=(?P<value>{_STRING}|\\?["'][^"'\\\n]*\\?["']|[^\s'",;&()\[\]{{}}]+))""",
     re.DOTALL,
 )
+"""A name and what it is given: ``password = 'x'``, ``"token": "x"``, ``?api_key=x``, ``PGPASSWORD=x``."""
+_QUOTED = re.compile(_STRING, re.DOTALL)
+_SCHEME = re.compile(r"\b(?:[Bb]earer|BEARER|Basic|Token)\s+(?P<value>[\w.~+/=-]{8,})")
+_FLAG = re.compile(r"(?<![\w-])--?(?P<name>[a-z][\w-]*)(?:['\"]\s*,\s*['\"]|=|[ \t]+)(?P<value>[^\s'\",]+)")
+_WORD = re.compile(r"[^\s'\"`,;()\[\]{}<>]+")
+_LINE = re.compile(r"[^\n]+")
+_COMMENT = re.compile(r"#[^\n]*")
+_MAGIC = re.compile(r"(?m)^([ \t]*)[%!?].*$")
+_SETTERS = frozenset({
+    "setdefault", "getenv", "get", "pop", "getattr", "setattr", "setenv", "putenv", "set", "put", "setitem", "add_header", "putheader", "header", "update",
+    "set_password", "set_secret", "getoption", "set_option", "add", "config",
+})  # fmt: skip
+"""Calls in which a value follows its name: of an environment variable, an attribute, a header."""
+_LEAST_NUMBER = 1000
 _LEAST = 4
 """Characters from which a value that equals one of the environment is taken to come from there."""
 _LONG = 8
 """Characters from which a value of the environment is looked for inside texts."""
+_LOOK_UPS = frozenset({"environ", "getenv", "secret", "EnvVar", "getpass", "input", "prompt", "get_secret", "Prompt"})
+"""Mappings and calls in which a text is the name of a secret or a question for it."""
 
 
 def looks_secret(name: str, text: str = "") -> bool:
     """Whether a value must not be shown: by its name, or because its text itself names or looks like a secret."""
-    return names_secret(name) or bool(text and _tells(text))
+    return names_secret(name) or bool(text and may_tell(text) and _tells(text))
+
+
+def may_tell(text: str) -> bool:
+    """Whether a text has a sign of a secret at all; quick, so that other texts cost next to nothing."""
+    folded = text.casefold()
+    return bool([sign for sign in _SIGNS if sign in folded]) or has_run(text)
+
+
+def holds_secret(label: str, value: object) -> bool:
+    """Whether a small value is a secret or has one in it, by names of items and by forms."""
+    stack: list[tuple[str, Any]] = [(label, value)]
+    for _ in range(1000):
+        if not stack:
+            return False
+        name, item = stack.pop()
+        if type(item) in {str, bytes}:
+            text = item if type(item) is str else item.decode("latin-1")
+            if looks_secret(name, text):
+                return True
+        elif isinstance(item, dict):
+            stack += [(f"[{key!r}]", member) for key, member in item.items()] + [("", key) for key in item]
+        elif isinstance(item, list | tuple | set | frozenset):
+            members = list(item)
+            for before, after in pairwise(members):
+                if type(before) is not str or type(after) is not str:
+                    continue
+                # A header, a flag and its argument; columns of a table have names side by side.
+                if names_secret(before) and (len(members) == 2 or before.startswith("-") or looks_generated(after)):
+                    return True
+            stack += [(name, member) for member in members]
+        elif name and names_secret(name):
+            return True
+    return True
 
 
 def _tells(text: str) -> bool:
     """Whether a text names or looks like a secret."""
-    return any(found["name"] is None or names_secret(found["name"]) for found in _IN_TEXT.finditer(text))
+    return next(_spans(text), None) is not None
+
+
+def _spans(text: str, *, code: bool = False) -> Iterator[tuple[int, int]]:
+    """Yield where in a text there are secrets: by form, and by the names before them.
+
+    Parameters
+    ----------
+    code
+        Whether a word without quotes is a variable, not a value.
+    """
+    yield from token_spans(text)
+    for found in _NAMED.finditer(text):
+        if names_secret(found["name"]) and _is_value(found, text, code=code):
+            yield found.span("value")
+    for found in _SCHEME.finditer(text):
+        if is_given(found["value"]) and looks_generated(found["value"]):
+            yield found.span("value")
+    if code:
+        return
+    for found in _FLAG.finditer(text):
+        if names_secret(found["name"]) and is_given(found["value"]) and not found["value"].startswith("-"):
+            yield found.span("value")
+    yield from _words(text, has_run)
+
+
+def _words(text: str, like: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
+    """Yield where words that look generated stand in lines in which a secret is named."""
+    for line in _LINE.finditer(text):
+        if may_tell(line[0]) and names_secret(line[0]):
+            for word in _WORD.finditer(line[0]):
+                if like(word[0]) and is_given(word[0]) and "=" not in word[0].rstrip("="):
+                    yield line.start() + word.start(), line.start() + word.end()
+
+
+def _is_value(found: re.Match[str], text: str, *, code: bool) -> bool:
+    """Whether what follows a secret's name in a text is a value, and not a variable, a type or a word of a sentence."""
+    value = found["value"].replace("\\", "")
+    if value[0] in "\"'":
+        return any(map(str.isalnum, value[:200])) and len(value.strip("\"'")) > 1 and is_given(value.strip("\"'"))
+    if not is_given(value) or value[0] == "=":
+        return False
+    if found["sign"] == "=" and not code:
+        return True
+    if any(map(str.isdigit, value)) and value.strip("0123456789.") == "":
+        # A number: PIN_SECRET = 1234, but no place: token:12.
+        return found["sign"] == "="
+    if looks_generated(value):
+        return not code or not value.replace(".", "_").isidentifier()
+    if code:
+        return False
+    # The only word of a line, as in files of settings.
+    line_start = text.rfind("\n", 0, found.start()) + 1
+    return (
+        not found["gap"]
+        and not text[line_start : found.start()].strip(" -'\"")
+        and text[found.end() : found.end() + 1] in ("", "\n", "\r")
+    )
 
 
 class Environment:
@@ -59,72 +168,181 @@ class Environment:
             key=len,
             reverse=True,
         )
-        self._long = re.compile("|".join(map(re.escape, long))) if long else None
+        self._long = tuple(long)
 
     def has(self, value: object, text: str) -> bool:
         """Whether a value is one of the environment's, or its text holds one."""
-        return str(value) in self._values or (self._long is not None and self._long.search(text) is not None)
+        return str(value) in self._values or any([each in text for each in self._long])  # noqa: C419 - a list is quicker
 
     def hidden(self, text: str) -> str:
         """Return a text without values of the environment."""
-        return self._long.sub(HIDDEN, text) if self._long is not None else text
+        # One pattern of all of them would take twenty times as long.
+        for value in [each for each in self._long if each in text]:
+            text = text.replace(value, HIDDEN)
+        return text
 
 
-def hidden_message(text: str) -> str:
-    """Return a message or a traceback without values of the environment and literal secrets of the source lines in it."""
-    return _quoted_hidden(Environment().hidden(text))
+_newest: tuple[dict[Any, Any], Environment] | None = None
+
+
+def environment_now() -> Environment:
+    """Return the values of the environment; read again only where it changed."""
+    global _newest  # noqa: PLW0603 - one for the process
+    environ: Any = os.environ
+    raw: dict[Any, Any] = environ._data  # noqa: SLF001 - read without telling recorders, as all of `reads.environment`
+    found = _newest
+    if found is None or found[0] != raw:
+        found = _newest = dict(raw), Environment()
+    return found[1]
+
+
+def hidden_message(text: str, environment: Environment | None = None) -> str:
+    """Return a message, a log, a traceback without values of the environment and without secrets in it or in its source lines."""
+    text = (environment or environment_now()).hidden(text)
+    return _text_hidden(text, prose=True) if may_tell(text) else text
+
+
+def hidden_values(value: Any, name: str = "") -> Any:
+    """Return JSON values with the secrets in their texts hidden: those under a secret's name, and those inside of other texts."""
+    if isinstance(value, str):
+        return HIDDEN if value and names_secret(name) else hidden_message(value)
+    if isinstance(value, dict):
+        return {hidden_text(key): hidden_values(member, key) for key, member in value.items()}
+    if isinstance(value, list):
+        return [hidden_values(member, name) for member in value]
+    return HIDDEN if type(value) in {int, float} and names_secret(name) and not is_weak(name) else value
+
+
+def hidden_text(text: str) -> str:
+    """Return a path, a reason, a summary without the secrets in it; quick where there is no sign of one."""
+    return _replaced(text, _spans(text)) if may_tell(text) else text
 
 
 def hidden_source(text: str, environment: Environment | None = None) -> str:
-    """Return source without the literal values of what is named like a secret, and without values of the environment."""
-    text = (environment or Environment()).hidden(text)
-    folded = text.casefold()
-    if not [sign for sign in _SIGNS if sign in folded]:
+    """Return source without the literal values of what is named, used or formed like a secret, and without values of the environment."""
+    text = (environment or environment_now()).hidden(text)
+    if not may_tell(text):
         return text
-    if not _PERHAPS.search(text) and not _IN_TEXT.search(text):
-        return text
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
-        return _quoted_hidden(text)
-    spots = {
-        (node.lineno, node.col_offset, node.end_lineno or 0, node.end_col_offset or 0)
-        for node in _secret_literals(tree)
-    }
+    tree = _parsed(text)
+    if tree is None:
+        return _text_hidden(text)
     lines = [line.encode() for line in text.splitlines(keepends=True)]
-    for first, start, last, end in sorted(spots, reverse=True):
+    for (first, start), (last, end) in reversed(_outermost(_secret_literals(tree))):
         lines[first - 1 : last] = [lines[first - 1][:start] + repr(HIDDEN).encode() + lines[last - 1][end:]]
-    return _quoted_hidden(b"".join(lines).decode("utf-8", "replace"))
+    return _text_hidden(b"".join(lines).decode("utf-8", "replace"))
 
 
-def _quoted_hidden(text: str) -> str:
-    def hidden(found: re.Match[str]) -> str:
-        return found[1].rstrip("rbfuRBFU") + repr(HIDDEN) if names_secret(found["name"]) else found[0]
+def _parsed(text: str) -> ast.AST | None:
+    """Return the syntax tree of a source or of a cell; lines of magics and of the shell are left out. None where there is none."""
+    for each in (text, _MAGIC.sub(r"\1pass", text)):
+        try:
+            return ast.parse(each)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+    return None
 
-    return _QUOTED.sub(hidden, text)
+
+def _outermost(nodes: Iterable[ast.expr]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return where some literals begin and end, in order, without those inside of others."""
+    places = sorted(
+        {((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)) for node in nodes},
+        key=lambda place: (place[0], (-place[1][0], -place[1][1])),
+    )
+    found: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    for start, end in places:
+        if not found or start >= found[-1][1]:
+            found.append((start, end))
+    return found
+
+
+def _text_hidden(text: str, *, prose: bool = False) -> str:
+    """Return a text that may be code, without secrets: quoted values, what quotes hold, tokens, comments.
+
+    Parameters
+    ----------
+    prose
+        Whether it is a message, in which a word that looks generated may stand without quotes.
+    """
+    spans = list(_spans(text, code=True))
+    for found in _QUOTED.finditer(text):
+        inner = found[0].strip("\"'")
+        if inner and may_tell(inner):
+            at = text.index(inner, found.start())
+            spans += [(at + start, at + end) for start, end in _spans(inner)]
+    for found in _LINE.finditer(text) if prose else _COMMENT.finditer(text):
+        line = found[0]
+        # Source lines of a traceback are indented.
+        if may_tell(line) and not (prose and line[0].isspace()):
+            spans += [(found.start() + start, found.start() + end) for start, end in _spans(line)]
+            spans += (
+                [(found.start() + start, found.start() + end) for start, end in _words(line, looks_generated)]
+                if not prose
+                else []
+            )
+    return _replaced(text, spans)
+
+
+def _replaced(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Return a text with some parts hidden; one that is quoted stays quoted."""
+    end = 0
+    parts: list[str] = []
+    for start, stop in sorted(spans):
+        if start >= end:
+            quoted = text[start] in "\"'" and stop - start > 1
+            parts += [text[end:start], repr(HIDDEN) if quoted else HIDDEN]
+        end = max(end, stop)
+    return "".join([*parts, text[end:]]) if parts else text
+
+
+# -- the syntax tree
 
 
 def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
-    for node in ast.walk(tree):
-        for value in _secret_values(node):
-            yield from _literals(value)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _tells(node.value):
-            yield node
+    """Yield the literals that are secrets, or the formatted text that one is a part of."""
+    stack: list[tuple[ast.AST, ast.JoinedStr | None]] = [(tree, None)]
+    while stack:
+        node, outer = stack.pop()
+        if isinstance(node, ast.JoinedStr):
+            outer = outer or node
+        for name, value in _secret_values(node):
+            for each in _literals(value, weak=is_weak(name)):
+                yield outer or each
+        if isinstance(node, ast.JoinedStr | ast.BinOp | ast.Constant):
+            text = _written(node)
+            # Of a text of many lines only the secrets are hidden, where all of the source is looked through as text.
+            if text and "\n" not in text and may_tell(text) and _tells(text):
+                yield from (outer or each for each in _literals(node))
+        stack.extend((child, outer) for child in ast.iter_child_nodes(node))
 
 
-def _secret_values(node: ast.AST) -> Iterator[ast.expr]:
-    """Yield the expressions that give a value to something named like a secret."""
-    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr | ast.keyword):
-        targets = (
-            node.targets
-            if isinstance(node, ast.Assign)
-            else [getattr(node, "target", None) or ast.Constant(getattr(node, "arg", ""))]
-        )
-        if node.value is not None and any(map(_is_secret, targets)):
-            yield node.value
+def _written(node: ast.AST) -> str:
+    """Return the text of a literal, of a formatted text and of texts that are added, with a placeholder for what is computed."""
+    if isinstance(node, ast.Constant):
+        if isinstance(node.value, bytes):
+            return node.value.decode("latin-1")
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_written(each) or PLACEHOLDER for each in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        sides = [_written(side) for side in (node.left, node.right)]
+        return "".join(side or PLACEHOLDER for side in sides) if any(sides) else ""
+    return ""
+
+
+def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Yield the expressions that give a value to something named like a secret, or are used as one, each with the name."""
+    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if node.value is not None:
+            yield from _assigned(targets, node.value)
+    elif isinstance(node, ast.keyword):
+        if node.arg is not None and names_secret(node.arg):
+            yield node.arg, node.value
     elif isinstance(node, ast.Dict):
         yield from (
-            value for key, value in zip(node.keys, node.values, strict=True) if key is not None and _is_secret(key)
+            (name, value)
+            for key, value in zip(node.keys, node.values, strict=True)
+            if key is not None and (name := _secret_name(key))
         )
     elif isinstance(node, ast.arguments):
         plain = [*node.posonlyargs, *node.args]
@@ -132,35 +350,132 @@ def _secret_values(node: ast.AST) -> Iterator[ast.expr]:
             *zip(plain[len(plain) - len(node.defaults) :], node.defaults, strict=True),
             *zip(node.kwonlyargs, node.kw_defaults, strict=True),
         ]
-        yield from (value for argument, value in with_default if value is not None and names_secret(argument.arg))
-    elif isinstance(node, ast.Compare) and any(map(_is_secret, (node.left, *node.comparators))):
-        yield from (side for side in (node.left, *node.comparators) if not _is_secret(side))
+        yield from (
+            (argument.arg, value)
+            for argument, value in with_default
+            if value is not None and names_secret(argument.arg)
+        )
+    elif isinstance(node, ast.Compare):
+        yield from _compared(node)
+    elif isinstance(node, ast.Tuple | ast.List) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
+        # A header, an item of dict([...]).
+        name, value = _secret_name(node.elts[0]), node.elts[1]
+        if name and (not isinstance(value, ast.Constant) or _looks_given(value.value)):
+            yield name, value
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and names_secret(node.name):
+        yield from (
+            (node.name, each.value)
+            for each in ast.walk(node)
+            if isinstance(each, ast.Return) and isinstance(each.value, ast.Constant)
+        )
+    elif isinstance(node, ast.Match) and (name := _secret_name(node.subject)):
+        yield from (
+            (name, each) for case in node.cases for each in ast.walk(case.pattern) if isinstance(each, ast.Constant)
+        )
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and (name := _last_name(node.left)):
+        yield name, node.right
+    elif isinstance(node, ast.Call):
+        yield from _secret_arguments(node)
 
 
-def _is_secret(target: ast.expr) -> bool:
-    names: Iterable[str] = ()
+def _assigned(targets: Iterable[ast.expr], value: ast.expr) -> Iterator[tuple[str, ast.AST]]:
+    for target in targets:
+        if isinstance(target, ast.Tuple | ast.List):
+            given = (
+                value.elts if isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts) else None
+            )
+            for at, each in enumerate(target.elts):
+                yield from _assigned([each], given[at] if given else value)
+        elif name := _secret_name(target):
+            yield name, value
+
+
+def _compared(node: ast.Compare) -> Iterator[tuple[str, ast.AST]]:
+    for operator, left, right in zip(node.ops, [node.left, *node.comparators], node.comparators, strict=False):
+        if isinstance(operator, ast.Eq | ast.NotEq | ast.In | ast.NotIn | ast.Is | ast.IsNot) and (
+            name := _secret_name(left)
+        ):
+            yield name, right
+        elif isinstance(operator, ast.Eq | ast.NotEq) and (name := _secret_name(right)):
+            yield name, left
+
+
+def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
+    """Yield the arguments of a call that are secrets by what is called, or by the name that stands before them."""
+    called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if called == "format" and isinstance(call.func, ast.Attribute) and (name := _last_name(call.func.value)):
+        yield from ((name, argument) for argument in call.args)
+    use = uses_secret(called)
+    for at, argument in enumerate(call.args):
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str | bytes):
+            text = _written(argument)
+            before = _secret_name(call.args[at - 1]) if at and isinstance(call.args[at - 1], ast.Constant) else ""
+            if (use == "login" and at > 0) or (use and looks_generated(text)):
+                yield "password", argument
+            elif before and (called.lower() in _SETTERS or looks_generated(text)):
+                # A default of an environment variable, a value that is set by name.
+                yield before, argument
+    if call.args and isinstance(call.args[0], ast.Constant) and (name := _secret_name(call.args[0])):
+        yield from ((name, each.value) for each in call.keywords if each.arg in {"default", "value"})
+
+
+def _last_name(node: ast.AST) -> str:
+    """Return the secret's name in which a format ends with a place for it, ``"password=%s"``; empty for another text."""
+    found = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _written(node))
+    return found[1] if found is not None and names_secret(found[1]) else ""
+
+
+def _looks_given(value: object) -> bool:
+    return isinstance(value, str) and (looks_generated(value) or " " in value.strip())
+
+
+def _secret_name(target: ast.expr) -> str:
+    """Return the name of what is given a value or compared if it is that of a secret, else an empty text."""
+    name = ""
     if isinstance(target, ast.Name):
-        names = (target.id,)
+        name = target.id
     elif isinstance(target, ast.Attribute):
-        names = (target.attr,)
+        name = target.attr
     elif isinstance(target, ast.Constant) and isinstance(target.value, str):
-        names = (target.value,)
+        name = target.value if len(target.value) < 64 and " " not in target.value else ""
     elif isinstance(target, ast.Subscript):
-        return _is_secret(target.slice)
-    elif isinstance(target, ast.Tuple | ast.List):
-        return any(map(_is_secret, target.elts))
-    return any(map(names_secret, names))
+        return _secret_name(target.slice)
+    return name if name and names_secret(name) else ""
 
 
-def _literals(value: ast.expr) -> Iterator[ast.expr]:
-    """Yield the texts and numbers of an expression; a formatted text as a whole."""
-    stack: list[ast.AST] = [value]
+def _literals(value: ast.AST, *, weak: bool = False) -> Iterator[ast.expr]:
+    """Yield the texts and numbers of an expression; a formatted text as a whole; not the name under which a secret is looked up.
+
+    Parameters
+    ----------
+    weak
+        Whether the name may also be that of something else, as a lexer's token: what calls are given has to look generated then.
+    """
+    stack: list[tuple[ast.AST, bool]] = [(value, False)]
     while stack:
-        node = stack.pop()
-        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)):
-            yield node
-        elif isinstance(node, ast.Constant):
-            if isinstance(node.value, int | float | complex) and not isinstance(node.value, bool):
+        node, inside = stack.pop()
+        if isinstance(node, ast.JoinedStr):
+            if not inside and any(isinstance(each, ast.Constant) and str(each.value).strip() for each in node.values):
                 yield node
-        elif not isinstance(node, ast.Lambda):
-            stack.extend(ast.iter_child_nodes(node))
+        elif isinstance(node, ast.Constant):
+            if isinstance(node.value, str | bytes):
+                if (
+                    any(map(str.isalnum, _written(node)[:200]))
+                    and len(node.value) > 1
+                    and (not inside or looks_generated(_written(node)))
+                ):
+                    yield node
+            elif isinstance(node.value, int | float | complex) and abs(node.value) >= _LEAST_NUMBER and not inside:
+                yield node
+        elif isinstance(node, ast.Subscript):
+            stack.append((node.value, inside))
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and "%" in _written(node.left):
+            stack.append((node.right, inside))
+        elif isinstance(node, ast.Call):
+            stack.append((node.func, inside))
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            looks_up = called in _LOOK_UPS or (called in {"get", "pop", "getattr"} and node.args)
+            given = [*(node.args[1:] if looks_up else node.args), *(each.value for each in node.keywords)]
+            stack.extend((each, inside or weak) for each in given)
+        else:
+            stack.extend((each, inside or (weak and isinstance(node, ast.Dict))) for each in ast.iter_child_nodes(node))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ from stepwell.kernel_runtime.session.differences.result import (
     Difference,
     FrameDifference,
     Kind,
+    ObjectDifference,
     Side,
+    TextDifference,
 )
 from stepwell.kernel_runtime.session.differences.texts import compare_texts
+from stepwell.kernel_runtime.versions.secret_names import is_weak
+from stepwell.kernel_runtime.versions.secrets import HIDDEN, hidden_text, looks_secret
 
-_HIDDEN = "no difference in what is compared: order of columns, index, metadata or representation differ"
+_UNSEEN = "no difference in what is compared: order of columns, index, metadata or representation differ"
 
 
 def compare(
@@ -64,14 +69,38 @@ def compare(
     old, new = load[0](), load[1]()
     if is_frame(old) and is_frame(new):
         details, rows = compare_frames(old, new, on=on, folder=folder, memory_limit=memory_limit, load=load)
-        return Difference(key, "frame", before, after, _frame_summary(key, details), details, rows)
+        return Difference(key, "frame", before, after, _frame_summary(key, details), _hidden(details), rows)
     if on is not None:
         raise InvalidInvocationError(
             f"rows are matched by columns only where both values are frames; {key!r} has {before.type_name} and {after.type_name}",
             remedy="leave on=[...] away",
         )
     kind, found, what = _other(old, new)
-    return Difference(key, kind, before, after, f"{key}: {what}", found, None)
+    return Difference(key, kind, before, after, f"{key}: {what}", _hidden(found), None)
+
+
+def _hidden(found: Any) -> Any:
+    """Return what a comparison found without the secrets in its examples."""
+    if isinstance(found, FrameDifference):
+        return replace(found, columns=tuple(replace(each, examples=_without(each.examples)) for each in found.columns))
+    if isinstance(found, ArrayDifference):
+        return replace(found, examples=_without(found.examples))
+    if isinstance(found, ObjectDifference):
+        return replace(found, changes=_without(found.changes))
+    return replace(found, lines=tuple(map(hidden_text, found.lines))) if isinstance(found, TextDifference) else found
+
+
+def _without(examples: tuple[tuple[str, str, str], ...]) -> tuple[tuple[str, str, str], ...]:
+    return tuple((hidden_text(at), _example(at, before), _example(at, after)) for at, before, after in examples)
+
+
+def _example(place: str, text: str) -> str:
+    return HIDDEN if text and _is_password(place) else hidden_text(text)
+
+
+def _is_password(place: str) -> bool:
+    """Whether the place of a value in an object is named like a secret, and not like a lexer's token."""
+    return looks_secret(place) and not is_weak(place)
 
 
 def _other(old: Any, new: Any) -> tuple[Kind, Details, str]:
@@ -90,7 +119,7 @@ def _other(old: Any, new: Any) -> tuple[Kind, Details, str]:
         return "figure", None, "figures are not compared: their values differ, look at both"
     found = compare_objects(old, new)
     if not found.changes:
-        return "other", found, _HIDDEN
+        return "other", found, _UNSEEN
     count = f"{len(found.changes):,}{' or more' if found.more else ''}"
     return "object", found, f"{count} place{'s differ' if len(found.changes) != 1 else ' differs'}"
 
@@ -111,7 +140,7 @@ def _frame_summary(key: str, found: FrameDifference) -> str:
     not_compared = sum(column.how.startswith("not compared") for column in found.columns)
     if not_compared:
         parts.append(f"{not_compared} column{'' if not_compared == 1 else 's'} not compared")
-    what = ", ".join(parts) or _HIDDEN
+    what = ", ".join(parts) or _UNSEEN
     by = f"matched by {', '.join(found.matched_by)}" if found.matched_by else "matched by position"
     return f"{key}: {what} ({found.rows_before:,} -> {found.rows_after:,} rows, {by}{'' if found.chosen == 'as asked for' else f': {found.chosen}'})"
 

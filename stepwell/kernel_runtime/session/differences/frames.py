@@ -8,14 +8,12 @@ NaNs, are equal. What a reader sees of values is taken from the frames by positi
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError, unknown_key
-from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.session.differences.columns import AS_TEXT, BY_DIGEST, Column, Columns, columns_of
 from stepwell.kernel_runtime.session.differences.result import (
     ColumnChange,
@@ -64,7 +62,7 @@ def compare_frames(
     on
         The columns or index levels that rows are matched by; None to choose.
     folder
-        Where DuckDB may spill; None for nowhere.
+        A folder of its own in which DuckDB may spill; None for nowhere.
     memory_limit
         As DuckDB reads it: ``2GB``.
     load
@@ -81,8 +79,7 @@ def compare_frames(
 
     old, new = columns_of(before), columns_of(after)
     pairs, schema = _paired(old, new)
-    spill = folder / f"{new_id()}.diff" if folder is not None else None
-    connection = _connection(memory_limit, spill)
+    connection = _connection(memory_limit, folder)
     try:
         _register(connection, pairs, old, new)
         keys, chosen = _keys(connection, pairs, old, new, on)
@@ -103,8 +100,6 @@ def compare_frames(
         ) from error
     finally:
         connection.close()
-        if spill is not None:
-            shutil.rmtree(spill, ignore_errors=True)
     kept = tuple(pairs[number].after.label for number in keys)
     changed = tuple(column.name for column in found.columns if column.count)
     return found, lambda kind, limit: differing_rows(kind, limit, differing, load=load, keys=kept, changed=changed)

@@ -15,30 +15,30 @@ transaction: a process killed in between leaves the older catalog, whole.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from itertools import count
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFormatError, StoreNotWritableError
+from stepwell.kernel_runtime.errors import (
+    StoreDamagedError,
+    StoreError,
+    StoreFormatError,
+    UntrustedStoreError,
+)
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cursor, leak
 from stepwell.kernel_runtime.store.catalog.lease import Lease
 from stepwell.kernel_runtime.store.catalog.migration import keep_copy, migrate
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements
 from stepwell.kernel_runtime.store.catalog.seal import read_seal, write_seal
-from stepwell.kernel_runtime.store.catalog.vetting import vet_catalog, vet_links
+from stepwell.kernel_runtime.store.catalog.vetting import vet_catalog
+from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.trouble import one_line, refused, trouble
 
 Fingerprint: TypeAlias = tuple[Any, ...]
 
 CATALOG = "catalog.duckdb"
-FOLDERS = ("objects", "runs", "tmp")
-CACHEDIR_TAG = (
-    "Signature: 8a477f597d28d172789f06886806bc55\n"
-    "# This directory holds a Stepwell store: what notebooks computed. It can be computed again.\n"
-    "# For information about cache directory tags see https://bford.info/cachedir/\n"
-)
+LOG = "catalog.duckdb.wal"
 
 _aliases = count(1)
 
@@ -48,13 +48,14 @@ class Attachment:
 
     Parameters
     ----------
-    directory
-        The store directory, absolute.
+    folder
+        The store directory.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.lease = Lease(directory)
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.directory = folder.path
+        self.lease = Lease(folder)
         self.connection: Connection = None
         self.name = f"store_{next(_aliases)}"
         self.open = False
@@ -68,8 +69,7 @@ class Attachment:
         """Whether the catalog was looked at since somebody else wrote it."""
         self.commits = 0
         """How many the attached catalog has."""
-        self._path = directory / CATALOG
-        self._log = directory / (CATALOG + ".wal")
+        self._path = folder.path / CATALOG
 
     def attach(self, *, create: bool = True) -> None:
         """Take the lease and attach the catalog, creating it where there is none.
@@ -85,19 +85,24 @@ class Attachment:
         """
         if self.open:
             return
-        vet_links(self.directory)
+        folder = self.folder
         try:
-            existed = (self.directory / "catalog.lock").exists()
-            if create and not self._path.exists():
-                make_folders(self.directory)
+            try:
+                folder.examine()
+                made = not folder.exists(CATALOG)
+            except FileNotFoundError:
+                made = True
+            if create and made:
+                folder.examine(create=True)
+            existed = folder.exists("catalog.lock")
             self.lease.acquire()
         except OSError as error:
-            raise not_writable(self.directory, error) from error
+            raise refused(self.directory, error) from error
         try:
             if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
                 self.epoch += 1
                 self._vetted = False
-            if not self._path.exists():
+            if not folder.exists(CATALOG):
                 self._refuse_to_begin_anew()
                 if create:
                     self._create()
@@ -106,8 +111,8 @@ class Attachment:
             if not existed and isinstance(error, StoreError):
                 self.lease.remove_files()
             self.lease.release()
-            if isinstance(error, OSError):
-                raise not_writable(self.directory, error) from error
+            if isinstance(error, OSError | MemoryError):
+                raise refused(self.directory, error) from error
             raise
 
     def detach(self) -> None:
@@ -129,15 +134,15 @@ class Attachment:
         self._renew()
         self.detach()
 
-    def replace(self, making: Path) -> None:
+    def replace(self, making: str) -> None:
         """Put another file into the catalog's place and attach that, the lease being held; an error lets the lease go.
 
         Where the checkpoint fails, or left a log, the catalog stays: the log belongs to it.
         """
         failure = self._detached()
         try:
-            if failure is None and not self._log.exists():
-                making.replace(self._path)
+            if failure is None and not self._has_log():
+                self.folder.rename(making, CATALOG)
             self._attach_existing()
         except BaseException:
             self.seen = None
@@ -149,6 +154,9 @@ class Attachment:
     def _detached(self) -> Exception | None:
         """Write the checkpoint and let the file go; return the error of the checkpoint, raise one where DuckDB keeps the file."""
         failure: Exception | None = None
+        if not self.folder.is_in_place():
+            # DuckDB removes the log by its path, where another store may be now: the log stays, and is read by who finds it.
+            self.connection.execute("SET checkpoint_on_detach = 'DISABLED'")
         for _ in range(2):
             try:
                 with alone():
@@ -163,7 +171,25 @@ class Attachment:
             self.stuck = True
             raise StoreError(f"the catalog {self._path} cannot be let go", remedy="end this process") from failure
         self.open = False
+        if failure is None:
+            with contextlib.suppress(OSError):
+                # Made for a transaction that did not come.
+                if not self._has_log():
+                    self.folder.unlink(LOG)
         return failure
+
+    def prepare_log(self) -> None:
+        """Make the log before DuckDB does, so that it is no link and has the mode of a shared store. Called before a transaction."""
+        with contextlib.suppress(FileExistsError):
+            if not self.folder.exists(LOG):
+                self.folder.write(LOG, b"")
+
+    def _has_log(self) -> bool:
+        """Return whether there is a log with anything in it: its last holder died, or could not write the checkpoint."""
+        try:
+            return self.folder.stat(LOG).st_size > 0
+        except FileNotFoundError:
+            return False
 
     def _renew(self) -> None:
         self.connection.close()
@@ -187,7 +213,14 @@ class Attachment:
 
     def stat(self) -> Fingerprint:
         """Return size, time and identity of the catalog and of its log: a stat never opens the files."""
-        return (*_stat(self._path), *_stat(self._log))
+        return (*self._stat(CATALOG), *self._stat(LOG))
+
+    def _stat(self, name: str) -> tuple[int, int, int]:
+        try:
+            found = self.folder.glance(name)
+        except OSError:
+            return (-1, -1, -1)
+        return (found.st_size, found.st_mtime_ns, found.st_ino)
 
     def abandon(self) -> None:
         """Forget everything in a forked child."""
@@ -206,12 +239,12 @@ class Attachment:
     def acknowledge(self) -> None:
         """Seal a commit that was counted and is done, before anybody is told."""
         self.commits += 1
-        write_seal(self.directory, self.commits, self.store_id)
+        write_seal(self.folder, self.commits, self.store_id)
 
     def damage(self, error: BaseException) -> StoreDamagedError | None:
         """Return our error for one of DuckDB's that means that the file is damaged: parts are read, and checked, when needed only."""
         text = str(error)
-        if any(
+        if trouble(error, "") is None and any(
             sign in text for sign in ("Corrupt", "Could not read enough bytes", "checksum", "database has been invalid")
         ):
             return self._damaged("cannot be read", one_line(error))
@@ -222,7 +255,7 @@ class Attachment:
 
         if self.connection is None:
             self.connection = cursor()
-        if self._log.exists():
+        if self.folder.exists(LOG):
             self._attach_file("(READ_ONLY)")
             try:
                 self._vet()
@@ -236,17 +269,17 @@ class Attachment:
             if number < FORMAT:
                 # Detached, the catalog is one file, without a log.
                 self._let_go()
-                keep_copy(self.directory, self._path, number)
+                keep_copy(self.folder, number)
                 self._attach_file()
                 self.lease.mark()
+                self.prepare_log()
                 try:
                     migrate(self.connection, self.name, number)
                 except duckdb.Error as error:
                     self._renew()
-                    raise StoreError(
-                        f"the store {self.directory} could not be brought from format {number} to {FORMAT}",
-                        where=one_line(error),
-                        remedy="is the disk full? the catalog is as it was: try again",
+                    what = f"the store {self.directory} could not be brought from format {number} to {FORMAT}"
+                    raise trouble(error, what) or StoreError(
+                        what, where=one_line(error), remedy="the catalog is as it was: try again"
                     ) from error
         except BaseException:
             self._let_go()
@@ -261,10 +294,18 @@ class Attachment:
     def _attach_file(self, options: str = "") -> None:
         import duckdb
 
+        expected = self.folder.stat(CATALOG)
         try:
-            self.connection.execute(f"ATTACH '{_quoted(self._path)}' AS {self.name} {options}")
+            with self.folder.database(CATALOG) as path:
+                self.connection.execute(f"ATTACH '{quoted(path)}' AS {self.name} {options}")
         except duckdb.Error as error:
             raise self._explained(error) from error
+        if not self.folder.is_open(expected):
+            self._let_go()
+            raise UntrustedStoreError(
+                f"the catalog of the store {self.directory} was replaced while it was opened",
+                remedy="find out who changes the store just now, then try again",
+            )
 
     def _let_go(self) -> None:
         """Detach after an error or a look, whatever state the file is in."""
@@ -275,17 +316,18 @@ class Attachment:
 
     def _refuse_to_begin_anew(self) -> None:
         """Refuse to take a store whose catalog was lost for a new one."""
-        seal = read_seal(self.directory)
-        if self._log.exists() or (seal is not None and seal.commits):
+        seal = read_seal(self.folder)
+        if self._has_log() or (seal is not None and seal.commits):
             raise self._damaged("is gone", "what belongs to it is there: its seal, or its log")
 
     def _create(self) -> None:
         """Make the catalog beside its place and rename it: a process killed here leaves no half catalog."""
-        making = self.directory / "tmp" / f"{new_id()}.duckdb"
+        making = f"tmp/{new_id()}.duckdb"
         if self.connection is None:
             self.connection = cursor()
         name = f"{self.name}_new"
-        self.connection.execute(f"ATTACH '{_quoted(making)}' AS {name}")
+        with self.folder.database(making) as path:
+            self.connection.execute(f"ATTACH '{quoted(path)}' AS {name}")
         try:
             self.connection.begin()
             for statement in create_statements(name):
@@ -297,8 +339,9 @@ class Attachment:
         finally:
             with alone():
                 self.connection.execute(f"DETACH {name}")
+        self.folder.give(making)
         self.lease.mark()
-        making.replace(self._path)
+        self.folder.rename(making, CATALOG)
 
     def _check(self) -> int:
         """Return the format of the attached catalog, after checking that it is ours and has what was acknowledged."""
@@ -325,7 +368,7 @@ class Attachment:
             )
         self.store_id = meta["store_id"]
         self.commits = meta.get("commits") or 0
-        seal = read_seal(self.directory)
+        seal = read_seal(self.folder)
         lost = seal.lost(self.commits, self.store_id) if seal is not None else 0
         if lost:
             raise self._damaged(
@@ -338,15 +381,14 @@ class Attachment:
 
     def _explained(self, error: Exception) -> StoreError:
         text = one_line(error)
+        found = trouble(error, f"the catalog {self._path} cannot be opened")
+        if found is not None:
+            return found
         if "version number" in text:
             return StoreFormatError(
                 f"the store {self.directory} was written by a newer DuckDB",
                 where=text,
                 remedy="upgrade: pip install -U duckdb; or choose another store directory",
-            )
-        if "Permission" in text or "Read-only" in text:
-            return StoreNotWritableError(
-                f"the catalog {self._path} cannot be opened for writing", where=text, remedy=_REMEDY
             )
         if "Could not set lock" in text or "lock on file" in text:
             return StoreError(
@@ -368,37 +410,6 @@ class Attachment:
         )
 
 
-_REMEDY = "choose a directory that you can write: store='DIR', or the environment variable STEPWELL_STORE"
-
-
-def make_folders(directory: Path) -> None:
-    """Make the store directory and what does not change in it; an `OSError` where that is not possible."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, text in ((".gitignore", "*\n"), ("CACHEDIR.TAG", CACHEDIR_TAG)):
-        path = directory / name
-        if not path.exists():
-            path.write_text(text, encoding="utf-8")
-    for name in FOLDERS:
-        (directory / name).mkdir(exist_ok=True)
-
-
-def not_writable(directory: Path, error: OSError) -> StoreNotWritableError:
-    """Return the error of a directory that cannot be written."""
-    return StoreNotWritableError(f"the store {directory} cannot be written", where=one_line(error), remedy=_REMEDY)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def _stat(path: Path) -> tuple[int, int, int]:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - twice as quick as Path.stat, and on the path of every no-op run
-    except OSError:
-        return (-1, -1, -1)
-    return (found.st_size, found.st_mtime_ns, found.st_ino)
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
+def quoted(path: str) -> str:
+    """Return a path as a text of SQL has it between its quotes."""
+    return path.replace("'", "''")

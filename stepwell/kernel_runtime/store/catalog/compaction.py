@@ -11,12 +11,10 @@ that what was remembered is out of date.
 from __future__ import annotations
 
 import contextlib
-import os
-from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.catalog.attachment import Attachment
+from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, Attachment, quoted
 from stepwell.kernel_runtime.store.catalog.instance import Connection, alone
 from stepwell.kernel_runtime.store.catalog.schema import TABLES
 
@@ -37,27 +35,28 @@ def is_worthwhile(connection: Connection, name: str) -> bool:
 def compact(attachment: Attachment) -> int:
     """Rewrite the attached catalog; return how many bytes it became smaller. Runs on the catalog thread, outside a transaction."""
     connection, name = attachment.connection, attachment.name
-    path = attachment.directory / "catalog.duckdb"
-    before = path.stat().st_size
-    making = attachment.directory / "tmp" / f"{new_id()}.duckdb"
+    folder = attachment.folder
+    before = folder.stat(CATALOG).st_size
+    making = f"tmp/{new_id()}.duckdb"
     copy = f"{name}_compact"
     attachment.lease.mark()
     try:
-        connection.execute(f"ATTACH '{_quoted(making)}' AS {copy}")
+        with folder.database(making) as path:
+            connection.execute(f"ATTACH '{quoted(path)}' AS {copy}")
         try:
             _copied(connection, name, copy)
         finally:
             with alone():
                 connection.execute(f"DETACH {copy}")
-        with making.open("rb+") as file:
-            os.fsync(file.fileno())
+        folder.give(making)
+        folder.sync(making)
         attachment.replace(making)
     finally:
-        for left in (making, Path(f"{making}.wal")):
+        for left in (making, f"{making}.wal"):
             with contextlib.suppress(OSError):
-                left.unlink(missing_ok=True)
+                folder.unlink(left, missing_ok=True)
     attachment.epoch += 1
-    return before - path.stat().st_size
+    return before - folder.stat(CATALOG).st_size
 
 
 def _copied(connection: Connection, name: str, copy: str) -> None:
@@ -85,7 +84,3 @@ def _stored_columns(connection: Connection, name: str, table: str) -> list[str]:
         ).fetchall()
     definition = TABLES[table]
     return [column for (column,) in rows if f"{column} TIMESTAMP GENERATED" not in definition]
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")

@@ -15,10 +15,11 @@ import os
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 
-from stepwell.kernel_runtime.store.locking import is_file, lock, open_file, read_at_start, unlock, write_at_start
+from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.locking import lock, open_file, read_at_start, unlock, write_at_start
 
+_CATALOG, _WANT = "catalog.lock", "want.lock"
 _TOKEN = 16
 
 
@@ -27,13 +28,12 @@ class Lease:
 
     Parameters
     ----------
-    directory
+    folder
         The store directory; ``catalog.lock`` and ``want.lock`` are created in it when first needed.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._catalog = directory / "catalog.lock"
-        self._want = directory / "want.lock"
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
         self._catalog_descriptor = -1
         self._want_descriptor = -1
         self._marked = False
@@ -46,14 +46,13 @@ class Lease:
     def acquire(self) -> None:
         """Wait until no other process has the catalog open; an `OSError` if the lock files cannot be made."""
         while True:
-            self._want_descriptor = _opened(self._want, self._want_descriptor)
-            self._catalog_descriptor = _opened(self._catalog, self._catalog_descriptor)
+            self._open_files()
             lock(self._want_descriptor, block=True)
             try:
                 lock(self._catalog_descriptor, block=True)
             finally:
                 unlock(self._want_descriptor)
-            if is_file(self._catalog, self._catalog_descriptor):
+            if self._folder.is_file(_CATALOG, self._catalog_descriptor):
                 break
             # Somebody removed the file while we waited: a lock on it would keep nobody away.
             unlock(self._catalog_descriptor)
@@ -62,6 +61,15 @@ class Lease:
         with self.gate:
             self.held = True
 
+    def _open_files(self) -> None:
+        """Open the lock files that are not open yet, or are others now."""
+        if self._want_descriptor < 0 or not self._folder.is_file(_WANT, self._want_descriptor):
+            self._want_descriptor = _closed(self._want_descriptor)
+            self._want_descriptor = open_file(self._folder, _WANT)
+        if self._catalog_descriptor < 0 or not self._folder.is_file(_CATALOG, self._catalog_descriptor):
+            self._catalog_descriptor = _closed(self._catalog_descriptor)
+            self._catalog_descriptor = open_file(self._folder, _CATALOG)
+
     def release(self) -> None:
         """Let the next process have the catalog."""
         self.held = False
@@ -69,7 +77,10 @@ class Lease:
 
     def wanted(self) -> bool:
         """Return whether another process waits for the catalog, or may wait where we do not see it: the files were removed."""
-        if not (is_file(self._want, self._want_descriptor) and is_file(self._catalog, self._catalog_descriptor)):
+        if not (
+            self._folder.is_file(_WANT, self._want_descriptor)
+            and self._folder.is_file(_CATALOG, self._catalog_descriptor)
+        ):
             return True
         if not lock(self._want_descriptor, block=False):
             return True
@@ -92,17 +103,15 @@ class Lease:
 
     def remove_files(self) -> None:
         """Take the lock files away again while holding the lease: for a store that could not be opened."""
-        for path in (self._catalog, self._want):
+        for name in (_CATALOG, _WANT):
             # Windows removes no open file: it stays, empty.
             with suppress(OSError):
-                path.unlink()
+                self._folder.unlink(name)
 
     def abandon(self) -> None:
         """Forget the descriptors in a forked child: closing does not unlock, because the parent has them open too."""
-        for descriptor in (self._catalog_descriptor, self._want_descriptor):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._catalog_descriptor = self._want_descriptor = -1
+        self._catalog_descriptor = _closed(self._catalog_descriptor)
+        self._want_descriptor = _closed(self._want_descriptor)
         self.gate = threading.RLock()
         self.held = False
 
@@ -110,9 +119,7 @@ class Lease:
         self.abandon()
 
 
-def _opened(path: Path, descriptor: int) -> int:
+def _closed(descriptor: int) -> int:
     if descriptor >= 0:
-        if is_file(path, descriptor):
-            return descriptor
         os.close(descriptor)
-    return open_file(path)
+    return -1

@@ -5,26 +5,23 @@ A process killed in between leaves the older catalog, whole; the next one makes 
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, MIGRATIONS
+from stepwell.kernel_runtime.store.folder import Folder
 
 
-def keep_copy(directory: Path, catalog: Path, number: int) -> None:
+def keep_copy(folder: Folder, number: int) -> None:
     """Copy a detached catalog of format ``number`` to ``catalog.format-N.duckdb``; an `OSError` where that is not possible."""
-    making = directory / "tmp" / f"{new_id()}.duckdb"
+    making = f"tmp/{new_id()}.duckdb"
+    folder.mkdir("tmp")
     try:
-        making.parent.mkdir(exist_ok=True)
-        shutil.copyfile(catalog, making)
-        with making.open("rb+") as file:
-            os.fsync(file.fileno())
-        making.replace(directory / f"catalog.format-{number}.duckdb")
+        folder.copy("catalog.duckdb", making)
+        folder.sync(making)
+        folder.rename(making, f"catalog.format-{number}.duckdb")
     finally:
-        making.unlink(missing_ok=True)
+        folder.unlink(making, missing_ok=True)
 
 
 def migrate(connection: Any, name: str, number: int) -> None:

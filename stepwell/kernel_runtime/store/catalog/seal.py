@@ -16,7 +16,8 @@ import os
 import struct
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
+
+from stepwell.kernel_runtime.store.folder import Folder
 
 SEAL = "catalog.seal"
 _FORM = struct.Struct("<8sQ16s16s")
@@ -36,23 +37,21 @@ class Seal:
         return max(0, self.commits - commits) if self.catalog == _identity(store_id) else 0
 
 
-def read_seal(directory: Path) -> Seal | None:
+def read_seal(folder: Folder) -> Seal | None:
     """Return a store's seal; None where there is none that can be read."""
     try:
-        data = (directory / SEAL).read_bytes()
+        data = folder.read(SEAL, _FORM.size + 1)
         magic, commits, catalog, check = _FORM.unpack(data)
     except (OSError, struct.error):
         return None
     return Seal(commits, catalog) if magic == _MAGIC and check == _check(data) else None
 
 
-def write_seal(directory: Path, commits: int, store_id: str) -> None:
+def write_seal(folder: Folder, commits: int, store_id: str) -> None:
     """Write what is acknowledged from now on, while holding the lease; a disk that refuses leaves the seal behind, which claims less."""
     data = _FORM.pack(_MAGIC, commits, _identity(store_id), bytes(16))
     with contextlib.suppress(OSError):
-        descriptor = os.open(
-            directory / SEAL, os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), 0o666
-        )
+        descriptor = folder.open(SEAL, os.O_WRONLY | os.O_CREAT)
         try:
             # One write in place: it needs no room on a full disk, and a kill finds it done or not.
             os.write(descriptor, data[:-16] + _check(data))

@@ -18,16 +18,17 @@ from _thread import get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.store.catalog.attachment import Attachment, one_line
+from stepwell.kernel_runtime.errors import StepwellError, StoreError
+from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.catalog.groups import Group, Question
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.processes import catalogs, check_going_on
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.store.trouble import one_line, trouble
 
 T = TypeVar("T")
 
@@ -55,8 +56,8 @@ class Catalog:
 
     Parameters
     ----------
-    directory
-        The store directory, absolute.
+    folder
+        The store directory.
     write
         Given a connection inside a transaction, the catalog's name, its identity (with a number that grows whenever somebody else wrote) and
         the records of a group: appends their rows.
@@ -66,11 +67,11 @@ class Catalog:
 
     def __init__(
         self,
-        directory: Path,
+        folder: Folder,
         write: Callable[[Connection, str, str, list[Any]], None],
         ended: Callable[[list[Any], BaseException | None], None],
     ) -> None:
-        self._attachment = Attachment(directory)
+        self._attachment = Attachment(folder)
         self._write = write
         self._ended = ended
         self._reset()
@@ -132,6 +133,7 @@ class Catalog:
             import duckdb
 
             self._attachment.lease.mark()
+            self._attachment.prepare_log()
             connection.begin()
             try:
                 found = answer(connection, name)
@@ -144,9 +146,7 @@ class Catalog:
                 except Exception:
                     self._roll_back()
                 if isinstance(error, duckdb.Error):
-                    raise self._failure(
-                        error, "could not be changed", "is the disk full? it is as it was before: try again"
-                    ) from error
+                    raise self._failure(error, "could not be changed", "it is as it was before: try again") from error
                 raise
             finally:
                 self._attachment.epoch += 1
@@ -168,9 +168,7 @@ class Catalog:
                     compaction.compact(self._attachment) if force or compaction.is_worthwhile(connection, name) else 0
                 )
             except (duckdb.Error, OSError) as error:
-                raise self._failure(
-                    error, "could not be compacted", "is the disk full? nothing is lost: try again when there is room"
-                ) from error
+                raise self._failure(error, "could not be compacted", "nothing is lost: try again") from error
 
         return self.ask(compacted)
 
@@ -405,18 +403,29 @@ class Catalog:
                 )
                 continue
             question.run(self._attachment.connection, self._attachment.name)
-            damage = self._attachment.damage(question.error) if question.error is not None else None
-            if damage is not None:
-                damage.__cause__ = question.error
-                question.error = damage
-                self._roll_back()
+            if question.error is not None:
+                self._explain(question)
             question.tell()
+
+    def _explain(self, question: Question[Any]) -> None:
+        """Put our error in the place of one of the machine's or of DuckDB's, and let a catalog go that cannot be used any more."""
+        error = question.error
+        if error is None or isinstance(error, StepwellError):
+            return
+        found = self._attachment.damage(error) or trouble(
+            error, f"the store {self._attachment.directory} could not be used"
+        )
+        if found is not None:
+            found.__cause__ = error
+            question.error = found
+            self._roll_back()
 
     def _commit(self, group: Group) -> None:
         connection = self._attachment.connection
         failure: StoreError | None = None
         try:
             self._attachment.lease.mark()
+            self._attachment.prepare_log()
             connection.begin()
             # What is known to be recorded may have been deleted by whoever wrote since.
             known = f"{self._attachment.store_id} {self._attachment.epoch}"
@@ -428,7 +437,7 @@ class Catalog:
             failure = self._failure(
                 error,
                 "could not record what finished",
-                "is the disk full? what was recorded before is safe; run the steps again",
+                "what was recorded before is safe: run the steps again",
             )
             self._roll_back()
         self._end(group, failure)
@@ -458,6 +467,7 @@ class Catalog:
         if damage is not None:
             damage.__cause__ = error
             return damage
-        failure = StoreError(f"the store {self._attachment.directory} {what}", where=one_line(error), remedy=remedy)
+        what = f"the store {self._attachment.directory} {what}"
+        failure = trouble(error, what) or StoreError(what, where=one_line(error), remedy=remedy)
         failure.__cause__ = error
         return failure

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.reading import rows_of
 from stepwell.kernel_runtime.store.catalog.schema import TABLES
+from stepwell.kernel_runtime.store.folder import Folder
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class CheckedCatalog:
     commits: int = 0
 
 
-def check_catalog(directory: Path) -> CheckedCatalog:
+def check_catalog(folder: Folder) -> CheckedCatalog:
     """Read everything.
 
     Raises
@@ -41,7 +41,7 @@ def check_catalog(directory: Path) -> CheckedCatalog:
         If it cannot be opened; a `StoreDamagedError` if a part of it cannot be read.
     """
     found = CheckedCatalog()
-    attachment = Attachment(directory)
+    attachment = Attachment(folder)
     for table in TABLES:
         begin, end = 0, 1
         while begin < end:

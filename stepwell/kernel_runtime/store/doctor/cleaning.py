@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.doctor.catalog_check import attended
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.keeping.collecting import CONDEMNED, PORTION, delete_unneeded
 from stepwell.kernel_runtime.store.objects.crashes import DAMAGED
 
@@ -22,36 +22,33 @@ OLD = 3600.0
 class Leftover:
     """A file that nobody needs any more."""
 
-    path: Path
+    name: str
     size: int
 
 
-def old_files(folder: Path, *, now: float) -> Iterator[Leftover]:
-    """Yield the files right below a folder that were not written for an hour."""
-    with contextlib.suppress(FileNotFoundError):
-        for path in sorted(folder.iterdir()):
-            with contextlib.suppress(OSError):
-                found = path.lstat()
-                # A condemned value file is a collector's, which may put it back.
-                if not path.is_dir() and now - found.st_mtime > OLD and path.suffix != CONDEMNED:
-                    yield Leftover(path, found.st_size)
-
-
-def leftovers(directory: Path) -> list[Leftover]:
-    """Return what dead processes left below ``tmp/`` and what was set aside as damaged."""
+def leftovers(folder: Folder) -> list[Leftover]:
+    """Return what dead processes left below ``tmp/`` and was not written for an hour, and what was set aside as damaged."""
     now = time.time()
-    damaged = [
-        Leftover(each, each.stat().st_size) for each in sorted((directory / DAMAGED).glob("*")) if each.is_file()
+    found = [
+        Leftover(f"tmp/{name}", status.st_size)
+        for name, status in folder.entries("tmp")
+        # A condemned value file is a collector's, which may put it back.
+        if stat.S_ISREG(status.st_mode) and now - status.st_mtime > OLD and not name.endswith(CONDEMNED)
     ]
-    return [*old_files(directory / "tmp", now=now), *damaged]
+    damaged = [
+        Leftover(f"{DAMAGED}/{name}", status.st_size)
+        for name, status in folder.entries(DAMAGED)
+        if stat.S_ISREG(status.st_mode)
+    ]
+    return [*found, *damaged]
 
 
-def remove(found: Iterable[Leftover]) -> tuple[int, int]:
+def remove(folder: Folder, found: Iterable[Leftover]) -> tuple[int, int]:
     """Remove files; return how many were, and their bytes."""
     count = size = 0
     for each in found:
         try:
-            each.path.unlink()
+            folder.unlink(each.name)
         except OSError:
             continue
         count += 1
@@ -59,11 +56,11 @@ def remove(found: Iterable[Leftover]) -> tuple[int, int]:
     return count, size
 
 
-def remove_orphans(directory: Path, names: Sequence[str]) -> tuple[int, int]:
+def remove_orphans(folder: Folder, names: Sequence[str]) -> tuple[int, int]:
     """Remove those of some value files that no row refers to and nobody is about to record (`collecting`); return how many, and their bytes."""
-    attachment = Attachment(directory)
+    attachment = Attachment(folder)
     removed: dict[str, int] = {}
     for at in range(0, len(names), PORTION):
         portion = list(names[at : at + PORTION])
-        removed |= attended(attachment, partial(delete_unneeded, directory=directory, names=portion))
+        removed |= attended(attachment, partial(delete_unneeded, folder=folder, names=portion))
     return len(removed), sum(removed.values())

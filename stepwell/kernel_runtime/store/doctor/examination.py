@@ -17,11 +17,20 @@ from stepwell.kernel_runtime.store.doctor.cleaning import OLD, leftovers, remove
 from stepwell.kernel_runtime.store.doctor.files import CheckedFile, Progress, check_files
 from stepwell.kernel_runtime.store.doctor.findings import Finding, counted
 from stepwell.kernel_runtime.store.doctor.rebuilding import Rebuilt, rebuild
-from stepwell.kernel_runtime.store.objects.crashes import FOLDER, Crashes, read_mark, set_aside, unheld, value_files
+from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.objects.crashes import FOLDER, Crashes, read_mark, set_aside, unheld
+from stepwell.kernel_runtime.store.objects.files import value_files
+from stepwell.kernel_runtime.store.trouble import refused
 
 
 def examine(
-    directory: Path, *, full: bool = True, clean: bool = False, mend: bool = False, progress: Progress | None = None
+    directory: Path,
+    *,
+    follow: bool = True,
+    full: bool = True,
+    clean: bool = False,
+    mend: bool = False,
+    progress: Progress | None = None,
 ) -> Iterator[Finding]:
     """Yield what is found, one after the other; the long part, the value files, comes last but one.
 
@@ -29,6 +38,8 @@ def examine(
     ----------
     directory
         The store directory.
+    follow
+        Whether it may be a link: where the user named this very path.
     full
         Whether every byte of every value file is checked; else only that they are there.
     clean
@@ -40,51 +51,61 @@ def examine(
 
     Raises
     ------
+    UntrustedStoreError
+        If the directory has something in it that could reach out of it.
     StoreError
         If there is no store, or it cannot be rebuilt.
     """
-    directory = directory.absolute()
-    if not any((directory / name).exists() for name in (CATALOG, SEAL, "objects")):
+    folder = Folder(directory.absolute(), follow=follow)
+    try:
+        folder.examine()
+        there = any(folder.exists(name) for name in (CATALOG, SEAL, "objects"))
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    except OSError as error:
+        raise refused(folder.path, error) from error
+    if not there:
         raise StoreError(
-            f"there is no store in {directory}", remedy="name the directory that has catalog.duckdb in it: --store DIR"
+            f"there is no store in {folder.path}",
+            remedy="name the directory that has catalog.duckdb in it: --store DIR",
         )
     yield surroundings.versions()
-    yield surroundings.mount(directory)
-    writable = surroundings.permissions(directory)
+    yield surroundings.mount(folder.path)
+    writable = surroundings.permissions(folder)
     yield writable
     usable = writable.status != "unusable"
     if usable:
-        yield surroundings.locks(directory)
+        yield surroundings.locks(folder)
     key, own = surroundings.key()
     yield key
-    yield surroundings.disk(directory)
+    yield surroundings.disk(folder.path)
     if not usable:
         return
     files: list[CheckedFile] | None = None
     if mend:
-        files = list(check_files(directory, progress))
-        yield _rebuilt(rebuild(directory, files))
-    catalog, finding = _catalog(directory)
+        files = list(check_files(folder, progress))
+        yield _rebuilt(rebuild(folder, files))
+    catalog, finding = _catalog(folder)
     yield finding
     if full or mend:
-        files = files if files is not None else list(check_files(directory, progress))
-        yield _values(directory, files, catalog, own)
+        files = files if files is not None else list(check_files(folder, progress))
+        yield _values(folder, files, catalog, own)
     if catalog is not None:
-        yield _missing(directory, catalog)
-        yield _orphans(directory, catalog, clean=clean)
-    yield _leftovers(directory, clean=clean)
-    yield _writers(directory)
+        yield _missing(folder, catalog)
+        yield _orphans(folder, catalog, clean=clean)
+    yield _leftovers(folder, clean=clean)
+    yield _writers(folder)
 
 
-def _catalog(directory: Path) -> tuple[CheckedCatalog | None, Finding]:
+def _catalog(folder: Folder) -> tuple[CheckedCatalog | None, Finding]:
     try:
-        found = check_catalog(directory)
+        found = check_catalog(folder)
     except StoreDamagedError as error:
         return None, Finding("catalog", "unusable", error.what, error.remedy, {"why": error.where})
     except StoreError as error:
         return None, Finding("catalog", "unusable", error.what, error.remedy, {"why": error.where})
-    seal = read_seal(directory)
-    facts = {**found.rows, "commits": found.commits, "bytes": (directory / CATALOG).stat().st_size}
+    seal = read_seal(folder)
+    facts = {**found.rows, "commits": found.commits, "bytes": folder.stat(CATALOG).st_size}
     text = (
         f"all of its {len(found.rows)} tables can be read: {counted(found.rows['materializations'], 'materialization')}, "
         f"{counted(found.rows['runs'], 'run')}, {size_text(facts['bytes'])}"
@@ -100,14 +121,14 @@ def _catalog(directory: Path) -> tuple[CheckedCatalog | None, Finding]:
     return found, Finding("catalog", "ok", text, facts=facts)
 
 
-def _values(directory: Path, files: list[CheckedFile], catalog: CheckedCatalog | None, own: bytes) -> Finding:
+def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | None, own: bytes) -> Finding:
     damaged = [file for file in files if file.state == "damaged"]
     for file in damaged:
-        set_aside(directory, file.name)
-    foreign = sum(_signed_by_another(directory, file, own) for file in files)
+        set_aside(folder, file.name)
+    foreign = sum(_signed_by_another(folder, file, own) for file in files)
     unreadable = sum(file.state == "unreadable" for file in files)
     if not damaged:
-        Crashes(directory).settle_all()
+        Crashes(folder).settle_all()
     size = sum(file.size for file in files)
     facts = {
         "files": len(files),
@@ -138,20 +159,19 @@ def _values(directory: Path, files: list[CheckedFile], catalog: CheckedCatalog |
     )
 
 
-def _signed_by_another(directory: Path, file: CheckedFile, own: bytes) -> bool:
+def _signed_by_another(folder: Folder, file: CheckedFile, own: bytes) -> bool:
     """Tell whether a pickle carries the signature of a key other than this user's."""
     if not file.name.endswith(".pickle") or file.state not in ("whole", "foreign"):
         return False
     try:
-        with (directory / "objects" / file.name).open("rb") as opened:
-            head = opened.read(24)
+        head = folder.read(f"objects/{file.name}", 24)
     except OSError:
         return False
     return head[16:24] != own
 
 
-def _missing(directory: Path, catalog: CheckedCatalog) -> Finding:
-    there = {name: found.st_size for name, found in value_files(directory)}
+def _missing(folder: Folder, catalog: CheckedCatalog) -> Finding:
+    there = {name: found.st_size for name, found in value_files(folder)}
     gone = sorted(name for name, size in catalog.values.items() if there.get(name, -1) < size)
     keys = sorted({catalog.keys[name] for name in gone})
     if gone:
@@ -169,13 +189,13 @@ def _missing(directory: Path, catalog: CheckedCatalog) -> Finding:
     )
 
 
-def _orphans(directory: Path, catalog: CheckedCatalog, *, clean: bool) -> Finding:
+def _orphans(folder: Folder, catalog: CheckedCatalog, *, clean: bool) -> Finding:
     now = time.time()
-    orphans = {name: entry for name, entry in value_files(directory) if name not in catalog.values}
+    orphans = {name: entry for name, entry in value_files(folder) if name not in catalog.values}
     found = list(orphans.values())
     old = [entry.st_size for entry in found if now - entry.st_mtime > OLD]
     if clean and old:
-        count, size = remove_orphans(directory, [name for name, entry in orphans.items() if now - entry.st_mtime > OLD])
+        count, size = remove_orphans(folder, [name for name, entry in orphans.items() if now - entry.st_mtime > OLD])
         return Finding(
             "orphans",
             "ok",
@@ -195,10 +215,10 @@ def _orphans(directory: Path, catalog: CheckedCatalog, *, clean: bool) -> Findin
     return Finding("orphans", "ok", f"no value file lacks its row{young}", facts=facts)
 
 
-def _leftovers(directory: Path, *, clean: bool) -> Finding:
-    found = leftovers(directory)
+def _leftovers(folder: Folder, *, clean: bool) -> Finding:
+    found = leftovers(folder)
     if clean and found:
-        count, size = remove(found)
+        count, size = remove(folder, found)
         return Finding(
             "leftovers",
             "ok",
@@ -212,24 +232,21 @@ def _leftovers(directory: Path, *, clean: bool) -> Finding:
             "warning",
             f"{counted(len(found), 'file')} of dead processes and damaged values, {size_text(size)}",
             "stepwell doctor --clean removes them",
-            {"files": [each.path.relative_to(directory).as_posix() for each in found], "bytes": size},
+            {"files": [each.name for each in found], "bytes": size},
         )
     return Finding("leftovers", "ok", "dead processes left nothing behind")
 
 
-def _writers(directory: Path) -> Finding:
+def _writers(folder: Folder) -> Finding:
     """Say who writes value files just now, and whether some are in doubt after a crash."""
     living = 0
-    marks = (
-        [path for path in (directory / FOLDER).glob("*") if not path.suffix] if (directory / FOLDER).is_dir() else []
-    )
-    for path in marks:
+    for path in [folder.path / FOLDER / name for name in folder.names(FOLDER) if "." not in name]:
         try:
             with unheld(path) as descriptor:
                 living += descriptor is None and read_mark(path).process != os.getpid()
         except OSError:
             continue
-    doubtful = len(Crashes(directory).doubtful)
+    doubtful = len(Crashes(folder).doubtful)
     facts = {"living": living, "doubtful": doubtful}
     if doubtful:
         return Finding(

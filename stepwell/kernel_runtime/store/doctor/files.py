@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
-from stepwell.kernel_runtime.store.objects.crashes import value_files
-from stepwell.kernel_runtime.store.objects.files import Objects
+from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.objects.files import Objects, value_files
 from stepwell.kernel_runtime.store.objects.header import Header
 from stepwell.kernel_runtime.store.signing import Signer
 
@@ -35,10 +34,10 @@ class CheckedFile:
     """Of a whole file."""
 
 
-def check_files(directory: Path, progress: Progress | None = None) -> Iterator[CheckedFile]:
+def check_files(folder: Folder, progress: Progress | None = None) -> Iterator[CheckedFile]:
     """Check every byte of every value file; nothing is changed."""
-    found = [(name, entry.st_size, entry.st_mtime) for name, entry in value_files(directory)]
-    objects = Objects(directory, Signer())
+    found = [(name, entry.st_size, entry.st_mtime) for name, entry in value_files(folder)]
+    objects = Objects(folder, Signer())
     workers = min(4, os.cpu_count() or 1)
     done = size = 0
     with ThreadPoolExecutor(workers) as pool:

@@ -13,8 +13,6 @@ catalog: then the same command finishes.
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,13 +21,14 @@ from pathlib import Path
 from stepwell.kernel_runtime.records.acceptance import ACCEPTED
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
-from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
+from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, LOG, quoted
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.lease import Lease
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements, current_row, materialization_row
 from stepwell.kernel_runtime.store.catalog.seal import read_seal, write_seal
 from stepwell.kernel_runtime.store.doctor.files import CheckedFile
 from stepwell.kernel_runtime.store.doctor.salvage import Salvage, Salvaged
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.about import rebuilt
 from stepwell.kernel_runtime.store.objects.header import Header
 
@@ -51,7 +50,7 @@ class Rebuilt:
     """Where the damaged catalog is now."""
 
 
-def rebuild(directory: Path, files: Iterable[CheckedFile]) -> Rebuilt:
+def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
     """Make a new catalog and put it into the place of the damaged one.
 
     Parameters
@@ -69,20 +68,21 @@ def rebuild(directory: Path, files: Iterable[CheckedFile]) -> Rebuilt:
     import duckdb
 
     files = sorted(files, key=lambda each: (each.written, each.name))
-    making = directory / "tmp" / f"{new_id()}.duckdb"
-    spare = directory / "tmp" / f"{new_id()}.duckdb"
-    making.parent.mkdir(exist_ok=True)
-    lease = Lease(directory)
+    making, spare = f"tmp/{new_id()}.duckdb", f"tmp/{new_id()}.duckdb"
+    folder.examine()
+    folder.mkdir("tmp")
+    lease = Lease(folder)
     lease.acquire()
     try:
         store_id = new_id()
         connection = duckdb.connect(":memory:")
         try:
-            connection.execute(f"ATTACH '{str(making).replace(chr(39), chr(39) * 2)}' AS new")
+            with folder.database(making) as path:
+                connection.execute(f"ATTACH '{quoted(path)}' AS new")
             for statement in create_statements("new"):
                 connection.execute(statement)
-            salvaged = Salvage(connection, directory / CATALOG, spare).run()
-            found = Rebuilt(salvaged, salvaged.complete(read_seal(directory)))
+            salvaged = Salvage(connection, folder, spare).run()
+            found = Rebuilt(salvaged, salvaged.complete(read_seal(folder)))
             if not found.complete:
                 found.distrusted = _distrust(connection)
             _add_files(connection, files, found)
@@ -90,14 +90,15 @@ def rebuild(directory: Path, files: Iterable[CheckedFile]) -> Rebuilt:
             connection.execute("DETACH new")
         finally:
             connection.close()
-        _flush(making)
+        folder.give(making)
+        folder.sync(making)
         lease.mark()
-        found.kept = _put_in_place(directory, making)
-        write_seal(directory, 1, store_id)
+        found.kept = _put_in_place(folder, making)
+        write_seal(folder, 1, store_id)
     finally:
         lease.release()
-        for left in (making, Path(f"{making}.wal"), spare):
-            left.unlink(missing_ok=True)
+        for left in (making, f"{making}.wal", spare):
+            folder.unlink(left, missing_ok=True)
     return found
 
 
@@ -167,29 +168,22 @@ def _append(connection: Connection, table: str, rows: list[tuple[object, ...]]) 
         appender.flush()
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _put_in_place(directory: Path, making: Path) -> list[Path]:
-    path, log = directory / CATALOG, directory / f"{CATALOG}.wal"
+def _put_in_place(folder: Folder, making: str) -> list[Path]:
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    kept = directory / f"catalog.damaged-{stamp}.duckdb"
+    kept = f"catalog.damaged-{stamp}.duckdb"
     number = 1
-    while kept.exists():
+    while folder.exists(kept):
         number += 1
-        kept = directory / f"catalog.damaged-{stamp}-{number}.duckdb"
+        kept = f"catalog.damaged-{stamp}-{number}.duckdb"
     found = []
-    if path.exists():
+    if folder.exists(CATALOG):
         try:
-            os.link(path, kept)
+            folder.link(CATALOG, kept)
         except OSError:
-            shutil.copyfile(path, kept)
+            folder.copy(CATALOG, kept)
         found.append(kept)
-    making.replace(path)
-    if log.exists():
-        aside = Path(f"{kept}.wal")
-        log.replace(aside)
-        found.append(aside)
-    return found
+    folder.rename(making, CATALOG)
+    if folder.exists(LOG) and folder.stat(LOG).st_size:
+        folder.rename(LOG, f"{kept}.wal")
+        found.append(f"{kept}.wal")
+    return [folder.path / each for each in found]

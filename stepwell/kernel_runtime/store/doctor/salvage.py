@@ -8,15 +8,14 @@ given up. An error may make DuckDB refuse the attached file altogether: then it 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from stepwell.kernel_runtime.errors import StoreFormatError
+from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, quoted
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, TABLES
 from stepwell.kernel_runtime.store.catalog.seal import Seal
+from stepwell.kernel_runtime.store.folder import Folder
 
 _SMALLEST = 2048
 """Rows that DuckDB reads at once."""
@@ -55,11 +54,11 @@ class Salvage:
         Where a copy of the catalog without its log may be made.
     """
 
-    def __init__(self, connection: Connection, path: Path, spare: Path) -> None:
+    def __init__(self, connection: Connection, folder: Folder, spare: str) -> None:
         self._connection = connection
-        self._path = path
+        self._folder = folder
         self._spare = spare
-        self._source = path
+        self._source = CATALOG
         self.found = Salvaged()
 
     def run(self) -> Salvaged:
@@ -72,7 +71,7 @@ class Salvage:
         """
         import duckdb
 
-        if not self._path.exists():
+        if not self._folder.exists(CATALOG):
             return self.found
         try:
             if not self._open():
@@ -83,7 +82,7 @@ class Salvage:
                         self._table(table)
         finally:
             self._close()
-            self._spare.unlink(missing_ok=True)
+            self._folder.unlink(self._spare, missing_ok=True)
         return self.found
 
     def _open(self) -> bool:
@@ -92,9 +91,9 @@ class Salvage:
         if not found.opened:
             # Under another name it has no log beside it.
             try:
-                os.link(self._path, self._spare)
+                self._folder.link(CATALOG, self._spare)
             except OSError:
-                shutil.copyfile(self._path, self._spare)
+                self._folder.copy(CATALOG, self._spare)
             self._source = self._spare
             found.opened = self._attach()
         return found.opened
@@ -103,7 +102,8 @@ class Salvage:
         import duckdb
 
         try:
-            self._connection.execute(f"ATTACH '{str(self._source).replace(chr(39), chr(39) * 2)}' AS old (READ_ONLY)")
+            with self._folder.database(self._source) as path:
+                self._connection.execute(f"ATTACH '{quoted(path)}' AS old (READ_ONLY)")
         except duckdb.Error:
             return False
         try:
@@ -114,7 +114,7 @@ class Salvage:
             return True
         if meta.get("format", 0) > FORMAT:
             raise StoreFormatError(
-                f"the catalog {self._path} was written by a newer Stepwell (format {meta['format']}; this one knows {FORMAT})",
+                f"the catalog {self._folder.path / CATALOG} was written by a newer Stepwell (format {meta['format']}; this one knows {FORMAT})",
                 remedy="upgrade: pip install -U stepwell",
             )
         self.found.commits = meta.get("commits") or 0

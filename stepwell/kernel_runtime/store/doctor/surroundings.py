@@ -17,11 +17,12 @@ from pathlib import Path
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.sizes import size_text
-from stepwell.kernel_runtime.store.catalog.attachment import one_line
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT
 from stepwell.kernel_runtime.store.doctor.findings import Finding
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.locking import lock, unlock
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name, key_path
+from stepwell.kernel_runtime.store.trouble import one_line
 
 _NETWORK = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs", "beegfs", "gpfs", "ocfs2", "gfs2", "davfs",
@@ -50,18 +51,17 @@ _LOW = 0.10
 """The part of the disk below which its free room is worth a line."""
 
 
-def locks(directory: Path) -> Finding:
+def locks(folder: Folder) -> Finding:
     """Try both kinds of lock between this process and a child, in both states."""
-    folder = directory / "tmp"
-    flock, database = folder / f"{new_id()}.lock", folder / f"{new_id()}.duckdb"
+    flock, database = f"tmp/{new_id()}.lock", f"tmp/{new_id()}.duckdb"
     try:
-        folder.mkdir(exist_ok=True)
-        wrong = _wrong_flock(flock) or _wrong_duckdb(database)
+        folder.mkdir("tmp")
+        wrong = _wrong_flock(folder, flock) or _wrong_duckdb(folder, database)
     except OSError as error:
         wrong = one_line(error)
     finally:
-        for path in (flock, database, Path(f"{database}.wal")):
-            path.unlink(missing_ok=True)
+        for name in (flock, database, f"{database}.wal"):
+            folder.unlink(name, missing_ok=True)
     if wrong:
         return Finding(
             "locks",
@@ -72,30 +72,31 @@ def locks(directory: Path) -> Finding:
     return Finding("locks", "ok", "this file system keeps processes apart, with flock and with DuckDB's own locks")
 
 
-def _wrong_flock(path: Path) -> str:
+def _wrong_flock(folder: Folder, name: str) -> str:
     if sys.platform == "win32":  # pragma: no cover - Windows has no flock; the lease's own lock is tried by every open
         return ""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         lock(descriptor, block=True)
-        while_held = _child(_CHILD_FLOCK, path)
+        while_held = _child(_CHILD_FLOCK, folder, name)
         unlock(descriptor)
-        while_free = _child(_CHILD_FLOCK, path)
+        while_free = _child(_CHILD_FLOCK, folder, name)
     finally:
         os.close(descriptor)
     return _judged("flock", while_held, while_free)
 
 
-def _wrong_duckdb(path: Path) -> str:
+def _wrong_duckdb(folder: Folder, name: str) -> str:
     import duckdb
 
-    connection = duckdb.connect(str(path))
+    with folder.database(name) as path:
+        connection = duckdb.connect(path)
     try:
         connection.execute("CREATE TABLE t (x INTEGER)")
-        while_held = _child(_CHILD_DUCKDB, path)
+        while_held = _child(_CHILD_DUCKDB, folder, name)
     finally:
         connection.close()
-    return _judged("DuckDB's lock", while_held, _child(_CHILD_DUCKDB, path))
+    return _judged("DuckDB's lock", while_held, _child(_CHILD_DUCKDB, folder, name))
 
 
 def _judged(kind: str, while_held: str, while_free: str) -> str:
@@ -104,10 +105,18 @@ def _judged(kind: str, while_held: str, while_free: str) -> str:
     return f"{kind} was {while_held or 'an error'} for a second process while held, and {while_free or 'an error'} when free"
 
 
-def _child(program: str, path: Path) -> str:
-    done = subprocess.run(  # noqa: S603 - this interpreter, with a program of ours
-        [sys.executable, "-c", program, str(path)], check=False, capture_output=True, text=True, timeout=60
-    )
+def _child(program: str, folder: Folder, name: str) -> str:
+    with folder.database(name) as path:
+        # The child opens it through the same descriptor.
+        inherited = [int(part) for part in Path(path).parts if path.startswith("/proc/self/fd/") and part.isdecimal()]
+        done = subprocess.run(  # noqa: S603 - this interpreter, with a program of ours
+            [sys.executable, "-c", program, path],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            pass_fds=inherited,
+        )
     return done.stdout.strip() or one_line(Exception(done.stderr.strip().rpartition("\n")[2]))
 
 
@@ -140,8 +149,9 @@ def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
     return Finding("mount", "ok", f"{kind} on {best}, a local file system", facts=facts)
 
 
-def permissions(directory: Path) -> Finding:
+def permissions(folder: Folder) -> Finding:
     """Say whether this user can write everything that must be written, and whether others can."""
+    directory = folder.path
     if not os.access(directory, os.W_OK | os.X_OK):
         return Finding("permissions", "unusable", f"{directory} is not writable for you", f"chmod u+rwx {directory}")
     names = (
@@ -155,15 +165,13 @@ def permissions(directory: Path) -> Finding:
         "writers",
         "claims",
     )
-    refused = [
-        name for name in names if (directory / name).exists() and not os.access(directory / name, os.R_OK | os.W_OK)
-    ]
+    refused = [name for name in names if folder.exists(name) and not os.access(directory / name, os.R_OK | os.W_OK)]
     if refused:
         return Finding(
             "permissions", "unusable", f"not writable for you: {', '.join(refused)}", f"chmod -R u+rwX {directory}"
         )
     if sys.platform != "win32":
-        found = directory.stat()
+        found = folder.owner
         if found.st_mode & stat.S_IWOTH:
             return Finding(
                 "permissions", "problem", f"everybody on this machine can write {directory}", f"chmod o-w {directory}"

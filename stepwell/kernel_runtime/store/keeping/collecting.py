@@ -19,17 +19,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
+import stat
 import time
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 
 from stepwell.kernel_runtime.records.keeping import Collected, Rule
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.reading import rows_of
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.keeping.housekeeping import fold, read_rules
 from stepwell.kernel_runtime.store.keeping.retention import Kept, dropped
+from stepwell.kernel_runtime.store.objects.files import value_files
 from stepwell.kernel_runtime.store.objects.unrecorded import unrecorded_names
 
 GRACE = 3600.0
@@ -46,7 +47,7 @@ CONDEMNED = ".condemned"
 
 
 def collect(
-    catalog: Catalog, directory: Path, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
+    catalog: Catalog, folder: Folder, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
 ) -> Collected:
     """Free what nothing needs; return what was freed.
 
@@ -66,15 +67,15 @@ def collect(
         rules, gone = catalog.change(drop)
         referenced = catalog.ask(lambda connection, name: _referenced(connection, name, ()))
     now = time.time()
-    orphans, young = _orphans(directory, referenced, now - grace)
+    orphans, young = _orphans(folder, referenced, now - grace)
     objects = bytes_ = 0
     if dry_run:
-        listed = catalog.ask(lambda *_: unrecorded_names(directory))
+        listed = catalog.ask(lambda *_: unrecorded_names(folder))
         sizes = [size for each, size in orphans.items() if each not in listed]
         objects, bytes_ = len(sizes), sum(sizes)
     else:
-        objects, bytes_ = delete_objects(catalog, directory, [*orphans, *_condemned(directory, now - grace)])
-    temporary, temporary_bytes = _clear_temporary(directory, now - max(grace, DEAD), dry_run=dry_run)
+        objects, bytes_ = delete_objects(catalog, folder, [*orphans, *_condemned(folder, now - grace)])
+    temporary, temporary_bytes = _clear_temporary(folder, now - max(grace, DEAD), dry_run=dry_run)
     freed = 0
     if not dry_run:
         catalog.change(fold)
@@ -161,51 +162,41 @@ def _referenced(connection: Connection, name: str, without: Collection[str]) -> 
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _orphans(directory: Path, referenced: Collection[str], before: float) -> tuple[dict[str, int], int]:
+def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tuple[dict[str, int], int]:
     """Return the objects that no row refers to, with their sizes, and how many more are too new."""
     found: dict[str, int] = {}
     young = 0
-    for folder in _folders(directory / "objects"):
-        for entry in os.scandir(folder.path):
-            name = f"{folder.name}/{entry.name}"
-            if name in referenced:
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                stat = entry.stat(follow_symlinks=False)
-                if stat.st_mtime <= before:
-                    found[name] = stat.st_size
-                else:
-                    young += 1
+    for name, status in value_files(folder):
+        if name in referenced:
+            continue
+        if status.st_mtime <= before:
+            found[name] = status.st_size
+        else:
+            young += 1
     return found, young
 
 
-def _folders(path: Path) -> Iterator[os.DirEntry[str]]:
-    if path.is_dir():
-        yield from (entry for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
-
-
-def _condemned(directory: Path, before: float) -> list[str]:
+def _condemned(folder: Folder, before: float) -> list[str]:
     """Return the objects that a collector which was killed had moved away."""
-    found = []
-    for path in (directory / "tmp").glob(f"*{CONDEMNED}"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime <= before:
-                found.append(f"{path.name[:2]}/{path.name.removesuffix(CONDEMNED)}")
-    return found
+    return [
+        f"{name[:2]}/{name.removesuffix(CONDEMNED)}"
+        for name, status in folder.entries("tmp")
+        if name.endswith(CONDEMNED) and status.st_mtime <= before
+    ]
 
 
-def delete_objects(catalog: Catalog, directory: Path, names: Sequence[str]) -> tuple[int, int]:
+def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tuple[int, int]:
     """Delete those of some objects that nobody needs, a portion under each lease; return how many and their bytes."""
     count = total = 0
     for at in range(0, len(names), PORTION):
         portion = list(names[at : at + PORTION])
-        deleted = catalog.ask(lambda connection, name: delete_unneeded(connection, name, directory, portion))  # noqa: B023 - asked at once
+        deleted = catalog.ask(lambda connection, name: delete_unneeded(connection, name, folder, portion))  # noqa: B023 - asked at once
         count += len(deleted)
         total += sum(deleted.values())
     return count, total
 
 
-def delete_unneeded(connection: Connection, name: str, directory: Path, names: list[str]) -> dict[str, int]:
+def delete_unneeded(connection: Connection, name: str, folder: Folder, names: list[str]) -> dict[str, int]:
     """Delete those of some objects that nobody needs; the caller holds the lease. Return what was deleted, with sizes."""
     rows = rows_of(
         connection,
@@ -214,50 +205,57 @@ def delete_unneeded(connection: Connection, name: str, directory: Path, names: l
         [names],
     )
     needed = {each for (each,) in rows}
-    moved: dict[str, Path] = {}
+    moved: dict[str, str] = {}
     for each in names:
-        there, away = directory / "objects" / each, directory / "tmp" / f"{each.rpartition('/')[2]}{CONDEMNED}"
+        there, away = f"objects/{each}", f"tmp/{each.rpartition('/')[2]}{CONDEMNED}"
         if each not in needed:
             # Gone already, or open in a program on Windows: the next collection sees to it.
             with contextlib.suppress(OSError):
-                there.replace(away)
-        if away.exists():
+                folder.rename(there, away)
+        if folder.exists(away):
             moved[each] = away
-    needed |= unrecorded_names(directory)
+    needed |= unrecorded_names(folder)
     deleted: dict[str, int] = {}
     for each, away in moved.items():
-        there = directory / "objects" / each
+        there = f"objects/{each}"
         with contextlib.suppress(OSError):
-            if each in needed and not there.exists():
-                there.parent.mkdir(exist_ok=True)
-                away.replace(there)
+            if each in needed and not folder.exists(there):
+                folder.mkdir(f"objects/{each[:2]}")
+                folder.rename(away, there)
                 continue
-            size = away.stat().st_size
-            away.unlink()
+            size = folder.stat(away).st_size
+            folder.unlink(away)
             if each not in needed:
                 deleted[each] = size
     return deleted
 
 
-def _clear_temporary(directory: Path, before: float, *, dry_run: bool) -> tuple[int, int]:
+def _clear_temporary(folder: Folder, before: float, *, dry_run: bool) -> tuple[int, int]:
     """Delete what dead processes left in ``tmp/``; return how many and their bytes."""
     count = total = 0
-    folder = directory / "tmp"
-    for entry in os.scandir(folder) if folder.is_dir() else ():
+    for each, status in folder.entries("tmp"):
+        name = f"tmp/{each}"
         with contextlib.suppress(OSError):
-            if entry.stat(follow_symlinks=False).st_mtime > before or entry.name.endswith(CONDEMNED):
+            if status.st_mtime > before or each.endswith(CONDEMNED):
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                files = [path for path in Path(entry.path).rglob("*") if path.is_file()]
-                if any(path.stat().st_mtime > before for path in files):
+            if stat.S_ISDIR(status.st_mode):
+                files = _files_below(folder, name)
+                if any(one.st_mtime > before for one in files):
                     continue
-                size = sum(path.stat().st_size for path in files)
+                size = sum(one.st_size for one in files)
                 if not dry_run:
-                    shutil.rmtree(entry.path)
+                    folder.rmtree(name)
             else:
-                size = entry.stat(follow_symlinks=False).st_size
+                size = status.st_size
                 if not dry_run:
-                    Path(entry.path).unlink()
+                    folder.unlink(name)
             count += 1
             total += size
     return count, total
+
+
+def _files_below(folder: Folder, name: str) -> list[os.stat_result]:
+    found: list[os.stat_result] = []
+    for each, status in folder.entries(name):
+        found += _files_below(folder, f"{name}/{each}") if stat.S_ISDIR(status.st_mode) else [status]
+    return found

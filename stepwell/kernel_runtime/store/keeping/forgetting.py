@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.keeping import Forgotten
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.reading import read_keys, rows_of
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.keeping.collecting import delete_objects, delete_rows
 
 # A key, the steps inside it, and their outputs.
@@ -20,7 +19,7 @@ _SHARED = f"SELECT DISTINCT object_name FROM @materializations WHERE NOT {_MINE}
 _DELETE = tuple(f"DELETE FROM @{table} WHERE {_MINE}" for table in ("current", "retention"))  # noqa: S608 - as above
 
 
-def forget(catalog: Catalog, directory: Path, key: str, *, dry_run: bool = False) -> Forgotten:
+def forget(catalog: Catalog, folder: Folder, key: str, *, dry_run: bool = False) -> Forgotten:
     """Remove every version of a key, of all notebooks, with the steps inside it; return what that freed.
 
     Values are kept by their content: one that another key has too stays.
@@ -33,7 +32,7 @@ def forget(catalog: Catalog, directory: Path, key: str, *, dry_run: bool = False
     if dry_run:
         return catalog.ask(lambda connection, name: _found(connection, name, key, dry_run=True))[0]
     forgotten, names = catalog.change(lambda connection, name: _forget(connection, name, key))
-    delete_objects(catalog, directory, names)
+    delete_objects(catalog, folder, names)
     return forgotten
 
 

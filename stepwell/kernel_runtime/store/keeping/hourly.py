@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
-from stepwell.kernel_runtime.records.keeping import STORE, KeySize, Rule
+from stepwell.kernel_runtime.records.keeping import STORE, KeySize, Rule, Sizes
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.reading import rows_of
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.keeping.collecting import collect, would_drop
-from stepwell.kernel_runtime.store.keeping.housekeeping import Sizes, fold, is_due, read_rules, write_sizes
+from stepwell.kernel_runtime.store.keeping.housekeeping import fold, is_due, read_rules, write_sizes
 from stepwell.kernel_runtime.store.objects.files import Objects
 
 
@@ -27,32 +27,32 @@ def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
     return [KeySize(*row) for row in rows]
 
 
-def housekeep(catalog: Catalog, directory: Path, objects: Objects) -> bool:
+def housekeep(catalog: Catalog, folder: Folder, objects: Objects) -> bool:
     """Do what is due once an hour, if it is due; tell whether it was.
 
     Where there are retention rules, they are applied and what they freed is collected; without one nothing but dead rows goes. A catalog that is
     large and mostly free room is rewritten.
     """
-    if not is_due(directory):
+    if not is_due(folder):
         return False
     _, total = objects.usage()
     # Before the work: nobody else begins the same.
-    write_sizes(directory, Sizes(time.time(), total, (directory / CATALOG).stat().st_size))
+    write_sizes(folder, Sizes(time.time(), total, folder.stat(CATALOG).st_size))
     if catalog.ask(read_rules):
-        collect(catalog, directory)
+        collect(catalog, folder)
     else:
         catalog.change(fold)
         catalog.compact(force=False)
-    write_sizes(directory, measure(catalog, directory, objects))
+    write_sizes(folder, measure(catalog, folder, objects))
     return True
 
 
-def measure(catalog: Catalog, directory: Path, objects: Objects) -> Sizes:
+def measure(catalog: Catalog, folder: Folder, objects: Objects) -> Sizes:
     """Return how large a store is, and what of it ``gc`` would free."""
     _, total = objects.usage()
-    garbage = collect(catalog, directory, dry_run=True)
+    garbage = collect(catalog, folder, dry_run=True)
     older = catalog.ask(_older_bytes)
-    return Sizes(time.time(), total, (directory / CATALOG).stat().st_size, garbage.bytes, older)
+    return Sizes(time.time(), total, folder.stat(CATALOG).st_size, garbage.bytes, older)
 
 
 def _older_bytes(connection: Connection, name: str) -> int:

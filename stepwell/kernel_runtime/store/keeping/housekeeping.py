@@ -13,61 +13,46 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.records.keeping import Rule
+from stepwell.kernel_runtime.records.keeping import Rule, Sizes
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.reading import rows_of
+from stepwell.kernel_runtime.store.folder import Folder
 
 EVERY = 3600.0
 """Seconds between two housekeepings of a store, by whichever processes."""
 REUSED = 100_000
 """Rows of reused steps that are kept at least."""
 _FILE = "housekeeping.json"
+_MOST = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What the last housekeeping found."""
-
-    at: float = 0.0
-    object_bytes: int = 0
-    """Bytes of all value files."""
-    catalog_bytes: int = 0
-    garbage_bytes: int = 0
-    """Bytes that ``gc`` would free."""
-    older_bytes: int = 0
-    """Bytes that ``gc`` would free more if only the newest version of each key were kept."""
-
-
-def is_due(directory: Path, every: float = EVERY) -> bool:
+def is_due(folder: Folder, every: float = EVERY) -> bool:
     """Tell whether a store's last housekeeping, or its making, is that long ago; a clock that was set back makes it due."""
     for name in (_FILE, "CACHEDIR.TAG"):
         with contextlib.suppress(OSError):
-            age = time.time() - os.stat(directory / name).st_mtime  # noqa: PTH116 - asked after every run
+            age = time.time() - folder.glance(name).st_mtime
             return not 0 <= age < every
     return True
 
 
-def read_sizes(directory: Path) -> Sizes | None:
+def read_sizes(folder: Folder) -> Sizes | None:
     """Return what the last housekeeping found; None before the first."""
     try:
-        found = json.loads((directory / _FILE).read_text(encoding="utf-8"))
-        return Sizes(**found)
+        return Sizes(**json.loads(folder.read(_FILE, _MOST)))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def write_sizes(directory: Path, sizes: Sizes) -> None:
+def write_sizes(folder: Folder, sizes: Sizes) -> None:
     """Record what a housekeeping found, and that it was now."""
-    making = directory / "tmp" / new_id()
+    making = f"tmp/{new_id()}"
     with contextlib.suppress(OSError):
-        making.write_text(json.dumps(asdict(sizes)), encoding="utf-8")
-        making.replace(directory / _FILE)
+        folder.write(making, json.dumps(asdict(sizes)).encode())
+        folder.rename(making, _FILE)
 
 
 def read_rules(connection: Connection, name: str) -> dict[str, Rule]:

@@ -1,14 +1,11 @@
-"""The bytes of value files: written in few calls, read through no link, mapped copy-on-write."""
+"""The bytes of value files: written in few calls, mapped copy-on-write."""
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
-import stat
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from stepwell.kernel_runtime.store.objects.header import aligned
 
@@ -49,42 +46,6 @@ def _write_all(descriptor: int, batch: list[bytes | memoryview]) -> None:
             done -= len(batch.pop(0))
         if batch and done:
             batch[0] = memoryview(batch[0])[done:]
-
-
-@contextlib.contextmanager
-def created(path: Path) -> Iterator[int]:
-    """Create a file that is not there, with its folder, and open it for writing."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    try:
-        descriptor = os.open(path, flags, 0o666)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, flags, 0o666)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def open_inside(folder: Path, name: str) -> int:
-    """Open a file below a folder for reading, through no link; a pipe in its place must not block us."""
-    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-    if os.open not in os.supports_dir_fd:  # pragma: no cover - Windows
-        return os.open(folder / name, flags | getattr(os, "O_BINARY", 0))
-    above, _, below = name.partition("/")
-    outer = os.open(folder, flags | os.O_DIRECTORY)
-    try:
-        inner = os.open(above, flags | os.O_DIRECTORY, dir_fd=outer)
-    finally:
-        os.close(outer)
-    try:
-        descriptor = os.open(below, flags | os.O_NONBLOCK, dir_fd=inner)
-    finally:
-        os.close(inner)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise FileNotFoundError(f"{folder / name} is no file")
-    return descriptor
 
 
 def contents(descriptor: int) -> memoryview:

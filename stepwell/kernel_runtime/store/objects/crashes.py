@@ -30,8 +30,9 @@ from functools import cache
 from pathlib import Path
 
 from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.locking import lock
-from stepwell.kernel_runtime.store.objects.files import is_name
+from stepwell.kernel_runtime.store.objects.files import is_name, value_files
 
 FOLDER = "writers"
 DAMAGED = "damaged"
@@ -83,15 +84,16 @@ class Crashes:
         Names of value files whose next load checks every byte.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._folder = directory / FOLDER
+    def __init__(self, folder: Folder) -> None:
+        self._store = folder
+        self._folder = folder.path / FOLDER
         self._mutex = threading.Lock()
         self._own = _Own()
         self.doubtful: set[str] = set()
         self._lists: dict[str, set[str]] = {}
         weakref.finalize(self, _end, self._own)
         with contextlib.suppress(OSError):
+            folder.examine()
             self._look()
 
     def before_write(self) -> None:
@@ -162,9 +164,9 @@ class Crashes:
                 path.unlink()
 
     def _doubt(self, mark: Mark) -> None:
-        names = [name for name, found in value_files(self._directory) if found.st_mtime >= mark.since]
+        names = [name for name, found in value_files(self._store) if found.st_mtime >= mark.since]
         if names:
-            making = self._directory / "tmp" / new_id()
+            making = self._store.path / "tmp" / new_id()
             with making.open("xb") as file:
                 file.write("".join(f"{name}\n" for name in names).encode())
                 file.flush()
@@ -243,31 +245,16 @@ def read_mark(path: Path) -> Mark:
         return Mark(path, path.stat().st_mtime - _COARSE, "", "", 0, closed=False)
 
 
-def value_files(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the name below ``objects/`` and the stat of every value file."""
-    try:
-        folders = sorted(os.scandir(directory / "objects"), key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return
-    for folder in folders:
-        if folder.is_dir(follow_symlinks=False):
-            for entry in os.scandir(folder.path):
-                with contextlib.suppress(FileNotFoundError):
-                    if entry.is_file(follow_symlinks=False):
-                        yield f"{folder.name}/{entry.name}", entry.stat(follow_symlinks=False)
-
-
-def set_aside(directory: Path, name: str) -> None:
+def set_aside(folder: Folder, name: str) -> None:
     """Take a damaged value file out of ``objects/``, so that it counts as missing and is written anew.
 
     The name comes from a row, which somebody else may have made: one that can be no value file's is left alone.
     """
     if not is_name(name):
         return
-    path = directory / "objects" / name
     with contextlib.suppress(OSError):
-        (directory / DAMAGED).mkdir(exist_ok=True)
-        path.replace(directory / DAMAGED / path.name)
+        folder.mkdir(DAMAGED)
+        folder.rename(f"objects/{name}", f"{DAMAGED}/{name.rpartition('/')[2]}")
 
 
 def _lines(path: Path) -> set[str]:

@@ -6,8 +6,8 @@ digested meanwhile (`digests`), given its header last, and renamed, so a file be
 down. The signature is over the header, which names the stream's digest; a load checks both. The buffers are data, of which a load
 checks the sizes only.
 
-A store can come from somebody else. So a name is looked at before it is opened, no link is followed on the way to the
-file, and what is checked is a copy that nobody else can change.
+A store can come from somebody else. So a name is looked at before it is opened, the file is opened through no link (`Folder`), and what is checked
+is a copy that nobody else can change.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.catalog.attachment import not_writable
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import header as object_header
-from stepwell.kernel_runtime.store.objects.contents import contents, created, open_inside, write_parts
+from stepwell.kernel_runtime.store.objects.contents import contents, write_parts
 from stepwell.kernel_runtime.store.objects.digests import Digesting, blake
 from stepwell.kernel_runtime.store.objects.header import MAGIC, PREFIX, VERSION, Header, HeaderError, OtherFormError
 from stepwell.kernel_runtime.store.objects.inline_form import Parts
 from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
+from stepwell.kernel_runtime.store.trouble import refused, trouble
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded
 
 _SIGNED = b"stepwell object"
 """What a signature over a header begins with, so that it is none over anything else."""
 _PIECE = 4 << 20
-_BINARY = getattr(os, "O_BINARY", 0)
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
 
 
@@ -47,7 +47,7 @@ class Objects:
 
     Parameters
     ----------
-    directory
+    folder
         The store directory.
     signer
         Signs and checks what executes code when loaded.
@@ -55,11 +55,10 @@ class Objects:
         The list of what has no row yet: a file is named there before it is put in its place.
     """
 
-    def __init__(self, directory: Path, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
-        self.folder = directory / "objects"
-        self._directory = directory
+    def __init__(self, folder: Folder, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
+        self.folder = folder
         self._signer = signer
-        self._unrecorded = unrecorded or Unrecorded(directory)
+        self._unrecorded = unrecorded or Unrecorded(folder)
         self._own: set[str] = set()
         """Names of files that are known to carry our own signature."""
 
@@ -89,10 +88,10 @@ class Objects:
         sizes = [(buffer.nbytes, buffer.readonly) for buffer in buffers]
         room = object_header.room_for(encoded.codec, len(encoded.stream), sizes, told)
         parts = [memoryview(encoded.stream), *buffers]
-        making = self._directory / "tmp" / new_id()
+        making = f"tmp/{new_id()}"
         digesting = Digesting(parts)
         try:
-            with created(making) as descriptor:
+            with self._created(making) as descriptor:
                 os.lseek(descriptor, room, os.SEEK_SET)
                 write_parts(descriptor, parts, room)
                 stream, *digests = digesting.result()
@@ -105,29 +104,26 @@ class Objects:
             self.place(making, name)
         except BaseException as error:
             digesting.stop()
-            _discard(making)
-            if isinstance(error, OSError):
-                raise not_writable(self._directory, error) from error
+            self._discard(making)
+            if isinstance(error, OSError | MemoryError):
+                raise refused(self.folder.path, error) from error
             raise
         if encoded.codec == PICKLE:
             self._own.add(name)
         return found, name
 
-    def place(self, making: Path, name: str) -> None:
-        """Rename a whole file of ``tmp/`` to its name; an `OSError` where that is not possible."""
+    def place(self, making: str, name: str) -> None:
+        """Rename a whole file of ``tmp/`` to its name below ``objects/``; an `OSError` where that is not possible."""
         self._unrecorded.add(name)
-        outer = str(self.folder)
-        inner, path = f"{outer}/{name[:2]}", f"{outer}/{name}"
-        for folder in (outer, inner):
-            if os.path.islink(folder):  # noqa: PTH114 - for every value that is stored
-                raise NotADirectoryError(f"{folder} is a link")
+        path = f"objects/{name}"
         try:
-            os.replace(making, path)  # noqa: PTH105 - likewise
+            self.folder.rename(making, path)
         except FileNotFoundError:
-            os.makedirs(inner, exist_ok=True)  # noqa: PTH103 - likewise
-            os.replace(making, path)  # noqa: PTH105 - likewise
+            self.folder.mkdir("objects")
+            self.folder.mkdir(f"objects/{name[:2]}")
+            self.folder.rename(making, path)
         except PermissionError:  # pragma: no cover - Windows: somebody has it mapped, so it is there and was readable
-            if os.name != "nt" or not os.path.exists(path):  # noqa: PTH110 - likewise
+            if os.name != "nt" or not self.folder.exists(path):
                 raise
 
     def recorded(self, names: Iterable[str]) -> None:
@@ -159,7 +155,7 @@ class Objects:
         try:
             seen = self._seen(name, key)
             if codec == PICKLE and not self._signer.verify(seen.signature, (_SIGNED, seen.packed)):
-                raise untrusted(key, f"file {self.folder / name}", key_name(seen.signature))
+                raise untrusted(key, f"file {self.folder.path / 'objects' / name}", key_name(seen.signature))
             if full:
                 _check_contents(seen)
             return _parts(seen)
@@ -189,7 +185,9 @@ class Objects:
         packed = self._seen(name, name).packed
         prefix = self.signed_prefix(header.codec, packed)
         try:
-            descriptor = os.open(self.folder / name, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | _BINARY)
+            if self.folder.stat(f"objects/{name}").st_nlink > 1:
+                raise PermissionError("it has another name, which would change too")  # noqa: TRY301 - as for another user's file
+            descriptor = self.folder.open(f"objects/{name}", os.O_WRONLY)
         except PermissionError:
             # Another user's file: it is replaced by one of one's own.
             with self.opened(name) as source, self.making(name) as target:
@@ -209,7 +207,7 @@ class Objects:
         if not is_name(name):
             return True
         try:
-            return os.stat(f"{self.folder}/{name}").st_size < size  # noqa: PTH116 - asked for every row of a snapshot; a Path costs ten times that
+            return self.folder.glance(f"objects/{name}").st_size < size
         except OSError:
             return True
 
@@ -242,15 +240,15 @@ class Objects:
     @contextlib.contextmanager
     def making(self, name: str) -> Iterator[IO[bytes]]:
         """Open a new file below ``tmp/`` for writing; it gets its name when the block ends without an error."""
-        making = self._directory / "tmp" / new_id()
+        making = f"tmp/{new_id()}"
         try:
-            with created(making) as descriptor, os.fdopen(os.dup(descriptor), "wb", buffering=0) as file:
+            with self._created(making) as descriptor, os.fdopen(os.dup(descriptor), "wb", buffering=0) as file:
                 yield file
             self.place(making, name)
         except BaseException as error:
-            _discard(making)
-            if isinstance(error, OSError):
-                raise not_writable(self._directory, error) from error
+            self._discard(making)
+            if isinstance(error, OSError | MemoryError):
+                raise refused(self.folder.path, error) from error
             raise
 
     def signed_prefix(self, codec: str, packed: bytes) -> bytes:
@@ -261,13 +259,11 @@ class Objects:
     def usage(self) -> tuple[int, int]:
         """Return the number of files and their bytes."""
         files = total = 0
-        if self.folder.is_dir():
-            for folder in os.scandir(self.folder):
-                if folder.is_dir(follow_symlinks=False):
-                    for entry in os.scandir(folder.path):
-                        with contextlib.suppress(FileNotFoundError):
-                            total += entry.stat(follow_symlinks=False).st_size
-                            files += 1
+        # What may not be listed is not counted.
+        with contextlib.suppress(PermissionError):
+            for _, found in value_files(self.folder):
+                total += found.st_size
+                files += 1
         return files, total
 
     def _signed(self, header: Header) -> bytes:
@@ -277,17 +273,38 @@ class Objects:
     @contextlib.contextmanager
     def _opened(self, name: str, key: str) -> Iterator[int]:
         try:
-            descriptor = open_inside(self.folder, name)
+            descriptor = self.folder.open(f"objects/{name}")
         except OSError as error:
+            found = trouble(error, f"the stored value of {key!r} cannot be read")
+            if found is not None:
+                raise found from error
             raise ValueUnavailableError(
                 f"the stored value of {key!r} is gone",
-                where=f"no file {self.folder / name}",
+                where=f"no file {self.folder.path / 'objects' / name}",
                 remedy=f"materialize {key!r} again",
             ) from error
         try:
             yield descriptor
         finally:
             os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _created(self, making: str) -> Iterator[int]:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            descriptor = self.folder.open(making, flags)
+        except FileNotFoundError:
+            # Somebody removed the folder, or all of the store.
+            self.folder.examine(create=True)
+            descriptor = self.folder.open(making, flags)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _discard(self, making: str) -> None:
+        with contextlib.suppress(OSError):
+            self.folder.unlink(making)
 
     def _seen(self, name: str, key: str) -> _Seen:
         if not is_name(name):
@@ -374,9 +391,13 @@ def _damaged(key: str, name: str, how: str) -> ValueDamagedError:
     )
 
 
-def _discard(making: Path) -> None:
-    with contextlib.suppress(OSError):
-        making.unlink()
+def value_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the name below ``objects/`` and the status of every value file."""
+    for above, found in folder.entries("objects"):
+        if stat.S_ISDIR(found.st_mode):
+            for name, status in folder.entries(f"objects/{above}"):
+                if stat.S_ISREG(status.st_mode):
+                    yield f"{above}/{name}", status
 
 
 @cache

@@ -25,7 +25,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.locking import is_file, lock, unlock
+from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.locking import lock, unlock
 
 SUFFIX = ".unrecorded"
 
@@ -35,12 +36,12 @@ class Unrecorded:
 
     Parameters
     ----------
-    directory
+    folder
         The store directory.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._folder = directory / "claims"
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
         self._start()
         _lists.add(self)
 
@@ -48,7 +49,7 @@ class Unrecorded:
         self._mutex = threading.Lock()
         self._process = os.getpid()
         self._descriptor = -1
-        self._path = Path()
+        self._name = ""
         self._names: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
@@ -85,13 +86,13 @@ class Unrecorded:
             return
         with self._mutex:
             if self._descriptor >= 0 and not self._names:
-                self._path.unlink(missing_ok=True)
+                self._folder.unlink(self._name, missing_ok=True)
                 os.close(self._descriptor)
                 self._descriptor = -1
 
     def is_own(self, path: Path) -> bool:
         """Tell whether a file is the list of this very process."""
-        return self._process == os.getpid() and self._descriptor >= 0 and path == self._path
+        return self._process == os.getpid() and self._descriptor >= 0 and path == self._folder.path / self._name
 
     def names(self) -> set[str]:
         """Return what is on the list."""
@@ -99,13 +100,13 @@ class Unrecorded:
             return set(self._names)
 
     def _open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+        folder = self._folder
+        folder.mkdir("claims")
         while True:
-            self._path = self._folder / f"{new_id()}{SUFFIX}"
-            descriptor = os.open(self._path, flags | getattr(os, "O_BINARY", 0), 0o666)
+            self._name = f"claims/{new_id()}{SUFFIX}"
+            descriptor = folder.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
             lock(descriptor, block=True)
-            if is_file(self._path, descriptor):
+            if folder.is_file(self._name, descriptor):
                 break
             # A collector found it before it was locked, and took it for a dead process's.
             os.close(descriptor)
@@ -117,24 +118,27 @@ _lists: weakref.WeakSet[Unrecorded] = weakref.WeakSet()
 and closing it would drop it."""
 
 
-def unrecorded_names(directory: Path) -> set[str]:
+def unrecorded_names(folder: Folder) -> set[str]:
     """Return what living processes have on their lists; lists of dead ones are removed. The caller holds the lease."""
     found: set[str] = set()
-    for path in (directory / "claims").glob(f"*{SUFFIX}"):
-        own = next((each for each in list(_lists) if each.is_own(path)), None)
+    for each in folder.names("claims"):
+        if not each.endswith(SUFFIX):
+            continue
+        name = f"claims/{each}"
+        own = next((one for one in list(_lists) if one.is_own(folder.path / name)), None)
         if own is not None:
             found |= own.names()
             continue
         try:
-            descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+            descriptor = folder.open(name, os.O_RDWR)
         except OSError:
             continue
         try:
             if lock(descriptor, block=False):
-                path.unlink(missing_ok=True)
+                folder.unlink(name, missing_ok=True)
                 unlock(descriptor)
             else:
-                with path.open(encoding="utf-8") as lines:
+                with os.fdopen(os.dup(descriptor), encoding="utf-8") as lines:
                     found |= _listed(lines)
         except OSError:
             continue

@@ -312,7 +312,7 @@ def foreign_values(
         if by != own and (value.object_name is None or not objects.missing(value.object_name)):
             found.append(_Foreign(item, by))
     values = tuple(offered(each.item, fingerprint(each.signer)) for each in found)
-    offer = Offer(str(objects.folder.parent), values[0].signer if values else "", own=not values, values=values)
+    offer = Offer(str(objects.folder.path), values[0].signer if values else "", own=not values, values=values)
     return ForeignValues(tuple(found), offer)
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.store.catalog.attachment import one_line
 from stepwell.kernel_runtime.store.catalog.instance import Connection, leak
 from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.store.trouble import one_line
 
 T = TypeVar("T")
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from stepwell.kernel_runtime.errors import QueryError
-from stepwell.kernel_runtime.store.catalog.attachment import one_line
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.sql import instance as sql_instance
 from stepwell.kernel_runtime.store.sql.files import FileAccess
 from stepwell.kernel_runtime.store.sql.statements import Statement, TablePath, folded, read_statement
 from stepwell.kernel_runtime.store.sql.tabular import as_table, unreadable
+from stepwell.kernel_runtime.store.trouble import one_line
 
 T = TypeVar("T")
 

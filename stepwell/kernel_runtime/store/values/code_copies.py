@@ -14,6 +14,8 @@ minor version of Python cannot use them.
 
 from __future__ import annotations
 
+import abc
+import enum
 import functools
 import io
 import pickle
@@ -47,6 +49,9 @@ class CodeReader:
 
     is_secret: Callable[[str, Any], bool] | None = None
     """Tells whether a value must not be stored as part of a copy, or whether a class or function has a secret in its source."""
+
+    made: Callable[[type, str], None] | None = None
+    """Is told of each class that is made from a copy, with the code version of the copy."""
 
     def version_of(self, found: Any) -> str:
         """Return a code version, empty where none can be told."""
@@ -153,6 +158,9 @@ def dump_copies(found: Sequence[Any], names: Sequence[Named], code: CodeReader) 
     return stream.getvalue()
 
 
+_PLAIN_KINDS = frozenset((type, abc.ABCMeta))
+
+
 def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
     import cloudpickle
 
@@ -173,6 +181,18 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
                 # The identity that cloudpickle gives a class is drawn by chance; ours is its name and code version.
                 arguments = tuple(None if _is_drawn(each) else each for each in arguments)
                 kept, slots = state
+                if isinstance(value, enum.EnumMeta):
+                    # cloudpickle leaves out members with several names.
+                    members: dict[str, Any] = {name: member.value for name, member in value.__members__.items()}  # type: ignore[var-annotated]
+                    arguments = (*arguments[:3], members, *arguments[4:])
+                    kept = {name: each for name, each in kept.items() if name not in members}
+                elif "__slots__" in vars(value) and type(value) in _PLAIN_KINDS and not issubclass(value, tuple):
+                    # cloudpickle would give the instances of the copy a dict as well.
+                    arguments = (
+                        *arguments[:3],
+                        {**arguments[3], "__slots__": vars(value)["__slots__"]},
+                        *arguments[4:],
+                    )
                 state = ({name: each for name, each in kept.items() if not _is_secret_text(code, name, each)}, slots)
             else:
                 kept, slots = state

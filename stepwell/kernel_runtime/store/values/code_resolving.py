@@ -134,6 +134,8 @@ class Resolver:
             self._unfinished[id(found)] = found
             if isinstance(found, type) and version and version != UNKNOWN:
                 _classes[name, version] = found
+                if self._code.made is not None:
+                    self._code.made(found, version)
         return found
 
     def _completed(self, found: Any, rest: tuple[Callable[[Any, Any], None], Any]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from stepwell.kernel_runtime.records.linked import Link
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.libraries import Library
 
@@ -25,7 +25,7 @@ class Loading:
 
     code: CodeReader = field(default_factory=CodeReader)
     tell: Tell = silent
-    folder: Path | None = None
+    folder: Folder | None = None
     """The store directory; below it the contents of files are restored."""
     written: tuple[Library, ...] = ()
     link: Link | None = None

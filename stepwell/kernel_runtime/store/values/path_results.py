@@ -31,6 +31,7 @@ from typing import Any
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.path_contents import PathContents, contents_of
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.values.framing import Frame, framed
 from stepwell.kernel_runtime.store.values.loading import Loading
 
@@ -98,7 +99,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
             remedy=f"materialize {key!r} again",
         )
     try:
-        restored = _restore(loading.folder / "tmp", said.digest, written.name, buffers[0])
+        restored = _restore(loading.folder, said.digest, written.name, buffers[0])
         if not _holds(restored, said):
             raise OSError("the stored contents are damaged")  # noqa: TRY301 - one message for all that can go wrong here
     except OSError as error:
@@ -128,24 +129,25 @@ def _holds(path: Path, said: PathContents) -> bool:
         return False
 
 
-def _restore(place: Path, digest: str, name: str, contents: Any) -> Path:
-    """Write contents to a file of a name, unless they are there; links are not followed out of the store."""
-    folder = place / f"file-{digest}"
+def _restore(folder: Folder, digest: str, name: str, contents: Any) -> Path:
+    """Write contents to a file of a name below ``tmp/``, unless they are there."""
+    place = f"tmp/file-{digest}"
     if not digest.isalnum() or name in {"", ".", ".."} or Path(name).name != name:
         raise OSError(f"{name!r} is no name of a file")
-    for each in (place, folder):
-        each.mkdir(parents=True, exist_ok=True)
-        if each.is_symlink():
-            raise OSError(f"{each} is a link")
-    path = folder / name
-    if path.is_symlink() or not _holds(path, PathContents("file", len(contents), digest)):
-        making = folder / f".{new_id()}"
+    folder.mkdir("tmp")
+    folder.mkdir(place)
+    path = folder.path / place / name
+    if not (folder.exists(f"{place}/{name}") and _holds(path, PathContents("file", len(contents), digest))):
+        making = f"{place}/.{new_id()}"
         try:
-            with making.open("xb") as file:
-                file.write(contents)
-            making.replace(path)
+            folder.write(making, contents)
+            folder.rename(making, f"{place}/{name}")
         finally:
-            making.unlink(missing_ok=True)
+            folder.unlink(making, missing_ok=True)
     # Its time tells when it was last wanted.
-    os.utime(path)
+    descriptor = folder.open(f"{place}/{name}")
+    try:
+        os.utime(descriptor if os.utime in os.supports_fd else path)
+    finally:
+        os.close(descriptor)
     return path

@@ -1,0 +1,168 @@
+"""Secrets by their form: tokens of services, keys, addresses with a password; and whether a text looks generated.
+
+The forms are the patterns of detect-secrets and the prefixes of services that it does not know. Its import takes a third of a second, so
+it happens only for a text with a long run of mixed letters and digits, which every one of its tokens has. Few texts have one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+
+_RUN = 16
+_APART = bytes(at if at < 128 and chr(at).isalnum() else 32 for at in range(256))
+_CHARACTERS = r"[\w.~+/=%-]"
+_PREFIXES = (
+    r"A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA|AIza|ya29\.|GOCSPX-|1//0|"  # Amazon, Google
+    r"gh[oprsu]_|github_pat_|gl[a-z]{2,6}-|GR1348941|ATATT3|ATCTT3|ATBB|BBDC-|"  # GitHub, GitLab, Atlassian
+    r"hf_|api_org_|sk-|sess-|gsk_|r8_|xai-|pplx-|tvly-|nvapi-|jina_|co_|wandb_v1_|lsv2_|pcsk_|"  # models and their tools
+    r"[sr]k_(?:live|test)_|whsec_|sq0[a-z]{3}-|EAAA|access_token\$|"  # payments
+    r"xox[a-z]-|xapp-|xoxe\.|"  # Slack
+    r"pypi-|npm_|dckr_(?:pat|oat)_|rubygems_|cio|oy2|"  # registries
+    r"do[opr]_v1_|dapi|dkea|dose|shp(?:at|ca|pa|ss)_|glsa_|glc_|eyJrIjoi|PMAK-|hv[sbr]\.|AGE-SECRET-KEY-|LTAI|NRAK-|NRII-|NRAL-|"
+    r"lin_api_|ntn_|secret_|sbp_|sntrys_|sntryu_|figd_|figo_|rdme_|EZ[AT]K|pscale_(?:pw|tkn|oauth)_|pul-|tfp_|fo1_|FlyV1|HRKU-|key-|SG\.|"
+    r"tk-us-|dt0[a-z]\d{2}\.|pat[A-Za-z0-9]{14}\.|PRIVATE-TOKEN|DefaultEndpointsProtocol"
+)
+_PREFIXED = re.compile(rf"(?<![A-Za-z0-9])(?:{_PREFIXES}){_CHARACTERS}{{12,}}")
+_SURELY = re.compile(r"(?<![A-Za-z0-9])(?:sk[-_]|gh[oprsu]_|github_pat_|xox[a-z]-)[\w-]{10,}")
+_LIKE_A_TOKEN = re.compile(
+    r"(?<![\w.-])(?P<prefix>[A-Za-z]{2,10})(?:[-_][A-Za-z0-9]{1,8}){0,3}[-_](?P<run>[A-Za-z0-9]{24,})(?![A-Za-z0-9])"
+)
+_JWT = re.compile(r"eyJ[A-Za-z0-9_=-]{8,}\.[A-Za-z0-9_=.+/-]{8,}")
+_NOT_OF_TOKENS = frozenset({
+    "sha", "md", "blake", "git", "rev", "ref", "commit", "hash", "checksum", "digest", "etag", "uuid", "guid", "id", "oid", "cid", "run", "img", "file",
+})  # fmt: skip
+"""What stands before digests and identifiers."""
+_HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
+_URL = re.compile(r"://[^/\s:@'\"<>]*:(?P<password>[^/\s@'\"]+)@")
+_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File")
+_KEY_BLOCK = re.compile(
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)|PuTTY-User-Key-File.*",
+    re.DOTALL,
+)
+PLACEHOLDER = "\0"
+"""Stands in a text for what is computed: ``https://bob:\\0@host`` has no password in it."""
+
+
+def has_token(text: str) -> bool:
+    """Whether a text holds a token, a private key, or an address with a password, recognised by its form."""
+    return next(token_spans(text), None) is not None
+
+
+def token_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where in a text there are secrets that are recognised by their form."""
+    if "://" in text:
+        for found in _URL.finditer(text):
+            if is_given(found["password"]):
+                yield found.span("password")
+    if "-----BEGIN" in text or "PuTTY" in text:
+        yield from (found.span() for found in _KEY_BLOCK.finditer(text))
+    for found in _SURELY.finditer(text):
+        if _is_mixed(found[0]):
+            yield _whole(text, *found.span())
+    if not has_run(text):
+        return
+    for pattern in (_PREFIXED, _JWT):
+        for found in pattern.finditer(text):
+            if has_run(found[0]):
+                yield _whole(text, *found.span())
+    for found in _LIKE_A_TOKEN.finditer(text):
+        run = found["run"]
+        if found["prefix"].lower() not in _NOT_OF_TOKENS and not _HEX.fullmatch(run) and alternations(run) >= 6:
+            yield _whole(text, *found.span())
+    for pattern in _patterns():
+        for found in pattern.finditer(text):
+            if _is_mixed(found[0]):
+                yield _whole(text, *found.span())
+
+
+def has_run(text: str) -> bool:
+    """Whether a text has a run of letters and digits that alternate, which all tokens have and few other texts."""
+    if len(text) < _RUN:
+        return False
+    # A pattern would take ten times as long, and every source is asked.
+    runs = [run for run in text.encode("utf-8", "replace").translate(_APART).split() if len(run) >= _RUN]
+    return bool(runs) and any(alternations(run.decode()) >= 3 for run in runs)
+
+
+def alternations(run: str) -> int:
+    """Return how often letters and digits follow each other."""
+    return sum(a.isdigit() is not b.isdigit() and a.isalnum() and b.isalnum() for a, b in pairwise(run))
+
+
+def looks_generated(text: str) -> bool:
+    """Whether a text may be a password or key that was generated: one word, of mixed characters, of more entropy than words have.
+
+    It is asked only where a name or a use suggests a secret: identifiers of other things look the same.
+    """
+    if (
+        len(text) < 8
+        or len(text) > 4096
+        or any(map(str.isspace, text))
+        or text.startswith(("/", "./", "~", "http://", "https://", "--"))
+    ):
+        return False
+    kinds = sum((any(map(str.isdigit, text)), any(map(str.islower, text)), any(map(str.isupper, text))))
+    others = sum(not (each.isalnum() or each in "_-. ") for each in text)
+    return (
+        kinds >= 2 and any(map(str.isdigit, text)) and (alternations(text) >= 2 or others > 0) and entropy(text) >= 2.5
+    ) or (len(text) >= 16 and kinds >= 2 and entropy(text) >= 4.0)
+
+
+def entropy(text: str) -> float:
+    """Return the Shannon entropy of a text's characters, in bits."""
+    total = len(text)
+    return -sum(count / total * math.log2(count / total) for count in Counter(text).values())
+
+
+def is_given(part: str) -> bool:
+    """Whether a part of a text stands there and is not computed: neither ``{password}`` nor ``%s``, ``$PASSWORD``, ``<password>`` or ``***``."""
+    part = part.replace(PLACEHOLDER, "")
+    return bool(part) and not _COMPUTED.fullmatch(part)
+
+
+_COMPUTED = re.compile(r"\{[^{}]*\}|%\(?\w*\)?[sdr]|\$\{?\w+\}?|<[^<>]*>|[*x.…]+|\[[^\]]*\]|:\w+|\?", re.IGNORECASE)
+
+
+def _is_mixed(text: str) -> bool:
+    """Whether there are digits and letters; patterns of services also match words."""
+    return "PRIVATE KEY" in text or "://" in text or (any(map(str.isdigit, text)) and any(map(str.isalpha, text)))
+
+
+def _whole(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return where the word around a match begins and ends: services make their tokens longer now and then."""
+    while start and _IN_TOKENS.match(text[start - 1]):
+        start -= 1
+    while end < len(text) and _IN_TOKENS.match(text[end]):
+        end += 1
+    return start, end
+
+
+_IN_TOKENS = re.compile(_CHARACTERS)
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[re.Pattern[str], ...]:
+    """Return the patterns of detect-secrets for tokens of services; its words, entropies and public addresses are not asked."""
+    import importlib
+    import pkgutil
+
+    import detect_secrets.plugins
+    from detect_secrets.plugins.base import RegexBasedDetector
+
+    left_out = {"IPPublicDetector", "BasicAuthDetector", "PrivateKeyDetector", "ArtifactoryDetector"}
+    found: list[re.Pattern[str]] = []
+    for module in pkgutil.iter_modules(detect_secrets.plugins.__path__):
+        for name, kind in vars(importlib.import_module(f"detect_secrets.plugins.{module.name}")).items():
+            if isinstance(kind, type) and issubclass(kind, RegexBasedDetector) and name not in left_out:
+                patterns = kind.__dict__.get("denylist")
+                found += (
+                    [each for each in patterns if isinstance(each, re.Pattern)]
+                    if isinstance(patterns, list | tuple)
+                    else []
+                )
+    return tuple(dict.fromkeys(found))
