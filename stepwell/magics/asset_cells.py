@@ -20,6 +20,7 @@ from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_ce
 from stepwell.magics.displays import value_or_figure
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
+from stepwell.magics.running import compute_unstored
 
 
 def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
@@ -98,6 +99,7 @@ def _definition(
     where = source.text.where
     given = given_inputs(arguments.inputs, where)
     origin = cell_origin(face.running) if face.running is not None else ""
+    compute_unstored(face, source.names.reads)
     inputs, changed = inputs_of(face, source.names.reads, keys, given, where, origin=origin)
     check_own_name(source.names, keys, variables, inputs, where)
     face.read_before[origin] = dict(inputs)

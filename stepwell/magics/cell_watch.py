@@ -11,6 +11,7 @@ from stepwell.magics.cell_changes import changed_names
 from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_names import names_of
 from stepwell.magics.face import Face
+from stepwell.magics.running import compute_unstored
 
 _STEPS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset")
 """Cells that do what they do as steps, which note it themselves."""
@@ -30,6 +31,8 @@ class CellWatch:
         if (info.raw_cell or "").lstrip().startswith(_STEPS):
             self._before = None
             return
+        if self._face.timeline.unstored and (tree := self._tree(info)) is not None:
+            compute_unstored(self._face, reached_names(self._face.namespace, names_of(tree).reads))
         # Identities only: a reference would keep what the cell lets go.
         self._before = {name: id(value) for name, value in self._face.namespace.items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -139,9 +139,45 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
             face.figures.show(face.namespace[name])
         else:
             _show_picture(face, definition, records)
+    for record in records:
+        for each in record.not_kept:
+            held = each.partition(": ")[2]
+            face.say(f"{name} is not stored ({held}): computed again in a kernel that needs it")
     if records:
         line = run_line(" ".join(str(key) for key in definition.keys), records)
         face.say(line + changed_text(definition))
+
+
+def compute_unstored(face: Face, names: Iterable[str]) -> None:
+    """Run reused cells again whose variables are needed and were not stored.
+
+    Raises
+    ------
+    UpstreamBudgetError
+        If that is known to take longer than a cell may start by itself.
+    """
+    timeline, registered = face.timeline, face.session.registry.assets
+    if not timeline.unstored:
+        return
+    needed = {
+        name: key for name in names if (key := timeline.unstored.get(name)) is not None and name not in face.namespace
+    }
+    for key in dict.fromkeys(needed.values()):
+        entry = registered.get(key)
+        if entry is None:
+            continue
+        name = next(each for each, of in needed.items() if of == key)
+        with face.session.requesting([entry.definition], cell=True):
+            states = face.session.states([entry.definition])
+            seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
+            if face.interactive and seconds > face.settings.upstream_budget:
+                raise UpstreamBudgetError(
+                    f"{name} is needed, and {key}, which assigns it, was reused without it: its value is not stored",
+                    remedy=f"{key} took {duration(seconds)} the last time: run its cell with -f",
+                )
+            face.say(f"{key}: runs again, because {name} is needed and was not stored")
+            with users_errors(face):
+                face.session.materialize([entry.definition], force=True)
 
 
 def changed_text(definition: AssetsDefinition) -> str:

@@ -77,7 +77,8 @@ def content(item: Any) -> tuple[Any, ...]:
     kind = type(item)
     parts: list[Any] = []
     if isinstance(item, dict):
-        parts.append(("items", tuple(dict.items(item))))
+        kind_of_dict = collections.OrderedDict if isinstance(item, collections.OrderedDict) else dict
+        parts.append(("items", tuple(kind_of_dict.items(item))))
         if isinstance(item, collections.defaultdict):
             parts.append(("factory", (item.default_factory,)))
     elif isinstance(item, (list, collections.deque)):
@@ -130,10 +131,11 @@ def put_content(item: Any, parts: tuple[Any, ...]) -> None:
     try:
         for kind, values in parts:
             if kind == "items":
-                dict.clear(item)
+                # An OrderedDict keeps the order in a list of its own.
+                kind_of_dict = collections.OrderedDict if isinstance(item, collections.OrderedDict) else dict
+                kind_of_dict.clear(item)
                 for key, value in values:
-                    # The class's own: an OrderedDict keeps its order in a list of its own.
-                    (type(item) if isinstance(item, collections.OrderedDict) else dict).__setitem__(item, key, value)
+                    kind_of_dict.__setitem__(item, key, value)
             elif kind == "factory":
                 item.default_factory = values[0]
             elif kind == "list":

@@ -367,10 +367,12 @@ class Engine:
                             self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code
                         ),
                     )
-                except UnstorableValueError:
-                    if not is_job:
+                except UnstorableValueError as unstorable:
+                    if not is_job and run is None:
                         raise
-                    not_kept.append(f"{name}: {type(produced.value).__name__}")
+                    # In a kernel the value lives on, under the variable that it is bound to.
+                    held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
+                    not_kept.append(f"{name}: {held or type(produced.value).__name__}")
                     stored[name] = (None, "")
                 else:
                     stored[name] = (value, version or value.digest)
@@ -462,6 +464,12 @@ class Engine:
         if key in self.memory:
             return self.memory[key]
         item = self.known.values[key]
+        if item.value is None and self.cells is not None:
+            producer = self.plan.producers.get(key)
+            if producer is not None and self.cells.is_live(producer):
+                if not self.cells.has_value(key, item):
+                    self._again(producer)
+                return self.cells.value(key)
         if item.value is None:
             raise ValueUnavailableError(
                 f"step {step.key!r} takes the value of {key!r}, which has none stored",

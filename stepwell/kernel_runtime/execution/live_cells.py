@@ -28,11 +28,16 @@ from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.reads.environment import value_of
+from stepwell.kernel_runtime.versions.secrets import looks_secret
 
 _MISSING: Any = object()
 _PYTHONS_OWN = frozenset(
     {"__builtins__", "__annotations__", "__annotate__", "__conditional_annotations__", "__warningregistry__"}
 )
+ENVIRONMENT = "environment:"
+"""How the names of settings begin that are variables of the environment."""
 _FORM = 1
 """The first item of a stored bundle."""
 
@@ -88,7 +93,13 @@ class Inventory:
                 continue
             if kind is FunctionType:
                 if item.__globals__ is self._namespace:
+                    self._note(root, address, item, content_of(item), None)
                     stack += [((*address, step), each) for step, each in _held_by(item)]
+                continue
+            if kind is ModuleType:
+                if owner(item.__name__) is None:
+                    self._note(root, address, item, content_of(item), None)
+                    stack += [((*address, ("class", name)), each) for name, each in module_data(item).items()]
                 continue
             if kind is not tuple and not contents.has_content(item):
                 continue
@@ -135,6 +146,15 @@ def class_data(cls: type) -> dict[str, Any]:
     }
 
 
+def module_data(module: ModuleType) -> dict[str, Any]:
+    """Return the attributes of a local module that hold data."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("__") and not isinstance(value, (type, ModuleType)) and not callable(value)
+    }
+
+
 def _held_by(function: FunctionType) -> Iterable[tuple[tuple[str, Any], Any]]:
     for position, value in enumerate(function.__defaults__ or ()):
         yield ("default", position), value
@@ -148,7 +168,11 @@ def _held_by(function: FunctionType) -> Iterable[tuple[tuple[str, Any], Any]]:
 
 
 def content_of(item: Any) -> tuple[Any, ...]:
-    """Return the content of a container or class."""
+    """Return the content of a container, of a class or local module, or of a function's attributes."""
+    if type(item) is FunctionType:
+        return (("attributes", tuple(vars(item).items())),)
+    if type(item) is ModuleType:
+        return (("class", tuple(module_data(item).items())),)
     if isinstance(item, type):
         return (("class", tuple(class_data(item).items())),)
     return contents.content(item)
@@ -176,9 +200,12 @@ def _put(item: Any, how: str, value: Any) -> None:
     """Replace the content of an object in place; raises `NotRestorableError`."""
     if how == "leaf":
         contents.put_leaf(item, value)
-    elif isinstance(item, type):
+    elif type(item) is FunctionType:
+        vars(item).clear()
+        vars(item).update(value[0][1])
+    elif isinstance(item, (type, ModuleType)):
         entries = dict(value[0][1])
-        now = class_data(item)
+        now = class_data(item) if isinstance(item, type) else module_data(item)
         for name, each in entries.items():
             if now.get(name, _MISSING) is not each:
                 setattr(item, name, each)
@@ -266,8 +293,14 @@ class LiveRun:
             if name not in _PYTHONS_OWN and (value is not placed.get(name, before.get(name, _MISSING)) or name in sure)
         ]
 
-    def finish(self) -> Effects:
-        """Compare the notebook with what it was; fill the bundle."""
+    def finish(self, environment: Collection[str] = ()) -> Effects:
+        """Compare the notebook with what it was; fill the bundle.
+
+        Parameters
+        ----------
+        environment
+            Names of the environment that the body set or removed.
+        """
         space, body, bundle = self._space, self._body, self.bundle
         bound = self.bound()
         definitions, values = self._split(bound)
@@ -297,6 +330,8 @@ class LiveRun:
             if before is None or stream_digest(before) != stream_digest(state):
                 bundle.streams[name] = state
         entries = library_state.changed(self._settings, library_state.snapshot())
+        secret = [name for name in environment if looks_secret(name)]
+        variables = [(f"{ENVIRONMENT}{name}", value_of(name)) for name in environment if name not in secret]
         deleted = tuple(name for name in self.before if name not in space)
         roots = tuple(dict.fromkeys(seen.root for seen in changed))
         return Effects(
@@ -304,9 +339,9 @@ class LiveRun:
             definitions=definitions,
             deleted=deleted,
             objects=roots,
-            lost=(*dict.fromkeys(lost), *[name for name, text in entries if text is None]),
+            lost=(*dict.fromkeys(lost), *[name for name, text in entries if text is None], *secret),
             streams={name: stream_digest(state) for name, state in bundle.streams.items()},
-            state=tuple((name, text) for name, text in entries if text is not None),
+            state=(*[(name, text) for name, text in entries if text is not None], *variables),
         )
 
     def _split(self, bound: list[str]) -> tuple[tuple[int, ...], list[str]]:
@@ -352,9 +387,9 @@ class LiveRun:
         kind = type(item)
         if kind in ATOMS or kind is tuple:
             return None
-        if kind is ModuleType:
-            return ("module", item.__name__, ())
         seen = self._inventory.seen.get(id(item))
+        if kind is ModuleType:
+            return ("module", item.__name__, ()) if item.__name__ in sys.modules else None
         if kind is FunctionType or isinstance(item, type):
             name = getattr(item, "__qualname__", "")
             if item.__module__ == "__main__" and self._space.get(name) is item:

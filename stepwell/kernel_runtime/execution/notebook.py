@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
-from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError
+from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution import file_effects
 from stepwell.kernel_runtime.execution.in_process import Outcome
-from stepwell.kernel_runtime.execution.live_cells import LiveRun, Restoration
+from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, Restoration
 from stepwell.kernel_runtime.execution.outputs import Produced
 from stepwell.kernel_runtime.execution.seeds import set_stream
 from stepwell.kernel_runtime.execution.timeline import Timeline, Writer, reached_names
@@ -83,7 +84,28 @@ class NotebookCells:
     def has_input(self, name: str, item: Materialization) -> bool:
         """Return True if a variable of the notebook is the unchanged value of a materialization."""
         bound = self._timeline.asset_of(name)
-        return bound is not None and bound.key == item.key and bound.data_version == item.data_version
+        if bound is None or bound.key != item.key:
+            return False
+        return bound.data_version == item.data_version if item.data_version else bound.materialization == item.id
+
+    def has_value(self, key: str, item: Materialization) -> bool:
+        """Return True if a value that could not be stored is alive in this kernel."""
+        return self._timeline.alive(key, item.id) is not None
+
+    def value(self, key: str) -> Any:
+        """Return a value that lives in this kernel only.
+
+        Raises
+        ------
+        ValueUnavailableError
+            If it is gone.
+        """
+        found = self._timeline.alive(key)
+        if found is None:
+            raise ValueUnavailableError(
+                f"the value of {key!r} is not stored, and its variable is gone", remedy=f"run the cell of {key}"
+            )
+        return found
 
     def begin(self, step: PlanStep, arguments: Mapping[str, Any]) -> LiveRun:
         """Bind inputs that the notebook does not have, and note what the body may change."""
@@ -111,7 +133,7 @@ class NotebookCells:
         effects, value
             None if there is nothing to store.
         """
-        effects = run.finish()
+        effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else ())
         if outcome.recorder is not None:
             files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
             run.bundle.files = contents
@@ -174,6 +196,8 @@ class NotebookCells:
             if own or name in bound or timeline.may_bind(name, step.key):
                 timeline.bind(name, item.key, item, outcome.produced[output.name].value)
         mine = [name for name in (*bound, *variables) if name not in theirs]
+        for name in mine:
+            timeline.unstored.pop(name, None)
         timeline.note(
             Writer("step", step.key, step.key), bound=dict.fromkeys(mine), changed=effects.objects, read=body.parameters
         )
@@ -207,7 +231,7 @@ class NotebookCells:
         if kept is None and any(item.effects for item in group):
             return False
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
-        if (effects.unstored or effects.lost) and not again:
+        if effects.lost and not again:
             return False
         if effects and not (kept is not None and self._store.vouches(kept)):
             return False
@@ -236,6 +260,11 @@ class NotebookCells:
             # Whatever cannot be restored is computed: the body raises its own errors.
             return False
         timeline.brought(step.key, step.code.digest if step.code else "", body.source, group)
+        if not again:
+            for name, output in zip(body.variables, step.outputs, strict=False):
+                if any(item.output == output.name and item.value is None for item in group):
+                    timeline.unstored[name] = group[0].key
+            timeline.unstored.update(dict.fromkeys(effects.unstored, group[0].key))
         changed = () if again and pinned else effects.objects
         timeline.note(
             Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters
@@ -286,8 +315,15 @@ class NotebookCells:
             for each in effects.files:
                 if each.path not in todo.left:
                     timeline.files[each.path] = (each.digest, step.key)
-            if effects.state and not again:
-                library_state.apply(effects.state)
+            if not again:
+                library_state.apply([entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)])
+                for name, value in effects.state:
+                    if not name.startswith(ENVIRONMENT):
+                        continue
+                    if value is None:
+                        os.environ.pop(name.removeprefix(ENVIRONMENT), None)
+                    else:
+                        os.environ[name.removeprefix(ENVIRONMENT)] = value
         for path in todo.left:
             self._tell(
                 f"{step.key} wrote {path}, which was changed by something else since: it is left as it is (-f writes it again)"

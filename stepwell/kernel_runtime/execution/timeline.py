@@ -98,6 +98,8 @@ class Timeline:
     ----------
     files
         By path, the digest of the state in which a step left a file, and the step's key.
+    unstored
+        Variables that a reused cell assigned and whose values are not stored, each with the key of an asset of that cell.
     requested
         Keys of the steps that the current request names: their cell runs, or they were asked for by name. They read names as they are now.
     cells
@@ -112,6 +114,7 @@ class Timeline:
         self.namespace = namespace
         self.project = project
         self.files: dict[str, tuple[str, str]] = {}
+        self.unstored: dict[str, str] = {}
         self._load = load
         self.requested: frozenset[str] = frozenset()
         self.cells: frozenset[str] = frozenset()
@@ -136,6 +139,7 @@ class Timeline:
         self._count += 1
         event = (self._count, writer)
         for name in bound:
+            self.unstored.pop(name, None)
             self._binds.setdefault(name, []).append(event)
             self._group.pop(name, None)
         for name in changed:
@@ -191,6 +195,15 @@ class Timeline:
             bound = self._bound.get(name)
             if bound is not None:
                 bound.unchanged_at = self._count
+
+    def alive(self, key: str, materialization: str = "") -> Any:
+        """Return the object that some variable is bound to as the value of an asset, or None."""
+        for bound in self._bound.values():
+            if bound.key == key and materialization in {"", bound.materialization}:
+                value = bound.value()
+                if value is not None:
+                    return value
+        return None
 
     def is_of(self, name: str, step_key: str) -> bool:
         """Return True if a step bound a name last."""
@@ -319,6 +332,10 @@ class Timeline:
         memory = self._memories.get(step_key)
         return memory is not None and item.id in memory.materializations
 
+    def keeps(self, step_key: str, item: Materialization) -> bool:
+        """Return True if a cell runs that needs a step which gave this materialization here: as in a plain notebook, it does not run again."""
+        return bool(self.cells) and step_key not in self.cells and self.has_brought(step_key, item)
+
     def read_holds(self, read: Read, step_key: str, item: Materialization) -> bool:
         """Return True if what a step read from the kernel itself is still so, or changed only by later cells and steps.
 
@@ -344,8 +361,10 @@ class Timeline:
         """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
         if step_key in self.requested:
             return all(writer.kind == "step" for _, writer in since)
+        # Those who gave the value that the step read: who bound the name last before it, and who changed the object since.
+        last = max((number for number, _ in self._binds.get(name, ()) if number <= memory.number), default=0)
         events = (*self._binds.get(name, ()), *self._changes.get(name, ()))
-        before = {writer for number, writer in events if number <= memory.number}
+        before = {writer for number, writer in events if last <= number <= memory.number}
         return not any(writer in before and (writer.kind == "cell" or writer.id != step_key) for _, writer in since)
 
     def pin(self, step_key: str, body: CellBody, version: CodeVersion) -> CodeVersion:

@@ -44,6 +44,8 @@ class Known:
     now: float = field(default_factory=time.time)
     local: Callable[[Read, str, Materialization], bool] | None = None
     """Tells whether what a step read from the kernel itself holds: variables that texts name, random streams; None outside notebooks."""
+    kept: Callable[[str, Materialization], bool] | None = None
+    """Tells whether a step gave a materialization in this kernel and its cell is not what runs: then what cannot be compared stays as it is."""
     _checked: dict[Read, bool] = field(default_factory=dict)
 
     def holds(self, read: Read, step: PlanStep | None = None, item: Materialization | None = None) -> bool:
@@ -111,11 +113,12 @@ class Known:
                 revoked.add(taken_back)
             if taken_back or group[0].run_id in revoked:
                 continue
-            if unseen and not _accepts(group[0], unseen):
+            kept = self.kept is not None and self.kept(step.key, group[0])
+            if unseen and not kept and not _accepts(group[0], unseen):
                 continue
             if max_age is not None and not self.is_young(group, max_age):
                 continue
-            if any([item.unverifiable for item in group]):  # noqa: C419 - a list is quicker for one or two
+            if not kept and any([item.unverifiable for item in group]):  # noqa: C419 - a list is quicker for one or two
                 continue
             acted = [item for item in group if not item.data_version]
             if acted and not all(self._is_newest(item) for item in acted):

@@ -237,7 +237,7 @@ class Session(Past, Querying):
                 # Nothing has begun: an interrupt while another process has the catalog needs no care.
                 settle = self._settling(store, walk)
                 known = guard.call(lambda: known_for(plan, store, self._choose, self._loaded, given, settle=settle))
-                known.local = self.timeline.read_holds if self.timeline is not None else None
+                self._in_kernel(known)
                 check_reads(plan, known, found, store.keys, resumed=given is not None)
                 notes = (*read_notes(plan, known, found), *self._once(foreign_notes(plan, known)), *notes)
                 self._run_store = store

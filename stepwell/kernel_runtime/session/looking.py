@@ -177,7 +177,7 @@ class Looking(Holding):
         walk = self._walk(found)
         plan = build_plan([str(own) for own in self._owner(key, found).keys], found, walk)
         known = known_for(plan, store, self._choose, self._loaded, settle=self._settling(store, walk))
-        known.local = self.timeline.read_holds if self.timeline is not None else None
+        self._in_kernel(known)
         return plan, walk, known, plan_states(plan, known, Explainer(store, known, walk, code_parts(walk)))
 
     def lineage(self) -> Lineage:
@@ -430,6 +430,11 @@ class Looking(Holding):
         finally:
             timeline.requested, timeline.cells = before
 
+    def _in_kernel(self, known: Known) -> None:
+        """Have recorded reads from the notebook's kernel checked there."""
+        if self.timeline is not None:
+            known.local, known.kept = self.timeline.read_holds, self.timeline.keeps
+
     def _load_current(self, key: str) -> Any:
         return self.load(key)
 
@@ -443,7 +448,7 @@ class Looking(Holding):
 
     def _states(self, plan: Plan, walk: CodeWalk, store: ValueStore) -> dict[str, StepState]:
         known = known_for(plan, store, self._choose, self._loaded, settle=self._settling(store, walk))
-        known.local = self.timeline.read_holds if self.timeline is not None else None
+        self._in_kernel(known)
         return plan_states(plan, known, Explainer(store, known, walk, code_parts(walk)))
 
 

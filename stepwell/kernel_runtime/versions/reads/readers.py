@@ -42,7 +42,8 @@ _NOT_FILES = frozenset(
     {"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"}
 )
 _WRITES = {
-    "pyarrow.parquet.core": ("write_table where", "ParquetWriter.__init__ where", "write_metadata where"),
+    "pyarrow.parquet": ("write_table where", "write_metadata where"),
+    "pyarrow.parquet.core": ("ParquetWriter.__init__ where",),
     "pyarrow.feather": ("write_feather dest",),
     "pyarrow.csv": ("write_csv output_file",),
     "pyarrow.orc": ("write_table where",),
@@ -181,7 +182,7 @@ def tables_looked_up(recorder: ReadRecorder, text: str) -> None:
     Every word counts that is bound to something a table can be made of. A frame that a function holds under the same name is found there
     first, so the word does not mean the notebook's variable.
     """
-    words = dict.fromkeys(_WORD.findall(text))
+    words = dict.fromkeys(table_names(text))
     frame = sys._getframe(1)
     local: set[str] = set()
     while frame is not None:
@@ -192,9 +193,31 @@ def tables_looked_up(recorder: ReadRecorder, text: str) -> None:
     recorder.looked_up(word for word in words if word not in local and recorder.is_table(word))
 
 
+_parser: list[Any] = []
+
+
+def table_names(text: str) -> Iterable[str]:
+    """Return the names that a statement reads as tables: what DuckDB's parser says, or every word if it cannot tell."""
+    try:
+        if not _parser:
+            _parser.append(sys.modules["_duckdb"].connect(":memory:"))
+        found: Iterable[str] = _parser[0].get_table_names(text)
+    except Exception:
+        return _WORD.findall(text)
+    return found
+
+
 def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    name = args[1] if len(args) > 1 else kwargs.get("key")
-    if isinstance(name, str):
+    lookup, name = args[0], args[1] if len(args) > 1 else kwargs.get("key")
+    if not isinstance(name, str):
+        return
+    # The frames of pandas, the dicts of patsy, the layers of formulaic: the first that has the name gives its value.
+    layers: Any = getattr(getattr(lookup, "scope", None), "maps", None) or getattr(lookup, "_dicts", None) or ()
+    for layer in layers:
+        if name in layer:
+            recorder.looked_up([name], layer[name])
+            return
+    if not layers:
         recorder.looked_up([name])
 
 

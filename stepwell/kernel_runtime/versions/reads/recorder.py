@@ -176,6 +176,11 @@ class ReadRecorder:
                 found[path] = True
         return found
 
+    @property
+    def names_set(self) -> frozenset[str]:
+        """Names of the environment that the step set or removed."""
+        return self._names_set
+
     def excludes(self, path: str) -> bool:
         """Return True for a path in a folder that does not count: the store's."""
         return any(path == str(each) or path.startswith(os.path.join(each, "")) for each in self._exclude)
@@ -186,13 +191,24 @@ class ReadRecorder:
         top = type(value).__module__.partition(".")[0]
         return top in {"pandas", "polars", "pyarrow", "numpy", "duckdb", "_duckdb"} or isinstance(value, dict)
 
-    def looked_up(self, names: Iterable[str]) -> None:
-        """Note that a library looked up names in the notebook's namespace, by a text."""
+    def looked_up(self, names: Iterable[str], value: Any = None) -> None:
+        """Note that a library looked up names in the notebook's namespace, by a text.
+
+        Parameters
+        ----------
+        value
+            What was found, where that is known: another object than the notebook's is no read of the notebook.
+        """
         space = self._namespace
         if space is None:
             return
         for name in names:
-            if name in space and name not in self._looked_up and name not in self._counted:
+            if (
+                name in space
+                and (value is None or value is space[name])
+                and name not in self._looked_up
+                and name not in self._counted
+            ):
                 with self.looks():
                     self._looked_up[name] = value_digest(space[name])
                 self._noted = True
