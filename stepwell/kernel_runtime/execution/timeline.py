@@ -30,6 +30,7 @@ from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.reads.recorder import value_digest
 
 _GONE: Any = object()
@@ -80,6 +81,8 @@ class Memory:
     source: object
     """The text of its body then: another text is an edit of the step itself."""
     materializations: frozenset[str]
+    seedings: int
+    """How often the notebook had seeded random streams."""
 
 
 class Timeline:
@@ -324,7 +327,9 @@ class Timeline:
 
     def brought(self, step_key: str, code: str, source: object, items: Iterable[Materialization]) -> None:
         """Note that a step was executed or reused, with the code version that its memo key has."""
-        self._memories[step_key] = Memory(self._count, code, source, frozenset(item.id for item in items))
+        self._memories[step_key] = Memory(
+            self._count, code, source, frozenset(item.id for item in items), len(seedings)
+        )
         self.reassigned.pop(step_key, None)
 
     def has_brought(self, step_key: str, item: Materialization) -> bool:
@@ -346,8 +351,11 @@ class Timeline:
         """
         again = self.has_brought(step_key, item)
         if read.kind == "stream":
+            if again and self._memories[step_key].seedings == len(seedings):
+                # Draws of this step and of later ones do not make it stale; only seeding does.
+                return True
             state = stream_states().get(read.name)
-            return again or (state is not None and data_version(state) == read.digest)
+            return state is not None and data_version(state) == read.digest
         value = self.namespace.get(read.name, _GONE)
         if value is not _GONE and value_digest(value) == read.digest:
             return True
@@ -359,8 +367,8 @@ class Timeline:
 
     def _is_explained(self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str) -> bool:
         """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
-        if step_key in self.requested:
-            return all(writer.kind == "step" for _, writer in since)
+        if step_key in self.requested and any(writer.kind == "cell" for _, writer in since):
+            return False
         # Those who gave the value that the step read: who bound the name last before it, and who changed the object since.
         last = max((number for number, _ in self._binds.get(name, ()) if number <= memory.number), default=0)
         events = (*self._binds.get(name, ()), *self._changes.get(name, ()))

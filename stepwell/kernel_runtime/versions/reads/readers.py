@@ -226,19 +226,23 @@ def seeding(module: str) -> Note:
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Note`
         seeded.add(module.removesuffix(".random"))
+        seedings.append(module)
 
     note.always = True  # type: ignore[attr-defined]  # read by the wrapper
     return note
 
 
+seedings: list[str] = []
+"""One entry for each time that the user seeded a stream."""
 seeded: set[str] = set()
 """Random streams that the user has seeded in this process: ``random``, ``numpy``, ``torch``."""
 
 
 def file_system_methods() -> Mapping[str, Note]:
-    """Return the methods of pyarrow's local file system that read, each with what notes what a call of it reads."""
+    """Return the methods of pyarrow's local file system that read or write, each with what notes what a call of it reads."""
     return {
         **{name: _first(f"pyarrow.fs.{name}", "path", position=1) for name in ("open_input_file", "open_input_stream")},
+        **{name: _written("path", position=1) for name in ("open_output_stream", "open_append_stream")},
         "get_file_info": _file_info,
     }
 
