@@ -5,6 +5,8 @@
 ``1,000 steps``   code versions of 1,000 one-line steps in a fresh process; floor: ``marshal.dumps(code)`` and blake3 for each
 ``100 helpers``   the code version of a step that reaches 100 helpers, cold (a fresh process) and warm (nothing redefined, a new run);
                   floor: ``marshal.dumps(code)`` and blake3 for each of the 101
+``300,000 dicts`` the data version of a dict of as many small dicts, and the code version of a step that reads it as a global; floor:
+                  ``marshal.dumps(value, 2)`` and blake3
 ``frame``         the data version of a frame of 5 million rows, by kind of column; floor: blake3 over the same bytes (what Arrow or
                   numpy holds them in), with the same threads
 
@@ -79,6 +81,19 @@ def helpers():
     return {"100 helpers, cold": (cold, floor), "100 helpers, nothing redefined": (warm, floor)}
 
 
+def dicts():
+    blake3, walk_of = warm_up()
+    from stepwell.kernel_runtime.versions.data import data_version
+
+    value = {at: {"a": at, "b": str(at)} for at in range(300_000)}
+    space = notebook("def target(): return len(value)\n")
+    space["value"] = value
+    floor = worked(lambda: blake3(marshal.dumps(value, 2)).digest())
+    data = worked(lambda: data_version(value))
+    code = worked(lambda: walk_of(namespace=space).of(space["target"], path="target"))
+    return {"300,000 dicts, data version": (data, floor), "300,000 dicts, code version": (code, floor)}
+
+
 def frames(kind):
     import numpy as np
     import pandas as pd
@@ -133,7 +148,11 @@ def frames(kind):
 def main():
     if len(sys.argv) > 2 and sys.argv[1] == "--one":
         name, _, kind = sys.argv[2].partition(":")
-        print(json.dumps({"steps": steps, "helpers": helpers}[name]() if name != "frames" else frames(kind)))
+        print(
+            json.dumps(
+                {"steps": steps, "helpers": helpers, "dicts": dicts}[name]() if name != "frames" else frames(kind)
+            )
+        )
         return
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     kinds = [
@@ -150,7 +169,7 @@ def main():
     ]
     found = {}
     for at in range(rounds):
-        for one in ["steps", "helpers", *(f"frames:{kind}" for kind in kinds if at == 0 or kind == "mixed")]:
+        for one in ["steps", "helpers", "dicts", *(f"frames:{kind}" for kind in kinds if at == 0 or kind == "mixed")]:
             done = subprocess.run([sys.executable, __file__, "--one", one], capture_output=True, text=True, check=True)
             for name, pair in json.loads(done.stdout).items():
                 found.setdefault(name, []).append(pair)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from stepwell.kernel_runtime.text import coloured, printable
+
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import Store
 
@@ -78,7 +80,7 @@ def named_store(asked: argparse.Namespace) -> Iterator[Store]:
     from stepwell.kernel_runtime.store.store import open_store
 
     directory, named = named_directory(asked)
-    store = open_store(directory, create=False, follow=named)
+    store = open_store(directory, create=False, follow=named, tell=say)
     try:
         yield store
     finally:
@@ -87,11 +89,11 @@ def named_store(asked: argparse.Namespace) -> Iterator[Store]:
 
 def print_result(result: str) -> None:
     """Print a result on standard output."""
-    sys.stdout.write(result + "\n")
+    sys.stdout.write(printable(result) + "\n")
     # A reader that has gone is noticed here and not when the process ends.
     sys.stdout.flush()
 
 
-def say(line: str) -> None:
-    """Print a message on standard error."""
-    sys.stderr.write(line + "\n")
+def say(line: str, *, colours: bool = False) -> None:
+    """Print a message on standard error, with the colours that it may have."""
+    sys.stderr.write((coloured(line) if colours else printable(line)) + "\n")

@@ -23,7 +23,6 @@ from stepwell.batch.arguments import (
     say,
 )
 from stepwell.kernel_runtime.errors import NotebookKernelError, NotebookNotFoundError, StepwellError, StoreError
-from stepwell.kernel_runtime.records.text import printable
 
 
 class _UsageError(Exception):
@@ -84,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 def _fail(asked: argparse.Namespace, error: StepwellError) -> int:
     if _wants_json(asked):
         _print_error(_notebook(asked), type(error).__name__, str(error))
-    say(printable(f"{type(error).__name__}: {error}"))
+    say(f"{type(error).__name__}: {error}")
     codes = {NotebookNotFoundError: NO_NOTEBOOK, NotebookKernelError: NO_KERNEL, StoreError: NO_STORE}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), USAGE)
 

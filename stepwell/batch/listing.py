@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 
 from stepwell.kernel_runtime.records.sizes import size_text
-from stepwell.kernel_runtime.records.text import in_one_line
 from stepwell.kernel_runtime.store.store import Store
+from stepwell.kernel_runtime.text import as_json, in_one_line
 
 
 def current_lines(store: Store) -> list[str]:
@@ -38,7 +37,7 @@ def current_as_json(store: Store) -> list[str]:
                 "summary": made.value.summary if made.value else None,
             }
         )
-    return [json.dumps({"store": str(store.directory), "assets": assets, "sizes": store.sizes()}, indent=2)]
+    return [as_json({"store": str(store.directory), "assets": assets, "sizes": store.sizes()}, indent=2)]
 
 
 def sizes_lines(store: Store) -> list[str]:
@@ -53,7 +52,7 @@ def sizes_lines(store: Store) -> list[str]:
 def sizes_as_json(store: Store) -> list[str]:
     """Return ``{"store", "sizes": {...}, "keys": [{"key", "bytes", "versions"}]}``."""
     keys = [{"key": each.key, "bytes": each.bytes, "versions": each.versions} for each in store.key_sizes()]
-    return [json.dumps({"store": str(store.directory), "sizes": store.sizes(), "keys": keys}, indent=2)]
+    return [as_json({"store": str(store.directory), "sizes": store.sizes(), "keys": keys}, indent=2)]
 
 
 def runs_lines(store: Store, *, limit: int) -> list[str]:
@@ -79,7 +78,7 @@ def runs_as_json(store: Store, *, limit: int) -> list[str]:
         }
         for run in store.runs(limit=limit)
     ]
-    return [json.dumps({"store": str(store.directory), "runs": runs}, indent=2)]
+    return [as_json({"store": str(store.directory), "runs": runs}, indent=2)]
 
 
 def _time(seconds: float) -> str:

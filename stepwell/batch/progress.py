@@ -8,6 +8,8 @@ import shutil
 from time import monotonic
 from typing import TextIO
 
+from stepwell.kernel_runtime.text import in_one_line
+
 _FIRST_WORDS = 48
 
 
@@ -32,7 +34,7 @@ class Progress:
 
     def begin(self, number: int, source: str) -> None:
         """Say that a cell begins; ``number`` counts from 1."""
-        self._label = f"cell {number}/{self._total}  {first_words(source)}"
+        self._label = f"cell {number}/{self._total}  {in_one_line(first_words(source))}"
         self._began = monotonic()
         self.tick()
 
@@ -44,7 +46,7 @@ class Progress:
 
     def note(self, line: str) -> None:
         """Say what the cell that runs waits for."""
-        self._note = line
+        line = self._note = in_one_line(line)
         if self._live:
             self.tick()
         elif self._stream is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import Any, TextIO
 
 from stepwell.batch.progress import is_terminal
 from stepwell.batch.runner import BatchResult, CellFailure
+from stepwell.kernel_runtime import text
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -37,7 +37,7 @@ def as_json(notebook: Path | None, result: BatchResult | None, error: dict[str, 
         error = {"cell": failure.cell, "name": failure.name, "message": failure.message}
     elif result is not None and result.signal is not None:
         error = {"cell": None, "name": "KeyboardInterrupt", "message": f"interrupted by {result.signal.name}"}
-    return json.dumps(
+    return text.as_json(
         {
             "notebook": None if notebook is None else str(notebook.absolute()),
             "status": "success" if result is not None and result.success else "failure",

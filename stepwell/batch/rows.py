@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from typing import Any, TextIO
 
+from stepwell.kernel_runtime.text import as_json, in_one_line, printable
+
 _WIDEST = 60
 """Characters that a table shows of one value."""
 
 
-def print_csv(reader: Any, out: TextIO) -> None:
-    """Print a header and all rows as CSV; NULL is empty."""
+def print_csv(reader: Any, out: TextIO, *, raw: bool = False) -> None:
+    """Print a header and all rows as CSV; NULL is empty.
+
+    Parameters
+    ----------
+    raw
+        Whether texts are written as they are, for a program; otherwise control and invisible characters are written out.
+    """
+    shown = str if raw else printable
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(reader.schema.names)
+    writer.writerow(map(shown, reader.schema.names))
     for row in _rows(reader):
-        writer.writerow(["" if value is None else _text(value) for value in row])
+        writer.writerow(["" if value is None else shown(_text(value)) for value in row])
 
 
 def print_json(reader: Any, out: TextIO) -> None:
     """Print ``{"columns": [{"name", "type"}], "rows": [[...]]}``, a row a line."""
     columns = [{"name": field.name, "type": str(field.type)} for field in reader.schema]
-    out.write(f'{{"columns": {json.dumps(columns)}, "rows": [')
+    out.write(f'{{"columns": {as_json(columns)}, "rows": [')
     begin = "\n"
     for row in _rows(reader):
-        out.write(begin + json.dumps([_plain(value) for value in row]))
+        out.write(begin + as_json([_plain(value) for value in row]))
         begin = ",\n"
     out.write("]}\n")
 
@@ -36,8 +44,7 @@ def print_json_lines(reader: Any, out: TextIO) -> None:
     """Print one object a row, by column."""
     names = reader.schema.names
     out.writelines(
-        json.dumps({name: _plain(value) for name, value in zip(names, row, strict=True)}) + "\n"
-        for row in _rows(reader)
+        as_json({name: _plain(value) for name, value in zip(names, row, strict=True)}) + "\n" for row in _rows(reader)
     )
 
 
@@ -50,7 +57,7 @@ def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
             more = True
             break
         shown.append(row)
-    names = reader.schema.names
+    names = [in_one_line(name) for name in reader.schema.names]
     lines = [[_short(value) for value in row] for row in shown]
     numbers = [
         any(isinstance(row[at], int | float) for row in shown)
@@ -76,7 +83,7 @@ def _rows(reader: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def _short(value: Any) -> str:
-    text = "NULL" if value is None else " ".join(_text(value).split())
+    text = "NULL" if value is None else in_one_line(" ".join(_text(value).split()))
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
 
 
@@ -86,7 +93,7 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime | date | time):
         return value.isoformat(" ") if isinstance(value, datetime) else value.isoformat()
     if isinstance(value, dict | list):
-        return json.dumps(_plain(value), ensure_ascii=False)
+        return as_json(_plain(value))
     return value.hex() if isinstance(value, bytes) else str(value)
 
 

@@ -23,8 +23,8 @@ from stepwell.batch.progress import Progress
 from stepwell.kernel_runtime.errors import NotebookKernelError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
-from stepwell.kernel_runtime.records.text import without_colours
 from stepwell.kernel_runtime.session.project import named_or_found
+from stepwell.kernel_runtime.text import without_colours
 from stepwell.kernel_runtime.versions.secrets import hidden_message
 
 STARTUP_TIMEOUT = 120

@@ -11,6 +11,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from stepwell.kernel_runtime.text import printable
+
 
 class StepwellError(Exception):
     """Base of every error that Stepwell raises by itself.
@@ -32,7 +34,7 @@ class StepwellError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return "\n".join(part for part in (self.what, self.where, self.remedy) if part)
+        return printable("\n".join(part for part in (self.what, self.where, self.remedy) if part))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.remedy)

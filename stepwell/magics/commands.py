@@ -6,7 +6,6 @@ an empty cell before it asks us: the line form of ``%asset clean`` says what sta
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from argparse import Namespace
@@ -18,6 +17,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from traitlets import Bool, Enum, Float, observe
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError
+from stepwell.kernel_runtime.text import as_json
 from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, sql_lines, status
 from stepwell.magics.cell_source import cell_text, read_cell
 from stepwell.magics.face import Face
@@ -267,7 +267,7 @@ class Stepwell(Magics):
         session = self.face.session
         ask = session.accept if arguments.accept else session.revoke if arguments.revoke else session.why
         found = ask(arguments.key)
-        say(json.dumps(found.as_dict(), ensure_ascii=False) if arguments.json else str(found))
+        say(as_json(found.as_dict()) if arguments.json else str(found))
 
     @line_magic
     def lineage(self, line: str) -> Any:

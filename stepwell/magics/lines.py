@@ -11,7 +11,7 @@ from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.records.sizes import size_text
-from stepwell.kernel_runtime.records.text import printable
+from stepwell.kernel_runtime.text import printable
 
 
 def say(line: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.events import Event, StepFinished, StepStarted, StepWaiting
 from stepwell.kernel_runtime.session.waiting import waiting_line
+from stepwell.kernel_runtime.text import printable
 from stepwell.magics.face import Face
 
 _EVERY = 1.0
@@ -48,7 +49,7 @@ class Progress:
             return
         from IPython.display import display
 
-        self._handle = display({"text/plain": self._line}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        self._handle = display({"text/plain": printable(self._line)}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         face.progress = self
         self._end = face.session.subscribe(self._on_event)
         self._thread = threading.Thread(target=self._tick, name="stepwell-progress", daemon=True)
@@ -64,7 +65,7 @@ class Progress:
         self._end()
         self._thread.join(5)
         if self._ticked:
-            self._handle.update({"text/plain": self._line}, raw=True)
+            self._handle.update({"text/plain": printable(self._line)}, raw=True)
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, StepStarted):
@@ -84,7 +85,7 @@ class Progress:
             else:
                 continue
             self._ticked = True
-            self._handle.update({"text/plain": f"{self._line} · {words}"}, raw=True)
+            self._handle.update({"text/plain": printable(f"{self._line} · {words}")}, raw=True)
 
 
 def step_words(step: StepStarted, elapsed: float) -> str:
@@ -101,6 +102,6 @@ def tell_waiting(face: Face, event: StepWaiting) -> None:
     """Say that a step waits for another process: in the line of the run if there is one, else in one of its own."""
     line = waiting_line(event)
     if not face.interactive and hasattr(face.shell, "kernel"):
-        face.shell.display_pub.publish({"text/plain": line}, {"stepwell": WAITING})
+        face.shell.display_pub.publish({"text/plain": printable(line)}, {"stepwell": WAITING})
     elif face.progress is None:
         face.say(line)

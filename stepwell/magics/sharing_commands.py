@@ -8,8 +8,8 @@ from IPython.core.error import UsageError
 
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.sizes import size_text
-from stepwell.kernel_runtime.records.text import in_one_line
 from stepwell.kernel_runtime.session import sharing
+from stepwell.kernel_runtime.text import in_one_line
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
 from stepwell.magics.time_commands import LineParser

@@ -11,6 +11,7 @@ from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.sizes import size_text
+from stepwell.kernel_runtime.text import in_one_line
 from stepwell.magics import sharing_commands, size_commands, time_commands
 from stepwell.magics.cell_inputs import is_inner
 from stepwell.magics.doctor import run_doctor
@@ -71,7 +72,7 @@ def _status(face: Face, words: Sequence[str]) -> None:
             facts.append(duration(node.seconds))
         if node.created is not None:
             facts.append(moment(node.created))
-        say(f"{node.key.ljust(width)}  {' · '.join(facts)}")
+        say(in_one_line(f"{node.key.ljust(width)}  {' · '.join(facts)}"))
     _store_line(face)
 
 
@@ -95,7 +96,7 @@ def _runs(face: Face, words: Sequence[str]) -> None:
             if run.error is not None
             else ""
         )
-        say(f"{run.run_id}  {moment(run.started)}  {run.status}  {', '.join(run.targets)}{took}{error}")
+        say(in_one_line(f"{run.run_id}  {moment(run.started)}  {run.status}  {', '.join(run.targets)}{took}{error}"))
 
 
 def _logs(face: Face, words: Sequence[str]) -> None:
@@ -112,7 +113,9 @@ def _logs(face: Face, words: Sequence[str]) -> None:
         run_id = newest[0].run_id
     lines = store.logs(run_id)
     for record in lines:
-        say(f"{moment(record.time)}  {record.level.lower():<7}  {record.step_key}: {record.message}")
+        head = in_one_line(f"{moment(record.time)}  {record.level.lower():<7}  {record.step_key}")
+        # Further lines are indented: none of them may look like a record of its own.
+        say(f"{head}: {record.message}".replace("\n", "\n    "))
     if not lines:
         say(f"the steps of run {run_id} logged nothing")
 

@@ -6,7 +6,6 @@ Everything that comes from values is escaped; colours are the front end's own wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from stepwell.kernel_runtime.session.differences.result import (
@@ -17,6 +16,7 @@ from stepwell.kernel_runtime.session.differences.result import (
     TextDifference,
 )
 from stepwell.kernel_runtime.session.history import Versions
+from stepwell.kernel_runtime.text import as_html
 
 _STYLE = (
     "<style>.stepwell-diff{font-size:13px}.stepwell-diff table{border-collapse:collapse;margin:4px 0 8px}"
@@ -63,9 +63,9 @@ def difference_html(found: Difference) -> str:
     elif isinstance(details, TextDifference):
         body = _text(details)
     sides = " → ".join(
-        escape(f"{side.id[:16]} {side.summary or side.type_name}") for side in (found.before, found.after)
+        as_html(f"{side.id[:16]} {side.summary or side.type_name}") for side in (found.before, found.after)
     )
-    return f"{_STYLE}<div class='stepwell-diff'><div><b>{escape(found.summary)}</b></div><div class='faint'>{sides}</div>{body}</div>"
+    return f"{_STYLE}<div class='stepwell-diff'><div><b>{as_html(found.summary)}</b></div><div class='faint'>{sides}</div>{body}</div>"
 
 
 def versions_html(found: Versions) -> str:
@@ -75,13 +75,13 @@ def versions_html(found: Versions) -> str:
     rows = [
         (
             str(each.number),
-            f"<code>{escape(each.id[:16])}</code>",
+            f"<code>{as_html(each.id[:16])}</code>",
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.created)),
-            escape(each.summary or each.type_name or "no value"),
+            as_html(each.summary or each.type_name or "no value"),
             f"{each.size:,}",
             f"{each.seconds:.1f} s",
-            escape(each.notebook + (f" [{each.partition}]" if each.partition else "")),
-            escape(", ".join(_marks(each))),
+            as_html(each.notebook + (f" [{each.partition}]" if each.partition else "")),
+            as_html(", ".join(_marks(each))),
         )
         for each in found[:_MOST_LINES]
     ]
@@ -107,11 +107,11 @@ def _frame(found: FrameDifference) -> str:
     parts = []
     if schema or found.schema.retyped:
         rows = [
-            (f"<span class='{css}'>{sign}</span>", f"<code>{escape(name)}</code>", escape(kind))
+            (f"<span class='{css}'>{sign}</span>", f"<code>{as_html(name)}</code>", as_html(kind))
             for sign, name, kind, css in schema
         ]
         rows += [
-            ("~", f"<code>{escape(name)}</code>", f"{escape(old)} → {escape(new)}")
+            ("~", f"<code>{as_html(name)}</code>", f"{as_html(old)} → {as_html(new)}")
             for name, old, new in found.schema.retyped
         ]
         parts.append(_table(("", "column", "type"), rows[:_MOST_COLUMNS]))
@@ -120,12 +120,12 @@ def _frame(found: FrameDifference) -> str:
         example = column.examples[0] if column.examples else ("", "", "")
         cells.append(
             (
-                f"<code>{escape(column.name)}</code>",
+                f"<code>{as_html(column.name)}</code>",
                 f"<span class='n'>{column.count:,}</span>",
-                escape(example[0]),
-                _minus(escape(example[1])),
-                _plus(escape(example[2])),
-                f"<span class='faint'>{escape(column.how)}</span>",
+                as_html(example[0]),
+                _minus(as_html(example[1])),
+                _plus(as_html(example[2])),
+                f"<span class='faint'>{as_html(column.how)}</span>",
             )
         )
     if cells:
@@ -133,7 +133,7 @@ def _frame(found: FrameDifference) -> str:
     notes = [f"{old} is perhaps {new} now: the same values" for old, new in found.schema.renamed]
     if any(found.duplicates):
         notes.append(f"keys that occur more than once: {found.duplicates[0]:,} before, {found.duplicates[1]:,} after")
-    parts += [f"<div class='faint'>{escape(note)}</div>" for note in (*notes, *found.notes)]
+    parts += [f"<div class='faint'>{as_html(note)}</div>" for note in (*notes, *found.notes)]
     return "".join(parts)
 
 
@@ -141,7 +141,7 @@ def _text(found: TextDifference) -> str:
     lines = []
     for line in found.lines[:_MOST_LINES]:
         css = "plus" if line.startswith("+") else "minus" if line.startswith("-") else ""
-        lines.append(f"<span class='{css}'>{escape(line)}</span>" if css else escape(line))
+        lines.append(f"<span class='{css}'>{as_html(line)}</span>" if css else as_html(line))
     more = len(found.lines) - _MOST_LINES + found.more
     if more > 0:
         lines.append(f"… {more:,} more lines")
@@ -149,7 +149,7 @@ def _text(found: TextDifference) -> str:
 
 
 def _coded(rows: Any) -> list[tuple[str, str, str]]:
-    return [(f"<code>{escape(at or 'value')}</code>", escape(old), escape(new)) for at, old, new in rows]
+    return [(f"<code>{as_html(at or 'value')}</code>", as_html(old), as_html(new)) for at, old, new in rows]
 
 
 def _minus(text: str) -> str:

@@ -25,6 +25,7 @@ import traitlets
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.records.events import Event, RunStarted
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
+from stepwell.kernel_runtime.text import printable
 from stepwell.widgets.focus import upstream_of
 from stepwell.widgets.layout import layout
 from stepwell.widgets.overlay import Overlay
@@ -94,13 +95,13 @@ class LineageWidget(anywidget.AnyWidget):
         except Exception as error:
             # A broken definition must not take the picture away; what was shown stays.
             with self._lock:
-                self.problem = _problem(error, "the lineage cannot be drawn")
+                self.problem = shown(_problem(error, "the lineage cannot be drawn"))
             return
         finally:
             self._cost = time.monotonic() - started
         with self._lock, self.hold_sync():
             self._overlay.rest(lineage)
-            self.svg, self.note, self.details = drawn, geometry.note, _details(lineage)
+            self.svg, self.note, self.details = drawn, printable(geometry.note), shown(_details(lineage))
             if self.selection not in self.details:
                 self.selection = ""
             self._publish()
@@ -151,10 +152,11 @@ class LineageWidget(anywidget.AnyWidget):
     def _publish(self) -> None:
         with self._lock, self.hold_sync():
             self._overlay.asked(step for action, key in self._requests.values() for step in self._steps(action, key))
-            self.nodes = states = self._overlay.states()
-            self.groups = self._overlay.group_words(states)
+            states = self._overlay.states()
+            self.nodes = shown(states)
+            self.groups = shown(self._overlay.group_words(states))
             self.counts = self._overlay.counted(states)
-            self.run = {**self._overlay.run, "waiting": len(self._requests)}
+            self.run = shown({**self._overlay.run, "waiting": len(self._requests)})
 
     # -- from the browser
 
@@ -208,7 +210,7 @@ class LineageWidget(anywidget.AnyWidget):
                 "tone": "plain",
             }
         except Exception as error:
-            problem = _problem(error, "")
+            problem = shown(_problem(error, ""))
         finally:
             with self._lock:
                 self.problem = problem
@@ -222,6 +224,15 @@ class LineageWidget(anywidget.AnyWidget):
         return self._overlay.steps_of(
             self._overlay.assets_of(key) if action == "materialize" else self._overlay.outdated()
         )
+
+
+def shown(value: Any) -> Any:
+    """Return JSON values whose texts, keys of cards too, hold no control and no invisible characters."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(key): shown(member) for key, member in value.items()}
+    return [shown(member) for member in value] if isinstance(value, list | tuple) else value
 
 
 def _details(lineage: Lineage) -> dict[str, dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
+from stepwell.kernel_runtime.text import in_one_line
 from stepwell.widgets.layout import drawn_edges
 from stepwell.widgets.states import KINDS, SYMBOLS, footer, status_of, written
 from stepwell.widgets.svg import clean, headline, lineage_svg
@@ -82,7 +83,7 @@ def lineage_text(lineage: Lineage) -> str:
 
 def _plain(text: str) -> str:
     """Return text on one line without characters that steer a terminal."""
-    return "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+    return in_one_line(" ".join(text.split()))
 
 
 def _depths(inputs: dict[str, list[str]]) -> dict[str, int]:

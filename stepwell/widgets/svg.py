@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping
-from html import escape
 from typing import NamedTuple
 
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
+from stepwell.kernel_runtime.text import as_html
 from stepwell.widgets.layout import CARD_HEIGHT, CARD_WIDTH, GROUP_HEADER, Box, Layout, Point, Route, layout, members
 from stepwell.widgets.states import (
     ATTENTION,
@@ -117,15 +117,8 @@ def headline(lineage: Lineage) -> str:
 
 
 def clean(text: str) -> str:
-    """Escape text for XML, attributes included; characters that XML cannot hold are replaced."""
-    return escape(
-        "".join(
-            c
-            if c in "\t\n" or (ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF and ord(c) not in {0xFFFE, 0xFFFF})
-            else "�"
-            for c in text
-        )
-    )
+    """Escape text for XML, attributes included, control and invisible characters written out."""
+    return as_html(text.replace("\ufffe", "\ufffd").replace("\uffff", "\ufffd"))
 
 
 def shorten(text: str, width: int) -> str:

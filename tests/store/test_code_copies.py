@@ -366,3 +366,67 @@ def test_in_a_fresh_process_the_copy_is_loaded_and_stores_the_same(python, monke
     back = python(SCRIPT + "import pickle\nvalue = store.get(pickle.load(open('row', 'rb')), key='a')\nprint(value[1]['f'](value[0]))\nsave(value)")  # fmt: skip
     total, _, version = back.split()
     assert (total, version) == ("4", first.split()[1])
+
+
+LARGE = """
+import functools
+import numpy as np
+table = np.arange(40_000)
+def helper(i): return int(table[i])
+class Reader:
+    def __init__(self, at): self.at = at
+    def read(self, i): return helper(i + self.at)
+def closed(data): return lambda i: int(data[i])
+"""
+FUNCTIONS = {
+    "lambda": "lambda i: int(table[i])",
+    "through a helper": "lambda i: helper(i)",
+    "through a class": "lambda i: Reader(0).read(i)",
+    "closure": "closed(np.arange(400_000))",
+    "partial": "functools.partial(lambda table_at, i: helper(i + table_at), 0)",
+    "bound method": "Reader(0).read",
+    "in a dict": "{'f': lambda i: int(table[i])}['f']",
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_reads_the_large_variables_of_the_notebook_that_loads_it(notebook, store, said, name):
+    main = notebook(LARGE + f"f = {FUNCTIONS[name]}")
+    stored, version = put(store, main.f), data_version(main.f)
+    loaded = get(store, stored)
+    assert loaded(7) == 7
+    assert data_version(loaded) == version
+    # A fresh kernel in which the cells above ran.
+    vars(main).clear()
+    main.__name__ = "__main__"
+    notebook(LARGE)
+    again = get(store, stored)
+    assert again(9) == 9
+    assert data_version(again) == version
+    assert said == []
+
+
+def test_the_variables_are_the_notebooks_live_ones_and_its_builtins_stay(notebook, store):
+    main = notebook("import numpy as np\ntable = np.arange(40_000)\nf = lambda i: int(table[i])")
+    before = main.__builtins__
+    loaded = get(store, put(store, main.f))
+    notebook("table = table * 2")
+    assert loaded(3) == 6
+    assert main.__builtins__ is before
+
+
+def test_where_the_notebook_lacks_a_variable_or_has_another_function_the_stored_ones_are_used(notebook, store):
+    main = notebook("K = 3\ndef helper(x): return x * K\nf = lambda x: helper(x) + K")
+    stored = put(store, main.f)
+    del main.K, main.helper
+    assert get(store, stored)(2) == 9
+    notebook("K = 3\ndef helper(x): return -x")
+    assert get(store, stored)(2) == 9
+
+
+def test_a_large_variable_that_only_the_step_has_goes_with_its_function(notebook, store):
+    main = notebook("import numpy as np")
+    space = {"__name__": "__main__", "np": main.np}
+    exec("table = np.arange(800_000)\nf = lambda i: int(table[i])", space)
+    stored = put(store, space["f"])
+    assert get(store, stored)(700_000) == 700_000

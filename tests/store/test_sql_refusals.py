@@ -16,6 +16,11 @@ from stepwell.kernel_runtime.store.sql.files import file_access
 from stepwell.kernel_runtime.store.sql.select import Scope, run_select
 from stepwell.kernel_runtime.store.sql.statements import read_statement, select_tables
 
+pytestmark = pytest.mark.attack(
+    "A SELECT from a stranger writes, reads files outside of the project, loads extensions or changes settings.",
+    "It is refused before it runs: one SELECT as the parser sees it, and only functions that are on a list.",
+)
+
 SECRET = "value-nobody-may-see"
 
 

@@ -8,9 +8,14 @@ import pytest
 from stepwell.batch.listing import current_as_json, current_lines
 from stepwell.kernel_runtime.errors import StoreDamagedError, UntrustedStoreError
 from stepwell.kernel_runtime.records.materializations import Current
-from stepwell.kernel_runtime.records.text import in_one_line, printable
 from stepwell.kernel_runtime.store.store import open_store
+from stepwell.kernel_runtime.text import in_one_line, printable
 from tests.store.rows import executed, made, record
+
+pytestmark = pytest.mark.attack(
+    "A catalog was crafted: views, other tables, rows that name files elsewhere.",
+    "Opening and asking it reads and writes nothing elsewhere.",
+)
 
 
 @pytest.fixture

@@ -17,6 +17,11 @@ from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values.codecs import Encoded
 
+pytestmark = pytest.mark.attack(
+    "A pack or a value file was crafted: names that lead elsewhere, wrong digests, another key's signature.",
+    "It is refused as a whole, and nothing outside of the store is written.",
+)
+
 LARGE = {"a": np.arange(50_000)}
 
 

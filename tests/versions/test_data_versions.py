@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.encode import encode, refuse
 
 atoms = (
     st.none()
@@ -285,3 +286,27 @@ def test_text_below_a_missing_place_does_not_count_wherever_the_strings_begin(co
         assert data_version(hiding.slice(start)) == data_version(plain.slice(start)) == data_version(anew)
     if count > 1:
         assert data_version(hiding) != data_version(whole)
+
+
+@settings(max_examples=200, deadline=None)
+@given(values)
+def test_a_container_that_is_written_as_a_whole_has_the_encoding_of_its_members(value):
+    whole = [value, {"a": value, 2: (value,)}, *range(64)]
+    # With anything set apart, members are looked at one by one.
+    assert encode(whole, refuse) == encode(whole, refuse, apart={-1})
+
+
+def test_members_that_are_one_object_count_as_equal_ones_do():
+    item = {"a": 1}
+    assert data_version([item] * 200_000) == data_version([{"a": 1} for _ in range(200_000)])
+    assert data_version([[item] * 100] * 30) == data_version([[{"a": 1} for _ in range(100)] for _ in range(30)])
+
+
+def test_what_would_explode_when_it_is_written_out_has_no_version_and_ends():
+    value = [1]
+    for _ in range(40):
+        value = [value] * 4 + [0] * 60
+    assert data_version(value) is None
+    cycle = [*range(64)]
+    cycle.append({"self": cycle})
+    assert data_version(cycle) is not None

@@ -290,10 +290,9 @@ UNTESTED = """
 
 def test_on_an_untested_python_nothing_is_reused_and_one_line_says_so(python, tmp_path):
     (tmp_path / "pyproject.toml").touch()
-    tested = python(UNTESTED, "tested")
+    tested, untested = (python(UNTESTED, how, wait=False).communicate()[0] for how in ("tested", "untested"))
     assert tested.count("a: executed") == 1
     assert "cannot be read" not in tested
-    untested = python(UNTESTED, "untested")
     lines = untested.splitlines()
     assert [line for line in lines if "every step runs" in line] == [
         (

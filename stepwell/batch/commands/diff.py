@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from stepwell.batch.arguments import OK, Commands, add_json, add_store, named_directory, print_result
+from stepwell.kernel_runtime.text import as_json
 
 
 def add(commands: Commands) -> None:
@@ -41,5 +41,5 @@ def _diff(asked: argparse.Namespace) -> int:
     store = session.open(directory, create=False, follow=named)
     on = None if asked.on is None else [name for name in asked.on.split(",") if name]
     found = session.diff(asked.key, asked.before, asked.after, on=on, memory_limit=asked.memory, store=store)
-    print_result(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if asked.json else str(found))
+    print_result(as_json(found.as_dict(), indent=2) if asked.json else str(found))
     return OK

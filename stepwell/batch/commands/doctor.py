@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from stepwell.batch.arguments import NO_STORE, OK, Commands, add_json, add_store, named_directory, print_result
+from stepwell.kernel_runtime.text import as_json
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.doctor.findings import Finding
@@ -69,7 +69,7 @@ def _doctor(asked: argparse.Namespace) -> int:
     status = worst(findings)
     if asked.json:
         shown = {"store": str(directory), "status": status, "findings": [each.as_dict() for each in findings]}
-        print_result(json.dumps(shown, ensure_ascii=False))
+        print_result(as_json(shown))
     return {"problem": PROBLEMS, "unusable": NO_STORE}.get(status, OK)
 
 

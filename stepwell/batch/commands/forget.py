@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from stepwell.batch.arguments import OK, USAGE, Commands, add_json, add_store, named_store, print_result, say
+from stepwell.kernel_runtime.text import as_json
 
 
 def add(commands: Commands) -> None:
@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 def _forget(asked: argparse.Namespace) -> int:
     with named_store(asked) as store:
         found = store.forget(asked.key, dry_run=not asked.yes)
-        print_result(json.dumps(found.as_dict(), indent=2) if asked.json else str(found))
+        print_result(as_json(found.as_dict(), indent=2) if asked.json else str(found))
     if not asked.yes:
         say("nothing was removed: give --yes to do it")
         return USAGE

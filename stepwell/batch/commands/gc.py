@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from stepwell.batch.arguments import OK, Commands, add_json, add_store, named_store, print_result
+from stepwell.kernel_runtime.text import as_json
 
 
 def add(commands: Commands) -> None:
@@ -29,6 +29,6 @@ def _gc(asked: argparse.Namespace) -> int:
     with named_store(asked) as store:
         found = store.collect(dry_run=asked.dry_run, compact=True if asked.compact else None)
         print_result(
-            json.dumps({"store": str(store.directory), **found.as_dict()}, indent=2) if asked.json else str(found)
+            as_json({"store": str(store.directory), **found.as_dict()}, indent=2) if asked.json else str(found)
         )
     return OK

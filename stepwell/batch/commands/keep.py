@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from stepwell.batch.arguments import OK, Commands, add_json, add_store, named_store, print_result
+from stepwell.kernel_runtime.text import as_json
 
 
 def add(commands: Commands) -> None:
@@ -37,7 +37,7 @@ def _keep(asked: argparse.Namespace) -> int:
         )
         if asked.json:
             found = {key: rule.as_dict() for key, rule in rules.items()}
-            print_result(json.dumps({"store": str(store.directory), "rules": found}, indent=2))
+            print_result(as_json({"store": str(store.directory), "rules": found}, indent=2))
         else:
             lines = [f"{key or 'the whole store'}: {rule}" for key, rule in rules.items()]
             print_result("\n".join(lines) or "everything is kept: no rule drops anything")

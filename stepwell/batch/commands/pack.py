@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from stepwell.batch.arguments import OK, Commands, add_json, add_store, named_store, print_result, say
 from stepwell.kernel_runtime.records.sizes import size_text
-from stepwell.kernel_runtime.records.text import in_one_line
+from stepwell.kernel_runtime.text import as_json, in_one_line
 
 _PACK = """\
 Write what is current for a selection into one file: the values, their records and their code; no key, no run history, nothing
@@ -36,7 +35,7 @@ def _pack(asked: argparse.Namespace) -> int:
     with named_store(asked) as store:
         offer = pack(asked.selection, asked.output, store=store)
     if asked.json:
-        print_result(json.dumps(offer.as_dict(), indent=2))
+        print_result(as_json(offer.as_dict(), indent=2))
     else:
         say(f"packed {offer.counted}, {size_text(offer.size)}, signed with the key {offer.signer}")
         print_result(in_one_line(offer.source))

@@ -60,8 +60,9 @@ def _run(asked: argparse.Namespace) -> int:
     result = run_notebook(
         asked.notebook, output=asked.output, store=asked.store, kernel=asked.kernel, progress=sys.stderr
     )
-    for line in report.lines(result, colour=report.wants_colour(sys.stderr)):
-        say(line)
+    colours = report.wants_colour(sys.stderr)
+    for line in report.lines(result, colour=colours):
+        say(line, colours=colours)
     if asked.json:
         say(f"saved {result.output}")
         print_result(report.as_json(result.notebook, result))

@@ -59,6 +59,11 @@ def add(commands: Commands) -> None:
     form.add_argument("--json", dest="json", action="store_true", help="the same as --format json")
     form.add_argument("--csv", dest="format", action="store_const", const="csv", help="the same as --format csv")
     sql.add_argument(
+        "--raw",
+        action="store_true",
+        help="csv with texts exactly as they are, for a program; without, control and invisible characters are written out (\\x1b)",
+    )
+    sql.add_argument(
         "--limit", metavar="N", type=_rows, default=40, help="rows that a table shows at most (default: 40)"
     )
     sql.set_defaults(command=_sql)
@@ -80,7 +85,7 @@ def _sql(asked: argparse.Namespace) -> int:
             elif asked.format == "jsonl":
                 rows.print_json_lines(reader, sys.stdout)
             elif asked.format == "csv":
-                rows.print_csv(reader, sys.stdout)
+                rows.print_csv(reader, sys.stdout, raw=asked.raw)
             else:
                 rows.print_table(reader, sys.stdout, limit=asked.limit)
             sys.stdout.flush()

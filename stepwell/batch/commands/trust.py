@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from stepwell.batch.arguments import NOT_TRUSTED, OK, Commands, add_json, add_store, named_directory, print_result, say
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.records.sharing import Offer
+from stepwell.kernel_runtime.text import as_json
 
 _TRUST = """\
 Show what is in a file of `stepwell pack`, or what in the store another key signed, and take it over: it is signed with your own key
@@ -82,7 +82,7 @@ def _agreed(offer: Offer, asked: argparse.Namespace) -> bool:
 
 def _told(offer: Offer, *, accepted: bool, asked: argparse.Namespace) -> int:
     if asked.json:
-        print_result(json.dumps({**offer.as_dict(), "trusted": accepted}, indent=2))
+        print_result(as_json({**offer.as_dict(), "trusted": accepted}, indent=2))
     elif not offer.values:
         say("there is nothing that another key signed")
     elif accepted:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from stepwell.batch.arguments import OK, Commands, add_json, add_store, named_store, print_result
+from stepwell.kernel_runtime.text import as_json
 
 
 def add(commands: Commands) -> None:
@@ -25,7 +25,7 @@ def _versions(asked: argparse.Namespace) -> int:
         found = read_versions(store, asked.key, collapse=not asked.all)
         if asked.json:
             versions = [version.as_dict() for version in found]
-            print_result(json.dumps({"store": str(store.directory), "key": asked.key, "versions": versions}, indent=2))
+            print_result(as_json({"store": str(store.directory), "key": asked.key, "versions": versions}, indent=2))
         else:
             print_result(str(found))
     return OK

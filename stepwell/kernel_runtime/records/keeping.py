@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stepwell.kernel_runtime.records.sizes import size_text
+from stepwell.kernel_runtime.text import in_one_line
 
 STORE = ""
 """The key of the rule for the whole store."""
@@ -115,7 +116,7 @@ class Forgotten:
         steps = f" and {len(self.keys) - 1} steps inside it" if len(self.keys) > 1 else ""
         shared = f"; {self.shared} value files stay, other keys share them" if self.shared else ""
         verb = "would forget" if self.dry_run else "forgot"
-        return (
+        return in_one_line(
             f"{verb} {self.key}{steps}: {self.versions:,} version{'' if self.versions == 1 else 's'}, {size_text(self.bytes)}"
             f" ({', '.join(self.notebooks) or 'no notebook'}){shared}. This cannot be undone."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-OutputKind: TypeAlias = Literal["stream", "display_data", "update_display_data", "clear_output"]
+OutputKind: TypeAlias = Literal["stream", "display_data", "update_display_data", "clear_output", "signature"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stepwell.kernel_runtime.records.sizes import size_text
-from stepwell.kernel_runtime.records.text import in_one_line
+from stepwell.kernel_runtime.text import in_one_line
 
 _SHOWN = 20
 """Values that a reader is shown."""

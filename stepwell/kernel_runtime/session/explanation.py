@@ -20,6 +20,7 @@ from stepwell.kernel_runtime.records.materializations import InputVersion, Mater
 from stepwell.kernel_runtime.records.memo import PYTHON
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.renaming import renaming
+from stepwell.kernel_runtime.text import printable
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.explain import Change, explain
 from stepwell.kernel_runtime.versions.explain import describe as describe_change
@@ -120,7 +121,7 @@ class Explanation:
             # Of other states the reasons say what there is to say of the last run.
             if run is not None and (step.state == "fresh" or (step.state in ("stale", "may change") and not first)):
                 lines += _last_lines(run)
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 def headline(reason: Reason) -> str:

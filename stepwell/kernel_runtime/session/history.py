@@ -22,6 +22,7 @@ from stepwell.kernel_runtime.records.acceptance import acceptance, revoked_run
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
 from stepwell.kernel_runtime.records.sizes import size_text
+from stepwell.kernel_runtime.text import in_one_line
 
 WhichVersion: TypeAlias = "str | int | dt.datetime | dt.date"
 _ALL = 1_000_000_000
@@ -78,7 +79,9 @@ class Version:
             f"{self.seconds:.1f} s",
         ]
         place = f"{self.notebook}{f' [{self.partition}]' if self.partition else ''}"
-        return f"{self.number:>4}  {self.id[: _SHORT * 2]}  {' · '.join([*facts, place, *filter(None, marks)])}"
+        return in_one_line(
+            f"{self.number:>4}  {self.id[: _SHORT * 2]}  {' · '.join([*facts, place, *filter(None, marks)])}"
+        )
 
 
 class Versions(tuple[Version, ...]):

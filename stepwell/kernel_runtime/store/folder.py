@@ -27,7 +27,7 @@ import stat
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stepwell.kernel_runtime.errors import UntrustedStoreError
@@ -262,6 +262,35 @@ class Folder:
         self._root()
         return self._modes is not None
 
+    def obstacle(self, names: Iterable[str]) -> OSError | None:
+        """Return why this user cannot write the directory and some files in it, before anything is written; None if they can.
+
+        Parameters
+        ----------
+        names
+            Files that must be writable where they are there; folders too.
+        """
+        own = self.owner
+        if sys.platform == "win32":
+            return None
+        if os.fstatvfs(self._root()).f_flag & os.ST_RDONLY:
+            return OSError(errno.EROFS, os.strerror(errno.EROFS), str(self.path))
+        for name in (".", *names):
+            if not self._is_writable(name) and (name == "." or self.exists(name)):
+                return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path / name))
+        user, member = os.geteuid(), own.st_gid == os.getegid() or own.st_gid in os.getgroups()
+        if user not in (0, own.st_uid) and not member and not (own.st_mode & stat.S_ISGID or sys.platform == "darwin"):
+            text = f"files that you make would belong neither to {user_name(own.st_uid)} nor to the group {group_name(own.st_gid)}"
+            return PermissionError(errno.EPERM, text, str(self.path))
+        return None
+
+    def _is_writable(self, name: str) -> bool:
+        mode = os.R_OK | os.W_OK | (os.X_OK if name == "." else 0)
+        effective = os.access in os.supports_effective_ids
+        if not _ANCHORED or os.access not in os.supports_dir_fd:
+            return os.access(self.path / name, mode, effective_ids=effective)
+        return os.access(name, mode, dir_fd=self._root(), effective_ids=effective)
+
     # -- operations --------------------------------------------------------------------------------------------------------
 
     def stat(self, name: str) -> os.stat_result:
@@ -413,7 +442,7 @@ class Folder:
         except FileNotFoundError:
             return []
         for each, status in found:
-            self._check(f"{name}/{each}", status)
+            self._check(f"{name}/{each}" if name else each, status)
         return found
 
     def names(self, name: str) -> list[str]:
@@ -427,10 +456,9 @@ class Folder:
     def is_file(self, name: str, descriptor: int) -> bool:
         """Return whether a name still is the file that a descriptor has open."""
         try:
-            there = self.stat(name)
+            return os.path.samestat(self.stat(name), os.fstat(descriptor))
         except (OSError, UntrustedStoreError):
             return False
-        return os.path.samestat(there, os.fstat(descriptor))
 
     @staticmethod
     def is_open(found: os.stat_result) -> bool:
@@ -456,14 +484,20 @@ class Folder:
         finally:
             os.close(descriptor)
 
-    def give(self, name: str) -> None:
-        """Give a file that another library made the group and mode of a shared store."""
-        if self._modes is not None or self._is_root():
-            descriptor = self.open(name)
-            try:
-                self._give(descriptor)
-            finally:
-                os.close(descriptor)
+    def give(self, name: str, *, like: str = "") -> None:
+        """Give a file that another library made the group and mode of a shared store, or owner and mode of another file."""
+        if not (like or self._modes is not None or self._is_root()):
+            return
+        descriptor = self.open(name)
+        try:
+            self._give(descriptor)
+            if like and sys.platform != "win32":
+                model, made = self.stat(like), os.fstat(descriptor)
+                if (model.st_uid, model.st_gid) != (made.st_uid, made.st_gid):
+                    os.fchown(descriptor, model.st_uid, model.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(model.st_mode))
+        finally:
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def database(self, name: str) -> Iterator[str]:

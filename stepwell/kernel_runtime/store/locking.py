@@ -81,8 +81,10 @@ else:
         os.pwrite(descriptor, data, 0)
 
 
-def open_file(folder: Folder, name: str, *, create: bool = True) -> int:
-    """Open a lock file, made if it is not there; an `OSError` if that cannot be."""
+def open_file(folder: Folder, name: str, *, create: bool = True, read_only: bool = False) -> int:
+    """Open a lock file, made if it is not there; an `OSError` if that cannot be. One that is only read can be locked too."""
+    if read_only:
+        return folder.open(name)
     return folder.open(name, os.O_RDWR | os.O_CREAT if create else os.O_RDWR)
 
 

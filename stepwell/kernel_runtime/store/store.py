@@ -21,6 +21,7 @@ from stepwell.kernel_runtime.records.protocols import Commit, Verify
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.sharing import Offer
 from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.store import captured
 from stepwell.kernel_runtime.store.catalog import reading
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
@@ -147,6 +148,8 @@ def open_store(
             # The place has no links in it now; one that is put there later is not followed.
             shared = _Shared(Folder(place, follow=False))
             _shared[place] = shared
+    if tell is not silent:
+        shared.catalog.tell = tell
     shared.catalog.open(create=create)
     return Store(directory, shared, code or CodeReader(), tell)
 
@@ -327,7 +330,7 @@ class Store:
         logs: Sequence[LogRecord] = (),
     ) -> Commit:
         """Record one step with its materializations, the parts of its code, its output, and what is current from now on."""
-        return self._catalog.add(Recorded(step, current, code, outputs, logs))
+        return self._catalog.add(Recorded(step, current, code, captured.sealed(outputs, self._signer), logs))
 
     def finish_run(self, run: RunRecord) -> Commit:
         """Record how a run ended."""
@@ -391,7 +394,8 @@ class Store:
 
     def outputs(self, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
         """Return what an executed step printed and displayed."""
-        return self._catalog.ask(lambda connection, name: reading.read_outputs(connection, name, run_id, step_key))
+        found = self._catalog.ask(lambda connection, name: reading.read_outputs(connection, name, run_id, step_key))
+        return captured.shown(found, self._signer)
 
     def logs(self, run_id: str, step_key: str = "") -> list[LogRecord]:
         """Return what a run's steps logged, oldest first."""
@@ -509,7 +513,7 @@ class Store:
 
     def is_housekeeping_due(self) -> bool:
         """Tell whether `housekeep` would do something; false where the store is gone."""
-        return self._folder.is_in_place() and housekeeping.is_due(self._folder)
+        return not self._catalog.read_only and self._folder.is_in_place() and housekeeping.is_due(self._folder)
 
     def housekept_sizes(self) -> Sizes | None:
         """Return what the last housekeeping found; None before the first."""

@@ -82,9 +82,9 @@ def trouble(error: BaseException, what: str) -> StoreError | None:
     return None
 
 
-def refused(directory: Path, error: OSError | MemoryError) -> StoreError:
+def refused(directory: Path, error: OSError | MemoryError, done: str = "used") -> StoreError:
     """Return the error of a directory in which something cannot be done."""
-    what = f"the store {directory} cannot be used"
+    what = f"the store {directory} cannot be {done}"
     return trouble(error, what) or StoreNotWritableError(what, where=one_line(error), remedy=_PLACE)
 
 

@@ -8,5 +8,7 @@
 ``data``         the data version of a value; ``encode`` is the typed encoding that both share, ``atoms`` its leaves, ``frames``
                  arrays and frames
 ``reads``        what a step read of the world while it ran: files, folders, the environment, assets
+``library_state`` options of libraries and of the process: what counts, and setting again what a step has changed;
+                 ``library_options`` is their table
 ``explain``      why two code versions differ; ``inventory`` lists the parts of one, with ``sources``, ``paths`` and ``secrets``
 """

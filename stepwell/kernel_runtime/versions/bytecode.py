@@ -114,7 +114,7 @@ def _read(code: CodeType, key: int) -> CodeFacts:
     blocks, shape = ordered(code, decoded, _written)
     blob = b"".join((_header(code), *[block.content for block in blocks], marshal.dumps(shape, 2)))
     self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
-    _Reading(self, code.co_names).of(blocks)
+    _note(self, code.co_names, blocks)
     return self
 
 
@@ -137,16 +137,16 @@ def _header(code: CodeType) -> bytes:
 
 def _written(steps: list[Instruction]) -> bytes:
     """Return the encoding of instructions without jumps."""
-    arguments = [argument for _, argument, _ in steps]
-    values = [value for _, _, value in steps if value is not NO_VALUE]
+    operations, arguments, held = zip(*steps, strict=True) if steps else ((), (), ())
+    values = [value for value in held if value is not NO_VALUE]
     parts: list[bytes] = []
     if not PLAIN.issuperset(map(type, values)):
         parts = [b"\xc0" + facts(value).blob if type(value) is CodeType else atom(value) for value in values]
+    # Plain values are written with the rest, others behind it, after their number.
     blob = marshal.dumps(
         (
-            bytes([op for op, _, _ in steps]),
-            bytes(arguments) if max(arguments, default=0) < 256 else tuple(arguments),
-            # Plain values are written with the rest, others behind it, after their number.
+            bytes(operations),
+            bytes(arguments) if not arguments or max(arguments) < 256 else arguments,
             len(parts) if parts else tuple(values),
         ),
         2,
@@ -156,119 +156,128 @@ def _written(steps: list[Instruction]) -> bytes:
 
 def _leave_out_lines(code: CodeType, decoded: opcodes.Decoded) -> None:
     """Take the line that a class's body stores out of its instructions, and put the attributes of its instances in order."""
-    steps, places, _, quiet = decoded
+    steps, places, _ = decoded
     for at in range(len(steps) - 1, 0, -1):
         if steps[at][0] != opcodes.STORE_NAME or steps[at - 1][0] != opcodes.LOAD_CONST:
             continue
         value = steps[at - 1][2]
         if steps[at][2] == "__firstlineno__" and value == code.co_firstlineno:
             both = slice(at - 1, at + 1)
-            del steps[both], places[both], quiet[both]
+            del steps[both], places[both]
         elif steps[at][2] == "__static_attributes__":
             steps[at - 1] = (opcodes.LOAD_CONST, 0, tuple(sorted(value)))
 
 
-class _Reading:
-    """Notes what code loads, block by block.
+_LOADS, _ATTRIBUTE, _STORES_GLOBAL, _STORES_NAME, _IMPORTS, _CONSTANT = range(6)
+_ROLES = (
+    dict.fromkeys(opcodes.CONSTANTS, _CONSTANT)
+    | dict.fromkeys(opcodes.ATTRIBUTE_LOADS | opcodes.SUPER_LOADS, _ATTRIBUTE)
+    | dict.fromkeys((opcodes.LOAD_GLOBAL, *opcodes.NAME_LOADS), _LOADS)
+    | dict.fromkeys(opcodes.GLOBAL_STORES, _STORES_GLOBAL)
+    | {opcodes.STORE_NAME: _STORES_NAME, opcodes.IMPORT_NAME: _IMPORTS}
+)
+"""What counts of an instruction that has a value."""
+
+
+def _note(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
+    """Note what code loads, itself and in what is nested in it.
 
     Parameters
     ----------
-    facts
-        Where it is noted.
     names
         The code's names.
+    blocks
+        What it does.
     """
-
-    def __init__(self, facts: CodeFacts, names: tuple[str, ...]) -> None:
-        self.facts = facts
-        self.names = names
-        self.loads: dict[tuple[str, tuple[str, ...]], None] = {}
-        self.imports: list[tuple[str, int, tuple[str, ...]]] = []
-        self.stored: set[str] = set()
-        self.stored_first: set[str] = set()
-        self.assigned: set[str] = set()
-        self.attributes: list[str] = []
-        self.constants: list[Any] = []
-        self.bare_vars = False
-        self.spoken = 0
-        """How many attributes are documentation or annotations of what the code names, which are digested by themselves."""
-
-    def of(self, blocks: list[Block]) -> None:
-        """Note what is in blocks, and in the code nested there."""
-        for block in blocks:
-            self._block(block.steps, first=block is blocks[0])
-        nested = [facts(value) for value in self.constants if type(value) is CodeType]
-        to = self.facts
-        for inner in nested:
-            self.loads.update(dict.fromkeys(inner.loads))
-            self.imports += inner.imports
-            self.stored |= inner.stores
-        to.loads = tuple(self.loads)
-        # Most code has none of these: no object is kept for what is empty.
-        if self.imports:
-            to.imports = tuple(self.imports)
-        if self.stored:
-            to.stores = frozenset(self.stored)
-        if self.assigned:
-            to.assigned = frozenset(self.assigned)
-        if self.bare_vars or "vars" in self.assigned:
-            to.bare_vars = True
-        if self.attributes or nested or self.imports:
-            self._attributes(nested)
-
-    def _block(self, steps: list[Instruction], *, first: bool) -> None:
+    loads: dict[tuple[str, tuple[str, ...]], None] = {}
+    imports: list[tuple[str, int, tuple[str, ...]]] = []
+    stored: set[str] = set()
+    first_stored: set[str] = set()
+    assigned: set[str] = set()
+    attributes: list[str] = []
+    constants: list[Any] = []
+    bare_vars = False
+    spoken = 0
+    for block in blocks:
+        steps = block.steps
         for at, (op, argument, value) in enumerate(steps):
             if value is NO_VALUE:
                 continue
-            if op == opcodes.LOAD_GLOBAL:
-                if value not in self.stored_first:
-                    self._load(value, chain(steps, at))
-                if value == "vars":
+            role = _ROLES.get(op)
+            if role == _CONSTANT:
+                constants.append(value)
+            elif role == _LOADS:
+                if value not in first_stored:
+                    read = chain(steps, at)
+                    loads[(value, read)] = None
+                    spoken += bool(read) and read[-1] in SPOKEN
+                if value == "vars" and op == opcodes.LOAD_GLOBAL:
                     # The argument says whether it is called.
-                    self.bare_vars = self.bare_vars or not argument or _no_arguments(steps, at)
-            elif op in opcodes.ATTRIBUTE_LOADS or op in opcodes.SUPER_LOADS:
-                self.attributes.append(value)
-            elif op in opcodes.NAME_LOADS:
-                self._load(value, chain(steps, at))
-            elif op in opcodes.GLOBAL_STORES:
-                self.stored.add(value)
-                if first and not any(value == name for name, _ in self.loads):
-                    self.stored_first.add(value)
-            elif op == opcodes.STORE_NAME:
-                self.assigned.add(value)
-            elif op == opcodes.IMPORT_NAME:
-                level, wanted = steps[at - 2][2], steps[at - 1][2]
-                self.imports.append((value, level, tuple(wanted or ())))
-            elif op in opcodes.CONSTANTS:
-                self.constants.append(value)
+                    bare_vars = bare_vars or not argument or _no_arguments(steps, at)
+            elif role == _ATTRIBUTE:
+                attributes.append(value)
+            elif role == _STORES_GLOBAL:
+                stored.add(value)
+                if block is blocks[0] and not any(value == name for name, _ in loads):
+                    first_stored.add(value)
+            elif role == _STORES_NAME:
+                assigned.add(value)
+            elif role == _IMPORTS:
+                imports.append((value, steps[at - 2][2], tuple(steps[at - 1][2] or ())))
+    nested = [facts(value) for value in constants if type(value) is CodeType]
+    for inner in nested:
+        loads.update(dict.fromkeys(inner.loads))
+        imports += inner.imports
+        stored |= inner.stores
+    to.loads = tuple(loads)
+    # Most code has none of these: no object is kept for what is empty.
+    if imports:
+        to.imports = tuple(imports)
+    if stored:
+        to.stores = frozenset(stored)
+    if assigned:
+        to.assigned = frozenset(assigned)
+    if bare_vars or "vars" in assigned:
+        to.bare_vars = True
+    if attributes or nested or imports:
+        texts = [value for value in constants if type(value) is str]
+        _note_attributes(to, names, attributes, nested, spoken=spoken, texts=texts)
 
-    def _load(self, name: str, chain: tuple[str, ...]) -> None:
-        self.loads[(name, chain)] = None
-        if chain and chain[-1] in SPOKEN:
-            self.spoken += 1
 
-    def _attributes(self, nested: list[CodeFacts]) -> None:
-        """Note what attributes that code reads tell, what it imports, and the code nested in it."""
-        to = self.facts
-        attributes = self.attributes
-        to.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested))
-        to.bare_vars = to.bare_vars or any(inner.bare_vars for inner in nested)
-        read = [name for name in attributes if name in _WATCHED]
-        to.speaks = (
-            len([name for name in attributes if name in READERS]) > self.spoken
-            or any(not READERS.isdisjoint(wanted) for _, _, wanted in self.imports)
-            or any(inner.speaks for inner in nested)
-        )
-        if "modules" in read and "sys" not in self.names:
-            # Others have an attribute of this name too: torch's modules do.
-            read = [name for name in read if name != "modules"]
-        if read or nested:
-            seen = [_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS]
-            to.suspects = tuple(dict.fromkeys(seen + [text for inner in nested for text in inner.suspects]))
-            texts = names_in_texts([value for value in self.constants if type(value) is str], read)
-            to.names_in_text = tuple(
-                dict.fromkeys([*texts, *(name for inner in nested for name in inner.names_in_text)])
-            )
+def _note_attributes(
+    to: CodeFacts,
+    names: tuple[str, ...],
+    attributes: list[str],
+    nested: list[CodeFacts],
+    *,
+    spoken: int,
+    texts: list[str],
+) -> None:
+    """Note what attributes that code reads tell, what it imports, and the code nested in it.
+
+    Parameters
+    ----------
+    names, texts
+        The code's names, and its constants that are text.
+    spoken
+        How many attributes are documentation or annotations of what the code names, which are digested by themselves.
+    """
+    to.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested))
+    to.bare_vars = to.bare_vars or any(inner.bare_vars for inner in nested)
+    read = [name for name in attributes if name in _WATCHED]
+    to.speaks = (
+        len([name for name in attributes if name in READERS]) > spoken
+        or any(not READERS.isdisjoint(wanted) for _, _, wanted in to.imports)
+        or any(inner.speaks for inner in nested)
+    )
+    if "modules" in read and "sys" not in names:
+        # Others have an attribute of this name too: torch's modules do.
+        read = [name for name in read if name != "modules"]
+    if read or nested:
+        seen = [_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS]
+        to.suspects = tuple(dict.fromkeys(seen + [text for inner in nested for text in inner.suspects]))
+        found = names_in_texts(texts, read)
+        to.names_in_text = tuple(dict.fromkeys([*found, *(name for inner in nested for name in inner.names_in_text)]))
 
 
 _WATCHED = _FRAME_TEXT | _SQL_TEXT | frozenset(_FRAME_WALKERS)

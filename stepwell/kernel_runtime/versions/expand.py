@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts, version_of_copy
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
-from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, Node, identity, keyed_ref
+from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, VALUE, Node, identity, keyed_ref
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
 from stepwell.kernel_runtime.versions.naming import LAZY, bound, getattr_static, named, resolved, token
 from stepwell.kernel_runtime.versions.opaque import OPAQUE
@@ -42,8 +42,6 @@ _PRIVATE_CELLS = frozenset(
     ("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running")
 )
 _NO_ASSETS: Mapping[str, str] = {}
-VALUE = ("value",)
-"""The shape of nodes that hold data."""
 _LOOK_UP = "looks names up in ways that cannot be seen"
 _BLIND: dict[int, str] = {
     identity(getattr(builtins, name)): f"{name}() {_LOOK_UP}"

@@ -19,6 +19,7 @@ from stepwell.kernel_runtime.versions.opcodes import (
     JUMPS,
     NO_VALUE,
     POP_TOP,
+    QUIET,
     STOPS,
     STORE_FAST,
     SWAP,
@@ -69,7 +70,7 @@ def ordered(code: CodeType, decoded: Decoded, write: Write) -> tuple[list[Block]
         only = Block(decoded.instructions)
         only.content = write(only.steps)
         return [only], ()
-    blocks = _split(decoded, table)
+    blocks = _split(decoded, code.co_code, table)
     _thread(blocks)
     for block in blocks:
         block.content = write(block.steps)
@@ -82,9 +83,9 @@ def ordered(code: CodeType, decoded: Decoded, write: Write) -> tuple[list[Block]
 # -- from instructions to blocks
 
 
-def _split(decoded: Decoded, table: bytes) -> list[Block]:
+def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
     """Return the blocks in the order of the bytecode."""
-    instructions, places, _, quiet = decoded
+    instructions, places, _ = decoded
     count = len(instructions)
     covered = [(-1, 0)] * count
     starts = {0}
@@ -112,8 +113,8 @@ def _split(decoded: Decoded, table: bytes) -> list[Block]:
         if table:
             block.covers = [
                 (number[handler], depth)
-                for (handler, depth), silent in zip(covered[start:stop], quiet[start:stop], strict=True)
-                if not silent
+                for (handler, depth), at in zip(covered[start:stop], places[start:stop], strict=True)
+                if raw[2 * at] not in QUIET
             ]
         following = number.get(stop, -1)
         if op in JUMPS:

@@ -24,6 +24,8 @@ Edge: TypeAlias = tuple[str, "Node"]
 """How the object is called there, and its node. Labels of globals are names; others begin with ``.``, ``[`` or ``(``."""
 
 UNVERIFIABLE, ASSET, MUTABLE, SPEAKS = 1, 2, 4, 8
+VALUE = ("value",)
+"""The shape of nodes that hold data."""
 MISSING: Any = object()
 """What a name is bound to that is not bound."""
 

@@ -16,7 +16,9 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.definitions.places import place_of_name
 from stepwell.kernel_runtime.records.code import CodeKind, CodePart
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atoms_only, hexdigest
+from stepwell.kernel_runtime.versions.atoms import digest as plain_digest
 from stepwell.kernel_runtime.versions.encode import encode, refuse
+from stepwell.kernel_runtime.versions.graph import VALUE, Node
 from stepwell.kernel_runtime.versions.ignoring import Ignored
 from stepwell.kernel_runtime.versions.ownership import OURS, STANDARD, owner
 from stepwell.kernel_runtime.versions.paths import IGNORED, reached
@@ -48,6 +50,7 @@ def parts(
     path: str,
     extra: Iterable[tuple[str, object]],
     *,
+    digested: Callable[[Any], Node | None],
     spoken: bool = False,
     ignore: tuple[str, ...] = (),
 ) -> tuple[CodePart, ...]:
@@ -55,6 +58,8 @@ def parts(
 
     Parameters
     ----------
+    digested
+        Returns the node of an object that the walk has digested, None if it has not.
     spoken
         Whether annotations and documentation count.
     ignore
@@ -74,12 +79,8 @@ def parts(
             break
         kept.append(item)
         trace: list[tuple[str, Any, bytes | None]] = []
-        expander.trace = trace
-        try:
-            node = expander.node(item)
-        finally:
-            expander.trace = None
-        part = _part(here, item, digest(b"".join(node.own)), environment, is_body=is_body, bound=bound)
+        node, written_as = _written(expander, item, digested(item), trace)
+        part = _part(here, item, digest(written_as), environment, is_body=is_body, bound=bound)
         found.append(part)
         for name, value in _plain_attributes(item, expander.ignored) if part.kind == "global" else ():
             shown = _text(name, value, environment)
@@ -113,6 +114,22 @@ def parts(
         names = ", ".join(ignore)
         found.append(CodePart(f"{path}{IGNORED}", "global", digest(names.encode()), names))
     return tuple(found)
+
+
+def _written(
+    expander: Expander, item: Any, known: Node | None, trace: list[tuple[str, Any, bytes | None]]
+) -> tuple[Node, bytes]:
+    """Return the node of an object and what it means by itself; `trace` is given what it refers to."""
+    if known is not None and known.shape == VALUE and not known.edges and known.digest is not None:
+        # The walk has read it: it may be large, and refers to nothing.
+        return known, known.digest
+    expander.trace = trace
+    try:
+        node = expander.node(item)
+    finally:
+        expander.trace = None
+    own = b"".join(node.own)
+    return node, plain_digest(own) if node.shape == VALUE and not node.pending else own
 
 
 def _part_digest(keyed: Keyed) -> Callable[[bytes], str]:

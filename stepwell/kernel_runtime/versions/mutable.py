@@ -10,8 +10,7 @@ from types import FunctionType
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.versions.atoms import ATOMS
-from stepwell.kernel_runtime.versions.expand import VALUE
-from stepwell.kernel_runtime.versions.graph import MISSING, MUTABLE, Node, digest_of
+from stepwell.kernel_runtime.versions.graph import MISSING, MUTABLE, VALUE, Node, digest_of
 from stepwell.kernel_runtime.versions.paths import reached
 
 Roots: TypeAlias = Sequence[tuple[Node, str]]

@@ -114,11 +114,11 @@ TESTS = {_OP[name]: test for name, test in _TESTS.items() if name in _OP}
 STOPS = _numbers(_STOPS)
 JUMPS = frozenset(op for op in (*dis.hasjrel, *dis.hasjabs) if op < 256) - _numbers(_NO_JUMPS)
 
-_PLAIN, _SKIPPED, _EXTENDED, _CONSTANT, _NAME, _SPLIT, _RETURNS, _NUMBER, _COMMON, _JUMP, _BARE = range(11)
+_SKIPPED, _PLAIN, _EXTENDED, _CONSTANT, _NAME, _SPLIT, _RETURNS, _NUMBER, _COMMON, _JUMP, _BARE = range(11)
 
 
 def _kinds() -> bytes:
-    kinds = bytearray(256)
+    kinds = bytearray([_PLAIN]) * 256
     special = {
         _CONSTANT: frozenset(dis.hasconst),
         _NAME: frozenset(dis.hasname),
@@ -140,7 +140,7 @@ def _kinds() -> bytes:
 
 _PACKED = _PACKING.get(THIS, Packing(attribute=1))
 _KINDS = _kinds()
-_SHIFTS = {
+_SHIFTS = dict.fromkeys(range(256), 0) | {
     LOAD_GLOBAL: 1,
     _number("LOAD_ATTR"): _PACKED.attribute,
     _number("LOAD_SUPER_ATTR"): 2,
@@ -150,10 +150,11 @@ _SHIFTS = {
 _PAIRS = {_OP[name]: (_OP[first], _OP[second]) for name, (first, second) in _FUSED.items() if name in _OP}
 _SAME = bytes(_OP.get(_VARIANTS.get(dis.opname[op], ""), op) for op in range(256))
 _RETURN_VALUE = _number("RETURN_VALUE")
-# Where there is no LOAD_FAST_CHECK, LOAD_FAST itself raises for a local that is not bound.
-_QUIET = (_numbers(("LOAD_FAST",)) if "LOAD_FAST_CHECK" in _OP else frozenset()) | _numbers(
+QUIET = (_numbers(("LOAD_FAST",)) if "LOAD_FAST_CHECK" in _OP else frozenset()) | _numbers(
     ("LOAD_FAST_BORROW", "STORE_FAST", "POP_TOP", "SWAP", *_FUSED, *_GOTO)
 )
+"""Instructions that cannot raise although an exception table may cover them: CPython fuses them across the limits of a ``try``.
+LOAD_FAST itself raises for a local that is not bound where there is no LOAD_FAST_CHECK."""
 _BACKWARD = frozenset(op for op in JUMPS if "BACKWARD" in dis.opname[op])
 
 
@@ -176,12 +177,9 @@ class Decoded(NamedTuple):
     """Where each stands in the bytecode, in code units: jumps and exception tables tell places."""
     jumps: bool
     """Whether there are jumps among them."""
-    quiet: list[bool]
-    """Of each, whether it cannot raise although an exception table may cover it. CPython fuses such instructions across the
-    limits of a ``try``."""
 
 
-def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - one pass, with a case for each way of keeping an argument
+def decode(code: CodeType) -> Decoded:
     """Return what a code object's bytecode does."""
     raw = code.co_code
     operations = raw[::2]
@@ -189,30 +187,25 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - one pass, with a case 
     names = code.co_names
     found: list[Instruction] = []
     places: list[int] = []
-    quiet: list[bool] = []
     add = found.append
     jumps = False
     extended = 0
-    start = -1
-    for at, op in enumerate(operations):
-        kind = _KINDS[op]
-        if kind == _SKIPPED:
+    for at, kind in enumerate(operations.translate(_KINDS)):
+        if not kind:
             continue
+        op = operations[at]
         argument = raw[2 * at + 1]
-        if start >= 0:
+        if extended:
             argument |= extended
-        else:
-            start = at
+            extended = 0
         if kind == _EXTENDED:
             extended = argument << 8
             continue
-        places.append(start)
-        quiet.append(op in _QUIET)
-        start = -1
+        places.append(at)
         if kind == _PLAIN:
             add((_SAME[op], argument, NO_VALUE))
         elif kind == _NAME:
-            shift = _SHIFTS.get(op, 0)
+            shift = _SHIFTS[op]
             add((op, argument & (1 << shift) - 1, names[argument >> shift]))
         elif kind == _CONSTANT:
             add((op, 0, constants[argument]))
@@ -223,7 +216,6 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - one pass, with a case 
             add((first, argument >> 4, NO_VALUE))
             add((second, argument & 15, NO_VALUE))
             places.append(at)
-            quiet.append(True)
         elif kind == _JUMP:
             jumps = True
             following = at + 1
@@ -234,12 +226,11 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - one pass, with a case 
             add((LOAD_CONST, 0, constants[argument]))
             add((_RETURN_VALUE, 0, NO_VALUE))
             places.append(at)
-            quiet.append(False)
         elif kind == _COMMON and argument in _PACKED.common:
             add((LOAD_CONST, 0, _PACKED.common[argument]))
         else:
             add((op, argument if kind == _COMMON else 0, NO_VALUE))
-    return Decoded(found, places, jumps, quiet)
+    return Decoded(found, places, jumps)
 
 
 def chain(steps: list[Instruction], at: int) -> tuple[str, ...]:

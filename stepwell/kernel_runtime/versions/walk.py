@@ -16,13 +16,14 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.versions import inventory, library_state, opcodes
 from stepwell.kernel_runtime.versions.atoms import digest, hexdigest
-from stepwell.kernel_runtime.versions.expand import VALUE, Expander
+from stepwell.kernel_runtime.versions.expand import Expander
 from stepwell.kernel_runtime.versions.graph import (
     ASSET,
     MISSING,
     MUTABLE,
     SPEAKS,
     UNVERIFIABLE,
+    VALUE,
     KeyedRef,
     Node,
     close_leaf,
@@ -161,7 +162,8 @@ class CodeWalk:
         walk = self._without(body, ignore) if ignore else self
         extra = tuple(extra)
         spoken = any(walk.node(item).flags & SPEAKS for item in (body, *(item for _, item in extra)))
-        found = inventory.parts(walk._expander, body, path, extra, spoken=spoken, ignore=ignore)  # noqa: SLF001 - a walk of the same class
+        expander, digested = walk._expander, walk._digested  # noqa: SLF001 - a walk of the same class
+        found = inventory.parts(expander, body, path, extra, digested=digested, spoken=spoken, ignore=ignore)
         everywhere = library_state.everywhere()
         if everywhere:
             found += (CodePart(reached(path, "process"), "global", hexdigest(everywhere.encode()), everywhere[:200]),)
@@ -208,6 +210,9 @@ class CodeWalk:
         return found
 
     # -- what is known
+
+    def _digested(self, item: Any) -> Node | None:
+        return self._nodes.get(identity(item))
 
     def _find(self, item: Any) -> Node | None:
         key = identity(item)

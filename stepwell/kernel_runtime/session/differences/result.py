@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Literal, TypeAlias
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError
+from stepwell.kernel_runtime.text import printable
 
 Kind: TypeAlias = Literal["equal", "frame", "array", "text", "object", "figure", "other"]
 RowKind: TypeAlias = Literal["added", "removed", "changed"]
@@ -175,7 +176,7 @@ class Difference:
         }
 
     def __str__(self) -> str:
-        return "\n".join([self.summary, *(f"  {line}" for line in _lines(self.details))])
+        return printable("\n".join([self.summary, *(f"  {line}" for line in _lines(self.details))]))
 
     __repr__ = __str__
 

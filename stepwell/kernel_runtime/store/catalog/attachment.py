@@ -15,8 +15,12 @@ transaction: a process killed in between leaves the older catalog, whole.
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
 import time
+import weakref
 from itertools import count
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.errors import (
@@ -30,7 +34,7 @@ from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cu
 from stepwell.kernel_runtime.store.catalog.lease import Lease
 from stepwell.kernel_runtime.store.catalog.migration import keep_copy, migrate
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements
-from stepwell.kernel_runtime.store.catalog.seal import read_seal, write_seal
+from stepwell.kernel_runtime.store.catalog.seal import SEAL, read_seal, write_seal
 from stepwell.kernel_runtime.store.catalog.vetting import vet_catalog
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.trouble import one_line, refused, trouble
@@ -39,6 +43,9 @@ Fingerprint: TypeAlias = tuple[Any, ...]
 
 CATALOG = "catalog.duckdb"
 LOG = "catalog.duckdb.wal"
+_TRIES = 100
+_STILL = 0.05
+"""Seconds in which a store that is copied without its lock must not change."""
 
 _aliases = count(1)
 
@@ -67,6 +74,14 @@ class Attachment:
         """Grows whenever an attach finds that somebody else wrote since."""
         self._vetted = False
         """Whether the catalog was looked at since somebody else wrote it."""
+        self.read_only: StoreError | None = None
+        """Why nothing can be written, as of the last attach; None if it can."""
+        self.notices: list[str] = []
+        """Lines for whoever asks next."""
+        self._source = folder
+        """Where the catalog that is attached, and its seal, are."""
+        self._copy = ""
+        self._copied: Fingerprint = ()
         self.commits = 0
         """How many the attached catalog has."""
         self._path = folder.path / CATALOG
@@ -95,7 +110,15 @@ class Attachment:
             if create and made:
                 folder.examine(create=True)
             existed = folder.exists("catalog.lock")
-            self.lease.acquire()
+            self._look_whether_writable()
+            if self.read_only is None:
+                self.lease.acquire()
+            elif made:
+                raise self.read_only
+            else:
+                existed = True
+                self._attach_for_reading()
+                return
         except OSError as error:
             raise refused(self.directory, error) from error
         try:
@@ -114,6 +137,69 @@ class Attachment:
             if isinstance(error, OSError | MemoryError):
                 raise refused(self.directory, error) from error
             raise
+
+    def _look_whether_writable(self) -> None:
+        """Find out, before anything is written, whether this user can write what has to be written."""
+        obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp"))
+        self.read_only = refused(self.directory, obstacle, "written") if obstacle is not None else None
+
+    def _attach_for_reading(self) -> None:
+        """Attach the catalog where it is, under the lease; where that cannot be had, or the format is an older one, a copy."""
+        try:
+            self.lease.acquire(read_only=True)
+        except OSError:
+            self._attach_copy(told=True)
+            return
+        try:
+            if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
+                self.epoch += 1
+            self._attach_file("(READ_ONLY)")
+            try:
+                vet_catalog(self.connection, self.name, self.directory)
+                number = self._check()
+            except BaseException:
+                self._let_go()
+                raise
+            if number < FORMAT:
+                self._let_go()
+                self._attach_copy(told=False)
+            self.open = True
+        except BaseException:
+            self.lease.release()
+            raise
+
+    def _attach_copy(self, *, told: bool) -> None:
+        """Attach a private copy of catalog and log, made while nobody changed them; say of what time it is.
+
+        Parameters
+        ----------
+        told
+            Whether the copy was made without the lease, so that it can be out of date.
+        """
+        state = self.stat()
+        if not self._copy or self._copied != state:
+            self._copy, self._copied = _copied(self.folder), state
+            weakref.finalize(self, shutil.rmtree, self._copy, ignore_errors=True)
+            self.epoch += 1
+            if told:
+                moment = time.strftime("%Y-%m-%d %H:%M:%S")
+                self.notices.append(
+                    f"the store {self.directory} is read from a copy of {moment}: its lock cannot be used, so later changes are not seen"
+                )
+        self._source = Folder(Path(self._copy))
+        try:
+            self._attach_file()
+            try:
+                vet_catalog(self.connection, self.name, self.directory)
+                number = self._check()
+                if number < FORMAT:
+                    migrate(self.connection, self.name, number)
+            except BaseException:
+                self._let_go()
+                raise
+        finally:
+            self._source = self.folder
+        self.open = True
 
     def detach(self) -> None:
         """Write the checkpoint, let the file go, then the lease.
@@ -294,9 +380,11 @@ class Attachment:
     def _attach_file(self, options: str = "") -> None:
         import duckdb
 
-        expected = self.folder.stat(CATALOG)
+        if self.connection is None:
+            self.connection = cursor()
+        expected = self._source.stat(CATALOG)
         try:
-            with self.folder.database(CATALOG) as path:
+            with self._source.database(CATALOG) as path:
                 self.connection.execute(f"ATTACH '{quoted(path)}' AS {self.name} {options}")
         except duckdb.Error as error:
             raise self._explained(error) from error
@@ -368,7 +456,7 @@ class Attachment:
             )
         self.store_id = meta["store_id"]
         self.commits = meta.get("commits") or 0
-        seal = read_seal(self.folder)
+        seal = read_seal(self._source)
         lost = seal.lost(self.commits, self.store_id) if seal is not None else 0
         if lost:
             raise self._damaged(
@@ -408,6 +496,31 @@ class Attachment:
         return StoreDamagedError(
             f"the catalog {self._path} {how}", where=where, remedy=f"stepwell doctor --rebuild --store {self.directory}"
         )
+
+
+def _copied(folder: Folder) -> str:
+    """Copy seal, catalog and log of a store that others may write just now, until nothing changed meanwhile."""
+    for _ in range(_TRIES):
+        first = _read_all(folder)
+        time.sleep(_STILL)
+        if _read_all(folder) == first:
+            target = tempfile.mkdtemp(prefix="stepwell-copy-")
+            for name, data in first.items():
+                Path(target, name).write_bytes(data)
+            return target
+    raise StoreError(
+        f"the store {folder.path} is written all the time, and cannot be locked",
+        remedy="try again when its writer is done; or ask for the right to read catalog.lock",
+    )
+
+
+def _read_all(folder: Folder) -> dict[str, bytes]:
+    # The seal first: it must not be newer than the catalog.
+    found = {}
+    for name in (SEAL, CATALOG, LOG):
+        with contextlib.suppress(FileNotFoundError):
+            found[name] = folder.read(name)
+    return found
 
 
 def quoted(path: str) -> str:

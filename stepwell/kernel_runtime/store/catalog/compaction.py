@@ -11,12 +11,16 @@ that what was remembered is out of date.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from typing import Any
 
+from stepwell.kernel_runtime.errors import StorePermissionError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, Attachment, quoted
 from stepwell.kernel_runtime.store.catalog.instance import Connection, alone
 from stepwell.kernel_runtime.store.catalog.schema import TABLES
+from stepwell.kernel_runtime.store.folder import user_name
 
 WORTH = 16 << 20
 """Bytes of free room in the file below which it is left as it is."""
@@ -30,6 +34,21 @@ def is_worthwhile(connection: Connection, name: str) -> bool:
         ).fetchall()
     ((size, total, free),) = found
     return bool(size * free >= WORTH and free * 2 > total)
+
+
+def keeps_owner(attachment: Attachment) -> bool:
+    """Tell whether the new file would belong to the same user as the old one: nobody but root can give files away."""
+    return sys.platform == "win32" or os.geteuid() in (0, attachment.folder.stat(CATALOG).st_uid)
+
+
+def owners_work(attachment: Attachment) -> StorePermissionError:
+    """Return the error of a compaction by another user than the catalog's."""
+    owner = user_name(attachment.folder.stat(CATALOG).st_uid)
+    return StorePermissionError(
+        f"the catalog of the store {attachment.directory} belongs to {owner}, and would be yours after a compaction",
+        where="nothing was written by it",
+        remedy=f"let {owner} run: stepwell gc --compact --store {attachment.directory}",
+    )
 
 
 def compact(attachment: Attachment) -> int:
@@ -48,7 +67,7 @@ def compact(attachment: Attachment) -> int:
         finally:
             with alone():
                 connection.execute(f"DETACH {copy}")
-        folder.give(making)
+        folder.give(making, like=CATALOG)
         folder.sync(making)
         attachment.replace(making)
     finally:

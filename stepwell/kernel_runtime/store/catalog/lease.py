@@ -37,14 +37,25 @@ class Lease:
         self._catalog_descriptor = -1
         self._want_descriptor = -1
         self._marked = False
+        self._read_only = False
         self.gate = threading.RLock()
         """Who has it keeps the thread that waits for the lease from going on with it: for the moment of a fork."""
         self.held = False
         self.since = 0.0
         """When it was taken, on the monotonic clock."""
 
-    def acquire(self) -> None:
-        """Wait until no other process has the catalog open; an `OSError` if the lock files cannot be made."""
+    def acquire(self, *, read_only: bool = False) -> None:
+        """Wait until no other process has the catalog open; an `OSError` if the lock files cannot be made, or locked.
+
+        Parameters
+        ----------
+        read_only
+            Whether nothing will be written, so that the lock files need not be writable: an exclusive lock needs no more.
+        """
+        if read_only != self._read_only:
+            self._catalog_descriptor = _closed(self._catalog_descriptor)
+            self._want_descriptor = _closed(self._want_descriptor)
+            self._read_only = read_only
         while True:
             self._open_files()
             lock(self._want_descriptor, block=True)
@@ -65,15 +76,16 @@ class Lease:
         """Open the lock files that are not open yet, or are others now."""
         if self._want_descriptor < 0 or not self._folder.is_file(_WANT, self._want_descriptor):
             self._want_descriptor = _closed(self._want_descriptor)
-            self._want_descriptor = open_file(self._folder, _WANT)
+            self._want_descriptor = open_file(self._folder, _WANT, read_only=self._read_only)
         if self._catalog_descriptor < 0 or not self._folder.is_file(_CATALOG, self._catalog_descriptor):
             self._catalog_descriptor = _closed(self._catalog_descriptor)
-            self._catalog_descriptor = open_file(self._folder, _CATALOG)
+            self._catalog_descriptor = open_file(self._folder, _CATALOG, read_only=self._read_only)
 
     def release(self) -> None:
         """Let the next process have the catalog."""
-        self.held = False
-        unlock(self._catalog_descriptor)
+        if self.held:
+            self.held = False
+            unlock(self._catalog_descriptor)
 
     def wanted(self) -> bool:
         """Return whether another process waits for the catalog, or may wait where we do not see it: the files were removed."""

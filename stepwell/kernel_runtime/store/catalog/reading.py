@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -202,7 +203,12 @@ def read_codes(connection: Connection, name: str, digests: Collection[str]) -> d
     asked, value = one_of(list(digests))
     text = f"SELECT digest, parts FROM @code_versions WHERE digest IN {asked}"  # noqa: S608 - constants of our own
     with no_collection():
-        return {row[0]: code_record(row) for row in rows_of(connection, name, text, [value])}
+        found = {}
+        for row in rows_of(connection, name, text, [value]):
+            # What cannot be read explains nothing; a step is run or reused without it.
+            with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                found[row[0]] = code_record(row)
+        return found
 
 
 def read_keys(connection: Connection, name: str) -> list[str]:

@@ -74,6 +74,8 @@ class Catalog:
         self._attachment = Attachment(folder)
         self._write = write
         self._ended = ended
+        self.tell: Callable[[str], None] = lambda _: None
+        """Is given lines for the person who uses the store."""
         self._reset()
         catalogs.add(self)
 
@@ -101,10 +103,12 @@ class Catalog:
         question: Question[None] = Question(lambda *_: None, create=create)
         self._put(question)
         question.wait()
+        self._say()
 
     def add(self, record: Any) -> Group:
         """Add a record to the group that is gathered now."""
         check_going_on()
+        self.check_writable()
         with self.mutex:
             group = self._group
             if group is None:
@@ -121,7 +125,15 @@ class Catalog:
             self._serve([question], None)
         else:
             self._put(question)
-        return question.wait()
+        found = question.wait()
+        self._say()
+        return found
+
+    def _say(self) -> None:
+        """Say what is to be said of the attached state, in the thread of whoever asks."""
+        while self._attachment.notices:
+            with suppress(IndexError):
+                self.tell(self._attachment.notices.pop(0))
 
     def change(self, answer: Callable[[Connection, str], T]) -> T:
         """Run ``answer(connection, name)`` in a transaction of its own, after everything added so far was committed.
@@ -132,6 +144,7 @@ class Catalog:
         def changed(connection: Connection, name: str) -> T:
             import duckdb
 
+            self.check_writable()
             self._attachment.lease.mark()
             self._attachment.prepare_log()
             connection.begin()
@@ -161,6 +174,11 @@ class Catalog:
         def compacted(connection: Connection, name: str) -> int:
             import duckdb
 
+            self.check_writable()
+            if not compaction.keeps_owner(self._attachment):
+                if not force:
+                    return 0
+                raise compaction.owners_work(self._attachment)
             try:
                 if not force:
                     connection.execute(f"CHECKPOINT {name}")
@@ -171,6 +189,16 @@ class Catalog:
                 raise self._failure(error, "could not be compacted", "nothing is lost: try again") from error
 
         return self.ask(compacted)
+
+    def check_writable(self) -> None:
+        """Raise why nothing can be written, if that is known: before anything is computed or written."""
+        if self._attachment.read_only is not None:
+            raise self._attachment.read_only
+
+    @property
+    def read_only(self) -> bool:
+        """Whether this user cannot write the store, as of the last time that it was attached."""
+        return self._attachment.read_only is not None
 
     def pending(self) -> Group | None:
         """Return the newest group that is not committed yet, or None."""
@@ -424,6 +452,7 @@ class Catalog:
         connection = self._attachment.connection
         failure: StoreError | None = None
         try:
+            self.check_writable()
             self._attachment.lease.mark()
             self._attachment.prepare_log()
             connection.begin()

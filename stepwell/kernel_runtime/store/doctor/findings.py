@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from stepwell.kernel_runtime.text import printable
+
 Status: TypeAlias = Literal["ok", "warning", "problem", "unusable"]
 SIGNS: dict[Status, str] = {"ok": "✓", "warning": "!", "problem": "✗", "unusable": "✗"}
 
@@ -24,7 +26,9 @@ class Finding:
     """The same for machines: counts, bytes, names."""
 
     def __str__(self) -> str:
-        return f"{SIGNS[self.status]} {self.about}: {self.text}" + (f"\n  {self.remedy}" if self.remedy else "")
+        return printable(
+            f"{SIGNS[self.status]} {self.about}: {self.text}" + (f"\n  {self.remedy}" if self.remedy else "")
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""

@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from stepwell.kernel_runtime.errors import StoreError
@@ -19,7 +20,7 @@ from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT
 from stepwell.kernel_runtime.store.doctor.findings import Finding
-from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.folder import FOLDERS, Folder, group_name, user_name
 from stepwell.kernel_runtime.store.locking import lock, unlock
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name, key_path
 from stepwell.kernel_runtime.store.trouble import one_line
@@ -176,11 +177,53 @@ def permissions(folder: Folder) -> Finding:
             return Finding(
                 "permissions", "problem", f"everybody on this machine can write {directory}", f"chmod o-w {directory}"
             )
+        if folder.is_shared:
+            return _shared(folder)
         if found.st_uid != os.getuid():
             return Finding(
-                "permissions", "warning", f"{directory} belongs to another user", facts={"owner": found.st_uid}
+                "permissions",
+                "warning",
+                f"{directory} belongs to {user_name(found.st_uid)}",
+                facts={"owner": found.st_uid},
             )
     return Finding("permissions", "ok", "writable for you, and not for everybody")
+
+
+def _shared(folder: Folder) -> Finding:
+    """Say whose files the group of a shared store cannot write, or read."""
+    own = folder.owner
+    group = group_name(own.st_gid)
+    closed: dict[str, list[str]] = {}
+    for name, found in _everything(folder):
+        # A value file is replaced, never changed.
+        value = name.startswith("objects/") and stat.S_ISREG(found.st_mode)
+        wanted = stat.S_IRGRP if value else stat.S_IRGRP | stat.S_IWGRP
+        if found.st_gid != own.st_gid or found.st_mode & wanted != wanted:
+            closed.setdefault(user_name(found.st_uid), []).append(name)
+    if not closed:
+        return Finding("permissions", "ok", f"writable for the group {group}, and not for everybody")
+    shown = "; ".join(
+        f"of {user}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        for user, names in sorted(closed.items())
+    )
+    return Finding(
+        "permissions",
+        "problem",
+        f"the group {group} shares the store, but cannot use files {shown}",
+        f"each of them, or root, runs: chgrp -R {group} {folder.path} && chmod -R g+rwX {folder.path}",
+        {"closed": closed},
+    )
+
+
+def _everything(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield every file and folder of a store, but what is below the folders of ``tmp/``."""
+    for name, found in folder.entries(""):
+        yield name, found
+        if name in FOLDERS and stat.S_ISDIR(found.st_mode):
+            for below, status in folder.entries(name):
+                yield f"{name}/{below}", status
+                if name == "objects" and stat.S_ISDIR(status.st_mode):
+                    yield from ((f"{name}/{below}/{each}", one) for each, one in folder.entries(f"{name}/{below}"))
 
 
 def key() -> tuple[Finding, bytes]:

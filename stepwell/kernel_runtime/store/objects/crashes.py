@@ -103,7 +103,7 @@ class Crashes:
             with self._mutex:
                 if own.process != os.getpid():
                     own.forget()
-                own.begin(self._folder)
+                own.begin(self._store)
 
     def settle(self, name: str) -> None:
         """Take a file off the list: every byte of it was checked."""
@@ -182,11 +182,9 @@ class _Own:
         self.begun = 0.0
         self._descriptors: list[int] = []
 
-    def begin(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / new_id()
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-        descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
+    def begin(self, folder: Folder) -> None:
+        folder.mkdir(FOLDER)
+        descriptor = folder.open(f"{FOLDER}/{new_id()}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         try:
             lock(descriptor, block=True)
             found = {
@@ -197,7 +195,7 @@ class _Own:
             }
             os.write(descriptor, json.dumps(found).encode() + b"\n")
             os.fsync(descriptor)
-            _flush_folder(folder)
+            _flush_folder(folder.path / FOLDER)
         except BaseException:
             os.close(descriptor)
             raise

@@ -17,6 +17,7 @@ step failed, stays until the process ends, and keeps nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -86,7 +87,9 @@ class Unrecorded:
             return
         with self._mutex:
             if self._descriptor >= 0 and not self._names:
-                self._folder.unlink(self._name, missing_ok=True)
+                # Where it cannot be removed any more it says nothing: it is empty.
+                with contextlib.suppress(OSError):
+                    self._folder.unlink(self._name, missing_ok=True)
                 os.close(self._descriptor)
                 self._descriptor = -1
 

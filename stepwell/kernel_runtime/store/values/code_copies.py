@@ -6,8 +6,10 @@ defined: what is there is used if its code version is the stored one, otherwise 
 there, by the same rule, so that a copied class has the notebook's own base class if that did not change. A class without a name that could be
 looked up (of a function, of an asset's cell, a lambda) always is its copy. Copies of one version of a class are one class in a process.
 
-A copy holds what its code reads: other functions and classes, imported modules by name, small plain values. Left out are globals that are
-large, that cannot be pickled, and what is named like a secret or comes from the environment: a copied function that reads one raises NameError.
+A copied function of the notebook reads the notebook's own variables, as the original does, where the notebook has all that it reads: functions
+and classes with the stored code versions, anything else under its name. Elsewhere a copy has what is stored with it: other functions and
+classes, imported modules by name, plain values. Left out are variables of the notebook that are large, values that cannot be pickled, and what
+is named like a secret or comes from the environment: a copied function that reads one raises NameError where the notebook has no such name.
 Where a source itself has a secret written in it there is no copy, and the name has to be found. Copies hold bytecode: another
 minor version of Python cannot use them.
 """
@@ -30,8 +32,8 @@ from typing import Any
 
 from stepwell.kernel_runtime.store.values.libraries import Owner, by_its_word
 
-MOST_OF_A_GLOBAL = 64 * 1024
-"""Bytes up to which the value of a global is part of a copy."""
+MOST_OF_A_GLOBAL = 4 << 20
+"""Bytes up to which the value of a variable of the notebook is part of a copy; a variable that only the step has is part whatever its size."""
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _HEAP_TYPE = 1 << 9
 _KEPT = 32
@@ -177,6 +179,7 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
             if code.hides(value.__qualname__, value):
                 raise NoCopyError(f"the source of {value.__qualname__} holds what looks like a secret")
             make, arguments, state, _, _, complete = found
+            names: tuple[dict[str, str], ...] = ()
             if isinstance(value, type):
                 # The identity that cloudpickle gives a class is drawn by chance; ours is its name and code version.
                 arguments = tuple(None if _is_drawn(each) else each for each in arguments)
@@ -204,9 +207,10 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
                 else:
                     arguments[1].pop("__file__", None)
                     seen = slots["__globals__"]
+                    names = ({name: code.version_of(each) if _is_code(each) else "" for name, each in seen.items()},)
                     slots["__globals__"] = {name: each for name, each in seen.items() if _belongs(code, name, each)}
             named = (name_of(value), code.version_of(value))
-            return copied, (*named, make, arguments), (complete, state), None, None, completed
+            return copied, (*named, make, arguments, *names), (complete, state), None, None, completed
 
     return Pickler(stream, 5)
 
@@ -269,6 +273,10 @@ def _is_secret_text(code: CodeReader, name: str, value: Any) -> bool:
     return type(value) in {str, bytes} and not name.startswith("__") and code.hides(name, value)
 
 
+def _is_code(value: Any) -> bool:
+    return isinstance(value, FunctionType | type) and goes_by_copy(value)
+
+
 def _belongs(code: CodeReader, name: str, value: Any) -> bool:
     """Whether the value of a global is part of a copy."""
     if isinstance(value, ModuleType | FunctionType | type):
@@ -276,7 +284,8 @@ def _belongs(code: CodeReader, name: str, value: Any) -> bool:
     if type(value).__module__.partition(".")[0] == "stepwell" or code.hides(name, value):
         return False
     try:
-        return len(pickle.dumps(value, 5)) <= MOST_OF_A_GLOBAL
+        size = len(pickle.dumps(value, 5))
+        return size <= MOST_OF_A_GLOBAL or vars(sys.modules["__main__"]).get(name) is not value
     except Exception:
         # A connection, a lock: what cannot be pickled is made anew where the code runs.
         return False

@@ -11,7 +11,7 @@ import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -66,6 +66,7 @@ class Resolver:
         self._tell = tell
         self._loaded: list[Any] | None = None
         self._unfinished: dict[int, Any] = {}
+        self._at_home: set[int] = set()
 
     def globals(self) -> dict[tuple[str, str], Any]:
         """Return what stands for the names of `code_copies` in the pickles."""
@@ -125,12 +126,25 @@ class Resolver:
             remedy=f"run the cell that defines {short}{' as it was' if there is not None else ''}, or materialize {self._key!r} again",
         )
 
-    def _copied(self, name: str, version: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    def _copied(
+        self,
+        name: str,
+        version: str,
+        make: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        reads: Mapping[str, str] | None = None,
+    ) -> Any:
         found = self._live(name, version)
         if found is None and version and version != UNKNOWN:
             found = _classes.get((name, version))
         if found is None:
-            found = make(*arguments)
+            notebook = _notebook() if reads is not None and self._has_all(reads) else None
+            if notebook is not None:
+                code, _, *rest = arguments
+                found = FunctionType(code, notebook, *rest)
+                self._at_home.add(id(found))
+            else:
+                found = make(*arguments)
             self._unfinished[id(found)] = found
             if isinstance(found, type) and version and version != UNKNOWN:
                 _classes[name, version] = found
@@ -138,10 +152,36 @@ class Resolver:
                     self._code.made(found, version)
         return found
 
+    def _has_all(self, reads: Mapping[str, str]) -> bool:
+        """Whether the notebook has what a function reads: each name, with the code version of what is code."""
+        notebook = _notebook()
+        return all(
+            name in notebook and (not version or self._code.version_of(notebook[name]) == version)
+            for name, version in reads.items()
+        )
+
     def _completed(self, found: Any, rest: tuple[Callable[[Any, Any], None], Any]) -> None:
         complete, state = rest
-        if self._unfinished.pop(id(found), None) is not None:
+        if self._unfinished.pop(id(found), None) is None:
+            return
+        notebook = _notebook()
+        if id(found) in self._at_home:
+            # What is stored of the notebook's variables is not needed, and cloudpickle sets the builtins of any namespace.
+            state[1]["__globals__"] = {}
+            before = {name: notebook[name] for name in ("__builtins__",) if name in notebook}
             complete(found, state)
+            notebook.update(before)
+            return
+        complete(found, state)
+        if isinstance(found, FunctionType) and found.__globals__.get("__name__") == "__main__":
+            own = found.__globals__
+            for name in found.__code__.co_names:
+                if name not in own and name in notebook:
+                    own[name] = notebook[name]
+
+
+def _notebook() -> dict[str, Any]:
+    return vars(sys.modules["__main__"])
 
 
 class _Unpickler(pickle.Unpickler):
