@@ -11,7 +11,7 @@ the step changed in place) are stored as links, so that identities are kept.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -261,6 +261,8 @@ class LiveRun:
         space.update(arguments)
         self._inventory = Inventory(space, names)
         self._links: dict[int, str] = {}
+        self._unchanged: dict[int, Seen] = {}
+        self._changed_roots: set[str] = set()
         self._streams: dict[str, Any] = {}
         self._settings: library_state.Snapshot = {}
         self.bundle = Bundle()
@@ -306,6 +308,7 @@ class LiveRun:
         definitions, values = self._split(bound)
         outputs = [name for name in bound if name in body.outputs]
         changed = self._inventory.changed()
+        self._changed_roots = {seen.root for seen in changed}
         self._links = {
             id(value): name
             for name, value in space.items()
@@ -313,7 +316,7 @@ class LiveRun:
         }
         self._links.update({id(space[name]): name for name in outputs if contents.has_content(space[name])})
         bundle.values = {name: space[name] for name in values if name not in outputs}
-        shared = [name for name in outputs if self._shares(space[name], bundle.values.values())]
+        shared = self._shared(outputs, bundle.values.values())
         for name in shared:
             self._links.pop(id(space[name]), None)
         bundle.values = {**{name: space[name] for name in shared}, **bundle.values}
@@ -371,23 +374,44 @@ class LiveRun:
                 executed.add(place)
         return tuple(sorted(executed)), values
 
-    def _shares(self, output: Any, values: Iterable[Any]) -> bool:
-        """Return True if an output has an object in common with other variables, or is an object of the notebook."""
-        if not contents.has_content(output):
-            return False
-        if id(output) in self._inventory.seen or any(self.before.get(name) is output for name in self._links.values()):
-            return True
-        if contents.is_leaf(output):
-            return any(value is output for value in values)
-        inside = _objects_in([output])
-        return not inside.isdisjoint(_objects_in(values))
+    def _shared(self, outputs: Sequence[str], values: Iterable[Any]) -> list[str]:
+        """Return the outputs that have objects in common with each other, with other variables, or with the notebook.
+
+        These are stored with what they share, so that it is shared again after a hit.
+        """
+        space = self._space
+        candidates = [name for name in outputs if contents.has_content(space[name])]
+        if not candidates:
+            return []
+        inside = {name: _objects_in([space[name]]) for name in candidates}
+        read = [
+            name
+            for name in (*self._body.reads, *self._body.parameters)
+            if name in space and name not in outputs and contents.has_content(space[name])
+        ]
+        others = _objects_in([*values, *[space[name] for name in read]])
+        found = []
+        for name in candidates:
+            elsewhere = set().union(others, *[inside[other] for other in candidates if other != name])
+            if not inside[name].isdisjoint(elsewhere):
+                found.append(name)
+        if found:
+            # Where the shared objects are in the notebook. What the body may have changed is known from before it.
+            held = set().union(*[inside[name] for name in found])
+            roots = [name for name in read if not held.isdisjoint(_objects_in([space[name]]))]
+            self._unchanged = {
+                key: seen
+                for key, seen in Inventory(space, roots).seen.items()
+                if key not in self._inventory.seen and seen.root not in self._changed_roots
+            }
+        return found
 
     def link(self, item: Any) -> Any:
         """Return the link to an object that is not stored by value; None for others."""
         kind = type(item)
         if kind in ATOMS or kind is tuple:
             return None
-        seen = self._inventory.seen.get(id(item))
+        seen = self._inventory.seen.get(id(item)) or self._unchanged.get(id(item))
         if kind is ModuleType:
             return ("module", item.__name__, ()) if item.__name__ in sys.modules else None
         if kind is FunctionType or isinstance(item, type):

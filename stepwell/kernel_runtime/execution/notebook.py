@@ -299,7 +299,7 @@ class NotebookCells:
             plain = store.get(kept.value, key=kept.key, link=restoration.link)
             file_effects.restore(todo, plain[4], timeline.project)
             more = restoration.apply(plain, skip_objects=skip_objects)
-            for stream, state in () if again else plain[3].items():
+            for stream, state in () if again and not timeline.seeded_since(step.key) else plain[3].items():
                 set_stream(stream, state)
             bound += more
             for name, output in zip(body.variables, step.outputs, strict=False):
