@@ -59,7 +59,7 @@ def test_a_loaded_machine_makes_no_difference(three):
 
 
 def test_a_look_that_takes_long_is_reported_once_before_others_are_left_out(three):
-    cells = ["table = [[[row]] for row in range(40_000)]", "%%asset -r count\nlen(table)", *["table.append([[1]])"] * 3]
+    cells = ["table = [[{row}] for row in range(40_000)]", "%%asset -r count\nlen(table)", *["table.append([[1]])"] * 3]
     told = [line for cell in cells for line in three(cell).lines if "Looking" in line]
     assert len(told) == 1
     assert "show_stale = False" in told[0]

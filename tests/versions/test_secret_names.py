@@ -1,4 +1,3 @@
-
 """Which names are those of secrets, in a table."""
 
 from pathlib import Path

@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.records.events import (
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import Commit, ValueStore
-from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, RunStatus, StepRecord
+from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, RunStatus, StepRecord
 from stepwell.kernel_runtime.store.once import Once
 from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
 
@@ -54,6 +54,14 @@ class Bookkeeping:
         self._commits: list[Commit] = []
         self._logs: list[LogRecord] = []
         self._failure: BaseException | None = None
+        self._shown: tuple[BaseException, ErrorRecord] | None = None
+        self.look: Callable[[Callable[[], ErrorRecord]], ErrorRecord] = lambda function: function()
+
+    def _error_record(self, error: BaseException) -> ErrorRecord:
+        """Return what is kept of an exception; it is asked once only."""
+        if self._shown is None or self._shown[0] is not error:
+            self._shown = error, error_record(error, self.look)
+        return self._shown[1]
 
     def begin(self, steps: Sequence[PlanStep]) -> None:
         """Record that the run starts."""
@@ -155,7 +163,7 @@ class Bookkeeping:
             outcome.seconds if outcome is not None else 0.0,
             memo,
             made,
-            error=None if cancelled else error_record(error),
+            error=None if cancelled else self._error_record(error),
         )
         self._record(record, step, made, code=code, outputs=outcome.outputs if outcome is not None else ())
 
@@ -193,7 +201,7 @@ class Bookkeeping:
             self.run,
             status=status,
             ended=time.time(),
-            error=error_record(error) if error is not None and status == "failure" else None,
+            error=self._error_record(error) if error is not None and status == "failure" else None,
         )
         last = self.store.finish_run(run)
         records = tuple(self.steps[step.key] for step in steps if step.key in self.steps)
@@ -265,7 +273,7 @@ class Bookkeeping:
                     inputs,
                     outcome.reads,
                     unverifiable,
-                    _json(produced.metadata),
+                    hidden_values(produced.metadata) if produced.metadata else produced.metadata,
                 )
             )
         return tuple(found)
@@ -300,18 +308,3 @@ class Bookkeeping:
             self.publish(StepFinished(record))
         elif self._failure is None:
             self._failure = error
-
-
-def _json(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return metadata as JSON values without secrets; what is none is kept as its text."""
-
-    def plain(value: Any) -> Any:
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        if isinstance(value, Mapping):
-            return {str(key): plain(member) for key, member in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
-            return [plain(member) for member in value]
-        return str(value)
-
-    return hidden_values({str(key): plain(value) for key, value in metadata.items()}) if metadata else metadata

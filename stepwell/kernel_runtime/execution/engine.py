@@ -14,16 +14,18 @@ from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
-from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import StepwellError, StoreError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
 from stepwell.kernel_runtime.execution.capture import proxied
 from stepwell.kernel_runtime.execution.claiming import Claiming
 from stepwell.kernel_runtime.execution.contexts import OpExecutionContext, context_for
+from stepwell.kernel_runtime.execution.failures import is_interrupt, user_object_error
 from stepwell.kernel_runtime.execution.hidden_state import HiddenState
 from stepwell.kernel_runtime.execution.in_process import InProcess, Outcome
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.live_cells import LiveRun
 from stepwell.kernel_runtime.execution.notebook import NotebookCells
+from stepwell.kernel_runtime.execution.outputs import plain_metadata
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.execution.seeds import Seeds
 from stepwell.kernel_runtime.execution.timeline import Timeline
@@ -35,6 +37,7 @@ from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
+from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 
 IMMUTABLE = frozenset({int, float, str, bytes, bool, type(None), complex})
@@ -98,6 +101,7 @@ class Engine:
         self.executor = executor
         self.guard = guard
         self.books = books
+        books.look = guard.look
         self.request = request
         self.memory: dict[str, Any] = {}
         """Values by value key: of jobs the objects themselves, else exact immutables and what is not isolated."""
@@ -123,7 +127,7 @@ class Engine:
                     if self.guard.interrupted:
                         interrupted = True
                         break
-                    if self._decide(step, position) == "cancelled":
+                    if self._decided(step, position) == "cancelled":
                         interrupted = True
                         break
         finally:
@@ -151,6 +155,23 @@ class Engine:
         )
 
     # -- one step
+
+    def _decided(self, step: PlanStep, position: int) -> str:
+        """Decide a step; whatever its objects do, it ends with a record and the steps that do not need it go on."""
+        try:
+            return self._decide(step, position)
+        except StoreError:
+            raise
+        except BaseException as error:
+            if step.key in self.books.steps:
+                raise
+            if self._is_users_interrupt(error):
+                self.interrupt = error
+                self.books.failed(step, error, "", started=time.time(), code=step.code, cancelled=True)
+                return "cancelled"
+            if not issubclass(type(error), StepwellError | MemoryError):
+                error = user_object_error(step, "an object that it reaches, takes or gives", error)
+            return self._fail(step, error, "", ())
 
     def _decide(self, step: PlanStep, position: int) -> str:
         held = self._held_back(step)
@@ -256,25 +277,26 @@ class Engine:
         try:
             if self.cells is not None and live:
                 self.cells.check(step)
-            arguments = self._arguments(step)
-            hidden = {} if live else self._hidden(step)
+            arguments = self.guard.look(lambda: self._arguments(step))
+            hidden = {} if live else self.guard.look(lambda: self._hidden(step))
         except _ValueLostError as lost:
             if lost.status == "cancelled":
                 return "cancelled"
             self.books.not_run(step, skipped=False)
             return "untouched"
-        except Exception as error:
+        except (StepwellError, MemoryError) as error:
             return self._fail(step, error, memo, inputs, started=started)
         if self._run_again != before:
             # What was run again may have another value than the one that was lost.
             inputs = self.known.inputs(step) or inputs
             memo = self.known.key(step, inputs)
         state = self.request.hidden
-        watched = state.before(step) if state is not None and not live else None
+        watched = self.guard.look(lambda: state.before(step)) if state is not None and not live else None
         # What explains a code version is read before the body can change it.
-        code = self._explained(step) if watched is not None or live else None
-        if self.cells is not None and live:
-            run = self.cells.begin(step, arguments)
+        code = self.guard.look(lambda: self._explained(step)) if watched is not None or live else None
+        cells = self.cells
+        if cells is not None and live:
+            run = self.guard.look(partial(cells.begin, step, arguments))
         self.seeds.seed(step.key)
         self.claiming.computing(step, memo)
         self.collection.let()
@@ -282,7 +304,7 @@ class Engine:
             outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
         self.collection.hold()
         if state is not None and not live:
-            self._tell_changes(step, state.after(step, watched))
+            self._tell_changes(step, self.guard.look(lambda: state.after(step, watched)))
         expires = step.op.volatile or step.op.max_age is not None or not step.memoised
         if outcome.network and not expires:
             used = f"{step.key} used {', '.join(outcome.network[:3])}"
@@ -320,7 +342,7 @@ class Engine:
     def _settle(self, step: PlanStep) -> None:
         """Key a step anew if one before it has changed what its code reaches."""
         state = self.request.hidden
-        if state is not None and state.settle(step) and step.code is not None:
+        if state is not None and self.guard.look(lambda: state.settle(step)) and step.code is not None:
             address, digest = step.address, step.code.digest
             # An interrupt while it waits ends the run before this step begins.
             with suppress(KeyboardInterrupt):
@@ -332,7 +354,7 @@ class Engine:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             self.notes.append(f"{step.key} changed the global {shown}: steps that read it are keyed anew")
 
-    def _keep(
+    def _keep(  # noqa: PLR0915 - everything that becomes of an outcome, in one order
         self,
         step: PlanStep,
         outcome: Outcome,
@@ -351,28 +373,31 @@ class Engine:
         not_kept: list[str] = []
         is_job = self.plan.kind == "job" and not step.memoised
         try:
+            for produced in outcome.produced.values():
+                if produced.metadata:
+                    # What is recorded of it must be plain, also where this fails.
+                    given, produced.metadata = produced.metadata, {}
+                    produced.metadata = self.guard.look(partial(plain_metadata, step, given))
             for name, produced in outcome.produced.items():
                 key = produced.output.key
                 if not produced.output.stored:
                     stored[name] = (None, "")
                     continue
-                version = "" if is_job else data_version(produced.value) or ""
+                version = "" if is_job else self.guard.look(partial(data_version, produced.value)) or ""
                 kept = memo if error is None else ""
                 try:
-                    value = self.store.put(
-                        produced.value,
-                        key=key,
-                        memo_key=kept,
-                        about=partial(
-                            self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code
-                        ),
+                    about = partial(
+                        self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code
+                    )
+                    value = self.guard.look(
+                        partial(self.store.put, produced.value, key=key, memo_key=kept, about=about)
                     )
                 except UnstorableValueError as unstorable:
                     if not is_job and run is None:
                         raise
                     # In a kernel the value lives on, under the variable that it is bound to.
                     held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
-                    not_kept.append(f"{name}: {held or type(produced.value).__name__}")
+                    not_kept.append(f"{name}: {held or name_parts(type(produced.value))[1]}")
                     stored[name] = (None, "")
                 else:
                     stored[name] = (value, version or value.digest)
@@ -382,9 +407,11 @@ class Engine:
                 effects, kept_value = self.cells.keep(step, run, outcome, memo)
                 if effects:
                     stored[NOTEBOOK] = (kept_value, kept_value.digest if kept_value is not None else "none")
-        except Exception as unstorable:
+        except BaseException as broken:
             if error is None:
-                error = unstorable
+                error = broken
+                if not issubclass(type(broken), StepwellError | MemoryError) and not self._is_users_interrupt(broken):
+                    error = user_object_error(step, "storing what it gave", broken)
                 stored = {name: each for name, each in stored.items() if outcome.produced[name].output.stored is False}
         if error is None:
             made = self.books.executed(
@@ -408,7 +435,7 @@ class Engine:
         if run is not None and self.cells is not None:
             self.cells.failed(step, run)
             self._rekey()
-        cancelled = isinstance(error, KeyboardInterrupt)
+        cancelled = is_interrupt(error)
         self.books.failed(
             step, error, memo, inputs, started=started, outcome=outcome, stored=stored, code=code, cancelled=cancelled
         )
@@ -417,6 +444,10 @@ class Engine:
         elif self.error is None:
             self.error = error
         return "cancelled" if cancelled else "failed"
+
+    def _is_users_interrupt(self, error: BaseException) -> bool:
+        """Return whether an exception is Ctrl-C, and not a KeyboardInterrupt that an object raised."""
+        return is_interrupt(error) and self.guard.interrupted
 
     def _fail(
         self, step: PlanStep, error: BaseException, memo: str, inputs: tuple[InputVersion, ...], *, started: float = 0.0

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, GeneratorType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
@@ -88,11 +88,7 @@ class InProcess:
                     recorder.state_read(name)
                 self.guard.call(lambda: self._call(step, arguments, collector))
             collector.finish()
-            values = [produced.value for produced in collector.produced.values()]
-            release_figures(values)
-            if not isinstance(step.op.body, CellBody):
-                for picture in pictures(values):
-                    capture.display(picture)
+            self.guard.look(lambda: self._figures(step, collector, capture))
         except BaseException as raised:  # the engine decides what ends the run
             error = raised
         seconds = time.perf_counter() - started
@@ -107,6 +103,13 @@ class InProcess:
             recorder.children,
             recorder,
         )
+
+    def _figures(self, step: PlanStep, collector: Collector, capture: Capture) -> None:
+        values = [produced.value for produced in collector.produced.values()]
+        release_figures(values)
+        if not isinstance(step.op.body, CellBody):
+            for picture in pictures(values):
+                capture.display(picture)
 
     def _call(self, step: PlanStep, arguments: Mapping[str, Any], collector: Collector) -> None:
         body = step.op.body
@@ -123,7 +126,7 @@ class InProcess:
                 collector.yielded(value)
         else:
             found = body(**arguments)
-            if inspect.isgenerator(found) and not step.op.output_checks:
+            if type(found) is GeneratorType and not step.op.output_checks:
                 # A function that returns a generator of Output instead of being one.
                 for value in found:
                     collector.yielded(value)

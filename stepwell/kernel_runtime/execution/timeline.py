@@ -28,6 +28,7 @@ from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.reads.readers import seedings
@@ -83,6 +84,8 @@ class Memory:
     materializations: frozenset[str]
     seedings: int
     """How often the notebook had seeded random streams."""
+    settings: library_state.Snapshot
+    """The settings of libraries and of the process."""
 
 
 class Timeline:
@@ -328,7 +331,7 @@ class Timeline:
     def brought(self, step_key: str, code: str, source: object, items: Iterable[Materialization]) -> None:
         """Note that a step was executed or reused, with the code version that its memo key has."""
         self._memories[step_key] = Memory(
-            self._count, code, source, frozenset(item.id for item in items), len(seedings)
+            self._count, code, source, frozenset(item.id for item in items), len(seedings), library_state.snapshot()
         )
         self.reassigned.pop(step_key, None)
 
@@ -336,6 +339,11 @@ class Timeline:
         """Return True if a step already gave this materialization in this kernel."""
         memory = self._memories.get(step_key)
         return memory is not None and item.id in memory.materializations
+
+    def seeded_since(self, step_key: str) -> bool:
+        """Return True if the notebook seeded a random stream after a step was brought up to date."""
+        memory = self._memories.get(step_key)
+        return memory is not None and memory.seedings != len(seedings)
 
     def keeps(self, step_key: str, item: Materialization) -> bool:
         """Return True if a cell runs that needs a step which gave this materialization here: as in a plain notebook, it does not run again."""
@@ -351,7 +359,7 @@ class Timeline:
         """
         again = self.has_brought(step_key, item)
         if read.kind == "stream":
-            if again and self._memories[step_key].seedings == len(seedings):
+            if again and not self.seeded_since(step_key):
                 # Draws of this step and of later ones do not make it stale; only seeding does.
                 return True
             state = stream_states().get(read.name)
@@ -407,7 +415,7 @@ class Timeline:
                     "",
                 )
                 again[name] = (first, cells[-1].label)
-        if not touched:
+        if not touched and (own or not library_state.changed(memory.settings, library_state.snapshot())):
             return version
         if again:
             with_, now = (", ".join(f"{name} {word} {labels[at]}" for name, labels in again.items() if labels[at]) for at, word in ((0, "from"), (1, "is now from")))  # fmt: skip

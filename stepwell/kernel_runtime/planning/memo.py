@@ -32,7 +32,7 @@ class Known:
     values
         For each value key its materialization in this run: made, reused, or read from the store.
     obstacle
-        Returns why a stored value is known not to load, empty if nothing is known: other versions of libraries wrote it.
+        Returns why a stored value is known not to load, empty if nothing is known.
     now
         When this was found, in seconds since the epoch: what ages are measured from.
     """
@@ -181,7 +181,7 @@ class Known:
             return f"signed with another key ({self.snapshot.foreign[item.id]}): loading it could run any code"
         if value.object_name is not None and value.object_name in self.snapshot.missing_files:
             return "its file is gone from the store, or cut short"
-        return self.obstacle(item) if value.classes else ""
+        return self.obstacle(item)
 
 
 def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:

@@ -87,7 +87,7 @@ class ValueStore(Protocol):
         Parameters
         ----------
         verify
-            ``full`` also checks the digest of all data, which reads all of it; ``signed`` what would be executed, and sizes.
+            ``full`` checks every byte; ``signed`` what would be executed, and every byte of a file once since the machine was started.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class ValueStore(Protocol):
         """
 
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
-        """Return why a value is known not to load, empty if nothing is known; tried only where other versions of its libraries wrote it."""
+        """Return why a value is known not to load, empty if nothing is known; tried only where it failed before or other versions of its libraries wrote it."""
 
     def sign_record(self, item: Materialization) -> bytes:
         """Return the signature of a whole record, its own column excepted."""

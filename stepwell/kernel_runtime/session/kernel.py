@@ -15,6 +15,7 @@ from stepwell.kernel_runtime.definitions.registry import REGISTRY
 from stepwell.kernel_runtime.errors import (
     InvalidInvocationError,
     InvariantViolationError,
+    UserObjectError,
     unknown_key,
 )
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
@@ -44,6 +45,7 @@ from stepwell.kernel_runtime.session.single_steps import not_produced, plan_of_s
 from stepwell.kernel_runtime.session.sql import run_sql, surroundings
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
+from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
@@ -304,8 +306,15 @@ class Session(Past, Querying):
 def _with_note(error: BaseException, result: RunResult) -> BaseException:
     failed = next((step.key for step in result.steps if step.status == "failed"), "")
     note = f"step {failed!r} failed in run {result.run_id}; continue from here with stepwell.resume({result.run_id!r})"
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+    try:
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+    except BaseException:
+        # Its class hides its notes: the message says which step it was.
+        broken = UserObjectError(f"step {failed!r} raised {name_parts(type(error))[1]}, which cannot be shown")
+        broken.__cause__ = error
+        broken.add_note(note)
+        return broken
     return error
 
 

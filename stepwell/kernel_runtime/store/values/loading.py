@@ -28,5 +28,7 @@ class Loading:
     folder: Folder | None = None
     """The store directory; below it the contents of files are restored."""
     written: tuple[Library, ...] = ()
+    check: bool = True
+    """Whether the structure of the data is validated: it need not be if this file was checked since the machine was started."""
     link: Link | None = None
     """Returns the object that a link in the value means."""
