@@ -126,6 +126,10 @@ class ValueNotKeptError(StepwellError):
     """A re-execution needs a job's value that could not be stored when it was made."""
 
 
+class NamesReassignedError(StepwellError):
+    """A step that is needed must run, but other cells have assigned names again that it reads."""
+
+
 class UpstreamBudgetError(StepwellError):
     """Upstream work is known to take longer than an interactive cell may start by itself."""
 

@@ -16,6 +16,7 @@ from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.effects import ELSEWHERE, Effects
 from stepwell.kernel_runtime.records.events import (
     Event,
     RunFinished,
@@ -99,6 +100,7 @@ class Bookkeeping:
         started: float,
         code: CodeVersion | None,
         not_kept: tuple[str, ...] = (),
+        effects: Effects | None = None,
         reason: str = "",
     ) -> tuple[Materialization, ...]:
         """Record a step that ran to its end.
@@ -109,10 +111,17 @@ class Bookkeeping:
             By output name, where the value is (None where none passes, or it was not kept) and its data version.
         code
             The code version with its parts; None for a step that is not memoised.
+        effects
+            What a cell did beside giving its values: recorded with the last output.
         reason
             Why it ran, where no difference to an earlier run tells.
         """
         made = self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)
+        if effects:
+            last = replace(made[-1], effects=effects.as_text())
+            last = replace(last, record_signature=self.store.sign_record(last))
+            # Where that record is missing, as in a pack of the value alone, the value must not be reused for the step.
+            made = (*[replace(item, effects=ELSEWHERE) for item in made[:-1]], last)
         record = StepRecord(
             self.run.run_id,
             step.key,

@@ -45,6 +45,8 @@ class Outcome:
     """What it read through native readers and cannot be checked later, each as ``reader: what``."""
     children: tuple[str, ...] = ()
     """Programs and processes that it started: what these read is not seen."""
+    recorder: ReadRecorder | None = None
+    """What noted the reads; it also knows what was written."""
 
 
 SqlRunner = Callable[[SqlBody, Mapping[str, Any]], Any]
@@ -59,7 +61,10 @@ class InProcess:
         run_sql: SqlRunner,
         exclude: tuple[Any, ...] = (),
         keyed: Callable[[bytes], str] | None = None,
+        namespace: dict[str, Any] | None = None,
     ) -> None:
+        self.namespace = namespace
+        """The notebook's variables; None where there is no notebook."""
         self.guard = guard
         self.run_sql = run_sql
         self.exclude = exclude
@@ -74,7 +79,7 @@ class InProcess:
         """
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
-        recorder = ReadRecorder(self.exclude, self.keyed, step.op.reads)
+        recorder = ReadRecorder(self.exclude, self.keyed, step.op.reads, self.namespace, step.op.parameters)
         error: BaseException | None = None
         started = time.perf_counter()
         try:
@@ -96,6 +101,7 @@ class InProcess:
             recorder.network,
             recorder.unseen,
             recorder.children,
+            recorder,
         )
 
     def _figures(self, step: PlanStep, collector: Collector, capture: Capture) -> None:
@@ -128,7 +134,8 @@ class InProcess:
                 collector.returned(found)
 
     def _cell(self, body: CellBody, arguments: Mapping[str, Any], collector: Collector) -> None:
-        space = body.namespace(arguments)
+        # The names of a live body's inputs are bound in the notebook already.
+        space = body.globals if body.live else body.namespace(arguments)
         tail: Any = None
         try:
             if body.code is not None:

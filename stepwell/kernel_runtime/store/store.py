@@ -8,12 +8,14 @@ import struct
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import Commit, Verify
@@ -25,6 +27,7 @@ from stepwell.kernel_runtime.store.catalog import reading
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.remembered import Remembered
+from stepwell.kernel_runtime.store.catalog.schema import materialization_row
 from stepwell.kernel_runtime.store.catalog.seal import SEAL
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.catalog.writing import Recorded, RowWriter
@@ -241,13 +244,15 @@ class Store:
         return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)
 
     @named
-    def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed") -> Any:
+    def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed", link: Link | None = None) -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
 
         Parameters
         ----------
         verify
             ``full`` checks every byte; ``signed`` what would be executed, and every byte of a file once since the machine was started.
+        link
+            Returns the object that a link in the value means.
 
         Raises
         ------
@@ -259,7 +264,7 @@ class Store:
             If it is missing, or names a class that is not there or not the same.
         """
         try:
-            value = self._get(stored, key, full=verify == "full")
+            value = self._get(stored, key, full=verify == "full", link=link)
         except ValueDamagedError:
             if stored.object_name is not None:
                 set_aside(self._folder, stored.object_name)
@@ -274,7 +279,7 @@ class Store:
         self._shared.marks.remove(stored.digest)
         return value
 
-    def _get(self, stored: StoredValue, key: str, *, full: bool) -> Any:
+    def _get(self, stored: StoredValue, key: str, *, full: bool, link: Link | None = None) -> Any:
         if stored.inline is not None:
             if stored.codec == codecs.PICKLE and not self._signer.verify(
                 stored.signature, (stored.codec.encode(), stored.inline)
@@ -293,7 +298,7 @@ class Store:
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
         check = stored.inline is not None or parts.unchecked is not None
-        loading = Loading(self._code, self._tell, self._folder, stored.classes, check)
+        loading = Loading(self._code, self._tell, self._folder, stored.classes, check, link)
         try:
             value = codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
         except MemoryError as error:
@@ -301,6 +306,14 @@ class Store:
         if stored.object_name is not None and parts.unchecked is not None:
             self._objects.checked(stored.object_name, parts.unchecked)
         return value
+
+    def sign_record(self, item: Materialization) -> bytes:
+        """Return the signature of a whole record, its own column excepted."""
+        return self._signer.sign(_record_parts(item))
+
+    def vouches(self, item: Materialization) -> bool:
+        """Return True if a trusted key signed the whole record."""
+        return self._signer.verify(item.record_signature, _record_parts(item))
 
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
         """Return why a value is known not to load, empty if nothing is known.
@@ -431,6 +444,10 @@ class Store:
     def history(self, key: str, *, limit: int = 20) -> list[Materialization]:
         """Return the newest materializations of a key, newest first."""
         return self._catalog.ask(lambda connection, name: reading.read_history(connection, name, key, limit))
+
+    def writers_of(self, path: str) -> list[Materialization]:
+        """Return the records whose effects name a file, newest first."""
+        return self._catalog.ask(lambda connection, name: reading.read_writers(connection, name, path))
 
     @named
     def sizes(self) -> dict[str, int]:
@@ -564,3 +581,9 @@ class Store:
         """Commit what is pending and let the catalog go; a later call opens it again."""
         self._catalog.close()
         self._shared.unrecorded.close()
+
+
+def _record_parts(item: Materialization) -> tuple[bytes, ...]:
+    """Return what the signature of a record covers: every column as it is stored, the run and the signature itself excepted."""
+    row = materialization_row(replace(item, record_signature=None))
+    return (b"record", repr(row).encode("utf-8", "backslashreplace"))

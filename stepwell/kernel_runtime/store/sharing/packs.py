@@ -102,8 +102,8 @@ def read_materialization(found: dict[str, Any], what: str) -> Materialization:
     return replace(item, value=replace(value, signature=None))
 
 
-_COLUMNS = 25
-_TEXTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 20, 21, 22, 23, 24)
+_COLUMNS = 27
+_TEXTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 20, 21, 22, 23, 24, 25)
 _NUMBERS = (11, 18, 19)
 
 

@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import ValueUnavailableError
+from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.store.values import code_copies, structure
 from stepwell.kernel_runtime.store.values.code_copies import PYTHON, UNKNOWN, CodeReader, Named, at_name
 
@@ -181,9 +182,11 @@ def _notebook() -> dict[str, Any]:
     return vars(sys.modules["__main__"])
 
 
-def load_with(resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool) -> Any:
+def load_with(
+    resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None
+) -> Any:
     """Return the value of a pickle whose classes and functions of the notebook are numbers."""
-    return structure.Unpickler(stream, buffers, resolver.globals(), check=check).load()
+    return structure.Unpickler(stream, buffers, resolver.globals(), check=check, link=link).load()
 
 
 def _split(name: str) -> tuple[str, str]:

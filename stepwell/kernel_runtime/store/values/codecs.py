@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
+from stepwell.kernel_runtime.records.linked import Linked
 from stepwell.kernel_runtime.records.path_contents import PATH
 from stepwell.kernel_runtime.store.values import libraries, path_results, pickling, structure
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
@@ -69,6 +70,10 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Encoded:
         If no codec can bring it back.
     """
     kind = type(value)
+    link = None
+    if kind is Linked:
+        value, link = value.value, value.link
+        kind = type(value)
     plain = _PLAIN.get(kind)
     if plain is not None:
         return Encoded("plain", plain(value))
@@ -84,7 +89,7 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Encoded:
     if kind is PATH:
         stream, buffers, notes = path_results.dump(value, key=key)
         return Encoded(PICKLE, stream, buffers, notes=notes)
-    pickled = pickling.dump(value, key=key, code=code)
+    pickled = pickling.dump(value, key=key, code=code, link=link)
     advice = tuple(
         f"{key}: the class {name} was defined inside the step and is stored by value: define it in a cell of its own"
         for name in dict.fromkeys(pickled.inside)

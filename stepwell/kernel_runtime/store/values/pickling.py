@@ -17,6 +17,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
+from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.store.values import (
     arrays,
     code_copies,
@@ -109,6 +110,17 @@ class _Pickler(pickle.Pickler):
         return NotImplemented if reduce is None else reduce(value)
 
 
+class _LinkingPickler(_Pickler):
+    """A pickler that stores links to objects which exist where the value is loaded."""
+
+    def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer], link: Link) -> None:
+        super().__init__(stream, buffers)
+        self._link = link
+
+    def persistent_id(self, item: Any) -> Any:
+        return self._link(item)
+
+
 _MOST_REDUCERS = 1000
 _reducers: dict[type, Callable[[Any], Any] | None] = {}
 """For types that have been seen, what reduces their objects; None where pickle does it rightly. There may be many objects."""
@@ -161,8 +173,13 @@ class Pickled:
 _NO_CODE = CodeReader()
 
 
-def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
+def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE, link: Link | None = None) -> Pickled:
     """Return the stored form of a value.
+
+    Parameters
+    ----------
+    link
+        Returns the link to an object that exists where the value is loaded, or None.
 
     Raises
     ------
@@ -171,7 +188,7 @@ def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
     """
     stream = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
-    pickler = _Pickler(stream, buffers)
+    pickler = _Pickler(stream, buffers) if link is None else _LinkingPickler(stream, buffers, link)
     try:
         pickler.dump(value)
         raw = [buffer.raw() for buffer in buffers]
@@ -221,7 +238,7 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
     """
     try:
         if not is_framed(stream):
-            return structure.loads(stream, buffers, check=loading.check)
+            return structure.loads(stream, buffers, check=loading.check, link=loading.link)
         frame = unframed(stream)
         head = frame.head
         if head["kind"] == path_results.KIND:
@@ -236,7 +253,7 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
             code=loading.code,
             tell=loading.tell,
         )
-        return code_resolving.load_with(resolver, frame.pickle, buffers, check=loading.check)
+        return code_resolving.load_with(resolver, frame.pickle, buffers, check=loading.check, link=loading.link)
     except (ValueUnavailableError, KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:

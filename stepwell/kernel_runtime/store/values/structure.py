@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+from stepwell.kernel_runtime.records.linked import Link
+
 Known = dict[tuple[str, str], Any]
 """What stands for some names in a pickle."""
 
@@ -108,11 +110,16 @@ class Unpickler(pickle.Unpickler):
         What stands for some names.
     check
         Whether the structure of what is loaded is checked.
+    link
+        Returns the object that a link means; None where a value has none.
     """
 
-    def __init__(self, stream: bytes | memoryview, buffers: Sequence[Any], known: Known, *, check: bool) -> None:
+    def __init__(
+        self, stream: bytes | memoryview, buffers: Sequence[Any], known: Known, *, check: bool, link: Link | None = None
+    ) -> None:
         super().__init__(io.BytesIO(stream), buffers=buffers)
         self._known = known
+        self._link = link
         self._check = check
         self._look = False
 
@@ -129,6 +136,12 @@ class Unpickler(pickle.Unpickler):
                 return functools.partial(_restored, found)
         return found
 
+    def persistent_load(self, found: Any) -> Any:
+        """Return the object that a link means."""
+        if self._link is None:
+            raise pickle.UnpicklingError("the value refers to objects of a notebook")
+        return self._link(found)
+
     def load(self) -> Any:
         """Return the value; a `StructureError` or ``pyarrow.ArrowInvalid`` if something in it points outside."""
         value = super().load()
@@ -137,8 +150,10 @@ class Unpickler(pickle.Unpickler):
         return value
 
 
-def loads(stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool) -> Any:
+def loads(stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None) -> Any:
     """Return the value of a trusted pickle; errors as of `Unpickler.load`."""
+    if link is not None:
+        return Unpickler(stream, buffers, {}, check=check, link=link).load()
     if not check or not _CONCERNS.search(stream):
         return pickle.loads(stream, buffers=buffers)
     return Unpickler(stream, buffers, {}, check=True).load()
