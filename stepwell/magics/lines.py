@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.durations import duration
+from stepwell.kernel_runtime.records.effects import NOTEBOOK
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.records.sizes import size_text
@@ -26,7 +27,7 @@ def moment(created: float) -> str:
 
 
 def _facts(materializations: Sequence[Materialization], *, summary: bool) -> list[str]:
-    stored = [item.value for item in materializations if item.value is not None]
+    stored = [item.value for item in materializations if item.value is not None and item.output != NOTEBOOK]
     found = []
     if (
         summary

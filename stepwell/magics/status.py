@@ -23,6 +23,9 @@ def print_state(face: Face, names: Iterable[str]) -> None:
     """Say in what state assets are: ``%asset clean``."""
     for name in names:
         say(str(face.session.why(name)))
+        again = face.timeline.reassigned.get(name)
+        if again:
+            say(f"  names reassigned: {again}")
 
 
 def say_steps(face: Face, result: Any) -> None:

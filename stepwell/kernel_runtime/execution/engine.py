@@ -215,6 +215,9 @@ class Engine:
                 self.collection.hold()
             if len(group) > len(step.outputs):
                 self._rekey()
+            again = self.cells.reassigned(step)
+            if again:
+                self.notes.append(f"{step.key}: reused, {again}")
         self._reuse(step, memo, group)
         return True
 

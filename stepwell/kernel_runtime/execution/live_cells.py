@@ -347,6 +347,26 @@ class LiveRun:
             state=(*[(name, text) for name, text in entries if text is not None], *variables),
         )
 
+    def leave_out(self, size: float) -> list[str]:
+        """Take variables out of the bundle that are too large to be stored in passing; return their names, the largest first.
+
+        Parameters
+        ----------
+        size
+            Bytes that may be stored; never more than 1 GB.
+        """
+        values = self.bundle.values
+        sizes = {name: size_of(value) for name, value in values.items() if name not in self._body.outputs}
+        found = []
+        left = sum(sizes.values())
+        for name in sorted(sizes, key=lambda each: -sizes[each]):
+            if left <= min(size, 1e9):
+                break
+            left -= sizes[name]
+            del values[name]
+            found.append(name)
+        return found
+
     def _split(self, bound: list[str]) -> tuple[tuple[int, ...], list[str]]:
         """Return the definitions that were executed, and the names that hold values."""
         by_name: dict[str, list[int]] = {}
@@ -431,6 +451,24 @@ class LiveRun:
                 self._space[name] = self.before[name]
         for name in self.theirs:
             self._space[name] = self.before[name]
+
+
+def size_of(value: Any) -> int:
+    """Return about how many bytes the stored form of a value has, without looking at all of it."""
+    size = getattr(value, "nbytes", None)
+    if isinstance(size, int):
+        return size
+    if callable(memory_usage := getattr(value, "memory_usage", None)):
+        with suppress(Exception):
+            usage = memory_usage(deep=False)
+            return int(usage if isinstance(usage, int) else usage.sum()) * 2
+    if callable(estimated := getattr(value, "estimated_size", None)):
+        with suppress(Exception):
+            return int(estimated())
+    if isinstance(value, (dict, list, tuple, set)) and value:
+        some = [each for each, _ in zip(value.items() if isinstance(value, dict) else value, range(64), strict=False)]
+        return len(value) * sum(size_of(each) for each in some) // len(some)
+    return sys.getsizeof(value, 64)
 
 
 def stream_digest(state: Any) -> str:

@@ -22,6 +22,13 @@ from stepwell.kernel_runtime.records.materializations import Materialization, St
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.versions import library_state
 
+_SHARE = 0.05
+"""Part of a step's time that storing its other variables may take."""
+_ALWAYS = 0.05
+"""Seconds that it may take in any case."""
+_RATE = 1e9
+"""Bytes that are stored in a second."""
+
 
 class NotebookCells:
     """The asset cells among the steps of one run.
@@ -51,6 +58,10 @@ class NotebookCells:
     def is_cell(self, step: PlanStep) -> bool:
         """Return True if the step's own cell runs: it binds all its names. Others bind what the user did not."""
         return step.key in self._timeline.cells
+
+    def reassigned(self, step: PlanStep) -> str:
+        """Return what is to be said of names that other cells assigned again since the step was brought up to date; empty if nothing is."""
+        return "" if self.is_own(step) else self._timeline.reassigned.get(step.key, "")
 
     # -- a run
 
@@ -141,6 +152,10 @@ class NotebookCells:
             for each in files:
                 self._timeline.files[each.path] = (each.digest, step.key)
         outcome.reads = (*outcome.reads, *run.stream_reads())
+        left_out = run.leave_out(max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
+        effects = replace(
+            effects, values=tuple(name for name in effects.values if name not in left_out), unstored=tuple(left_out)
+        )
         if not effects:
             return effects, None
         key = f"{step.address}:{NOTEBOOK}"
@@ -156,7 +171,8 @@ class NotebookCells:
         if unstored:
             left = tuple(name for name in effects.values if name not in unstored)
             lost = (*effects.lost, *([""] if "" in unstored else []))
-            effects = replace(effects, values=left, unstored=tuple(name for name in unstored if name), lost=lost)
+            more = tuple(name for name in unstored if name)
+            effects = replace(effects, values=left, unstored=(*effects.unstored, *more), lost=lost)
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
 

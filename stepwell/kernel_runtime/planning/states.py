@@ -9,6 +9,7 @@ from stepwell.kernel_runtime.definitions.reuse import age_text
 from stepwell.kernel_runtime.planning.memo import Known, choose_current
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.acceptance import acceptance
+from stepwell.kernel_runtime.records.effects import NOTEBOOK
 from stepwell.kernel_runtime.records.lineage import State
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
 
@@ -132,7 +133,11 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
         lost = next(((item, why) for item in group if (why := known.lost(item))), None)
         if lost is not None:
             return result("missing", _lost(*lost, known), current=group)
-        return result("fresh", *_moved(step, stored, group, inputs, explain), current=group)
+        return result(
+            "fresh",
+            *_moved(step, stored, group, inputs, explain),
+            current=tuple([item for item in group if item.output != NOTEBOOK]),
+        )
     if not stored:
         return result("missing", Reason("never computed", kind="missing"))
     if not step.memoised:
