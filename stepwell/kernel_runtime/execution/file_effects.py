@@ -42,7 +42,7 @@ def taken(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect, ...]
         state = _state(path)
         if state is None:
             if existed:
-                found.append(FileEffect(name, ""))
+                found.append(FileEffect(name, "", before=recorder.before.get(path, "")))
         elif state == FOLDER:
             found.append(FileEffect(name, FOLDER))
         else:
@@ -52,7 +52,7 @@ def taken(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect, ...]
                 with open(path, "rb") as file:
                     kept[name] = file.read()
                 total += size
-            found.append(FileEffect(name, state, size, keep))
+            found.append(FileEffect(name, state, size, keep, recorder.before.get(path, "")))
     return tuple(found), kept
 
 
@@ -122,7 +122,7 @@ def compare(effects: tuple[FileEffect, ...], project: Path, was_written: WasWrit
         if not lost:
             if not own:
                 continue
-            if now is None or now == FOLDER or not was_written(effect.path, now):
+            if now is None or now == FOLDER or not (now == effect.before or was_written(effect.path, now)):
                 todo.left.append(effect.path)
                 continue
         if effect.digest == "":

@@ -79,7 +79,10 @@ class InProcess:
         """
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
-        recorder = ReadRecorder(self.exclude, self.keyed, step.op.reads, self.namespace, step.op.parameters)
+        live = isinstance(step.op.body, CellBody) and step.op.body.live
+        recorder = ReadRecorder(
+            self.exclude, self.keyed, step.op.reads, self.namespace, step.op.parameters, before=live
+        )
         error: BaseException | None = None
         started = time.perf_counter()
         try:

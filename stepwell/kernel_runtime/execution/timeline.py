@@ -12,6 +12,7 @@ The rules are those of a notebook (CELLS: Names, Assigned again, Run again, Chan
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -31,6 +32,7 @@ from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.reads.files import file_digest
 from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.reads.recorder import value_digest
 
@@ -364,6 +366,9 @@ class Timeline:
                 return True
             state = stream_states().get(read.name)
             return state is not None and data_version(state) == read.digest
+        if read.kind == "file":
+            left = self.files.get(os.path.relpath(read.name, os.path.realpath(self.project)))
+            return again and left is not None and file_digest(read.name) == left[0]
         value = self.namespace.get(read.name, _GONE)
         if value is not _GONE and value_digest(value) == read.digest:
             return True

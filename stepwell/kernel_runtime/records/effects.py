@@ -24,6 +24,8 @@ class FileEffect:
     size: int = 0
     kept: bool = False
     """Whether the content is stored, so that a lost file can be restored."""
+    before: str = ""
+    """The digest of the content that the step found; empty if there was no file, or it was too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Effects:
             if value:
                 found[name] = value
         if self.files:
-            found["files"] = [[each.path, each.digest, each.size, each.kept] for each in self.files]
+            found["files"] = [[each.path, each.digest, each.size, each.kept, each.before] for each in self.files]
         if self.state:
             found["state"] = [list(each) for each in self.state]
         return found

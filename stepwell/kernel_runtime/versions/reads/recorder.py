@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH113, PTH117, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
+# ruff: noqa: PTH100, PTH202, PTH113, PTH117, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
 """`ReadRecorder`: what one step read, noted while it runs and digested when it has ended.
 
 What a step made is no input of it: a file that it created, a folder, a name that it set. A file that was there, that it read *and*
@@ -28,6 +28,8 @@ _current: ContextVar[ReadRecorder | None] = ContextVar("stepwell_reads", default
 threads: dict[int, ReadRecorder] = {}
 """By thread, the recorder of the step that started it."""
 _WRITE_AHEAD = ("-wal", ".wal")
+_MOST_BEFORE = 1 << 26
+"""Bytes of a file up to which its content before a change is digested."""
 _CLOCK_TICK_NS = 20_000_000
 """By how much the clock of files may be behind the other one."""
 
@@ -62,6 +64,8 @@ class ReadRecorder:
         The notebook's variables, in which texts of queries are looked up; None where there is no notebook.
     counted
         Names that count already: inputs.
+    before
+        Whether a file that the step reads and changes counts as it was before: its change is an effect, which a hit applies.
     """
 
     # Defaults of the class: most steps read nothing, and a recorder is made for each.
@@ -102,7 +106,12 @@ class ReadRecorder:
         declared: Iterable[str] = (),
         namespace: dict[str, Any] | None = None,
         counted: Collection[str] = (),
+        *,
+        before: bool = False,
     ) -> None:
+        self._keeps_before = before
+        self.before: dict[str, str] = {}
+        """By path, the digest of a file before the step changed or removed it."""
         self._namespace = namespace
         self._counted = counted
         self._looked_up: dict[str, str] = {}
@@ -146,7 +155,10 @@ class ReadRecorder:
             if path not in self._seen and path not in self._written:
                 self._seen[path] = file_stat(path)
         if writes and path not in self._written:
-            self._written[path] = file_stat(path) is not None
+            stat = file_stat(path)
+            self._written[path] = stat is not None
+            if stat is not None:
+                self._note_before(path, stat[0])
 
     def made(self, path: str) -> None:
         """Note that the step is about to make a folder, unless it is there."""
@@ -160,9 +172,16 @@ class ReadRecorder:
         self._removed |= {path}
         if path not in self._written and path not in self._made and os.path.isfile(path):
             self._lost |= {path}
+            self._note_before(path, os.path.getsize(path))
         elif os.path.isdir(path) and path not in self._made:
             inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
             self._lost |= {each for each in inside if each not in self._written}
+
+    def _note_before(self, path: str, size: int) -> None:
+        """Note the content of a file that a live cell is about to change: a hit may change a file only where it finds that again."""
+        if self._keeps_before and size <= _MOST_BEFORE and counts(path):
+            with self.looks():
+                self.before[path] = file_digest(path) or ""
 
     def changes(self) -> dict[str, bool]:
         """Return the paths that the step wrote, made or removed, each with whether it was there before."""
@@ -397,6 +416,8 @@ class ReadRecorder:
         existed = self._written.get(path)
         if existed is False or path in self._made:
             return None
+        if path in self.before:
+            return Read("file", path, self.before[path])
         now = file_stat(path)
         if before is None and now is None:
             return Read("absent", path)
