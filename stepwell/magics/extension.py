@@ -46,7 +46,9 @@ class Extension:
         self.face = Face(shell, session, settings, DisplayHook(shell))
         settings.face = self.face
         session.seed_steps = settings.seed_steps
-        note_seeds(shell.user_ns.get("In", ()))
+        if _loaded is None and not _scanned:
+            _scanned.append(True)
+            note_seeds(shell.user_ns.get("In", ()))
         self._recomposition = Recomposition(self.face)
         self._staleness = Staleness(self.face)
         self._watch = CellWatch(self.face)
@@ -196,6 +198,8 @@ def note_seeds(cells: Iterable[str]) -> None:
         seeded.update(stream for stream, pattern in _SEEDS.items() if re.search(pattern, text))
 
 
+_scanned: list[bool] = []
+"""Filled once the cells that ran before the extension was first loaded have been looked at: later ones are watched."""
 _loaded: Extension | None = None
 
 

@@ -7,6 +7,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from stepwell.kernel_runtime.session import get_session
+from stepwell.kernel_runtime.versions.reads.readers import seeded
 
 
 @dataclass
@@ -71,6 +72,7 @@ def shell(tmp_path_factory):
 @pytest.fixture
 def bare(shell, capsys, tmp_path, monkeypatch):
     """The shell without the extension, with a new store chosen."""
+    seeded.clear()
     monkeypatch.delenv("STEPWELL_BATCH", raising=False)
     monkeypatch.chdir(tmp_path)
     # What %config set stays in the shell's configuration.

@@ -297,10 +297,10 @@ class Engine:
         watched = self.guard.look(lambda: state.before(step)) if state is not None and not live else None
         # What explains a code version is read before the body can change it.
         code = self.guard.look(lambda: self._explained(step)) if watched is not None or live else None
+        self.seeds.seed(step.key, live=live)
         cells = self.cells
         if cells is not None and live:
             run = self.guard.look(partial(cells.begin, step, arguments))
-        self.seeds.seed(step.key)
         self.claiming.computing(step, memo)
         self.collection.let()
         with self._asset_names(hidden) if hidden else _AS_IT_IS:

@@ -31,56 +31,69 @@ class Seeds:
 
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
-        self._before: tuple[Any, ...] | None = None
-        self._numpy_before: Any = None
-        self._numpy_was_there = False
+        self._saved: dict[str, Any] = {}
+        """By stream, the user's state of it; None for numpy where it was not imported."""
         self._watch: _Watch | None = None
 
-    def seed(self, step_key: str) -> None:
-        """Seed them for one step; numpy's also if the body imports it first."""
-        if not self._enabled:
-            return
-        if self._before is None:
-            self._begin()
-        if seeded >= {"random", "numpy"}:
-            return
+    def seed(self, step_key: str, *, live: bool = False) -> None:
+        """Seed the generators for one step; numpy's also if the body imports it first.
+
+        Parameters
+        ----------
+        live
+            Whether the step is a cell that runs as in the plain notebook: streams that the user seeded are left to it.
+        """
         number = int.from_bytes(blake2b(step_key.encode("utf-8", "backslashreplace"), digest_size=4).digest(), "little")
-        if "random" not in seeded:
-            _RANDOM_SEED(number)
-        if "numpy" not in seeded:
-            if self._watch is not None:
-                self._watch.number = number
-            _seed_numpy(number)
+        for stream in ("random", "numpy"):
+            if live and stream in seeded:
+                self._give_back(stream)
+            elif self._enabled:
+                self._save(stream)
+                if stream == "random":
+                    _RANDOM_SEED(number)
+                else:
+                    if self._watch is not None:
+                        self._watch.number = number
+                    _seed_numpy(number)
 
     def restore(self) -> None:
         """Put the generators back as they were before the first step that was seeded."""
-        if self._before is None:
-            return
-        if "random" not in seeded:
-            _RANDOM_SETSTATE(self._before)
-        self._before = None
-        if self._watch is not None:
-            self._watch.end()
-            self._watch = None
-        module = sys.modules.get(_NUMPY)
-        if module is not None and "numpy" not in seeded:
-            # A generator that the body has exchanged takes no such state.
-            with suppress(Exception):
-                if self._numpy_was_there:
-                    _plain(module.set_state)(self._numpy_before)
-                else:
-                    _plain(module.seed)()
+        for stream in tuple(self._saved):
+            self._give_back(stream)
 
-    def _begin(self) -> None:
-        self._before = random.getstate()
+    def _save(self, stream: str) -> None:
+        if stream in self._saved:
+            return
+        if stream == "random":
+            self._saved[stream] = random.getstate()
+            return
+        self._saved[stream] = None
         module = sys.modules.get(_NUMPY)
-        self._numpy_was_there = module is not None
         if module is None:
             self._watch = _Watch()
             sys.meta_path.insert(0, self._watch)
             return
         with suppress(Exception):
-            self._numpy_before = module.get_state()
+            self._saved[stream] = module.get_state()
+
+    def _give_back(self, stream: str) -> None:
+        if stream not in self._saved:
+            return
+        state = self._saved.pop(stream)
+        if stream == "random":
+            _RANDOM_SETSTATE(state)
+            return
+        if self._watch is not None:
+            self._watch.end()
+            self._watch = None
+        module = sys.modules.get(_NUMPY)
+        if module is not None:
+            # A generator that the body has exchanged takes no such state.
+            with suppress(Exception):
+                if state is not None:
+                    _plain(module.set_state)(state)
+                else:
+                    _plain(module.seed)()
 
 
 def _seed_numpy(number: int) -> None:
