@@ -272,8 +272,10 @@ class NotebookCells:
             bound = self._restore(
                 step, body, group, kept, restoration, todo=todo, skip_objects=again and pinned, again=again
             )
-        except Exception:
+        except Exception as error:
             # Whatever cannot be restored is computed: the body raises its own errors.
+            if isinstance(error, ValueUnavailableError):
+                self._tell(f"{error.what}: computed again")
             return False
         timeline.brought(step.key, step.code.digest if step.code else "", body.source, group)
         if not again:
