@@ -114,12 +114,20 @@ class TypeCheckError(StepwellError):
     """A value that is not of its declared type (Dagster: ``DagsterTypeCheckDidNotPass``)."""
 
 
+class UserObjectError(StepwellError):
+    """An object of the user's raised, or was not what it says, when Stepwell had to look at it outside of the step's body."""
+
+
 class DefinitionUnavailableError(StepwellError):
     """A re-run needs code that neither the argument nor the registry has."""
 
 
 class ValueNotKeptError(StepwellError):
     """A re-execution needs a job's value that could not be stored when it was made."""
+
+
+class NamesReassignedError(StepwellError):
+    """A step that is needed must run, but other cells have assigned names again that it reads."""
 
 
 class UpstreamBudgetError(StepwellError):
@@ -150,11 +158,29 @@ class SecretNotSetError(StepwellError):
 
 
 class UnstorableValueError(StepwellError):
-    """A step produced a value that no codec can bring back."""
+    """A step produced a value that no codec can bring back.
+
+    Attributes
+    ----------
+    path
+        Where in the value the object is that cannot be stored, as one would write it: ``['fits'][3].model``. Empty if it is the value itself, or
+        is not known.
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", path: str = "") -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__(), {"path": self.path})
 
 
 class UntrustedValueError(ValueUnavailableError):
     """A stored value that would execute code, without a signature of a key that this user trusts."""
+
+
+class SignatureDamagedError(UntrustedValueError, ValueDamagedError):
+    """A stored value that this user's key signed, but not as it is now: damage and forgery look the same."""
 
 
 class PackError(StepwellError):

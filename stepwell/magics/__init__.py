@@ -15,7 +15,7 @@
 ``recomposition``  graphs follow the ops that they are made of
 ``running``        an asset's cell is run: register, bring up to date, bind, display, one line
 ``progress``       the line that names the work while it lasts
-``bindings``       the variables that are bound to assets
+``cell_watch``     what plain cells do to the names of the notebook
 ``displays``       what steps display, and figures
 ``tracebacks``     exceptions of users' code without frames of the engine
 ``status``         ``%stepwell COMMAND``

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from argparse import Namespace
 from collections.abc import Callable
@@ -13,12 +14,13 @@ from stepwell.kernel_runtime.definitions.declarations import In, Out
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellValueError
 from stepwell.kernel_runtime.records.keys import AssetKey
-from stepwell.magics.cell_inputs import check_own_name, given_deps, given_inputs, inputs_of, key_from
+from stepwell.magics.cell_inputs import cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
 from stepwell.magics.cell_names import Names
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
 from stepwell.magics.displays import value_or_figure
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
+from stepwell.magics.running import compute_unstored
 
 
 def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
@@ -31,15 +33,32 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDe
     """
     text = cell_text(face.shell, face.running, "asset", line, body)
     key = key_from(arguments.name, arguments.key_prefix, text.where)
-    source = read_cell(face.shell, text, key.name)
-    assigned = key.name in source.names.assigned
-    if not assigned and source.tail is None:
+    variable = variable_from(arguments.variable, key, text.where)
+    source = read_cell(face.shell, text, variable)
+    assigned = variable in source.names.assigned
+    if not assigned and (arguments.variable or not source.may_have_value):
         raise CellValueError(
             f"the cell of {key.name!r} has no value",
             where=text.where,
-            remedy=f"assign {key.name}, or end the cell with the expression that is its value",
+            remedy=f"assign {variable}, or end the cell with the expression that is its value",
         )
-    return _definition(face, arguments, source, "asset", (key,), outputs=(key.name,) if assigned else ())
+    outputs = (variable,) if assigned else ()
+    return _definition(face, arguments, source, "asset", (key,), variables=(variable,), outputs=outputs)
+
+
+def variable_from(written: str | None, key: AssetKey, where: str) -> str:
+    """Return the variable that an asset's value is bound to: the one after ``->``, or the last part of the key.
+
+    Raises
+    ------
+    CellError
+        If what stands after the arrow is no name.
+    """
+    if written is None:
+        return key.name
+    if not written.isidentifier() or keyword.iskeyword(written):
+        raise CellError(f"{written!r} is no variable", where=where, remedy=f"%%asset {key} -> df binds the value to df")
+    return written
 
 
 def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
@@ -64,7 +83,7 @@ def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> As
             where=text.where,
             remedy=f"assign {missing[0]}: a multi-asset is one variable per name",
         )
-    return _definition(face, arguments, source, "multi_asset", keys, outputs=tuple(names))
+    return _definition(face, arguments, source, "multi_asset", keys, variables=tuple(names), outputs=tuple(names))
 
 
 def _definition(
@@ -74,21 +93,26 @@ def _definition(
     kind: AssetKind,
     keys: tuple[AssetKey, ...],
     *,
+    variables: tuple[str, ...],
     outputs: tuple[str, ...],
 ) -> AssetsDefinition:
     where = source.text.where
     given = given_inputs(arguments.inputs, where)
-    check_own_name(source.names, keys, given, where)
-    own_names = {key.name for key in keys}
-    inputs = inputs_of(face, source.names.reads - (own_names - set(given)), keys, given, where)
+    origin = cell_origin(face.running) if face.running is not None else ""
+    compute_unstored(face, source.names.reads)
+    inputs, changed = inputs_of(face, source.names.reads, keys, given, where, origin=origin)
+    check_own_name(source.names, keys, variables, inputs, where)
+    face.read_before[origin] = dict(inputs)
     body = cell_body(
         face,
         source,
         keys[0].name,
         parameters=tuple(inputs),
         outputs=outputs,
-        assets=own_names,
+        assets=set(variables),
         declared=is_declared(arguments),
+        variables=variables,
+        changed=changed,
     )
     several = len(keys) > 1 or kind == "multi_asset"
     outs = {key.name: Out() for key in keys} if several else {"result": Out()}
@@ -125,6 +149,8 @@ def cell_body(
     outputs: tuple[str, ...],
     assets: set[str],
     declared: bool,
+    variables: tuple[str, ...] = (),
+    changed: tuple[tuple[str, str], ...] = (),
 ) -> CellBody:
     """Make what runs when the step of a cell runs.
 
@@ -135,29 +161,25 @@ def cell_body(
     outputs
         Variables that are the value; empty where the last expression is.
     assets
-        Names that the cell's definition itself has; empty for an op, whose value is displayed by what it is part of.
+        Variables of the assets that the cell defines; empty for an op, whose value is displayed by what it is part of.
     declared
-        Whether a flag says when what commands of the shell do is to be looked at again.
+        Whether a flag says when a step is to run again that calls the shell.
+    variables
+        For each asset of an asset cell, the variable that it is bound to: the cell runs in the notebook's own namespace.
+    changed
+        Variables that plain cells changed or bound again, with the labels of these cells.
     """
     text = source.text
-    _remember_inside(face, source.names, name, exclude=assets)
+    live = bool(variables)
     return CellBody(
         name, text.body, text.where, source.statements, source.tail, parameters, outputs,
-        reads=source.names.reads - set(parameters) - assets, globals=face.namespace, sees_all=source.names.looks_up, is_async=source.is_async,
-        display=None if source.quiet or not (assets or outputs) else face.figures.show,
-        finish=lambda value, _: value_or_figure(value, face.figures, say, name),
-        settle=face.figures.settle, missing=_explainer(face, source.names, name, text),
-        unseen=() if declared else source.shell,
+        reads=source.names.reads - set(parameters) - (set() if live else assets), globals=face.namespace, sees_all=source.names.looks_up,
+        is_async=source.is_async, display=None if source.quiet or not (assets or outputs) else face.figures.show,
+        finish=lambda value, has_tail: value_or_figure(value, face.figures, say, name, must=live and source.ends_in_statement and not has_tail),
+        settle=face.figures.settle, missing=None if live else _explainer(face, source.names, name, text),
+        live=live, variables=variables, definitions=source.definitions, sure=source.names.sure, stored=source.stored,
+        changes=source.names.changes, changed=changed, unseen=() if declared else source.shell,
     )  # fmt: skip
-
-
-def _remember_inside(face: Face, names: Names, name: str, *, exclude: set[str]) -> None:
-    for each in names.assigned - exclude:
-        face.inside[each] = (
-            f"imported inside asset `{name}`; import it in a cell of its own"
-            if each in names.imported
-            else f"assigned inside asset `{name}`; assign it in a cell of its own, or make it an asset"
-        )
 
 
 _NOT_DEFINED = re.compile(r"(?:name|local variable) '(\w+)' is not defined")
@@ -167,23 +189,13 @@ def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[
     def explain(error: NameError) -> BaseException | None:
         # pandas raises a NameError of its own for `@name` in a query.
         said = _NOT_DEFINED.fullmatch(str(error))
-        if said is None:
-            return None
-        missing = said[1]
-        if missing in names.assigned:
+        if said is None or said[1] in names.assigned or said[1] not in face.namespace:
             return None  # the cell's own variable, read before it has a value: the traceback shows where
-        if missing in face.namespace:
-            return CellNameError(
-                f"the cell of {name!r} uses {missing!r}, which its text does not show",
-                where=text.where, remedy=f"a cell runs with the names that its text reads: read {missing} in the cell (for an asset: --in {missing}=KEY)",
-            )  # fmt: skip
-        if missing in face.inside:
-            return CellNameError(
-                f"name {missing!r} is not defined in the cell of {name!r}",
-                where=text.where,
-                remedy=f"`{missing}` was {face.inside[missing]}",
-            )
-        return None
+        missing = said[1]
+        return CellNameError(
+            f"the cell of {name!r} uses {missing!r}, which its text does not show",
+            where=text.where, remedy=f"an op runs with the names that its text reads: read {missing} in the cell",
+        )  # fmt: skip
 
     return explain
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import keyword
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from stepwell.kernel_runtime.errors import CellError, InvalidDefinitionError, UnknownKeyError, unknown_key
 from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name
@@ -87,23 +89,46 @@ def given_deps(face: Face, given: Sequence[str], own: Sequence[AssetKey], where:
     return found
 
 
-def check_own_name(names: Names, own: Iterable[AssetKey], given: Mapping[str, AssetKey], where: str) -> None:
-    """Raise `CellError` if a body reads the name of its asset before assigning it."""
-    for key in own:
-        if key.name in names.early and key.name not in given:
+def check_own_name(
+    names: Names, own: Sequence[AssetKey], variables: Sequence[str], inputs: Mapping[str, AssetKey], where: str
+) -> None:
+    """Raise `CellError` if a body reads the name of its asset before assigning it.
+
+    A variable of another name may be read first: ``%%asset clean -> df`` over ``df = df.dropna()`` reads what `df` was before.
+    """
+    for key, variable in zip(own, variables, strict=True):
+        if variable in names.early and variable == key.name and variable not in inputs:
             raise CellError(
                 f"the cell of {key.name!r} reads {key.name!r} before it assigns it: the asset would depend on itself",
-                where=where, remedy=f"give the asset another name than what it reads: %%asset {key.name}_2",
+                where=where, remedy=f"give the asset a key of its own and keep the variable: %%asset {key.name}_2 -> {key.name}",
             )  # fmt: skip
 
 
 def inputs_of(
-    face: Face, names: Iterable[str], own: Sequence[AssetKey], given: Mapping[str, AssetKey], where: str
-) -> dict[str, AssetKey]:
-    """Return which of the names that a body reads are assets, each with its key.
+    face: Face,
+    names: Iterable[str],
+    own: Sequence[AssetKey],
+    given: Mapping[str, AssetKey],
+    where: str,
+    *,
+    origin: str = "",
+) -> tuple[dict[str, AssetKey], tuple[tuple[str, str], ...]]:
+    """Return which of the names that a body reads are assets.
 
-    A name is an input if it is the last part of a registered asset's key, or a variable that is bound to a stored asset. A
-    name that is neither registered nor a variable is one if it is in the store.
+    A variable that Stepwell bound means its asset as long as no plain cell changes it. A name that is no variable is an input if
+    it is the last part of a registered asset's key, or of a key of this notebook in the store.
+
+    Parameters
+    ----------
+    origin
+        Identifies the cell: run again, it keeps the assets that it read, unless another cell has bound the name since.
+
+    Returns
+    -------
+    inputs
+        By name, the asset's key.
+    changed
+        Names that were assets and are read by value, because plain cells changed them, each with the label of the last such cell.
 
     Raises
     ------
@@ -111,21 +136,44 @@ def inputs_of(
         If two assets share the name.
     """
     found = dict(given)
+    changed: list[tuple[str, str]] = []
     registered = _by_name(face.session.registry.assets)
     mine = {str(key) for key in own}
-    mine_names = {key.name for key in own}
+    before = face.read_before.get(origin, {})
+    timeline = face.timeline
     unknown = []
     for name in sorted(set(names) - set(found)):
         if face.is_definition(name):
             continue
+        earlier = before.get(name)
+        bound = timeline.bound_to(name)
+        if earlier is not None and str(earlier) not in mine and (bound is None or bound.key != str(earlier)):
+            binder = timeline.binder(name)
+            if binder is not None and binder.kind == "step" and _comes_after(face, binder.id, mine):
+                found[name] = earlier
+                continue
+        if bound is not None and is_inner(bound.key):
+            continue
+        if bound is not None:
+            if bound.key in mine:
+                continue
+            sharing = registered.get(name, ())
+            if len(sharing) > 1 and bound.key in sharing:
+                _only(name, sharing, where)
+            if timeline.asset_of(name) is not None:
+                found[name] = as_asset_key(bound.key)
+            else:
+                changed.append((name, bound.changed_by))
+            continue
         keys = [key for key in registered.get(name, ()) if key not in mine]
-        bound = face.bindings.key_of(name)
-        if bound and bound not in mine and not is_inner(bound) and (len(keys) < 2 or bound not in keys):
-            # Whichever asset has this name otherwise, the variable is the value of this one.
-            found[name] = as_asset_key(bound)
+        value = face.namespace.get(name)
+        if name in face.namespace and not hasattr(type(value), "__stepwell_asset_key__"):
+            label = timeline.changed_by(name)
+            if label:
+                changed.append((name, label))
         elif keys:
             found[name] = _only(name, keys, where)
-        elif name not in mine_names and name not in face.namespace and not hasattr(builtins, name):
+        elif name not in mine and name not in face.namespace and not hasattr(builtins, name):
             unknown.append(name)
     if unknown:
         known = face.session.store.keys()
@@ -133,7 +181,51 @@ def inputs_of(
         for name in unknown:
             if name in stored:
                 found[name] = _only(name, stored[name], where)
-    return found
+    return found, tuple(changed)
+
+
+def _comes_after(face: Face, step_key: str, own: Collection[str]) -> bool:
+    """Return True if a step is one of a cell's own assets, or depends on one of them."""
+    registered = face.session.registry.assets
+    pending = [step_key]
+    seen: set[str] = set()
+    while pending:
+        key = pending.pop()
+        if key in own:
+            return True
+        entry = registered.get(key)
+        if key in seen or entry is None:
+            continue
+        seen.add(key)
+        pending += [str(each) for each in getattr(entry.definition, "upstream_keys", ())]
+    return False
+
+
+_WITH_VALUE = frozenset(
+    {"-g", "--group", "-k", "--key-prefix", "-d", "--dep", "--in", "--ignore", "--max-age", "--reads"}
+)
+"""Flags whose value is the next word."""
+
+
+def cell_origin(info: Any) -> str:
+    """Return what identifies a cell: its id; where the front end sends none, its magic's line or its text."""
+    given = getattr(info, "cell_id", None)
+    if given:
+        return f"cell:{given}"
+    text = (info.raw_cell or "").strip()
+    if text.startswith("%%"):
+        words = iter(text.splitlines()[0].split())
+        kept: list[str] = []
+        for word in words:
+            if word in ("-k", "--key-prefix"):
+                # The prefix is part of the key: raw/flights and other/flights are two cells.
+                kept.append(f"-k {next(words, '')}")
+            elif word in _WITH_VALUE:
+                next(words, "")
+            elif not word.startswith("-") or word == "->":
+                kept.append(word)
+        return f"magic:{' '.join(kept)}"
+    return f"text:{hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"
 
 
 def is_inner(key: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
+from stepwell.magics.cell_changes import changed_names
 from stepwell.magics.cell_paths import Paths, join
 from stepwell.magics.cell_reads import Reads
 from stepwell.magics.cell_strings import looks_up, names_in_strings
@@ -30,6 +31,10 @@ class Names:
     """Those of `assigned` that an import binds."""
     looks_up: bool = False
     """Whether the body looks names up in ways that cannot be seen."""
+    sure: frozenset[str] = frozenset()
+    """Those of `assigned` that every path assigns."""
+    changes: frozenset[str] | None = None
+    """Names whose objects the body may change in place; None if that cannot be seen."""
 
 
 def names_of(tree: ast.Module) -> Names:
@@ -44,12 +49,15 @@ def names_of(tree: ast.Module) -> Names:
     walker.statements(tree.body)
     walker.use(walker.pending)
     spoken = names_in_strings(tree) - walker.assigned
+    changed, _, everything = changed_names(tree)
     return Names(
         frozenset(walker.reads | spoken),
         frozenset(walker.early),
         frozenset(walker.assigned),
         frozenset(walker.imported),
         looks_up(tree),
+        frozenset(walker.now.sure & walker.assigned),
+        None if everything else changed,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from IPython.core.displayhook import DisplayHook
 
+from stepwell.kernel_runtime.definitions.bodies import Definition
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError
 from stepwell.magics.cell_names import Names, names_of
 from stepwell.magics.cell_syntax import Timed, refused, with_shell
@@ -52,6 +53,14 @@ class CellSource:
     quiet: bool
     """Whether the last expression ends in ``;``."""
     is_async: bool
+    may_have_value: bool = True
+    """Whether the body can have a value without assigning the variable: its last statement is no assignment, import or definition."""
+    ends_in_statement: bool = False
+    """Whether the body ends in a simple statement: then only a figure that it opened can be its value."""
+    definitions: tuple[Definition, ...] = ()
+    """Imports, functions and classes that it defines at its top level, in order."""
+    stored: frozenset[str] = frozenset()
+    """Names that it assigns otherwise than by a definition."""
     shell: tuple[str, ...] = ()
     """What it does with the shell, each in words: nothing can be seen of that."""
 
@@ -125,7 +134,48 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
         flags |= code.co_flags & _future_flags()
     end = _compile(ast.Expression(tail.value), "eval", flags, text, name) if tail is not None else None
     is_async = any(each is not None and each.co_flags & inspect.CO_COROUTINE for each in (code, end))
-    return CellSource(text, names, code, end, quiet, is_async, of_shell)
+    found, stored = _definitions(tree, flags, text, name)
+    compound = isinstance(last, _COMPOUND)
+    draws = any(isinstance(node, ast.Call) for node in ast.walk(tree))
+    return CellSource(
+        text, names, code, end, quiet, is_async, tail is not None or compound or draws, tail is None and not compound,
+        found, stored, of_shell,
+    )  # fmt: skip
+
+
+_COMPOUND = (ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.If, ast.Try, ast.TryStar, ast.Match)
+
+
+def _definitions(
+    tree: ast.Module, flags: int, text: CellText, name: str
+) -> tuple[tuple[Definition, ...], frozenset[str]]:
+    """Return the definitions of a body in order, and the names that it assigns in other ways; functions inside functions do not count."""
+    found: list[Definition] = []
+    stored: set[str] = set()
+    pending: list[ast.AST] = list(reversed(tree.body))
+    while pending:
+        node = pending.pop()
+        names: tuple[str, ...] = ()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = tuple(alias.asname or alias.name.split(".", maxsplit=1)[0] for alias in node.names)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names = (node.name,)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+            targets = [target for target in node.targets if isinstance(target, ast.Name)]
+            names = tuple(target.id for target in targets) if len(targets) == len(node.targets) else ()
+        if names:
+            assert isinstance(node, ast.stmt)
+            first = min([node.lineno, *[each.lineno for each in getattr(node, "decorator_list", ())]])
+            code = _compile(ast.Module([node], []), "exec", flags, text, name)
+            found.append(Definition(names, code, first, isinstance(node, ast.Import | ast.ImportFrom)))
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            stored.add(node.id)
+        if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name is not None:
+            stored.add(node.name)
+        if not isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+            pending.extend(reversed(list(ast.iter_child_nodes(node))))
+    return tuple(found), frozenset(stored)
 
 
 def _future_flags() -> int:

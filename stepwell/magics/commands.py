@@ -21,7 +21,15 @@ from stepwell.kernel_runtime.text import as_json
 from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, sql_lines, status
 from stepwell.magics.cell_source import cell_text, read_cell
 from stepwell.magics.face import Face
-from stepwell.magics.flags import argument, asset_flags, magic_arguments, op_flags, read_line, read_signature
+from stepwell.magics.flags import (
+    argument,
+    asset_flags,
+    magic_arguments,
+    op_flags,
+    read_line,
+    read_signature,
+    split_arrow,
+)
 from stepwell.magics.lines import say, work_line
 from stepwell.magics.progress import Progress
 from stepwell.magics.running import bind, bind_loadable, displays_off, registry_kept, run_definition, users_errors
@@ -76,7 +84,9 @@ class Stepwell(Magics):
 
         The value is the variable named like the asset if the body assigns it, else the last expression.
         """
+        line, variable = split_arrow(line)
         arguments = self._read("asset", line)
+        arguments.variable = variable
         if cell is None:
             status.print_state(self.face, [arguments.name])
         elif arguments.plain:
@@ -218,7 +228,7 @@ class Stepwell(Magics):
                 arguments.keys or None, force=arguments.force, upstream=not arguments.no_upstream
             )
         targets = result.run.targets
-        result = bind_loadable(face, targets, result, lambda: face.session.materialize(targets, force=True))
+        result = bind_loadable(face, targets, result, lambda: face.session.materialize(targets, force=True), cell=False)
         status.say_result(face, result)
 
     @magic_arguments()
@@ -236,7 +246,7 @@ class Stepwell(Magics):
         face = self.face
         with users_errors(face):
             result = face.session.rerun(arguments.steps, show=arguments.steps)
-        bind(face, [key for key in result.run.targets if key in face.session.registry.assets], result)
+        bind(face, [key for key in result.run.targets if key in face.session.registry.assets], result, cell=False)
         status.say_steps(face, result)
 
     @magic_arguments()

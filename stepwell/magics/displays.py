@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from stepwell.kernel_runtime.errors import CellValueError
 from stepwell.kernel_runtime.execution import capture
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 
@@ -196,13 +197,20 @@ def _open_numbers() -> frozenset[int]:
     return frozenset(module.get_fignums()) if module is not None else frozenset()
 
 
-def value_or_figure(value: Any, figures: Figures, tell: Callable[[str], None], name: str) -> Any:
-    """Return the value of a cell that ends in an expression: for None, the one figure that it opened.
+def value_or_figure(value: Any, figures: Figures, tell: Callable[[str], None], name: str, *, must: bool = False) -> Any:
+    """Return the value of a cell that does not assign its variable: of its last expression, or the one figure that it opened.
 
     Parameters
     ----------
     tell
         Is given a line where the value is None although figures are open, or just None.
+    must
+        Whether a cell without such a figure has no value.
+
+    Raises
+    ------
+    CellValueError
+        If a figure must be there, and none was opened.
     """
     if value is not None:
         figures.settle((value,))
@@ -212,6 +220,11 @@ def value_or_figure(value: Any, figures: Figures, tell: Callable[[str], None], n
         figures.settle((opened[0],))
         return opened[0]
     figures.settle(())
+    if must and not opened:
+        raise CellValueError(
+            f"the cell of {name!r} has no value",
+            remedy=f"assign {name}, or end the cell with the expression that is its value",
+        )
     more = f": {len(opened)} figures are open; end the cell with the one that it is" if opened else ""
-    tell(f"{name}: the last expression is None, and so is the value{more}")
+    tell(f"{name}: the cell ends without a value, so its value is None{more}")
     return None

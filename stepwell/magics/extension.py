@@ -6,22 +6,22 @@ events, and the words for the places of cells. Loading twice does nothing the se
 
 from __future__ import annotations
 
-import ast
-import hashlib
+import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.places import set_cell_names, set_name_places
-from stepwell.kernel_runtime.errors import DuplicateKeyError, StepwellError
+from stepwell.kernel_runtime.errors import DuplicateKeyError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, StepFinished, StepStarted
 from stepwell.kernel_runtime.session import Session, get_session
 from stepwell.kernel_runtime.session.waiting import log_waiting
-from stepwell.magics.bindings import Bindings
-from stepwell.magics.cell_names import names_of
+from stepwell.kernel_runtime.versions.reads.readers import seeded
+from stepwell.magics.cell_inputs import cell_origin
+from stepwell.magics.cell_watch import CellWatch
 from stepwell.magics.commands import Stepwell
 from stepwell.magics.completion import matcher_for
 from stepwell.magics.displays import DisplayHook
@@ -43,12 +43,13 @@ class Extension:
         session: Session = get_session()
         session.attach(shell.user_ns)
         settings = Stepwell(shell=shell)
-        self.face = Face(shell, session, settings, Bindings(shell.user_ns, session.load), DisplayHook(shell))
+        self.face = Face(shell, session, settings, DisplayHook(shell))
         settings.face = self.face
         session.seed_steps = settings.seed_steps
+        note_seeds(shell.user_ns.get("In", ()))
         self._recomposition = Recomposition(self.face)
         self._staleness = Staleness(self.face)
-        self._places = NamePlaces(shell)
+        self._watch = CellWatch(self.face)
         self._running: list[Any] = []
         self._shadowed: dict[str, dict[str, Any]] = {}
         self._end: list[Callable[[], None]] = []
@@ -91,7 +92,7 @@ class Extension:
         self._end.append(partial(formatters.remove, shell))
         set_cell_names(self._cell_name)
         self._end.append(lambda: set_cell_names(None))
-        set_name_places(self._places)
+        set_name_places(self.face.timeline.place)
         self._end.append(lambda: set_name_places(None))
 
     def remove(self) -> None:
@@ -100,7 +101,7 @@ class Extension:
             # One part that is gone already must not keep the others.
             with suppress(ValueError, KeyError):
                 self._end.pop()()
-        self.face.bindings.clear()
+        self.face.timeline.clear()
         if "stepwell.widgets" in sys.modules:
             sys.modules["stepwell.widgets"].forget(self.face.session)
         self.face.session.close()
@@ -130,7 +131,8 @@ class Extension:
         if len(self._running) > 1:
             return  # a cell that runs another cell defines what that one defines
         self.face.running = info
-        self.face.bindings.refresh()
+        self.face.timeline.refresh()
+        self._watch.begin(info)
         self.face.session.registry.begin_cell(cell_origin(info))
 
     def _after_cell(self, result: Any) -> None:
@@ -142,23 +144,11 @@ class Extension:
         if not first:
             return
         self.face.session.registry.end_cell(succeeded=bool(result.success))
+        self._watch.end(info)
         self._recomposition.refresh()
-        self.face.bindings.after_cell()
+        self.face.timeline.after_cell()
         self.face.running = None
-        self._places.ran(info.raw_cell or "", result.execution_count)
-        self._explain(result.error_in_exec)
         self._staleness.after_cell(info.raw_cell or "")
-
-    def _explain(self, error: BaseException | None) -> None:
-        """Say where a name is that a plain cell does not find because it lives inside an asset cell."""
-        name = getattr(error, "name", None)
-        if (
-            isinstance(error, NameError)
-            and not isinstance(error, StepwellError)
-            and name in self.face.inside
-            and name not in self.face.namespace
-        ):
-            say(f"`{name}` was {self.face.inside[name]}")
 
     def _cell_name(self, filename: str) -> str | None:
         formatted = self.shell.compile.format_code_name(filename)
@@ -184,84 +174,26 @@ class Extension:
             # May come from the catalog's thread: nothing is loaded here.
             if event.step.status in ("executed", "reused"):
                 for item in event.step.materializations:
-                    self.face.bindings.materialized(item)
+                    self.face.timeline.materialized(item)
         elif isinstance(event, RunFinished):
             self.face.figures.end()
             self._staleness.ran(event.steps)
             if threading.current_thread() is threading.main_thread():
-                self.face.bindings.refresh()
+                self.face.timeline.refresh()
         elif isinstance(event, DefinitionsChanged):
             for key in event.keys:
                 if key not in self.face.session.registry.assets:
-                    self.face.bindings.withdraw(key)
+                    self.face.timeline.withdraw(key)
 
 
-class NamePlaces:
-    """Knows which plain cell bound a variable of the notebook last, or assigned an item or attribute of it."""
-
-    def __init__(self, shell: Any) -> None:
-        self._shell = shell
-        self._texts: list[tuple[str, str]] = []
-        """Cells that were not read yet, each with its place: they are read when a place is asked for."""
-        self._places: dict[str, str] = {}
-
-    def ran(self, text: str, number: int | None) -> None:
-        """Take note of a cell that ended."""
-        if number is not None and text.strip() and not text.lstrip().startswith("%%"):
-            self._texts.append((text, f"cell {number}"))
-
-    def __call__(self, name: str) -> str:
-        """Return the place, ``cell 5``; empty if no such cell ran."""
-        texts, self._texts = self._texts, []
-        for text, where in texts:
-            with suppress(SyntaxError, ValueError, RecursionError):
-                tree = ast.parse(self._shell.transform_cell(text))
-                self._places.update(dict.fromkeys(names_of(tree).assigned | _changed_in_place(tree), where))
-        return self._places.get(name, "")
+_SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual_seed\s*\("}
+"""By random stream, what a cell that seeds it looks like."""
 
 
-def _changed_in_place(tree: ast.Module) -> set[str]:
-    """Return the variables of which statements outside functions assign an item or attribute."""
-    found = set()
-    stack: list[ast.AST] = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
-            root: ast.AST = node
-            while isinstance(root, ast.Attribute | ast.Subscript):
-                root = root.value
-            if isinstance(root, ast.Name):
-                found.add(root.id)
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            stack.extend(ast.iter_child_nodes(node))
-    return found
-
-
-_WITH_VALUE = frozenset(
-    {"-g", "--group", "-k", "--key-prefix", "-d", "--dep", "--in", "--ignore", "--max-age", "--reads"}
-)
-"""Flags whose value is the next word."""
-
-
-def cell_origin(info: Any) -> str:
-    """Return what identifies a cell: its id; where the front end sends none, its magic's line or its text."""
-    given = getattr(info, "cell_id", None)
-    if given:
-        return f"cell:{given}"
-    text = (info.raw_cell or "").strip()
-    if text.startswith("%%"):
-        words = iter(text.splitlines()[0].split())
-        kept: list[str] = []
-        for word in words:
-            if word in ("-k", "--key-prefix"):
-                # The prefix is part of the key: raw/flights and other/flights are two cells.
-                kept.append(f"-k {next(words, '')}")
-            elif word in _WITH_VALUE:
-                next(words, "")
-            elif not word.startswith("-"):
-                kept.append(word)
-        return f"magic:{' '.join(kept)}"
-    return f"text:{hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"
+def note_seeds(cells: Iterable[str]) -> None:
+    """Note the random streams that cells seeded before the extension was loaded."""
+    for text in cells:
+        seeded.update(stream for stream, pattern in _SEEDS.items() if re.search(pattern, text))
 
 
 _loaded: Extension | None = None

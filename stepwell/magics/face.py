@@ -13,7 +13,8 @@ from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.definitions.sources import SourceAsset
-from stepwell.magics.bindings import Bindings
+from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.magics.displays import DisplayHook, Figures
 from stepwell.magics.lines import say
 
@@ -36,19 +37,18 @@ class Face:
     ----------
     settings
         The traits of ``%config Stepwell``.
-    inside
-        For a name that an asset cell binds inside, how and where: for a NameError elsewhere.
+    read_before
+        By the origin of a cell, which asset each name was that it read when it ran last.
     """
 
     shell: Any
     session: Any
     settings: Any
-    bindings: Bindings
     displays: DisplayHook
     figures: Figures = field(default_factory=Figures)
     running: Any = None
     """What IPython says of the cell that is running; None between cells."""
-    inside: dict[str, str] = field(default_factory=dict)
+    read_before: dict[str, dict[str, AssetKey]] = field(default_factory=dict)
     progress: Any = None
     """The line about a run that is updated while it lasts, where there is one."""
     composed: dict[int, Callable[..., Any]] = field(default_factory=dict)
@@ -58,6 +58,13 @@ class Face:
     def namespace(self) -> dict[str, Any]:
         """The notebook's variables."""
         found: dict[str, Any] = self.shell.user_ns
+        return found
+
+    @property
+    def timeline(self) -> Timeline:
+        """What happened to the notebook's variables."""
+        found = self.session.timeline
+        assert isinstance(found, Timeline)
         return found
 
     @property

@@ -113,6 +113,15 @@ def _all_of(flags: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
     return add
 
 
+def split_arrow(line: str) -> tuple[str, str | None]:
+    """Return a line without ``-> variable``, and the variable; None if there is no arrow."""
+    before, arrow, after = line.partition("->")
+    if not arrow:
+        return line, None
+    variable, _, rest = after.strip().partition(" ")
+    return f"{before} {rest}".strip(), variable
+
+
 def read_line(magic: Any, line: str) -> Namespace:
     """Read the line of a magic.
 

@@ -40,8 +40,8 @@ def graph_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tu
             remedy=f"assign {key.name}, or end the cell with the call that ends the computation",
         )
     given = given_inputs(arguments.inputs, text.where)
-    check_own_name(source.names, (key,), given, text.where)
-    inputs = inputs_of(face, source.names.reads - {key.name}, (key,), given, text.where)
+    check_own_name(source.names, (key,), (key.name,), given, text.where)
+    inputs, _ = inputs_of(face, source.names.reads - {key.name}, (key,), given, text.where)
     made = _body(face, source, key.name, tuple(inputs), (key.name,) if assigned else ())
     graph = build_graph(
         "__".join(key.path),
@@ -87,7 +87,7 @@ def graph_of_cell(face: Face, line: str, body: str) -> GraphDefinition:
             where=text.where,
             remedy="end the cell with the call, or the dict of calls, that it gives",
         )
-    reads = inputs_of(face, source.names.reads - set(inputs), (), {}, text.where)
+    reads, _ = inputs_of(face, source.names.reads - set(inputs), (), {}, text.where)
     made = _body(face, source, header.name, (*inputs, *reads), outputs)
     return build_graph(
         header.name,
@@ -118,7 +118,7 @@ def job_of(face: Face, line: str, body: str) -> JobDefinition:
         )
     check_name("a job", name, where=text.where)
     source = _composition(face, text, name)
-    reads = inputs_of(face, source.names.reads, (), {}, text.where)
+    reads, _ = inputs_of(face, source.names.reads, (), {}, text.where)
     made = _body(face, source, name, tuple(reads), (name,) if name in source.names.assigned else ())
     graph = build_graph(name, _composed(face, made, reads, effects=True), (), kind="job", where=text.where, source=made)
     job = JobDefinition(graph)

@@ -145,7 +145,7 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
             remedy="take one of them out",
         )
     parameters = (*header.ins, *header.config)
-    assets = inputs_of(face, source.names.reads - set(parameters), (), {}, text.where)
+    assets, _ = inputs_of(face, source.names.reads - set(parameters), (), {}, text.where)
     if assets:
         name, key = next(iter(assets.items()))
         raise CellError(

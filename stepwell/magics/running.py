@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,7 +32,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
     """
     name = " ".join(str(key) for key in definition.keys)
     own = [step.key for step in asset_steps(definition)]
-    with registry_kept(face):
+    with registry_kept(face), face.session.requesting([definition], cell=True):
         face.session.registry.register(definition)
         if arguments.register:
             face.say(f"{name}: registered")
@@ -42,7 +42,6 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         if arguments.dry_run:
             _say_what_would_run(name, states, own)
             return
-        _say_changed_variables(face, definition)
         waiting = [state for key, state in states.items() if key not in own and state.must_run]
         if waiting:
             check_budget(face, name, waiting)
@@ -105,18 +104,6 @@ def _say_what_would_run(name: str, states: dict[str, StepState], own: Sequence[s
         )
 
 
-def _say_changed_variables(face: Face, definition: AssetsDefinition) -> None:
-    for name, key in definition.keys_by_input.items():
-        value = face.namespace.get(name)
-        if (
-            name not in face.namespace
-            or hasattr(type(value), "__stepwell_asset_key__")
-            or face.bindings.is_as_stored(name)
-        ):
-            continue
-        face.say(f"uses the stored asset {key}, not your changed variable")
-
-
 @contextmanager
 def displays_off(face: Face, *, off: bool) -> Iterator[None]:
     """Only record what steps display."""
@@ -152,8 +139,53 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
             face.figures.show(face.namespace[name])
         else:
             _show_picture(face, definition, records)
+    for record in records:
+        for each in record.not_kept:
+            held = each.partition(": ")[2]
+            face.say(f"{name} is not stored ({held}): computed again in a kernel that needs it")
     if records:
-        face.say(run_line(" ".join(str(key) for key in definition.keys), records))
+        line = run_line(" ".join(str(key) for key in definition.keys), records)
+        face.say(line + changed_text(definition))
+
+
+def compute_unstored(face: Face, names: Iterable[str]) -> None:
+    """Run reused cells again whose variables are needed and were not stored.
+
+    Raises
+    ------
+    UpstreamBudgetError
+        If that is known to take longer than a cell may start by itself.
+    """
+    timeline, registered = face.timeline, face.session.registry.assets
+    if not timeline.unstored:
+        return
+    needed = {
+        name: key for name in names if (key := timeline.unstored.get(name)) is not None and name not in face.namespace
+    }
+    for key in dict.fromkeys(needed.values()):
+        entry = registered.get(key)
+        if entry is None:
+            continue
+        name = next(each for each, of in needed.items() if of == key)
+        with face.session.requesting([entry.definition], cell=True):
+            states = face.session.states([entry.definition])
+            seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
+            if face.interactive and seconds > face.settings.upstream_budget:
+                raise UpstreamBudgetError(
+                    f"{name} is needed, and {key}, which assigns it, was reused without it: its value is not stored",
+                    remedy=f"{key} took {duration(seconds)} the last time: run its cell with -f",
+                )
+            face.say(f"{key}: runs again, because {name} is needed and was not stored")
+            with users_errors(face):
+                face.session.materialize([entry.definition], force=True)
+
+
+def changed_text(definition: AssetsDefinition) -> str:
+    """Return what the line of a cell says of variables that plain cells changed before it read them."""
+    body = getattr(definition.node, "body", None)
+    if not isinstance(body, CellBody) or not body.changed:
+        return ""
+    return " · with " + ", ".join(f"your {name}{f' from {label}' if label else ''}" for name, label in body.changed)
 
 
 def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[StepRecord]) -> None:
@@ -174,7 +206,11 @@ def after_run(face: Face, result: Any) -> None:
         face.say(note)
     if result.run.kind == "assets":
         registered = face.session.registry.assets
-        free = [key for key in result.run.targets if key in registered and key.rpartition("/")[2] not in face.namespace]
+        free = [
+            key
+            for key in result.run.targets
+            if key in registered and variable_of(registered[key].definition, key) not in face.namespace
+        ]
         try:
             bind(face, free, result)
         except ValueUnavailableError as error:
@@ -182,13 +218,17 @@ def after_run(face: Face, result: Any) -> None:
             face.say(error.what)
 
 
-def bind_loadable(face: Face, keys: Sequence[str], result: RunResult, again: Callable[[], RunResult]) -> RunResult:
+def bind_loadable(
+    face: Face, keys: Sequence[str], result: RunResult, again: Callable[[], RunResult], *, cell: bool = True
+) -> RunResult:
     """Bind the names of assets; what was to be reused and turns out to be damaged counts as missing: it is computed again, and a line says so.
 
     Parameters
     ----------
     again
         Runs the assets whatever is stored of them.
+    cell
+        Whether the assets' own cell runs.
 
     Returns
     -------
@@ -196,29 +236,54 @@ def bind_loadable(face: Face, keys: Sequence[str], result: RunResult, again: Cal
         The run that has the values.
     """
     try:
-        bind(face, keys, result)
+        bind(face, keys, result, cell=cell)
     except ValueUnavailableError as error:
         if not any(step.status == "reused" for step in result.steps):
             raise
         face.say(f"{error.what}: computed again")
         with users_errors(face):
             result = again()
-        bind(face, keys, result)
+        bind(face, keys, result, cell=cell)
     return result
 
 
-def bind(face: Face, keys: Sequence[str], result: Any) -> None:
-    """Bind the names of assets to the values that they have in a run."""
+def bind(face: Face, keys: Sequence[str], result: Any, *, cell: bool = True) -> None:
+    """Bind the variables of assets to the values that they have in a run.
+
+    Parameters
+    ----------
+    cell
+        Whether the assets' own cell runs; else variables of the user are left alone, and a line says how to load the value.
+    """
+    timeline = face.timeline
     for key in keys:
-        name = key.rpartition("/")[2]
         entry = face.session.registry.assets.get(key)
+        name = variable_of(entry.definition, key) if entry is not None else key.rpartition("/")[2]
         if entry is not None and face.namespace.get(name) is entry.definition:
             continue  # with @asset in a plain cell the name is the definition
         item = _materialization(result, key)
-        if item is not None and item.value is not None:
-            # Also where it is bound already: the variable may have been changed in place.
-            face.bindings.bind(name, key, item, result.value(key))
-    face.bindings.refresh()
+        if item is None or item.value is None:
+            continue
+        bound = timeline.asset_of(name)
+        if bound is not None and bound.key == key and bound.materialization == item.id:
+            continue
+        if not cell and not timeline.may_bind(name, item.step_key):
+            if bound is None and timeline.bound_to(name) is None:
+                face.say(f"{name} is your variable: stepwell.load({key!r}) returns the asset")
+            continue
+        # Also where it is bound already: the variable may have been changed in place.
+        timeline.bind(name, key, item, result.value(key))
+    timeline.refresh()
+
+
+def variable_of(definition: Any, key: str) -> str:
+    """Return the variable that an asset is bound to."""
+    body = getattr(getattr(definition, "node", None), "body", None)
+    if isinstance(body, CellBody) and body.variables:
+        for own, variable in zip(definition.keys, body.variables, strict=True):
+            if str(own) == key:
+                return variable
+    return key.rpartition("/")[2]
 
 
 def _materialization(result: Any, key: str) -> Any:

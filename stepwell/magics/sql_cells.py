@@ -65,7 +65,7 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> Asse
 def _inputs(
     face: Face, tables: tuple[str, ...], key: AssetKey, given: dict[str, AssetKey], where: str
 ) -> dict[str, AssetKey]:
-    inputs = inputs_of(face, (name for name in tables if name.isidentifier()), (key,), given, where)
+    inputs, _ = inputs_of(face, (name for name in tables if name.isidentifier()), (key,), given, where)
     for name in tables:
         if name in inputs:
             continue

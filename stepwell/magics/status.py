@@ -128,7 +128,7 @@ def _load(face: Face, words: Sequence[str]) -> None:
         # A step is not bound by its own name: that is the op's.
         name = key.rpartition("/")[2].replace(".", "_").replace(":", "_")
         name, note = _free_name(face, name)
-        face.bindings.bind(name, key, item, face.session.load(key))
+        face.timeline.bind(name, key, item, face.session.load(key))
         say(f"{name} is {key} of {moment(item.created)} ({item.notebook or 'no notebook'}){note}")
 
 
@@ -140,7 +140,7 @@ def _inputs(face: Face, words: Sequence[str]) -> None:
         key = keys[0] if len(keys) == 1 and not is_inner(keys[0]) else ""
         chosen, note = _free_name(face, name, key)
         if key:
-            face.bindings.bind(chosen, key, face.session.current(key), value)
+            face.timeline.bind(chosen, key, face.session.current(key), value)
         else:
             face.namespace[chosen] = value
         shown.append(chosen + note)
@@ -185,7 +185,7 @@ def _code(face: Face, words: Sequence[str]) -> None:
 def _store(face: Face, words: Sequence[str]) -> None:
     if words:
         face.session.use(words[0])
-        face.bindings.clear()
+        face.timeline.clear()
     _store_line(face)
 
 

@@ -18,6 +18,15 @@ def own_key(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def store(tmp_path):
+    from stepwell.kernel_runtime.store.store import open_store
+
+    store = open_store(tmp_path / "store")
+    yield store
+    store.close()
+
+
+@pytest.fixture
 def start_writer():
     """Return a function that starts a writer; whatever still runs at the end is killed."""
     started = []

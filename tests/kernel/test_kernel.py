@@ -43,9 +43,9 @@ def test_register_materialise_restart_reuse_and_edit(kernel):
 
 def test_why_names_the_origin_and_after_a_restart_why_the_last_run_ran(kernel):
     cells = ["LIMIT = 3", "%%asset clean\n[1, 2, 3, 4][:LIMIT]", "%%asset size\nlen(clean)", "%%asset double\nsize * 2"]
-    for code in cells:
-        kernel(code)
-    kernel("LIMIT = 4")
+    for number, code in enumerate(cells):
+        kernel(code, f"c{number}")
+    kernel("LIMIT = 4", "c0")
     told = kernel("%why double").text
     place = re.fullmatch(
         r"double: may change, because LIMIT 3 -> 4 in (cell \d+), two steps up: clean -> size", told.splitlines()[0]
@@ -57,8 +57,8 @@ def test_why_names_the_origin_and_after_a_restart_why_the_last_run_ran(kernel):
 
     again(kernel)
     assert because in kernel("%why double").text
-    for code in ("LIMIT = 4", *cells[1:]):
-        kernel(code)
+    for number, code in enumerate(("LIMIT = 4", *cells[1:])):
+        kernel(code, f"c{number}")
     told = kernel("import stepwell\nprint(stepwell.why('double'))").text
     assert told.startswith("double: fresh")
     assert because in told

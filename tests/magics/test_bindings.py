@@ -21,17 +21,19 @@ def test_a_name_follows_its_asset_when_python_materializes(notebook):
     assert notebook.ns["seen"] == [2]
 
 
-def test_a_variable_that_the_user_changed_is_left_alone_and_said(notebook):
-    notebook("%%asset raw\n[1]")
-    notebook("raw = 'mine'")
-    ran = notebook("%%asset clean\nraw + [0]")
-    assert "uses the stored asset raw, not your changed variable" in ran.text
-    assert notebook.ns["clean"] == [1, 0]
-    notebook("%%asset -r raw\n[2]")
-    notebook("%materialize clean")
-    assert notebook.ns["raw"] == "mine"
-    notebook("del raw")
-    assert "changed variable" not in notebook("%%asset -f clean\nraw + [0]").text
+def test_a_variable_that_the_user_bound_again_is_read_and_said(notebook):
+    notebook("%%asset raw\n[1]", cell_id="raw")
+    notebook("raw = [7]", cell_id="mine")
+    ran = notebook("%%asset clean\nraw + [0]", cell_id="clean")
+    assert "with your raw from [" in ran.text
+    assert "(raw = [7])" in ran.text
+    assert notebook.ns["clean"] == [7, 0]
+    notebook("%%asset -r raw\n[2]", cell_id="raw")
+    notebook("%materialize raw")
+    assert notebook.ns["raw"] == [7]
+    notebook("del raw", cell_id="gone")
+    assert "with your raw" not in notebook("%%asset -f clean\nraw + [0]", cell_id="clean").text
+    assert notebook.ns["clean"] == [2, 0]
 
 
 def test_an_unchanged_variable_says_nothing(notebook):
@@ -79,12 +81,13 @@ def test_running_the_cell_again_gives_the_stored_value_also_where_the_variable_w
     assert notebook.ns["raw"] == [1]
 
 
-def test_a_variable_that_was_changed_in_place_is_said(notebook):
+def test_a_variable_that_was_changed_in_place_is_read_and_said(notebook):
     notebook("%%asset raw\n[1]")
     notebook("raw.append(2)")
     ran = notebook("%%asset clean\nraw + [0]")
-    assert "uses the stored asset raw, not your changed variable" in ran.text
-    assert notebook.ns["clean"] == [1, 0]
+    assert "with your raw from [" in ran.text
+    assert notebook.ns["clean"] == [1, 2, 0]
+    assert notebook.session.load("raw") == [1]
 
 
 def test_with_a_decorator_the_name_is_the_definition(notebook):
@@ -98,11 +101,12 @@ def test_with_a_decorator_the_name_is_the_definition(notebook):
     assert notebook.ns["raw"] == [5]
 
 
-def test_no_consumer_sees_what_another_changed(notebook):
+def test_a_cell_that_changes_its_input_changes_the_variable_and_never_the_stored_asset(notebook):
     notebook("%%asset raw\n[1]")
     notebook("raw.append(2)")
     notebook("%%asset clean\nraw.append(3)\nclean = raw")
-    assert notebook.ns["clean"] == [1, 3]
+    assert notebook.ns["clean"] == [1, 2, 3]
+    assert notebook.ns["raw"] is notebook.ns["clean"]
     assert notebook.session.load("raw") == [1]
 
 

@@ -51,7 +51,7 @@ def test_a_semicolon_displays_nothing(notebook):
 
 def test_a_value_of_none_is_said(notebook):
     ran = notebook("%%asset nothing\nprint('x')")
-    assert "nothing: the last expression is None, and so is the value" in ran.text
+    assert "nothing: the cell ends without a value, so its value is None" in ran.text
     assert notebook.session.load("nothing") is None
 
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-for folder in ("soundness", "faults", "store"):
+for folder in ("soundness", "faults", "store", "plain"):
     sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
 

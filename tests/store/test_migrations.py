@@ -22,7 +22,7 @@ CREATE TABLE logs (run_id VARCHAR, step_key VARCHAR, time DOUBLE, level VARCHAR,
 INSERT INTO meta VALUES (1, 'the-store', 1.0);
 INSERT INTO runs VALUES ('r', 'assets', 'n.ipynb', '["a"]', 'success', 1.0, 2.0, '', '', '', NULL);
 INSERT INTO steps VALUES ('r', 'a', 'executed', 1.0, 0.5, 'm', '["i"]', NULL, '', '[]');
-INSERT INTO materializations VALUES ('i', 'r', 'a', 'a', 'result', 'n.ipynb', 'm', 'c', 'd', 'plain', 'x', 4, '\\x00\\x00i5', NULL, NULL, 'int', '5', '[]', 1.0, 0.5, '', '[]', '[]', '[]', '{}');
+INSERT INTO materializations VALUES ('i', 'r', 'a', 'a', 'result', 'n.ipynb', 'm', 'c', 'd', 'plain', '929e5c68755b7c01863d3486fb815db0ec9448875d15660e1b4c67a19e15620f', 4, '\\x00\\x00i5', NULL, NULL, 'int', '5', '[]', 1.0, 0.5, '', '[]', '[]', '[]', '{}');
 INSERT INTO current VALUES ('n.ipynb', 'a', '', 'i', 1.0);
 """
 KILL_AT = """

@@ -5,6 +5,7 @@ import os
 import pickle
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -301,11 +302,23 @@ def test_a_file_whose_header_was_exchanged_is_refused(pack, reader):
     assert_refused(reader, pack, "another value than its name says")
 
 
+class ComesBack:
+    def __reduce__(self):
+        return attacked, ()
+
+
+def attacked():
+    Path("attacked").mkdir()
+    return ComesBack()
+
+
 def test_a_pickle_in_a_pack_is_executed_by_its_first_load_only(store, theirs, tmp_path, monkeypatch):
     """Whoever says yes trusts: until then nothing of it runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STEPWELL_KEY_FILE", str(tmp_path / "key"))
-    record(store, made(store, "evil", Attack())).wait()
+    record(store, made(store, "evil", ComesBack())).wait()
+    # Who stores it loads it once.
+    Path("attacked").rmdir()
     store.pack(["evil"], tmp_path / "out.zip")
     assert theirs.inspect_pack(tmp_path / "out.zip").executing == 1
     theirs.import_pack(tmp_path / "out.zip")

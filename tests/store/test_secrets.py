@@ -63,7 +63,7 @@ BODIES = {
 }
 FORMS = {
     # By form: whatever it is called.
-    "AWS": "AKIA{20U}", "AWS, temporary": "ASIA{16U}", "GitHub": "ghp_{36}", "GitHub, fine-grained": "github_pat_{22}_{59}", "GitLab": "glpat-{20}",
+    "AWS": "AKIA{20U}", "AWS, in order": "AKIA0123456789ABCDEF", "AWS, temporary": "ASIA{16U}", "GitHub": "ghp_{36}", "GitHub, fine-grained": "github_pat_{22}_{59}", "GitLab": "glpat-{20}",
     "Slack": "xoxb-123456789012-123456789012-{24}", "Stripe": "sk_live_{24}", "OpenAI": "sk-proj-{48}", "Anthropic": "sk-ant-api03-{60}",
     "Google": "AIzaSy{33}", "Google, OAuth": "GOCSPX-{28}", "Hugging Face": "hf_{34}", "PyPI": "pypi-AgEIcHlwaS5vcmc{70}", "npm": "npm_{36}",
     "SendGrid": "SG.{22}.{43}", "Twilio": "SK{32h}", "DigitalOcean": "dop_v1_{64h}", "Databricks": "dapi{32h}", "Shopify": "shpat_{32h}",

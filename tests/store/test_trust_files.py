@@ -182,16 +182,17 @@ def test_streams_swapped_between_two_files_are_found(store, stored):
             store.get(each, key="a")
 
 
-def test_changed_data_is_found_by_full_verification_and_put_mends_it(store, stored):
+def test_changed_data_is_found_and_put_mends_it(store, stored):
     path = path_of(store, stored)
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
-    path.write_bytes(data)
-    store.get(stored, key="a")
-    with pytest.raises(ValueUnavailableError, match="contents changed"):
-        store._objects.verify(stored.object_name)
-    with pytest.raises(ValueUnavailableError, match="contents changed"):
-        store.get(stored, key="a", verify="full")
+    for verify in ("signed", "full"):
+        path.write_bytes(data)
+        with pytest.raises(ValueUnavailableError, match="contents changed"):
+            store._objects.verify(stored.object_name)
+        with pytest.raises(ValueUnavailableError, match="contents changed"):
+            store.get(stored, key="a", verify=verify)
+        assert not path.exists()
     assert store.put(LARGE, key="a", memo_key="m") == stored
     store.get(stored, key="a", verify="full")
     assert store._objects.verify(stored.object_name).digest == stored.digest

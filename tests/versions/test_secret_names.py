@@ -1,4 +1,3 @@
-# ruff: noqa: SIM905 - tables
 """Which names are those of secrets, in a table."""
 
 from pathlib import Path

@@ -17,6 +17,17 @@ from stepwell.kernel_runtime.errors import CellValueError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Definition:
+    """An import, function or class that a cell's body defines: executed again after a hit."""
+
+    names: tuple[str, ...]
+    code: CodeType
+    line: int
+    """The line of ``def`` or ``class`` in the cell, or of its first decorator, as `co_firstlineno` has it."""
+    is_import: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class CellBody:
     """The compiled body of a magic's cell.
 
@@ -54,6 +65,20 @@ class CellBody:
     """Called with the values where variables are the value: open figures are shown and closed."""
     missing: Callable[[NameError], BaseException | None] | None = None
     """Explains a NameError of the pruned namespace."""
+    live: bool = False
+    """Whether the body runs in the notebook's own namespace, as a plain cell does: asset cells. Else it runs in a separate one: ops."""
+    variables: tuple[str, ...] = ()
+    """For each output of the step the variable of the notebook that is bound to its value."""
+    definitions: tuple[Definition, ...] = ()
+    """What the body defines at its top level, in order."""
+    sure: frozenset[str] = frozenset()
+    """Names that the body assigns on every path."""
+    stored: frozenset[str] = frozenset()
+    """Names that the body assigns otherwise than by a definition."""
+    changes: frozenset[str] | None = None
+    """Names whose objects the body itself may change in place; None if that is not known."""
+    changed: tuple[tuple[str, str], ...] = ()
+    """Variables that were values of assets and that plain cells have changed or bound again, each with the label of the last such cell."""
     unseen: tuple[str, ...] = ()
     """Why the step is unverifiable although its code does not show it: it runs commands of the shell."""
 

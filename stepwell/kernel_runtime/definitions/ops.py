@@ -376,7 +376,12 @@ def _check(hint: Any) -> Checker | None:
 
 
 def _a(value: Any) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return f"a {type(value).__name__}"
     return f"a {type(value).__name__} ({shown if len(shown) <= 60 else shown[:57] + '...'})"
 
 

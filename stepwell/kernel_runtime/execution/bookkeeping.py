@@ -16,6 +16,7 @@ from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.effects import ELSEWHERE, Effects
 from stepwell.kernel_runtime.records.events import (
     Event,
     RunFinished,
@@ -28,7 +29,7 @@ from stepwell.kernel_runtime.records.events import (
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import Commit, ValueStore
-from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, RunStatus, StepRecord
+from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, RunStatus, StepRecord
 from stepwell.kernel_runtime.store.once import Once
 from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
 
@@ -53,6 +54,14 @@ class Bookkeeping:
         self._commits: list[Commit] = []
         self._logs: list[LogRecord] = []
         self._failure: BaseException | None = None
+        self._shown: tuple[BaseException, ErrorRecord] | None = None
+        self.look: Callable[[Callable[[], ErrorRecord]], ErrorRecord] = lambda function: function()
+
+    def _error_record(self, error: BaseException) -> ErrorRecord:
+        """Return what is kept of an exception; it is asked once only."""
+        if self._shown is None or self._shown[0] is not error:
+            self._shown = error, error_record(error, self.look)
+        return self._shown[1]
 
     def begin(self, steps: Sequence[PlanStep]) -> None:
         """Record that the run starts."""
@@ -91,6 +100,7 @@ class Bookkeeping:
         started: float,
         code: CodeVersion | None,
         not_kept: tuple[str, ...] = (),
+        effects: Effects | None = None,
         reason: str = "",
     ) -> tuple[Materialization, ...]:
         """Record a step that ran to its end.
@@ -101,10 +111,17 @@ class Bookkeeping:
             By output name, where the value is (None where none passes, or it was not kept) and its data version.
         code
             The code version with its parts; None for a step that is not memoised.
+        effects
+            What a cell did beside giving its values: recorded with the last output.
         reason
             Why it ran, where no difference to an earlier run tells.
         """
         made = self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)
+        if effects:
+            last = replace(made[-1], effects=effects.as_text())
+            last = replace(last, record_signature=self.store.sign_record(last))
+            # Where that record is missing, as in a pack of the value alone, the value must not be reused for the step.
+            made = (*[replace(item, effects=ELSEWHERE) for item in made[:-1]], last)
         record = StepRecord(
             self.run.run_id,
             step.key,
@@ -146,7 +163,7 @@ class Bookkeeping:
             outcome.seconds if outcome is not None else 0.0,
             memo,
             made,
-            error=None if cancelled else error_record(error),
+            error=None if cancelled else self._error_record(error),
         )
         self._record(record, step, made, code=code, outputs=outcome.outputs if outcome is not None else ())
 
@@ -184,7 +201,7 @@ class Bookkeeping:
             self.run,
             status=status,
             ended=time.time(),
-            error=error_record(error) if error is not None and status == "failure" else None,
+            error=self._error_record(error) if error is not None and status == "failure" else None,
         )
         last = self.store.finish_run(run)
         records = tuple(self.steps[step.key] for step in steps if step.key in self.steps)
@@ -256,7 +273,7 @@ class Bookkeeping:
                     inputs,
                     outcome.reads,
                     unverifiable,
-                    _json(produced.metadata),
+                    hidden_values(produced.metadata) if produced.metadata else produced.metadata,
                 )
             )
         return tuple(found)
@@ -291,18 +308,3 @@ class Bookkeeping:
             self.publish(StepFinished(record))
         elif self._failure is None:
             self._failure = error
-
-
-def _json(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return metadata as JSON values without secrets; what is none is kept as its text."""
-
-    def plain(value: Any) -> Any:
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        if isinstance(value, Mapping):
-            return {str(key): plain(member) for key, member in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
-            return [plain(member) for member in value]
-        return str(value)
-
-    return hidden_values({str(key): plain(value) for key, value in metadata.items()}) if metadata else metadata

@@ -14,23 +14,30 @@ from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
-from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import StepwellError, StoreError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
 from stepwell.kernel_runtime.execution.capture import proxied
 from stepwell.kernel_runtime.execution.claiming import Claiming
 from stepwell.kernel_runtime.execution.contexts import OpExecutionContext, context_for
+from stepwell.kernel_runtime.execution.failures import is_interrupt, user_object_error
 from stepwell.kernel_runtime.execution.hidden_state import HiddenState
 from stepwell.kernel_runtime.execution.in_process import InProcess, Outcome
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
+from stepwell.kernel_runtime.execution.live_cells import LiveRun
+from stepwell.kernel_runtime.execution.notebook import NotebookCells
+from stepwell.kernel_runtime.execution.outputs import plain_metadata
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.execution.seeds import Seeds
+from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.planning.memo import Known
-from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
+from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.collection import no_collection
+from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
+from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 
 IMMUTABLE = frozenset({int, float, str, bytes, bool, type(None), complex})
@@ -54,6 +61,8 @@ class Request:
     """Watches what bodies change; None where code versions are given and final."""
     seed_steps: bool = True
     """Whether the global random generators are seeded before each body."""
+    timeline: Timeline | None = None
+    """What happened to the names of the notebook; None where there is no notebook."""
     said: set[str] = field(default_factory=set)
     """Lines that are said once per session, and have been."""
     told: list[str] = field(default_factory=list)
@@ -92,6 +101,7 @@ class Engine:
         self.executor = executor
         self.guard = guard
         self.books = books
+        books.look = guard.look
         self.request = request
         self.memory: dict[str, Any] = {}
         """Values by value key: of jobs the objects themselves, else exact immutables and what is not isolated."""
@@ -101,6 +111,7 @@ class Engine:
         self.seeds = Seeds(enabled=request.seed_steps)
         self.claiming = Claiming(store, known, books, guard, len(plan.steps))
         self.collection = no_collection()
+        self.cells = NotebookCells(request.timeline, store, self.notes.append) if request.timeline is not None else None
         self._run_again = 0
         self._kept_codes: set[str] | None = None
         """Code versions that some materialization of an earlier run has; they are written together with it."""
@@ -116,7 +127,7 @@ class Engine:
                     if self.guard.interrupted:
                         interrupted = True
                         break
-                    if self._decide(step, position) == "cancelled":
+                    if self._decided(step, position) == "cancelled":
                         interrupted = True
                         break
         finally:
@@ -145,6 +156,23 @@ class Engine:
 
     # -- one step
 
+    def _decided(self, step: PlanStep, position: int) -> str:
+        """Decide a step; whatever its objects do, it ends with a record and the steps that do not need it go on."""
+        try:
+            return self._decide(step, position)
+        except StoreError:
+            raise
+        except BaseException as error:
+            if step.key in self.books.steps:
+                raise
+            if self._is_users_interrupt(error):
+                self.interrupt = error
+                self.books.failed(step, error, "", started=time.time(), code=step.code, cancelled=True)
+                return "cancelled"
+            if not issubclass(type(error), StepwellError | MemoryError):
+                error = user_object_error(step, "an object that it reaches, takes or gives", error)
+            return self._fail(step, error, "", ())
+
     def _decide(self, step: PlanStep, position: int) -> str:
         held = self._held_back(step)
         if held is not None:
@@ -163,18 +191,38 @@ class Engine:
         self._settle(step)
         memo = self.known.key(step, inputs)
         forced = step.key in self.request.forced
-        group = None if forced else self._found(step, memo)
-        if group is not None:
-            return self._reuse(step, memo, group)
+        if not forced and self._reuse_found(step, memo):
+            return "reused"
         try:
-            if not forced and self.claiming.before(step, memo, position):
-                group = self._found(step, memo)
-                if group is not None:
-                    return self._reuse(step, memo, group)
+            if not forced and self.claiming.before(step, memo, position) and self._reuse_found(step, memo):
+                return "reused"
             # The interrupt may have come while another process was waited for.
             return "cancelled" if self.guard.interrupted else self._execute(step, memo, inputs, position, forced=forced)
         finally:
             self.claiming.ended()
+
+    def _reuse_found(self, step: PlanStep, memo: str) -> bool:
+        """Reuse what the store has of a step, if there is such a result and its effects can be restored."""
+        group = self._found(step, memo)
+        if group is None:
+            return False
+        if self.cells is not None and self.cells.is_live(step):
+            self.collection.let()
+            try:
+                if not self.cells.reuse(step, group):
+                    return False
+            finally:
+                self.collection.hold()
+            if len(group) > len(step.outputs):
+                self._rekey()
+        self._reuse(step, memo, group)
+        return True
+
+    def _rekey(self) -> None:
+        """Have the steps that follow keyed again: effects were applied."""
+        self.known.forget_checks()
+        if self.request.hidden is not None:
+            self.request.hidden.changed()
 
     def _found(self, step: PlanStep, memo: str) -> tuple[Materialization, ...] | None:
         """Return what the store has of a step; a target's value must be there, too."""
@@ -224,32 +272,39 @@ class Engine:
         reason = "" if self.plan.kind == "job" else "it was forced" if forced else self.known.refusal(step, memo)
         self.books.started(step, position, len(self.plan.steps))
         before = self._run_again
+        live = self.cells is not None and self.cells.is_live(step)
+        run: LiveRun | None = None
         try:
-            arguments = self._arguments(step)
-            hidden = self._hidden(step)
+            if self.cells is not None and live:
+                self.cells.check(step)
+            arguments = self.guard.look(lambda: self._arguments(step))
+            hidden = {} if live else self.guard.look(lambda: self._hidden(step))
         except _ValueLostError as lost:
             if lost.status == "cancelled":
                 return "cancelled"
             self.books.not_run(step, skipped=False)
             return "untouched"
-        except Exception as error:
+        except (StepwellError, MemoryError) as error:
             return self._fail(step, error, memo, inputs, started=started)
         if self._run_again != before:
             # What was run again may have another value than the one that was lost.
             inputs = self.known.inputs(step) or inputs
             memo = self.known.key(step, inputs)
         state = self.request.hidden
-        watched = state.before(step) if state is not None else None
+        watched = self.guard.look(lambda: state.before(step)) if state is not None and not live else None
         # What explains a code version is read before the body can change it.
-        code = self._explained(step) if watched is not None else None
+        code = self.guard.look(lambda: self._explained(step)) if watched is not None or live else None
+        cells = self.cells
+        if cells is not None and live:
+            run = self.guard.look(partial(cells.begin, step, arguments))
         self.seeds.seed(step.key)
         self.claiming.computing(step, memo)
         self.collection.let()
         with self._asset_names(hidden) if hidden else _AS_IT_IS:
             outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
         self.collection.hold()
-        if state is not None:
-            self._tell_changes(step, state.after(step, watched))
+        if state is not None and not live:
+            self._tell_changes(step, self.guard.look(lambda: state.after(step, watched)))
         expires = step.op.volatile or step.op.max_age is not None or not step.memoised
         if outcome.network and not expires:
             used = f"{step.key} used {', '.join(outcome.network[:3])}"
@@ -272,7 +327,7 @@ class Engine:
                     outcome.produced[name].metadata.update(metadata)
         del arguments
         return self._keep(
-            step, outcome, memo, inputs, started=started, code=code or self._explained(step), reason=reason
+            step, outcome, memo, inputs, started=started, code=code or self._explained(step), reason=reason, run=run
         )
 
     def _explained(self, step: PlanStep) -> CodeVersion | None:
@@ -287,7 +342,7 @@ class Engine:
     def _settle(self, step: PlanStep) -> None:
         """Key a step anew if one before it has changed what its code reaches."""
         state = self.request.hidden
-        if state is not None and state.settle(step) and step.code is not None:
+        if state is not None and self.guard.look(lambda: state.settle(step)) and step.code is not None:
             address, digest = step.address, step.code.digest
             # An interrupt while it waits ends the run before this step begins.
             with suppress(KeyboardInterrupt):
@@ -299,7 +354,7 @@ class Engine:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             self.notes.append(f"{step.key} changed the global {shown}: steps that read it are keyed anew")
 
-    def _keep(
+    def _keep(  # noqa: PLR0915 - everything that becomes of an outcome, in one order
         self,
         step: PlanStep,
         outcome: Outcome,
@@ -309,49 +364,78 @@ class Engine:
         started: float,
         code: CodeVersion | None,
         reason: str,
+        run: LiveRun | None = None,
     ) -> str:
         """Store what a body produced, and record how it ended."""
         error = outcome.error
+        effects = Effects()
         stored: dict[str, tuple[StoredValue | None, str]] = {}
         not_kept: list[str] = []
         is_job = self.plan.kind == "job" and not step.memoised
         try:
+            for produced in outcome.produced.values():
+                if produced.metadata:
+                    # What is recorded of it must be plain, also where this fails.
+                    given, produced.metadata = produced.metadata, {}
+                    produced.metadata = self.guard.look(partial(plain_metadata, step, given))
             for name, produced in outcome.produced.items():
                 key = produced.output.key
                 if not produced.output.stored:
                     stored[name] = (None, "")
                     continue
-                version = "" if is_job else data_version(produced.value) or ""
+                version = "" if is_job else self.guard.look(partial(data_version, produced.value)) or ""
                 kept = memo if error is None else ""
                 try:
-                    value = self.store.put(
-                        produced.value,
-                        key=key,
-                        memo_key=kept,
-                        about=partial(
-                            self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code
-                        ),
+                    about = partial(
+                        self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code
                     )
-                except UnstorableValueError:
-                    if not is_job:
+                    value = self.guard.look(
+                        partial(self.store.put, produced.value, key=key, memo_key=kept, about=about)
+                    )
+                except UnstorableValueError as unstorable:
+                    if not is_job and run is None:
                         raise
-                    not_kept.append(f"{name}: {type(produced.value).__name__}")
+                    # In a kernel the value lives on, under the variable that it is bound to.
+                    held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
+                    not_kept.append(f"{name}: {held or name_parts(type(produced.value))[1]}")
                     stored[name] = (None, "")
                 else:
                     stored[name] = (value, version or value.digest)
                 if is_job or type(produced.value) in IMMUTABLE or not step.isolate:
                     self.memory[key] = produced.value
-        except Exception as unstorable:
+            if run is not None and self.cells is not None and error is None:
+                effects, kept_value = self.cells.keep(step, run, outcome, memo)
+                if effects:
+                    stored[NOTEBOOK] = (kept_value, kept_value.digest if kept_value is not None else "none")
+        except BaseException as broken:
             if error is None:
-                error = unstorable
+                error = broken
+                if not issubclass(type(broken), StepwellError | MemoryError) and not self._is_users_interrupt(broken):
+                    error = user_object_error(step, "storing what it gave", broken)
                 stored = {name: each for name, each in stored.items() if outcome.produced[name].output.stored is False}
         if error is None:
             made = self.books.executed(
-                step, outcome, memo, inputs, stored, started=started, code=code, not_kept=tuple(not_kept), reason=reason
+                step,
+                outcome,
+                memo,
+                inputs,
+                stored,
+                started=started,
+                code=code,
+                not_kept=tuple(not_kept),
+                reason=reason,
+                effects=effects,
             )
             self.known.values.update([(item.key, item) for item in made])
+            if run is not None and self.cells is not None:
+                self.cells.executed(step, run, outcome, {item.output: item for item in made}, effects)
+                if effects:
+                    self._rekey()
             return "executed"
-        cancelled = isinstance(error, KeyboardInterrupt)
+        if run is not None and self.cells is not None:
+            self.cells.failed(step, run)
+            self._rekey()
+        cancelled = is_interrupt(error)
         self.books.failed(
             step, error, memo, inputs, started=started, outcome=outcome, stored=stored, code=code, cancelled=cancelled
         )
@@ -360,6 +444,10 @@ class Engine:
         elif self.error is None:
             self.error = error
         return "cancelled" if cancelled else "failed"
+
+    def _is_users_interrupt(self, error: BaseException) -> bool:
+        """Return whether an exception is Ctrl-C, and not a KeyboardInterrupt that an object raised."""
+        return is_interrupt(error) and self.guard.interrupted
 
     def _fail(
         self, step: PlanStep, error: BaseException, memo: str, inputs: tuple[InputVersion, ...], *, started: float = 0.0
@@ -381,6 +469,8 @@ class Engine:
             if not given.keys and not given.fan_in:
                 arguments[given.name] = given.default
                 continue
+            if self._is_bound(step, given):
+                continue
             if given.fan_in:
                 value: Any = [self._value(key, step) for key in given.keys if key in self.known.values]
             else:
@@ -393,11 +483,24 @@ class Engine:
             arguments[op.context] = context_for(step, self.books.run.run_id, job, self.books.log)
         return arguments
 
+    def _is_bound(self, step: PlanStep, given: PlanInput) -> bool:
+        """Return True if the notebook has the value of a cell's input under its name."""
+        if self.cells is None or given.fan_in or not self.cells.is_live(step):
+            return False
+        item = self.known.values.get(given.keys[0])
+        return item is not None and self.cells.has_input(given.name, item)
+
     def _value(self, key: str, step: PlanStep) -> Any:
         """Return a value for one consumer; compute it again if its file is gone and the plan can."""
         if key in self.memory:
             return self.memory[key]
         item = self.known.values[key]
+        if item.value is None and self.cells is not None:
+            producer = self.plan.producers.get(key)
+            if producer is not None and self.cells.is_live(producer):
+                if not self.cells.has_value(key, item):
+                    self._again(producer)
+                return self.cells.value(key)
         if item.value is None:
             raise ValueUnavailableError(
                 f"step {step.key!r} takes the value of {key!r}, which has none stored",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from stepwell.kernel_runtime.definitions.places import place
+from stepwell.kernel_runtime.errors import UserObjectError
+from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.runs import ErrorRecord
+from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.secrets import hidden_message
 
+_TRACEBACK = BaseException.__dict__["__traceback__"].__get__
 _PACKAGE = str(Path(__file__).resolve().parents[2])
 
 
@@ -21,9 +26,50 @@ def user_traceback(trace: TracebackType | None) -> TracebackType | None:
     return found or trace
 
 
-def error_record(error: BaseException) -> ErrorRecord:
-    """Return what can be kept of an exception."""
-    trace = user_traceback(error.__traceback__)
+def is_interrupt(error: BaseException | None) -> bool:
+    """Return whether an exception is a KeyboardInterrupt, whatever it says that it is."""
+    return issubclass(type(error), KeyboardInterrupt)
+
+
+def user_object_error(step: PlanStep, doing: str, error: BaseException) -> UserObjectError:
+    """Return the error of a step with an object that raised while something was done with it."""
+    return UserObjectError(
+        f"step {step.key!r} failed: {doing} raised {name_parts(type(error))[1]}",
+        where="\n".join(part for part in (step.where, _text(error)) if part),
+        remedy="mend the special methods of its class (__repr__, __eq__, __reduce__, ...), or return plain data",
+    )
+
+
+def _text(error: BaseException) -> str:
+    """Return the message of an exception; its class may raise anything when it is asked for it."""
+    try:
+        found = str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return "<its message cannot be read>"
+    # A lone surrogate has no UTF-8, which is what the catalog keeps.
+    return found[:10_000].encode("utf-8", "backslashreplace").decode()
+
+
+def error_record(error: BaseException, look: Callable[[Callable[[], ErrorRecord]], ErrorRecord]) -> ErrorRecord:
+    """Return what can be kept of an exception.
+
+    Parameters
+    ----------
+    look
+        Calls what looks at it, so that an interrupt ends what takes for ever.
+    """
+    try:
+        return look(lambda: _record(error))
+    except BaseException:
+        # It shows itself by raising, or it was interrupted.
+        name = name_parts(type(error))[1].encode("utf-8", "backslashreplace").decode()
+        return ErrorRecord(name, "<its message cannot be read>", "", "")
+
+
+def _record(error: BaseException) -> ErrorRecord:
+    trace = user_traceback(_TRACEBACK(error))
     where = ""
     walk = trace
     while walk is not None:
@@ -31,12 +77,13 @@ def error_record(error: BaseException) -> ErrorRecord:
         if not code.co_filename.startswith(_PACKAGE) and "site-packages" not in code.co_filename:
             where = place(code.co_filename, walk.tb_lineno)
         walk = walk.tb_next
+    message = _text(error)
     try:
-        message = str(error)
-    except Exception:
-        message = "<its message cannot be read>"
-    try:
-        lines = "".join(traceback.format_exception(type(error), error, trace))
-    except Exception:
+        lines = "".join(traceback.format_exception(type(error), error, trace))[:100_000]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         lines = ""
-    return ErrorRecord(type(error).__name__, hidden_message(message[:10_000]), hidden_message(lines[:100_000]), where)
+    lines = lines.encode("utf-8", "backslashreplace").decode()
+    name = name_parts(type(error))[1].encode("utf-8", "backslashreplace").decode()
+    return ErrorRecord(name, hidden_message(message), hidden_message(lines), where)

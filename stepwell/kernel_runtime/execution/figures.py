@@ -21,7 +21,7 @@ def release_figures(values: Iterable[Any]) -> None:
     if module is None or pyplot is None:
         return
     for value in values:
-        if isinstance(value, module.Figure):
+        if issubclass(type(value), module.Figure):
             pyplot.close(value)
 
 
@@ -31,7 +31,7 @@ def pictures(values: Iterable[Any]) -> Iterator[dict[str, str]]:
     if module is None:
         return
     for value in values:
-        if isinstance(value, module.Figure):
+        if issubclass(type(value), module.Figure):
             data = io.BytesIO()
             # A figure that cannot be drawn is a value all the same.
             with contextlib.suppress(Exception):

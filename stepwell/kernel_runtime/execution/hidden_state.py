@@ -41,6 +41,11 @@ class HiddenState:
         step.code = self.walk.of(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
         return step.code.digest != before
 
+    def changed(self) -> None:
+        """Have the steps that follow keyed again: a cell has changed the notebook."""
+        self._changes += 1
+        self.walk = self._new_walk()
+
     def before(self, step: PlanStep) -> Watched | None:
         """Take down what a step could change; None if it reaches nothing of that kind."""
         if step.code is None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, GeneratorType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
@@ -45,6 +45,8 @@ class Outcome:
     """What it read through native readers and cannot be checked later, each as ``reader: what``."""
     children: tuple[str, ...] = ()
     """Programs and processes that it started: what these read is not seen."""
+    recorder: ReadRecorder | None = None
+    """What noted the reads; it also knows what was written."""
 
 
 SqlRunner = Callable[[SqlBody, Mapping[str, Any]], Any]
@@ -59,7 +61,10 @@ class InProcess:
         run_sql: SqlRunner,
         exclude: tuple[Any, ...] = (),
         keyed: Callable[[bytes], str] | None = None,
+        namespace: dict[str, Any] | None = None,
     ) -> None:
+        self.namespace = namespace
+        """The notebook's variables; None where there is no notebook."""
         self.guard = guard
         self.run_sql = run_sql
         self.exclude = exclude
@@ -74,7 +79,7 @@ class InProcess:
         """
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
-        recorder = ReadRecorder(self.exclude, self.keyed, step.op.reads)
+        recorder = ReadRecorder(self.exclude, self.keyed, step.op.reads, self.namespace, step.op.parameters)
         error: BaseException | None = None
         started = time.perf_counter()
         try:
@@ -83,11 +88,7 @@ class InProcess:
                     recorder.state_read(name)
                 self.guard.call(lambda: self._call(step, arguments, collector))
             collector.finish()
-            values = [produced.value for produced in collector.produced.values()]
-            release_figures(values)
-            if not isinstance(step.op.body, CellBody):
-                for picture in pictures(values):
-                    capture.display(picture)
+            self.guard.look(lambda: self._figures(step, collector, capture))
         except BaseException as raised:  # the engine decides what ends the run
             error = raised
         seconds = time.perf_counter() - started
@@ -100,7 +101,15 @@ class InProcess:
             recorder.network,
             recorder.unseen,
             recorder.children,
+            recorder,
         )
+
+    def _figures(self, step: PlanStep, collector: Collector, capture: Capture) -> None:
+        values = [produced.value for produced in collector.produced.values()]
+        release_figures(values)
+        if not isinstance(step.op.body, CellBody):
+            for picture in pictures(values):
+                capture.display(picture)
 
     def _call(self, step: PlanStep, arguments: Mapping[str, Any], collector: Collector) -> None:
         body = step.op.body
@@ -117,7 +126,7 @@ class InProcess:
                 collector.yielded(value)
         else:
             found = body(**arguments)
-            if inspect.isgenerator(found) and not step.op.output_checks:
+            if type(found) is GeneratorType and not step.op.output_checks:
                 # A function that returns a generator of Output instead of being one.
                 for value in found:
                     collector.yielded(value)
@@ -125,7 +134,8 @@ class InProcess:
                 collector.returned(found)
 
     def _cell(self, body: CellBody, arguments: Mapping[str, Any], collector: Collector) -> None:
-        space = body.namespace(arguments)
+        # The names of a live body's inputs are bound in the notebook already.
+        space = body.globals if body.live else body.namespace(arguments)
         tail: Any = None
         try:
             if body.code is not None:

@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
@@ -165,12 +167,25 @@ class InterruptGuard:
         finally:
             self._impatient = False
 
-    def call(self, function: Callable[[], Any]) -> Any:
-        """Call user code, or wait for what can be given up; an interrupt raises KeyboardInterrupt in it."""
+    def look(self, function: Callable[[], T]) -> T:
+        """Call what looks at the user's objects, which may take for ever; an interrupt meanwhile raises KeyboardInterrupt in it."""
+        if self._calling is not None:
+            return function()
+        found: T = self.call(function, begun=True)
+        return found
+
+    def call(self, function: Callable[[], Any], *, begun: bool = False) -> Any:
+        """Call user code, or wait for what can be given up; an interrupt raises KeyboardInterrupt in it.
+
+        Parameters
+        ----------
+        begun
+            Whether it belongs to a step that has begun: an interrupt that came before does not keep it from being called.
+        """
         try:
             self._began = time.time()
             self._calling = sys._getframe()  # noqa: SLF001 - the handler is given frames, too
-            if self.interrupted:
+            if self.interrupted and not begun:
                 raise KeyboardInterrupt
             return function()
         finally:

@@ -2,13 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.definitions.declarations import Output
-from stepwell.kernel_runtime.errors import InvariantViolationError, StepOutputNotFoundError, TypeCheckError
+from stepwell.kernel_runtime.errors import (
+    InvariantViolationError,
+    StepOutputNotFoundError,
+    StepwellError,
+    TypeCheckError,
+)
+from stepwell.kernel_runtime.execution.failures import user_object_error
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
+from stepwell.kernel_runtime.store.values.describing import type_name
+
+
+def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata as JSON values; what is none is kept as its text.
+
+    Raises
+    ------
+    UserObjectError
+        If one of them raises when it is asked for its text.
+    """
+
+    def text(value: Any) -> str:
+        found = str(value)
+        return found if type(found) is str else str.__str__(found)
+
+    def plain(value: Any, depth: int = 0) -> Any:
+        kind = type(value)
+        if value is None or kind in {bool, int, float, str}:
+            return value
+        if issubclass(kind, str):
+            return str.__str__(value)
+        if issubclass(kind, int):
+            return int.__int__(value)
+        if issubclass(kind, float):
+            return float.__float__(value)
+        if depth < _DEEPEST and issubclass(kind, Mapping):
+            return {text(key): plain(member, depth + 1) for key, member in value.items()}
+        if depth < _DEEPEST and issubclass(kind, list | tuple | set | frozenset):
+            return [plain(member, depth + 1) for member in value]
+        return text(value)
+
+    found = {}
+    for name, value in metadata.items():
+        try:
+            found[text(name)] = plain(value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            shown = name if type(name) is str else type_name(name)
+            raise user_object_error(step, f"its metadata {shown!r}", error) from error
+    return found
+
+
+_DEEPEST = 50
+"""Levels of metadata that are kept as JSON; it may hold itself."""
 
 
 @dataclass(slots=True)
@@ -55,10 +108,15 @@ class Collector:
         if name in self.produced:
             raise InvariantViolationError(f"step {step.key!r} produced the output {name!r} twice", where=step.where)
         if output.stored:
-            step.op.check_output(name, value, step.key)
+            try:
+                step.op.check_output(name, value, step.key)
+            except (StepwellError, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                raise user_object_error(step, f"the check of the output {name!r}", error) from error
         elif value is not None:
             raise TypeCheckError(
-                f"step {step.key!r}: the output {name!r} is Nothing but has a {type(value).__name__}",
+                f"step {step.key!r}: the output {name!r} is Nothing but has a {type_name(value)}",
                 where=step.where,
                 remedy="return None, or declare a type",
             )
@@ -73,23 +131,23 @@ class Collector:
             If it is not one value per output.
         """
         step, names = self.step, list(self.declared)
-        if isinstance(value, Output):
+        if issubclass(type(value), Output):
             self._output(value)
         elif not names:
             if value is not None:
                 raise InvariantViolationError(
-                    f"step {step.key!r} has no outputs but returned a {type(value).__name__}", where=step.where
+                    f"step {step.key!r} has no outputs but returned a {type_name(value)}", where=step.where
                 )
         elif len(names) == 1:
             self.add(names[0], value)
-        elif isinstance(value, tuple) and len(value) == len(names):
+        elif issubclass(type(value), tuple) and len(value) == len(names):
             for name, member in zip(names, value, strict=True):
-                if isinstance(member, Output):
+                if issubclass(type(member), Output):
                     self.add(name, member.value, dict(member.metadata))
                 else:
                     self.add(name, member)
         elif value is not None or isinstance(step.op.body, CellBody):
-            shown = f"{len(value)} values" if isinstance(value, tuple) else f"a {type(value).__name__}"
+            shown = f"{len(value)} values" if issubclass(type(value), tuple) else f"a {type_name(value)}"
             raise InvariantViolationError(
                 f"step {step.key!r} returned {shown} for its {len(names)} outputs",
                 where=step.where,
@@ -110,9 +168,9 @@ class Collector:
         InvariantViolationError
             For something that is no `Output`.
         """
-        if not isinstance(value, Output):
+        if not issubclass(type(value), Output):
             raise InvariantViolationError(
-                f"step {self.step.key!r} yielded a {type(value).__name__}",
+                f"step {self.step.key!r} yielded a {type_name(value)}",
                 where=self.step.where,
                 remedy="yield Output(value, output_name=...); a generator that is returned counts as one that yields: return list(...) of it to keep its items",
             )

@@ -15,6 +15,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+from stepwell.kernel_runtime.versions.reads.readers import seeded
+
 _NUMPY = "numpy.random"
 
 
@@ -40,29 +42,34 @@ class Seeds:
             return
         if self._before is None:
             self._begin()
+        if seeded >= {"random", "numpy"}:
+            return
         number = int.from_bytes(blake2b(step_key.encode("utf-8", "backslashreplace"), digest_size=4).digest(), "little")
-        random.seed(number)
-        if self._watch is not None:
-            self._watch.number = number
-        _seed_numpy(number)
+        if "random" not in seeded:
+            _RANDOM_SEED(number)
+        if "numpy" not in seeded:
+            if self._watch is not None:
+                self._watch.number = number
+            _seed_numpy(number)
 
     def restore(self) -> None:
         """Put the generators back as they were before the first step that was seeded."""
         if self._before is None:
             return
-        random.setstate(self._before)
+        if "random" not in seeded:
+            _RANDOM_SETSTATE(self._before)
         self._before = None
         if self._watch is not None:
             self._watch.end()
             self._watch = None
         module = sys.modules.get(_NUMPY)
-        if module is not None:
+        if module is not None and "numpy" not in seeded:
             # A generator that the body has exchanged takes no such state.
             with suppress(Exception):
                 if self._numpy_was_there:
-                    module.set_state(self._numpy_before)
+                    _plain(module.set_state)(self._numpy_before)
                 else:
-                    module.seed()
+                    _plain(module.seed)()
 
     def _begin(self) -> None:
         self._before = random.getstate()
@@ -82,7 +89,41 @@ def _seed_numpy(number: int) -> None:
     if seed is not None:
         # The user may have put another bit generator behind the functions.
         with suppress(Exception):
-            seed(number)
+            _plain(seed)(number)
+
+
+_RANDOM_SEED = random._inst.seed  # noqa: SLF001 - the functions of the module may be wrapped
+_RANDOM_SETSTATE = random._inst.setstate  # noqa: SLF001 - as above
+
+
+def _plain(function: Any) -> Any:
+    """Return the library's own function: ours does not count as the user's seeding."""
+    return getattr(function, "__wrapped__", function)
+
+
+def stream_states() -> dict[str, Any]:
+    """Return the states of the random streams that the user has seeded."""
+    found: dict[str, Any] = {}
+    if "random" in seeded:
+        found["random"] = random.getstate()
+    if "numpy" in seeded and (module := sys.modules.get(_NUMPY)) is not None:
+        with suppress(Exception):
+            found["numpy"] = module.get_state()
+    if "torch" in seeded and (torch := sys.modules.get("torch")) is not None:
+        with suppress(Exception):
+            found["torch"] = torch.get_rng_state().numpy().tobytes()
+    return found
+
+
+def set_stream(name: str, state: Any) -> None:
+    """Set a random stream to a state; raises whatever the library raises."""
+    if name == "random":
+        _RANDOM_SETSTATE(state)
+    elif name == "numpy":
+        _plain(sys.modules[_NUMPY].set_state)(state)
+    else:
+        torch = sys.modules["torch"]
+        torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
 
 
 class _Watch:

@@ -15,7 +15,7 @@ from stepwell.kernel_runtime.records.acceptance import acceptance, revoked_run
 from stepwell.kernel_runtime.records.code import Unverifiable
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization
 from stepwell.kernel_runtime.records.memo import memo_key
-from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.reads import LOCAL, Read
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.versions.reads import what_changed
 
@@ -32,7 +32,7 @@ class Known:
     values
         For each value key its materialization in this run: made, reused, or read from the store.
     obstacle
-        Returns why a stored value is known not to load, empty if nothing is known: other versions of libraries wrote it.
+        Returns why a stored value is known not to load, empty if nothing is known.
     now
         When this was found, in seconds since the epoch: what ages are measured from.
     """
@@ -42,14 +42,20 @@ class Known:
     values: dict[str, Materialization] = field(default_factory=dict)
     obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - where all that is stored can be loaded
     now: float = field(default_factory=time.time)
+    local: Callable[[Read, str, Materialization], bool] | None = None
+    """Tells whether what a step read from the kernel itself holds: variables that texts name, random streams; None outside notebooks."""
+    kept: Callable[[str, Materialization], bool] | None = None
+    """Tells whether a step gave a materialization in this kernel and its cell is not what runs: then what cannot be compared stays as it is."""
     _checked: dict[Read, bool] = field(default_factory=dict)
 
-    def holds(self, read: Read) -> bool:
+    def holds(self, read: Read, step: PlanStep | None = None, item: Materialization | None = None) -> bool:
         """Tell whether the world still is as it was read; asked once per run."""
         if read.kind == "asset":
             # It may be materialized in this run; where a notebook or store was named, only the session knows which.
             item = None if read.names else self.values.get(read.name)
             return self.read_holds(read) if item is None else (item.data_version or item.id) == read.digest
+        if read.kind in LOCAL and self.local is not None and step is not None and item is not None:
+            return self.local(read, step.key, item)
         found = self._checked.get(read)
         if found is None:
             found = self._checked[read] = self.read_holds(read)
@@ -58,6 +64,10 @@ class Known:
     def look_again(self, found: Snapshot) -> None:
         """Take what the store has by now for the steps and keys of a later snapshot; the world may have changed with it."""
         self.snapshot.take(found)
+        self._checked.clear()
+
+    def forget_checks(self) -> None:
+        """Check recorded reads again: effects of a step have changed the world."""
         self._checked.clear()
 
     def inputs(self, step: PlanStep) -> tuple[InputVersion, ...] | None:
@@ -103,18 +113,19 @@ class Known:
                 revoked.add(taken_back)
             if taken_back or group[0].run_id in revoked:
                 continue
-            if unseen and not _accepts(group[0], unseen):
+            kept = self.kept is not None and self.kept(step.key, group[0])
+            if unseen and not kept and not _accepts(group[0], unseen):
                 continue
             if max_age is not None and not self.is_young(group, max_age):
                 continue
-            if any([item.unverifiable for item in group]):  # noqa: C419 - a list is quicker for one or two
+            if not kept and any([item.unverifiable for item in group]):  # noqa: C419 - a list is quicker for one or two
                 continue
             acted = [item for item in group if not item.data_version]
             if acted and not all(self._is_newest(item) for item in acted):
                 # It changed the world: what an older one did is undone by now, so only the newest counts.
                 return None
             reads = group[0].reads
-            if _complete(step, group) and (not reads or all(self.holds(read) for read in reads)):
+            if _complete(step, group) and (not reads or all(self.holds(read, step, group[0]) for read in reads)):
                 if not self.snapshot.foreign or not any(item.id in self.snapshot.foreign for item in group):
                     return group
                 foreign = foreign or group
@@ -141,7 +152,7 @@ class Known:
             return f"{newest[0].unverifiable[0]} had no digest"
         if step.op.max_age is not None and not self.is_young(newest, step.op.max_age):
             return f"older than its greatest age of {age_text(step.op.max_age)}"
-        changed = next((read for read in newest[0].reads if not self.holds(read)), None)
+        changed = next((read for read in newest[0].reads if not self.holds(read, step, newest[0])), None)
         if changed is not None:
             return what_changed(changed)
         lost = next((why for item in newest if (why := self.lost(item))), "")
@@ -170,7 +181,7 @@ class Known:
             return f"signed with another key ({self.snapshot.foreign[item.id]}): loading it could run any code"
         if value.object_name is not None and value.object_name in self.snapshot.missing_files:
             return "its file is gone from the store, or cut short"
-        return self.obstacle(item) if value.classes else ""
+        return self.obstacle(item)
 
 
 def _accepts(item: Materialization, unseen: tuple[Unverifiable, ...]) -> bool:

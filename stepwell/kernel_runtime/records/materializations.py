@@ -83,6 +83,10 @@ class Materialization:
     """Paths of what had no digest; a materialization that has any is never silently reused."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """What the step attached by ``Output(metadata=)`` or its context: JSON values."""
+    effects: str = ""
+    """JSON of `Effects`: what the step did beside giving its values. Only on the output that keeps what a cell left in the notebook."""
+    record_signature: bytes | None = None
+    """Signs the whole record where it has effects: they are restored only if a trusted key signed them."""
 
 
 @quick

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
@@ -80,13 +81,13 @@ class ValueStore(Protocol):
             If no codec can bring the value back; names the key, the type and the remedy.
         """
 
-    def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed") -> Any:
+    def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed", link: Link | None = None) -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
 
         Parameters
         ----------
         verify
-            ``full`` also checks the digest of all data, which reads all of it; ``signed`` what would be executed, and sizes.
+            ``full`` checks every byte; ``signed`` what would be executed, and every byte of a file once since the machine was started.
 
         Raises
         ------
@@ -95,7 +96,13 @@ class ValueStore(Protocol):
         """
 
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
-        """Return why a value is known not to load, empty if nothing is known; tried only where other versions of its libraries wrote it."""
+        """Return why a value is known not to load, empty if nothing is known; tried only where it failed before or other versions of its libraries wrote it."""
+
+    def sign_record(self, item: Materialization) -> bytes:
+        """Return the signature of a whole record, its own column excepted."""
+
+    def vouches(self, item: Materialization) -> bool:
+        """Return True if a trusted key signed the whole record."""
 
     # -- the catalog, written
     def begin_run(self, run: RunRecord) -> Commit:
@@ -166,6 +173,9 @@ class ValueStore(Protocol):
 
     def history(self, key: str, *, limit: int = 20) -> list[Materialization]:
         """Return the newest materializations of a key, newest first."""
+
+    def writers_of(self, path: str) -> list[Materialization]:
+        """Return the records whose effects name a file, newest first."""
 
     def sizes(self) -> dict[str, int]:
         """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""

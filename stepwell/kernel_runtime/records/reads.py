@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-ReadKind: TypeAlias = Literal["file", "absent", "status", "listing", "glob", "environment", "state", "asset"]
+ReadKind: TypeAlias = Literal[
+    "file", "absent", "status", "listing", "glob", "environment", "asset", "name", "stream", "state"
+]
+LOCAL: frozenset[str] = frozenset({"name", "stream"})
+"""Kinds of reads from the notebook's kernel: a variable that a text names, and the state of a random stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +19,7 @@ class Read:
     kind: ReadKind
     name: str
     """An absolute path or pattern, a name in the environment (``*`` for all of it), what has the state that was read (``pandas``,
-    ``working directory``), or the key of an asset that was loaded."""
+    ``working directory``), the key of an asset that was loaded, a variable of the notebook, or a random stream."""
     digest: str = ""
     """Digest of the content or of the names when it was read, keyed for the environment, an asset's data version; what a look at a path
     learned, in words; empty for what was not there."""

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.quick import quick
 
-RunStatus: TypeAlias = Literal["running", "success", "failure", "cancelled"]
+RunStatus: TypeAlias = Literal["running", "success", "failure", "cancelled", "interrupted"]
 StepStatus: TypeAlias = Literal["executed", "reused", "failed", "skipped", "untouched", "cancelled"]
 RunKind: TypeAlias = Literal["assets", "job"]
 
@@ -45,6 +45,8 @@ class RunRecord:
     parent_run_id: str = ""
     root_run_id: str = ""
     error: ErrorRecord | None = None
+    process: str = ""
+    """The process that executes it, as ``host/boot/pid/start``: a run whose process is gone was interrupted."""
 
 
 @quick

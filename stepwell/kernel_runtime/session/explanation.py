@@ -205,7 +205,9 @@ class Explainer:
             reasons += self._code(step, old)
         if inputs is not None:
             reasons += input_reasons(old.inputs, inputs)
-        reasons += [Reason(what_changed(read), kind=read.kind) for read in old.reads if not self.known.holds(read)]
+        reasons += [
+            Reason(what_changed(read), kind=read.kind) for read in old.reads if not self.known.holds(read, step, old)
+        ]
         if not reasons and inputs is not None and old.code_version == (step.code.digest if step.code else ""):
             if not old.memo_key:
                 return (Reason("its last run failed after it had produced this value", kind="failure"),)

@@ -113,7 +113,7 @@ def load(
         An older one: the beginning of its identifier, a number (-1 is the newest, -2 the one before; 0 the oldest), or a time
         (a `datetime`, or ISO text), for what the newest was then. `versions` lists them.
     verify
-        ``full`` checks every byte of the value's file, which reads all of it; by default what would be executed is checked, and sizes.
+        ``full`` checks every byte of the value's file; by default that is done at its first load since the machine was started.
 
     Raises
     ------

@@ -20,6 +20,7 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
+from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, StepWaiting, Subscriber
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, store_directory
@@ -27,7 +28,9 @@ from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.classes import class_version, hides, remember_copy
+from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.reads import watch
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 
 if TYPE_CHECKING:
@@ -47,6 +50,8 @@ class Holding:
     ----------
     namespace
         The notebook's namespace; None where there is no notebook.
+    timeline
+        What happened to its names; None where there is no notebook.
     last_run
         The result of the newest run, also of one that failed; None before the first.
     after_run
@@ -65,6 +70,7 @@ class Holding:
         # A registry tells one session what changes: only the process's own takes the one that decorators register with.
         registry = self.registry = Registry() if registry is None else registry
         self.namespace: dict[str, Any] | None = None
+        self.timeline: Timeline | None = None
         self.last_run: RunResult | None = None
         self.after_run: Callable[[RunResult], None] | None = None
         self.say: Callable[[str], None] | None = None
@@ -136,7 +142,7 @@ class Holding:
                     directory,
                     create=create,
                     follow=follow,
-                    code=CodeReader(class_version, owner, hides, remember_copy),
+                    code=CodeReader(class_version, owner, hides, remember_copy, data_version),
                     tell=self.tell,
                 )
         return found
@@ -204,7 +210,22 @@ class Holding:
 
     def attach(self, namespace: dict[str, Any] | None) -> None:
         """Say which namespace is the notebook's."""
+        if namespace is not None:
+            # Seeding is noted from now on, in plain cells too.
+            watch()
+        if namespace is not self.namespace or self.timeline is None:
+            self.timeline = (
+                Timeline(namespace, self._load_current, self._project(namespace)) if namespace is not None else None
+            )
         self.namespace = namespace
+
+    @staticmethod
+    def _project(namespace: dict[str, Any]) -> Path:
+        """Return the project's folder: the one that holds the store where none is chosen."""
+        return store_directory(namespace)[0].parent
+
+    def _load_current(self, key: str) -> Any:
+        raise NotImplementedError
 
     def leave_others_run(self) -> None:
         """Forget, in a forked child, a run of another thread: that goes on in the parent only."""

@@ -15,6 +15,7 @@ from stepwell.kernel_runtime.definitions.registry import REGISTRY
 from stepwell.kernel_runtime.errors import (
     InvalidInvocationError,
     InvariantViolationError,
+    UserObjectError,
     unknown_key,
 )
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
@@ -34,7 +35,6 @@ from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
-from stepwell.kernel_runtime.session.holding import users_digest
 from stepwell.kernel_runtime.session.looking import code_parts
 from stepwell.kernel_runtime.session.past import Past
 from stepwell.kernel_runtime.session.preparation import check_reads, foreign_notes, known_for, read_notes
@@ -45,6 +45,7 @@ from stepwell.kernel_runtime.session.single_steps import not_produced, plan_of_s
 from stepwell.kernel_runtime.session.sql import run_sql, surroundings
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
+from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
@@ -86,19 +87,21 @@ class Session(Past, Querying):
         """
         given, words = read_targets(targets)
         found = lookup(self.registry, definitions, given)
-        walk = self._walk(found)
-        plan = build_plan(resolve_targets(words, found), found, walk, upstream=upstream)
-        used = self.chosen(store, create=True)
-        return self._run(
-            plan,
-            walk,
-            found,
-            used,
-            forced=plan.target_steps if force else frozenset(),
-            shown=frozenset(show),
-            raise_on_error=raise_on_error,
-            notes=() if upstream else self._stale_notes(plan, found, walk, used),
-        )
+        named = [*given, *[item for word in words or () if (item := found.asset(word)) is not None]]
+        with self.requesting(named):
+            walk = self._walk(found)
+            plan = build_plan(resolve_targets(words, found), found, walk, upstream=upstream)
+            used = self.chosen(store, create=True)
+            return self._run(
+                plan,
+                walk,
+                found,
+                used,
+                forced=plan.target_steps if force else frozenset(),
+                shown=frozenset(show),
+                raise_on_error=raise_on_error,
+                notes=() if upstream else self._stale_notes(plan, found, walk, used),
+            )
 
     def execute_job(self, job: JobDefinition, *, store: Any = None, raise_on_error: bool = True) -> RunResult:
         """Run a job; its ops are never skipped, assets that it reads are read as they are stored."""
@@ -236,6 +239,7 @@ class Session(Past, Querying):
                 # Nothing has begun: an interrupt while another process has the catalog needs no care.
                 settle = self._settling(store, walk)
                 known = guard.call(lambda: known_for(plan, store, self._choose, self._loaded, given, settle=settle))
+                self._in_kernel(known)
                 check_reads(plan, known, found, store.keys, resumed=given is not None)
                 notes = (*read_notes(plan, known, found), *self._once(foreign_notes(plan, known)), *notes)
                 self._run_store = store
@@ -244,10 +248,8 @@ class Session(Past, Querying):
                 guard.run_id = run.run_id
                 books = Bookkeeping(run, store, self.publish, known)
                 sql = partial(run_sql, around=surroundings(store.directory, self.namespace))
-                executor = InProcess(guard, sql, (store.directory,), Signer().keyed)
-                names = found.names()
-                keyed = users_digest()
-                hidden = HiddenState(walk, lambda: CodeWalk(asset_names=names, namespace=self.namespace, keyed=keyed))
+                executor = InProcess(guard, sql, (store.directory,), Signer().keyed, self.namespace)
+                hidden = HiddenState(walk, lambda: self._walk(found))
                 request = Request(
                     forced,
                     shown,
@@ -256,6 +258,7 @@ class Session(Past, Querying):
                     (*notes, *self._advice(walk), *self._size_advice(store)),
                     hidden,
                     self.seed_steps,
+                    self.timeline,
                     self._advised,
                     told,
                 )
@@ -303,8 +306,15 @@ class Session(Past, Querying):
 def _with_note(error: BaseException, result: RunResult) -> BaseException:
     failed = next((step.key for step in result.steps if step.status == "failed"), "")
     note = f"step {failed!r} failed in run {result.run_id}; continue from here with stepwell.resume({result.run_id!r})"
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+    try:
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+    except BaseException:
+        # Its class hides its notes: the message says which step it was.
+        broken = UserObjectError(f"step {failed!r} raised {name_parts(type(error))[1]}, which cannot be shown")
+        broken.__cause__ = error
+        broken.add_note(note)
+        return broken
     return error
 
 

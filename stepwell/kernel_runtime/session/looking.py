@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, get_args
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
@@ -176,6 +177,7 @@ class Looking(Holding):
         walk = self._walk(found)
         plan = build_plan([str(own) for own in self._owner(key, found).keys], found, walk)
         known = known_for(plan, store, self._choose, self._loaded, settle=self._settling(store, walk))
+        self._in_kernel(known)
         return plan, walk, known, plan_states(plan, known, Explainer(store, known, walk, code_parts(walk)))
 
     def lineage(self) -> Lineage:
@@ -399,7 +401,42 @@ class Looking(Holding):
         reason = untested()
         if reason:
             self.tell(f"{reason}: every step runs, and nothing is reused. Use another Python, or a newer stepwell.")
-        return CodeWalk(asset_names=found.names(), namespace=self.namespace, keyed=users_digest())
+        timeline = self.timeline
+        if timeline is None:
+            return CodeWalk(asset_names=found.names(), namespace=self.namespace, keyed=users_digest())
+        names = timeline.names(found.names())
+        return CodeWalk(asset_names=names, namespace=self.namespace, keyed=users_digest(), pin=timeline.pin)
+
+    @contextmanager
+    def requesting(self, definitions: Iterable[Any], *, cell: bool = False) -> Iterator[None]:
+        """Plan with assets as requested by name: their cells read the names of the notebook as they are now.
+
+        Parameters
+        ----------
+        cell
+            Whether the cell of the assets runs, which binds its names whoever bound them before.
+        """
+        timeline = self.timeline
+        if timeline is None:
+            yield
+            return
+        before = timeline.requested, timeline.cells
+        steps = [step.key for each in definitions if isinstance(each, AssetsDefinition) for step in asset_steps(each)]
+        timeline.requested = frozenset(steps)
+        if cell:
+            timeline.cells = timeline.requested
+        try:
+            yield
+        finally:
+            timeline.requested, timeline.cells = before
+
+    def _in_kernel(self, known: Known) -> None:
+        """Have recorded reads from the notebook's kernel checked there."""
+        if self.timeline is not None:
+            known.local, known.kept = self.timeline.read_holds, self.timeline.keeps
+
+    def _load_current(self, key: str) -> Any:
+        return self.load(key)
 
     def _choose(self, key: str, rows: list[Current], store: ValueStore) -> Materialization | None:
         entry = self.registry.assets.get(key)
@@ -411,6 +448,7 @@ class Looking(Holding):
 
     def _states(self, plan: Plan, walk: CodeWalk, store: ValueStore) -> dict[str, StepState]:
         known = known_for(plan, store, self._choose, self._loaded, settle=self._settling(store, walk))
+        self._in_kernel(known)
         return plan_states(plan, known, Explainer(store, known, walk, code_parts(walk)))
 
 

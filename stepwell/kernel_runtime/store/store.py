@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stepwell.kernel_runtime.errors import StoreError, ValueDamagedError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.protocols import Commit, Verify
@@ -24,6 +27,7 @@ from stepwell.kernel_runtime.store.catalog import reading
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.remembered import Remembered
+from stepwell.kernel_runtime.store.catalog.schema import materialization_row
 from stepwell.kernel_runtime.store.catalog.seal import SEAL
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.catalog.writing import Recorded, RowWriter
@@ -32,14 +36,14 @@ from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.keeping import carrying, collecting, forgetting, hourly, housekeeping
 from stepwell.kernel_runtime.store.objects import files, inline_form
 from stepwell.kernel_runtime.store.objects.about import about as about_row
-from stepwell.kernel_runtime.store.objects.crashes import Crashes, set_aside
+from stepwell.kernel_runtime.store.objects.damaged import Marks, set_aside
 from stepwell.kernel_runtime.store.objects.lacking import lacking
 from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.sharing import packing, trusting
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.sql import catalog_views
 from stepwell.kernel_runtime.store.trouble import named, refused, trouble
-from stepwell.kernel_runtime.store.values import codecs, libraries
+from stepwell.kernel_runtime.store.values import codecs, libraries, round_trip
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.describing import summary, type_name
 from stepwell.kernel_runtime.store.values.loading import Loading, Tell, silent
@@ -57,7 +61,7 @@ class _Shared:
         self.remembered = Remembered()
         self.unrecorded = Unrecorded(folder)
         self.catalog = Catalog(folder, self.rows.write, self._ended)
-        self.crashes = Crashes(folder)
+        self.marks = Marks(folder)
         self.claims = ClaimFolder(folder)
         self.same: dict[tuple[tuple[str, str], ...], bool] = {}
         """Whether the libraries that wrote values are here in the same versions."""
@@ -200,19 +204,33 @@ class Store:
             If no codec can bring the value back; names the key, the type and the remedy.
         """
         encoded = codecs.encode(value, key=key, code=self._code)
+        if encoded.kinds:
+            round_trip.check(value, encoded, key=key, code=self._code, witnesses=self._objects.witnesses)
         for note in encoded.notes:
             self._tell(note)
+        stored = self._put(value, encoded, key, memo_key, about)
+        self._shared.marks.remove(stored.digest)
+        return stored
+
+    def _put(
+        self,
+        value: Any,
+        encoded: codecs.Encoded,
+        key: str,
+        memo_key: str,
+        about: Callable[[], Materialization] | None,
+    ) -> StoredValue:
         kind, shape = type_name(value), summary(value)
-        if isinstance(value, str | bytes) and self._code.hides("", value):
+        if type(value) in {str, bytes} and self._code.hides("", value):
             # The value is the step's own affair; what is listed and packed beside it is ours.
-            shape = f"{len(value):,} {'characters' if isinstance(value, str) else 'bytes'}"
+            shape = f"{len(value):,} {'characters' if type(value) is str else 'bytes'}"
         size = encoded.size
         if size <= INLINE and inline_form.packs(encoded):
             inline = inline_form.pack(encoded)
             signature = self._signer.sign((encoded.codec.encode(), inline)) if encoded.codec == codecs.PICKLE else None
             return StoredValue(
                 encoded.codec,
-                inline_form.inline_digest(encoded),
+                inline_form.inline_digest(encoded.codec, encoded.stream, encoded.buffers),
                 size,
                 inline,
                 None,
@@ -221,58 +239,90 @@ class Store:
                 shape,
                 encoded.classes,
             )
-        try:
-            self._shared.crashes.before_write()
-        except OSError as error:
-            raise refused(self._directory, error) from error
         told = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
         found, name = self._objects.write(encoded, key=key, memo_key=memo_key, about=told)
         return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)
 
     @named
-    def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed") -> Any:
+    def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed", link: Link | None = None) -> Any:
         """Load a value: an own copy for the caller unless its type is immutable.
 
         Parameters
         ----------
         verify
-            ``full`` also checks the digest of all data, which reads all of it; ``signed`` what would be executed, and sizes.
+            ``full`` checks every byte; ``signed`` what would be executed, and every byte of a file once since the machine was started.
+        link
+            Returns the object that a link in the value means.
 
         Raises
         ------
         UntrustedValueError
             If it would execute code and this user's key did not sign it.
+        ValueDamagedError
+            If it is not what was stored.
         ValueUnavailableError
-            If it is missing, damaged, or names a class that is not there or not the same.
+            If it is missing, or names a class that is not there or not the same.
         """
+        try:
+            value = self._get(stored, key, full=verify == "full", link=link)
+        except ValueDamagedError:
+            if stored.object_name is not None:
+                set_aside(self._folder, stored.object_name)
+            else:
+                self._shared.marks.add(stored.digest)
+            raise
+        except UntrustedValueError:
+            raise
+        except ValueUnavailableError:
+            self._shared.marks.add(stored.digest)
+            raise
+        self._shared.marks.remove(stored.digest)
+        return value
+
+    def _get(self, stored: StoredValue, key: str, *, full: bool, link: Link | None = None) -> Any:
         if stored.inline is not None:
             if stored.codec == codecs.PICKLE and not self._signer.verify(
                 stored.signature, (stored.codec.encode(), stored.inline)
             ):
-                raise files.untrusted(key, f"in the catalog of {self._directory}")
+                raise files.untrusted(key, f"in the catalog of {self._directory}", stored.signature, self._signer)
             try:
                 parts = inline_form.unpack(stored.inline)
-            except Exception as error:
-                raise ValueUnavailableError(
-                    f"the stored value of {key!r} is damaged", remedy=f"materialize {key!r} again"
+                if inline_form.inline_digest(stored.codec, parts.stream, parts.buffers) != stored.digest:
+                    raise ValueError("its contents changed")  # noqa: TRY301 - told like sizes that do not fit
+            except (ValueError, struct.error) as error:
+                raise ValueDamagedError(
+                    f"the stored value of {key!r} is damaged: {error}", remedy=f"materialize {key!r} again"
                 ) from error
         elif stored.object_name is not None:
-            parts = self._read(stored, stored.object_name, key, full=verify == "full")
+            parts = self._objects.read(stored.object_name, stored.digest, stored.codec, key=key, full=full)
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
-        loading = Loading(self._code, self._tell, self._folder, stored.classes)
+        check = stored.inline is not None or parts.unchecked is not None
+        loading = Loading(self._code, self._tell, self._folder, stored.classes, check, link)
         try:
-            return codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
-        except ValueUnavailableError as error:
-            if isinstance(error.__cause__, MemoryError):
-                raise trouble(error, f"the stored value of {key!r} cannot be loaded") or error from error
-            raise
+            value = codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
+        except MemoryError as error:
+            raise trouble(error, f"the stored value of {key!r} cannot be loaded") or error from error
+        if stored.object_name is not None and parts.unchecked is not None:
+            self._objects.checked(stored.object_name, parts.unchecked)
+        return value
+
+    def sign_record(self, item: Materialization) -> bytes:
+        """Return the signature of a whole record, its own column excepted."""
+        return self._signer.sign(_record_parts(item))
+
+    def vouches(self, item: Materialization) -> bool:
+        """Return True if a trusted key signed the whole record."""
+        return self._signer.verify(item.record_signature, _record_parts(item))
 
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
         """Return why a value is known not to load, empty if nothing is known.
 
-        It is tried, once in a process, only where other versions of its libraries wrote it: as a rule another version reads it all the same.
+        It is tried where it failed to load before, and once in a process where other versions of its libraries wrote it: as a rule another
+        version reads it all the same.
         """
+        if stored.digest in self._shared.marks:
+            return self._loads(stored, key)
         written = stored.classes
         same = self._shared.same.get(written)
         if same is None:
@@ -281,25 +331,16 @@ class Store:
             return ""
         found = self._shared.tried.get(stored.digest)
         if found is None:
-            try:
-                self.get(stored, key=key)
-                found = ""
-            except ValueUnavailableError as error:
-                found = error.what.replace(f"the stored value of {key!r}", "its stored value")
-            self._shared.tried[stored.digest] = found
+            found = self._shared.tried[stored.digest] = self._loads(stored, key)
         return found
 
-    def _read(self, stored: StoredValue, name: str, key: str, *, full: bool) -> inline_form.Parts:
-        """Read a value's file: after a crash, once, every byte of it; a damaged one is set aside."""
-        doubtful = name in self._shared.crashes.doubtful
+    def _loads(self, stored: StoredValue, key: str) -> str:
+        """Return why a value does not load, empty if it does."""
         try:
-            parts = self._objects.read(name, stored.digest, stored.codec, key=key, full=full or doubtful)
-        except ValueDamagedError:
-            set_aside(self._folder, name)
-            raise
-        if doubtful:
-            self._shared.crashes.settle(name)
-        return parts
+            self.get(stored, key=key)
+        except ValueUnavailableError as error:
+            return error.what.replace(f"the stored value of {key!r}", "its stored value")
+        return ""
 
     # -- the catalog, written ------------------------------------------------------------------------------------------
 
@@ -403,6 +444,10 @@ class Store:
     def history(self, key: str, *, limit: int = 20) -> list[Materialization]:
         """Return the newest materializations of a key, newest first."""
         return self._catalog.ask(lambda connection, name: reading.read_history(connection, name, key, limit))
+
+    def writers_of(self, path: str) -> list[Materialization]:
+        """Return the records whose effects name a file, newest first."""
+        return self._catalog.ask(lambda connection, name: reading.read_writers(connection, name, path))
 
     @named
     def sizes(self) -> dict[str, int]:
@@ -536,3 +581,9 @@ class Store:
         """Commit what is pending and let the catalog go; a later call opens it again."""
         self._catalog.close()
         self._shared.unrecorded.close()
+
+
+def _record_parts(item: Materialization) -> tuple[bytes, ...]:
+    """Return what the signature of a record covers: every column as it is stored, the run and the signature itself excepted."""
+    row = materialization_row(replace(item, record_signature=None))
+    return (b"record", repr(row).encode("utf-8", "backslashreplace"))

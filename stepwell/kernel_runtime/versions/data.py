@@ -46,17 +46,19 @@ def data_version(value: Any) -> str | None:
         return hexdigest(encode(value, _foreign))
     except (Undigestible, RecursionError):
         return None
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         # A class's own __reduce__ or an exotic array may raise anything; the stored bytes still have a digest.
         return None
 
 
 def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG001 - a `Foreign`
-    if isinstance(item, type):
+    if issubclass(type(item), type):
         return Form("class", _class(item))
-    if isinstance(item, ModuleType):
+    if issubclass(type(item), ModuleType):
         return Form("module", (item.__name__, owner(item.__name__)))
-    if isinstance(item, (FunctionType, BuiltinFunctionType)):
+    if issubclass(type(item), (FunctionType, BuiltinFunctionType)):
         return Form("function", _function(item))
     return reduced(item)
 

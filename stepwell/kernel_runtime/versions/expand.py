@@ -27,7 +27,7 @@ from stepwell.kernel_runtime.versions.naming import LAZY, bound, getattr_static,
 from stepwell.kernel_runtime.versions.opaque import OPAQUE
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
-from stepwell.kernel_runtime.versions.reduction import reduced
+from stepwell.kernel_runtime.versions.reduction import first_line, reduced
 from stepwell.kernel_runtime.versions.secret_values import Secret
 from stepwell.kernel_runtime.versions.secrets import Environment, hidden_text, looks_secret
 from stepwell.kernel_runtime.versions.spoken import is_reader
@@ -92,7 +92,7 @@ class Expander:
             node = Node(keyed_ref(item, identity(item)))
             self._function(node, item)
             return node
-        weakly = kind is FunctionType or isinstance(item, type)
+        weakly = kind is FunctionType or issubclass(type(item), type)
         node = Node(keyed_ref(item, identity(item)) if weakly else lambda: item)
         if OPAQUE and id(item) in OPAQUE:
             node.stable = False
@@ -103,9 +103,9 @@ class Expander:
             self._cell(node, item)
         elif kind is SqlBody:
             self._sql(node, item)
-        elif isinstance(item, type):
+        elif issubclass(type(item), type):
             self._class(node, item)
-        elif isinstance(item, ModuleType):
+        elif issubclass(type(item), ModuleType):
             self._module(node, item)
         else:
             node.stable = False
@@ -114,11 +114,13 @@ class Expander:
             except Undigestible as error:
                 node.unverifiable(error.path, error.reason)
                 node.own.append(b"\xe0" + kind.__qualname__.encode())
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 # An object may raise anything when it is looked at; the step has to run then.
                 node.unverifiable(
                     "",
-                    f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {hidden_text(str(error)[:100])}",
+                    f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {hidden_text(first_line(error))}",
                 )
                 node.own.append(b"\xe0" + kind.__qualname__.encode())
         return node
@@ -213,7 +215,7 @@ class Expander:
                     or id(cell) in self.ignored.cells
                 ):
                     own.append(b"\xd4")
-                elif isinstance(value, ModuleType):
+                elif issubclass(type(value), ModuleType):
                     modules.read_of(self, node, name, value, imported.read_of(code, name))
                     if who is None:
                         self._settings(node, facts(code), value)
@@ -281,7 +283,7 @@ class Expander:
                     node.unverifiable(name, reason)
             if type(value) in ATOMS:
                 self.refer(node, name, value)
-            elif isinstance(value, ModuleType):
+            elif issubclass(type(value), ModuleType):
                 modules.attribute(self, node, name, value, chain)
                 self._settings(node, known, value)
             else:
@@ -332,7 +334,7 @@ class Expander:
                 continue
             value = bound(scope, name)
             names.append((name, value))
-            if value is MISSING or isinstance(value, (ModuleType, FunctionType, type)):
+            if value is MISSING or issubclass(type(value), (ModuleType, FunctionType, type)):
                 continue
             own.append(atom(name))
             self.refer(node, name, value)
@@ -354,11 +356,11 @@ class Expander:
     def _spoken(self, node: Node, label: str, value: Any, chain: tuple[str, ...]) -> None:
         """Write documentation or annotations that code reads: they are left out elsewhere."""
         for name in chain[:-1]:
-            if not isinstance(value, (ModuleType, type)):
+            if not issubclass(type(value), (ModuleType, type)):
                 break
             value = vars(value).get(name)
             label += "." + name
-        if isinstance(value, (FunctionType, type, ModuleType)):
+        if issubclass(type(value), (FunctionType, type, ModuleType)):
             # It may be set at any time, and no guard sees that.
             node.stable = False
             self.refer(node, f"{label}.{chain[-1]}", getattr(value, chain[-1], None))

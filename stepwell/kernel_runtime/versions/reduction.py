@@ -25,17 +25,19 @@ def reduced(item: Any) -> Form:
         If it cannot be reduced: a connection, a lock, a generator.
     """
     kind = type(item)
-    if isinstance(item, enum.Enum):
+    if issubclass(kind, enum.Enum):
         return Form("enum", (kind, item.name))
     held = _held(item, kind)
     if held is not None:
         return held
     try:
         reduce = copyreg.dispatch_table.get(kind)
-        found = reduce(item) if reduce is not None else item.__reduce_ex__(4)
-    except Exception as error:
-        raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: {_line(error)}") from error
-    if isinstance(found, str):
+        found: Any = reduce(item) if reduce is not None else item.__reduce_ex__(4)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: {first_line(error)}") from error
+    if issubclass(type(found), str):
         for module in (getattr(item, "__module__", None), kind.__module__, "numpy", "scipy.special"):
             if getattr(sys.modules.get(str(module)), found, None) is item:
                 return Form("named", (kind, module, found))
@@ -45,7 +47,7 @@ def reduced(item: Any) -> Form:
         raise Undigestible(
             f"{kind.__module__}.{kind.__qualname__} cannot be digested: it is not found by its name {found!r}"
         )
-    if not isinstance(found, tuple) or len(found) < 2:
+    if not issubclass(type(found), tuple) or len(found) < 2:
         raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ gives no tuple")
     parts: list[Any] = [kind, found[0], tuple(found[1])]
     # An instance gets an empty __dict__ when it is looked at.
@@ -126,5 +128,11 @@ def _context_value(get: Callable[[], Any]) -> tuple[bool, Any]:
         return False, None
 
 
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+def first_line(error: BaseException) -> str:
+    """Return the beginning of an exception's message; its class may raise anything when it is asked for it."""
+    try:
+        return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return type(error).__name__

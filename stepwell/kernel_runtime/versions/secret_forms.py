@@ -86,7 +86,7 @@ def has_run(text: str) -> bool:
         return False
     # A pattern would take ten times as long, and every source is asked.
     runs = [run for run in text.encode("utf-8", "replace").translate(_APART).split() if len(run) >= _RUN]
-    return bool(runs) and any(alternations(run.decode()) >= 3 for run in runs)
+    return bool(runs) and any(alternations(run.decode()) >= 2 for run in runs)
 
 
 def alternations(run: str) -> int:

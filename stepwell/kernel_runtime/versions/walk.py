@@ -8,10 +8,11 @@ in place are digested anew in each run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
+from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.versions import inventory, library_state, opcodes
 from stepwell.kernel_runtime.versions.atoms import digest, hexdigest
@@ -37,6 +38,9 @@ from stepwell.kernel_runtime.versions.paths import reached
 from stepwell.kernel_runtime.versions.reads.environment import Keyed
 from stepwell.kernel_runtime.versions.spoken import spoken_digest
 
+Pin: TypeAlias = Callable[[str, CellBody, CodeVersion], CodeVersion]
+"""Given a step's key, its body and its code version as of now: the version that counts."""
+
 _MOST_KNOWN = 100_000
 
 
@@ -55,6 +59,8 @@ class CodeWalk:
     keyed
         Digests with the user's key what could be guessed from a plain digest: parts, and what is named like a secret. None where
         versions are to be the same for all users; parts have digests of this process then.
+    pin
+        Decides which code version counts for a cell that was brought up to date before in this kernel.
     """
 
     def __init__(
@@ -64,7 +70,9 @@ class CodeWalk:
         namespace: dict[str, Any] | None = None,
         ignored: Ignored = NOTHING,
         keyed: Keyed | None = None,
+        pin: Pin | None = None,
     ) -> None:
+        self._pin = pin
         self._assets = dict(asset_names or {})
         self._namespace = namespace
         self._keyed = keyed
@@ -95,8 +103,13 @@ class CodeWalk:
         ignore
             Names of variables that do not count, as the body knows them.
         """
-        if ignore:
-            return self._without(body, ignore).of(body, path=path, extra=extra)
+        walk = self._without(body, ignore) if ignore else self
+        version = walk._version(body, path, extra)  # noqa: SLF001 - a walk of the same class
+        if self._pin is not None and type(body) is CellBody and body.live:
+            return self._pin(path, body, version)
+        return version
+
+    def _version(self, body: object, path: str, extra: Iterable[tuple[str, object]]) -> CodeVersion:
         if opcodes.untested():
             return self._unread(body, path, extra)
         if not self._looked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -218,6 +219,17 @@ def read_keys(connection: Connection, name: str) -> list[str]:
 def read_history(connection: Connection, name: str, key: str, limit: int) -> list[Materialization]:
     """Read the newest materializations of a key, newest first."""
     rows = rows_of(connection, name, _MATERIALIZATIONS + "WHERE key = ? ORDER BY rowid DESC LIMIT ?", [key, limit])
+    return [materialization(row) for row in rows]
+
+
+def read_writers(connection: Connection, name: str, path: str) -> list[Materialization]:
+    """Read the materializations whose effects name a file, newest first."""
+    rows = rows_of(
+        connection,
+        name,
+        _MATERIALIZATIONS + "WHERE contains(effects, ?) ORDER BY rowid DESC LIMIT 50",
+        [json.dumps(path)],
+    )
     return [materialization(row) for row in rows]
 
 

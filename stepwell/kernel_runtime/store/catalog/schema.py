@@ -20,7 +20,7 @@ from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, StepRecord
 
-FORMAT = 2
+FORMAT = 3
 """The number of this layout; a catalog with a higher one was written by a newer Stepwell."""
 
 Row: TypeAlias = tuple[Any, ...]
@@ -39,7 +39,7 @@ _RETENTION = "key VARCHAR, versions INTEGER, age DOUBLE, bytes BIGINT, changed D
 TABLES = {
     "meta": "format INTEGER, store_id VARCHAR, created DOUBLE, commits BIGINT, " + _time("created"),
     "runs": "run_id VARCHAR, kind VARCHAR, notebook VARCHAR, targets VARCHAR, status VARCHAR, started DOUBLE, ended DOUBLE, "
-    "batch VARCHAR, parent_run_id VARCHAR, root_run_id VARCHAR, error VARCHAR, "
+    "batch VARCHAR, parent_run_id VARCHAR, root_run_id VARCHAR, error VARCHAR, process VARCHAR, "
     + _time("started")
     + ", "
     + _time("ended"),
@@ -48,7 +48,8 @@ TABLES = {
     "materializations": "id VARCHAR, run_id VARCHAR, key VARCHAR, step_key VARCHAR, output VARCHAR, notebook VARCHAR, memo_key VARCHAR, "
     "code_version VARCHAR, data_version VARCHAR, codec VARCHAR, digest VARCHAR, size BIGINT, inline BLOB, object_name VARCHAR, "
     "signature BLOB, type_name VARCHAR, summary VARCHAR, classes VARCHAR, created DOUBLE, seconds DOUBLE, partition VARCHAR, "
-    "inputs VARCHAR, reads VARCHAR, unverifiable VARCHAR, metadata VARCHAR, " + _time("created"),
+    "inputs VARCHAR, reads VARCHAR, unverifiable VARCHAR, metadata VARCHAR, effects VARCHAR, record_signature BLOB, "
+    + _time("created"),
     "current": "notebook VARCHAR, key VARCHAR, partition VARCHAR, materialization VARCHAR, moved DOUBLE, "
     + _time("moved"),
     "code_versions": f"digest VARCHAR, parts VARCHAR {_LONG}",
@@ -60,14 +61,21 @@ TABLES = {
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: (f"CREATE TABLE @retention ({_RETENTION})", "ALTER TABLE @meta ADD COLUMN commits BIGINT DEFAULT 0"),
+    2: (
+        "ALTER TABLE @materializations ADD COLUMN effects VARCHAR DEFAULT ''",
+        "ALTER TABLE @materializations ADD COLUMN record_signature BLOB",
+        "ALTER TABLE @runs ADD COLUMN process VARCHAR DEFAULT ''",
+    ),
 }
 """By the format that a catalog has, the statements that bring it to the next one; ``@`` stands for the catalog."""
 
 MATERIALIZATION_COLUMNS = (
     "id, run_id, key, step_key, output, notebook, memo_key, code_version, data_version, codec, digest, size, inline, object_name, "
-    "signature, type_name, summary, classes, created, seconds, partition, inputs, reads, unverifiable, metadata"
+    "signature, type_name, summary, classes, created, seconds, partition, inputs, reads, unverifiable, metadata, effects, record_signature"
 )
-RUN_COLUMNS = "run_id, kind, notebook, targets, status, started, ended, batch, parent_run_id, root_run_id, error"
+RUN_COLUMNS = (
+    "run_id, kind, notebook, targets, status, started, ended, batch, parent_run_id, root_run_id, error, process"
+)
 STEP_COLUMNS = "run_id, key, status, started, seconds, memo_key, materializations, error, reason, not_kept"
 
 
@@ -141,6 +149,7 @@ def materialization_row(m: Materialization) -> Row:
         _encode([_read(r) for r in m.reads]) if m.reads else "[]",
         _texts(m.unverifiable),
         _encode(m.metadata) if m.metadata else "{}",
+        m.effects, m.record_signature,
     )  # fmt: skip
 
 
@@ -183,6 +192,7 @@ def _materialization(row: Row) -> Materialization:
         () if reads == "[]" else tuple([Read(*each[:3], *map(tuple, each[3:])) for each in _decode(reads)]),
         _tuple(row[23]),
         {} if metadata == "{}" else _decode(metadata),
+        row[25] or "", row[26],
     )  # fmt: skip
 
 
@@ -193,15 +203,26 @@ def run_row(run: RunRecord) -> Row:
     """Return a run as a row of its table."""
     return (
         run.run_id, run.kind, run.notebook, _texts(run.targets), run.status, run.started, run.ended,
-        run.batch, run.parent_run_id, run.root_run_id, _error_text(run.error),
+        run.batch, run.parent_run_id, run.root_run_id, _error_text(run.error), run.process,
     )  # fmt: skip
 
 
 def run_record(row: Row) -> RunRecord:
     """Read a row of `RUN_COLUMNS`."""
-    run_id, kind, notebook, targets, status, started, ended, batch, parent, root, error = row
+    run_id, kind, notebook, targets, status, started, ended, batch, parent, root, error, process = row
     return RunRecord(
-        run_id, kind, notebook, _tuple(targets), status, started, ended, batch, parent, root, error_record(error)
+        run_id,
+        kind,
+        notebook,
+        _tuple(targets),
+        status,
+        started,
+        ended,
+        batch,
+        parent,
+        root,
+        error_record(error),
+        process or "",
     )
 
 

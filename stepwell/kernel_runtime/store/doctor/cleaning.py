@@ -12,7 +12,7 @@ from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.doctor.catalog_check import attended
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.keeping.collecting import CONDEMNED, PORTION, delete_unneeded
-from stepwell.kernel_runtime.store.objects.crashes import DAMAGED
+from stepwell.kernel_runtime.store.objects.damaged import DAMAGED
 
 OLD = 3600.0
 """Seconds for which a file without a row, or one in ``tmp/``, is left alone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from stepwell.kernel_runtime.store.doctor.files import CheckedFile, Progress, ch
 from stepwell.kernel_runtime.store.doctor.findings import Finding, counted
 from stepwell.kernel_runtime.store.doctor.rebuilding import Rebuilt, rebuild
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.crashes import FOLDER, Crashes, read_mark, set_aside, unheld
+from stepwell.kernel_runtime.store.objects.damaged import set_aside
 from stepwell.kernel_runtime.store.objects.files import value_files
 from stepwell.kernel_runtime.store.trouble import refused
 
@@ -94,7 +93,6 @@ def examine(
         yield _missing(folder, catalog)
         yield _orphans(folder, catalog, clean=clean)
     yield _leftovers(folder, clean=clean)
-    yield _writers(folder)
 
 
 def _catalog(folder: Folder) -> tuple[CheckedCatalog | None, Finding]:
@@ -127,8 +125,6 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
         set_aside(folder, file.name)
     foreign = sum(_signed_by_another(folder, file, own) for file in files)
     unreadable = sum(file.state == "unreadable" for file in files)
-    if not damaged:
-        Crashes(folder).settle_all()
     size = sum(file.size for file in files)
     facts = {
         "files": len(files),
@@ -235,29 +231,6 @@ def _leftovers(folder: Folder, *, clean: bool) -> Finding:
             {"files": [each.name for each in found], "bytes": size},
         )
     return Finding("leftovers", "ok", "dead processes left nothing behind")
-
-
-def _writers(folder: Folder) -> Finding:
-    """Say who writes value files just now, and whether some are in doubt after a crash."""
-    living = 0
-    for path in [folder.path / FOLDER / name for name in folder.names(FOLDER) if "." not in name]:
-        try:
-            with unheld(path) as descriptor:
-                living += descriptor is None and read_mark(path).process != os.getpid()
-        except OSError:
-            continue
-    doubtful = len(Crashes(folder).doubtful)
-    facts = {"living": living, "doubtful": doubtful}
-    if doubtful:
-        return Finding(
-            "crashes",
-            "warning",
-            f"{counted(doubtful, 'value file')} in doubt since a crash",
-            "each is checked at its next load; stepwell doctor without --quick checks them all now",
-            facts,
-        )
-    writing = f"; other processes that have written: {living}" if living else ""
-    return Finding("crashes", "ok", f"nothing is in doubt{writing}", facts=facts)
 
 
 def _rebuilt(found: Rebuilt) -> Finding:

@@ -163,7 +163,6 @@ def permissions(folder: Folder) -> Finding:
         "objects",
         "tmp",
         "runs",
-        "writers",
         "claims",
     )
     refused = [name for name in names if folder.exists(name) and not os.access(directory / name, os.R_OK | os.W_OK)]

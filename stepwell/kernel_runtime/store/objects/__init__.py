@@ -7,7 +7,8 @@ digests          blake3 of each part, beside the writing
 inline_form      the form of a small value in its row
 about            what a file's header says of its row, for making a lost catalog anew
 unrecorded       what protects a file from collection until its row is there
-crashes          what a crash leaves in doubt: files that are checked in full at their next load, once
+witness          which files were checked since the machine was started
+damaged          damaged files, which are set aside, and marks of values that do not load
 lacking          which stored values a plan cannot count on
 ===============  ====================================================================================================
 """

@@ -3,8 +3,8 @@
 A file is ``objects/ab/<digest>.<codec>``: a header (`object_header`), the executable stream, the buffers. The digest is that of
 the stream and of the buffers, with the codec; the same value stored twice is one file. It is written below ``tmp/``,
 digested meanwhile (`digests`), given its header last, and renamed, so a file below ``objects/`` is whole unless the machine went
-down. The signature is over the header, which names the stream's digest; a load checks both. The buffers are data, of which a load
-checks the sizes only.
+down. The signature is over the header, which names the stream's digest; every load checks both. Every other byte is checked at
+the first load in each boot (`witness`).
 
 A store can come from somebody else. So a name is looked at before it is opened, the file is opened through no link (`Folder`), and what is checked
 is a copy that nobody else can change.
@@ -23,7 +23,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import IO, Any
 
-from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import (
+    SignatureDamagedError,
+    UntrustedValueError,
+    ValueDamagedError,
+    ValueUnavailableError,
+)
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import header as object_header
@@ -32,6 +37,7 @@ from stepwell.kernel_runtime.store.objects.digests import Digesting, blake
 from stepwell.kernel_runtime.store.objects.header import MAGIC, PREFIX, VERSION, Header, HeaderError, OtherFormError
 from stepwell.kernel_runtime.store.objects.inline_form import Parts
 from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
+from stepwell.kernel_runtime.store.objects.witness import AT_ONCE, Witnesses
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
 from stepwell.kernel_runtime.store.trouble import refused, trouble
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded
@@ -59,6 +65,7 @@ class Objects:
         self.folder = folder
         self._signer = signer
         self._unrecorded = unrecorded or Unrecorded(folder)
+        self.witnesses = Witnesses(signer)
         self._own: set[str] = set()
         """Names of files that are known to carry our own signature."""
 
@@ -68,8 +75,8 @@ class Objects:
         """Write a value's file; return its digest and its name below ``objects/``.
 
         A file that is there already is replaced: that costs no more than finding out whether it is whole, and mends one that
-        is not. Nothing is synced to the disk: after a power loss a file may be short or hold zeros, which a load sees in its
-        size and header, and `verify` in everything.
+        is not. Nothing is synced to the disk: after a power loss a file may be short or hold zeros, which its first load in the
+        next boot sees.
 
         Parameters
         ----------
@@ -102,6 +109,8 @@ class Objects:
             found = header.digest
             name = object_header.name_of(found, encoded.codec)
             self.place(making, name)
+            if encoded.size >= AT_ONCE:
+                self.witnesses.add_file(name, self.folder.stat(f"objects/{name}"), written=True)
         except BaseException as error:
             digesting.stop()
             self._discard(making)
@@ -133,10 +142,12 @@ class Objects:
     def read(self, name: str, found: str, codec: str, *, key: str, full: bool = False) -> Parts:
         """Map a file copy-on-write and return its parts.
 
+        Every byte is checked unless the file was checked in this boot (`witness`).
+
         Parameters
         ----------
         full
-            Whether the digests of the buffers are checked too, which reads all of the file.
+            Whether every byte is checked in any case.
 
         Raises
         ------
@@ -155,12 +166,17 @@ class Objects:
         try:
             seen = self._seen(name, key)
             if codec == PICKLE and not self._signer.verify(seen.signature, (_SIGNED, seen.packed)):
-                raise untrusted(key, f"file {self.folder.path / 'objects' / name}", key_name(seen.signature))
-            if full:
-                _check_contents(seen)
-            return _parts(seen)
+                raise untrusted(key, f"file {self.folder.path / 'objects' / name}", seen.signature, self._signer)
+            witnessed = not full and self.witnesses.file_holds(name, seen.found)
+            if not witnessed:
+                _check_contents(seen, stream=False)
+            return _parts(seen, None if witnessed else seen.found)
         except HeaderError as error:
             raise _refused(key, name, error) from error
+
+    def checked(self, name: str, found: os.stat_result) -> None:
+        """Note that every byte of a file and its structure were found right, for the loads that follow in this boot."""
+        self.witnesses.add_file(name, found)
 
     def verify(self, name: str) -> Header:
         """Check everything in a file but who signed it, and return its header.
@@ -310,13 +326,17 @@ class Objects:
         if not is_name(name):
             raise HeaderError("its name can be no stored value's")
         with self._opened(name, key) as descriptor:
+            found = os.fstat(descriptor)
             data = contents(descriptor)
         length, signature = object_header.read_prefix(data)
         packed = bytes(data[PREFIX.size : PREFIX.size + length])
         header = object_header.read_header(packed)
         if header.name != name:
             raise HeaderError("it holds another value than its name says")
-        return _Seen(data, signature, packed, header)
+        *_, (_, end) = header.places(length)
+        if end != len(data):
+            raise HeaderError("it is cut short" if end > len(data) else "it is longer than its header says")
+        return _Seen(data, signature, packed, header, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,14 +347,14 @@ class _Seen:
     signature: bytes
     packed: bytes
     header: Header
+    found: os.stat_result
+    """From before it was read."""
 
 
-def _parts(seen: _Seen) -> Parts:
+def _parts(seen: _Seen, unchecked: os.stat_result | None) -> Parts:
     """Return the parts of a file whose header is trusted; a `HeaderError` where the stream is another."""
     data, header = seen.data, seen.header
     (start, end), *places = header.places(len(seen.packed))
-    if (places[-1][1] if places else end) > len(data):
-        raise HeaderError("it is cut short")
     # Copied before it is checked: who can write the file cannot change what is executed after that.
     stream = bytes(data[start:end])
     if stream and blake(stream) != header.stream[1]:
@@ -343,17 +363,21 @@ def _parts(seen: _Seen) -> Parts:
         data[start:end].toreadonly() if readonly else data[start:end]
         for (start, end), (_, _, readonly) in zip(places, header.buffers, strict=True)
     ]
-    return Parts(stream, buffers)
+    return Parts(stream, buffers, unchecked)
 
 
-def _check_contents(seen: _Seen) -> None:
-    """Check the digest of every part; a `HeaderError` where one is another."""
+def _check_contents(seen: _Seen, *, stream: bool = True) -> None:
+    """Check the digest of every part; a `HeaderError` where one is another.
+
+    Parameters
+    ----------
+    stream
+        Whether the digest of the stream is among them; `_parts` checks it too.
+    """
     header = seen.header
     digests = (header.stream[1], *[of for _, of, _ in header.buffers])
-    for (start, end), of in zip(header.places(len(seen.packed)), digests, strict=True):
-        if end > len(seen.data):
-            raise HeaderError("it is cut short")
-        if blake(seen.data[start:end]) != of:
+    for at, ((start, end), of) in enumerate(zip(header.places(len(seen.packed)), digests, strict=True)):
+        if (at or stream) and blake(seen.data[start:end]) != of:
             raise HeaderError("its contents changed")
 
 
@@ -362,8 +386,15 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and name[:2] == name[3:5]
 
 
-def untrusted(key: str, where: str, signer: bytes = b"") -> UntrustedValueError:
-    """Return the error of a stored value that somebody else wrote."""
+def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> UntrustedValueError:
+    """Return the error of a stored value whose signature is not this user's."""
+    signer = key_name(signature)
+    if signer == own.name:
+        return SignatureDamagedError(
+            f"the stored value of {key!r} is damaged: it is not what you signed",
+            where=where,
+            remedy=f"materialize {key!r} again",
+        )
     by = f" (it was signed with the key {fingerprint(signer)})" if signer.strip(b"\0") else ""
     return UntrustedValueError(
         f"the stored value of {key!r} was not written by you{by}, and loading it could run any code",

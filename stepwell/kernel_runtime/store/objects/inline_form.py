@@ -5,19 +5,21 @@ Number of buffers, size and writability of each, the stream, the buffers.
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepwell.kernel_runtime.store.objects.digests import blake, combined
 from stepwell.kernel_runtime.store.values.codecs import Encoded
 
 
-def inline_digest(encoded: Encoded) -> str:
+def inline_digest(codec: str, stream: bytes | memoryview, buffers: Sequence[memoryview]) -> str:
     """Return the digest of a stored form that is kept in its row; that of a file is made with its header."""
-    if not encoded.buffers:
-        return blake(f"{encoded.codec} ".encode() + encoded.stream)
-    buffers = [(buffer.nbytes, blake(buffer), buffer.readonly) for buffer in encoded.buffers]
-    return combined(encoded.codec, len(encoded.stream), blake(encoded.stream), buffers)
+    if not buffers:
+        return blake(b"".join((codec.encode(), b" ", stream)))
+    described = [(buffer.nbytes, blake(buffer), buffer.readonly) for buffer in buffers]
+    return combined(codec, len(stream), blake(stream), described)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Parts:
 
     stream: bytes | memoryview
     buffers: list[memoryview]
+    unchecked: os.stat_result | None = None
+    """Of a file whose structure is to be validated before it counts as checked: its status from before it was read."""
 
 
 def pack(encoded: Encoded) -> bytes:
@@ -44,6 +48,8 @@ def unpack(data: bytes) -> Parts:
         return Parts(data[2:], [])
     _, size = struct.unpack_from("<HI", data)
     at = 6 + 5 * count
+    if at + size > len(data):
+        raise ValueError("the sizes of an inline value do not add up")
     view = memoryview(data)
     stream = view[at : at + size]
     at += size

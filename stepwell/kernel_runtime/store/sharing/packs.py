@@ -24,7 +24,6 @@ from stepwell.kernel_runtime.store.catalog.schema import materialization, materi
 from stepwell.kernel_runtime.store.objects.files import is_name
 from stepwell.kernel_runtime.store.objects.header import name_of
 from stepwell.kernel_runtime.store.objects.inline_form import inline_digest, unpack
-from stepwell.kernel_runtime.store.values.codecs import Encoded
 
 FORMAT = 1
 ROWS, SIGNATURE, OBJECTS = "pack.jsonl", "signature", "objects/"
@@ -93,7 +92,7 @@ def read_materialization(found: dict[str, Any], what: str) -> Materialization:
             raise TypeError("it has no value")  # noqa: TRY301 - likewise
         if value.inline is not None:
             parts = unpack(value.inline)
-            again = inline_digest(Encoded(value.codec, bytes(parts.stream), parts.buffers))
+            again = inline_digest(value.codec, parts.stream, parts.buffers)
             if again != value.digest or value.object_name is not None:
                 raise ValueError("its digest is another")  # noqa: TRY301 - likewise
         elif value.object_name != name_of(value.digest, value.codec) or not is_name(value.object_name):
@@ -103,8 +102,8 @@ def read_materialization(found: dict[str, Any], what: str) -> Materialization:
     return replace(item, value=replace(value, signature=None))
 
 
-_COLUMNS = 25
-_TEXTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 20, 21, 22, 23, 24)
+_COLUMNS = 27
+_TEXTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 20, 21, 22, 23, 24, 25)
 _NUMBERS = (11, 18, 19)
 
 

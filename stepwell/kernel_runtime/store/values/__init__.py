@@ -8,6 +8,8 @@ code_copies      classes and functions of a notebook by name, with a copy by val
 framing          the executable stream and the copies as one
 path_results     a path with the contents of its file
 libraries        which versions wrote a value; `loading` what loading needs beside the stored form
+round_trip       whether a value comes back: what is not known to is loaded once before it is stored
+structure        whether offsets and indices of loaded data stay inside it
 describing       the name of a type and a value's size, for a reader
 ===============  ====================================================================================================
 """

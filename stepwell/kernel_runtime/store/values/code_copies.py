@@ -54,6 +54,8 @@ class CodeReader:
 
     made: Callable[[type, str], None] | None = None
     """Is told of each class that is made from a copy, with the code version of the copy."""
+    data_version: Callable[[Any], str | None] | None = None
+    """Returns the data version of a value; None where it has none."""
 
     def version_of(self, found: Any) -> str:
         """Return a code version, empty where none can be told."""
@@ -61,7 +63,9 @@ class CodeReader:
             return ""
         try:
             return self.version(found)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             # A class may raise anything when it is looked at; it is its copy then.
             return UNKNOWN
 

@@ -6,8 +6,6 @@ steps pass through here, and leave alone what the notebook has.
 
 from __future__ import annotations
 
-import io
-import pickle
 import sys
 import threading
 import weakref
@@ -16,7 +14,8 @@ from types import FunctionType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import ValueUnavailableError
-from stepwell.kernel_runtime.store.values import code_copies
+from stepwell.kernel_runtime.records.linked import Link
+from stepwell.kernel_runtime.store.values import code_copies, structure
 from stepwell.kernel_runtime.store.values.code_copies import PYTHON, UNKNOWN, CodeReader, Named, at_name
 
 _classes: weakref.WeakValueDictionary[Named, type] = weakref.WeakValueDictionary()
@@ -97,7 +96,7 @@ class Resolver:
     def _load_copies(self) -> list[Any]:
         with _loading:
             try:
-                found: list[Any] = _Unpickler(io.BytesIO(self._copies), (), self.globals()).load()
+                found: list[Any] = structure.Unpickler(self._copies, (), self.globals(), check=False).load()
             except BaseException:
                 for named, cls in list(_classes.items()):
                     if id(cls) in self._unfinished:
@@ -183,19 +182,11 @@ def _notebook() -> dict[str, Any]:
     return vars(sys.modules["__main__"])
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: io.BytesIO, buffers: Sequence[Any], known: dict[tuple[str, str], Any]) -> None:
-        super().__init__(stream, buffers=buffers)
-        self._known = known
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = self._known.get((module, name))
-        return found if found is not None else super().find_class(module, name)
-
-
-def load_with(resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any]) -> Any:
+def load_with(
+    resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None
+) -> Any:
     """Return the value of a pickle whose classes and functions of the notebook are numbers."""
-    return _Unpickler(io.BytesIO(stream), buffers, resolver.globals()).load()
+    return structure.Unpickler(stream, buffers, resolver.globals(), check=check, link=link).load()
 
 
 def _split(name: str) -> tuple[str, str]:

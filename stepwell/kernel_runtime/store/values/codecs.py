@@ -6,7 +6,8 @@ codec        for                                         stored form
 plain        None, bool, int, float, str, bytes          one tag byte and the value
 pickle       a path                                      a frame with the path, the contents of the file beside it
 arrow-...    pyarrow Table, RecordBatch, (Chunked)Array  an Arrow IPC stream, which holds no more than a slice shows
-polars-...   polars DataFrame, Series                    polars' own IPC stream; which columns are known to be sorted
+polars-...   polars DataFrame, Series                    polars' own IPC stream; which columns are known to be sorted;
+                                                         with numbers of 128 bits, pickle
 pickle       everything else, pandas included            pickle protocol 5, large buffers beside the stream; in a frame
                                                          with copies of the notebook's classes if it names any
 ===========  ==========================================  ==================================================
@@ -19,13 +20,14 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
+from stepwell.kernel_runtime.records.linked import Linked
 from stepwell.kernel_runtime.records.path_contents import PATH
-from stepwell.kernel_runtime.store.values import libraries, path_results, pickling
+from stepwell.kernel_runtime.store.values import libraries, path_results, pickling, structure
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.describing import type_name
 from stepwell.kernel_runtime.store.values.loading import Loading
@@ -44,6 +46,10 @@ class Encoded:
     """Classes and functions of the notebook that it names, each with its code version; libraries that wrote it, each with its own."""
     notes: tuple[str, ...] = ()
     """Lines for who stored it."""
+    kinds: tuple[type, ...] = ()
+    """Types in it, apart from plain data: whether it comes back depends on them (`round_trip`)."""
+    copies: bool = False
+    """Whether it names classes or functions of the notebook."""
 
     @property
     def size(self) -> int:
@@ -64,6 +70,10 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Encoded:
         If no codec can bring it back.
     """
     kind = type(value)
+    link = None
+    if kind is Linked:
+        value, link = value.value, value.link
+        kind = type(value)
     plain = _PLAIN.get(kind)
     if plain is not None:
         return Encoded("plain", plain(value))
@@ -79,12 +89,13 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Encoded:
     if kind is PATH:
         stream, buffers, notes = path_results.dump(value, key=key)
         return Encoded(PICKLE, stream, buffers, notes=notes)
-    pickled = pickling.dump(value, key=key, code=code)
+    pickled = pickling.dump(value, key=key, code=code, link=link)
     advice = tuple(
         f"{key}: the class {name} was defined inside the step and is stored by value: define it in a cell of its own"
         for name in dict.fromkeys(pickled.inside)
     )
-    return Encoded(PICKLE, pickled.stream, pickled.buffers, (*pickled.named, *pickled.libraries), advice)
+    classes = (*pickled.named, *pickled.libraries)
+    return Encoded(PICKLE, pickled.stream, pickled.buffers, classes, advice, pickled.kinds, bool(pickled.named))
 
 
 def decode(
@@ -94,8 +105,10 @@ def decode(
 
     Raises
     ------
+    ValueDamagedError
+        If the stored form is damaged.
     ValueUnavailableError
-        If the stored form is damaged, or names what is not here.
+        If it names what is not here.
     """
     if codec == PICKLE:
         return pickling.load(stream, buffers, key=key, loading=loading)
@@ -103,22 +116,33 @@ def decode(
         if codec == "plain":
             return _plain_value(bytes(stream))
         if codec.startswith("arrow-"):
-            return _arrow_value(codec, buffers[0])
+            return _arrow_value(codec, bytes(stream), buffers[0], check=loading.check)
         if codec.startswith("polars-"):
-            return _polars_value(codec, bytes(stream), buffers[0])
-    except Exception as error:
-        other = libraries.difference(loading.written, loading.code.owner)
+            return _polars_value(codec, bytes(stream), buffers[0], check=loading.check)
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except ExtensionMissingError as error:
         raise ValueUnavailableError(
-            f"the stored value of {key!r} cannot be loaded{other}"
-            if other
-            else f"the stored value of {key!r} is damaged",
-            where=f"{type(error).__name__}: {error}",
+            f"the stored value of {key!r} needs the Arrow extension type {error}, which is not registered here",
+            remedy=f"register it first (pyarrow.register_extension_type), or materialize {key!r} again",
+        ) from error
+    except BaseException as error:
+        # A panic of polars' engine is no Exception.
+        other = libraries.difference(loading.written, loading.code.owner)
+        kind = ValueUnavailableError if other else ValueDamagedError
+        raise kind(
+            f"the stored value of {key!r} {f'cannot be loaded{other}' if other else 'is damaged'}",
+            where=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             remedy=f"materialize {key!r} again",
         ) from error
     raise ValueUnavailableError(
         f"the stored value of {key!r} is in a form that this Stepwell does not know ({codec})",
         remedy=f"upgrade: pip install -U stepwell; or materialize {key!r} again",
     )
+
+
+class ExtensionMissingError(Exception):
+    """An extension type that the value has and that is not registered here."""
 
 
 # -- plain scalars ---------------------------------------------------------------------------------------------------
@@ -155,21 +179,23 @@ def _arrow(value: Any) -> Encoded | None:
 
     kind = type(value)
     if kind is pa.Table:
-        return Encoded("arrow-table", b"", [_arrow_stream(value.schema, value.to_batches())])
+        return _arrow_stream("arrow-table", value.schema, value.to_batches())
     if kind is pa.RecordBatch:
-        return Encoded("arrow-batch", b"", [_arrow_stream(value.schema, [value])])
+        return _arrow_stream("arrow-batch", value.schema, [value])
     if kind is pa.ChunkedArray:
         batches = [pa.RecordBatch.from_arrays([chunk], names=[""]) for chunk in value.chunks]
-        return Encoded("arrow-chunked", b"", [_arrow_stream(pa.schema([("", value.type)]), batches)])
+        return _arrow_stream("arrow-chunked", pa.schema([("", value.type)]), batches)
     if isinstance(value, pa.Array):
         batch = pa.RecordBatch.from_arrays([value], names=[""])
-        return Encoded("arrow-array", b"", [_arrow_stream(batch.schema, [batch])])
+        return _arrow_stream("arrow-array", batch.schema, [batch])
     return None
 
 
-def _arrow_stream(schema: Any, batches: Sequence[Any]) -> memoryview:
+def _arrow_stream(codec: str, schema: Any, batches: Sequence[Any]) -> Encoded:
     import pyarrow as pa
 
+    found = _extensions(schema.types)
+    names = sorted({each.extension_name for each in found})
     if any(map(_has_views, schema.types)):
         batches = [
             pa.RecordBatch.from_arrays([_compacted(column) for column in batch.columns], schema=schema)
@@ -179,7 +205,25 @@ def _arrow_stream(schema: Any, batches: Sequence[Any]) -> memoryview:
     with pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-    return memoryview(sink.getvalue())
+    # Where a type of the user's is not registered, Arrow gives its storage in its place and says nothing.
+    stream = "\n".join(names).encode()
+    return Encoded(codec, stream, [memoryview(sink.getvalue())], kinds=tuple({type(each) for each in found}))
+
+
+def _extensions(kinds: Iterable[Any]) -> list[Any]:
+    """Return the extension types among some types and inside them."""
+    import pyarrow as pa
+
+    found = []
+    for kind in kinds:
+        inner = [kind.field(at).type for at in range(kind.num_fields)]
+        if isinstance(kind, pa.BaseExtensionType):
+            found.append(kind)
+            inner.append(kind.storage_type)
+        elif isinstance(kind, pa.DictionaryType):
+            inner.append(kind.value_type)
+        found += _extensions(inner)
+    return found
 
 
 def _has_views(kind: Any) -> bool:
@@ -224,18 +268,26 @@ def _without_views(kind: Any) -> Any:
     return pa.large_list(fields[0]) if types.is_large_list(kind) else kind
 
 
-def _arrow_value(codec: str, data: Any) -> Any:
+def _arrow_value(codec: str, extensions: bytes, data: Any, *, check: bool) -> Any:
     import pyarrow as pa
 
-    reader = pa.ipc.open_stream(pa.py_buffer(data))
-    batches = list(reader)
+    if check:
+        schema, batches = structure.arrow_batches(data)
+    else:
+        reader = pa.ipc.open_stream(pa.py_buffer(data))
+        schema, batches = reader.schema, list(reader)
+    if extensions:
+        here = {each.extension_name for each in _extensions(schema.types)}
+        missing = [name for name in extensions.decode().split("\n") if name not in here]
+        if missing:
+            raise ExtensionMissingError(", ".join(missing))
     if codec == "arrow-table":
-        return pa.Table.from_batches(batches, reader.schema)
+        return pa.Table.from_batches(batches, schema)
     if codec == "arrow-batch":
         return batches[0]
     if codec == "arrow-array":
         return batches[0].column(0)
-    return pa.chunked_array([batch.column(0) for batch in batches], type=reader.schema.field(0).type)
+    return pa.chunked_array([batch.column(0) for batch in batches], type=schema.field(0).type)
 
 
 # -- polars ----------------------------------------------------------------------------------------------------------
@@ -255,8 +307,10 @@ def _polars(value: Any, key: str) -> Encoded | None:
         codec, frame = "polars-series", value.to_frame()
     else:
         return None
+    if any([_holds(dtype, _UNCHECKABLE) for dtype in frame.dtypes]):  # noqa: C419 - a list is quicker for a few
+        return None
     try:
-        if any(map(_has_objects, frame.dtypes)):
+        if any([_holds(dtype, _OBJECTS) for dtype in frame.dtypes]):  # noqa: C419 - likewise
             # polars writes the addresses of the objects.
             raise TypeError("a column holds Python objects")  # noqa: TRY301 - explained below, like polars' own refusals
         data = _ipc(frame, pl.CompatLevel.newest())
@@ -274,7 +328,9 @@ def _polars(value: Any, key: str) -> Encoded | None:
             where=" ".join(f"{type(error).__name__}: {error}".split())[:300],
             remedy=pickling.POLARS_REMEDY,
         ) from error
-    return Encoded(codec, _sorted_columns(frame), [data])
+    extension = getattr(pl, "BaseExtension", ())
+    kinds = tuple({type(dtype) for dtype in frame.dtypes if isinstance(dtype, extension)})
+    return Encoded(codec, _sorted_columns(frame), [data], kinds=kinds)
 
 
 def _ipc(frame: Any, level: Any) -> memoryview:
@@ -294,19 +350,35 @@ def _is_nested(dtype: Any) -> bool:
     return bool(dtype.is_nested())
 
 
-def _has_objects(dtype: Any) -> bool:
+_OBJECTS = frozenset(("Object",))
+_UNCHECKABLE = frozenset(("Int128", "UInt128"))
+"""Types that pyarrow does not read, so that it cannot check the stream: their frames are pickled, and so signed."""
+
+
+def _holds(dtype: Any, names: frozenset[str]) -> bool:
+    """Return whether a type is, or is made of, one of some names."""
     inner = [getattr(dtype, "inner", None), *[field.dtype for field in getattr(dtype, "fields", ())]]
-    return dtype.base_type().__name__ == "Object" or any(_has_objects(each) for each in inner if each is not None)
+    return dtype.base_type().__name__ in names or any(_holds(each, names) for each in inner if each is not None)
 
 
-def _polars_value(codec: str, sorted_columns: bytes, data: Any) -> Any:
+def _is_sorted(column: Any, *, descending: bool) -> bool:
+    try:
+        return any(column.is_sorted(descending=descending, nulls_last=last) for last in (False, True))
+    except Exception:
+        # Without the mark the values are the same.
+        return False
+
+
+def _polars_value(codec: str, sorted_columns: bytes, data: Any, *, check: bool) -> Any:
     import polars as pl
 
+    if check:
+        structure.arrow_batches(data)
     frame = pl.read_ipc_stream(io.BytesIO(data))
     known = [
         column.set_sorted(descending=letter == "d")
         for column, letter in zip(frame.get_columns(), sorted_columns.decode("ascii"), strict=False)
-        if letter != "-"
+        if letter != "-" and (not check or _is_sorted(column, descending=letter == "d"))
     ]
     if known:
         frame = frame.with_columns(known)

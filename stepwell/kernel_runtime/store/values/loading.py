@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.libraries import Library
@@ -27,3 +28,7 @@ class Loading:
     folder: Folder | None = None
     """The store directory; below it the contents of files are restored."""
     written: tuple[Library, ...] = ()
+    check: bool = True
+    """Whether the structure of the data is validated: it need not be if this file was checked since the machine was started."""
+    link: Link | None = None
+    """Returns the object that a link in the value means."""

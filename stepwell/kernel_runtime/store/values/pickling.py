@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
-from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
+from stepwell.kernel_runtime.records.linked import Link
 from stepwell.kernel_runtime.store.values import (
     arrays,
     code_copies,
@@ -24,9 +25,10 @@ from stepwell.kernel_runtime.store.values import (
     libraries,
     numpy_forms,
     path_results,
+    structure,
 )
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader, NoCopyError
-from stepwell.kernel_runtime.store.values.describing import type_name
+from stepwell.kernel_runtime.store.values.describing import name_parts, path_to, type_name
 from stepwell.kernel_runtime.store.values.framing import Frame, framed, is_framed, unframed
 from stepwell.kernel_runtime.store.values.loading import Loading
 
@@ -95,7 +97,7 @@ class _Pickler(pickle.Pickler):
             self.kinds.add(kind)
             reduce = _reducers[kind]
             return NotImplemented if reduce is None else reduce(value)
-        if kind is FunctionType or isinstance(value, type):
+        if kind is FunctionType or issubclass(kind, type):
             if code_copies.goes_by_copy(value):
                 self.numbered.append(value)
                 return code_copies.notebook_object, (len(self.numbered) - 1,)
@@ -103,9 +105,20 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         self.kinds.add(kind)
         reduce = _reducer(kind, value)
-        if kind.__module__ != "__main__" and len(_reducers) < _MOST_REDUCERS:
+        if name_parts(kind)[0] != "__main__" and len(_reducers) < _MOST_REDUCERS:
             _reducers[kind] = reduce
         return NotImplemented if reduce is None else reduce(value)
+
+
+class _LinkingPickler(_Pickler):
+    """A pickler that stores links to objects which exist where the value is loaded."""
+
+    def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer], link: Link) -> None:
+        super().__init__(stream, buffers)
+        self._link = link
+
+    def persistent_id(self, item: Any) -> Any:
+        return self._link(item)
 
 
 _MOST_REDUCERS = 1000
@@ -115,12 +128,12 @@ _reducers: dict[type, Callable[[Any], Any] | None] = {}
 
 def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
     """Return what reduces the objects of a type, or None where pickle does it rightly."""
-    top = kind.__module__.partition(".")[0]
+    top = name_parts(kind)[0].partition(".")[0]
     if top == "numpy":
         return numpy_forms.reducer(kind)
     if top in {"polars", "duckdb", "_duckdb"} and type_name(value) in _LAZY:
         return _refuse
-    if isinstance(value, _figures()):
+    if issubclass(kind, _figures()):
         return _apart_from_pyplot
     return code_copies.rewrapped if top == "functools" else None
 
@@ -153,13 +166,20 @@ class Pickled:
     libraries: tuple[tuple[str, str], ...]
     inside: tuple[str, ...]
     """Names of classes that were defined inside the code that made the value."""
+    kinds: tuple[type, ...] = ()
+    """Types of the objects in it, apart from plain data."""
 
 
 _NO_CODE = CodeReader()
 
 
-def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
+def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE, link: Link | None = None) -> Pickled:
     """Return the stored form of a value.
+
+    Parameters
+    ----------
+    link
+        Returns the link to an object that exists where the value is loaded, or None.
 
     Raises
     ------
@@ -168,18 +188,22 @@ def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
     """
     stream = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
-    pickler = _Pickler(stream, buffers)
+    pickler = _Pickler(stream, buffers) if link is None else _LinkingPickler(stream, buffers, link)
     try:
         pickler.dump(value)
         raw = [buffer.raw() for buffer in buffers]
-    except Exception as error:
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:
+        # A class may raise anything when it is taken apart.
         raise _unstorable(value, pickler.last, error, key) from error
+    kinds = tuple([kind for kind in pickler.kinds if issubclass(type(kind), type)])
     written = (
-        () if not pickler.kinds else libraries.libraries_of([kind.__module__ for kind in pickler.kinds], code.owner)
+        () if not pickler.kinds else libraries.libraries_of([_module_of(kind) for kind in pickler.kinds], code.owner)
     )
     found = pickler.numbered
     if not found:
-        return Pickled(stream.getvalue(), raw, (), written, ())
+        return Pickled(stream.getvalue(), raw, (), written, (), kinds)
     named = [(code_copies.name_of(each), code.version_of(each)) for each in found]
     nameless = [each for each in found if code_copies.at_name(each.__module__, each.__qualname__) is not each]
     why = ""
@@ -198,6 +222,7 @@ def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Pickled:
         tuple(sorted(named)),
         written,
         tuple(each.__qualname__ for each in nameless if isinstance(each, type) and each.__module__ == "__main__"),
+        kinds,
     )
 
 
@@ -206,12 +231,14 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
 
     Raises
     ------
+    ValueDamagedError
+        If something in it points outside of it.
     ValueUnavailableError
         If it cannot be loaded: a module is not installed, or its version reads another form.
     """
     try:
         if not is_framed(stream):
-            return pickle.loads(stream, buffers=buffers)
+            return structure.loads(stream, buffers, check=loading.check, link=loading.link)
         frame = unframed(stream)
         head = frame.head
         if head["kind"] == path_results.KIND:
@@ -226,41 +253,74 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
             code=loading.code,
             tell=loading.tell,
         )
-        return code_resolving.load_with(resolver, frame.pickle, buffers)
-    except ValueUnavailableError:
+        return code_resolving.load_with(resolver, frame.pickle, buffers, check=loading.check, link=loading.link)
+    except (ValueUnavailableError, KeyboardInterrupt, MemoryError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        # A class may raise anything, and so may what polars' engine does with its state.
+        if isinstance(error, structure.StructureError) or _is_invalid_arrow(error):
+            raise ValueDamagedError(
+                f"the stored value of {key!r} is damaged: {said(error)}", remedy=f"materialize {key!r} again"
+            ) from error
         raise ValueUnavailableError(
             f"the stored value of {key!r} cannot be loaded{libraries.difference(loading.written, loading.code.owner)}",
-            where=f"{type(error).__name__}: {error}",
+            where=f"{type(error).__name__}: {said(error)}",
             remedy=libraries.remedy(loading.written, loading.code.owner)
             or "make importable what it names, or materialize it again",
         ) from error
+
+
+def _module_of(kind: Any) -> str:
+    """Return the module of a type, or of a function by name."""
+    if issubclass(type(kind), type):
+        return name_parts(kind)[0]
+    module = getattr(kind, "__module__", "")
+    return module if type(module) is str else ""
+
+
+def _is_invalid_arrow(error: BaseException) -> bool:
+    module = sys.modules.get("pyarrow")
+    return module is not None and isinstance(error, module.ArrowInvalid)
+
+
+def said(error: BaseException) -> str:
+    """Return the text of an exception in one line; its class may raise anything when it is asked for it."""
+    try:
+        return " ".join(str(error).split())[:300]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return "its message cannot be read"
 
 
 def _unstorable(value: Any, inner: Any, error: BaseException, key: str) -> UnstorableValueError:
     outer = type_name(value)
     offender = value if inner is None else inner
     name = type_name(offender)
+    path = ""
     if offender is value:
         what = f"the value of {key!r} cannot be stored: it is {_called(offender, name)}"
     else:
-        what = f"the value of {key!r} cannot be stored: it is a {outer} that holds {_called(offender, name)}"
-    text = " ".join(str(error).split())
-    return UnstorableValueError(what, where=f"{type(error).__name__}: {text[:300]}", remedy=_remedy(offender, name))
+        found = path_to(value, lambda item: item is offender)
+        path = found[0] if found is not None else ""
+        at = f" at {path}" if path else ""
+        what = f"the value of {key!r} cannot be stored: it is a {outer} that holds {_called(offender, name)}{at}"
+    where = f"{type(error).__name__}: {said(error)}"
+    return UnstorableValueError(what, where=where, remedy=_remedy(offender, name), path=path)
 
 
 def _called(offender: Any, name: str) -> str:
-    if isinstance(offender, FunctionType):
+    kind = type(offender)
+    if kind is FunctionType:
         return "a lambda" if offender.__name__ == "<lambda>" else f"the function {offender.__qualname__}"
-    if isinstance(offender, type):
-        return f"an instance of, or the class, {offender.__qualname__}"
-    return f"the module {offender.__name__}" if isinstance(offender, ModuleType) else f"a {name}"
+    if issubclass(kind, type):
+        return f"an instance of, or the class, {name_parts(offender)[1]}"
+    return f"the module {offender.__name__}" if kind is ModuleType else f"a {name}"
 
 
 def _remedy(offender: Any, name: str) -> str:
-    if isinstance(offender, FunctionType | type):
-        kind = "class" if isinstance(offender, type) else "function with def"
+    if issubclass(type(offender), FunctionType | type):
+        kind = "class" if issubclass(type(offender), type) else "function with def"
         return f"define the {kind} at the top of a cell of its own or in a module, without what cannot be stored in its closure or body"
     if name in _LOCKS:
         return "keep it out of the value: make it in the step that uses it"

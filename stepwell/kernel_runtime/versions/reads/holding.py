@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.reads import LOCAL, Read
 from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
 from stepwell.kernel_runtime.versions.reads import listings
 from stepwell.kernel_runtime.versions.reads.environment import (
@@ -47,6 +47,9 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
         return listings.names_digest(listings.matches(read.name), read.own) == read.digest
     if read.kind == "state":
         return state_digest(read.name) == read.digest
+    if read.kind in LOCAL:
+        # Only the notebook's kernel can tell.
+        return False
     if read.kind == "environment":
         keyed = keyed or process_keyed
         try:
@@ -74,6 +77,10 @@ def what_changed(read: Read) -> str:
     """Say in words how the world differs from a read that does not hold; of the environment only the name."""
     if read.digest == UNSTABLE and read.kind == "environment":
         return "it read the environment, which could not be compared: the user's key could not be read"
+    if read.kind == "name":
+        return f"the variable {read.name}, which a text of it names, changed"
+    if read.kind == "stream":
+        return f"the random numbers of {read.name} start from another state: a seed was changed, or other code draws before it"
     if read.digest == UNSTABLE:
         return f"{read.name} changed while the step ran"
     if read.kind == "absent":

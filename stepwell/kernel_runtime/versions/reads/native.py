@@ -79,11 +79,12 @@ def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
 def _wrapped(original: Any, note: Note, active: Active, module: str) -> Any:
     def noted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         recorder = active()
-        if recorder is not None:
+        if recorder is not None or always:
             # What cannot be understood here is the reader's to refuse.
             with suppress(Exception):
-                note(recorder, args, kwargs)
+                note(recorder, args, kwargs)  # type: ignore[arg-type]  # one that is called always takes None
 
+    always = getattr(note, "always", False)
     home = getattr(original, "__module__", None) or module
     # Of the extension module `_duckdb` no frame is passed over.
     home = home if home.partition(".")[0] == module.partition(".")[0] else module
@@ -114,9 +115,12 @@ def _wrap_class(module: ModuleType, name: str, methods: Mapping[str, Any]) -> di
 def _os_file(active: Active, original: Any) -> Callable[..., Any]:
     def new(cls: type, path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         recorder = active()
-        if recorder is not None and isinstance(path, str | os.PathLike) and not set(mode) & {"w", "a"}:
+        if recorder is not None and isinstance(path, str | os.PathLike):
             with suppress(Exception):
-                recorder.path_read(os.fsdecode(path))
+                if set(mode) & {"w", "a"}:
+                    recorder.opened(os.path.abspath(os.fsdecode(path)), reads=False, writes=True)  # noqa: PTH100 - a plain string, as the recorder has them
+                else:
+                    recorder.path_read(os.fsdecode(path))
         # A plain call gives what the library gives; a class of the user's own that derives from it is made as usual.
         if cls.__name__ == "OSFile" and cls.__module__ == "pyarrow":
             return original(path, mode, *args, **kwargs)

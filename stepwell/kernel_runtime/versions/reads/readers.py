@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH110, PTH118, SLF001 - plain strings, as in the other files of this folder; who asks decides
+# ruff: noqa: PTH100, PTH111, PTH110, PTH118, SLF001 - plain strings, as in the other files of this folder; who asks decides
 """The table of native readers: functions that open files in C, C++ or Rust, where no audit event tells of it.
 
 For each module, when it is imported, `readers_of` gives what is to be wrapped and how to find the files in the arguments. pandas is not in it:
@@ -8,6 +8,7 @@ its readers open files in Python, or call those of pyarrow. What starts processe
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
@@ -40,7 +41,41 @@ _FIRST = {
 _NOT_FILES = frozenset(
     {"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"}
 )
-MODULES = frozenset({*_FIRST, "polars", "duckdb", "h5py", "pyarrow.fs", "multiprocessing.process", "joblib.parallel"})
+_WRITES = {
+    "pyarrow.parquet": ("write_table where", "write_metadata where"),
+    "pyarrow.parquet.core": ("ParquetWriter.__init__ where",),
+    "pyarrow.feather": ("write_feather dest",),
+    "pyarrow.csv": ("write_csv output_file",),
+    "pyarrow.orc": ("write_table where",),
+    "pyarrow.ipc": ("new_file sink", "new_stream sink"),
+    "pyarrow": ("output_stream source",),
+}
+"""By module: functions and the name of the parameter that is the path of what they write."""
+_POLARS_WRITES = ("write_", "sink_")
+_RELATION_WRITES = ("write_parquet", "write_csv", "to_parquet", "to_csv")
+_LOOK_UPS = {
+    "pandas.core.computation.scope": ("Scope", "resolve"),
+    "patsy.eval": ("VarLookupDict", "__getitem__"),
+    "formulaic.utils.layered_mapping": ("LayeredMapping", "__getitem__"),
+}
+"""By module: the class and the method that look up one name of a formula or expression."""
+MODULES = frozenset(
+    {
+        *_FIRST,
+        *_WRITES,
+        *_LOOK_UPS,
+        "polars",
+        "duckdb",
+        "h5py",
+        "pyarrow.fs",
+        "multiprocessing.process",
+        "joblib.parallel",
+        "random",
+        "numpy.random",
+        "torch",
+    }
+)
+_WORD = re.compile(r"[^\W\d]\w*")
 
 
 def readers_of(module: ModuleType) -> Iterator[Entry]:
@@ -50,6 +85,12 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
         for each in sorted(vars(module)):
             if each.startswith(("read_", "scan_")) and each not in _NOT_FILES and callable(vars(module)[each]):
                 yield module, each, _first(f"polars.{each}", "uri" if each == "read_database_uri" else "source")
+        yield module, "sql", _words(0, "query")
+        yield module.SQLContext, "execute", _words(1, "query")
+        for kind in (module.DataFrame, module.LazyFrame):
+            for each in sorted(vars(kind)):
+                if each.startswith(_POLARS_WRITES) and callable(vars(kind)[each]):
+                    yield kind, each, _written("file", "path", position=1)
     elif name == "duckdb":
         yield module, "connect", _database
         for place, position in ((module, 0), (module.DuckDBPyConnection, 1)):
@@ -63,13 +104,36 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
                         each,
                         _first(f"duckdb.{each}", "path_or_buffer", "file_glob", "path", position=position),
                     )
+            yield from (
+                (place, each, _written("file_name", position=1)) for each in _RELATION_WRITES if hasattr(place, each)
+            )
+        relation = getattr(module, "DuckDBPyRelation", None)
+        if relation is not None:
+            yield from (
+                (relation, each, _written("file_name", position=1))
+                for each in _RELATION_WRITES
+                if hasattr(relation, each)
+            )
+            yield from (
+                (relation, each, _words(2 if each == "query" else 1, "sql_query"))
+                for each in ("query", "join", "union")
+                if each == "query"
+            )
+    elif name in {"random", "numpy.random", "torch"}:
+        for each in ("seed", "setstate", "set_state", "manual_seed", "set_rng_state"):
+            if hasattr(module, each):
+                yield module, each, seeding(name)
+    elif name in _LOOK_UPS:
+        owner_name, method = _LOOK_UPS[name]
+        if hasattr(module, owner_name):
+            yield getattr(module, owner_name), method, _one_name
     elif name == "h5py":
         yield module.File, "__init__", _hdf5
     elif name == "multiprocessing.process":
         yield module.BaseProcess, "start", process_started
     elif name == "joblib.parallel":
         yield module.Parallel, "__call__", pool_used
-    for text in _FIRST.get(name, ()):
+    for text in (*_FIRST.get(name, ()), *_WRITES.get(name, ())):
         path, parameter = text.split()
         owner: Any = module
         *outer, last = path.split(".")
@@ -77,13 +141,108 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
             owner = getattr(owner, part, None)
         if hasattr(owner, last):
             shown = ".".join([name.removesuffix(".core"), *(outer or [last])])
-            yield owner, last, _first(shown, parameter, position=len(outer))
+            if text in _WRITES.get(name, ()):
+                yield owner, last, _written(parameter, position=len(outer) + (last in _SECOND))
+            else:
+                yield owner, last, _first(shown, parameter, position=len(outer))
+
+
+_SECOND = frozenset({"write_table", "write_feather", "write_csv", "write_metadata"})
+"""Functions whose path is the second parameter."""
+
+
+def _written(*names: str, position: int) -> Note:
+    """Return what notes the path that a native writer is given."""
+
+    def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        target = (
+            args[position] if len(args) > position else next((kwargs[name] for name in names if name in kwargs), None)
+        )
+        for path in _paths(target):
+            if "://" not in path:
+                recorder.opened(os.path.abspath(os.path.expanduser(path)), reads=False, writes=True)
+
+    return note
+
+
+def _words(position: int, parameter: str) -> Note:
+    """Return what notes the variables that a statement of SQL may name."""
+
+    def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        text = args[position] if len(args) > position else kwargs.get(parameter)
+        if isinstance(text, str):
+            tables_looked_up(recorder, text)
+
+    return note
+
+
+def tables_looked_up(recorder: ReadRecorder, text: str) -> None:
+    """Note the variables of the notebook that a statement may name as tables.
+
+    Every word counts that is bound to something a table can be made of. A frame that a function holds under the same name is found there
+    first, so the word does not mean the notebook's variable.
+    """
+    words = dict.fromkeys(table_names(text))
+    frame = sys._getframe(1)
+    local: set[str] = set()
+    while frame is not None:
+        if frame.f_locals is not frame.f_globals and counts(frame.f_code.co_filename):
+            local.update(frame.f_locals)
+            break
+        frame = frame.f_back  # type: ignore[assignment]  # the outermost frame has none
+    recorder.looked_up(word for word in words if word not in local and recorder.is_table(word))
+
+
+_parser: list[Any] = []
+
+
+def table_names(text: str) -> Iterable[str]:
+    """Return the names that a statement reads as tables: what DuckDB's parser says, or every word if it cannot tell."""
+    try:
+        if not _parser:
+            _parser.append(sys.modules["_duckdb"].connect(":memory:"))
+        found: Iterable[str] = _parser[0].get_table_names(text)
+    except Exception:
+        return _WORD.findall(text)
+    return found
+
+
+def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    lookup, name = args[0], args[1] if len(args) > 1 else kwargs.get("key")
+    if not isinstance(name, str):
+        return
+    # The frames of pandas, the dicts of patsy, the layers of formulaic: the first that has the name gives its value.
+    layers: Any = getattr(getattr(lookup, "scope", None), "maps", None) or getattr(lookup, "_dicts", None) or ()
+    for layer in layers:
+        if name in layer:
+            recorder.looked_up([name], layer[name])
+            return
+    if not layers:
+        recorder.looked_up([name])
+
+
+def seeding(module: str) -> Note:
+    """Return what notes that the notebook has seeded a random stream; called also outside of steps."""
+
+    def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Note`
+        seeded.add(module.removesuffix(".random"))
+        seedings.append(module)
+
+    note.always = True  # type: ignore[attr-defined]  # read by the wrapper
+    return note
+
+
+seedings: list[str] = []
+"""One entry for each time that the user seeded a stream."""
+seeded: set[str] = set()
+"""Random streams that the user has seeded in this process: ``random``, ``numpy``, ``torch``."""
 
 
 def file_system_methods() -> Mapping[str, Note]:
-    """Return the methods of pyarrow's local file system that read, each with what notes what a call of it reads."""
+    """Return the methods of pyarrow's local file system that read or write, each with what notes what a call of it reads."""
     return {
         **{name: _first(f"pyarrow.fs.{name}", "path", position=1) for name in ("open_input_file", "open_input_stream")},
+        **{name: _written("path", position=1) for name in ("open_output_stream", "open_append_stream")},
         "get_file_info": _file_info,
     }
 
@@ -166,6 +325,7 @@ def _statement(position: int, reader: str) -> Note:
         if not isinstance(text, str):
             return
         given = args[position + 1] if len(args) > position + 1 else kwargs.get("parameters", kwargs.get("params"))
+        tables_looked_up(recorder, text)
         with recorder.looks():
             named = files_named(text, given)
         for path in named.written:

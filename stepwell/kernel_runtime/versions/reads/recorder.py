@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH117, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
+# ruff: noqa: PTH100, PTH113, PTH117, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
 """`ReadRecorder`: what one step read, noted while it runs and digested when it has ended.
 
 What a step made is no input of it: a file that it created, a folder, a name that it set. A file that was there, that it read *and*
@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextvars import ContextVar, Token
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.reads import Read
@@ -30,6 +30,13 @@ threads: dict[int, ReadRecorder] = {}
 _WRITE_AHEAD = ("-wal", ".wal")
 _CLOCK_TICK_NS = 20_000_000
 """By how much the clock of files may be behind the other one."""
+
+
+def value_digest(value: Any) -> str:
+    """Return the digest of a variable's value as a recorded read has it; of a value without one, what no other value has."""
+    from stepwell.kernel_runtime.versions.data import data_version
+
+    return data_version(value) or UNSTABLE
 
 
 def active() -> ReadRecorder | None:
@@ -51,6 +58,10 @@ class ReadRecorder:
         Digests values of the environment with the user's key; by default with one of this process.
     declared
         Files and patterns that the step says it reads, relative to the working directory.
+    namespace
+        The notebook's variables, in which texts of queries are looked up; None where there is no notebook.
+    counted
+        Names that count already: inputs.
     """
 
     # Defaults of the class: most steps read nothing, and a recorder is made for each.
@@ -78,13 +89,23 @@ class ReadRecorder:
     _names_set: frozenset[str] = frozenset()
     _made: frozenset[str] = frozenset()
     _removed: frozenset[str] = frozenset()
+    _lost: frozenset[str] = frozenset()
+    """Files that were there before the step and that it removed."""
     _looks: dict[tuple[str, str], str] | None = None
     _asked: str = ""
     _started: int = 0
 
     def __init__(
-        self, exclude: tuple[Path, ...] = (), keyed: Keyed | None = None, declared: Iterable[str] = ()
+        self,
+        exclude: tuple[Path, ...] = (),
+        keyed: Keyed | None = None,
+        declared: Iterable[str] = (),
+        namespace: dict[str, Any] | None = None,
+        counted: Collection[str] = (),
     ) -> None:
+        self._namespace = namespace
+        self._counted = counted
+        self._looked_up: dict[str, str] = {}
         self._exclude = exclude
         self._keyed = keyed
         self._declared = declared
@@ -135,7 +156,62 @@ class ReadRecorder:
 
     def removed(self, path: str) -> None:
         """Note that the step is about to remove a file or a folder with everything in it."""
-        self._removed |= {os.path.abspath(path)}
+        path = os.path.abspath(path)
+        self._removed |= {path}
+        if path not in self._written and path not in self._made and os.path.isfile(path):
+            self._lost |= {path}
+        elif os.path.isdir(path) and path not in self._made:
+            inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+            self._lost |= {each for each in inside if each not in self._written}
+
+    def changes(self) -> dict[str, bool]:
+        """Return the paths that the step wrote, made or removed, each with whether it was there before."""
+        found = {**dict.fromkeys(self._made, False), **self._written, **dict.fromkeys(self._lost, True)}
+        for path in self._databases:
+            if (
+                not path.endswith(_WRITE_AHEAD)
+                and path in (self._seen or {})
+                and (self._seen or {})[path] != file_stat(path)
+            ):
+                found[path] = True
+        return found
+
+    @property
+    def names_set(self) -> frozenset[str]:
+        """Names of the environment that the step set or removed."""
+        return self._names_set
+
+    def excludes(self, path: str) -> bool:
+        """Return True for a path in a folder that does not count: the store's."""
+        return any(path == str(each) or path.startswith(os.path.join(each, "")) for each in self._exclude)
+
+    def is_table(self, name: str) -> bool:
+        """Return True if a variable of the notebook is something that SQL can read as a table."""
+        value = self._namespace.get(name) if self._namespace is not None else None
+        top = type(value).__module__.partition(".")[0]
+        return top in {"pandas", "polars", "pyarrow", "numpy", "duckdb", "_duckdb"} or isinstance(value, dict)
+
+    def looked_up(self, names: Iterable[str], value: Any = None) -> None:
+        """Note that a library looked up names in the notebook's namespace, by a text.
+
+        Parameters
+        ----------
+        value
+            What was found, where that is known: another object than the notebook's is no read of the notebook.
+        """
+        space = self._namespace
+        if space is None:
+            return
+        for name in names:
+            if (
+                name in space
+                and (value is None or value is space[name])
+                and name not in self._looked_up
+                and name not in self._counted
+            ):
+                with self.looks():
+                    self._looked_up[name] = value_digest(space[name])
+                self._noted = True
 
     def looked_at(self, path: str, aspect: str, found: str) -> None:
         """Note what was learned of a path that was not opened."""
@@ -300,6 +376,7 @@ class ReadRecorder:
             if read.digest != "folder" or not any(name.startswith(os.path.join(path, "")) for name in files):
                 found.append(read)
         found += [Read("state", name, digest) for name, digest in sorted((self._states or {}).items())]
+        found += [Read("name", name, digest) for name, digest in sorted(self._looked_up.items())]
         return [*found, *self._from_environment(), *self._from_assets()]
 
     def _look(self, path: str, aspect: str, told: str) -> Read | None:

@@ -1,0 +1,305 @@
+"""The content of mutable objects: taken before a step runs, compared after it, and put back in place on a hit.
+
+An object keeps its identity when its content is replaced, so every other name for it sees the change. The content of a container
+is shallow: it names its members, and a member that is mutable has a content of its own. What is no container (an array, a
+frame, a random generator) is a *leaf*: it is compared by digest and replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import random
+import sys
+from collections.abc import Callable, Iterator
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any, TypeAlias
+
+from stepwell.kernel_runtime.versions.atoms import ATOMS
+
+Step: TypeAlias = tuple[str, Any]
+"""One step from a container to a member: ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
+Address: TypeAlias = tuple[Step, ...]
+
+MOST_CONTAINERS = 50_000
+"""Containers below one object up to which each is followed; above it the object counts as one leaf."""
+
+_NO_CONTENT = (*ATOMS, FunctionType, BuiltinFunctionType, MethodType, ModuleType, frozenset, range, slice, property)
+_ABSENT: Any = object()
+
+
+class NotRestorableError(Exception):
+    """The content of this object cannot be put back in place."""
+
+
+def has_content(item: Any) -> bool:
+    """Return True if an object can change in place, as far as its type tells."""
+    kind = type(item)
+    return kind not in _NO_CONTENT and not isinstance(item, (type, *_NO_CONTENT))
+
+
+def is_leaf(item: Any) -> bool:
+    """Return True if an object is compared by digest: it is no container of Python objects."""
+    kind = type(item)
+    if kind in _CONTAINERS or kind is tuple:
+        return False
+    return _leaf(item) is not None or _state_of(item) is None
+
+
+def members(item: Any) -> Iterator[tuple[Step, Any]]:
+    """Yield the members of a container, each with the step that leads to it."""
+    if isinstance(item, dict):
+        for key, value in list(dict.items(item)):
+            yield ("item", key), value
+    elif isinstance(item, (list, tuple, collections.deque)):
+        for position, value in enumerate(item):
+            yield ("index", position), value
+    if type(item) not in _CONTAINERS:
+        for name, value in (_state_of(item) or {}).items():
+            yield ("attr", name), value
+
+
+def member(item: Any, step: Step) -> Any:
+    """Return one member of a container; raises LookupError or AttributeError if it is not there."""
+    kind, name = step
+    if kind == "item":
+        return dict.__getitem__(item, name)
+    if kind == "index":
+        return item[name]
+    found = (_state_of(item) or {}).get(name, _ABSENT)
+    if found is _ABSENT:
+        raise AttributeError(name)
+    return found
+
+
+def content(item: Any) -> tuple[Any, ...]:
+    """Return the shallow content of a container: equal contents have the same members, by identity."""
+    kind = type(item)
+    parts: list[Any] = []
+    if isinstance(item, dict):
+        kind_of_dict = collections.OrderedDict if isinstance(item, collections.OrderedDict) else dict
+        parts.append(("items", tuple(kind_of_dict.items(item))))
+        if isinstance(item, collections.defaultdict):
+            parts.append(("factory", (item.default_factory,)))
+    elif isinstance(item, (list, collections.deque)):
+        parts.append(("list", tuple(item)))
+    elif isinstance(item, set):
+        parts.append(("set", tuple(item)))
+    elif kind in {bytearray, array.array}:
+        parts.append(("bytes", (bytes(item),)))
+    if kind not in _CONTAINERS:
+        state = _state_of(item)
+        if state is not None:
+            parts.append(("state", tuple(state.items())))
+    return tuple(parts)
+
+
+def same_content(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+    """Return True if two contents have the same members: the same objects, or equal numbers and texts."""
+    if len(before) != len(after):
+        return False
+    for (kind, old), (other, new) in zip(before, after, strict=True):
+        if kind != other or len(old) != len(new):
+            return False
+        if kind == "set":
+            if {id(each) for each in old} != {id(each) for each in new} and set(old) != set(new):
+                return False
+        elif not all(_same(one, two) for one, two in zip(old, new, strict=True)):
+            return False
+    return True
+
+
+def _same(one: Any, two: Any) -> bool:
+    if one is two:
+        return True
+    kind = type(one)
+    if kind is not type(two):
+        return False
+    if kind is tuple and len(one) == len(two):
+        return all(_same(first, second) for first, second in zip(one, two, strict=True))
+    return kind in ATOMS and bool(one == two)
+
+
+def put_content(item: Any, parts: tuple[Any, ...]) -> None:
+    """Replace the content of a container, in place.
+
+    Raises
+    ------
+    NotRestorableError
+        If the object takes no such content.
+    """
+    try:
+        for kind, values in parts:
+            if kind == "items":
+                # An OrderedDict keeps the order in a list of its own.
+                kind_of_dict = collections.OrderedDict if isinstance(item, collections.OrderedDict) else dict
+                kind_of_dict.clear(item)
+                for key, value in values:
+                    kind_of_dict.__setitem__(item, key, value)
+            elif kind == "factory":
+                item.default_factory = values[0]
+            elif kind == "list":
+                item.clear()
+                item.extend(values)
+            elif kind == "set":
+                set.clear(item)
+                set.update(item, values)
+            elif kind == "bytes":
+                data = bytearray(values[0])
+                if isinstance(item, bytearray):
+                    item[:] = data
+                else:
+                    del item[:]
+                    item.frombytes(bytes(data))
+            elif kind == "state":
+                _put_state(item, dict(values))
+    except Exception as error:
+        raise NotRestorableError(f"{type(item).__name__}: {error}") from error
+
+
+def can_be_put(item: Any) -> bool:
+    """Return True if an object's content can be replaced in place."""
+    return not is_leaf(item) or _leaf(item) is not None
+
+
+# -- instances -------------------------------------------------------------------------------------------------------
+
+_CONTAINERS = frozenset(
+    {dict, list, set, bytearray, array.array, collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter}
+)  # fmt: skip
+
+
+def _state_of(item: Any) -> dict[str, Any] | None:
+    """Return the attributes of an instance; None if its state lies elsewhere."""
+    kind = type(item)
+    namespace = getattr(item, "__dict__", None)
+    found = dict(namespace) if type(namespace) is dict else None
+    for base in kind.__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name in {"__dict__", "__weakref__"}:
+                continue
+            if name.startswith("__") and not name.endswith("__"):
+                name = f"_{base.__name__.lstrip('_')}{name}"  # noqa: PLW2901 - as the compiler mangles it
+            descriptor = base.__dict__.get(name)
+            try:
+                value = descriptor.__get__(item, kind)  # type: ignore[union-attr]
+            except AttributeError:
+                continue
+            found = {} if found is None else found
+            found[name] = value
+    if found is None and isinstance(item, (dict, list, set, collections.deque, bytearray)):
+        return {}
+    return found
+
+
+def _put_state(item: Any, state: dict[str, Any]) -> None:
+    now = _state_of(item) or {}
+    namespace = getattr(item, "__dict__", None)
+    for name in now.keys() - state.keys():
+        if type(namespace) is dict and name in namespace:
+            del namespace[name]
+        else:
+            object.__delattr__(item, name)
+    slots = now.keys() - (namespace.keys() if type(namespace) is dict else set())
+    for name, value in state.items():
+        if type(namespace) is dict and name not in slots:
+            namespace[name] = value
+        else:
+            object.__setattr__(item, name, value)
+    if type(namespace) is dict:
+        # The order of attributes is visible in vars() and repr.
+        ordered = [(name, namespace[name]) for name in state if name in namespace]
+        namespace.clear()
+        namespace.update(ordered)
+
+
+# -- leaves ----------------------------------------------------------------------------------------------------------
+
+_Get: TypeAlias = Callable[[Any], Any]
+_Set: TypeAlias = Callable[[Any, Any], None]
+
+
+def _set_array(item: Any, state: Any) -> None:
+    if item.shape != state.shape or item.dtype != state.dtype:
+        item.resize(state.shape, refcheck=False)
+    item[...] = state
+
+
+def _set_pandas(item: Any, state: Any) -> None:
+    item.__setstate__(state.__getstate__())
+
+
+def _set_polars_frame(item: Any, state: Any) -> None:
+    item._df = state._df  # noqa: SLF001 - polars has no public way to change a frame as a whole
+
+
+def _set_polars_series(item: Any, state: Any) -> None:
+    item._s = state._s  # noqa: SLF001 - as above
+
+
+def _set_tensor(item: Any, state: Any) -> None:
+    item.data = state
+
+
+def _set_attributes(item: Any, state: Any) -> None:
+    item.__dict__.clear()
+    item.__dict__.update(state)
+
+
+def _set_generator(item: Any, state: Any) -> None:
+    item.bit_generator.state = state
+
+
+def _set_bit_generator(item: Any, state: Any) -> None:
+    item.state = state
+
+
+_LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
+    ("numpy", "ndarray", lambda item: item.view(), _set_array),
+    ("numpy.random", "Generator", lambda item: item.bit_generator.state, _set_generator),
+    ("numpy.random", "RandomState", lambda item: item.get_state(), lambda item, state: item.set_state(state)),
+    ("numpy.random", "BitGenerator", lambda item: item.state, _set_bit_generator),
+    ("pandas", "DataFrame", lambda item: item.copy(deep=False), _set_pandas),
+    ("pandas", "Series", lambda item: item.copy(deep=False), _set_pandas),
+    ("polars", "DataFrame", lambda item: item.clone(), _set_polars_frame),
+    ("polars", "Series", lambda item: item.clone(), _set_polars_series),
+    ("torch", "Tensor", lambda item: item.detach(), _set_tensor),
+    ("scipy.sparse", "sparray", lambda item: dict(vars(item)), _set_attributes),
+    ("scipy.sparse", "spmatrix", lambda item: dict(vars(item)), _set_attributes),
+)
+"""Module, class, what gives the state of a leaf, and what sets it. A state is never the object itself: references to that are links."""
+
+
+def _leaf(item: Any) -> tuple[_Get, _Set] | None:
+    if isinstance(item, random.Random):
+        return (lambda each: each.getstate()), (lambda each, state: each.setstate(state))
+    for module, name, get, set_ in _LEAVES:
+        found = sys.modules.get(module)
+        kind = getattr(found, name, None) if found is not None else None
+        if isinstance(kind, type) and isinstance(item, kind):
+            return get, set_
+    return None
+
+
+def leaf_state(item: Any) -> Any:
+    """Return the state of a leaf, for `put_leaf`."""
+    found = _leaf(item)
+    return found[0](item) if found is not None else None
+
+
+def put_leaf(item: Any, state: Any) -> None:
+    """Set a leaf to a state, in place.
+
+    Raises
+    ------
+    NotRestorableError
+        If its type cannot be changed in place.
+    """
+    found = _leaf(item)
+    if found is None:
+        raise NotRestorableError(f"a {type(item).__name__} cannot be set to another state")
+    try:
+        found[1](item, state)
+    except Exception as error:
+        raise NotRestorableError(f"{type(item).__name__}: {error}") from error

@@ -1,0 +1,167 @@
+# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123, PTH202, PTH206 - plain strings, as the recorder has them
+"""Files that a step wrote: recorded with the digest of their content, and restored on a hit if they are lost.
+
+A file is required only inside the project's folder. One that anything other than Stepwell's steps changed is never touched, and links are
+never followed. Small files are kept in the store; for a large one that is lost the step runs again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepwell.kernel_runtime.records.effects import FileEffect
+from stepwell.kernel_runtime.versions.reads.files import counts, file_digest
+from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
+
+MOST_KEPT = 1 << 20
+"""Bytes of a file up to which its content is stored."""
+_MOST_IN_ALL = 16 << 20
+FOLDER = "/"
+_CACHES = ("__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".cache", ".stepwell")
+_JOURNALS = ("-wal", "-shm", "-journal", ".wal", ".lock")
+
+WasWritten = Callable[[str, str], bool]
+"""Given a path as effects have it and a digest: whether a step of a trusted key left the file in that state."""
+
+
+def taken(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect, ...], dict[str, bytes]]:
+    """Return the files that a step wrote, made or removed, and the contents of small ones by path."""
+    root = os.path.join(os.path.realpath(project), "")
+    found: list[FileEffect] = []
+    kept: dict[str, bytes] = {}
+    total = 0
+    for path, existed in sorted(recorder.changes().items()):
+        if not _is_effect(path, root, recorder):
+            continue
+        name = os.path.relpath(path, root) if path.startswith(root) else path
+        state = _state(path)
+        if state is None:
+            if existed:
+                found.append(FileEffect(name, ""))
+        elif state == FOLDER:
+            found.append(FileEffect(name, FOLDER))
+        else:
+            size = os.path.getsize(path)
+            keep = size <= MOST_KEPT and total + size <= _MOST_IN_ALL and path.startswith(root)
+            if keep:
+                with open(path, "rb") as file:
+                    kept[name] = file.read()
+                total += size
+            found.append(FileEffect(name, state, size, keep))
+    return tuple(found), kept
+
+
+def _is_effect(path: str, root: str, recorder: ReadRecorder) -> bool:
+    if not counts(path) or recorder.excludes(path) or path.endswith(_JOURNALS):
+        return False
+    parts = path.split(os.sep)
+    if any(part in _CACHES for part in parts):
+        return False
+    return path.startswith(root) or not path.startswith(os.path.join(os.path.realpath(tempfile.gettempdir()), ""))
+
+
+def _state(path: str) -> str | None:
+    """Return the digest of a file's content, `FOLDER`, or None if there is nothing or something else."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return None
+    if stat.S_ISDIR(mode):
+        return FOLDER
+    return file_digest(path) if stat.S_ISREG(mode) else None
+
+
+@dataclass(slots=True)
+class FilesToRestore:
+    """What a hit must do to the project's files.
+
+    Attributes
+    ----------
+    possible
+        False if a file is lost whose content is not stored: the step must run.
+    left
+        Paths that were changed by hand and are left as they are.
+    """
+
+    write: list[str]
+    remove: list[str]
+    folders: list[str]
+    left: list[str]
+    possible: bool = True
+
+
+def compare(effects: tuple[FileEffect, ...], project: Path, was_written: WasWritten, *, own: bool) -> FilesToRestore:
+    """Compare the project's files with the states in which a step left them.
+
+    Parameters
+    ----------
+    own
+        Whether the step's own cell runs, or it was asked for by name; else a file that exists is not touched.
+    """
+    todo = FilesToRestore([], [], [], [])
+    for effect in effects:
+        if os.path.isabs(effect.path):
+            continue
+        path = os.path.join(os.path.realpath(project), effect.path)
+        if not _is_inside(path, project):
+            todo.left.append(effect.path)
+            continue
+        now = _state(path)
+        if now == effect.digest or (now is None and not os.path.lexists(path) and effect.digest == ""):
+            continue
+        if effect.digest == FOLDER:
+            if now is None and not os.path.lexists(path):
+                todo.folders.append(effect.path)
+            continue
+        lost = not os.path.lexists(path)
+        if not lost:
+            if not own:
+                continue
+            if now is None or now == FOLDER or not was_written(effect.path, now):
+                todo.left.append(effect.path)
+                continue
+        if effect.digest == "":
+            todo.remove.append(effect.path)
+        elif effect.kept:
+            todo.write.append(effect.path)
+        else:
+            todo.possible = False
+    return todo
+
+
+def restore(todo: FilesToRestore, contents: Mapping[str, bytes], project: Path) -> None:
+    """Do what `compare` found; raises OSError or KeyError if it cannot be done."""
+    root = os.path.realpath(project)
+    for name in todo.folders:
+        os.makedirs(os.path.join(root, name), exist_ok=True)
+    for name in todo.remove:
+        os.unlink(os.path.join(root, name))
+    for name in todo.write:
+        path = os.path.join(root, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        # Written beside its place and renamed: a link that was put there meanwhile is replaced, never followed.
+        descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".stepwell-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(contents[name])
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(beside, 0o666 & ~mask)
+            os.replace(beside, path)
+        except BaseException:
+            os.unlink(beside)
+            raise
+
+
+def _is_inside(path: str, project: Path) -> bool:
+    """Return True if a path is inside the project and no part of it is a link."""
+    root = os.path.realpath(project)
+    folder = os.path.dirname(path)
+    return os.path.normpath(path).startswith(os.path.join(root, "")) and os.path.realpath(folder) == os.path.normpath(
+        folder
+    )

@@ -1,0 +1,467 @@
+"""The timeline of one kernel: which cell or step bound and changed each name of the notebook, and when each step was brought up to date.
+
+The rules are those of a notebook (CELLS: Names, Assigned again, Run again, Changed variables). A name can be bound several times, so
+"the value of `df`" has a meaning only at a point of the timeline. The timeline answers three questions:
+
+* Is a variable still the value of its asset, or did a plain cell change it? (`asset_of`)
+* A step that was brought up to date here reads other values now. Is that an edit, which makes it stale, or did *another* cell assign the
+  same names again, or the step's own effects change them? (`pin`)
+* Which names may Stepwell bind without taking a variable away from the user? (`may_bind`)
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FunctionType, MethodType
+from typing import Any
+
+from stepwell.kernel_runtime.definitions.bodies import CellBody
+from stepwell.kernel_runtime.errors import StepwellError
+from stepwell.kernel_runtime.execution.contents import has_content
+from stepwell.kernel_runtime.execution.seeds import stream_states
+from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.versions import library_state
+from stepwell.kernel_runtime.versions.bytecode import facts
+from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.reads.readers import seedings
+from stepwell.kernel_runtime.versions.reads.recorder import value_digest
+
+_GONE: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A cell, or a step, that binds and changes names."""
+
+    kind: str
+    """``cell`` or ``step``."""
+    id: str
+    """What identifies the cell in its notebook, or the step's key."""
+    label: str = field(default="", compare=False)
+    """How messages name it: ``[7]`` and its first line, or the key."""
+    place: str = field(default="", compare=False)
+    """Where it is: ``cell 7``; empty for a step."""
+
+
+@dataclass(slots=True)
+class Bound:
+    """A variable that Stepwell bound to the value of an asset."""
+
+    key: str
+    materialization: str
+    data_version: str
+    ref: Callable[[], Any] | None
+    """Weak reference; None for types that take none."""
+    strong: Any
+    unchanged_at: int
+    """Number of events after which the variable was last known to be as bound."""
+    changed_by: str = ""
+    """Label of the cell that changed it in place; empty if none did."""
+
+    def value(self) -> Any:
+        """Return the object that was bound, or None if it is gone."""
+        return self.ref() if self.ref is not None else self.strong
+
+
+@dataclass(slots=True)
+class Memory:
+    """When a step was last brought up to date in this kernel, and with what."""
+
+    number: int
+    """Number of events before it."""
+    code: str
+    """The digest of the code version then."""
+    source: object
+    """The text of its body then: another text is an edit of the step itself."""
+    materializations: frozenset[str]
+    seedings: int
+    """How often the notebook had seeded random streams."""
+    settings: library_state.Snapshot
+    """The settings of libraries and of the process."""
+
+
+class Timeline:
+    """What happened to the names of one notebook.
+
+    Parameters
+    ----------
+    namespace
+        The notebook's variables, live.
+    load
+        Returns the current value of a key, as a separate copy.
+    project
+        The folder of the project: files that steps wrote are restored only below it.
+
+    Attributes
+    ----------
+    files
+        By path, the digest of the state in which a step left a file, and the step's key.
+    unstored
+        Variables that a reused cell assigned and whose values are not stored, each with the key of an asset of that cell.
+    requested
+        Keys of the steps that the current request names: their cell runs, or they were asked for by name. They read names as they are now.
+    cells
+        Those of them whose own cell runs: it binds its names whoever bound them before.
+    reassigned
+        By step key, what is to be said of names that other cells assigned again since the step was brought up to date.
+    pinned
+        Keys of steps that count with the code version that they had, although names that they read are others now.
+    """
+
+    def __init__(self, namespace: dict[str, Any], load: Callable[[str], Any], project: Path) -> None:
+        self.namespace = namespace
+        self.project = project
+        self.files: dict[str, tuple[str, str]] = {}
+        self.unstored: dict[str, str] = {}
+        self._load = load
+        self.requested: frozenset[str] = frozenset()
+        self.cells: frozenset[str] = frozenset()
+        self.reassigned: dict[str, str] = {}
+        self.pinned: set[str] = set()
+        self._count = 0
+        self._binds: dict[str, list[tuple[int, Writer]]] = {}
+        self._changes: dict[str, list[tuple[int, Writer]]] = {}
+        self._group: dict[str, str] = {}
+        """Names that may share objects have the same group."""
+        self._bound: dict[str, Bound] = {}
+        self._waiting: dict[str, Materialization] = {}
+        self._memories: dict[str, Memory] = {}
+        self._lock = threading.Lock()
+
+    # -- events
+
+    def note(
+        self, writer: Writer, *, bound: Collection[str] = (), changed: Collection[str] = (), read: Collection[str] = ()
+    ) -> None:
+        """Record that a cell or step bound names, may have changed objects behind names, and read others."""
+        self._count += 1
+        event = (self._count, writer)
+        for name in bound:
+            self.unstored.pop(name, None)
+            self._binds.setdefault(name, []).append(event)
+            self._group.pop(name, None)
+        for name in changed:
+            self._changes.setdefault(name, []).append(event)
+        # What a cell binds may share objects with what it read or changed.
+        space = self.namespace
+        shared = [name for name in {*bound, *changed, *read} if name in space and has_content(space[name])]
+        if len(shared) > 1:
+            groups = {self._group.get(name, name) for name in shared}
+            target = min(groups)
+            for name, group in list(self._group.items()):
+                if group in groups:
+                    self._group[name] = target
+            for name in shared:
+                self._group[name] = target
+
+    def binder(self, name: str) -> Writer | None:
+        """Return who bound a name last, or None if nothing is known of it."""
+        found = self._binds.get(name)
+        return found[-1][1] if found else None
+
+    def place(self, name: str) -> str:
+        """Return the cell that bound a variable or changed it last: ``cell 5``; empty if none is known."""
+        events = [*self._binds.get(name, ()), *self._changes.get(name, ())]
+        return max(events, key=lambda event: event[0])[1].place if events else ""
+
+    def _since(self, name: str, number: int) -> list[tuple[int, Writer]]:
+        """Return the events after a number that bound a name, or may have changed its object under any name."""
+        found = [event for event in self._binds.get(name, ()) if event[0] > number]
+        group = self._group.get(name)
+        names = [name] if group is None else [other for other, each in self._group.items() if each == group]
+        for other in names:
+            found += [event for event in self._changes.get(other, ()) if event[0] > number]
+        return sorted(found, key=lambda event: event[0])
+
+    # -- variables that are values of assets
+
+    def bind(self, name: str, key: str, item: Materialization, value: Any) -> None:
+        """Bind a variable to a value of an asset."""
+        try:
+            ref: Callable[[], Any] | None = weakref.ref(value)
+            strong = None
+        except TypeError:
+            ref, strong = None, value
+        self.namespace[name] = value
+        self._bound[name] = Bound(key, item.id, item.data_version, ref, strong, self._count)
+        with self._lock:
+            self._waiting.pop(key, None)
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Note that variables are the values of their assets now, whatever was noted of the step that bound them."""
+        for name in names:
+            bound = self._bound.get(name)
+            if bound is not None:
+                bound.unchanged_at = self._count
+
+    def alive(self, key: str, materialization: str = "") -> Any:
+        """Return the object that some variable is bound to as the value of an asset, or None."""
+        for bound in self._bound.values():
+            if bound.key == key and materialization in {"", bound.materialization}:
+                value = bound.value()
+                if value is not None:
+                    return value
+        return None
+
+    def is_of(self, name: str, step_key: str) -> bool:
+        """Return True if a step bound a name last."""
+        writer = self.binder(name)
+        return writer is not None and writer.kind == "step" and writer.id == step_key
+
+    def bound_to(self, name: str) -> Bound | None:
+        """Return what a variable was bound to if it still is that object, changed in place or not."""
+        bound = self._bound.get(name)
+        if bound is None:
+            return None
+        value = self.namespace.get(name, _GONE)
+        if value is _GONE or value is not bound.value() or (bound.ref is not None and value is None):
+            return None
+        return bound
+
+    def asset_of(self, name: str) -> Bound | None:
+        """Return the asset that a variable is the unchanged value of, or None.
+
+        A digest decides, and is taken only if a cell or step that can have changed the object ran since it was last taken.
+        """
+        bound = self.bound_to(name)
+        if bound is None or bound.changed_by:
+            return None
+        if bound.unchanged_at == self._count:
+            return bound
+        events = self._since(name, bound.unchanged_at)
+        if events and not self._is_equal(name, bound):
+            bound.changed_by = events[-1][1].label or "another cell"
+            return None
+        bound.unchanged_at = self._count
+        return bound
+
+    def _is_equal(self, name: str, bound: Bound) -> bool:
+        return data_version(self.namespace[name]) in (None, bound.data_version)
+
+    def changed_by(self, name: str) -> str:
+        """Return the label of the cell that changed or rebound a variable which was the value of an asset; empty if none did."""
+        bound = self._bound.get(name)
+        if bound is None:
+            return ""
+        if self.bound_to(name) is not None:
+            return bound.changed_by
+        writer = self.binder(name)
+        return writer.label if writer is not None and writer.kind == "cell" else ""
+
+    def names(self, registered: Mapping[str, str]) -> dict[str, str]:
+        """Return the names that mean an asset to code of the notebook, each with its key.
+
+        Parameters
+        ----------
+        registered
+            Names of the registered assets: the last parts of their keys.
+        """
+        space = self.namespace
+        found = {}
+        for name, key in registered.items():
+            value = space.get(name, _GONE)
+            if value is _GONE or hasattr(type(value), "__stepwell_asset_key__"):
+                found[name] = key
+        for name in self._bound:
+            bound = self.asset_of(name)
+            if bound is not None:
+                found[name] = bound.key
+        return found
+
+    def materialized(self, item: Materialization) -> None:
+        """Note a new current value; `refresh` binds its variable again. May be called from any thread."""
+        with self._lock:
+            self._waiting[item.key] = item
+
+    def refresh(self) -> None:
+        """Bind the variables of assets that have new values, if they still are what Stepwell bound."""
+        if not self._waiting:
+            return
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        for name, bound in list(self._bound.items()):
+            new = waiting.get(bound.key)
+            if new is None or new.id == bound.materialization or self.bound_to(name) is None:
+                continue
+            if new.data_version == bound.data_version and not bound.changed_by:
+                bound.materialization = new.id
+                continue
+            try:
+                self.bind(name, bound.key, new, self._load(bound.key))
+            except StepwellError:
+                # A value that cannot be loaded is reported where it is asked for; the variable keeps the value it has.
+                continue
+
+    def withdraw(self, key: str) -> None:
+        """Remove our variables of an asset that is no longer defined."""
+        for name, bound in list(self._bound.items()):
+            if bound.key == key:
+                if self.bound_to(name) is not None:
+                    del self.namespace[name]
+                del self._bound[name]
+
+    def after_cell(self) -> None:
+        """Drop values whose variables the user has deleted or bound to something else."""
+        for name, bound in list(self._bound.items()):
+            if bound.ref is None and self.bound_to(name) is None:
+                bound.strong = None
+
+    def clear(self) -> None:
+        """Forget every binding; the variables stay."""
+        self._bound.clear()
+
+    def may_bind(self, name: str, step_key: str) -> bool:
+        """Return True if a step that runs as an upstream may bind a name: it is unbound, or the step or Stepwell bound it last."""
+        if name not in self.namespace:
+            return True
+        if self.bound_to(name) is not None:
+            return True
+        return self.is_of(name, step_key)
+
+    # -- steps
+
+    def brought(self, step_key: str, code: str, source: object, items: Iterable[Materialization]) -> None:
+        """Note that a step was executed or reused, with the code version that its memo key has."""
+        self._memories[step_key] = Memory(
+            self._count, code, source, frozenset(item.id for item in items), len(seedings), library_state.snapshot()
+        )
+        self.reassigned.pop(step_key, None)
+
+    def has_brought(self, step_key: str, item: Materialization) -> bool:
+        """Return True if a step already gave this materialization in this kernel."""
+        memory = self._memories.get(step_key)
+        return memory is not None and item.id in memory.materializations
+
+    def seeded_since(self, step_key: str) -> bool:
+        """Return True if the notebook seeded a random stream after a step was brought up to date."""
+        memory = self._memories.get(step_key)
+        return memory is not None and memory.seedings != len(seedings)
+
+    def keeps(self, step_key: str, item: Materialization) -> bool:
+        """Return True if a cell runs that needs a step which gave this materialization here: as in a plain notebook, it does not run again."""
+        return bool(self.cells) and step_key not in self.cells and self.has_brought(step_key, item)
+
+    def read_holds(self, read: Read, step_key: str, item: Materialization) -> bool:
+        """Return True if what a step read from the kernel itself is still so, or changed only by later cells and steps.
+
+        Parameters
+        ----------
+        item
+            The materialization that has the read.
+        """
+        again = self.has_brought(step_key, item)
+        if read.kind == "stream":
+            if again and not self.seeded_since(step_key):
+                # Draws of this step and of later ones do not make it stale; only seeding does.
+                return True
+            state = stream_states().get(read.name)
+            return state is not None and data_version(state) == read.digest
+        value = self.namespace.get(read.name, _GONE)
+        if value is not _GONE and value_digest(value) == read.digest:
+            return True
+        if not again:
+            return False
+        memory = self._memories[step_key]
+        since = self._since(read.name, memory.number)
+        return bool(since) and self._is_explained(read.name, memory, since, step_key)
+
+    def _is_explained(self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str) -> bool:
+        """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
+        if step_key in self.requested and any(writer.kind == "cell" for _, writer in since):
+            return False
+        # Those who gave the value that the step read: who bound the name last before it, and who changed the object since.
+        last = max((number for number, _ in self._binds.get(name, ()) if number <= memory.number), default=0)
+        events = (*self._binds.get(name, ()), *self._changes.get(name, ()))
+        before = {writer for number, writer in events if last <= number <= memory.number}
+        return not any(writer in before and (writer.kind == "cell" or writer.id != step_key) for _, writer in since)
+
+    def pin(self, step_key: str, body: CellBody, version: CodeVersion) -> CodeVersion:
+        """Return the code version that counts for a step that was brought up to date in this kernel.
+
+        Parameters
+        ----------
+        version
+            The code version with the names as they are now.
+        """
+        memory = self._memories.get(step_key)
+        self.reassigned.pop(step_key, None)
+        self.pinned.discard(step_key)
+        if memory is None or memory.code == version.digest or memory.source != body.source:
+            return version
+        own = step_key in self.requested
+        again: dict[str, tuple[str, str]] = {}
+        touched = False
+        for name in sorted(reached_names(self.namespace, body.reads)):
+            since = self._since(name, memory.number)
+            if not since:
+                continue
+            touched = True
+            if not self._is_explained(name, memory, since, step_key):
+                return version
+            if own:
+                continue
+            cells = [writer for _, writer in since if writer.kind == "cell"]
+            if cells:
+                first = next(
+                    (writer.label for number, writer in reversed(self._binds.get(name, ())) if number <= memory.number),
+                    "",
+                )
+                again[name] = (first, cells[-1].label)
+        if not touched and (own or not library_state.changed(memory.settings, library_state.snapshot())):
+            return version
+        if again:
+            with_, now = (", ".join(f"{name} {word} {labels[at]}" for name, labels in again.items() if labels[at]) for at, word in ((0, "from"), (1, "is now from")))  # fmt: skip
+            self.reassigned[step_key] = f"with {with_} ({now}; run the cell of {step_key} to use that)"
+        self.pinned.add(step_key)
+        return replace(version, digest=memory.code)
+
+
+def reached_names(namespace: Mapping[str, Any], names: Iterable[str]) -> set[str]:
+    """Return names of the notebook and all names that functions and classes behind them read, directly or not."""
+    found: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name in found:
+            continue
+        found.add(name)
+        stack = [namespace.get(name)]
+        seen: set[int] = set()
+        while stack:
+            item = stack.pop()
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+            if isinstance(item, FunctionType):
+                if item.__globals__ is namespace:
+                    pending.extend([each for each, _ in facts(item.__code__).loads])
+                    pending.extend(facts(item.__code__).stores)
+                stack.append(getattr(item, "__wrapped__", None))
+                for cell in item.__closure__ or ():
+                    with suppress(ValueError):
+                        stack.append(cell.cell_contents)
+            elif isinstance(item, type):
+                if item.__module__ == "__main__":
+                    stack.extend(vars(item).values())
+                    stack.extend(item.__bases__)
+            elif isinstance(item, (staticmethod, classmethod)):
+                stack.append(item.__func__)
+            elif isinstance(item, MethodType):
+                stack += [item.__func__, item.__self__]
+            elif isinstance(item, property):
+                stack += [item.fget, item.fset]
+            elif isinstance(item, functools.partial):
+                stack += [item.func, *item.args, *item.keywords.values()]
+            elif type(item).__module__ == "__main__":
+                stack.append(type(item))
+            elif item is not None and hasattr(type(item), "__wrapped__"):
+                stack.append(getattr(item, "__wrapped__", None))
+    return found

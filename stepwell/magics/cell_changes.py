@@ -1,0 +1,267 @@
+"""Which names of the notebook code may change in place, found without running it.
+
+The answer may name too much, never too little, for code that changes objects through the names that it uses. A name counts as changed
+unless every use of it is known to leave its object alone: reading attributes and items, operators, comparisons, and calls of functions
+and methods that are listed here.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+
+_PURE_BUILTINS = frozenset(
+    [
+        "abs",
+        "all",
+        "any",
+        "ascii",
+        "bin",
+        "bool",
+        "bytes",
+        "callable",
+        "chr",
+        "complex",
+        "dict",
+        "dir",
+        "divmod",
+        "enumerate",
+        "filter",
+        "float",
+        "format",
+        "frozenset",
+        "getattr",
+        "hasattr",
+        "hash",
+        "hex",
+        "id",
+        "int",
+        "isinstance",
+        "issubclass",
+        "iter",
+        "len",
+        "list",
+        "map",
+        "max",
+        "memoryview",
+        "min",
+        "oct",
+        "ord",
+        "pow",
+        "print",
+        "range",
+        "repr",
+        "reversed",
+        "round",
+        "set",
+        "slice",
+        "sorted",
+        "str",
+        "sum",
+        "tuple",
+        "type",
+        "zip",
+        "display",
+    ]
+)
+# `iter`, `map`, `filter`, `zip`, `enumerate`, `reversed` give views: what is done to these is followed through assignments.
+_PURE_METHODS = frozenset(
+    # str, list, dict, set
+    "count index startswith endswith split rsplit splitlines join strip lstrip rstrip replace lower upper title format encode decode find keys values items get copy "
+    "union intersection difference issubset issuperset isdisjoint "
+    # pandas, polars, numpy, pyarrow
+    "head tail describe info sum mean median std var min max quantile count nunique unique value_counts isna isnull notna notnull groupby agg aggregate merge join assign "
+    "query sort_values sort_index reset_index set_index rename drop dropna fillna drop_duplicates astype copy to_frame to_list tolist to_dict to_numpy to_csv to_parquet "
+    "to_json to_string to_html to_markdown to_excel to_pickle to_sql pivot pivot_table melt stack unstack corr cov cumsum cumprod diff pct_change shift rolling expanding resample "
+    "sample nlargest nsmallest isin between clip round abs any all idxmin idxmax transpose plot hist boxplot reindex filter select select_dtypes where mask with_columns "
+    "lazy collect rows iter_rows iterrows itertuples equals dot reshape ravel flatten argmin argmax argsort nonzero squeeze swapaxes take apply map applymap transform explode "
+    "memory_usage duplicated to_period to_timestamp to_datetime strftime tz_localize tz_convert to_arrow to_pandas to_table column_names num_rows schema slice "
+    # scikit-learn: what does not fit
+    "predict predict_proba decision_function score get_params get_feature_names_out".split()
+)
+_IMPURE_FUNCTIONS = frozenset(
+    [
+        "shuffle",
+        "fill_diagonal",
+        "put",
+        "place",
+        "copyto",
+        "putmask",
+        "put_along_axis",
+        "heappush",
+        "heappop",
+        "heapify",
+        "heapreplace",
+        "heappushpop",
+        "insort",
+        "insort_left",
+        "insort_right",
+        "setattr",
+        "delattr",
+        "next",
+        "setitem",
+        "delitem",
+        "iadd",
+        "seed",
+        "exec",
+        "eval",
+    ]
+)
+_PURE_MODULES = frozenset(
+    ["np", "numpy", "pd", "pandas", "pl", "polars", "plt", "matplotlib", "sns", "seaborn", "math", "json", "os", "pathlib", "itertools", "functools", "collections", "statistics", "re", "datetime", "operator", "copy", "stats", "scipy", "pa", "pyarrow", "px", "go", "alt"]
+)  # fmt: skip
+_EVERYTHING = frozenset({"globals", "locals", "vars", "eval", "exec", "get_ipython", "__import__"})
+
+
+class _Changes(ast.NodeVisitor):
+    def __init__(self) -> None:
+        self.changed: set[str] = set()
+        self.called: set[str] = set()
+        self.everything = False
+        self.aliases: list[tuple[set[str], set[str]]] = []
+
+    # -- what changes
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        for target in node.targets:
+            self._target(target, node.value)
+        self.visit(node.value)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self._target(node.target, node.value)
+            self.visit(node.value)
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
+        self._target(node.target, node.value)
+        self.visit(node.value)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self._change(node.target)
+        self.visit(node.value)
+
+    def visit_Delete(self, node: ast.Delete) -> None:
+        for target in node.targets:
+            if not isinstance(target, ast.Name):
+                self._change(target)
+
+    def _loop(self, node: ast.For | ast.AsyncFor) -> None:
+        self._target(node.target, node.iter)
+        self.visit(node.iter)
+        for statement in (*node.body, *node.orelse):
+            self.visit(statement)
+
+    visit_For = _loop  # noqa: N815 - the name that ast.NodeVisitor calls
+    visit_AsyncFor = _loop  # noqa: N815 - the name that ast.NodeVisitor calls
+
+    def visit_comprehension(self, node: ast.comprehension) -> None:
+        self._target(node.target, node.iter)
+        self.generic_visit(node)
+
+    def _with(self, node: ast.With | ast.AsyncWith) -> None:
+        for item in node.items:
+            if item.optional_vars is not None:
+                self._target(item.optional_vars, item.context_expr)
+        self.generic_visit(node)
+
+    visit_With = _with  # noqa: N815 - the name that ast.NodeVisitor calls
+    visit_AsyncWith = _with  # noqa: N815 - the name that ast.NodeVisitor calls
+
+    def visit_Call(self, node: ast.Call) -> None:
+        function = node.func
+        pure = False
+        if isinstance(function, ast.Name):
+            self.called.add(function.id)
+            if function.id in _EVERYTHING:
+                self.everything = True
+            pure = function.id in _PURE_BUILTINS or (function.id[:1].isupper() and function.id in vars(builtins))
+        elif isinstance(function, ast.Attribute):
+            root = _root(function.value)
+            if function.attr in _PURE_METHODS and not _in_place(node):
+                pure = True
+            elif root in _PURE_MODULES:
+                pure = function.attr not in _IMPURE_FUNCTIONS and not _in_place(node)
+            else:
+                self._change(function.value)
+            self.visit(function.value)
+        else:
+            self.visit(function)
+        for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+            # A function that is passed may be called.
+            self.called.update(each.id for each in ast.walk(argument) if isinstance(each, ast.Name))
+            if not pure:
+                self._change(argument)
+            self.visit(argument)
+
+    def _target(self, target: ast.expr, value: ast.expr) -> None:
+        if isinstance(target, (ast.Attribute, ast.Subscript)):
+            self._change(target)
+            self.visit(target)
+        names = {each.id for each in ast.walk(target) if isinstance(each, ast.Name)}
+        sources = {each.id for each in ast.walk(value) if isinstance(each, ast.Name)}
+        if names and sources and not isinstance(value, (ast.Compare, ast.JoinedStr)):
+            self.aliases.append((names, sources))
+        if isinstance(target, (ast.Tuple, ast.List)):
+            for each in target.elts:
+                self._target(each, value)
+
+    def _change(self, node: ast.expr) -> None:
+        """Count what an expression may be, or hold, as changed."""
+        for each in ast.walk(node):
+            if isinstance(each, ast.Name):
+                self.changed.add(each.id)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        for part in (*node.decorator_list, *node.args.defaults, *node.args.kw_defaults):
+            if part is not None:
+                self._change(part)
+                self.visit(part)
+                self.called.update(each.id for each in ast.walk(part) if isinstance(each, ast.Name))
+        for statement in node.body:
+            self.visit(statement)
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]  # noqa: N815 - the same for both
+
+
+def _root(node: ast.expr) -> str:
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _in_place(node: ast.Call) -> bool:
+    return any(
+        keyword.arg in {"inplace", "out", "overwrite_x"}
+        and not (isinstance(keyword.value, ast.Constant) and keyword.value.value in (False, None))
+        for keyword in node.keywords
+    )
+
+
+def changed_names(tree: ast.AST) -> tuple[frozenset[str], frozenset[str], bool]:
+    """Return what code may change.
+
+    Parameters
+    ----------
+    tree
+        A parsed cell.
+
+    Returns
+    -------
+    changed
+        Names whose objects may be changed by the code itself.
+    called
+        Names that are called: what functions of the notebook change is found from these.
+    everything
+        Whether any name may be changed: the code uses whole namespaces.
+    """
+    visitor = _Changes()
+    visitor.visit(tree)
+    changed = set(visitor.changed)
+    growing = True
+    while growing:
+        growing = False
+        for targets, sources in visitor.aliases:
+            if targets & changed and not sources <= changed:
+                changed |= sources
+                growing = True
+    return frozenset(changed), frozenset(visitor.called), visitor.everything

@@ -1,0 +1,79 @@
+"""What plain cells do to the names of the notebook: noted in the timeline before and after each."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from stepwell.kernel_runtime.execution.contents import has_content
+from stepwell.kernel_runtime.execution.timeline import Writer, reached_names
+from stepwell.magics.cell_changes import changed_names
+from stepwell.magics.cell_inputs import cell_origin
+from stepwell.magics.cell_names import names_of
+from stepwell.magics.face import Face
+from stepwell.magics.running import compute_unstored
+
+_STEPS = ("%%asset", "%%multi_asset", "%%sql_asset", "%%graph_asset")
+"""Cells that do what they do as steps, which note it themselves."""
+_LABEL = 40
+"""Characters of a cell's first line that messages show."""
+
+
+class CellWatch:
+    """Notes which names each cell binds and may change."""
+
+    def __init__(self, face: Face) -> None:
+        self._face = face
+        self._before: dict[str, int] | None = None
+
+    def begin(self, info: Any) -> None:
+        """Note what names are bound to before a cell runs."""
+        if (info.raw_cell or "").lstrip().startswith(_STEPS):
+            self._before = None
+            return
+        if self._face.timeline.unstored and (tree := self._tree(info)) is not None:
+            compute_unstored(self._face, reached_names(self._face.namespace, names_of(tree).reads))
+        # Identities only: a reference would keep what the cell lets go.
+        self._before = {name: id(value) for name, value in self._face.namespace.items()}
+
+    def end(self, info: Any) -> None:
+        """Note what a cell bound and may have changed."""
+        before, self._before = self._before, None
+        if before is None:
+            return
+        space = self._face.namespace
+        bound = {name for name, value in space.items() if before.get(name) != id(value) and not name.startswith("_")}
+        tree = self._tree(info)
+        if tree is None:
+            changed = {name for name, value in space.items() if has_content(value)}
+            reads = frozenset(space)
+        else:
+            names = names_of(tree)
+            reads = names.reads
+            bound |= {name for name in names.assigned if name in space}
+            direct, called, everything = changed_names(tree)
+            if everything:
+                changed = {name for name, value in space.items() if has_content(value)}
+            else:
+                through = reached_names(space, called) - set(called)
+                changed = {name for name in direct | through if name in space and has_content(space[name])}
+        self._face.timeline.note(self._writer(info), bound=bound, changed=changed - bound, read=reads)
+
+    def _tree(self, info: Any) -> ast.Module | None:
+        shell = self._face.shell
+        try:
+            text = getattr(info, "transformed_cell", None) or shell.transform_cell(info.raw_cell or "")
+            return ast.parse(str(text))
+        except (SyntaxError, ValueError):
+            return None
+
+    def _writer(self, info: Any) -> Writer:
+        face = self._face
+        lines = [line.strip() for line in (info.raw_cell or "").splitlines() if line.strip()]
+        first = lines[0] if lines else ""
+        shown = first if len(first) <= _LABEL else first[: _LABEL - 1] + "…"
+        number = max(face.shell.execution_count - 1, 1)
+        label = f"[{number}] ({shown})" if shown else f"[{number}]"
+        terminal = getattr(face.shell, "kernel", None) is None and not getattr(info, "cell_id", None)
+        # In a terminal there is no cell to return to: every new binding counts as an edit of the old one.
+        return Writer("cell", "terminal" if terminal else cell_origin(info), label, f"cell {number}")

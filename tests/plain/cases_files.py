@@ -1,0 +1,521 @@
+"""Files that a cell writes: read by later cells, lost, written again, edited by hand."""
+
+from oracle import Case
+
+JSON = "import json, pathlib"
+
+
+def lost(name, imports, write, read, path, *, reused=True):
+    """A file is written by an asset, read by a plain cell and by another asset, and lost before the second run."""
+    cells = [
+        imports,
+        f"%%asset saved\n{write}\nsaved = 'done'",
+        f"there = {read}",
+        f"%%asset back -d saved\nback = {read}",
+    ]
+    return Case(name, [cells] * 2, ["there", "back"], remove=[path], reused=["saved", "back"] if reused else ())
+
+
+FRAME = "import pandas as pd\nframe = pd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})"
+LARGE = "import numpy as np"
+
+CASES = [
+    Case(
+        "file_written_then_read",
+        [
+            [
+                JSON,
+                f"FACTOR = {factor}",
+                "%%asset writer\npathlib.Path('out.json').write_text(json.dumps([FACTOR, 2]))\nwriter = 'done'",
+                "%%asset reader -d writer\nreader = json.loads(pathlib.Path('out.json').read_text())",
+            ]
+            for factor in (1, 10, 1)
+        ],
+        ["reader", "pathlib.Path('out.json').read_text()"],
+    ),
+    Case(
+        "csv_lost",
+        [
+            [
+                "import pandas as pd",
+                "%%asset saved\npd.DataFrame({'a': [1, 2]}).to_csv('out.csv', index=False)\nsaved = 2",
+                "back = pd.read_csv('out.csv').a.sum()",
+            ]
+        ]
+        * 2,
+        ["int(back)"],
+        remove=["out.csv"],
+    ),
+    lost(
+        "parquet_lost",
+        FRAME,
+        "frame.to_parquet('out.parquet')",
+        "pd.read_parquet('out.parquet').to_dict('list')",
+        "out.parquet",
+    ),
+    lost(
+        "json_dump_lost",
+        JSON,
+        "with open('out.json', 'w') as f:\n    json.dump({'a': [1]}, f)",
+        "json.load(open('out.json'))",
+        "out.json",
+    ),
+    lost(
+        "pickle_lost",
+        "import pickle",
+        "with open('out.pkl', 'wb') as f:\n    pickle.dump({1, 2}, f)",
+        "sorted(pickle.load(open('out.pkl', 'rb')))",
+        "out.pkl",
+    ),
+    lost(
+        "npy_lost", "import numpy as np", "np.save('out.npy', np.arange(5))", "np.load('out.npy').tolist()", "out.npy"
+    ),
+    lost(
+        "npz_lost",
+        "import numpy as np",
+        "np.savez_compressed('out.npz', a=np.arange(3), b=np.eye(2))",
+        "float(np.load('out.npz')['b'].sum())",
+        "out.npz",
+    ),
+    lost(
+        "savetxt_lost",
+        "import numpy as np",
+        "np.savetxt('out.txt', np.arange(3))",
+        "np.loadtxt('out.txt').tolist()",
+        "out.txt",
+    ),
+    lost(
+        "model_dumped_and_lost",
+        "import joblib\nfrom sklearn.linear_model import LinearRegression",
+        "joblib.dump(LinearRegression().fit([[0], [1]], [0, 2]), 'model.joblib')",
+        "round(float(joblib.load('model.joblib').coef_[0]), 6)",
+        "model.joblib",
+    ),
+    lost(
+        "memmap_lost",
+        "import numpy as np",
+        "mm = np.memmap('out.dat', dtype='int64', mode='w+', shape=(4,))\nmm[:] = 3\nmm.flush()",
+        "np.fromfile('out.dat', dtype='int64').tolist()",
+        "out.dat",
+        reused=False,
+    ),
+    lost(
+        "gzip_lost",
+        "import gzip",
+        "with gzip.open('out.gz', 'wt') as f:\n    print('hello', file=f)",
+        "gzip.open('out.gz', 'rt').read()",
+        "out.gz",
+    ),
+    lost(
+        "csv_module_lost",
+        "import csv",
+        "with open('out.csv', 'w', newline='') as f:\n    csv.writer(f).writerows([[1, 2], [3, 4]])",
+        "list(csv.reader(open('out.csv', newline='')))",
+        "out.csv",
+    ),
+    lost(
+        "sqlite_lost",
+        "import sqlite3",
+        "con = sqlite3.connect('out.db')\ncon.execute('create table t (a)')\ncon.execute('insert into t values (7)')\ncon.commit()\ncon.close()",
+        "sqlite3.connect('out.db').execute('select a from t').fetchall()",
+        "out.db",
+    ),
+    lost(
+        "to_sql_lost",
+        FRAME + "\nimport sqlite3",
+        "con = sqlite3.connect('out.db')\nframe.to_sql('t', con, index=False, if_exists='replace')\ncon.close()",
+        "pd.read_sql('select * from t', sqlite3.connect('out.db')).a.tolist()",
+        "out.db",
+    ),
+    lost(
+        "zip_lost",
+        "import zipfile",
+        "with zipfile.ZipFile('out.zip', 'w') as z:\n    z.writestr('a.txt', 'hello')",
+        "zipfile.ZipFile('out.zip').read('a.txt')",
+        "out.zip",
+    ),
+    lost(
+        "polars_parquet_lost",
+        "import polars as pl",
+        "pl.DataFrame({'a': [1, 2]}).write_parquet('out.parquet')",
+        "pl.read_parquet('out.parquet')['a'].to_list()",
+        "out.parquet",
+    ),
+    lost(
+        "polars_csv_lost",
+        "import polars as pl",
+        "pl.DataFrame({'a': [1, 2]}).write_csv('out.csv')",
+        "pl.read_csv('out.csv')['a'].to_list()",
+        "out.csv",
+    ),
+    lost(
+        "polars_sink_lost",
+        "import polars as pl",
+        "pl.LazyFrame({'a': [1, 2]}).sink_parquet('out.parquet')",
+        "pl.scan_parquet('out.parquet').collect()['a'].to_list()",
+        "out.parquet",
+    ),
+    lost(
+        "arrow_table_lost",
+        "import pyarrow as pa, pyarrow.parquet as pq",
+        "pq.write_table(pa.table({'a': [1, 2]}), 'out.parquet')",
+        "pq.read_table('out.parquet').to_pydict()",
+        "out.parquet",
+    ),
+    lost(
+        "arrow_feather_lost",
+        "import pyarrow as pa, pyarrow.feather as fe",
+        "fe.write_feather(pa.table({'a': [1, 2]}), 'out.feather')",
+        "fe.read_table('out.feather').to_pydict()",
+        "out.feather",
+    ),
+    lost(
+        "duckdb_copy_lost",
+        "import duckdb",
+        "duckdb.sql(\"copy (select 3 as a) to 'out.parquet'\")",
+        "duckdb.sql(\"select a from 'out.parquet'\").fetchall()",
+        "out.parquet",
+    ),
+    lost(
+        "duckdb_relation_written_and_lost",
+        "import duckdb",
+        "duckdb.sql('select 3 as a').write_csv('out.csv')",
+        "open('out.csv').read()",
+        "out.csv",
+    ),
+    lost(
+        "duckdb_database_lost",
+        "import duckdb",
+        "con = duckdb.connect('out.duckdb')\ncon.execute('create table t as select 5 as a')\ncon.close()",
+        "duckdb.connect('out.duckdb', read_only=True).execute('select a from t').fetchall()",
+        "out.duckdb",
+        reused=False,
+    ),
+    lost(
+        "figure_saved_and_lost",
+        "import os, matplotlib.pyplot as plt",
+        "fig, ax = plt.subplots()\nax.plot([1, 2])\nfig.savefig('plot.png')\nplt.close(fig)",
+        "plt.imread('plot.png').shape",
+        "plot.png",
+    ),
+    lost(
+        "folder_lost",
+        "import os, pathlib",
+        "out = pathlib.Path('out') / 'deep'\nout.mkdir(parents=True, exist_ok=True)\nfor i in range(3):\n    (out / f'{i}.txt').write_text(str(i))",
+        "[p.read_text() for p in sorted(pathlib.Path('out').rglob('*.txt'))]",
+        "out",
+    ),
+    lost(
+        "renamed_file_lost",
+        "import os, pathlib",
+        "pathlib.Path('out.tmp').write_text('whole')\nos.replace('out.tmp', 'out.txt')",
+        "(open('out.txt').read(), os.path.exists('out.tmp'))",
+        "out.txt",
+    ),
+    lost(
+        "copied_file_lost",
+        "import shutil, pathlib",
+        "pathlib.Path('a.txt').write_text('one')\nshutil.copy('a.txt', 'b.txt')",
+        "open('b.txt').read()",
+        "b.txt",
+    ),
+    lost(
+        "tree_copied_and_lost",
+        "import shutil, pathlib",
+        "pathlib.Path('src').mkdir(exist_ok=True)\npathlib.Path('src/a.txt').write_text('one')\nshutil.copytree('src', 'dst', dirs_exist_ok=True)",
+        "pathlib.Path('dst/a.txt').read_text()",
+        "dst",
+    ),
+    lost(
+        "low_level_write_lost",
+        "import os",
+        "fd = os.open('out.bin', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)\nos.write(fd, b'abc')\nos.close(fd)",
+        "open('out.bin', 'rb').read()",
+        "out.bin",
+    ),
+    lost(
+        "child_process_writes_and_file_lost",
+        "import subprocess, sys",
+        "subprocess.run([sys.executable, '-c', \"open('out.txt', 'w').write('hello')\"], check=True)",
+        "open('out.txt').read()",
+        "out.txt",
+        reused=False,
+    ),
+    Case(
+        "large_file_lost",
+        [
+            [
+                LARGE,
+                "%%asset saved\nnp.save('out.npy', np.arange(200_000))\nsaved = 1",
+                "there = int(np.load('out.npy').sum())",
+            ]
+        ]
+        * 2,
+        ["there"],
+        remove=["out.npy"],
+        ran=["saved"],
+    ),
+    Case(
+        "shelf_lost",
+        [
+            [
+                "import shelve, glob",
+                "%%asset saved\nwith shelve.open('shelf') as s:\n    s['a'] = [1, 2]\nsaved = 1",
+                "with shelve.open('shelf') as s:\n    there = s['a']",
+            ]
+        ]
+        * 2,
+        ["there"],
+        remove=["shelf", "shelf.db", "shelf.dat", "shelf.dir", "shelf.bak"],
+    ),
+    Case(
+        "folder_made_and_lost",
+        [
+            [
+                "import os",
+                "%%asset ready\nos.makedirs('figs/small', exist_ok=True)\nready = True",
+                "with open('figs/small/a.txt', 'w') as f:\n    n = f.write('abc')",
+            ]
+        ]
+        * 2,
+        ["n", "os.listdir('figs')"],
+        remove=["figs"],
+        reused=["ready"],
+    ),
+    Case(
+        "file_removed_by_a_cell",
+        [
+            [
+                "import os",
+                "%%asset n\nn = len(open('in.txt').read())\nos.remove('in.txt')",
+                "there = os.path.exists('in.txt')",
+            ]
+        ]
+        * 2,
+        ["n", "there"],
+        files={"in.txt": "abc"},
+        reused=["n"],
+    ),
+    Case(
+        "file_moved_by_a_cell",
+        [
+            [
+                "import os, shutil",
+                "%%asset moved\nos.makedirs('old', exist_ok=True)\nshutil.move('in.txt', 'old/in.txt')\nmoved = 1",
+                "there = os.path.exists('in.txt'), open('old/in.txt').read()",
+            ]
+        ]
+        * 2,
+        ["there"],
+        files={"in.txt": "abc"},
+        reused=["moved"],
+    ),
+    Case(
+        "log_appended_to",
+        [
+            [
+                "%%asset a\nwith open('log.txt', 'a') as f:\n    f.write('a\\n')\na = 1",
+                "%%asset b\nwith open('log.txt', 'a') as f:\n    f.write('b\\n')\nb = 2",
+                "text = open('log.txt').read()",
+            ]
+        ]
+        * 3,
+        ["text"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "log_appended_to_and_lost",
+        [
+            [
+                "%%asset a\nwith open('log.txt', 'a') as f:\n    f.write('a\\n')\na = 1",
+                "%%asset b\nwith open('log.txt', 'a') as f:\n    f.write('b\\n')\nb = 2",
+                "text = open('log.txt').read()",
+            ]
+        ]
+        * 2,
+        ["text"],
+        remove=["log.txt"],
+    ),
+    Case(
+        "log_emptied_by_a_plain_cell",
+        [
+            [
+                "open('log.txt', 'w').close()",
+                "%%asset a\nwith open('log.txt', 'a') as f:\n    f.write('a\\n')\na = 1",
+                "text = open('log.txt').read()",
+            ]
+        ]
+        * 2,
+        ["text"],
+    ),
+    Case(
+        "number_in_a_file_counted_up",
+        [
+            [
+                "%%asset n\nn = int(open('n.txt').read()) + 1\nopen('n.txt', 'w').write(str(n))",
+                "text = open('n.txt').read()",
+            ]
+        ]
+        * 3,
+        ["n", "text"],
+        files={"n.txt": "0"},
+        reused=["n"],
+    ),
+    Case(
+        "two_cells_write_one_file",
+        [
+            [
+                f"K = {k}",
+                "%%asset one\nopen('out.txt', 'w').write(f'one {K}')\none = 1",
+                "%%asset seen -d one\nseen = open('out.txt').read()",
+                "%%asset two -d seen\nopen('out.txt', 'w').write('two')\ntwo = 2",
+                "text = open('out.txt').read()",
+            ]
+            for k in (1, 2, 1, 1)
+        ],
+        ["seen", "text"],
+        reused=["one", "two"],
+    ),
+    Case(
+        "csv_written_with_other_values",
+        [
+            [
+                "import pandas as pd",
+                f"K = {k}",
+                "%%asset saved\npd.DataFrame({'a': [K, 2]}).to_csv('out.csv', index=False)\nsaved = 2",
+                "%%asset total -d saved\ntotal = int(pd.read_csv('out.csv').a.sum())",
+                "there = open('out.csv').read()",
+            ]
+            for k in (1, 5, 1, 1)
+        ],
+        ["total", "there"],
+        reused=["saved", "total"],
+    ),
+    Case(
+        "parquet_written_with_other_values",
+        [
+            [
+                "import pandas as pd",
+                f"K = {k}",
+                "%%asset saved\npd.DataFrame({'a': [K, 2]}).to_parquet('out.parquet')\nsaved = 2",
+                "%%asset total -d saved\ntotal = int(pd.read_parquet('out.parquet').a.sum())",
+            ]
+            for k in (1, 5, 1)
+        ],
+        ["total", "int(pd.read_parquet('out.parquet').a.sum())"],
+    ),
+    Case(
+        "file_written_by_an_edited_helper",
+        [
+            [
+                JSON,
+                f"def save(x):\n    pathlib.Path('out.json').write_text(json.dumps([x, {k}]))",
+                "%%asset saved\nsave(1)\nsaved = 1",
+                "there = json.load(open('out.json'))",
+            ]
+            for k in (1, 2)
+        ],
+        ["there"],
+    ),
+    Case(
+        "written_file_edited_by_hand",
+        [
+            [
+                "%%asset saved\nopen('out.txt', 'w').write('computed')\nsaved = 1",
+                "there = open('out.txt').read()",
+                "%%asset back -d saved\nback = open('out.txt').read()",
+            ]
+        ]
+        * 2,
+        ["there", "back"],
+        by_hand={"out.txt": "by hand"},
+        expect={"there": "'by hand'", "back": "'by hand'"},
+        says=r"out\.txt",
+    ),
+    Case(
+        "file_written_by_a_plain_cell",
+        [
+            [f"open('in.txt', 'w').write('{word}')", "%%asset a\na = open('in.txt').read()", "b = a"]
+            for word in ("one", "two", "two")
+        ],
+        ["b"],
+        reused=["a"],
+    ),
+    Case(
+        "temporary_file_used",
+        [
+            [
+                "import tempfile, os",
+                "%%asset n\nwith tempfile.NamedTemporaryFile('w', delete=False) as f:\n    f.write('abc')\nn = len(open(f.name).read())\nos.unlink(f.name)",
+                "m = n",
+            ]
+        ]
+        * 2,
+        ["m"],
+        reused=["n"],
+    ),
+    Case(
+        "temporary_folder_used",
+        [
+            [
+                "import tempfile, pathlib",
+                "%%asset n\nwith tempfile.TemporaryDirectory() as d:\n    pathlib.Path(d, 'a').write_text('abc')\n    n = len(list(pathlib.Path(d).iterdir()))",
+                "m = n",
+            ]
+        ]
+        * 2,
+        ["m"],
+        reused=["n"],
+    ),
+    Case(
+        "folder_listed_after_writing",
+        [
+            [
+                "import pathlib, os",
+                "%%asset parts\nos.makedirs('parts', exist_ok=True)\nfor i in range(3):\n    pathlib.Path(f'parts/{i}.txt').write_text(str(i))\nparts = 3",
+                "%%asset total -d parts\ntotal = sum(int(p.read_text()) for p in pathlib.Path('parts').glob('*.txt'))",
+            ]
+        ]
+        * 2,
+        ["total", "sorted(os.listdir('parts'))"],
+        remove=["parts/1.txt"],
+        reused=["parts", "total"],
+    ),
+    Case(
+        "file_written_below_another_folder",
+        [
+            [
+                "import os",
+                "os.makedirs('sub', exist_ok=True)\nos.chdir('sub')",
+                "%%asset saved\nopen('out.txt', 'w').write('abc')\nsaved = 1",
+                "there = open('out.txt').read()",
+                "os.chdir('..')",
+            ]
+        ]
+        * 2,
+        ["there", "os.path.exists('sub/out.txt')"],
+        remove=["sub/out.txt"],
+        reused=["saved"],
+    ),
+    Case(
+        "module_written_by_a_cell",
+        [
+            [
+                "import sys",
+                f"%%asset saved\nopen('made.py', 'w').write('K = {k}')\nsaved = 1",
+                "import made\nn = made.K",
+            ]
+            for k in (1, 1)
+        ],
+        ["n"],
+        remove=["made.py"],
+        reused=["saved"],
+    ),
+    Case("file_read", [["%%asset a\na = open('in.txt').read()"]] * 2, ["a"], files=[{"in.txt": "1"}, {"in.txt": "2"}]),
+    Case(
+        "module_edited",
+        [["import tools", "%%asset a\na = tools.f()"]] * 2,
+        ["a"],
+        files=[{"tools.py": "def f():\n    return 1\n"}, {"tools.py": "def f():\n    return 2\n"}],
+    ),
+]

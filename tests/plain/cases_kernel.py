@@ -1,0 +1,175 @@
+"""Cells that are run again, or edited, in one kernel."""
+
+from oracle import Case
+
+
+def run_all(*cells):
+    """Return the cells with ids, so that a run can repeat them."""
+    return [(f"c{at}", text) for at, text in enumerate(cells)]
+
+
+def edited(cells, **texts):
+    """Return the cells with some texts replaced."""
+    return [(name, texts.get(name, text)) for name, text in cells]
+
+
+SIMPLE = run_all("K = 3", "%%asset a\na = K * 2", "%%asset b\nb = a + 1", "n = b")
+EFFECT = run_all(
+    "log = []",
+    "%%asset a\nlog.append('a')\na = len(log)",
+    "%%asset b\nlog.append('b')\nb = len(log)",
+    "seen = list(log)",
+)
+SEEDED = run_all(
+    "import numpy as np\nnp.random.seed(3)",
+    "%%asset x\nx = float(np.random.rand())",
+    "%%asset y\ny = float(np.random.rand())",
+    "z = float(np.random.rand())",
+)
+FRAMES = run_all(
+    "import pandas as pd",
+    "%%asset df\ndf = pd.DataFrame({'v': [1.0, None, 3.0]})",
+    "df = df.dropna()",
+    "df['w'] = df.v * 2",
+    "%%asset total\ntotal = float(df.w.sum())",
+)
+CHAIN = run_all(
+    "%%asset numbers -> x\nx = [3, 1, 2]", "%%asset ordered -> x\nx = sorted(x)", "%%asset top -> x\nx = x[-1]", "y = x"
+)
+FILES = run_all(
+    "K = 1",
+    "%%asset saved\nopen('out.txt', 'w').write(str(K))\nsaved = 1",
+    "%%asset back -d saved\nback = open('out.txt').read()",
+    "there = open('out.txt').read()",
+)
+NAMES = run_all(
+    "K = 2",
+    "%%asset model\nrows = [1, 2, K]\ndef double(x):\n    return x * 2\nmodel = len(rows)",
+    "%%asset score\nscore = double(rows[-1])",
+    "n = double(5), rows",
+)
+AGAIN = run_all("n = 3", "%%asset a\na = 'x' * n", "n = 2", "%%asset b\nb = a * n")
+
+CASES = [
+    Case("run_all_twice", [SIMPLE * 2], ["a", "b", "n"]),
+    Case("run_all_twice_with_changes", [EFFECT * 2], ["a", "b", "seen", "log"]),
+    Case("run_all_twice_with_a_seed", [SEEDED * 2, SEEDED * 2], ["x", "y", "z"], reused=["x", "y"]),
+    Case(
+        "run_all_twice_with_frames", [FRAMES * 2, FRAMES * 2], ["total", "list(df)", "len(df)"], reused=["df", "total"]
+    ),
+    Case("run_all_twice_with_a_chain", [CHAIN * 2, CHAIN * 2], ["y"], reused=["numbers", "ordered", "top"]),
+    Case("run_all_twice_with_names_assigned_again", [AGAIN * 2, AGAIN * 2], ["a", "b", "n"], reused=["a", "b"]),
+    Case("run_all_twice_with_files", [FILES * 2, FILES * 2], ["back", "there"], reused=["saved", "back"]),
+    Case("asset_cell_run_again_after_its_change", [[*EFFECT, EFFECT[1], EFFECT[2]]], ["a", "b", "log", "seen"]),
+    Case("asset_cell_run_again_after_its_draw", [[*SEEDED, SEEDED[1]]], ["x", "y", "z"]),
+    Case(
+        "asset_cell_run_again_after_a_hit", [EFFECT, [*EFFECT, EFFECT[1]]], ["a", "b", "log", "seen"], reused=["a", "b"]
+    ),
+    Case("last_cell_run_again", [[*FRAMES, FRAMES[4]], [*FRAMES, FRAMES[4]]], ["total"], reused=["df", "total"]),
+    Case("middle_of_a_chain_run_again", [[*CHAIN, CHAIN[1], CHAIN[2]]], ["x"]),
+    Case("value_edited_and_all_run", [SIMPLE + edited(SIMPLE, c0="K = 5")], ["a", "b", "n"]),
+    Case("value_edited_and_last_run", [[*SIMPLE, ("c0", "K = 5"), SIMPLE[2], SIMPLE[3]]], ["b", "n"]),
+    Case("asset_edited_and_all_run", [SIMPLE + edited(SIMPLE, c1="%%asset a\na = K * 10")], ["a", "b", "n"]),
+    Case(
+        "change_edited_and_all_run",
+        [EFFECT + edited(EFFECT, c1="%%asset a\nlog.extend('aa')\na = len(log)")],
+        ["a", "b", "log", "seen"],
+    ),
+    Case(
+        "change_edited_back_and_forth",
+        [EFFECT + edited(EFFECT, c1="%%asset a\nlog.extend('aa')\na = len(log)") + EFFECT],
+        ["a", "b", "log", "seen"],
+    ),
+    Case(
+        "list_of_the_notebook_edited_and_all_run",
+        [EFFECT + edited(EFFECT, c0="log = ['start']")],
+        ["a", "b", "log", "seen"],
+    ),
+    Case(
+        "seed_edited_and_all_run",
+        [SEEDED + edited(SEEDED, c0="import numpy as np\nnp.random.seed(4)")],
+        ["x", "y", "z"],
+    ),
+    Case(
+        "draw_edited_and_all_run",
+        [SEEDED + edited(SEEDED, c1="%%asset x\nx = np.random.rand(2).tolist()")],
+        ["x", "y", "z"],
+    ),
+    Case(
+        "frame_edited_and_all_run",
+        [FRAMES + edited(FRAMES, c1="%%asset df\ndf = pd.DataFrame({'v': [5.0, None]})")],
+        ["total", "len(df)"],
+    ),
+    Case("plain_step_edited_and_all_run", [FRAMES + edited(FRAMES, c3="df['w'] = df.v * 3")], ["total", "list(df)"]),
+    Case(
+        "chain_edited_and_all_run",
+        [CHAIN + edited(CHAIN, c1="%%asset ordered -> x\nx = sorted(x, reverse=True)")],
+        ["y"],
+    ),
+    Case(
+        "chain_edited_and_the_rest_run",
+        [[*CHAIN, ("c0", "%%asset numbers -> x\nx = [30, 10]"), CHAIN[1], CHAIN[2], CHAIN[3]]],
+        ["y"],
+    ),
+    Case("file_content_edited_and_all_run", [FILES + edited(FILES, c0="K = 2"), FILES], ["back", "there"]),
+    Case(
+        "function_inside_edited_and_all_run",
+        [
+            NAMES
+            + edited(NAMES, c1="%%asset model\nrows = [1, 2, K]\ndef double(x):\n    return x * 20\nmodel = len(rows)")
+        ],
+        ["score", "n"],
+    ),
+    Case("variable_inside_edited_and_all_run", [NAMES + edited(NAMES, c0="K = 7"), NAMES], ["score", "n", "model"]),
+    Case(
+        "function_inside_after_a_hit_and_an_edit",
+        [NAMES, NAMES + edited(NAMES, c0="K = 7") + NAMES],
+        ["score", "n", "model"],
+    ),
+    Case("name_assigned_again_then_first_run_again", [[*AGAIN, AGAIN[1]]], ["b", "n"]),
+    Case("second_assignment_edited_and_below_run", [[*AGAIN, ("c2", "n = 4"), AGAIN[3]]], ["a", "b", "n"]),
+    Case(
+        "plain_cell_changes_then_asset_run_again",
+        [
+            [
+                *run_all("%%asset a\na = [1]", "a.append(2)", "%%asset b\nb = sum(a)"),
+                ("c3", "a.append(3)"),
+                ("c2", "%%asset b\nb = sum(a)"),
+            ]
+        ],
+        ["a", "b"],
+        sequence=True,
+    ),
+    Case(
+        "asset_cell_run_again_binds_its_value",
+        [[*run_all("%%asset a\na = [1]", "a.append(2)", "n = list(a)"), ("c0", "%%asset a\na = [1]")]],
+        ["a", "n"],
+        sequence=True,
+    ),
+    Case(
+        "unstorable_in_one_kernel",
+        [
+            run_all(
+                "import threading", "%%asset lock\nlock = threading.Lock()", "%%asset a\nwith lock:\n    a = 1", "n = a"
+            )
+            * 2
+        ],
+        ["n", "lock.locked()"],
+    ),
+    Case("cell_withdrawn", [[*SIMPLE, ("c1", "a = 10"), SIMPLE[2], SIMPLE[3]]], ["a", "b", "n"]),
+    Case(
+        "plain_cell_becomes_an_asset",
+        [
+            [
+                ("c0", "K = 3"),
+                ("c1", "a = K * 2"),
+                ("c2", "%%asset b\nb = a + 1"),
+                ("c1", "%%asset a\na = K * 2"),
+                ("c2", "%%asset b\nb = a + 1"),
+                ("c0", "K = 4"),
+                ("c2", "%%asset b\nb = a + 1"),
+            ]
+        ],
+        ["b"],
+    ),
+]

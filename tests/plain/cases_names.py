@@ -1,0 +1,772 @@
+"""Names: what a cell assigns, imports and defines is there for later cells; names that are assigned again; values that cannot be stored."""
+
+from oracle import Case
+
+PLOT = "import matplotlib.pyplot as plt"
+
+
+def after(name, body, later, watch, *, setup="", reused=("start",), runs=2, value="start"):
+    """An asset cell, and a plain cell that uses what it left."""
+    cells = [*([setup] if setup else []), f"%%asset {value}\n{body}", later]
+    return Case(name, [cells] * runs, watch, reused=reused)
+
+
+CASES = [
+    # Imports, functions, classes and variables of an asset cell.
+    Case(
+        "import_inside",
+        [
+            [
+                "%%asset start\nimport math\nstart = math.pi",
+                "area = math.sqrt(16)",
+                "%%asset after\nafter = math.floor(start)",
+            ]
+        ]
+        * 2,
+        ["area", "after"],
+        reused=["start", "after"],
+    ),
+    after(
+        "imports_of_many_forms",
+        "import numpy as np, os.path\nimport xml.etree.ElementTree as ET\nfrom collections import Counter as C, deque\nstart = 1",
+        "n = (int(np.arange(3).sum()), os.path.basename('a/b'), ET.fromstring('<a/>').tag, C('aa')['a'], len(deque([1])))",
+        ["n"],
+    ),
+    after(
+        "import_in_a_try",
+        "try:\n    import not_there_at_all as j\nexcept ImportError:\n    import json as j\nstart = 1",
+        "n = j.dumps([1])",
+        ["n"],
+    ),
+    Case(
+        "imports_read_by_assets",
+        [
+            [
+                "%%asset start\nimport numpy as np\nstart = np.arange(3)",
+                "%%asset n\nn = int(np.sum(start))",
+                "m = np.max(start).item()",
+            ]
+        ]
+        * 2,
+        ["n", "m"],
+        reused=["start", "n"],
+    ),
+    Case(
+        "variables_inside",
+        [
+            [
+                "%%asset model\nrows = [1, 2, 3, 4]\ntrain, test = rows[:3], rows[3:]\nmodel = sum(train)",
+                "n = len(test)",
+                f"%%asset score\nscore = model * test[0] + {k}",
+                "size = len(rows)",
+            ]
+            for k in (0, 0, 1)
+        ],
+        ["n", "score", "size", "train"],
+        reused=["model"],
+    ),
+    Case(
+        "variables_inside_edited_upstream",
+        [
+            [
+                f"K = {k}",
+                "%%asset model\nrows = [1, 2, 3, K]\ntest = rows[3:]\nmodel = 1",
+                "%%asset score\nscore = test[0] * 10",
+                "n = list(test)",
+            ]
+            for k in (4, 5, 4, 4)
+        ],
+        ["n", "score"],
+        reused=["model", "score"],
+    ),
+    Case(
+        "unread_variable_edited",
+        [
+            [f"%%asset model\nseen = {k}\ntest = [1, 2]\nmodel = 1", "%%asset score\nscore = len(test)", "n = seen"]
+            for k in (4, 5)
+        ],
+        ["n", "score"],
+        reused=["score"],
+    ),
+    Case(
+        "function_inside",
+        [
+            [
+                "%%asset start\ndef double(x):\n    return 2 * x\nstart = double(4)",
+                "there = double(5)",
+                "%%asset after\nafter = double(start)",
+            ]
+        ]
+        * 2,
+        ["there", "after"],
+        reused=["start", "after"],
+    ),
+    Case(
+        "function_inside_edited",
+        [
+            [
+                f"%%asset start\ndef times(x):\n    return {k} * x\nstart = 4",
+                "there = times(5)",
+                "%%asset after\nafter = times(start)",
+            ]
+            for k in (2, 3, 2)
+        ],
+        ["there", "after"],
+    ),
+    Case(
+        "function_inside_reads_a_variable_inside",
+        [
+            [
+                "%%asset start\nbase = 2\ndef plus(x):\n    return base + x\nstart = plus(1)",
+                "here = plus(5)",
+                "base = 10",
+                "there = plus(5)",
+                "%%asset after\nafter = plus(start)",
+            ]
+        ]
+        * 2,
+        ["here", "there", "after"],
+        reused=["start", "after"],
+    ),
+    Case(
+        "function_inside_defined_again",
+        [
+            [
+                "%%asset start\ndef f(x):\n    return x + 1\nstart = f(1)",
+                f"def f(x):\n    return x + {k}",
+                "%%asset after\nafter = f(start)",
+                "here = f(0)",
+            ]
+            for k in (10, 20, 20)
+        ],
+        ["start", "after", "here"],
+        reused=["start", "after"],
+    ),
+    Case(
+        "class_inside",
+        [
+            [
+                "%%asset start\nclass P:\n    def __init__(self, x):\n        self.x = x\nstart = P(3)",
+                "same = isinstance(start, P)",
+                "%%asset n\nn = P(start.x + 1).x",
+                "q = P(5).x",
+            ]
+        ]
+        * 2,
+        ["same", "n", "q"],
+        reused=["start", "n"],
+    ),
+    Case(
+        "dataclass_inside",
+        [
+            [
+                "%%asset start\nfrom dataclasses import dataclass\n@dataclass\nclass P:\n    x: int = 1\nstart = [P(), P(2)]",
+                "n = sum(p.x for p in start), P(9), type(start[0]) is P",
+            ]
+        ]
+        * 3,
+        ["n"],
+        reused=["start"],
+    ),
+    after(
+        "decorator_inside",
+        "import functools\ndef twice(f):\n    @functools.wraps(f)\n    def g(x):\n        return f(f(x))\n    return g\n@twice\ndef inc(x):\n    return x + 1\nstart = inc(1)",
+        "@twice\ndef dec(x):\n    return x - 1\nn = dec(5), inc(1), inc.__name__",
+        ["n"],
+    ),
+    after("lambda_inside", "square = lambda x: x * x\nstart = square(2)", "n = list(map(square, [1, 2]))", ["n"]),
+    after(
+        "nested_and_recursive_functions_inside",
+        "def outer(n):\n    def inner(k):\n        return 1 if k == 0 else k * inner(k - 1)\n    return inner(n)\ndef even(n):\n    return n == 0 or odd(n - 1)\ndef odd(n):\n    return n != 0 and even(n - 1)\nstart = outer(3)",
+        "n = outer(5), even(4), odd(4)",
+        ["n"],
+    ),
+    after(
+        "loop_variables_inside",
+        "total = 0\nfor i, word in enumerate(['a', 'b']):\n    total += i\nstart = [j for j in range(3)]",
+        "n = i, word, total, 'j' in globals()",
+        ["n"],
+    ),
+    after(
+        "with_as_inside",
+        "import io\nwith io.StringIO('abc') as f:\n    text = f.read()\nstart = len(text)",
+        "n = text, f.closed",
+        ["n"],
+    ),
+    after(
+        "open_file_inside",
+        "with open('in.txt', 'w') as f:\n    f.write('abc')\nstart = 3",
+        "n = f.closed, f.name",
+        ["n"],
+        reused=(),
+    ),
+    after(
+        "walrus_inside",
+        "start = [y for x in [1, 2, 3] if (y := x * 2) > 2]\nif (n := len(start)) > 1:\n    big = True",
+        "m = y, n, big",
+        ["m"],
+    ),
+    after(
+        "try_inside",
+        "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    caught = type(e).__name__\nfinally:\n    done = True\nstart = caught",
+        "n = caught, done, 'e' in globals()",
+        ["n"],
+    ),
+    after("name_deleted_inside", "tmp = [1]\nstart = len(tmp)\ndel tmp", "n = 'tmp' in globals()", ["n"]),
+    after(
+        "name_of_the_notebook_deleted",
+        "start = len(big)\ndel big",
+        "n = 'big' in globals()",
+        ["start", "n"],
+        setup="big = [1, 2]",
+    ),
+    after(
+        "star_unpacking_inside",
+        "first, *rest, last = range(5)\n(a, b), c = (1, 2), 3\nstart = last",
+        "n = first, rest, last, a, b, c",
+        ["n"],
+    ),
+    after(
+        "augmented_assignment_of_the_notebooks",
+        "n += 1\nwords += ['b']\nstart = n * 2",
+        "m = n, words",
+        ["start", "n", "words", "words is same"],
+        setup="n = 1\nwords = ['a']\nsame = words",
+    ),
+    after("name_of_the_notebook_assigned", "x = 5\nstart = x * 2", "z = x", ["start", "x", "z"], setup="x = 1"),
+    after(
+        "global_in_a_function_inside", "def f():\n    global made\n    made = 7\nf()\nstart = made", "n = made", ["n"]
+    ),
+    after("name_through_globals", "globals()['made'] = 5\nstart = 1", "n = made", ["n"], reused=()),
+    after("name_through_exec", "exec('made = 5')\nstart = 1", "n = made", ["n"], reused=()),
+    after("private_and_shadowing_names", "_tmp = 4\nlist = [1]\nstart = _tmp", "n = _tmp, list", ["n"]),
+    after(
+        "conditional_name",
+        "if flag:\n    only = 1\nelse:\n    other = 2\nstart = 3",
+        "n = 'only' in globals(), 'other' in globals()",
+        ["n"],
+        setup="flag = False",
+    ),
+    after(
+        "comprehension_over_names",
+        "names = ['a', 'b']\nlookup = {k: v for v, k in enumerate(names)}\nstart = lookup['b']",
+        "n = lookup, sorted(names)",
+        ["n"],
+    ),
+    after("annotated_names", "count: int = 3\nlabel: str\nstart = count", "n = count, 'label' in globals()", ["n"]),
+    after(
+        "match_inside",
+        "match {'k': [1, 2]}:\n    case {'k': [first, *more]}:\n        pass\nstart = first",
+        "n = first, more",
+        ["n"],
+    ),
+    after(
+        "await_inside",
+        "import asyncio\nasync def slow(x):\n    await asyncio.sleep(0)\n    return x + 1\nstart = await slow(1)\nboth = await asyncio.gather(slow(2), slow(3))",
+        "n = both, await slow(5)",
+        ["n", "start"],
+    ),
+    after("last_result", "x = 20\nx + 1", "b = _ + 1", ["b"], value="start", reused=()),
+    after("displayed_expression_with_a_value", "start = [1, 2]\nlen(start)", "b = _ + 1", ["b", "start"]),
+    Case(
+        "multi_asset_with_more_names",
+        [
+            [
+                f"K = {k}",
+                "%%multi_asset train test\nrows = list(range(6))\ntrain, test = rows[:4], rows[4:]\nmean = sum(train) / K",
+                "%%asset score\nscore = [x - mean for x in test]",
+                "n = mean, len(rows)",
+            ]
+            for k in (4, 2, 4, 4)
+        ],
+        ["score", "n", "train"],
+        reused=["train", "test", "score"],
+    ),
+    # Pools over functions of the same cell.
+    Case(
+        "fork_pool_in_the_same_cell",
+        [
+            [
+                "import multiprocessing",
+                "%%asset squares\ndef square(x):\n    return x * x\nwith multiprocessing.get_context('fork').Pool(2) as pool:\n    squares = pool.map(square, [1, 2, 3])",
+            ]
+        ]
+        * 2,
+        ["squares"],
+        reused=["squares"],
+    ),
+    Case(
+        "executor_in_the_same_cell",
+        [
+            [
+                "from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor\nimport multiprocessing",
+                "%%asset squares\nK = 2\ndef square(x):\n    return x * x + K\nwith ProcessPoolExecutor(2, mp_context=multiprocessing.get_context('fork')) as pool:\n    squares = list(pool.map(square, [1, 2, 3]))\nwith ThreadPoolExecutor(2) as threads:\n    more = list(threads.map(square, [4]))",
+                "n = more, square(1)",
+            ]
+        ]
+        * 2,
+        ["squares", "n"],
+        reused=["squares"],
+    ),
+    Case(
+        "joblib_in_the_same_cell",
+        [
+            [
+                "from joblib import Parallel, delayed",
+                "%%asset squares\noffset = 1\ndef square(x):\n    return x * x + offset\nsquares = Parallel(n_jobs=2)(delayed(square)(i) for i in range(4))",
+                "n = Parallel(n_jobs=2, prefer='threads')(delayed(square)(i) for i in range(2))",
+            ]
+        ]
+        * 2,
+        ["squares", "n"],
+        reused=["squares"],
+    ),
+    # Figures.
+    Case(
+        "plot_that_ends_in_a_loop",
+        [[PLOT, "%%asset picture\nfig, axes = plt.subplots(1, 2)\nfor ax in axes:\n    ax.plot([1, 2])", "done = 1"]]
+        * 2,
+        ["done"],
+        reused=["picture"],
+    ),
+    Case(
+        "axes_used_later",
+        [
+            [
+                PLOT,
+                "%%asset fig\nfig, ax = plt.subplots()\nax.plot([1, 2, 3])",
+                "ax.set_title('later')",
+                "n = fig.axes[0].get_title(), fig.axes[0] is ax, len(ax.lines), ax.figure is fig",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=["fig"],
+    ),
+    Case(
+        "axes_in_an_array",
+        [
+            [
+                PLOT,
+                "%%asset picture\nfig, axes = plt.subplots(2, 2, figsize=(4, 4))\nfor i, ax in enumerate(axes.flat):\n    ax.bar([1], [i])",
+                "axes[1, 1].set_xlabel('x')",
+                "n = fig.axes[3].get_xlabel(), axes.shape, ax is axes[1, 1]",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=["picture"],
+    ),
+    Case(
+        "plot_without_names",
+        [
+            [
+                PLOT,
+                "%%asset picture\nplt.plot([1, 2])\nplt.title('t')\nfor x in [1]:\n    plt.axvline(x)",
+                "n = len(plt.get_fignums()) <= 1, x",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    # Names that are assigned again.
+    Case(
+        "frame_assigned_again",
+        [
+            [
+                "import pandas as pd",
+                "df = pd.DataFrame({'v': [1, 2]})",
+                "%%asset first\nfirst = int(df.v.sum()) * 11",
+                "df = pd.DataFrame({'v': [1, 2, 2]})",
+                "%%asset second\nsecond = first + len(df)",
+            ]
+        ]
+        * 2,
+        ["first", "second"],
+        reused=["first", "second"],
+    ),
+    Case(
+        "frame_assigned_again_edited",
+        [
+            [
+                "import pandas as pd",
+                "df = pd.DataFrame({'v': [1, 2]})",
+                "%%asset first\nfirst = int(df.v.sum()) * 11",
+                f"df = pd.DataFrame({{'v': [1, 2, {k}]}})",
+                "%%asset second\nsecond = first + int(df.v.sum())",
+            ]
+            for k in (2, 3)
+        ],
+        ["first", "second"],
+        reused=["first"],
+        ran=["second"],
+    ),
+    Case(
+        "helper_defined_again",
+        [["def f(x):\n    return x + 1", "%%asset a\na = f(1)", "def f(x):\n    return x + 2", "%%asset b\nb = f(a)"]]
+        * 2,
+        ["a", "b"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "parameters_assigned_again",
+        [
+            [
+                "n = 3\nname = 'x'",
+                "%%asset a\na = name * n",
+                "n = 2",
+                "%%asset b\nb = a * n",
+                "n, name = 1, 'y'",
+                "%%asset c\nc = b + name * n",
+            ]
+        ]
+        * 2,
+        ["a", "b", "c"],
+        reused=["a", "b", "c"],
+    ),
+    Case(
+        "variable_of_an_asset_assigned_by_another",
+        [
+            [
+                "%%asset a\ntmp = [1]\na = len(tmp)",
+                "%%asset b\ntmp = [1, 2]\nb = len(tmp) + a",
+                "n = tmp",
+                "%%asset c\nc = sum(tmp)",
+            ]
+        ]
+        * 2,
+        ["n", "c"],
+        reused=["a", "b", "c"],
+    ),
+    Case(
+        "loop_variable_in_many_assets",
+        [
+            [
+                "i = 100",
+                "%%asset a\na = 0\nfor i in range(3):\n    a += i",
+                "%%asset b\nb = [0]\nfor i in range(4):\n    b.append(i)",
+                "n = i",
+            ]
+        ]
+        * 2,
+        ["a", "b", "n"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "plain_cell_changes_a_variable",
+        [
+            [
+                "import pandas as pd",
+                "%%asset df\ndf = pd.DataFrame({'v': [1.0, None, 3.0]})",
+                "df['w'] = df.v.fillna(0) * 2",
+                "%%asset total\ntotal = float(df.w.sum())",
+                "columns = list(df.columns)",
+            ]
+        ]
+        * 2,
+        ["total", "columns"],
+        reused=["df", "total"],
+    ),
+    Case(
+        "plain_cell_rebinds_a_variable",
+        [
+            [
+                "import pandas as pd",
+                "%%asset df\ndf = pd.DataFrame({'v': [1.0, None, 3.0]})",
+                f"df = df.dropna() * {k}",
+                "%%asset total\ntotal = float(df.v.sum())",
+            ]
+            for k in (1, 2, 2)
+        ],
+        ["total", "len(df)"],
+        reused=["df", "total"],
+    ),
+    Case(
+        "plain_cells_clean_in_steps",
+        [
+            [
+                "import pandas as pd",
+                f"%%asset df\ndf = pd.DataFrame({{'Name': ['a', 'b', None], 'V': [1.0, 2.0, {k}]}})",
+                "df.columns = df.columns.str.lower()",
+                "df = df.dropna()",
+                "df['v2'] = df['v'] ** 2",
+                "%%asset stats\nstats = df.describe().loc['mean'].to_dict()",
+                "df = df.rename(columns={'v2': 'w'})",
+                "%%asset last\nlast = df.w.tolist()",
+            ]
+            for k in (3.0, 4.0, 4.0)
+        ],
+        ["stats", "last", "list(df)"],
+        reused=["df", "stats", "last"],
+    ),
+    Case(
+        "plain_cell_copies_a_variable",
+        [["%%asset a\na = [1, 2]", "a = list(a)", "%%asset b\nb = sum(a)"]] * 2,
+        ["a", "b"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "variable_made_from_an_asset",
+        [
+            [
+                "import pandas as pd",
+                f"%%asset df\ndf = pd.DataFrame({{'a': [1, 2], 'b': [3, {k}]}})",
+                "cols = ['b']\nX = df[cols]",
+                "%%asset total\ntotal = int(X.b.sum())",
+                "n = len(X)",
+            ]
+            for k in (4, 5, 5)
+        ],
+        ["total", "n"],
+        reused=["df", "total"],
+    ),
+    Case(
+        "change_by_a_method_of_the_users",
+        [
+            [
+                "class Bag:\n    def __init__(self):\n        self.items = []\n    def add(self, x):\n        self.items.append(x)",
+                "%%asset bag\nbag = Bag()\nbag.add(1)",
+                "bag.add(2)",
+                "%%asset n\nn = len(bag.items)",
+                "bag.add(3)",
+                "%%asset m\nm = sum(bag.items) + n",
+            ]
+        ]
+        * 2,
+        ["n", "m", "bag.items"],
+        reused=["bag", "n", "m"],
+    ),
+    Case(
+        "change_through_an_alias",
+        [["%%asset a\na = {'x': [1]}", "inner = a['x']", "inner.append(5)", "%%asset b\nb = sum(a['x'])"]] * 2,
+        ["a", "b", "inner is a['x']"],
+        reused=["a", "b"],
+    ),
+    # Key and variable.
+    Case(
+        "same_variable_three_assets",
+        [
+            [
+                "%%asset numbers -> x\nx = [3, 1, 2]",
+                "%%asset ordered -> x\nx = sorted(x)",
+                f"%%asset top -> x\nx = x[-1] + {k}",
+                "y = x",
+            ]
+            for k in (0, 1, 1)
+        ],
+        ["y"],
+        reused=["numbers", "ordered", "top"],
+    ),
+    Case(
+        "chain_of_frames",
+        [
+            [
+                "import pandas as pd",
+                f"%%asset raw -> df\ndf = pd.DataFrame({{'v': [1.0, None, {k}]}})",
+                "%%asset clean -> df\ndf = df.dropna()",
+                "df['w'] = df.v * 2",
+                "%%asset feats -> df\ndf = df.assign(z=df.w + 1)",
+                "%%asset total\ntotal = float(df.z.sum())",
+                "n = list(df)",
+            ]
+            for k in (3.0, 4.0, 4.0)
+        ],
+        ["total", "n", "len(df)"],
+        reused=["raw", "clean", "feats", "total"],
+    ),
+    Case(
+        "chain_edited_in_the_middle",
+        [
+            [
+                "%%asset one -> x\nx = [3, 1, 2]",
+                f"%%asset two -> x\nx = [v * {k} for v in x]",
+                "%%asset three -> x\nx = sum(x)",
+            ]
+            for k in (1, 2)
+        ],
+        ["x"],
+        reused=["one"],
+    ),
+    Case(
+        "variable_of_a_key_changed_by_a_plain_cell",
+        [
+            [
+                "%%asset numbers -> x\nx = [3, 1]",
+                "x.append(2)",
+                "%%asset ordered -> x\nx = sorted(x)",
+                "x = x[1:]",
+                "%%asset total\ntotal = sum(x)",
+            ]
+        ]
+        * 2,
+        ["x", "total"],
+        reused=["numbers", "ordered", "total"],
+    ),
+    # Values that cannot be stored.
+    Case(
+        "unstorable_value_is_bound",
+        [
+            [
+                "import threading",
+                "class Trainer:\n    def __init__(self):\n        self.n, self.parts = 3, {'pool': [threading.Lock()]}",
+                "%%asset trainer\ntrainer = Trainer()",
+                "n = trainer.n",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    Case(
+        "unstorable_value_used_by_assets",
+        [
+            [
+                "import threading",
+                "class Trainer:\n    def __init__(self):\n        self.lock, self.n = threading.Lock(), 0\n    def train(self):\n        with self.lock:\n            self.n += 1\n        return self.n",
+                "%%asset trainer\ntrainer = Trainer()",
+                "%%asset a\na = trainer.train()",
+                "%%asset b\nb = trainer.train() + a",
+                "c = trainer.n",
+            ]
+        ]
+        * 2,
+        ["a", "b", "c"],
+    ),
+    Case(
+        "generator_as_a_value",
+        [
+            [
+                "%%asset gen\ngen = (i * i for i in range(5))",
+                "%%asset a\na = next(gen)",
+                "%%asset b\nb = next(gen) + a",
+                "c = next(gen)",
+            ]
+        ]
+        * 2,
+        ["a", "b", "c"],
+    ),
+    Case(
+        "connection_as_a_value",
+        [
+            [
+                "import sqlite3",
+                "%%asset con\ncon = sqlite3.connect(':memory:')\ncon.execute('create table t (v)')\ncon.execute('insert into t values (3)')",
+                "%%asset total\ntotal = con.execute('select sum(v) from t').fetchone()[0]",
+                "con.execute('insert into t values (4)')",
+                "%%asset after\nafter = con.execute('select sum(v) from t').fetchone()[0]",
+            ]
+        ]
+        * 2,
+        ["total", "after"],
+    ),
+    Case(
+        "executor_as_a_value",
+        [
+            [
+                "from concurrent.futures import ThreadPoolExecutor",
+                "%%asset pool\npool = ThreadPoolExecutor(2)",
+                "%%asset squares\nsquares = list(pool.map(lambda x: x * x, range(3)))",
+                "n = list(pool.map(str, [1]))",
+            ]
+        ]
+        * 2,
+        ["squares", "n"],
+    ),
+    Case(
+        "unstorable_variable_inside",
+        [
+            [
+                "import threading",
+                "%%asset n\nlock = threading.Lock()\nwith lock:\n    n = 3",
+                "with lock:\n    m = n + 1",
+                "%%asset k\nwith lock:\n    k = n * 2",
+            ]
+        ]
+        * 2,
+        ["m", "k"],
+    ),
+    Case(
+        "lazy_values",
+        [
+            ["%%asset pairs\npairs = zip([1, 2], 'ab')", "c = list(pairs)"],
+            ["%%asset pairs\npairs = zip([1, 2], 'ab')", "c = list(pairs)"],
+        ],
+        ["c"],
+    ),
+    Case(
+        "module_as_a_value",
+        [["%%asset m\nimport math as m", "n = m.sqrt(9)", "%%asset k\nk = m.floor(2.5)"]] * 2,
+        ["n", "k"],
+    ),
+    # Failures and interrupts.
+    Case(
+        "failure_in_the_middle",
+        [["%%asset a\nx = [1, 2]\nlog = len(x)\na = x[9]", "n = x, log"]] * 2,
+        ["n", "'a' in globals()"],
+        fails=True,
+    ),
+    Case(
+        "failure_after_a_change",
+        [["config = {'v': 1}", "%%asset a\nconfig['v'] = 2\nraise ValueError('bad')\na = 1", "n = dict(config)"]] * 2,
+        ["n"],
+        fails=True,
+    ),
+    Case("failure_after_it_was_assigned", [["%%asset a\na = [1]\n1 / 0", "a.append(2)"]] * 2, ["a"], fails=True),
+    Case(
+        "failure_then_mended",
+        [["%%asset a\nx = 5\na = x / 0", "n = x"], ["%%asset a\nx = 5\na = x / 1", "n = x"]],
+        ["n", "x"],
+        fails=True,
+    ),
+    Case(
+        "interrupted_in_the_middle",
+        [
+            [
+                "import os, signal, time",
+                "%%asset a\nx = 3\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\na = 1",
+                "n = x",
+            ]
+        ]
+        * 2,
+        ["n", "'a' in globals()"],
+        fails=True,
+    ),
+    Case(
+        "imports_before_a_failure",
+        [["%%asset a\nimport math\ndef f(x):\n    return math.floor(x)\na = f(None)", "n = f(2.5)"]] * 2,
+        ["n"],
+        fails=True,
+    ),
+    # Nothing of importance was edited.
+    Case(
+        "nothing_edited", [["K = 3", "%%asset a\na = K * 2", "%%asset b\nb = a + 1"]] * 2, ["a", "b"], reused=["a", "b"]
+    ),
+    Case(
+        "comments_and_layout_edited",
+        [
+            ["K = 3", "%%asset a\na = K * 2", "%%asset b\nb = a + 1"],
+            ["K = 3  # three", "%%asset a\n# twice\n\na = (K *\n     2)", "%%asset b\nb = a + 1  # more"],
+        ],
+        ["a", "b"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "helper_edited",
+        [
+            [f"def f(x):\n    return x + {k}", "%%asset a\na = [f(i) for i in range(3)]", "%%asset b\nb = sum(a)"]
+            for k in (1, 2)
+        ],
+        ["a", "b"],
+    ),
+    Case(
+        "cell_of_imports",
+        [["%%asset start\nimport math\nfrom collections import deque", "n = math.floor(2.5), len(deque([1]))"]] * 2,
+        ["n"],
+        reused=["start"],
+    ),
+    Case(
+        "cell_of_definitions",
+        [["%%asset start\ndef f(x):\n    return x + 1\nclass P:\n    k = 3", "n = f(P.k)"]] * 2,
+        ["n"],
+        reused=["start"],
+    ),
+]

@@ -1,0 +1,527 @@
+"""Objects of the notebook that an asset cell changes."""
+
+from oracle import Case
+
+
+def changed(name, setup, change, watch, later="", *, runs=2, reused=True):
+    """Objects are set up in a plain cell, changed by an asset cell, and read by a plain and by an asset cell."""
+    cells = [setup, f"%%asset step\n{change}\nstep = 'done'", *([later] if later else [])]
+    return Case(name, [cells] * runs, watch, reused=["step"] if reused else ())
+
+
+CASES = [
+    Case(
+        "dict_and_list_changed",
+        [
+            [
+                "config = {'lr': 0.1}\ncallbacks = []",
+                "%%asset model\nconfig['lr'] = 0.5\ncallbacks.append('log')\nmodel = config['lr'] * 2",
+            ]
+        ]
+        * 3,
+        ["model", "config", "callbacks"],
+        reused=["model"],
+    ),
+    Case(
+        "class_attribute_changed",
+        [
+            [
+                "class State:\n    count = 0",
+                "%%asset step\nState.count += 1\nstep = 'done'",
+                "%%asset after\nafter = State.count",
+            ]
+        ]
+        * 2,
+        ["State.count", "after"],
+        reused=["step", "after"],
+    ),
+    changed(
+        "nested_list_changed",
+        "net = {'layers': [1], 'name': 'a'}\nlayers = net['layers']",
+        "net['layers'].append(2)",
+        ["net", "layers", "layers is net['layers']"],
+    ),
+    changed(
+        "list_of_dicts_changed",
+        "rows = [{'v': 1}, {'v': 2}]\nfirst = rows[0]",
+        "for row in rows:\n    row['w'] = row['v'] * 2",
+        ["rows", "first", "first is rows[0]", "row"],
+    ),
+    changed("alias_changed", "a = []\nb = a", "b.append(1)", ["a", "b", "a is b"]),
+    changed(
+        "one_object_under_two_keys",
+        "shared = [1]\nboth = {'x': shared, 'y': shared}",
+        "both['x'].append(2)",
+        ["both", "shared", "both['y'] is shared"],
+    ),
+    changed(
+        "keys_deleted",
+        "config = {'a': 1, 'b': 2}\nwords = ['x', 'y']",
+        "del config['a']\nwords.clear()",
+        ["config", "words"],
+    ),
+    changed("list_sorted_in_place", "words = ['b', 'a', 'c']", "words.sort()\nwords.reverse()", ["words"]),
+    changed("set_changed", "seen = {1}", "seen.update([2, 3])\nseen.discard(1)", ["sorted(seen)"]),
+    changed(
+        "deque_changed", "from collections import deque\nlast = deque([1, 2], maxlen=2)", "last.append(3)", ["last"]
+    ),
+    changed(
+        "defaultdict_changed",
+        "from collections import defaultdict\ngroups = defaultdict(list)",
+        "groups['a'].append(1)",
+        ["groups", "groups['new']"],
+    ),
+    changed(
+        "counter_changed",
+        "from collections import Counter\ncounts = Counter('aab')",
+        "counts.update('bc')",
+        ["counts", "counts['zzz']"],
+    ),
+    changed(
+        "ordered_dict_changed",
+        "from collections import OrderedDict\ncache = OrderedDict(a=1, b=2)",
+        "cache.move_to_end('a')",
+        ["list(cache)"],
+    ),
+    changed("bytearray_changed", "data = bytearray(b'abc')", "data[0] = 90\ndata += b'd'", ["data"]),
+    changed(
+        "array_changed_in_place",
+        "import numpy as np\nvalues = np.zeros(3)\nsame = values",
+        "values[0] = 5\nvalues += 1",
+        ["values.tolist()", "same is values"],
+    ),
+    changed(
+        "array_view_changed",
+        "import numpy as np\nvalues = np.zeros(4)\npart = values[1:3]",
+        "part[:] = 7",
+        ["values.tolist()", "part.tolist()", "np.shares_memory(values, part)"],
+    ),
+    changed(
+        "column_added",
+        "import pandas as pd\ndf = pd.DataFrame({'v': [1, 2]})\nsame = df",
+        "df['w'] = df['v'] * 2",
+        ["df.to_dict('list')", "same is df"],
+        "n = list(df.columns)",
+    ),
+    changed(
+        "frame_changed_inplace",
+        "import pandas as pd\ndf = pd.DataFrame({'v': [2.0, None, 1.0], 'x': 1})",
+        "df.dropna(inplace=True)\ndf.sort_values('v', inplace=True)\ndf.drop(columns='x', inplace=True)",
+        ["df.to_dict('split')"],
+    ),
+    changed(
+        "frame_columns_renamed",
+        "import pandas as pd\ndf = pd.DataFrame({'A B': [1]})",
+        "df.columns = [c.lower().replace(' ', '_') for c in df.columns]\ndf.index.name = 'id'",
+        ["list(df.columns)", "df.index.name"],
+    ),
+    changed(
+        "cells_of_a_frame_set",
+        "import pandas as pd\ndf = pd.DataFrame({'v': [1, 2, 3]})",
+        "df.loc[df.v > 1, 'v'] = 0\ndf.at[0, 'v'] = 9",
+        ["df.v.tolist()"],
+    ),
+    changed(
+        "series_changed",
+        "import pandas as pd\ns = pd.Series([1, 2], index=list('ab'))",
+        "s['a'] = 5\ns.loc['c'] = 7",
+        ["s.to_dict()"],
+    ),
+    changed(
+        "instance_changed",
+        "class Model:\n    def __init__(self):\n        self.w = None\n    def fit(self, k):\n        self.w = [k]\n        return self\nm = Model()\nheld = {'m': m}",
+        "m.fit(3)",
+        ["m.w", "held['m'] is m"],
+    ),
+    changed(
+        "dataclass_changed",
+        "from dataclasses import dataclass, field\n@dataclass\nclass Job:\n    name: str\n    tags: list = field(default_factory=list)\njob = Job('a')",
+        "job.name = 'b'\njob.tags.append(1)",
+        ["job"],
+    ),
+    changed("instance_with_slots_changed", "class P:\n    __slots__ = ('x',)\np = P()\np.x = 1", "p.x += 1", ["p.x"]),
+    changed(
+        "namespace_changed",
+        "from types import SimpleNamespace\nargs = SimpleNamespace(lr=1)",
+        "args.lr = 2\nargs.new = [1]",
+        ["args"],
+    ),
+    changed(
+        "function_attribute_changed",
+        "def f(x):\n    f.calls += 1\n    return x\nf.calls = 0",
+        "f(1)\nf(2)",
+        ["f.calls"],
+    ),
+    changed(
+        "closure_changed",
+        "def make():\n    log = []\n    def add(x):\n        log.append(x)\n        return list(log)\n    return add\nadd = make()",
+        "add(1)",
+        ["seen"],
+        "seen = add(2)",
+    ),
+    changed(
+        "memo_dict_filled",
+        "memo = {}\ndef fib(n):\n    if n not in memo:\n        memo[n] = n if n < 2 else fib(n - 1) + fib(n - 2)\n    return memo[n]",
+        "x = fib(6)",
+        ["x", "memo"],
+    ),
+    changed(
+        "default_changed",
+        "def collect(x, into=[]):\n    into.append(x)\n    return list(into)",
+        "collect(1)",
+        ["seen"],
+        "seen = collect(2)",
+    ),
+    changed("global_rebound_by_a_function", "n = 1\ndef bump():\n    global n\n    n += 1", "bump()", ["n"], "m = n"),
+    Case(
+        "module_attribute_set",
+        [["import tools", "%%asset step\ntools.K = 5\nstep = 1", "m = tools.K", "%%asset after\nafter = tools.K"]] * 2,
+        ["m", "after"],
+        files={"tools.py": "K = 1\n"},
+    ),
+    changed(
+        "environment_changed",
+        "import os",
+        "os.environ['MODE'] = 'fast'",
+        ["mode"],
+        "mode = os.environ.get('MODE')",
+        reused=False,
+    ),
+    Case(
+        "environment_changed_and_read",
+        [
+            [
+                "import os",
+                f"%%asset step\nos.environ['MODE'] = '{mode}'\nstep = 1",
+                "%%asset after\nafter = os.environ.get('MODE')",
+            ]
+            for mode in ("fast", "slow", "slow")
+        ],
+        ["after", "os.environ.get('MODE')"],
+    ),
+    Case(
+        "functions_registered_by_an_asset_cell",
+        [
+            [
+                "REGISTRY = {}\ndef register(f):\n    REGISTRY[f.__name__] = f\n    return f",
+                "%%asset step\n@register\ndef double(x):\n    return 2 * x\nstep = len(REGISTRY)",
+                "%%asset after\nafter = REGISTRY['double'](4)",
+                "here = double(1), sorted(REGISTRY)",
+            ]
+        ]
+        * 2,
+        ["step", "after", "here"],
+    ),
+    Case(
+        "functions_registered_by_plain_cells",
+        [
+            [
+                "REGISTRY = {}\ndef register(f):\n    REGISTRY[f.__name__] = f\n    return f",
+                f"@register\ndef more(x):\n    return x + {k}",
+                "%%asset after\nafter = [f(1) for f in REGISTRY.values()]",
+            ]
+            for k in (1, 2, 2)
+        ],
+        ["after"],
+        reused=["after"],
+    ),
+    Case(
+        "counter_drawn_from",
+        [
+            [
+                "import itertools\nids = itertools.count()",
+                "%%asset a\na = next(ids)",
+                "%%asset b\nb = next(ids)",
+                "c = next(ids)",
+            ]
+        ]
+        * 2,
+        ["a", "b", "c"],
+    ),
+    Case(
+        "generator_drawn_from",
+        [
+            [
+                "squares = (i * i for i in range(10))",
+                "%%asset a\na = next(squares)",
+                "%%asset b\nb = next(squares) + a",
+                "c = next(squares)",
+            ]
+        ]
+        * 2,
+        ["a", "b", "c"],
+    ),
+    Case(
+        "iterator_drawn_from",
+        [["it = iter([3, 1, 2])", "%%asset a\na = next(it)", "%%asset b\nb = next(it)", "c = list(it)"]] * 2,
+        ["a", "b", "c"],
+    ),
+    Case(
+        "list_popped_in_turn",
+        [
+            [
+                "jobs = [1, 2, 3, 4]",
+                "%%asset a\na = jobs.pop(0)",
+                "%%asset b\nb = jobs.pop(0)",
+                "c = jobs.pop()",
+                "%%asset d\nd = sum(jobs)",
+            ]
+        ]
+        * 2,
+        ["a", "b", "c", "d", "jobs"],
+        reused=["a", "b", "d"],
+    ),
+    Case(
+        "model_fitted_in_place",
+        [
+            [
+                "from sklearn.linear_model import LinearRegression\nX, y = [[0.0], [1.0], [2.0]], [0.0, 2.0, 4.0]",
+                "model = LinearRegression()",
+                "%%asset score\nmodel.fit(X, y)\nscore = round(model.score(X, y), 6)",
+                "%%asset after\nafter = [round(float(v), 6) for v in model.predict([[5.0]])]",
+                "coef = round(float(model.coef_[0]), 6)",
+            ]
+        ]
+        * 2,
+        ["score", "after", "coef"],
+        reused=["score", "after"],
+    ),
+    Case(
+        "model_fitted_in_place_and_edited",
+        [
+            [
+                "from sklearn.linear_model import Ridge\nX, y = [[0.0], [1.0], [2.0]], [0.0, 2.0, 4.0]",
+                f"model = Ridge(alpha={alpha})",
+                "%%asset score\nmodel.fit(X, y)\nscore = 1",
+                "%%asset after\nafter = [round(float(v), 6) for v in model.predict([[5.0]])]",
+            ]
+            for alpha in (1, 2, 1)
+        ],
+        ["score", "after"],
+    ),
+    Case(
+        "change_edited",
+        [
+            [
+                "config = {'lr': 1}",
+                f"%%asset step\nconfig['lr'] += {k}\nstep = 1",
+                "%%asset after\nafter = config['lr'] * 10",
+                "seen = dict(config)",
+            ]
+            for k in (1, 2, 1)
+        ],
+        ["after", "seen"],
+    ),
+    Case(
+        "object_before_the_change_edited",
+        [
+            [
+                f"config = {{'lr': {k}}}",
+                "%%asset step\nconfig['lr'] += 1\nstep = config['lr']",
+                "%%asset after\nafter = config['lr'] * 10",
+                "seen = dict(config)",
+            ]
+            for k in (1, 5, 1, 1)
+        ],
+        ["step", "after", "seen"],
+        reused=["step", "after"],
+    ),
+    Case(
+        "overwritten_without_a_read",
+        [
+            [f"config = {{'lr': {k}}}", "%%asset step\nconfig['lr'] = 0.5\nstep = 1", "seen = config['lr']"]
+            for k in (1, 5, 1)
+        ],
+        ["seen", "config"],
+    ),
+    Case(
+        "consumers_in_a_row",
+        [
+            [
+                "log = []",
+                *(f"%%asset s{i}\nlog.append({i})\ns{i} = len(log)" for i in range(5)),
+                "%%asset after\nafter = list(log)",
+            ]
+        ]
+        * 2,
+        ["after", "log", "s4"],
+        reused=["s0", "s4", "after"],
+    ),
+    Case(
+        "consumer_in_the_middle_edited",
+        [
+            [
+                "log = []",
+                "%%asset a\nlog.append('a')\na = len(log)",
+                f"%%asset b\nlog.extend('b' * {k})\nb = len(log)",
+                "%%asset c\nlog.append('c')\nc = len(log)",
+            ]
+            for k in (1, 2)
+        ],
+        ["a", "b", "c", "log"],
+        reused=["a"],
+    ),
+    Case(
+        "consumer_removed",
+        [
+            ["log = []", "%%asset a\nlog.append('a')\na = len(log)", *more, "%%asset c\nlog.append('c')\nc = len(log)"]
+            for more in (["%%asset b\nlog.append('b')\nb = len(log)"], [])
+        ],
+        ["a", "c", "log"],
+        reused=["a"],
+    ),
+    Case(
+        "asset_cell_changes_its_input",
+        [
+            [
+                "%%asset raw\nraw = [3, 1, 2]",
+                "%%asset most\nraw.append(9)\nmost = max(raw)",
+                "%%asset n\nn = len(raw)",
+                "left = list(raw)",
+            ]
+        ]
+        * 2,
+        ["most", "n", "left"],
+        reused=["raw", "most", "n"],
+    ),
+    Case(
+        "input_changed_by_two_assets",
+        [
+            [
+                "%%asset raw\nraw = {'v': 1}",
+                "%%asset a\nraw['a'] = raw['v'] + 1\na = len(raw)",
+                "%%asset b\nraw['b'] = raw['a'] + 1\nb = len(raw)",
+                "raw['c'] = 0",
+                "%%asset d\nd = dict(raw)",
+            ]
+        ]
+        * 2,
+        ["a", "b", "d", "raw"],
+        reused=["raw", "a", "b", "d"],
+    ),
+    Case(
+        "input_frame_gets_a_column",
+        [
+            [
+                "import pandas as pd",
+                f"%%asset df\ndf = pd.DataFrame({{'v': [1, {k}]}})",
+                "%%asset n\ndf['w'] = df.v * 2\nn = int(df.w.sum())",
+                "%%asset m\nm = int(df.w.max())",
+                "cols = list(df.columns)",
+            ]
+            for k in (2, 3, 3)
+        ],
+        ["n", "m", "cols"],
+        reused=["df", "n", "m"],
+    ),
+    Case(
+        "helper_changes_its_argument",
+        [
+            [
+                "def clean(rows):\n    rows.append(0)\n    return len(rows)",
+                "%%asset raw\nraw = [1]",
+                "%%asset n\nn = clean(raw)",
+                "%%asset m\nm = clean(raw) + n",
+            ]
+        ]
+        * 2,
+        ["n", "m", "raw"],
+        reused=["raw", "n", "m"],
+    ),
+    Case(
+        "input_in_place_then_reset",
+        [
+            [
+                "%%asset raw\nraw = [3, 1]",
+                "%%asset a\nraw.append(9)\na = sum(raw)",
+                "raw = raw[:2]",
+                "%%asset b\nb = sum(raw)",
+            ]
+        ]
+        * 2,
+        ["a", "b", "raw"],
+        reused=["raw", "a", "b"],
+    ),
+    Case(
+        "result_changed_by_the_user",
+        [["%%asset a\na = [1, 2]", "%%asset b\nb = len(a)", "size = b"]] * 2,
+        ["size", "b"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "library_object_is_not_changed",
+        [
+            [
+                "from sklearn.datasets import load_iris",
+                "%%asset iris\niris = load_iris()",
+                "%%asset rows\nrows = len(iris.data)",
+                "n = rows",
+            ]
+        ]
+        * 2,
+        ["n"],
+        never="not your changed variable|with your iris",
+        reused=["iris", "rows"],
+    ),
+    Case(
+        "cached_property_is_not_a_change",
+        [
+            [
+                "from functools import cached_property\nclass T:\n    def __init__(self, n):\n        self.n = n\n    @cached_property\n    def double(self):\n        return self.n * 2\nt = T(3)",
+                "%%asset a\na = t.double",
+                "%%asset b\nb = t.double + 1",
+            ]
+        ]
+        * 2,
+        ["a", "b", "t.double"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "lazy_frame_attributes_are_no_change",
+        [
+            [
+                "import pandas as pd",
+                "%%asset df\ndf = pd.DataFrame({'v': [1, 2, 2]})",
+                "%%asset n\nn = int(df.index.is_unique) + df.v.nunique()",
+                "%%asset m\nm = len(df.v.unique())",
+            ]
+        ]
+        * 2,
+        ["n", "m"],
+        never="with your",
+        reused=["df", "n", "m"],
+    ),
+    Case(
+        "value_is_an_object_of_the_notebook",
+        [["base = [1]", "%%asset a\na = base", "base.append(2)", "b = list(a)"]] * 2,
+        ["a", "b", "a is base"],
+    ),
+    Case(
+        "value_holds_an_object_of_the_notebook",
+        [["base = [1]", "%%asset a\na = {'x': base, 'n': 1}", "base.append(2)", "b = a['x']"]] * 2,
+        ["a", "b", "a['x'] is base"],
+    ),
+    Case(
+        "value_is_a_view",
+        [
+            [
+                "import numpy as np\nbase = np.zeros(4)",
+                "%%asset part\npart = base[1:3]",
+                "base[1] = 9",
+                "b = part.tolist()",
+            ]
+        ]
+        * 2,
+        ["b"],
+    ),
+    Case(
+        "object_holds_the_value",
+        [["boxes = {}", "%%asset a\na = [1]\nboxes['a'] = a", "a.append(2)", "b = boxes['a']"]] * 2,
+        ["b", "boxes['a'] is a"],
+    ),
+    Case(
+        "two_values_share",
+        [["%%multi_asset a b\na = [1]\nb = a", "a.append(2)", "c = list(b)"]] * 2,
+        ["b", "c", "a is b"],
+    ),
+]

@@ -1,0 +1,249 @@
+"""Names that text refers to: SQL, `query`, `eval` and formulas, however the text reaches the library."""
+
+from oracle import Case
+
+FIRST = "import pandas as pd, duckdb\ndf = pd.DataFrame({'v': [1, 2]})"
+SECOND = "import pandas as pd, duckdb\ndf = pd.DataFrame({'v': [1, 5]})"
+RUN = "def run(sql):\n    return duckdb.sql(sql).fetchall()[0][0]"
+TEN = "import pandas as pd\nframe = pd.DataFrame({'v': range(10), 'w': range(10)})"
+
+
+def frames(*cells):
+    """Two runs: the frame is edited, and the cells are not."""
+    return [[FIRST, *cells], [SECOND, *cells]]
+
+
+CASES = [
+    Case(
+        "sql_text_given_to_a_helper",
+        frames(RUN, "TEXT = 'select sum(v) from df'", "%%asset total\ntotal = run(TEXT)"),
+        ["int(total)"],
+    ),
+    Case(
+        "sql_literal_given_to_a_helper",
+        frames(RUN, "%%asset total\ntotal = run('select sum(v) from df')"),
+        ["int(total)"],
+    ),
+    Case(
+        "sql_from_a_dict",
+        frames(
+            "QUERIES = {'total': 'select sum(v) from df'}",
+            "%%asset total\ntotal = duckdb.sql(QUERIES['total']).fetchall()[0][0]",
+        ),
+        ["int(total)"],
+    ),
+    Case(
+        "sql_computed",
+        frames(
+            "def text(table, how='sum'):\n    return f'select {how}(v) from {table}'",
+            RUN,
+            "%%asset total\ntotal = run(text('d' + 'f'))",
+        ),
+        ["int(total)"],
+    ),
+    Case(
+        "sql_as_a_default",
+        frames(
+            "def run(sql='select sum(v) from df'):\n    return duckdb.query(sql).fetchall()[0][0]",
+            "%%asset total\ntotal = run()",
+        ),
+        ["int(total)"],
+    ),
+    Case(
+        "sql_on_a_connection",
+        frames(
+            "%%asset total\ncon = duckdb.connect()\nname = 'df'\ntotal = con.execute('select sum(v) from ' + name).fetchone()[0]\ncon.close()"
+        ),
+        ["int(total)"],
+    ),
+    Case(
+        "sql_joins_two_frames",
+        [
+            [
+                FIRST,
+                f"names = pd.DataFrame({{'v': [1, 2], 'name': ['a', '{name}']}})",
+                "J = 'select max(name) from df join names using (v)'",
+                RUN,
+                "%%asset top\ntop = run(J)",
+            ]
+            for name in ("b", "c")
+        ],
+        ["top"],
+    ),
+    Case(
+        "sql_names_another_frame",
+        [
+            [
+                FIRST,
+                f"other = pd.DataFrame({{'v': [{k}]}})",
+                RUN,
+                "%%asset total\ntotal = run('select sum(v) from df')",
+                "n = len(other)",
+            ]
+            for k in (1, 2)
+        ],
+        ["int(total)", "n"],
+        reused=["total"],
+    ),
+    Case(
+        "sql_names_its_own_table",
+        frames(
+            "%%asset total\ntotal = duckdb.sql('with df as (select 7 as v) select sum(v) from df').fetchall()[0][0]"
+        ),
+        ["int(total)"],
+        reused=["total"],
+    ),
+    Case(
+        "sql_over_an_asset",
+        [
+            [
+                "import pandas as pd, duckdb",
+                f"%%asset df\ndf = pd.DataFrame({{'v': [1, {k}]}})",
+                RUN,
+                "TEXT = 'select sum(v) from df'",
+                "%%asset total\ntotal = run(TEXT)",
+            ]
+            for k in (2, 3, 3)
+        ],
+        ["int(total)"],
+        reused=["df", "total"],
+    ),
+    Case(
+        "sql_over_an_asset_that_a_plain_cell_changed",
+        [
+            [
+                "import pandas as pd, duckdb",
+                "%%asset df\ndf = pd.DataFrame({'v': [1, 2]})",
+                f"df['v'] = df['v'] * {k}",
+                RUN,
+                "%%asset total\ntotal = run('select sum(v) from df')",
+            ]
+            for k in (1, 3)
+        ],
+        ["int(total)"],
+    ),
+    Case(
+        "polars_sql_in_a_helper",
+        [
+            [
+                f"import polars as pl\ndf = pl.DataFrame({{'v': [1, {k}]}})",
+                "def run(text):\n    return pl.sql(text).collect().item()",
+                "TEXT = 'select sum(v) from df'",
+                "%%asset total\ntotal = run(TEXT)",
+            ]
+            for k in (2, 5)
+        ],
+        ["total"],
+    ),
+    Case(
+        "query_of_a_global_text",
+        [[TEN, f"limit = {k}", "Q = 'v > @limit'", "%%asset some\nsome = len(frame.query(Q))"] for k in (3, 6)],
+        ["some"],
+    ),
+    Case(
+        "query_in_a_helper",
+        [
+            [
+                TEN,
+                f"limits = {{'low': {k}}}",
+                "def pick(text):\n    return len(frame.query(text))",
+                "%%asset some\nsome = pick('v > @limits[\"low\"]')",
+            ]
+            for k in (3, 6)
+        ],
+        ["some"],
+    ),
+    Case(
+        "query_reads_a_local",
+        [
+            [
+                TEN,
+                f"limit = {k}",
+                "def above(text, limit):\n    return len(frame.query(text))",
+                "%%asset some\nsome = above('v > @limit', 4)",
+                "n = limit",
+            ]
+            for k in (3, 6)
+        ],
+        ["some", "n"],
+        reused=["some"],
+    ),
+    Case(
+        "frame_eval_in_a_helper",
+        [
+            [
+                TEN,
+                f"factor = {k}",
+                "E = 'total = v * @factor'",
+                "def add(text):\n    return int(frame.eval(text).total.sum())",
+                "%%asset total\ntotal = add(E)",
+            ]
+            for k in (1, 3)
+        ],
+        ["total"],
+    ),
+    Case(
+        "pandas_eval",
+        [
+            [TEN, f"offset = {k}", "E = 'frame.v + offset'", "%%asset total\ntotal = int(pd.eval(E).sum())"]
+            for k in (1, 3)
+        ],
+        ["total"],
+    ),
+    Case(
+        "eval_in_a_helper",
+        [
+            [f"K = {k}", "def compute(text):\n    return eval(text)", "TEXT = 'K * 2'", "%%asset a\na = compute(TEXT)"]
+            for k in (1, 3)
+        ],
+        ["a"],
+    ),
+    Case("eval_in_the_cell", [[f"K = {k}", "E = 'K + ' + '1'", "%%asset a\na = eval(E)"] for k in (1, 3)], ["a"]),
+    Case(
+        "exec_in_the_cell", [[f"K = {k}", "E = 'r = K + 1'", "%%asset a\nexec(E)\na = r"] for k in (1, 3)], ["a", "r"]
+    ),
+    Case("name_from_globals", [[f"K = {k}", "%%asset a\na = globals()['K'] * 2"] for k in (1, 3)], ["a"]),
+    Case(
+        "text_formatted_with_globals",
+        [[f"K = {k}", "%%asset a\na = '{K}!'.format_map(globals())"] for k in (1, 3)],
+        ["a"],
+    ),
+    Case(
+        "formula_calls_a_function",
+        [
+            [
+                "import pandas as pd, statsmodels.formula.api as smf\ndata = pd.DataFrame({'x': [1.0, 2.0, 3.0, 5.0], 'y': [1.0, 4.0, 9.0, 25.0]})",
+                f"def bend(x):\n    return x ** {power}",
+                "F = 'y ~ bend(x)'",
+                "def fit(text):\n    return smf.ols(text, data=data).fit()",
+                "%%asset fitted\nfitted = [round(float(p), 6) + 0 for p in fit(F).params]",
+            ]
+            for power in (2, 3)
+        ],
+        ["fitted"],
+    ),
+    Case(
+        "formula_reads_a_variable",
+        [
+            [
+                "import numpy as np, patsy\nx = np.arange(4.0)",
+                f"shift = {k}",
+                "def design(text):\n    return np.asarray(patsy.dmatrix(text))",
+                "%%asset total\ntotal = float(design('x + I(x + shift)').sum())",
+            ]
+            for k in (1, 3)
+        ],
+        ["total"],
+    ),
+    Case(
+        "module_imported_by_name",
+        [["import importlib", "NAME = 'tools'", "%%asset a\na = importlib.import_module(NAME).f()"]] * 2,
+        ["a"],
+        files=[{"tools.py": "def f():\n    return 1\n"}, {"tools.py": "def f():\n    return 2\n"}],
+    ),
+    Case(
+        "query_in_the_cell",
+        [[TEN, f"limit = {k}", "%%asset some\nsome = len(frame.query('v > @limit'))"] for k in (3, 6)],
+        ["some"],
+    ),
+]
