@@ -39,7 +39,7 @@ class _InDirectory(Protocol):
 S = TypeVar("S", bound=_InDirectory)
 
 _PLACE = "choose a directory that you can write: store='DIR', or the environment variable STEPWELL_STORE"
-_ROOM = "make room: stepwell gc and stepwell forget work on a full disk; then try again"
+_ROOM = "make room on its disk, then try again"
 _NAMED: dict[int, tuple[type[StoreError], str, str]] = {
     errno.ENOSPC: (StoreFullError, "the disk is full", _ROOM),
     errno.EDQUOT: (StoreQuotaError, "your quota of the disk is used up", _ROOM),
