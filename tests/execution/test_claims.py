@@ -298,13 +298,13 @@ class Lost:
 
         @asset(ignore=["during", "claims", "claims_in"])
         def up():
-            during.append(("up", claims_in(claims._folder.parent)))
+            during.append(("up", claims_in(claims._folder.path)))
             waits(0.25)
             return list(range(40_000))
 
         @asset(ignore=["during", "claims", "claims_in"])
         def down(up):
-            during.append(("down", claims_in(claims._folder.parent)))
+            during.append(("down", claims_in(claims._folder.path)))
             waits(0.25)
             return len(up) * factor
 
