@@ -3,7 +3,7 @@
 
 ``os.environ`` is one object of a class in Python, so its methods are wrapped, once per process. What counts is a read by
 code of the user's or of an installed package. Not counted is what Python and the notebook read for themselves (imports, temporary
-folders, the search path of commands, the width of a terminal, proxies), what a library reads to format a display, and what an installed
+folders, the search path of commands, the width of a terminal, proxies, the log of TLS keys), what a library reads to format a display, and what an installed
 package reads while it is imported: a later process would import it before or after the step, and its options are no inputs of the step.
 
 A read of the whole environment (a copy, an iteration) counts as one, without the names that differ between sessions
@@ -32,7 +32,7 @@ _PASSING = frozenset({"os", "_collections_abc", "collections.abc", "posixpath", 
 _MACHINERY = frozenset({
     "importlib", "_frozen_importlib", "zipimport", "IPython", "ipykernel", "jupyter_client", "traitlets", "zmq", "tornado", "comm", "stepwell",
     "pytest", "_pytest", "tempfile", "subprocess", "asyncio", "multiprocessing", "concurrent", "threading", "warnings", "linecache", "site", "sysconfig",
-    "urllib",
+    "urllib", "ssl",
 })  # fmt: skip
 _SESSION = frozenset({
     "_", "PWD", "OLDPWD", "SHLVL", "COLUMNS", "LINES", "TERM", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID",
