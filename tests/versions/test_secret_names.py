@@ -76,4 +76,4 @@ def test_code_of_libraries_stays_as_it_is():
         changed += [(path.name, line) for line in text.splitlines() if line not in after]
     assert lines > 15_000
     # What is left are cookies and grammars of tokens in documentation: one line in a thousand.
-    assert len(changed) < 20, changed
+    assert len(changed) < lines / 750, changed
