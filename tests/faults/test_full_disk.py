@@ -105,3 +105,81 @@ def test_a_compaction_for_which_there_is_no_room_loses_nothing_and_keeps_nobody_
     )
     assert done.returncode == 0, done.stderr
     assert not [path for path in (tmp_path / "store" / "tmp").iterdir() if path.stat().st_size]
+
+
+FREEING = textwrap.dedent(
+    """
+    import os, sys
+    import numpy as np
+    import stepwell
+    from stepwell.batch.command_line import main
+    from stepwell.kernel_runtime.errors import StoreFullError
+    disk, leftovers = sys.argv[1], sys.argv[2] == "leftovers"
+    store = f"{disk}/store"
+
+    def made(name, rows):
+        namespace = {"np": np}
+        exec(f"def {name}(): return np.arange({rows})", namespace)
+        return stepwell.asset(namespace[name])
+
+    def fill():
+        with open(f"{disk}/filler", "ab", buffering=0) as file:
+            for size in (1 << 20, 4096):
+                try:
+                    while True:
+                        file.write(bytes(size))
+                except OSError:
+                    pass
+        assert room() == 0
+
+    def room():
+        return os.statvfs(disk).f_bavail * 4096
+
+    stepwell.materialize([made("large", 300_000), made("other", 400_000), made("small", 5)], store=store)
+    assert os.stat(f"{store}/reserve").st_blocks * 512 >= 1 << 20
+    if leftovers:
+        # Nobody has kept room, and a dead process left a file.
+        os.unlink(f"{store}/reserve")
+        with open(f"{store}/tmp/left", "wb") as file:
+            file.write(bytes(100_000))
+        os.utime(file.name, (1e9, 1e9))
+    fill()
+    try:
+        stepwell.materialize([made("refused", 300_000)], store=store)
+        raise SystemExit("the disk was never full")
+    except StoreFullError as error:
+        assert "damaged" not in str(error) and "rebuild" not in str(error), error
+    assert main(["doctor", "--store", store]) == 0
+    # More than once: what was given up is kept again.
+    for _ in range(3):
+        stepwell.gc(store=store)
+        assert leftovers or os.path.exists(f"{store}/reserve")
+        fill()
+    stepwell.forget("large", store=store)
+    assert room() > 1 << 20
+    assert main(["doctor", "--store", store]) == 0
+    assert stepwell.load("other", store=store)[-1] == 399_999
+    stepwell.materialize([made("next", 50_000)], store=store)
+    assert stepwell.load("next", store=store)[-1] == 49_999
+    assert list(stepwell.load("small", store=store)) == [0, 1, 2, 3, 4]
+    """
+)
+
+
+@pytest.mark.parametrize("room", ["reserve", "leftovers"])
+def test_on_a_disk_without_any_room_gc_forget_and_doctor_work(tmp_path, room):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", FREEING, str(disk), room],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env=os.environ,
+        )
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -263,6 +263,7 @@ def test_a_store_at_rest_is_one_file_without_a_log(store):
         "catalog.lock",
         "catalog.seal",
         "want.lock",
+        "reserve",
         "objects",
         "runs",
         "tmp",

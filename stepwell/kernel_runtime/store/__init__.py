@@ -12,6 +12,7 @@
 ``sql/``         one SELECT over values, files and the catalog
 ``doctor/``      checking a store and its surroundings, and making a lost catalog anew
 ``locking``      exclusive locks on whole small files
+``reserve``      room that is kept for a full disk
 ``once``         what a thread waits for, safe against interrupts
 ===============  ====================================================================================================
 """

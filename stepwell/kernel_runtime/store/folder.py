@@ -40,7 +40,9 @@ CACHEDIR_TAG = (
     "# This directory holds a Stepwell store: what notebooks computed. It can be computed again.\n"
     "# For information about cache directory tags see https://bford.info/cachedir/\n"
 )
-_WRITTEN_IN_PLACE = ("catalog.duckdb", "catalog.duckdb.wal", "catalog.lock", "want.lock", "catalog.seal")
+RESERVE = "reserve"
+"""Room for a full disk (`reserve`)."""
+_WRITTEN_IN_PLACE = ("catalog.duckdb", "catalog.duckdb.wal", "catalog.lock", "want.lock", "catalog.seal", RESERVE)
 """Files that change without being replaced: a second name of one elsewhere would change with it."""
 _ANCHORED = os.open in os.supports_dir_fd and os.scandir in os.supports_fd and hasattr(os, "O_NOFOLLOW")
 _CLOSED = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)

@@ -37,6 +37,7 @@ from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statemen
 from stepwell.kernel_runtime.store.catalog.seal import SEAL, read_seal, write_seal
 from stepwell.kernel_runtime.store.catalog.vetting import vet_catalog
 from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.reserve import keep
 from stepwell.kernel_runtime.store.trouble import one_line, refused, trouble
 
 Fingerprint: TypeAlias = tuple[Any, ...]
@@ -130,6 +131,7 @@ class Attachment:
                 if create:
                     self._create()
             self._attach_existing()
+            keep(folder)
         except BaseException as error:
             if not existed and isinstance(error, StoreError):
                 self.lease.remove_files()

@@ -26,6 +26,11 @@ WORTH = 16 << 20
 """Bytes of free room in the file below which it is left as it is."""
 
 
+def is_large(attachment: Attachment) -> bool:
+    """Tell whether a catalog can have so much free room, without the checkpoint that `is_worthwhile` needs."""
+    return attachment.folder.stat(CATALOG).st_size >= WORTH
+
+
 def is_worthwhile(connection: Connection, name: str) -> bool:
     """Tell whether a catalog is mostly free room, and much of it."""
     with alone():

@@ -28,6 +28,7 @@ from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.processes import catalogs, check_going_on
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.store.reserve import spare, with_room
 from stepwell.kernel_runtime.store.trouble import one_line, trouble
 
 T = TypeVar("T")
@@ -135,10 +136,17 @@ class Catalog:
             with suppress(IndexError):
                 self.tell(self._attachment.notices.pop(0))
 
-    def change(self, answer: Callable[[Connection, str], T]) -> T:
+    def change(self, answer: Callable[[Connection, str], T], *, frees: bool = False) -> T:
         """Run ``answer(connection, name)`` in a transaction of its own, after everything added so far was committed.
 
         What is remembered of the catalog is out of date afterwards, in this process too.
+
+        Parameters
+        ----------
+        answer
+            Does the work.
+        frees
+            Whether it is done to free room, so that it may use what is kept for a full disk.
         """
 
         def changed(connection: Connection, name: str) -> T:
@@ -165,7 +173,14 @@ class Catalog:
                 self._attachment.epoch += 1
             return found
 
-        return self.ask(changed)
+        def spared(connection: Connection, name: str) -> T:
+            # Under the lease, so that nobody else's rows take the room.
+            with spare(self._attachment.folder):
+                return changed(connection, name)
+
+        if not frees:
+            return self.ask(changed)
+        return with_room(self._attachment.folder, lambda: self.ask(spared))
 
     def compact(self, *, force: bool) -> int:
         """Rewrite the catalog without its free room, where that is worth it; return how many bytes smaller it is."""
@@ -181,14 +196,22 @@ class Catalog:
                 raise compaction.owners_work(self._attachment)
             try:
                 if not force:
+                    if not compaction.is_large(self._attachment):
+                        return 0
                     connection.execute(f"CHECKPOINT {name}")
                 return (
                     compaction.compact(self._attachment) if force or compaction.is_worthwhile(connection, name) else 0
                 )
             except (duckdb.Error, OSError) as error:
-                raise self._failure(error, "could not be compacted", "nothing is lost: try again") from error
+                failure = self._failure(error, "could not be compacted", "nothing is lost: try again")
+                self._roll_back()
+                raise failure from error
 
-        return self.ask(compacted)
+        def spared(connection: Connection, name: str) -> int:
+            with spare(self._attachment.folder):
+                return compacted(connection, name)
+
+        return self.ask(spared)
 
     def check_writable(self) -> None:
         """Raise why nothing can be written, if that is known: before anything is computed or written."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from stepwell.kernel_runtime.errors import StoreFullError
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.reading import rows_of
 from stepwell.kernel_runtime.store.catalog.schema import TABLES
 from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.trouble import trouble
 
 T = TypeVar("T")
 
@@ -70,7 +72,18 @@ def attended(attachment: Attachment, answer: Callable[[Connection, str], T]) -> 
             raise
         raise damage from error
     finally:
+        _let_go(attachment)
+
+
+def _let_go(attachment: Attachment) -> None:
+    import duckdb
+
+    try:
         attachment.discard()
+    except duckdb.Error as error:
+        # Without room for the checkpoint, what was committed stays in the log.
+        if not isinstance(trouble(error, ""), StoreFullError):
+            raise
 
 
 def _read(connection: Connection, name: str, table: str, begin: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError
+from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFullError
 from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.seal import SEAL, read_seal
@@ -19,6 +19,7 @@ from stepwell.kernel_runtime.store.doctor.rebuilding import Rebuilt, rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.damaged import set_aside
 from stepwell.kernel_runtime.store.objects.files import value_files
+from stepwell.kernel_runtime.store.reserve import spare, with_room
 from stepwell.kernel_runtime.store.trouble import refused
 
 
@@ -74,7 +75,7 @@ def examine(
     yield writable
     usable = writable.status != "unusable"
     if usable:
-        yield surroundings.locks(folder)
+        yield _locks(folder)
     key, own = surroundings.key()
     yield key
     yield surroundings.disk(folder.path)
@@ -83,7 +84,9 @@ def examine(
     files: list[CheckedFile] | None = None
     if mend:
         files = list(check_files(folder, progress))
-        yield _rebuilt(rebuild(folder, files))
+        with spare(folder):
+            rebuilt = rebuild(folder, files)
+        yield _rebuilt(rebuilt)
     catalog, finding = _catalog(folder)
     yield finding
     if full or mend:
@@ -95,9 +98,16 @@ def examine(
     yield _leftovers(folder, clean=clean)
 
 
+def _locks(folder: Folder) -> Finding:
+    try:
+        return with_room(folder, lambda: surroundings.locks(folder))
+    except StoreFullError as error:
+        return Finding("locks", "warning", error.what, error.remedy, {"why": error.where})
+
+
 def _catalog(folder: Folder) -> tuple[CheckedCatalog | None, Finding]:
     try:
-        found = check_catalog(folder)
+        found = with_room(folder, lambda: check_catalog(folder))
     except StoreDamagedError as error:
         return None, Finding("catalog", "unusable", error.what, error.remedy, {"why": error.where})
     except StoreError as error:

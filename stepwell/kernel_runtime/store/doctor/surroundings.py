@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.errors import StoreError, StoreFullError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT
@@ -23,7 +23,7 @@ from stepwell.kernel_runtime.store.doctor.findings import Finding
 from stepwell.kernel_runtime.store.folder import FOLDERS, Folder, group_name, user_name
 from stepwell.kernel_runtime.store.locking import lock, unlock
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name, key_path
-from stepwell.kernel_runtime.store.trouble import one_line
+from stepwell.kernel_runtime.store.trouble import one_line, trouble
 
 _NETWORK = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs", "beegfs", "gpfs", "ocfs2", "gfs2", "davfs",
@@ -53,12 +53,17 @@ _LOW = 0.10
 
 
 def locks(folder: Folder) -> Finding:
-    """Try both kinds of lock between this process and a child, in both states."""
+    """Try both kinds of lock between this process and a child, in both states; a `StoreFullError` where there is no room for that."""
+    import duckdb
+
     flock, database = f"tmp/{new_id()}.lock", f"tmp/{new_id()}.duckdb"
     try:
         folder.mkdir("tmp")
         wrong = _wrong_flock(folder, flock) or _wrong_duckdb(folder, database)
-    except OSError as error:
+    except (OSError, duckdb.Error) as error:
+        found = trouble(error, f"the locks of the store {folder.path} could not be tried")
+        if isinstance(found, StoreFullError):
+            raise found from error
         wrong = one_line(error)
     finally:
         for name in (flock, database, f"{database}.wal"):

@@ -23,6 +23,7 @@ import stat
 import time
 from collections.abc import Collection, Sequence
 
+from stepwell.kernel_runtime.errors import StoreFullError
 from stepwell.kernel_runtime.records.keeping import Collected, Rule
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.reading import rows_of
@@ -64,7 +65,12 @@ def collect(
         rules, gone = catalog.ask(lambda connection, name: _to_drop(connection, name, None))
         referenced = catalog.ask(lambda connection, name: _referenced(connection, name, gone))
     else:
-        rules, gone = catalog.change(drop)
+        try:
+            rules, gone = catalog.change(drop, frees=True)
+        except StoreFullError:
+            # Not even the reserve is there any more. Files without a row need no transaction.
+            _delete_files(catalog, folder, grace)
+            rules, gone = catalog.change(drop, frees=True)
         referenced = catalog.ask(lambda connection, name: _referenced(connection, name, ()))
     now = time.time()
     orphans, young = _orphans(folder, referenced, now - grace)
@@ -78,12 +84,32 @@ def collect(
     temporary, temporary_bytes = _clear_temporary(folder, now - max(grace, DEAD), dry_run=dry_run)
     freed = 0
     if not dry_run:
-        catalog.change(fold)
-        freed = catalog.compact(force=bool(compact)) if compact is not False else 0
+        catalog.change(fold, frees=True)
+        freed = _compacted(catalog, compact)
     return Collected(
         dry_run, len(gone), objects, bytes_, temporary, temporary_bytes, young, freed,
         sum(not rule.empty for rule in rules.values()),
     )  # fmt: skip
+
+
+def _delete_files(catalog: Catalog, folder: Folder, grace: float) -> None:
+    referenced = catalog.ask(lambda connection, name: _referenced(connection, name, ()))
+    now = time.time()
+    _clear_temporary(folder, now - max(grace, DEAD), dry_run=False)
+    orphans, _ = _orphans(folder, referenced, now - grace)
+    delete_objects(catalog, folder, [*orphans, *_condemned(folder, now - grace)])
+
+
+def _compacted(catalog: Catalog, compact: bool | None) -> int:
+    """Compact the catalog where that is wanted; where nobody asked for it, it waits until there is room for the copy."""
+    if compact is False:
+        return 0
+    try:
+        return catalog.compact(force=bool(compact))
+    except StoreFullError:
+        if compact:
+            raise
+        return 0
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def forget(catalog: Catalog, folder: Folder, key: str, *, dry_run: bool = False)
     """
     if dry_run:
         return catalog.ask(lambda connection, name: _found(connection, name, key, dry_run=True))[0]
-    forgotten, names = catalog.change(lambda connection, name: _forget(connection, name, key))
+    forgotten, names = catalog.change(lambda connection, name: _forget(connection, name, key), frees=True)
     delete_objects(catalog, folder, names)
     return forgotten
 

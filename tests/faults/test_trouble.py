@@ -1,0 +1,132 @@
+"""A machine in trouble is called by its name, and what was acknowledged is there when the trouble is over. These tests are root's."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+BEGIN = """
+    import os, resource, subprocess, sys
+    import numpy as np
+    import stepwell
+    from stepwell.kernel_runtime import errors
+    store = sys.argv[1]
+
+    def made(name, rows):
+        namespace = {"np": np}
+        exec(f"def {name}(): return np.arange({rows})", namespace)
+        return stepwell.asset(namespace[name])
+
+    def refused(call):
+        try:
+            call()
+        except errors.StoreError as error:
+            assert "damaged" not in str(error) and "rebuild" not in str(error), error
+            return type(error)
+
+    stepwell.materialize([made("large", 5_000_000), made("small", 5)], store=store)
+    stepwell.load("large", store=store)
+"""
+END = """
+    assert stepwell.load("large", store=store)[-1] == 4_999_999
+    assert list(stepwell.load("small", store=store)) == [0, 1, 2, 3, 4]
+    stepwell.materialize([made("later", 100_000)], store=store)
+    assert stepwell.load("later", store=store)[-1] == 99_999
+"""
+FILES = """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = max(int(each) for each in os.listdir("/proc/self/fd"))
+    seen = set()
+    for more in range(12):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last + more, most))
+        seen.add(refused(lambda: stepwell.load("large", store=store)))
+        seen.add(refused(lambda: stepwell.materialize([made(f"more_{more}", 100_000)], store=store)))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    assert errors.TooManyFilesError in seen, seen
+    assert seen <= {errors.TooManyFilesError, None}, seen
+"""
+MEMORY = """
+    (pages,) = (int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmSize"))
+    resource.setrlimit(resource.RLIMIT_AS, (pages + (16 << 20), resource.RLIM_INFINITY))
+    found = refused(lambda: stepwell.load("large", store=store))
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert found is errors.StoreMemoryError, found
+"""
+DEVICE = """
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", f"{store}/tmp"], check=True)
+    try:
+        found = refused(lambda: stepwell.materialize([made("moved", 100_000)], store=store))
+    finally:
+        subprocess.run(["umount", "-l", f"{store}/tmp"], check=True)
+    assert found is errors.OtherDeviceError, found
+"""
+
+
+@pytest.mark.parametrize("trouble", [FILES, MEMORY, DEVICE], ids=["open files", "memory", "another device"])
+def test_a_machine_in_trouble_is_called_by_its_name(tmp_path, trouble):
+    program = "".join(textwrap.dedent(each) for each in (BEGIN, trouble, END))
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "store")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+LINKED = """
+    import stepwell
+    from IPython.core.interactiveshell import InteractiveShell
+    from stepwell.errors import UntrustedStoreError
+    from stepwell.batch.command_line import main
+
+    @stepwell.asset
+    def value():
+        return 1
+
+    # In a plain process, the default is a temporary store.
+    InteractiveShell.instance()
+    try:
+        stepwell.materialize([value])
+        stepwell.load("value")
+        print("used")
+    except UntrustedStoreError as error:
+        assert "which nobody named" in str(error), error
+        print("refused")
+    print(main(["status"]) == 5, main(["doctor"]) == 5, main(["gc"]) == 5)
+"""
+
+
+@pytest.mark.parametrize("named", ["nobody", "the environment", "an argument"])
+def test_a_store_that_is_a_link_is_followed_only_where_this_path_was_named(tmp_path, named):
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    project.mkdir()
+    elsewhere.mkdir()
+    (project / "pyproject.toml").write_text("")
+    (project / ".stepwell").symlink_to(elsewhere)
+    program = textwrap.dedent(LINKED)
+    environment = {key: value for key, value in os.environ.items() if key != "STEPWELL_STORE"}
+    if named == "the environment":
+        environment["STEPWELL_STORE"] = str(project / ".stepwell")
+    if named == "an argument":
+        program = program.replace("[value]", "[value], store='.stepwell'").replace(
+            '"value"', '"value", store=".stepwell"'
+        )
+        program = program.replace('"]', '", "--store", ".stepwell"]')
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=project,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    first, last = ("refused", "True True True") if named == "nobody" else ("used", "False False False")
+    assert (done.stdout.splitlines()[0], done.stdout.splitlines()[-1]) == (first, last), done
+    assert bool(list(elsewhere.iterdir())) == (named != "nobody")
