@@ -31,7 +31,10 @@ def test_classes_of_cells_and_figures_of_functions(kernel):
     assert loaded.text == "points: its stored copy of Point is used, the notebook has no Point\n[2, 4]\n"
     # It is said once.
     assert kernel("stepwell.load('points')['deep'][0].x").text == "1\n"
-    assert kernel("stepwell.load('rows')[0].a").text == "rows: its stored copy of Row is used, the notebook has no Row\n1\n"
+    assert (
+        kernel("stepwell.load('rows')[0].a").text
+        == "rows: its stored copy of Row is used, the notebook has no Row\n1\n"
+    )
     assert kernel("type(stepwell.load('chart')).__name__, __import__('matplotlib.pyplot').pyplot.get_fignums()").text == "('Figure', [])\n"  # fmt: skip
 
     kernel(CLASS, "c1")
