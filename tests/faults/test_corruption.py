@@ -119,6 +119,7 @@ def test_a_file_that_changes_is_checked_again_also_where_its_time_is_set_back(st
 
 def test_everything_is_checked_again_after_a_start_of_the_machine(store, cache, checks, monkeypatch):
     stored = store.put(LARGE, key="a", memo_key="m")
+    settled()
     monkeypatch.setattr(witness, "boot_id", lambda: "the next boot")
     begin_again(monkeypatch)
     store.get(stored, key="a")
