@@ -188,7 +188,6 @@ def _code(face: Face, words: Sequence[str]) -> None:
 def _store(face: Face, words: Sequence[str]) -> None:
     if words:
         face.session.use(words[0])
-        face.timeline.clear()
     _store_line(face)
 
 

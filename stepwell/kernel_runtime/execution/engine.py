@@ -111,7 +111,11 @@ class Engine:
         self.seeds = Seeds(enabled=request.seed_steps)
         self.claiming = Claiming(store, known, books, guard, len(plan.steps))
         self.collection = no_collection()
-        self.cells = NotebookCells(request.timeline, store, self.notes.append) if request.timeline is not None else None
+        self.cells = (
+            NotebookCells(request.timeline, store, self.seeds, self.notes.append)
+            if request.timeline is not None
+            else None
+        )
         self._run_again = 0
         self._kept_codes: set[str] | None = None
         """Code versions that some materialization of an earlier run has; they are written together with it."""

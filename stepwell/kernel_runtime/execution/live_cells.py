@@ -30,6 +30,7 @@ from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import value_of
+from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.secrets import looks_secret
 
 _MISSING: Any = object()
@@ -264,6 +265,7 @@ class LiveRun:
         self._unchanged: dict[int, Seen] = {}
         self._changed_roots: set[str] = set()
         self._streams: dict[str, Any] = {}
+        self._seedings = len(seedings)
         self._settings: library_state.Snapshot = {}
         self.bundle = Bundle()
         self.theirs: frozenset[str] = frozenset()
@@ -272,7 +274,12 @@ class LiveRun:
     def watch_process(self) -> None:
         """Note the states of random streams and the settings of libraries, right before the body runs."""
         self._streams = stream_states()
+        self._seedings = len(seedings)
         self._settings = library_state.snapshot()
+
+    def seeded_streams(self) -> set[str]:
+        """Return the random streams that the body seeded itself."""
+        return {module.removesuffix(".random") for module in seedings[self._seedings :]}
 
     def stream_reads(self) -> tuple[Read, ...]:
         """Return the states of the random streams that the body drew from, as they were before."""

@@ -13,7 +13,7 @@ from stepwell.kernel_runtime.execution import file_effects
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, Restoration
 from stepwell.kernel_runtime.execution.outputs import Produced
-from stepwell.kernel_runtime.execution.seeds import set_stream
+from stepwell.kernel_runtime.execution.seeds import Seeds, set_stream
 from stepwell.kernel_runtime.execution.timeline import Timeline, Writer, reached_names
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
@@ -21,6 +21,7 @@ from stepwell.kernel_runtime.records.linked import Linked
 from stepwell.kernel_runtime.records.materializations import Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.versions import library_state
+from stepwell.kernel_runtime.versions.reads.readers import seeded
 
 _SHARE = 0.05
 """Part of a step's time that storing its other variables may take."""
@@ -37,11 +38,14 @@ class NotebookCells:
     ----------
     timeline, store
         Of the session.
+    seeds
+        Of the run.
     tell
         Is given lines for the person at the notebook.
     """
 
-    def __init__(self, timeline: Timeline, store: ValueStore, tell: Callable[[str], None]) -> None:
+    def __init__(self, timeline: Timeline, store: ValueStore, seeds: Seeds, tell: Callable[[str], None]) -> None:
+        self._seeds = seeds
         self._timeline = timeline
         self._store = store
         self._tell = tell
@@ -144,6 +148,8 @@ class NotebookCells:
         effects, value
             None if there is nothing to store.
         """
+        for stream in run.seeded_streams():
+            self._seeds.leave(stream)
         effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else ())
         if outcome.recorder is not None:
             files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
@@ -319,6 +325,8 @@ class NotebookCells:
             more = restoration.apply(plain, skip_objects=skip_objects)
             for stream, state in () if again and not timeline.seeded_since(step.key) else plain[3].items():
                 set_stream(stream, state)
+                seeded.add(stream)
+                self._seeds.leave(stream)
             bound += more
             for name, output in zip(body.variables, step.outputs, strict=False):
                 item = items.get(output.name)

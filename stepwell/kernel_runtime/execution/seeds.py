@@ -56,6 +56,13 @@ class Seeds:
                         self._watch.number = number
                     _seed_numpy(number)
 
+    def leave(self, stream: str) -> None:
+        """Leave a stream as it is from now on: a cell has seeded it, or a reuse has set it."""
+        self._saved.pop(stream, None)
+        if stream == "numpy" and self._watch is not None:
+            self._watch.end()
+            self._watch = None
+
     def restore(self) -> None:
         """Put the generators back as they were before the first step that was seeded."""
         for stream in tuple(self._saved):
