@@ -143,7 +143,11 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     )  # fmt: skip
 
 
-_COMPOUND = (ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.If, ast.Try, ast.TryStar, ast.Match)
+_COMPOUND = (
+    *(ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.If, ast.Try, ast.TryStar, ast.Match),
+    *(ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
+)
+"""Statements after which a cell has no value of its own, and is no mistake: a loop, imports, definitions."""
 
 
 def _definitions(

@@ -462,16 +462,22 @@ class LiveRun:
 
 def size_of(value: Any) -> int:
     """Return about how many bytes the stored form of a value has, without looking at all of it."""
-    size = getattr(value, "nbytes", None)
-    if isinstance(size, int):
-        return size
-    if callable(memory_usage := getattr(value, "memory_usage", None)):
-        with suppress(Exception):
-            usage = memory_usage(deep=False)
-            return int(usage if isinstance(usage, int) else usage.sum()) * 2
-    if callable(estimated := getattr(value, "estimated_size", None)):
-        with suppress(Exception):
-            return int(estimated())
+    try:
+        return _size_of(value)
+    except Exception:
+        # An object may raise anything when it is asked for an attribute.
+        return sys.getsizeof(value, 64)
+
+
+def _size_of(value: Any) -> int:
+    top = type(value).__module__.partition(".")[0]
+    if top in {"numpy", "pyarrow", "torch"}:
+        return int(value.nbytes)
+    if top == "pandas":
+        usage = value.memory_usage(deep=False)
+        return int(usage if isinstance(usage, int) else usage.sum()) * 2
+    if top == "polars":
+        return int(value.estimated_size())
     if isinstance(value, (dict, list, tuple, set)) and value:
         some = [each for each, _ in zip(value.items() if isinstance(value, dict) else value, range(64), strict=False)]
         return len(value) * sum(size_of(each) for each in some) // len(some)

@@ -195,7 +195,8 @@ class NotebookCells:
             try:
                 self._store.put(Linked(entry, run.link), key=key, memo_key="")
             except UnstorableValueError:
-                run.bundle.put.remove(entry)
+                # By identity: the objects of a library may raise when they are compared.
+                run.bundle.put = [each for each in run.bundle.put if each is not entry]
                 found.append("")
         return found
 
