@@ -10,8 +10,7 @@ from oracle import Kernels, compare
 WAITING = set(Path(__file__).with_name("waiting.txt").read_text().split())
 RIGHT = [case for case in CASES if case.id not in WAITING]
 REAL = ("variables_inside", "chain_of_frames", "numpy_stream", "json_dump_lost", "nested_list_changed", "pydantic_validator",
-        "option_set_by_a_cell_that_imports", "interrupted_in_the_middle", "axes_used_later", "run_all_twice_with_changes",
-        "seed_in_a_cell_that_imports_numpy_first")  # fmt: skip
+        "option_set_by_a_cell_that_imports", "interrupted_in_the_middle", "axes_used_later", "run_all_twice_with_changes")  # fmt: skip
 """Cases that are also run in real kernels, whose verdicts are to be those of forked ones."""
 
 

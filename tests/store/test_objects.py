@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from stepwell.kernel_runtime.errors import StoreNotWritableError
+from stepwell.kernel_runtime.errors import StoreFullError
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import contents as object_files
 from stepwell.kernel_runtime.store.objects.files import Objects
@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_no_rest_and_the_thread_beside_ends(store):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, before[1]))
     try:
-        with pytest.raises(StoreNotWritableError):
+        with pytest.raises(StoreFullError):
             store.put(np.arange(8_000_000), key="a", memo_key="m")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

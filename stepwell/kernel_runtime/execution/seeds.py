@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -159,7 +159,11 @@ class _Watch:
         if name != _NUMPY:
             return None
         self.end()
-        spec = PathFinder.find_spec(name, path, target)
+        # By the other finders: one of them notes that the user seeds it.
+        others = [each for each in sys.meta_path if each is not self and hasattr(each, "find_spec")]
+        spec: ModuleSpec | None = next(
+            (found for each in others if (found := each.find_spec(name, path, target))), None
+        )
         loader: Any = spec.loader if spec is not None else None
         if loader is None:
             return spec

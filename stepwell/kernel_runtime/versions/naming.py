@@ -49,14 +49,15 @@ def token(item: Any, kind: type) -> bytes | None:
         module = item.__globals__.get("__name__")
         who = owner(module) if type(module) is str else None
         return named(module, item.__qualname__, who) if who is not None and is_its_own(item, module) else None
-    if isinstance(item, type):
+    # By the real type: an object may lie about its class, or raise when it is asked.
+    if issubclass(kind, type):
         module = item.__module__
         who = owner(module) if type(module) is str else None
         return named(module, item.__qualname__, who) if who is not None and is_found(item) else None
-    if isinstance(item, ModuleType):
+    if issubclass(kind, ModuleType):
         who = owner(item.__name__)
         return named(item.__name__, "", who) if who is not None else None
-    if isinstance(item, _C_DESCRIPTORS):
+    if issubclass(kind, _C_DESCRIPTORS):
         holder = item.__objclass__
         who = owner(holder.__module__)
         return named(holder.__module__, item.__qualname__, who) if who is not None else atom(item.__name__)
