@@ -170,7 +170,9 @@ def _is_plain(value: Any) -> bool:
 def _bound_in(reader: Any, label: str, notebook: dict[str, Any] | None) -> str:
     """Return the cell that bound a global of the notebook which a function or cell reads; empty for anything else."""
     scope = (
-        reader.globals if isinstance(reader, CellBody | SqlBody) else getattr(_underlying(reader), "__globals__", None)
+        reader.globals
+        if issubclass(type(reader), CellBody | SqlBody)
+        else getattr(_underlying(reader), "__globals__", None)
     )
     return place_of_name(label) if scope is notebook and scope is not None and label.isidentifier() else ""
 
@@ -179,19 +181,19 @@ def _part(path: str, item: Any, digest: str, environment: Environment, *, is_bod
     kind: CodeKind
     text: str | None = None
     place = ""
-    if isinstance(item, CellBody):
+    if issubclass(type(item), CellBody):
         return CodePart(path, "body", digest, hidden_source(item.source, environment), item.where)
-    if isinstance(item, SqlBody):
+    if issubclass(type(item), SqlBody):
         return CodePart(path, "sql", digest, hidden_source(item.text, environment), item.where)
     inner = item if type(item) is FunctionType else _underlying(item)
-    if isinstance(inner, FunctionType):
+    if issubclass(type(inner), FunctionType):
         kind = "body" if is_body else "function"
         text, place = source(inner.__code__), where(inner.__code__)
         text = hidden_source(text, environment) if text is not None else None
-    elif isinstance(item, type):
+    elif issubclass(type(item), type):
         kind = "class"
         text, place = _class_source(item)
-    elif isinstance(item, ModuleType):
+    elif issubclass(type(item), ModuleType):
         kind, place = "module", item.__name__
     else:
         kind = "body" if is_body else "global"
@@ -200,11 +202,11 @@ def _part(path: str, item: Any, digest: str, environment: Environment, *, is_bod
 
 
 def _underlying(item: Any) -> Any:
-    if isinstance(item, (MethodType, staticmethod, classmethod)):
+    if issubclass(type(item), (MethodType, staticmethod, classmethod)):
         return item.__func__
-    if isinstance(item, property):
+    if issubclass(type(item), property):
         return item.fget
-    if isinstance(item, functools._lru_cache_wrapper):  # noqa: SLF001 - the type has no public name
+    if issubclass(type(item), functools._lru_cache_wrapper):  # noqa: SLF001 - the type has no public name
         return item.__wrapped__
     return item
 
@@ -214,7 +216,7 @@ def _class_source(cls: type) -> tuple[str | None, str]:
     for value in vars(cls).values():
         function = _underlying(value)
         if (
-            isinstance(function, FunctionType)
+            issubclass(type(function), FunctionType)
             and function.__module__ == cls.__module__
             and not function.__code__.co_filename.startswith("<")
         ):
@@ -226,9 +228,9 @@ def _text(label: str, value: Any, environment: Environment) -> str | None:
     """Return a small value as text; `HIDDEN` in place of one that could be a secret."""
     if type(value) not in ATOMS and type(value) not in {list, tuple, dict, set, frozenset, range}:
         return None
-    if isinstance(value, (str, bytes)) and len(value) > _LONG:
+    if issubclass(type(value), (str, bytes)) and len(value) > _LONG:
         return None
-    if isinstance(value, (list, tuple, dict, set, frozenset)) and len(value) > _LONG // 4:
+    if issubclass(type(value), (list, tuple, dict, set, frozenset)) and len(value) > _LONG // 4:
         return None
     text = repr(value)
     if len(text) > _LONG or " at 0x" in text:
@@ -237,13 +239,13 @@ def _text(label: str, value: Any, environment: Environment) -> str | None:
 
 
 def _package(value: Any) -> str:
-    if isinstance(value, ModuleType):
+    if issubclass(type(value), ModuleType):
         who = owner(value.__name__)
-    elif isinstance(value, str):
+    elif issubclass(type(value), str):
         who = owner(value)
-    elif isinstance(value, FunctionType):
+    elif issubclass(type(value), FunctionType):
         who = owner(value.__globals__.get("__name__"))
-    elif isinstance(value, (type, BuiltinFunctionType)):
+    elif issubclass(type(value), (type, BuiltinFunctionType)):
         who = owner(value.__module__) if value.__module__ != builtins.__name__ else STANDARD
     else:
         return ""

@@ -124,7 +124,7 @@ def library_of(value: Any) -> tuple[str, ...]:
     """Return the names of the rows that an object of a library belongs to."""
     if type(value) is ModuleType:
         module: Any = value.__name__
-    elif type(value) in _NAMED or isinstance(value, type):
+    elif type(value) in _NAMED or issubclass(type(value), type):
         module = value.__module__
     else:
         module = type(value).__module__

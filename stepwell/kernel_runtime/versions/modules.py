@@ -41,7 +41,7 @@ def attribute(to: Expander, node: Node, label: str, module: ModuleType, chain: t
             if who is None and "__getattr__" in namespace:
                 to.refer(node, label, namespace["__getattr__"])
             return
-        if isinstance(found, ModuleType):
+        if issubclass(type(found), ModuleType):
             value = found
             continue
         if who is None:
@@ -68,7 +68,7 @@ def _replaced(to: Expander, node: Node, label: str, found: Any) -> None:
         module = found.__globals__.get("__name__")
         if type(module) is not str or owner(module) is None:
             to.refer(node, label, found)
-    elif isinstance(found, type):
+    elif issubclass(type(found), type):
         if owner(found.__module__) is None:
             to.refer(node, label, found)
     elif kind in ATOMS:
@@ -124,7 +124,7 @@ def _item(to: Expander, node: Node, label: str, module: ModuleType, each: Import
     node.own.append(atom(each.item))
     if found is MISSING:
         found = _imported(f"{label}.{each.item}") or MISSING
-    if isinstance(found, ModuleType):
+    if issubclass(type(found), ModuleType):
         node.mappings += ((namespace, each.item, namespace.get(each.item, MISSING)),)
         read_of(to, node, f"{label}.{each.item}", found, each.chains)
     else:

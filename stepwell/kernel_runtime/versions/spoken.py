@@ -31,7 +31,7 @@ def spoken_of(item: Any) -> tuple[Any, str | None] | None:
     """Return annotations and documentation of a function or class; None if it has neither. The annotations of classes count anyway."""
     if type(item) is FunctionType:
         annotations = annotations_of(item)
-    elif isinstance(item, type):
+    elif issubclass(type(item), type):
         annotations = None
     else:
         return None
