@@ -141,3 +141,15 @@ def test_an_opaque_client_lets_an_asset_be_reused(notebook):
     notebook("session = stepwell.opaque(sqlite3.connect(':memory:'), version='production')")
     notebook("%%asset raw\nsession.execute('select 1').fetchall()")
     assert statuses(notebook) == {"raw": "executed"}
+
+
+def test_a_secret_that_a_cell_assigns_or_puts_somewhere_is_not_stored(notebook):
+    secrets = ("zq9x8w7v6u5t4s3r2q1p", "AKIA0123456789ABCDEF", "hunter2-hunter2")
+    notebook("settings = {}")
+    body = "API_KEY = '{}'\nconn = '{}'\nsettings['password'] = '{}'\nrows = [1, 2]\nn = len(API_KEY)"
+    notebook("%%asset n\n" + body.format(*secrets))
+    assert notebook.ns["API_KEY"] == secrets[0]
+    folder = notebook.session.store.directory
+    notebook.session.close()
+    kept = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert [secret for secret in secrets if secret.encode() in kept] == []

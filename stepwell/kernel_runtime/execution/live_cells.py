@@ -31,7 +31,7 @@ from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import value_of
 from stepwell.kernel_runtime.versions.reads.readers import seedings
-from stepwell.kernel_runtime.versions.secrets import looks_secret
+from stepwell.kernel_runtime.versions.secrets import is_kept_back
 
 _MISSING: Any = object()
 _PYTHONS_OWN = frozenset(
@@ -329,7 +329,12 @@ class LiveRun:
         bundle.values = {**{name: space[name] for name in shared}, **bundle.values}
         lost = []
         for seen in changed:
-            if seen.content is not None:
+            if any(
+                is_kept_back("", dict(enumerate(part)))
+                for _, part in (content_of(seen.item) if seen.content is not None else ())
+            ):
+                lost.append(seen.root)
+            elif seen.content is not None:
                 bundle.put.append((seen.item, "content", content_of(seen.item)))
             elif contents.can_be_put(seen.item):
                 bundle.put.append((seen.item, "leaf", contents.leaf_state(seen.item)))
@@ -340,7 +345,7 @@ class LiveRun:
             if before is None or stream_digest(before) != stream_digest(state):
                 bundle.streams[name] = state
         entries = library_state.changed(self._settings, library_state.snapshot())
-        secret = [name for name in environment if looks_secret(name)]
+        secret = [name for name in environment if is_kept_back(name, value_of(name))]
         variables = [(f"{ENVIRONMENT}{name}", value_of(name)) for name in environment if name not in secret]
         deleted = tuple(name for name in self.before if name not in space)
         roots = tuple(dict.fromkeys(seen.root for seen in changed))
@@ -355,7 +360,7 @@ class LiveRun:
         )
 
     def leave_out(self, size: float) -> list[str]:
-        """Take variables out of the bundle that are too large to be stored in passing; return their names, the largest first.
+        """Take variables out of the bundle that are secret, or too large to be stored in passing; return their names.
 
         Parameters
         ----------
@@ -363,8 +368,10 @@ class LiveRun:
             Bytes that may be stored; never more than 1 GB.
         """
         values = self.bundle.values
+        found = [name for name, value in values.items() if name not in self._body.outputs and is_kept_back(name, value)]
+        for name in found:
+            del values[name]
         sizes = {name: size_of(value) for name, value in values.items() if name not in self._body.outputs}
-        found = []
         left = sum(sizes.values())
         for name in sorted(sizes, key=lambda each: -sizes[each]):
             if left <= min(size, 1e9):

@@ -24,6 +24,7 @@ from stepwell.kernel_runtime.versions.secret_forms import (
 from stepwell.kernel_runtime.versions.secret_names import is_weak, names_secret, uses_secret
 
 HIDDEN = "<hidden>"
+_MOST_MEMBERS = 100
 _SIGNS = (
     "token", "secret", "passw", "passphrase", "passcode", "cred", "key", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-",
 )  # fmt: skip
@@ -154,6 +155,21 @@ def _is_value(found: re.Match[str], text: str, *, code: bool) -> bool:
         and not text[line_start : found.start()].strip(" -'\"")
         and text[found.end() : found.end() + 1] in ("", "\n", "\r")
     )
+
+
+def is_kept_back(name: str, value: Any) -> bool:
+    """Return True if a variable's value must not be stored: it is or holds a secret, or a value of the environment.
+
+    Of large containers only the name is looked at.
+    """
+    kind = type(value)
+    if kind in {str, bytes}:
+        text: str = value if kind is str else value.decode("latin-1")
+        return looks_secret(name, text) or environment_now().has(value, text)
+    members = vars(value) if kind.__module__ == "__main__" and hasattr(value, "__dict__") else value
+    if type(members) in {dict, list, tuple, set, frozenset}:
+        return names_secret(name) if len(members) > _MOST_MEMBERS else holds_secret(name, members)
+    return names_secret(name)
 
 
 class Environment:
