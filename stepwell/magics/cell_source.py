@@ -54,9 +54,9 @@ class CellSource:
     """Whether the last expression ends in ``;``."""
     is_async: bool
     may_have_value: bool = True
-    """Whether the body can have a value without assigning the variable: its last statement is no assignment, import or definition."""
-    ends_in_statement: bool = False
-    """Whether the body ends in a simple statement: then only a figure that it opened can be its value."""
+    """Whether the body can have a value without assigning the variable: it does not just end by assigning another one."""
+    ends_in_assignment: bool = False
+    """Whether the body ends by assigning a variable: if that is not the asset's, only a figure that it opened can be its value."""
     definitions: tuple[Definition, ...] = ()
     """Imports, functions and classes that it defines at its top level, in order."""
     stored: frozenset[str] = frozenset()
@@ -135,19 +135,19 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     end = _compile(ast.Expression(tail.value), "eval", flags, text, name) if tail is not None else None
     is_async = any(each is not None and each.co_flags & inspect.CO_COROUTINE for each in (code, end))
     found, stored = _definitions(tree, flags, text, name)
-    compound = isinstance(last, _COMPOUND)
+    assigns = _assigns_a_name(last)
     draws = any(isinstance(node, ast.Call) for node in ast.walk(tree))
     return CellSource(
-        text, names, code, end, quiet, is_async, tail is not None or compound or draws, tail is None and not compound,
+        text, names, code, end, quiet, is_async, draws or not assigns, assigns,
         found, stored, of_shell,
     )  # fmt: skip
 
 
-_COMPOUND = (
-    *(ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.If, ast.Try, ast.TryStar, ast.Match),
-    *(ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
-)
-"""Statements after which a cell has no value of its own, and is no mistake: a loop, imports, definitions."""
+def _assigns_a_name(last: ast.stmt) -> bool:
+    """Return whether a body ends by assigning a variable: with another name than the asset's, that is likely to be a mistake."""
+    if isinstance(last, ast.Assign):
+        return any(isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) for node in ast.walk(last))
+    return isinstance(last, ast.AugAssign | ast.AnnAssign) and isinstance(last.target, ast.Name)
 
 
 def _definitions(

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from stepwell.kernel_runtime.errors import UpstreamBudgetError
+from stepwell.kernel_runtime.errors import CellValueError, UpstreamBudgetError
 
 
 def statuses(notebook):
@@ -53,6 +53,25 @@ def test_a_value_of_none_is_said(notebook):
     ran = notebook("%%asset nothing\nprint('x')")
     assert "nothing: the cell ends without a value, so its value is None" in ran.text
     assert notebook.session.load("nothing") is None
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["import math\nassert math.pi > 3", "table['b'] = 2", "table['b'], table['c'] = 2, 3", "x = 1\ndel x", "global x", "pass"],
+)
+def test_a_cell_that_ends_in_a_statement_has_the_value_none(notebook, ending):
+    notebook("table = {'a': 1}")
+    ran = notebook(f"%%asset nothing\n{ending}")
+    assert "nothing: the cell ends without a value, so its value is None" in ran.text
+    assert notebook.session.load("nothing") is None
+
+
+@pytest.mark.parametrize("ending", ["other = 1", "other = dict()", "a, b = 1, 2", "other: int = len('x')", "counter += 1"])
+def test_a_cell_that_ends_by_assigning_another_variable_has_no_value(notebook, ending):
+    notebook("counter = 1")
+    ran = notebook.run(f"%%asset nothing\n{ending}")
+    assert isinstance(ran.error, CellValueError)
+    assert "%%asset nothing -> variable" in ran.text
 
 
 def test_register_only(notebook):
