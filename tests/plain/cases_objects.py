@@ -195,7 +195,8 @@ CASES = [
     ),
     Case(
         "environment_changed_by_an_import",
-        [["import os", "%%asset step\nimport settings\nstep = settings.K", "m = os.environ.get('THREADS_OF_TOOLS')"]] * 2,
+        [["import os", "%%asset step\nimport settings\nstep = settings.K", "m = os.environ.get('THREADS_OF_TOOLS')"]]
+        * 2,
         ["m", "step"],
         files={"settings.py": "import os\nos.environ.setdefault('THREADS_OF_TOOLS', 'as many as there are')\nK = 1\n"},
         reused=("step",),

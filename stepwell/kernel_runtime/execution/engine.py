@@ -376,6 +376,8 @@ class Engine:
     ) -> str:
         """Store what a body produced, and record how it ended."""
         error = outcome.error
+        if error is not None and self.cells is not None:
+            self.cells.name_writers(outcome)
         effects = Effects()
         stored: dict[str, tuple[StoredValue | None, str]] = {}
         not_kept: list[str] = []
