@@ -19,7 +19,7 @@ from IPython.core.displayhook import DisplayHook
 from stepwell.kernel_runtime.definitions.bodies import Definition
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError
 from stepwell.magics.cell_names import Names, names_of
-from stepwell.magics.cell_syntax import Timed, refused, with_shell
+from stepwell.magics.cell_syntax import Timed, is_set_up, refused, with_shell
 
 _MOST_TRANSFORMS = 500
 
@@ -125,9 +125,9 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     tree, names, of_shell = with_shell(tree, names)
     ast.increment_lineno(tree, text.above)
     ends_in_semicolon: Callable[[str], bool] = DisplayHook.semicolon_at_end_of_expression
-    quiet = isinstance(tree.body[-1], ast.Expr) and ends_in_semicolon(source)
     last = tree.body[-1]
-    statements, tail = (tree.body[:-1], last) if isinstance(last, ast.Expr) else (tree.body, None)
+    statements, tail = (tree.body[:-1], last) if isinstance(last, ast.Expr) and not is_set_up(last) else (tree.body, None)
+    quiet = tail is not None and ends_in_semicolon(source)
     flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     code = _compile(ast.Module(statements, tree.type_ignores), "exec", flags, text, name) if statements else None
     if code is not None:
@@ -160,6 +160,10 @@ def _definitions(
     while pending:
         node = pending.pop()
         names: tuple[str, ...] = ()
+        if isinstance(node, ast.stmt) and is_set_up(node):
+            code = _compile(ast.Module([node], []), "exec", flags, text, name)
+            found.append(Definition((), code, node.lineno, is_import=True))
+            continue
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = tuple(alias.asname or alias.name.split(".", maxsplit=1)[0] for alias in node.names)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -6,13 +6,13 @@ events, and the words for the places of cells. Loading twice does nothing the se
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.places import set_cell_names, set_name_places
@@ -161,7 +161,7 @@ class Extension:
             return
         timeline = self.face.timeline
         with suppress(StoreError):
-            said = lost(os.path.abspath(error.filename), timeline.project, timeline.files, self.face.session.store)
+            said = lost(str(Path(error.filename).absolute()), timeline.project, timeline.files, self.face.session.store)
             if said:
                 say(said)
 

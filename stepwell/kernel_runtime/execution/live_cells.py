@@ -565,9 +565,10 @@ class Restoration:
             if number >= len(self._body.definitions):
                 continue
             definition = self._body.definitions[number]
-            if not any(self.may(name) for name in definition.names):
+            names = definition.names
+            if not any(self.may(name) for name in names) if names else self._names is not None:
                 continue
-            if definition.is_import and all(isinstance(self._space.get(name), ModuleType) for name in definition.names):
+            if names and definition.is_import and all(isinstance(self._space.get(name), ModuleType) for name in names):
                 continue
             try:
                 exec(definition.code, self._space)  # noqa: S102 - the user's own cell
