@@ -126,7 +126,9 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     ast.increment_lineno(tree, text.above)
     ends_in_semicolon: Callable[[str], bool] = DisplayHook.semicolon_at_end_of_expression
     last = tree.body[-1]
-    statements, tail = (tree.body[:-1], last) if isinstance(last, ast.Expr) and not is_set_up(last) else (tree.body, None)
+    statements, tail = (
+        (tree.body[:-1], last) if isinstance(last, ast.Expr) and not is_set_up(last) else (tree.body, None)
+    )
     quiet = tail is not None and ends_in_semicolon(source)
     flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     code = _compile(ast.Module(statements, tree.type_ignores), "exec", flags, text, name) if statements else None
