@@ -95,14 +95,20 @@ def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepS
     found: dict[str, StepState] = {}
     pending: dict[str, str] = {}
     for step in plan.steps:
-        found[step.key] = state = _state(step, plan, known, found, explain, pending)
+        found[step.key] = state = _state(step, plan, known, found, explain, pending=pending)
         if state.state == "fresh":
             known.values.update((item.key, item) for item in state.current)
     return found
 
 
 def _state(
-    step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState], explain: Explainer, pending: dict[str, str]
+    step: PlanStep,
+    plan: Plan,
+    known: Known,
+    found: dict[str, StepState],
+    explain: Explainer,
+    *,
+    pending: dict[str, str],
 ) -> StepState:
     snapshot = known.snapshot
     stored = tuple(

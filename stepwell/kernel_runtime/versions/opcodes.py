@@ -185,7 +185,7 @@ class Decoded(NamedTuple):
     """Whether there are jumps among them."""
 
 
-def decode(code: CodeType) -> Decoded:
+def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruction, in one loop
     """Return what a code object's bytecode does."""
     raw = code.co_code
     operations = raw[::2]
