@@ -82,7 +82,8 @@ class Scene:
     def rows(self, store=None):
         """Return the records of the store, by key."""
         found = open_store(store or self.store)
-        rows = {key: found.history(key)[0] for key in found.keys()}
+        keys = found.keys()
+        rows = {key: found.history(key)[0] for key in keys}
         found.close()
         return rows
 

@@ -13,7 +13,12 @@ from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreDamagedError
 from stepwell.kernel_runtime.records.materializations import Materialization, StoredValue
-from stepwell.kernel_runtime.store.catalog.schema import MATERIALIZATION_COLUMNS, materialization, materialization_row
+from stepwell.kernel_runtime.store.catalog.schema import (
+    LATEST,
+    MATERIALIZATION_COLUMNS,
+    materialization,
+    materialization_row,
+)
 
 REBUILT = "stepwell:rebuilt"
 """In the metadata of a materialization whose row was made from a file's header."""
@@ -21,7 +26,6 @@ _COLUMNS = tuple(MATERIALIZATION_COLUMNS.split(", "))
 _OF_THE_VALUE = frozenset(
     ("codec", "digest", "size", "inline", "object_name", "signature", "type_name", "summary", "classes")
 )
-_YEAR_10000 = 253_402_300_800
 _TOLD = frozenset(_COLUMNS) - _OF_THE_VALUE - {"record_signature"}
 
 
@@ -37,7 +41,7 @@ def _row(told: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _is_possible(name: str, value: object) -> bool:
     if name in {"created", "seconds"}:
-        return isinstance(value, float | int) and 0 <= value < _YEAR_10000
+        return isinstance(value, float | int) and 0 <= value < LATEST
     return isinstance(value, str)
 
 
@@ -60,8 +64,6 @@ def rebuilt(told: Mapping[str, Any], value: StoredValue, *, key: str, id_: str, 
         told = {}
     try:
         found = materialization(_row({**empty, **told}))
-        if type(found.metadata) is not dict:
-            raise StoreDamagedError("its metadata are none")  # noqa: TRY301 - like a column that cannot be read
     except StoreDamagedError:
         told = {}
         found = materialization(_row(empty))
