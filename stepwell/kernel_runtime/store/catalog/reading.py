@@ -143,7 +143,7 @@ def read_all_current(connection: Connection, name: str) -> list[Current]:
     """Read what is current for every key, by key, newest first, without inline values: one statement."""
     with no_collection():
         rows = rows_of(connection, name, _LISTED)
-        return [current_record(*row[:3], materialization(row[3:])) for row in rows]
+        return [current_record(row[0], row[1], row[2], materialization(row[3:])) for row in rows]
 
 
 def _by_id(connection: Connection, name: str, ids: list[str]) -> dict[str, Materialization]:
