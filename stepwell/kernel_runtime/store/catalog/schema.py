@@ -21,6 +21,7 @@ from stepwell.kernel_runtime.records.materializations import Current, InputVersi
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.store.processes import is_gone
 
 FORMAT = 3
 """The number of this layout; a catalog with a higher one was written by a newer Stepwell."""
@@ -115,7 +116,7 @@ def _tuple(text: str) -> tuple[str, ...]:
 
 LATEST = 253_402_300_800
 """The end of the year 9999, in seconds since the epoch: no later time can be shown."""
-_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError)
 _T = TypeVar("_T")
 
 
@@ -273,9 +274,11 @@ def run_row(run: RunRecord) -> Row:
 
 @_reader("run")
 def run_record(row: Row) -> RunRecord:
-    """Read a row of `RUN_COLUMNS`."""
+    """Read a row of `RUN_COLUMNS`; a run whose process is gone was interrupted."""
     run_id, kind, notebook, targets, status, started, ended, batch, parent, root, error, process = row
-    _check_texts((run_id, kind, notebook, status, batch, parent, root))
+    _check_texts((run_id, kind, notebook, status, batch, parent, root, process or ""))
+    if status == "running" and process and is_gone(process):
+        status = "interrupted"
     return RunRecord(
         run_id,
         kind,
