@@ -6,6 +6,7 @@ import keyword
 import re
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.assets import AssetKind, AssetsDefinition
@@ -13,7 +14,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.definitions.declarations import In, Out
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellValueError
-from stepwell.kernel_runtime.records.keys import AssetKey
+from stepwell.kernel_runtime.records.keys import AssetKey, listed
 from stepwell.magics.cell_inputs import cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
 from stepwell.magics.cell_names import Names
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
@@ -115,6 +116,8 @@ def _definition(
         variables=variables,
         changed=changed,
     )
+    kept, dropped = (_others(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop"))
+    body = replace(body, kept=kept, dropped=dropped, must_be_stored=arguments.stored)
     several = len(keys) > 1 or kind == "multi_asset"
     outs = {key.name: Out() for key in keys} if several else {"result": Out()}
     name = "_".join(key.name for key in keys) if several else "__".join(keys[0].path)
@@ -134,6 +137,27 @@ def _definition(
         op, kind=kind, keys_by_input=inputs, keys_by_output=dict(zip(outs, keys, strict=True)), deps=given_deps(face, arguments.deps, keys, where),
         group_names=dict.fromkeys(keys, arguments.group) if arguments.group else None, where=where, module="__main__",
     )  # fmt: skip
+
+
+def _others(
+    arguments: Namespace, flag: str, source: CellSource, variables: tuple[str, ...], name: str
+) -> frozenset[str]:
+    """Return the variables that ``--keep`` or ``--drop`` names.
+
+    Raises
+    ------
+    CellNameError
+        If the cell does not assign one of them beside its value.
+    """
+    found = frozenset(each.strip() for word in getattr(arguments, flag) for each in word.split(",") if each.strip())
+    unknown = sorted(found - (source.stored - set(variables)))
+    if unknown:
+        raise CellNameError(
+            f"--{flag} {unknown[0]}: {'that is the value of' if unknown[0] in variables else 'no variable of'} the cell of {name!r}",
+            where=source.text.where,
+            remedy=f"name a variable that the cell assigns besides {listed(variables)}",
+        )
+    return found
 
 
 def is_declared(arguments: Namespace) -> bool:

@@ -83,6 +83,13 @@ class CellBody:
     unseen: tuple[str, ...] = ()
     """Why the step is unverifiable although its code does not show it: it runs commands of the shell."""
 
+    kept: frozenset[str] = frozenset()
+    """Variables besides the value that must be stored, whatever that costs: ``--keep``."""
+    dropped: frozenset[str] = frozenset()
+    """Variables that must not be stored: ``--drop``."""
+    must_be_stored: bool = False
+    """Whether a value that cannot be stored is a failure in a kernel too: ``--stored``."""
+
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the pruned namespace that the body runs in."""
         notebook = self.globals

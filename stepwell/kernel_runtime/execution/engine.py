@@ -68,6 +68,8 @@ class Request:
     """Lines that are said once per session, and have been."""
     told: list[str] = field(default_factory=list)
     """Lines of the store while the run goes on."""
+    strict: bool = False
+    """Whether a value of an asset cell that cannot be stored is a failure, as everywhere else."""
 
 
 _AS_IT_IS = nullcontext()
@@ -113,7 +115,7 @@ class Engine:
         self.claiming = Claiming(store, known, books, guard, len(plan.steps))
         self.collection = no_collection()
         self.cells = (
-            NotebookCells(request.timeline, store, self.seeds, self.notes.append)
+            NotebookCells(request.timeline, store, self.seeds, self.notes.append, strict=request.strict)
             if request.timeline is not None
             else None
         )
@@ -407,7 +409,7 @@ class Engine:
                         partial(self.store.put, produced.value, key=key, memo_key=kept, about=about)
                     )
                 except UnstorableValueError as unstorable:
-                    if not is_job and run is None:
+                    if not is_job and (run is None or self._must_be_stored(step)):
                         raise
                     # In a kernel the value lives on, under the variable that it is bound to.
                     held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
@@ -456,6 +458,10 @@ class Engine:
         elif self.error is None:
             self.error = error
         return "cancelled" if cancelled else "failed"
+
+    def _must_be_stored(self, step: PlanStep) -> bool:
+        body = step.op.body
+        return self.cells is not None and isinstance(body, CellBody) and self.cells.must_be_stored(body)
 
     def _is_users_interrupt(self, error: BaseException) -> bool:
         """Return whether an exception is Ctrl-C, and not a KeyboardInterrupt that an object raised."""

@@ -368,18 +368,22 @@ class LiveRun:
         )
 
     def leave_out(self, size: float) -> list[str]:
-        """Take variables out of the bundle that are secret, or too large to be stored in passing; return their names.
+        """Take variables out of the bundle that are secret or dropped, or too large to be stored in passing; return their names.
 
         Parameters
         ----------
         size
             Bytes that may be stored; never more than 1 GB.
         """
-        values = self.bundle.values
-        found = [name for name, value in values.items() if name not in self._body.outputs and is_kept_back(name, value)]
+        values, body = self.bundle.values, self._body
+        found = [
+            name
+            for name, value in values.items()
+            if name not in body.outputs and (name in body.dropped or is_kept_back(name, value))
+        ]
         for name in found:
             del values[name]
-        sizes = {name: size_of(value) for name, value in values.items() if name not in self._body.outputs}
+        sizes = {name: size_of(value) for name, value in values.items() if name not in {*body.outputs, *body.kept}}
         left = sum(sizes.values())
         for name in sorted(sizes, key=lambda each: -sizes[each]):
             if left <= min(size, 1e9):

@@ -42,13 +42,22 @@ class NotebookCells:
         Of the run.
     tell
         Is given lines for the person at the notebook.
+    strict
+        Whether a value that cannot be stored is a failure.
     """
 
-    def __init__(self, timeline: Timeline, store: ValueStore, seeds: Seeds, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, timeline: Timeline, store: ValueStore, seeds: Seeds, tell: Callable[[str], None], *, strict: bool = False
+    ) -> None:
+        self._strict = strict
         self._seeds = seeds
         self._timeline = timeline
         self._store = store
         self._tell = tell
+
+    def must_be_stored(self, body: CellBody) -> bool:
+        """Return True if a value that cannot be stored is a failure of its step."""
+        return self._strict or body.must_be_stored
 
     @staticmethod
     def is_live(step: PlanStep) -> bool:
@@ -171,7 +180,7 @@ class NotebookCells:
             try:
                 value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
             except UnstorableValueError:
-                unstored = self._without_unstorable(run, key)
+                unstored = self._without_unstorable(run, key, step.op.body.kept)
                 if run.bundle:
                     value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
         if unstored:
@@ -182,13 +191,20 @@ class NotebookCells:
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
 
-    def _without_unstorable(self, run: LiveRun, key: str) -> list[str]:
+    def _without_unstorable(self, run: LiveRun, key: str, kept: frozenset[str]) -> list[str]:
         """Take values that cannot be stored out of a bundle; return their names."""
         found = []
         for name, value in list(run.bundle.values.items()):
             try:
                 self._store.put(Linked((value,), run.link), key=key, memo_key="")
-            except UnstorableValueError:
+            except UnstorableValueError as error:
+                if name in kept:
+                    held = error.what.partition(" cannot be stored: ")[2].replace("a tuple that holds ", "", 1)
+                    raise UnstorableValueError(
+                        f"{name}, which --keep names, cannot be stored: {held.replace(' at [0]', f' at {name}', 1)}",
+                        where=error.where,
+                        remedy=f"leave out --keep {name}, or {error.remedy}",
+                    ) from error
                 del run.bundle.values[name]
                 found.append(name)
         for entry in list(run.bundle.put):
@@ -267,7 +283,9 @@ class NotebookCells:
         if kept is not None and not self._is_trusted(kept, group):
             return False
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
-        if effects.lost and not again:
+        if not again and (effects.lost or not body.kept.isdisjoint(effects.unstored)):
+            return False
+        if self.must_be_stored(body) and any(item.value is None for item in group if item.output != NOTEBOOK):
             return False
         todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own)
         if not todo.possible:
