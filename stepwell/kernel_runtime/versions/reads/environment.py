@@ -27,7 +27,19 @@ ALL = "*"
 Keyed = Callable[[bytes], str]
 """Digests bytes with a key of the user's."""
 
-_PASSING = frozenset({"os", "_collections_abc", "collections.abc", "posixpath", "ntpath", "genericpath", "pathlib"})
+_PASSING = frozenset(
+    {
+        "os",
+        "_collections_abc",
+        "collections.abc",
+        "posixpath",
+        "ntpath",
+        "genericpath",
+        "pathlib",
+        "pathlib._local",
+        "pathlib._abc",
+    }
+)
 """Modules through which others read: who called them decides."""
 _MACHINERY = frozenset({
     "importlib", "_frozen_importlib", "zipimport", "IPython", "ipykernel", "jupyter_client", "traitlets", "zmq", "tornado", "comm", "stepwell",
