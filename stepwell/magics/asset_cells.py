@@ -21,7 +21,7 @@ from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_ce
 from stepwell.magics.displays import value_or_figure
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
-from stepwell.magics.running import compute_unstored
+from stepwell.magics.running import compute_unstored, leave_result
 
 
 def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
@@ -196,6 +196,7 @@ def cell_body(
     """
     text = source.text
     live = bool(variables)
+    result = None if source.tail is None or source.quiet or not live else source.last_name if outputs else variables[0]
     return CellBody(
         name, text.body, text.where, source.statements, source.tail, parameters, outputs,
         reads=source.names.reads - set(parameters) - (set() if live else assets), globals=face.namespace, sees_all=source.names.looks_up,
@@ -203,7 +204,7 @@ def cell_body(
         finish=lambda value, has_tail: value_or_figure(value, face.figures, say, name, must=live and source.ends_in_assignment and not has_tail),
         settle=face.figures.settle, missing=None if live else _explainer(face, source.names, name, text),
         live=live, variables=variables, definitions=source.definitions, sure=source.names.sure, stored=source.stored,
-        changes=source.names.changes, changed=changed, unseen=() if declared else source.shell,
+        changes=source.names.changes, changed=changed, result=result, unseen=() if declared else source.shell,
     )  # fmt: skip
 
 
@@ -236,4 +237,5 @@ def run_plain(face: Face, source: CellSource) -> Any:
         value = evaluate(code, face.namespace)
     if source.tail is not None and not source.quiet and value is not None:
         face.figures.show(value)
+        leave_result(face, value)
     return value

@@ -307,7 +307,7 @@ class Engine:
         self.seeds.seed(step.key, live=live)
         cells = self.cells
         if cells is not None and live:
-            run = self.guard.look(partial(cells.begin, step, arguments))
+            run = self.guard.look(partial(cells.begin, step, arguments, self._coded(step)))
         self.claiming.computing(step, memo)
         self.collection.let()
         with self._asset_names(hidden) if hidden else _AS_IT_IS:
@@ -339,6 +339,15 @@ class Engine:
         return self._keep(
             step, outcome, memo, inputs, started=started, code=code or self._explained(step), reason=reason, run=run
         )
+
+    def _coded(self, step: PlanStep) -> set[str]:
+        """Return the inputs of a step whose values may hold functions of the notebook, or instances of its classes."""
+        found = set()
+        for given in step.inputs:
+            values = [self.known.values[key].value for key in given.keys if key in self.known.values]
+            if any(each is None or any(name.startswith("__main__.") for name, _ in each.classes) for each in values):
+                found.add(given.name)
+        return found
 
     def _explained(self, step: PlanStep) -> CodeVersion | None:
         """Return a step's code version, with the parts that explain it unless the store has them from an earlier run."""
