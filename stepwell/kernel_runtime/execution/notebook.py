@@ -208,6 +208,8 @@ class NotebookCells:
         )
         if not effects:
             return effects, None
+        body = step.op.body
+        assert isinstance(body, CellBody)
         key = f"{step.address}:{NOTEBOOK}"
         value: StoredValue | None = None
         unstored: list[str] = []
@@ -215,7 +217,7 @@ class NotebookCells:
             try:
                 value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
             except UnstorableValueError:
-                unstored = self._without_unstorable(run, key, step.op.body.kept)
+                unstored = self._without_unstorable(run, key, body.kept)
                 if run.bundle:
                     value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
         if unstored:
