@@ -148,9 +148,13 @@ def _plain(value: Any) -> Any:
     found = value if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else None
     if found is not None and found.__module__ != "__main__" and _named(found.__module__, found.__qualname__) is found:
         return {"": ["named", [found.__module__, found.__qualname__]]}
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        base = int if isinstance(value, int) else float if isinstance(value, float) else str
-        return base(value)
+    # Members of enumerations among them: what they print is not what they are.
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, str):
+        return str.__str__(value)
     raise _NotPlainError
 
 
