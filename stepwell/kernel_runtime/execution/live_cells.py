@@ -373,12 +373,12 @@ class LiveRun:
         outputs = [name for name in bound if name in body.outputs]
         changed = self._inventory.changed()
         self._changed_roots = {seen.root for seen in changed}
-        self._links = {
-            id(value): name
-            for name, value in space.items()
-            if name not in values and not name.startswith("_") and contents.has_content(value)
-        }
-        self._links.update({id(space[name]): name for name in outputs if contents.has_content(space[name])})
+        # By its oldest name: a younger one may be an asset's variable, whose value is the object itself.
+        names = [name for name in space if name not in values and not name.startswith("_")]
+        self._links = {}
+        for name in (*names, *outputs):
+            if contents.has_content(space[name]):
+                self._links.setdefault(id(space[name]), name)
         bundle.values = {name: space[name] for name in values if name not in outputs}
         lost = []
         for seen in changed:
@@ -395,7 +395,8 @@ class LiveRun:
                 lost.append(seen.root)
         shared = self._shared(outputs, [name for name in bound if name not in body.outputs])
         for name in shared:
-            self._links.pop(id(space[name]), None)
+            if self._links.get(id(space[name])) == name:
+                del self._links[id(space[name])]
         bundle.values = {**{name: space[name] for name in shared}, **bundle.values}
         unstored = self._with_last(last, [name for name in outputs if name not in shared]) if last is not None else ()
         for name, state in stream_states().items():
