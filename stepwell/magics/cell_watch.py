@@ -33,7 +33,8 @@ class CellWatch:
             self._before = None
             return
         if self._may_lack() and (tree := self._tree(info)) is not None:
-            compute_unstored(self._face, reached_names(self._face.namespace, names_of(tree).reads))
+            reads = names_of(tree).reads
+            compute_unstored(self._face, {*reads, *reached_names(self._face.namespace, reads)})
         # Identities only: a reference would keep what the cell lets go.
         self._before = {name: id(value) for name, value in self._face.namespace.items()}
 

@@ -204,8 +204,7 @@ CASES = [
         "value_is_an_object_that_the_cell_changes",
         [
             [
-                "class Model:\n    def __init__(self, parts):\n        self.parts = parts\n    def fit(self):\n        self.fitted = list(self.parts)\n"
-                "        return self\n    def drop(self, name):\n        self.parts = [each for each in self.parts if each != name]\n        return self",
+                "class Model:\n    def __init__(self, parts):\n        self.parts = parts\n    def fit(self):\n        self.fitted = list(self.parts); return self\n    def drop(self, name):\n        self.parts = [each for each in self.parts if each != name]; return self",
                 "model = Model(['one', 'two'])",
                 "%%asset fitted\nmodel.fit()",
                 "again = model",

@@ -12,7 +12,7 @@ import collections
 import random
 import sys
 from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.versions.atoms import ATOMS
@@ -199,7 +199,7 @@ def _namespace_of(item: Any) -> Any:
     """Return the dict of an instance's attributes, whatever its class says that it is; None if it has none."""
     for base in type.__dict__["__mro__"].__get__(type(item)):
         descriptor = type.__dict__["__dict__"].__get__(base).get("__dict__")
-        if type(descriptor) is GetSetDescriptorType:
+        if type(descriptor) in {GetSetDescriptorType, MemberDescriptorType}:
             return descriptor.__get__(item)
     return None
 

@@ -390,7 +390,9 @@ class NotebookCells:
         timeline, store = self._timeline, self._store
         items = {item.output: item for item in group}
         waiting = restoration.define()
-        bound = [name for definition in body.definitions for name in definition.names if restoration.may(name)]
+        # Not all of them were executed, and what looks like a definition may have given another value.
+        defined = self._defined(body, Effects.from_text(kept.effects)) if kept is not None else []
+        bound = [name for name in defined if restoration.may(name)]
         for name, output in zip(body.variables, step.outputs, strict=False):
             item = items.get(output.name)
             if item is None or item.value is None or not restoration.may(name):
