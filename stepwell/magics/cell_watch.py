@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import has_content
 from stepwell.kernel_runtime.execution.notebook import Unstored
-from stepwell.kernel_runtime.execution.timeline import Writer, reached_names
+from stepwell.kernel_runtime.execution.timeline import Writer
 from stepwell.magics.cell_changes import changed_names
 from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_names import names_of
@@ -33,8 +34,7 @@ class CellWatch:
             self._before = None
             return
         if self._may_lack() and (tree := self._tree(info)) is not None:
-            reads = names_of(tree).reads
-            compute_unstored(self._face, {*reads, *reached_names(self._face.namespace, reads)})
+            compute_unstored(self._face, reached_names(self._face.namespace, names_of(tree).reads))
         # Identities only: a reference would keep what the cell lets go.
         self._before = {name: id(value) for name, value in self._face.namespace.items()}
 

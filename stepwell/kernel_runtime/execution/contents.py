@@ -38,6 +38,14 @@ def has_content(item: Any) -> bool:
     return kind not in _NO_CONTENT and not issubclass(kind, (type, *_NO_CONTENT))
 
 
+def attribute(item: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute of an object that may raise anything when it is asked for one; the default then."""
+    try:
+        return getattr(item, name, default)
+    except Exception:
+        return default
+
+
 def is_leaf(item: Any) -> bool:
     """Return True if an object is compared by digest: it is no container of Python objects."""
     kind = type(item)
