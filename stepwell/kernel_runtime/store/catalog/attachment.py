@@ -142,7 +142,7 @@ class Attachment:
 
     def _look_whether_writable(self) -> None:
         """Find out, before anything is written, whether this user can write what has to be written."""
-        obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp"))
+        obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp", "writers"))
         self.read_only = refused(self.directory, obstacle, "written") if obstacle is not None else None
 
     def _attach_for_reading(self) -> None:
