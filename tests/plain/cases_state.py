@@ -87,6 +87,67 @@ CASES = [
         [f"sys.set_int_max_str_digits({k})" for k in (4300, 640)],
         "shown()",
     ),
+    read(
+        "recursion_limit",
+        "import sys\ndef deep(n):\n    return 0 if n == 0 else 1 + deep(n - 1)\ndef tried():\n    try:\n        return deep(2000)\n    except RecursionError:\n        return 'too deep'",
+        [f"sys.setrecursionlimit({k})" for k in (1000, 9000)],
+        "tried()",
+    ),
+    Case(
+        "integer_limit_that_no_step_reaches",
+        [
+            [
+                f"import sys\nsys.set_int_max_str_digits({k})",
+                "xs = [3, 1, 2]",
+                "%%asset a\na = sorted(xs)[0] + len(xs)",
+                "%%asset b\nb = [a * x for x in range(3)]",
+            ]
+            for k in (0, 640)
+        ],
+        ["a", "b"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "error_filter_for_one_message",
+        [
+            [
+                WARNED,
+                f"warnings.simplefilter('error')\nwarnings.filterwarnings('ignore', message='{text}')",
+                "%%asset a\na = warned()",
+                "%%asset b\nb = sum(range(5))",
+            ]
+            for text in ("old", "new")
+        ],
+        ["a", "b"],
+        reused=["b"],
+    ),
+    Case(
+        "warning_shown_before_the_step",
+        [
+            [
+                WARNED,
+                f"warnings.simplefilter('{how}')",
+                "try:\n    warned()\nexcept Warning:\n    pass",
+                "%%asset a\na = warned()",
+            ]
+            for how in ("default", "error")
+        ],
+        ["a"],
+    ),
+    Case(
+        "warning_of_a_library_made_an_error",
+        [
+            [
+                "import warnings, numpy as np",
+                f"warnings.filterwarnings('{how}', category=RuntimeWarning)",
+                "%%asset a\ntry:\n    a = str(np.log(np.array([-1.0])))\nexcept RuntimeWarning:\n    a = 'raised'",
+                "%%asset b\nb = float(np.log(np.array([1.0]))[0])",
+            ]
+            for how in ("ignore", "error")
+        ],
+        ["a", "b"],
+        reused=["b"],
+    ),
     read("warnings_as_errors", WARNED, [f"warnings.simplefilter('{how}')" for how in ("ignore", "error")], "warned()"),
     read(
         "warnings_shown_or_not",
@@ -136,6 +197,30 @@ CASES = [
         "import csv, io",
         [f"csv.register_dialect('own', delimiter='{mark}')" for mark in (";", "|")],
         "list(csv.reader(io.StringIO('a;b'), 'own'))",
+    ),
+    read(
+        "csv_field_limit",
+        "import csv, io\ndef rows():\n    try:\n        return list(csv.reader(io.StringIO('a' * 50)))\n    except csv.Error:\n        return 'too long'",
+        [f"csv.field_size_limit({k})" for k in (100, 10)],
+        "rows()",
+    ),
+    read(
+        "sqlite_adapter",
+        "import sqlite3\nclass P:\n    x = 3",
+        [f"sqlite3.register_adapter(P, lambda p: p.x * {k})" for k in (1, 2)],
+        "sqlite3.connect(':memory:').execute('select ?', (P(),)).fetchone()[0]",
+    ),
+    read(
+        "mime_type",
+        "import mimetypes",
+        [f"mimetypes.add_type('text/{kind}', '.own')" for kind in ("one", "two")],
+        "mimetypes.guess_type('a.own')[0]",
+    ),
+    read(
+        "reducer_for_copies",
+        "import copyreg, copy\nclass P:\n    def __init__(self, x):\n        self.x = x",
+        [f"copyreg.pickle(P, lambda p: (P, (p.x * {k},)))" for k in (2, 3)],
+        "copy.copy(P(1)).x",
     ),
     read(
         "first_weekday",
@@ -243,6 +328,62 @@ CASES = [
         "os.chdir('sub')",
         "os.path.basename(os.getcwd())",
     ),
+    kept(
+        "error_filter_with_an_exception_set_by_a_cell",
+        WARNED,
+        "warnings.simplefilter('error')\nwarnings.filterwarnings('ignore', message='old')",
+        "warned(), [f[0] for f in warnings.filters][:2]",
+    ),
+    kept(
+        "filters_set_by_a_cell",
+        "import warnings",
+        "warnings.filterwarnings('ignore', category=FutureWarning)\nwarnings.filterwarnings('once', message='x', append=True)",
+        "[(f[0], f[2].__name__) for f in (warnings.filters[0], warnings.filters[-1])]",
+    ),
+    kept(
+        "csv_dialect_set_by_a_cell",
+        "import csv, io",
+        "csv.register_dialect('own', delimiter=';')",
+        "list(csv.reader(io.StringIO('a;b'), 'own'))",
+    ),
+    kept(
+        "sqlite_converter_set_by_a_cell",
+        "import sqlite3",
+        "sqlite3.register_converter('own', lambda b: b.decode() + '!')",
+        "sqlite3.connect(':memory:', detect_types=sqlite3.PARSE_COLNAMES).execute('select 1 as \"c [own]\"').fetchone()[0]",
+    ),
+    kept(
+        "mime_type_set_by_a_cell",
+        "import mimetypes",
+        "mimetypes.add_type('text/own', '.own')",
+        "mimetypes.guess_type('a.own')[0]",
+    ),
+    kept("limit_set_by_a_cell", "import sys", "sys.setrecursionlimit(4321)", "sys.getrecursionlimit()"),
+    kept(
+        "logging_configured_by_a_cell",
+        "import logging",
+        "logging.basicConfig(level=logging.INFO, format='%(message)s', force=True)\nlogging.getLogger('own').setLevel(logging.ERROR)",
+        "logging.root.level, logging.getLogger('own').level, [h.formatter._fmt for h in logging.root.handlers if h.formatter]",
+    ),
+    kept(
+        "process_settings_set_by_a_cell",
+        "import gc, os, signal, sys",
+        "os.umask(0o027)\ngc.disable()\nsys.setswitchinterval(0.02)\ndef on_usr1(*_):\n    pass\nsignal.signal(signal.SIGUSR1, on_usr1)",
+        "os.umask(0o027), gc.isenabled(), sys.getswitchinterval(), signal.getsignal(signal.SIGUSR1).__name__",
+    ),
+    kept(
+        "locale_set_by_a_cell",
+        "import locale",
+        "locale.setlocale(locale.LC_NUMERIC, 'C.UTF-8')",
+        "locale.setlocale(locale.LC_NUMERIC)",
+    ),
+    kept("socket_timeout_set_by_a_cell", "import socket", "socket.setdefaulttimeout(3)", "socket.getdefaulttimeout()"),
+    kept(
+        "float_format_of_the_notebook_set_by_a_cell",
+        "import pandas as pd",
+        "pd.options.display.float_format = lambda x: f'<{x:.1f}>'",
+        "str(pd.Series([1.25]))",
+    ),
     kept("warnings_made_errors_by_a_cell", WARNED, "warnings.simplefilter('error')", "warned()"),
     kept(
         "method_added_by_a_cell",
@@ -267,6 +408,20 @@ CASES = [
             ]
         ]
         * 2,
+        ["here"],
+        reused=["step"],
+    ),
+    Case(
+        "search_path_extended_by_two_cells",
+        [
+            [
+                "import sys",
+                f"sys.path.insert(0, 'lib{k}')",
+                "%%asset step\nsys.path.append('lib')\nstep = 1",
+                "here = [p for p in sys.path if p.startswith('lib')]",
+            ]
+            for k in (1, 2)
+        ],
         ["here"],
         reused=["step"],
     ),

@@ -27,6 +27,7 @@ from stepwell.kernel_runtime.records.effects import Effects
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.atoms import ATOMS
+from stepwell.kernel_runtime.versions.classes import is_kept_by_library
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import value_of
@@ -39,7 +40,7 @@ _PYTHONS_OWN = frozenset(
 )
 ENVIRONMENT = "environment:"
 """How the names of settings begin that are variables of the environment."""
-_FORM = 1
+_FORM = 2
 """The first item of a stored bundle."""
 
 
@@ -143,7 +144,10 @@ def class_data(cls: type) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(cls).items()
-        if not name.startswith(("__", "_abc_")) and not isinstance(value, type) and not hasattr(type(value), "__get__")
+        if not name.startswith(("__", "_abc_"))
+        and not isinstance(value, type)
+        and not hasattr(type(value), "__get__")
+        and not is_kept_by_library(cls, name)
     }
 
 
@@ -231,14 +235,16 @@ class Bundle:
     """States of random streams."""
     files: dict[str, bytes] = field(default_factory=dict)
     """Contents of files by path."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of libraries that have no text: functions of the notebook, objects of libraries."""
 
     def plain(self) -> tuple[Any, ...]:
         """Return what is stored."""
-        return (_FORM, self.values, self.put, self.streams, self.files)
+        return (_FORM, self.values, self.put, self.streams, self.files, self.settings)
 
     def __bool__(self) -> bool:
         """Return True if there is anything to store."""
-        return bool(self.values or self.put or self.streams or self.files)
+        return bool(self.values or self.put or self.streams or self.files or self.settings)
 
 
 class LiveRun:
@@ -299,7 +305,10 @@ class LiveRun:
         return [
             name
             for name, value in self._space.items()
-            if name not in _PYTHONS_OWN and (value is not placed.get(name, before.get(name, _MISSING)) or name in sure)
+            if name not in _PYTHONS_OWN
+            # pydantic puts ``Box[int]`` there, to find the class again.
+            and name.isidentifier()
+            and (value is not placed.get(name, before.get(name, _MISSING)) or name in sure)
         ]
 
     def finish(self, environment: Collection[str] = ()) -> Effects:
@@ -344,8 +353,13 @@ class LiveRun:
             before = self._streams.get(name)
             if before is None or stream_digest(before) != stream_digest(state):
                 bundle.streams[name] = state
-        entries = library_state.changed(self._settings, library_state.snapshot())
+        settings = library_state.snapshot()
+        entries = library_state.changed(self._settings, settings)
+        held = {name: library_state.value_in(settings, name) for name, text in entries if text is None}
         secret = [name for name in environment if is_kept_back(name, value_of(name))]
+        secret += [name for name, value in held.items() if is_kept_back(name, value)]
+        entries = [entry for entry in entries if entry[0] not in secret]
+        bundle.settings = {name: value for name, value in held.items() if name not in secret}
         variables = [(f"{ENVIRONMENT}{name}", value_of(name)) for name in environment if name not in secret]
         deleted = tuple(name for name in self.before if name not in space)
         roots = tuple(dict.fromkeys(seen.root for seen in changed))
@@ -354,9 +368,9 @@ class LiveRun:
             definitions=definitions,
             deleted=deleted,
             objects=roots,
-            lost=(*dict.fromkeys(lost), *[name for name, text in entries if text is None], *secret),
+            lost=(*dict.fromkeys(lost), *secret),
             streams={name: stream_digest(state) for name, state in bundle.streams.items()},
-            state=(*[(name, text) for name, text in entries if text is not None], *variables),
+            state=(*entries, *variables),
         )
 
     def leave_out(self, size: float) -> list[str]:
@@ -457,6 +471,11 @@ class LiveRun:
         if seen is not None and (linked is None or linked in self._body.outputs):
             return ("at", seen.root, seen.address)
         return ("at", linked, ()) if linked is not None else None
+
+    def root_of(self, item: Any) -> str:
+        """Return the name of the notebook through which a changed object is reached."""
+        seen = self._inventory.seen.get(id(item))
+        return seen.root if seen is not None else type(item).__name__
 
     def give_back(self) -> None:
         """Bind the user's names as before, and the names of inputs that were bound for this run only."""
@@ -582,7 +601,7 @@ class Restoration:
         NotRestorableError
             If an object takes no such content.
         """
-        _, values, put, _, _ = plain
+        values, put = plain[1:3]
         bound = []
         for name, value in values.items():
             if self.may(name):

@@ -166,39 +166,47 @@ class NotebookCells:
             return effects, None
         key = f"{step.address}:{NOTEBOOK}"
         value: StoredValue | None = None
-        unstored: list[str] = []
         if run.bundle:
             try:
                 value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
             except UnstorableValueError:
-                unstored = self._without_unstorable(run, key)
+                unstored, lost = self._without_unstorable(run, key)
                 if run.bundle:
                     value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
-        if unstored:
-            left = tuple(name for name in effects.values if name not in unstored)
-            lost = (*effects.lost, *([""] if "" in unstored else []))
-            more = tuple(name for name in unstored if name)
-            effects = replace(effects, values=left, unstored=(*effects.unstored, *more), lost=lost)
+                effects = replace(
+                    effects,
+                    values=tuple(name for name in effects.values if name not in unstored),
+                    unstored=(*effects.unstored, *unstored),
+                    lost=tuple(dict.fromkeys((*effects.lost, *lost))),
+                    state=tuple(entry for entry in effects.state if entry[0] not in lost),
+                )
+        if effects.lost:
+            shown = ", ".join(effects.lost[:3]) + (
+                f" and {len(effects.lost) - 3} more" if len(effects.lost) > 3 else ""
+            )
+            self._tell(f"{step.key} changed {shown}, which cannot be restored: it runs once in every kernel")
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
 
-    def _without_unstorable(self, run: LiveRun, key: str) -> list[str]:
-        """Take values that cannot be stored out of a bundle; return their names."""
-        found = []
-        for name, value in list(run.bundle.values.items()):
-            try:
-                self._store.put(Linked((value,), run.link), key=key, memo_key="")
-            except UnstorableValueError:
-                del run.bundle.values[name]
-                found.append(name)
-        for entry in list(run.bundle.put):
-            try:
-                self._store.put(Linked(entry, run.link), key=key, memo_key="")
-            except UnstorableValueError:
-                # By identity: the objects of a library may raise when they are compared.
-                run.bundle.put = [each for each in run.bundle.put if each is not entry]
-                found.append("")
-        return found
+    def _without_unstorable(self, run: LiveRun, key: str) -> tuple[list[str], list[str]]:
+        """Take what cannot be stored out of a bundle; return names of variables, and of what else was changed."""
+        bundle = run.bundle
+        values = [name for name, value in bundle.values.items() if not self._can_store(run, value, key)]
+        settings = [name for name, value in bundle.settings.items() if not self._can_store(run, value, key)]
+        # By position: the objects of a library may raise when they are compared.
+        put = [at for at, entry in enumerate(bundle.put) if not self._can_store(run, entry, key)]
+        lost = [*settings, *[run.root_of(bundle.put[at][0]) for at in put]]
+        bundle.values = {name: value for name, value in bundle.values.items() if name not in values}
+        bundle.settings = {name: value for name, value in bundle.settings.items() if name not in settings}
+        bundle.put = [entry for at, entry in enumerate(bundle.put) if at not in put]
+        return values, lost
+
+    def _can_store(self, run: LiveRun, value: Any, key: str) -> bool:
+        try:
+            self._store.put(Linked((value,), run.link), key=key, memo_key="")
+        except UnstorableValueError:
+            return False
+        return True
 
     def executed(
         self, step: PlanStep, run: LiveRun, outcome: Outcome, made: Mapping[str, Materialization], effects: Effects
@@ -320,6 +328,7 @@ class NotebookCells:
                 continue
             timeline.bind(name, item.key, item, store.get(item.value, key=item.key))
             bound.append(name)
+        settings: dict[str, Any] = {}
         if kept is not None and kept.value is not None:
             plain = store.get(kept.value, key=kept.key, link=restoration.link)
             file_effects.restore(todo, plain[4], timeline.project)
@@ -329,6 +338,7 @@ class NotebookCells:
                 seeded.add(stream)
                 self._seeds.leave(stream)
             bound += more
+            settings = plain[5]
             for name, output in zip(body.variables, step.outputs, strict=False):
                 item = items.get(output.name)
                 if name in more and item is not None:
@@ -343,7 +353,11 @@ class NotebookCells:
                 if each.path not in todo.left:
                     timeline.files[each.path] = (each.digest, step.key)
             if not again:
-                library_state.apply([entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)])
+                failed = library_state.apply(
+                    [entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)], settings
+                )
+                if failed:
+                    self._tell(f"{step.key} set {', '.join(failed[:3])}, which cannot be set here")
                 for name, value in effects.state:
                     if not name.startswith(ENVIRONMENT):
                         continue

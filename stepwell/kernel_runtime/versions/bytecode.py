@@ -78,6 +78,8 @@ class CodeFacts(weakref.ref[CodeType]):
     """Attributes whose use means that names are looked up in ways that cannot be seen."""
     speaks: bool = False
     """Whether annotations or documentation of what is known only when it runs are read."""
+    formats: bool = False
+    """Whether it makes text of values in a way of the language: f-strings, ``%``."""
     names_in_text: tuple[str, ...] = ()
     """Names that strings given to ``frame.query`` and ``duckdb.sql`` read."""
 
@@ -114,8 +116,18 @@ def _read(code: CodeType, key: int) -> CodeFacts:
     blocks, shape = ordered(code, decoded, _written)
     blob = b"".join((_header(code), *[block.content for block in blocks], marshal.dumps(shape, 2)))
     self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
+    if _formats(code, decoded):
+        self.formats = True
     _note(self, code.co_names, blocks)
     return self
+
+
+def _formats(code: CodeType, decoded: opcodes.Decoded) -> bool:
+    return (
+        not opcodes.FORMATS.isdisjoint(code.co_code[::2])
+        or any(op == opcodes.BINARY_OP and argument in opcodes.REMAINDERS for op, argument, _ in decoded.instructions)
+        or any(facts(each).formats for each in code.co_consts if type(each) is CodeType)
+    )
 
 
 def _header(code: CodeType) -> bytes:

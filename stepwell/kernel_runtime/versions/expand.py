@@ -47,6 +47,11 @@ _BLIND: dict[int, str] = {
     identity(getattr(builtins, name)): f"{name}() {_LOOK_UP}"
     for name in ("eval", "exec", "globals", "locals", "vars", "compile", "__import__")
 }
+_PLAIN_BUILTINS = frozenset((
+    "abs", "all", "any", "bool", "chr", "complex", "dict", "divmod", "enumerate", "float", "frozenset", "len", "list", "max", "min", "ord", "pow",
+    "range", "reversed", "round", "set", "slice", "sorted", "sum", "tuple", "type", "zip", "isinstance", "True", "False", "None",
+    "ValueError", "TypeError", "KeyError", "IndexError", "Exception", "AssertionError", "ZeroDivisionError", "RuntimeError",
+))  # fmt: skip
 _LRU = type(functools.lru_cache(len))
 
 
@@ -301,6 +306,8 @@ class Expander:
                     self._settings(node, known, module)
         if not library_state.PLOTTING.isdisjoint(known.attributes):
             self._state(node, known, "matplotlib")
+        if known.formats or known.attributes or known.imports or not self._is_plain(known, names):
+            self._state(node, known, library_state.LIMITS)
         if known.suspects:
             for reason in known.suspects:
                 node.unverifiable("", reason)
@@ -338,6 +345,16 @@ class Expander:
                 continue
             own.append(atom(name))
             self.refer(node, name, value)
+
+    @staticmethod
+    def _is_plain(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
+        """Whether all that code loads are plain values, and builtins that call nothing of the user's and make no text."""
+        held = dict(names)
+        return all(
+            library_state.is_plain(held[name]) or (held[name] is MISSING and name in _PLAIN_BUILTINS)
+            for name, _ in known.loads
+            if name in held
+        )
 
     def _settings(self, node: Node, known: CodeFacts, value: Any) -> None:
         """Write the options of the library that a value belongs to, where they are not the defaults."""

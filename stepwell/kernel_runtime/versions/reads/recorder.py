@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextvars import ContextVar, Token
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.reads import Read
-from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
+from stepwell.kernel_runtime.versions.library_state import FOLDER, WARNINGS, state_digest, warnings_watched
 from stepwell.kernel_runtime.versions.reads import listings
 from stepwell.kernel_runtime.versions.reads.environment import ALL, Keyed, all_digest, name_digest, process_keyed
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, counts, file_digest, file_stat, too_recent
@@ -66,6 +66,8 @@ class ReadRecorder:
         Names that count already: inputs.
     before
         Whether a file that the step reads and changes counts as it was before: its change is an effect, which a hit applies.
+    looks_at_filters
+        Whether the step's code names the filters of warnings: they are left as they are, and count.
     """
 
     # Defaults of the class: most steps read nothing, and a recorder is made for each.
@@ -98,6 +100,7 @@ class ReadRecorder:
     _looks: dict[tuple[str, str], str] | None = None
     _asked: str = ""
     _started: int = 0
+    _end_warnings: Callable[[], None]
 
     def __init__(
         self,
@@ -108,8 +111,10 @@ class ReadRecorder:
         counted: Collection[str] = (),
         *,
         before: bool = False,
+        looks_at_filters: bool = False,
     ) -> None:
         self._keeps_before = before
+        self._looks_at_filters = looks_at_filters
         self.before: dict[str, str] = {}
         """By path, the digest of a file before the step changed or removed it."""
         self._namespace = namespace
@@ -128,12 +133,19 @@ class ReadRecorder:
                 self.path_read(path)
         self._started = time.time_ns()
         self._token = _current.set(self)
+        if self._looks_at_filters:
+            self.state_read(WARNINGS)
+            self.state_read(f"{WARNINGS} text")
+        else:
+            self._end_warnings = warnings_watched(self._warned)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._token is not None:
+            if not self._looks_at_filters:
+                self._end_warnings()
             _current.reset(self._token)
             self._token = None
         if self._noted:
@@ -325,6 +337,12 @@ class ReadRecorder:
             self._states = {}
         with self.looks():
             self._states[name] = state_digest(name)
+
+    def _warned(self, digest: str) -> None:
+        """Note that a warning was issued: whether it is an error, filters decide."""
+        if not self.looking:
+            self._noted = True
+            self._states = {WARNINGS: digest} | (self._states or {})
 
     def state_set(self, name: str) -> None:
         """Note that the step itself sets what it may read later."""
