@@ -235,6 +235,97 @@ CASES = [
         "pd.DataFrame({'v': [1, 2]}).total()",
     ),
     read(
+        "function_of_a_module_replaced",
+        "import numpy as np",
+        [f"old = getattr(np, 'own_mean', np.mean)\nnp.mean = lambda x, *a, **k: {k} * sum(x)" for k in (1, 2)],
+        "np.mean([1, 2])",
+    ),
+    read(
+        "method_replaced_that_a_library_calls",
+        "import pandas as pd\nframe = pd.DataFrame({'v': [1, 2]})",
+        [f"pd.DataFrame.__len__ = lambda self: {k}" for k in (7, 8)],
+        "len(frame)",
+    ),
+    read(
+        "method_set_by_name",
+        "import pandas as pd\ndef add(cls, name, f):\n    setattr(cls, name, f)",
+        [f"add(pd.Series, 'tot' + 'al', lambda self: int(self.sum()) * {k})" for k in (1, 2)],
+        "pd.Series([1, 2]).total()",
+    ),
+    read(
+        "method_set_by_a_decorator",
+        "import pandas as pd\ndef method_of(cls):\n    def put(f):\n        setattr(cls, f.__name__, f)\n        return f\n    return put",
+        [f"@method_of(pd.DataFrame)\ndef total(self):\n    return int(self.v.sum()) * {k}" for k in (1, 2)],
+        "pd.DataFrame({'v': [1, 2]}).total()",
+    ),
+    read(
+        "alias_set_on_a_library",
+        "import numpy as np",
+        [f"np.own = {kind}" for kind in ("float", "int")],
+        "np.own(2.5)",
+    ),
+    Case(
+        "helper_of_a_method_edited",
+        [
+            [
+                "import pandas as pd",
+                f"def factor():\n    return {k}",
+                "def total(self):\n    return int(self.v.sum()) * factor()\npd.DataFrame.total = total",
+                "%%asset frame\nframe = pd.DataFrame({'v': [1, 2]})",
+                "%%asset a\na = frame.total()",
+                "%%asset b\nb = int(frame.v.sum())",
+            ]
+            for k in (1, 2)
+        ],
+        ["a", "b"],
+        reused=["frame", "b"],
+    ),
+    Case(
+        "default_of_json_replaced",
+        [
+            [
+                "import json",
+                f"json.JSONEncoder.default = lambda self, o: {k}",
+                "%%asset a\na = json.dumps({1, 2}.__class__) if False else json.dumps([object()])",
+            ]
+            for k in (1, 2)
+        ],
+        ["a"],
+    ),
+    Case(
+        "patch_that_is_taken_back",
+        [
+            [
+                "import numpy as np",
+                f"kept = np.mean\nnp.mean = lambda x: {k}\nfirst = np.mean([1])\nnp.mean = kept",
+                "%%asset a\na = float(np.mean([1, 2]))",
+            ]
+            for k in (1, 2)
+        ],
+        ["first", "a"],
+        reused=["a"],
+    ),
+    Case(
+        "patch_of_a_local_module",
+        [["import pandas as pd\nimport fixes", "%%asset a\na = pd.DataFrame({'v': [1, 2]}).total()"]] * 2,
+        ["a"],
+        files=[
+            {
+                "fixes.py": f"import pandas as pd\ndef total(self):\n    return int(self.v.sum()) * {k}\npd.DataFrame.total = total\n"
+            }
+            for k in (1, 2)
+        ],
+    ),
+    read(
+        "polars_namespace_registered",
+        "import polars as pl, warnings\nwarnings.simplefilter('ignore')",
+        [
+            f"@pl.api.register_dataframe_namespace('own')\nclass Own:\n    def __init__(self, df):\n        self.df = df\n    def total(self):\n        return self.df['v'].sum() * {k}"
+            for k in (1, 2)
+        ],
+        "pl.DataFrame({'v': [1, 2]}).own.total()",
+    ),
+    read(
         "accessor_registered",
         "import pandas as pd, warnings\nwarnings.simplefilter('ignore')",
         [
@@ -254,6 +345,47 @@ CASES = [
         "import duckdb",
         [f"duckdb.sql('create or replace table t as select {k} as v')" for k in (1, 2)],
         "duckdb.sql('select v from t').fetchall()",
+    ),
+    read(
+        "view_and_macro_of_duckdbs_own_connection",
+        "import duckdb\nduckdb.sql('create or replace table t as select 2 as v')",
+        [
+            f"duckdb.sql('create or replace macro times(x) as x * {k}')\nduckdb.sql('create or replace view w as select times(v) as v from t')"
+            for k in (1, 2)
+        ],
+        "duckdb.execute('select v from w').fetchall()",
+    ),
+    Case(
+        "other_table_of_duckdbs_own_connection",
+        [
+            [
+                "import duckdb\ncon = 'no connection'",
+                f"duckdb.sql('create or replace table t as select 1 as v')\nduckdb.default_connection().execute('create or replace table other as select {k} as v')\nNone",
+                "%%asset a\na = duckdb.sql('select v from t').fetchall()",
+                "%%asset b\nb = duckdb.sql('select 3').fetchall()",
+            ]
+            for k in (1, 2)
+        ],
+        ["a", "b"],
+        reused=["a", "b"],
+    ),
+    read(
+        "temporary_table_of_duckdbs_own_connection",
+        "import duckdb",
+        [f"duckdb.execute('create or replace temp table t as select {k} as v')\nNone" for k in (1, 2)],
+        "duckdb.sql('select v from t').fetchall()",
+    ),
+    read(
+        "frame_registered_with_duckdb",
+        "import duckdb, pandas as pd",
+        [f"duckdb.register('shown', pd.DataFrame({{'v': [{k}]}}))\nNone" for k in (1, 2)],
+        "duckdb.sql('select v from shown').fetchall()",
+    ),
+    read(
+        "setting_of_duckdbs_own_connection",
+        "import duckdb",
+        [f"duckdb.sql(\"set default_null_order = '{how}'\")" for how in ("nulls_first", "nulls_last")],
+        "duckdb.sql('select v from (values (1), (null)) t(v) order by v').fetchall()",
     ),
     read(
         "view_of_a_connection_of_the_notebook",
@@ -393,11 +525,79 @@ CASES = [
         reused=False,
     ),
     kept(
+        "lambda_set_on_a_library_by_a_cell",
+        "import pandas as pd\nK = 2",
+        "pd.Series.twice = lambda self: (self * K).tolist()",
+        "pd.Series([1, 2]).twice()",
+    ),
+    kept("alias_set_on_a_library_by_a_cell", "import numpy as np", "np.own = float", "np.own(2)"),
+    kept(
+        "accessor_registered_by_a_cell",
+        "import pandas as pd, warnings\nwarnings.simplefilter('ignore')",
+        "@pd.api.extensions.register_series_accessor('own')\nclass Own:\n    def __init__(self, s):\n        self.s = s\n    def total(self):\n        return int(self.s.sum())",
+        "pd.Series([1, 2]).own.total()",
+    ),
+    kept(
+        "method_taken_away_by_a_cell",
+        "import pandas as pd\npd.Series.twice = lambda self: 2",
+        "del pd.Series.twice",
+        "hasattr(pd.Series, 'twice')",
+    ),
+    kept(
+        "method_added_by_a_function_that_a_cell_calls",
+        "import pandas as pd\ndef install():\n    def total(self):\n        return int(self.sum())\n    pd.Series.total = total",
+        "install()",
+        "pd.Series([1, 2]).total()",
+    ),
+    kept(
         "duckdb_table_made_by_a_cell",
         "import duckdb",
         "duckdb.sql('create or replace table t as select 3 as v')",
         "duckdb.sql('select v from t').fetchall()",
         reused=False,
+    ),
+    Case(
+        "duckdb_table_filled_by_two_cells",
+        [
+            [
+                "import duckdb",
+                "%%asset made\nduckdb.sql('create or replace table t as select 3 as v')\nmade = 1",
+                "%%asset more\nduckdb.sql('insert into t values (4)')\nmore = 1",
+                "here = duckdb.sql('select v from t').fetchall()",
+                "%%asset after\nafter = duckdb.sql('select sum(v) from t').fetchall()",
+            ]
+        ]
+        * 2,
+        ["here", "after"],
+        reused=["after"],
+        says="runs once in every kernel",
+    ),
+    Case(
+        "duckdb_table_filled_twice_in_a_kernel",
+        [
+            [
+                "import duckdb",
+                *[
+                    ("make", "duckdb.sql('create or replace table t as select 3 as v')"),
+                    ("more", "%%asset more\nduckdb.sql('insert into t values (4)')\nmore = 1"),
+                    ("here", "here = duckdb.sql('select v from t').fetchall()"),
+                ]
+                * 2,
+            ]
+        ],
+        ["here"],
+    ),
+    Case(
+        "duckdb_table_that_a_cell_drops_again",
+        [
+            [
+                "import duckdb",
+                "%%asset a\nduckdb.sql('create table t as select 3 as v')\na = duckdb.sql('select v from t').fetchall()\nduckdb.sql('drop table t')",
+            ]
+        ]
+        * 2,
+        ["a"],
+        reused=["a"],
     ),
     Case(
         "option_set_by_a_cell_that_imports",

@@ -25,7 +25,7 @@ from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.records.effects import Effects
 from stepwell.kernel_runtime.records.reads import Read
-from stepwell.kernel_runtime.versions import library_state
+from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.classes import is_kept_by_library
 from stepwell.kernel_runtime.versions.data import data_version
@@ -281,6 +281,7 @@ class LiveRun:
         """Note the states of random streams and the settings of libraries, right before the body runs."""
         self._streams = stream_states()
         self._seedings = len(seedings)
+        patches.look()
         self._settings = library_state.snapshot()
 
     def seeded_streams(self) -> set[str]:
@@ -353,6 +354,7 @@ class LiveRun:
             before = self._streams.get(name)
             if before is None or stream_digest(before) != stream_digest(state):
                 bundle.streams[name] = state
+        patches.look([code for code in (body.code, body.tail) if code is not None], space)
         settings = library_state.snapshot()
         entries = library_state.changed(self._settings, settings)
         held = {name: library_state.value_in(settings, name) for name, text in entries if text is None}

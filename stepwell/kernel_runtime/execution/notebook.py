@@ -154,7 +154,8 @@ class NotebookCells:
         if outcome.recorder is not None:
             files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
             run.bundle.files = contents
-            effects = replace(effects, files=files)
+            lost = (*effects.lost, *outcome.recorder.database_changes())
+            effects = replace(effects, files=files, lost=lost)
             for each in files:
                 self._timeline.files[each.path] = (each.digest, step.key)
         outcome.reads = (*outcome.reads, *run.stream_reads())
@@ -262,7 +263,7 @@ class NotebookCells:
         if kept is None and any(item.effects for item in group):
             return False
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
-        if effects.lost and not again:
+        if effects.lost and not (again and timeline.is_left(step.key)):
             return False
         if effects and not (kept is not None and self._store.vouches(kept)):
             return False

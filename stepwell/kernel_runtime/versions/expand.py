@@ -16,7 +16,7 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodT
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
-from stepwell.kernel_runtime.versions import imported, library_state, modules
+from stepwell.kernel_runtime.versions import imported, library_state, modules, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts, version_of_copy
@@ -308,6 +308,8 @@ class Expander:
             self._state(node, known, "matplotlib")
         if known.formats or known.attributes or known.imports or not self._is_plain(known, names):
             self._state(node, known, library_state.LIMITS)
+        if patches.table:
+            self._patched(node, codes, [value for _, value in names])
         if known.suspects:
             for reason in known.suspects:
                 node.unverifiable("", reason)
@@ -345,6 +347,15 @@ class Expander:
                 continue
             own.append(atom(name))
             self.refer(node, name, value)
+
+    def _patched(self, node: Node, codes: tuple[CodeType, ...], values: list[Any]) -> None:
+        """Write what the user has set on classes of libraries, as far as code can reach it."""
+        tops = {library_state.module_of(value).partition(".")[0] for value in values if type(value) not in ATOMS}
+        tops |= {name.partition(".")[0] for code in codes for name, _, _ in facts(code).imports}
+        for code in codes:
+            for patch in patches.counts_for(code, tops):
+                node.own.append(atom(patch.option))
+                self.refer(node, patch.option, patch.value())
 
     @staticmethod
     def _is_plain(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
+from stepwell.kernel_runtime.versions import patches
 from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never
 from stepwell.kernel_runtime.versions.process_options import PROCESS
 
@@ -522,6 +523,7 @@ LIBRARIES: tuple[Library, ...] = (
     Library("sympy", _sympy, _set_sympy, "sympy", ("sympy",), lambda _: _SYMPY, _sympy_counts),
     Library("pillow", _pillow, _set_pillow, "PIL.Image", ("PIL", "torchvision"),
             lambda _: {"MAX_IMAGE_PIXELS": 89478485, "LOAD_TRUNCATED_IMAGES": False}),
+    patches.ROW,
     Library("tqdm", _tqdm, _set_tqdm, "pandas", defaults=lambda _: {"progress_apply": False}, counts=never),
 )  # fmt: skip
 """In the order in which they are set."""

@@ -21,6 +21,7 @@ from importlib.machinery import ModuleSpec
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeAlias
 
+from stepwell.kernel_runtime.versions import duckdb_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS, digest
 from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
 from stepwell.kernel_runtime.versions.library_options import LIBRARIES
@@ -126,16 +127,20 @@ that the walk's guards need only compare identities. ``"pandas text"`` has those
 
 def library_of(value: Any) -> tuple[str, ...]:
     """Return the names of the rows that an object of a library belongs to."""
+    module = module_of(value)
+    found = _BY_TOP.get(module)
+    return found if found is not None else _BY_TOP.get(module.partition(".")[0], ())
+
+
+def module_of(value: Any) -> str:
+    """Return the module of a module, function or class, else of the value's type."""
     if type(value) is ModuleType:
         module: Any = value.__name__
     elif type(value) in _NAMED or issubclass(type(value), type):
         module = value.__module__
     else:
         module = type(value).__module__
-    if type(module) is not str:
-        return ()
-    found = _BY_TOP.get(module)
-    return found if found is not None else _BY_TOP.get(module.partition(".")[0], ())
+    return module if type(module) is str else ""
 
 
 _NAMED = frozenset((FunctionType, BuiltinFunctionType))
@@ -157,7 +162,8 @@ def told(library: str, *, text: bool) -> list[tuple[str, str]]:
 
 
 def look_again() -> None:
-    """Read the options of every library that some code has used."""
+    """Read the options of every library that some code has used, and find what was set on libraries' classes."""
+    patches.look()
     for name, before in state.items():
         now = _text(name)
         if now != before:
@@ -219,7 +225,15 @@ def state_digest(name: str) -> str:
     if name == FOLDER:
         # Not below the folder in which the process started: that is another one in another process.
         return digest(_here()).hex()
-    return _digest(_text(name)) if name.removesuffix(_SHOWN) in _ROWS else ""
+    if name.startswith(duckdb_state.NAME):
+        return duckdb_state.object_digest(name)
+    row = _ROWS.get(name.removesuffix(_SHOWN))
+    if row is None:
+        return ""
+    text = _text(name)
+    if patches.table and row.reach:
+        text += "".join(f"; {each.option}={described(each.value())}" for each in patches.reached_in(row.reach))
+    return _digest(text)
 
 
 def _digest(text: str) -> str:
