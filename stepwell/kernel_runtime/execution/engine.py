@@ -37,6 +37,7 @@ from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
+from stepwell.kernel_runtime.store.processes import this_process
 from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 
@@ -375,6 +376,8 @@ class Engine:
     ) -> str:
         """Store what a body produced, and record how it ended."""
         error = outcome.error
+        if error is not None and self.cells is not None:
+            self.cells.name_writers(outcome)
         effects = Effects()
         stored: dict[str, tuple[StoredValue | None, str]] = {}
         not_kept: list[str] = []
@@ -589,4 +592,5 @@ def new_run(run_id: str, plan: Plan, notebook: str, *, batch: str, parent: RunRe
         batch=batch,
         parent_run_id=parent.run_id if parent else "",
         root_run_id=(parent.root_run_id or parent.run_id) if parent else "",
+        process=this_process(),
     )

@@ -32,7 +32,7 @@ from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import value_of
 from stepwell.kernel_runtime.versions.reads.readers import seedings
-from stepwell.kernel_runtime.versions.secrets import is_kept_back
+from stepwell.kernel_runtime.versions.secrets import Environment, is_kept_back, looks_secret
 
 _MISSING: Any = object()
 _PYTHONS_OWN = frozenset(
@@ -358,8 +358,15 @@ class LiveRun:
         settings = library_state.snapshot()
         entries = library_state.changed(self._settings, settings)
         held = {name: library_state.value_in(settings, name) for name, text in entries if text is None}
-        secret = [name for name in environment if is_kept_back(name, value_of(name))]
-        secret += [name for name, value in held.items() if is_kept_back(name, value)]
+        secret = [name for name, value in held.items() if is_kept_back(name, value)]
+        if environment:
+            # What the body sets is in the environment now: values that other variables have count.
+            others = Environment(without=environment)
+            secret += [
+                name
+                for name in environment
+                if (value := value_of(name)) is not None and (looks_secret(name, value) or others.has(value, value))
+            ]
         entries = [entry for entry in entries if entry[0] not in secret]
         bundle.settings = {name: value for name, value in held.items() if name not in secret}
         variables = [(f"{ENVIRONMENT}{name}", value_of(name)) for name in environment if name not in secret]
@@ -578,9 +585,10 @@ class Restoration:
             if number >= len(self._body.definitions):
                 continue
             definition = self._body.definitions[number]
-            if not any(self.may(name) for name in definition.names):
+            names = definition.names
+            if not any(self.may(name) for name in names) if names else self._names is not None:
                 continue
-            if definition.is_import and all(isinstance(self._space.get(name), ModuleType) for name in definition.names):
+            if names and definition.is_import and all(isinstance(self._space.get(name), ModuleType) for name in names):
                 continue
             try:
                 exec(definition.code, self._space)  # noqa: S102 - the user's own cell

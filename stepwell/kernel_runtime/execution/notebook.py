@@ -235,6 +235,16 @@ class NotebookCells:
         )
         timeline.settle(variables)
 
+    def name_writers(self, outcome: Outcome) -> None:
+        """Add to a body's error which steps wrote the files that it missed."""
+        error = outcome.error
+        assert error is not None
+        missed = dict.fromkeys(read.name for read in outcome.reads if read.kind == "absent")
+        for path in missed:
+            said = file_effects.lost(path, self._timeline.project, self._timeline.files, self._store)
+            if said:
+                error.add_note(said)
+
     def failed(self, step: PlanStep, run: LiveRun) -> None:
         """Note what a body bound before it failed: as after a plain cell, it stays."""
         bound, changed = run.bound(), run.changed_names()

@@ -19,6 +19,7 @@ from stepwell.kernel_runtime.records.materializations import Current, InputVersi
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.store.processes import is_gone
 
 FORMAT = 3
 """The number of this layout; a catalog with a higher one was written by a newer Stepwell."""
@@ -208,8 +209,10 @@ def run_row(run: RunRecord) -> Row:
 
 
 def run_record(row: Row) -> RunRecord:
-    """Read a row of `RUN_COLUMNS`."""
+    """Read a row of `RUN_COLUMNS`; a run whose process is gone was interrupted."""
     run_id, kind, notebook, targets, status, started, ended, batch, parent, root, error, process = row
+    if status == "running" and process and is_gone(process):
+        status = "interrupted"
     return RunRecord(
         run_id,
         kind,
