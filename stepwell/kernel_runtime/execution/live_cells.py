@@ -40,6 +40,8 @@ _PYTHONS_OWN = frozenset(
 )
 ENVIRONMENT = "environment:"
 """How the names of settings begin that are variables of the environment."""
+_FREE = ("patches:", "dask:")
+"""How the names of settings begin to which a user gives any value."""
 _FORM = 2
 """The first item of a stored bundle."""
 
@@ -358,7 +360,9 @@ class LiveRun:
         settings = library_state.snapshot()
         entries = library_state.changed(self._settings, settings)
         held = {name: library_state.value_in(settings, name) for name, text in entries if text is None}
-        secret = [name for name, value in held.items() if is_kept_back(name, value)]
+        # What a user puts anywhere may be a key of a service.
+        given = {name: library_state.value_in(settings, name) for name, _ in entries if name.startswith(_FREE)}
+        secret = [name for name, value in (held | given).items() if is_kept_back(name, value)]
         if environment:
             # What the body sets is in the environment now: values that other variables have count.
             others = Environment(without=environment)

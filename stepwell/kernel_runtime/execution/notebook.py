@@ -182,9 +182,9 @@ class NotebookCells:
                     state=tuple(entry for entry in effects.state if entry[0] not in lost),
                 )
         if effects.lost:
-            shown = ", ".join(effects.lost[:3]) + (
-                f" and {len(effects.lost) - 3} more" if len(effects.lost) > 3 else ""
-            )
+            # An attribute of a library's class is named as in code.
+            names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             self._tell(f"{step.key} changed {shown}, which cannot be restored: it runs once in every kernel")
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value

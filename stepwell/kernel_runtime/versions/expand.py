@@ -306,8 +306,9 @@ class Expander:
                     self._settings(node, known, module)
         if not library_state.PLOTTING.isdisjoint(known.attributes):
             self._state(node, known, "matplotlib")
-        if known.formats or known.attributes or known.imports or not self._is_plain(known, names):
-            self._state(node, known, library_state.LIMITS)
+        limits = library_state.state.get(library_state.LIMITS)
+        if limits and self._calls(known, names):
+            self.refer(node, library_state.LIMITS, limits)
         if patches.table:
             self._patched(node, codes, [value for _, value in names])
         if known.suspects:
@@ -358,10 +359,12 @@ class Expander:
                 self.refer(node, patch.option, patch.value())
 
     @staticmethod
-    def _is_plain(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
-        """Whether all that code loads are plain values, and builtins that call nothing of the user's and make no text."""
+    def _calls(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
+        """Whether code may call something of the user's or make text: else all that it loads are plain values, and builtins that do neither."""
+        if known.formats or known.attributes or known.imports:
+            return True
         held = dict(names)
-        return all(
+        return not all(
             library_state.is_plain(held[name]) or (held[name] is MISSING and name in _PLAIN_BUILTINS)
             for name, _ in known.loads
             if name in held

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.versions import duckdb_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS, digest
 from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
+from stepwell.kernel_runtime.versions.graph import known
 from stepwell.kernel_runtime.versions.library_options import LIBRARIES
 from stepwell.kernel_runtime.versions.options import Library, described, list_change, plain, restored, with_change
 from stepwell.kernel_runtime.versions.ownership import owner
@@ -164,6 +165,10 @@ def told(library: str, *, text: bool) -> list[tuple[str, str]]:
 def look_again() -> None:
     """Read the options of every library that some code has used, and find what was set on libraries' classes."""
     patches.look()
+    limits = _text(LIMITS)
+    if state.setdefault(LIMITS, "") != limits:
+        # Most code can reach them: no guard of each piece of code says that they are others.
+        known.clear()
     for name, before in state.items():
         now = _text(name)
         if now != before:

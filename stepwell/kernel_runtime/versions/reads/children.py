@@ -28,6 +28,7 @@ _MOST_ENTRIES = 20_000
 _MOST_DIGESTED = 2_000
 """Files whose content is digested before a child may change it: a hit changes a file only where it finds that again."""
 _LARGEST_DIGESTED = 1 << 20
+_MOST_BYTES = 1 << 26
 _FOREIGN_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
 _OF_EDITORS = (".ipynb", ".swp", ".swx", "~")
 _SHELLS = frozenset({"sh", "bash", "zsh", "dash", "cmd", "cmd.exe"})
@@ -131,8 +132,10 @@ class Tree:
         level = list(self.roots)
         while level and len(self.files) + len(self.folders) < _MOST_ENTRIES:
             level = [each for folder in level for each in self._entered(folder)]
+        left = _MOST_BYTES
         for path, (size, *_) in self.files.items() if digests else ():
-            if size <= _LARGEST_DIGESTED and len(self.digests) < _MOST_DIGESTED:
+            if size <= min(_LARGEST_DIGESTED, left) and len(self.digests) < _MOST_DIGESTED:
+                left -= size
                 self.digests[path] = file_digest(path) or ""
 
     def _entered(self, folder: str) -> list[str]:
