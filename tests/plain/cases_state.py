@@ -195,6 +195,15 @@ CASES = [
         "plt.rcParams['axes.grid']",
     ),
     read(
+        "colormap_registered",
+        "import matplotlib as mpl\nfrom matplotlib.colors import ListedColormap",
+        [
+            f"mpl.colormaps.register(ListedColormap(['red', '{color}']), name='own', force=True)"
+            for color in ("blue", "green")
+        ],
+        "mpl.colormaps['own'](0.9)",
+    ),
+    read(
         "seaborn_theme",
         "import seaborn as sns, matplotlib.pyplot as plt",
         [f"sns.set_theme(style='{style}')" for style in ("white", "darkgrid")],
@@ -460,6 +469,12 @@ CASES = [
         "import seaborn as sns, matplotlib.pyplot as plt",
         "sns.set_theme(style='darkgrid')",
         "plt.rcParams['axes.grid']",
+    ),
+    kept(
+        "colormap_registered_by_a_cell",
+        "import matplotlib as mpl",
+        "from matplotlib.colors import ListedColormap\nmpl.colormaps.register(ListedColormap(['red', 'blue']), name='own', force=True)",
+        "mpl.colormaps['own'](0.9)",
     ),
     kept("sklearn_config_set_by_a_cell", SCALER, "sklearn.set_config(transform_output='pandas')", SCALED),
     kept(

@@ -154,8 +154,7 @@ class NotebookCells:
         if outcome.recorder is not None:
             files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
             run.bundle.files = contents
-            lost = (*effects.lost, *outcome.recorder.database_changes())
-            effects = replace(effects, files=files, lost=lost)
+            effects = replace(effects, files=files, lost=(*effects.lost, *outcome.recorder.database_changes()))
             for each in files:
                 self._timeline.files[each.path] = (each.digest, step.key)
         outcome.reads = (*outcome.reads, *run.stream_reads())

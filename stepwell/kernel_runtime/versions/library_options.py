@@ -16,7 +16,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.versions import patches
 from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never
-from stepwell.kernel_runtime.versions.process_options import PROCESS
+from stepwell.kernel_runtime.versions.process_options import PROCESS, registry
 
 # -- numpy, pandas, polars, pyarrow's kind
 
@@ -193,12 +193,67 @@ def _set_matplotlib(module: Any, option: str, value: Any) -> None:
         module.rcParams[option] = value
 
 
+def _user_maps(colormaps: Any) -> list[tuple[str, Any]]:
+    """Return the colormaps that were registered since the import; those of packages of colormaps come with their import."""
+    packaged = {name for package in _MAPS for name in vars(sys.modules.get(package, sys))}
+    return [
+        (name, each)
+        for name, each in list(colormaps._cmaps.items())[len(colormaps._builtin_cmaps) :]
+        if name.removesuffix("_r") not in packaged and not name.startswith(_MAP_PREFIXES)
+    ]
+
+
+_MAPS = ("seaborn.cm",)
+_MAP_PREFIXES = ("cmo.", "cet_", "cmr.", "cmc.", "cmyt.", "palettable")
+
+
+def _registered(colormaps: Any) -> dict[str, Any]:
+    found = {f"colormap {name}": (name, each) for name, each in _user_maps(colormaps)}
+    units = sys.modules.get("matplotlib.units")
+    if units is not None:
+        found |= _units(units)
+    return found
+
+
+def _registered_glance(colormaps: Any) -> Any:
+    units = sys.modules.get("matplotlib.units")
+    maps = colormaps._cmaps
+    # Beside the names: one may be registered again.
+    return len(maps), list(maps.values())[len(colormaps._builtin_cmaps) :], dict(units.registry) if units else None
+
+
+_units, _set_unit = registry(lambda _: sys.modules["matplotlib.units"].registry, prefix="unit ")
+
+
+def _set_registered(colormaps: Any, option: str, value: Any) -> None:
+    kind, _, name = option.partition(" ")
+    if kind == "unit":
+        _set_unit(None, option, value)
+    elif value is UNSET:
+        colormaps.unregister(name)
+    else:
+        colormaps.register(value[1], name=name, force=True)
+
+
+_TEMPLATES = frozenset((
+    "ggplot2", "seaborn", "simple_white", "plotly", "plotly_white", "plotly_dark", "presentation", "xgridoff", "ygridoff", "gridon", "none",
+))  # fmt: skip
+
+
 def _plotly(module: Any) -> dict[str, Any]:
-    return {"template": module.templates.default}
+    templates = module.templates
+    found = {f"template {name}": (name, templates[name]) for name in templates if name not in _TEMPLATES}
+    return {"template": templates.default, **found}
 
 
-def _set_plotly(module: Any, _: str, value: Any) -> None:
-    module.templates.default = value
+def _set_plotly(module: Any, option: str, value: Any) -> None:
+    name = option.removeprefix("template ")
+    if option == "template":
+        module.templates.default = value
+    elif value is UNSET:
+        del module.templates[name]
+    else:
+        module.templates[name] = value[1]
 
 
 _ALTAIR = ("theme", "data_transformers")
@@ -506,7 +561,9 @@ LIBRARIES: tuple[Library, ...] = (
             _polars_counts, _polars_glance),
     Library("matplotlib", _matplotlib, _set_matplotlib, "matplotlib", ("matplotlib", "mpl_toolkits", "seaborn", "plotnine"),
             _matplotlib_defaults, glance=_matplotlib_glance),
-    Library("plotly", _plotly, _set_plotly, "plotly.io", ("plotly",), lambda _: {"template": "plotly"}),
+    Library("matplotlib registries", lambda module: _registered(module.colormaps), lambda module, *given: _set_registered(module.colormaps, *given),
+            "matplotlib", ("matplotlib", "seaborn", "pandas"), lambda _: Unset(), glance=lambda module: _registered_glance(module.colormaps)),
+    Library("plotly", _plotly, _set_plotly, "plotly.io", ("plotly",), lambda _: Unset({"template": "plotly"})),
     Library("altair", _altair, _set_altair, "altair", ("altair",), lambda _: {name: ["default", {}] for name in _ALTAIR}),
     Library("bokeh", _bokeh, _set_bokeh, "bokeh.io", ("bokeh",), lambda _: {"theme": {"attrs": {}}}),
     Library("sklearn", lambda module: dict(module.get_config()), _set_sklearn, "sklearn", ("sklearn", "imblearn"), _sklearn_defaults,

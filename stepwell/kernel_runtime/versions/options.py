@@ -144,9 +144,12 @@ def _plain(value: Any) -> Any:
     if found is not None and owner(found.__module__) and _named(found.__module__, found.__qualname__) is found:
         return {"": ["named", [found.__module__, found.__qualname__]]}
     # Members of enumerations among them: what they print is not what they are.
-    for base, exact in ((int, int.__int__), (float, float.__float__), (str, str.__str__)):
-        if isinstance(value, base):
-            return exact(value)  # type: ignore[operator]  # of that type
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, str):
+        return str.__str__(value)
     raise _NotPlainError
 
 
@@ -182,7 +185,7 @@ def _named(module: str, qualname: str, *, imported: bool = False) -> Any:
 def users_own(value: Any) -> bool:
     """Return True for a function or class of the user's, an instance of such a class, or a method of one."""
     if isinstance(value, (staticmethod, classmethod, MethodType, partial)):
-        return users_own(getattr(value, "func", None) or value.__func__)
+        return users_own(value.func if isinstance(value, partial) else value.__func__)
     if isinstance(value, property):
         return any(map(users_own, (value.fget, value.fset, value.fdel)))
     found = value if isinstance(value, (FunctionType, type)) else type(value)

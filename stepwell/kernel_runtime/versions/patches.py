@@ -18,6 +18,7 @@ from functools import cached_property, lru_cache
 from importlib import import_module
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.bytecode import facts
@@ -203,8 +204,17 @@ def _is_users(value: Any) -> bool:
     return kind.__module__ == "__main__"
 
 
-@lru_cache(maxsize=4096)
+_descriptors: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+
+
 def _is_descriptor(kind: type) -> bool:
+    found = _descriptors.get(kind)
+    if found is None:
+        found = _descriptors[kind] = _has_get(kind)
+    return found
+
+
+def _has_get(kind: type) -> bool:
     return bool(kind.__flags__ & 1 << 9) and any("__get__" in vars(base) for base in kind.__mro__)
 
 

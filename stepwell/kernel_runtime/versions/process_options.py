@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 from stepwell.kernel_runtime.records import collection
@@ -237,8 +238,17 @@ for _kept in ("SIGINT", "SIGCHLD", "SIGKILL", "SIGSTOP"):
     _SIGNALS.pop(_kept, None)
 
 
+# The public function makes enumerations of what it gives.
+_getsignal: Callable[[int], Any] = import_module("_signal").getsignal
+_NUMBERS = [int(each) for each in _SIGNALS.values()]
+
+
+def _handlers(_: Any) -> list[Any]:
+    return list(map(_getsignal, _NUMBERS))
+
+
 def _signals(_: Any) -> dict[str, Any]:
-    return {name: handler for name, each in _SIGNALS.items() if users_own(handler := signal.getsignal(each))}
+    return {name: handler for name, handler in zip(_SIGNALS, _handlers(None), strict=True) if users_own(handler)}
 
 
 def _set_signal(_: Any, option: str, value: Any) -> None:
@@ -292,6 +302,10 @@ def named_key(key: Any) -> str:
 _copyreg, _set_copyreg = registry(lambda _: copyreg.dispatch_table)
 _converters, _set_converter = registry(lambda module: module.converters, prefix="converter ")
 _adapters, _set_adapter = registry(lambda module: module.adapters, prefix="adapter ")
+
+
+def _sqlite_glance(module: Any) -> Any:
+    return dict(module.converters), dict(module.adapters)
 
 
 def _sqlite(module: Any) -> dict[str, Any]:
@@ -354,6 +368,11 @@ def _mimetypes_defaults(module: Any) -> Mapping[str, Any]:
             pristine.read(file)
     _mimetypes_known.update({"strict": pristine.types_map[True], "common": pristine.types_map[False]})
     return Unset()
+
+
+def _mimetypes_glance(module: Any) -> Any:
+    database = module._db
+    return () if database is None else [list(each.values()) for each in database.types_map]
 
 
 def _set_mimetype(module: Any, option: str, value: Any) -> None:
@@ -470,14 +489,16 @@ PROCESS: tuple[Library, ...] = (
             lists=frozenset({"errors", "filters"})),
     Library("limits", _limits, _set_limit, defaults=lambda _: {"int_max_str_digits": 4300, "recursionlimit": 1000}),
     Library("process", _process, _set_process, defaults=_process, counts=never),
-    Library("signals", _signals, _set_signal, defaults=lambda _: Unset(), counts=never),
+    Library("signals", _signals, _set_signal, defaults=lambda _: Unset(), counts=never, glance=_handlers),
     Library("logging", _logging, _set_logging, "logging", (), lambda _: Unset({"disable": 0, "root": 30, "handlers": []}), never,
             _logging_glance, frozenset({"handlers"})),
-    Library("copyreg", _copyreg, _set_copyreg, "copyreg", ("copyreg", "pickle", "copy", "joblib", "cloudpickle"), lambda _: Unset()),
+    Library("copyreg", _copyreg, _set_copyreg, "copyreg", ("copyreg", "pickle", "copy", "joblib", "cloudpickle"), lambda _: Unset(),
+            glance=lambda module: dict(module.dispatch_table)),
     Library("decimal", _decimal, _set_decimal, "decimal", ("decimal", "_decimal", "_pydecimal"), lambda _: _DECIMAL, glance=_decimal_glance),
     Library("csv", _csv, _set_csv, "csv", ("csv", "_csv"), lambda _: _CSV),
-    Library("sqlite3", _sqlite, _set_sqlite, "sqlite3", ("sqlite3", "_sqlite3", "pandas"), lambda _: Unset()),
-    Library("mimetypes", _mimetypes, _set_mimetype, "mimetypes", ("mimetypes", "http", "email", "urllib"), _mimetypes_defaults),
+    Library("sqlite3", _sqlite, _set_sqlite, "sqlite3", ("sqlite3", "_sqlite3", "pandas"), lambda _: Unset(), glance=_sqlite_glance),
+    Library("mimetypes", _mimetypes, _set_mimetype, "mimetypes", ("mimetypes", "http", "email", "urllib"), _mimetypes_defaults,
+            glance=_mimetypes_glance),
     Library("socket", _timeout, _set_timeout, "socket", ("socket", "_socket"), lambda _: {"setdefaulttimeout": None}, never),
     Library("multiprocessing", _start_method, _set_start_method, "multiprocessing", ("multiprocessing",),
             lambda _: {"start_method": None}, never),
