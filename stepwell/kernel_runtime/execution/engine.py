@@ -378,7 +378,7 @@ class Engine:
         error = outcome.error
         if error is not None and self.cells is not None:
             self.cells.name_writers(outcome)
-        effects = Effects()
+        effects, kept_value = Effects(), None
         stored: dict[str, tuple[StoredValue | None, str]] = {}
         not_kept: list[str] = []
         is_job = self.plan.kind == "job" and not step.memoised
@@ -388,7 +388,10 @@ class Engine:
                     # What is recorded of it must be plain, also where this fails.
                     given, produced.metadata = produced.metadata, {}
                     produced.metadata = self.guard.look(partial(plain_metadata, step, given))
-            for name, produced in outcome.produced.items():
+            results = list(outcome.produced.items())
+            if run is not None and self.cells is not None and error is None:
+                effects, kept_value = self.cells.keep(step, run, outcome, memo)
+            for name, produced in results:
                 key = produced.output.key
                 if not produced.output.stored:
                     stored[name] = (None, "")
@@ -397,8 +400,9 @@ class Engine:
                 kept = memo if error is None else ""
                 try:
                     about = partial(
-                        self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code
-                    )
+                        self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code,
+                        effects=effects,
+                    )  # fmt: skip
                     value = self.guard.look(
                         partial(self.store.put, produced.value, key=key, memo_key=kept, about=about)
                     )
@@ -413,10 +417,8 @@ class Engine:
                     stored[name] = (value, version or value.digest)
                 if is_job or type(produced.value) in IMMUTABLE or not step.isolate:
                     self.memory[key] = produced.value
-            if run is not None and self.cells is not None and error is None:
-                effects, kept_value = self.cells.keep(step, run, outcome, memo)
-                if effects:
-                    stored[NOTEBOOK] = (kept_value, kept_value.digest if kept_value is not None else "none")
+            if effects:
+                stored[NOTEBOOK] = (kept_value, kept_value.digest if kept_value is not None else "none")
         except BaseException as broken:
             if error is None:
                 error = broken

@@ -271,10 +271,11 @@ class NotebookCells:
         kept = next((item for item in group if item.output == NOTEBOOK), None)
         if kept is None and any(item.effects for item in group):
             return False
+        # Nothing of a record is looked at, not even whether it has effects, before a trusted key is known to have signed it.
+        if kept is not None and not self._is_trusted(kept, group):
+            return False
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
         if effects.lost and not (again and timeline.is_left(step.key)):
-            return False
-        if effects and not (kept is not None and self._store.vouches(kept)):
             return False
         todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own)
         if not todo.possible:
@@ -314,6 +315,13 @@ class NotebookCells:
         )
         timeline.settle(body.variables)
         return True
+
+    def _is_trusted(self, kept: Materialization, group: tuple[Materialization, ...]) -> bool:
+        """Return True if a trusted key signed what a step left, and the rows beside it say nothing else of when it holds."""
+        return self._store.vouches(kept) and all(
+            (item.reads, item.inputs, item.code_version) == (kept.reads, kept.inputs, kept.code_version)
+            for item in group
+        )
 
     @staticmethod
     def _defined(body: CellBody, effects: Effects) -> list[str]:
