@@ -385,7 +385,7 @@ def _set(row: Library, texts: Mapping[str, str]) -> list[str]:
     failed = []
     for option, text in texts.items():
         try:
-            row.write(module, option, restored(text) if text else defaults[option])
+            row.write(module, option, restored(text, imports=option not in row.lists) if text else defaults[option])
         except Exception:
             # Another version of the library, or a style that is not registered here.
             failed.append(option)

@@ -110,9 +110,15 @@ def plain(value: Any) -> str | None:
         return None
 
 
-def restored(text: str) -> Any:
-    """Return a value from its JSON."""
-    return _restored(json.loads(text))
+def restored(text: str, *, imports: bool = True) -> Any:
+    """Return a value from its JSON.
+
+    Parameters
+    ----------
+    imports
+        Whether modules of classes and functions in it are imported; else `UNSET` stands for what is not there.
+    """
+    return _restored(json.loads(text), imports=imports)
 
 
 def described(value: Any) -> str:
@@ -153,22 +159,24 @@ def _plain(value: Any) -> Any:
     raise _NotPlainError
 
 
-def _restored(value: Any) -> Any:
+def _restored(value: Any, *, imports: bool) -> Any:
     if type(value) is list:
-        return [_restored(each) for each in value]
+        return [_restored(each, imports=imports) for each in value]
     if type(value) is not dict:
         return value
     if "" not in value:
-        return {key: _restored(each) for key, each in value.items()}
+        return {key: _restored(each, imports=imports) for key, each in value.items()}
     tag, held = value[""]
     if tag == "format":
         return held.format
     if tag == "named":
-        found = _named(*held, imported=True)
+        found = _named(*held, imported=imports)
+        if found is None and not imports:
+            return UNSET
         if found is None:
             raise LookupError(f"{'.'.join(held)} is not there")
         return found
-    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](_restored(each) for each in held)
+    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](_restored(each, imports=imports) for each in held)
 
 
 def _named(module: str, qualname: str, *, imported: bool = False) -> Any:
@@ -221,6 +229,11 @@ def with_change(now: list[Any], change: Mapping[str, list[Any]]) -> list[Any]:
     """Return a list with a change: what it already has is not put there twice."""
     left = [each for each in now if each not in change["removed"]]
     for at, each in change["inserted"]:
-        if each not in left:
+        if each not in left and not _is_absent(each):
             left.insert(at, each)
-    return left + [each for each in change["added"] if each not in left]
+    return left + [each for each in change["added"] if each not in left and not _is_absent(each)]
+
+
+def _is_absent(entry: Any) -> bool:
+    """Whether an entry is of a library that is not imported: its import will add it."""
+    return type(entry) is tuple and any(each is UNSET for each in entry)
