@@ -444,6 +444,9 @@ class ReadRecorder:
         for path, stat in now.files.items():
             if path in self._written or before.files.get(path) == stat or not counts(path):
                 continue
+            if path in before.files and path in (self._seen or {}) and path not in before.digests:
+                # The step has read it, and who changed it then is not known.
+                continue
             self._written[path] = path in before.files
             if path in before.digests:
                 self.before[path] = before.digests[path]
