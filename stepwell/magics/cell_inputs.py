@@ -202,7 +202,20 @@ def _comes_after(face: Face, step_key: str, own: Collection[str]) -> bool:
 
 
 _WITH_VALUE = frozenset(
-    {"-g", "--group", "-k", "--key-prefix", "-d", "--dep", "--in", "--ignore", "--max-age", "--reads"}
+    {
+        "-g",
+        "--group",
+        "-k",
+        "--key-prefix",
+        "-d",
+        "--dep",
+        "--in",
+        "--ignore",
+        "--max-age",
+        "--reads",
+        "--keep",
+        "--drop",
+    }
 )
 """Flags whose value is the next word."""
 

@@ -6,6 +6,7 @@ import ast
 from typing import Any
 
 from stepwell.kernel_runtime.execution.contents import has_content
+from stepwell.kernel_runtime.execution.notebook import Unstored
 from stepwell.kernel_runtime.execution.timeline import Writer, reached_names
 from stepwell.kernel_runtime.versions.patches import look
 from stepwell.magics.cell_changes import changed_names
@@ -32,10 +33,16 @@ class CellWatch:
         if (info.raw_cell or "").lstrip().startswith(_STEPS):
             self._before = None
             return
-        if self._face.timeline.unstored and (tree := self._tree(info)) is not None:
+        if self._may_lack() and (tree := self._tree(info)) is not None:
             compute_unstored(self._face, reached_names(self._face.namespace, names_of(tree).reads))
         # Identities only: a reference would keep what the cell lets go.
         self._before = {name: id(value) for name, value in self._face.namespace.items()}
+
+    def _may_lack(self) -> bool:
+        """Return True if reused cells left something that was not stored."""
+        outputs = self._face.namespace.get("_oh")
+        held = list(outputs.values()) if isinstance(outputs, dict) else []
+        return bool(self._face.timeline.unstored) or any(type(each) is Unstored for each in held)
 
     def end(self, info: Any) -> None:
         """Note what a cell bound and may have changed."""
@@ -46,6 +53,8 @@ class CellWatch:
         tree = self._tree(info)
         look(() if tree is None else (compile(tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT),), space)
         bound = {name for name, value in space.items() if before.get(name) != id(value) and not name.startswith("_")}
+        if before.get("_") != id(space.get("_")):
+            bound |= {"_", "__", "___"}
         if tree is None:
             changed = {name for name, value in space.items() if has_content(value)}
             reads = frozenset(space)

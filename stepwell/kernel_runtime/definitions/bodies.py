@@ -25,7 +25,15 @@ class Definition:
     code: CodeType
     line: int
     """The line of ``def`` or ``class`` in the cell, or of its first decorator, as `co_firstlineno` has it."""
+    end: int
+    """Its last line."""
     is_import: bool
+    always: bool
+    """Whether it is executed whenever the body runs to its end: it stands in no other statement."""
+    sources: tuple[tuple[str, str], ...] = ()
+    """Of an import, for each name the module, and the attribute of the module or nothing; empty for a relative import."""
+    is_call: bool = False
+    """Whether it assigns what a call returns, and defines a class only if that is one: ``P = namedtuple("P", "x y")``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,8 +88,17 @@ class CellBody:
     """Names whose objects the body itself may change in place; None if that is not known."""
     changed: tuple[tuple[str, str], ...] = ()
     """Variables that were values of assets and that plain cells have changed or bound again, each with the label of the last such cell."""
+    result: str | None = None
+    """What the shell keeps as the result of the cell: the value of a variable, or of the last expression if this is empty; None for nothing."""
     unseen: tuple[str, ...] = ()
     """Why the step is unverifiable although its code does not show it: it runs commands of the shell."""
+
+    kept: frozenset[str] = frozenset()
+    """Variables besides the value that must be stored, whatever that costs: ``--keep``."""
+    dropped: frozenset[str] = frozenset()
+    """Variables that must not be stored: ``--drop``."""
+    must_be_stored: bool = False
+    """Whether a value that cannot be stored is a failure in a kernel too: ``--stored``."""
 
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the pruned namespace that the body runs in."""

@@ -12,7 +12,7 @@ import collections
 import random
 import sys
 from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.versions.atoms import ATOMS
@@ -35,7 +35,7 @@ class NotRestorableError(Exception):
 def has_content(item: Any) -> bool:
     """Return True if an object can change in place, as far as its type tells."""
     kind = type(item)
-    return kind not in _NO_CONTENT and not isinstance(item, (type, *_NO_CONTENT))
+    return kind not in _NO_CONTENT and not issubclass(kind, (type, *_NO_CONTENT))
 
 
 def is_leaf(item: Any) -> bool:
@@ -48,10 +48,10 @@ def is_leaf(item: Any) -> bool:
 
 def members(item: Any) -> Iterator[tuple[Step, Any]]:
     """Yield the members of a container, each with the step that leads to it."""
-    if isinstance(item, dict):
+    if issubclass(type(item), dict):
         for key, value in list(dict.items(item)):
             yield ("item", key), value
-    elif isinstance(item, (list, tuple, collections.deque)):
+    elif issubclass(type(item), (list, tuple, collections.deque)):
         for position, value in enumerate(item):
             yield ("index", position), value
     if type(item) not in _CONTAINERS:
@@ -76,14 +76,14 @@ def content(item: Any) -> tuple[Any, ...]:
     """Return the shallow content of a container: equal contents have the same members, by identity."""
     kind = type(item)
     parts: list[Any] = []
-    if isinstance(item, dict):
-        kind_of_dict = collections.OrderedDict if isinstance(item, collections.OrderedDict) else dict
+    if issubclass(type(item), dict):
+        kind_of_dict = collections.OrderedDict if issubclass(type(item), collections.OrderedDict) else dict
         parts.append(("items", tuple(kind_of_dict.items(item))))
-        if isinstance(item, collections.defaultdict):
+        if issubclass(type(item), collections.defaultdict):
             parts.append(("factory", (item.default_factory,)))
-    elif isinstance(item, (list, collections.deque)):
+    elif issubclass(type(item), (list, collections.deque)):
         parts.append(("list", tuple(item)))
-    elif isinstance(item, set):
+    elif issubclass(type(item), set):
         parts.append(("set", tuple(item)))
     elif kind in {bytearray, array.array}:
         parts.append(("bytes", (bytes(item),)))
@@ -134,7 +134,7 @@ def put_content(item: Any, parts: tuple[Any, ...]) -> None:
         for kind, values in parts:
             if kind == "items":
                 # An OrderedDict keeps the order in a list of its own.
-                kind_of_dict = collections.OrderedDict if isinstance(item, collections.OrderedDict) else dict
+                kind_of_dict = collections.OrderedDict if issubclass(type(item), collections.OrderedDict) else dict
                 kind_of_dict.clear(item)
                 for key, value in values:
                     kind_of_dict.__setitem__(item, key, value)
@@ -148,7 +148,7 @@ def put_content(item: Any, parts: tuple[Any, ...]) -> None:
                 set.update(item, values)
             elif kind == "bytes":
                 data = bytearray(values[0])
-                if isinstance(item, bytearray):
+                if issubclass(type(item), bytearray):
                     item[:] = data
                 else:
                     del item[:]
@@ -178,7 +178,7 @@ _KEPT_BY_LIBRARY = ("_sa_instance_state", "_sa_adapter")
 def _state_of(item: Any) -> dict[str, Any] | None:
     """Return the attributes of an instance; None if its state lies elsewhere."""
     kind = type(item)
-    namespace = getattr(item, "__dict__", None)
+    namespace = _namespace_of(item)
     found = (
         {name: value for name, value in namespace.items() if name not in _KEPT_BY_LIBRARY}
         if type(namespace) is dict
@@ -198,14 +198,23 @@ def _state_of(item: Any) -> dict[str, Any] | None:
                 continue
             found = {} if found is None else found
             found[name] = value
-    if found is None and isinstance(item, (dict, list, set, collections.deque, bytearray)):
+    if found is None and issubclass(type(item), (dict, list, set, collections.deque, bytearray)):
         return {}
     return found
 
 
+def _namespace_of(item: Any) -> Any:
+    """Return the dict of an instance's attributes, whatever its class says that it is; None if it has none."""
+    for base in type.__dict__["__mro__"].__get__(type(item)):
+        descriptor = type.__dict__["__dict__"].__get__(base).get("__dict__")
+        if type(descriptor) is GetSetDescriptorType:
+            return descriptor.__get__(item)
+    return None
+
+
 def _put_state(item: Any, state: dict[str, Any]) -> None:
     now = _state_of(item) or {}
-    namespace = getattr(item, "__dict__", None)
+    namespace = _namespace_of(item)
     for name in now.keys() - state.keys():
         if type(namespace) is dict and name in namespace:
             del namespace[name]
@@ -301,12 +310,12 @@ _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
 
 
 def _leaf(item: Any) -> tuple[_Get, _Set] | None:
-    if isinstance(item, random.Random):
+    if issubclass(type(item), random.Random):
         return (lambda each: each.getstate()), (lambda each, state: each.setstate(state))
     for module, name, get, set_ in _LEAVES:
         found = sys.modules.get(module)
         kind = getattr(found, name, None) if found is not None else None
-        if isinstance(kind, type) and isinstance(item, kind):
+        if isinstance(kind, type) and issubclass(type(item), kind):
             return get, set_
     return None
 

@@ -46,6 +46,8 @@ class Outcome:
     """What it read through native readers and cannot be checked later, each as ``reader: what``."""
     children: tuple[str, ...] = ()
     """Programs and processes that it started: what these read is not seen."""
+    last: Any = None
+    """The value of a cell's last expression, where the shell keeps that and it is no variable."""
     recorder: ReadRecorder | None = None
     """What noted the reads; it also knows what was written."""
 
@@ -113,6 +115,7 @@ class InProcess:
             recorder.network,
             recorder.unseen,
             recorder.children,
+            collector.last,
             recorder,
         )
 
@@ -161,6 +164,8 @@ class InProcess:
             raise explained from error
         if body.tail is not None and body.display is not None and tail is not None:
             body.display(tail)
+        if body.result == "":
+            collector.last = tail
         value = body.value(space, tail)
         if len(body.outputs) > 1:
             for name, member in zip(body.outputs, value, strict=True):

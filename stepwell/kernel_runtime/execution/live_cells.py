@@ -14,16 +14,18 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
-from types import CodeType, FunctionType, ModuleType
+from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
 from stepwell.kernel_runtime.execution import contents
 from stepwell.kernel_runtime.execution.contents import Address
 from stepwell.kernel_runtime.execution.seeds import stream_states
-from stepwell.kernel_runtime.execution.timeline import Timeline
-from stepwell.kernel_runtime.records.effects import Effects
+from stepwell.kernel_runtime.execution.timeline import Timeline, reached_names
+from stepwell.kernel_runtime.execution.views import View, blocks_of, has_arrays, view_of, views
+from stepwell.kernel_runtime.records.effects import RESULT, Effects
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS
@@ -71,10 +73,13 @@ class Inventory:
     ----------
     names
         Names whose objects may be changed.
+    digests
+        Whether the content of leaves is digested; else only where they are is noted.
     """
 
-    def __init__(self, namespace: dict[str, Any], names: Iterable[str]) -> None:
+    def __init__(self, namespace: dict[str, Any], names: Iterable[str], *, digests: bool = True) -> None:
         self._namespace = namespace
+        self._digests = digests
         self.seen: dict[int, Seen] = {}
         """By identity. Each entry keeps its object alive, so that identities stay unique."""
         for name in sorted(names):
@@ -90,7 +95,7 @@ class Inventory:
             kind = type(item)
             if kind in ATOMS or id(item) in self.seen:
                 continue
-            if isinstance(item, type):
+            if issubclass(type(item), type):
                 if item.__module__ == "__main__":
                     self._note(root, address, item, content_of(item), None)
                     stack += [((*address, ("class", name)), each) for name, each in class_data(item).items()]
@@ -99,6 +104,9 @@ class Inventory:
                 if item.__globals__ is self._namespace:
                     self._note(root, address, item, content_of(item), None)
                     stack += [((*address, step), each) for step, each in _held_by(item)]
+                continue
+            if kind in CALLS:
+                stack += [((*address, step), each) for step, each in _held_by(item)]
                 continue
             if kind is ModuleType:
                 if owner(item.__name__) is None:
@@ -110,12 +118,12 @@ class Inventory:
             if len(self.seen) - first > contents.MOST_CONTAINERS:
                 # Too many to follow one by one. The whole is compared by its digest, and replaced as far as its type allows.
                 self.seen = {key: seen for key, seen in self.seen.items() if seen.root != root}
-                self._note(root, (), value, None, data_version(value))
+                self._note(root, (), value, None, data_version(value) if self._digests else None)
                 return
             if kind is tuple:
                 self._note(root, address, item, (), None)
             elif contents.is_leaf(item):
-                self._note(root, address, item, None, data_version(item))
+                self._note(root, address, item, None, data_version(item) if self._digests else None)
                 continue
             else:
                 self._note(root, address, item, contents.content(item), None)
@@ -147,7 +155,7 @@ def class_data(cls: type) -> dict[str, Any]:
         name: value
         for name, value in vars(cls).items()
         if not name.startswith(("__", "_abc_"))
-        and not isinstance(value, type)
+        and not issubclass(type(value), type)
         and not hasattr(type(value), "__get__")
         and not is_kept_by_library(cls, name)
     }
@@ -158,11 +166,26 @@ def module_data(module: ModuleType) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(module).items()
-        if not name.startswith("__") and not isinstance(value, (type, ModuleType)) and not callable(value)
+        if not name.startswith("__") and not issubclass(type(value), (type, ModuleType)) and not callable(value)
     }
 
 
-def _held_by(function: FunctionType) -> Iterable[tuple[tuple[str, Any], Any]]:
+CALLS = frozenset({FunctionType, MethodType, BuiltinMethodType, partial})
+"""Types of what is called and may hold objects that a call changes."""
+
+
+def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
+    """Yield what a function, a method or a partial call holds, each with the step that leads to it."""
+    if type(function) in {MethodType, BuiltinMethodType}:
+        yield ("self", None), function.__self__
+        return
+    if type(function) is partial:
+        yield ("func", None), function.func
+        for position, value in enumerate(function.args):
+            yield ("arg", position), value
+        for name, value in function.keywords.items():
+            yield ("keyword", name), value
+        return
     for position, value in enumerate(function.__defaults__ or ()):
         yield ("default", position), value
     for name, value in (function.__kwdefaults__ or {}).items():
@@ -175,14 +198,24 @@ def _held_by(function: FunctionType) -> Iterable[tuple[tuple[str, Any], Any]]:
 
 
 def content_of(item: Any) -> tuple[Any, ...]:
-    """Return the content of a container, of a class or local module, or of a function's attributes."""
+    """Return the content of a container, of a class or local module, or of a function: its attributes and the variables around it."""
     if type(item) is FunctionType:
-        return (("attributes", tuple(vars(item).items())),)
+        return (
+            ("attributes", tuple(vars(item).items())),
+            ("cells", tuple([_bound_in(each) for each in item.__closure__ or ()])),
+        )
     if type(item) is ModuleType:
         return (("class", tuple(module_data(item).items())),)
-    if isinstance(item, type):
+    if issubclass(type(item), type):
         return (("class", tuple(class_data(item).items())),)
     return contents.content(item)
+
+
+def _bound_in(cell: CellType) -> tuple[Any, ...]:
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
 
 
 def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
@@ -190,7 +223,7 @@ def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
     item: Any = namespace[root]
     for step in address:
         kind, name = step
-        if kind == "class" or (kind == "attr" and isinstance(item, FunctionType)):
+        if kind == "class" or (kind == "attr" and issubclass(type(item), FunctionType)):
             item = vars(item)[name]
         elif kind == "default":
             item = item.__defaults__[name]
@@ -198,6 +231,14 @@ def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
             item = item.__kwdefaults__[name]
         elif kind == "closure":
             item = item.__closure__[name].cell_contents
+        elif kind == "self":
+            item = item.__self__
+        elif kind == "func":
+            item = item.func
+        elif kind == "arg":
+            item = item.args[name]
+        elif kind == "keyword":
+            item = item.keywords[name]
         else:
             item = contents.member(item, step)
     return item
@@ -210,9 +251,12 @@ def _put(item: Any, how: str, value: Any) -> None:
     elif type(item) is FunctionType:
         vars(item).clear()
         vars(item).update(value[0][1])
-    elif isinstance(item, (type, ModuleType)):
+        for cell, bound in zip(item.__closure__ or (), value[1][1], strict=True):
+            if bound:
+                cell.cell_contents = bound[0]
+    elif issubclass(type(item), (type, ModuleType)):
         entries = dict(value[0][1])
-        now = class_data(item) if isinstance(item, type) else module_data(item)
+        now = class_data(item) if issubclass(type(item), type) else module_data(item)
         for name, each in entries.items():
             if now.get(name, _MISSING) is not each:
                 setattr(item, name, each)
@@ -275,6 +319,11 @@ class LiveRun:
         self._streams: dict[str, Any] = {}
         self._seedings = len(seedings)
         self._settings: library_state.Snapshot = {}
+        self._views: dict[int, View] | None = None
+        self._there: dict[int, Any] = {}
+        """Objects of the notebook that were there before, with which the stored ones may have something in common; by identity."""
+        self.reads: tuple[Read, ...] = ()
+        """Variables that code in the values of inputs reads, as they were before the body ran."""
         self.bundle = Bundle()
         self.theirs: frozenset[str] = frozenset()
         """Names that are the user's: the step runs as an upstream and must give them back."""
@@ -314,13 +363,19 @@ class LiveRun:
             and (value is not placed.get(name, before.get(name, _MISSING)) or name in sure)
         ]
 
-    def finish(self, environment: Collection[str] = ()) -> Effects:
+    def deleted(self) -> tuple[str, ...]:
+        """Return the names that the body has deleted so far."""
+        return tuple(name for name in {**self.before, **self._placed} if name not in self._space)
+
+    def finish(self, environment: Collection[str] = (), last: Any = None) -> Effects:
         """Compare the notebook with what it was; fill the bundle.
 
         Parameters
         ----------
         environment
             Names of the environment that the body set or removed.
+        last
+            The value of the last expression, where the shell keeps that and it is no variable.
         """
         space, body, bundle = self._space, self._body, self.bundle
         bound = self.bound()
@@ -335,10 +390,6 @@ class LiveRun:
         }
         self._links.update({id(space[name]): name for name in outputs if contents.has_content(space[name])})
         bundle.values = {name: space[name] for name in values if name not in outputs}
-        shared = self._shared(outputs, bundle.values.values())
-        for name in shared:
-            self._links.pop(id(space[name]), None)
-        bundle.values = {**{name: space[name] for name in shared}, **bundle.values}
         lost = []
         for seen in changed:
             if any(
@@ -352,6 +403,11 @@ class LiveRun:
                 bundle.put.append((seen.item, "leaf", contents.leaf_state(seen.item)))
             else:
                 lost.append(seen.root)
+        shared = self._shared(outputs, [name for name in bound if name not in body.outputs])
+        for name in shared:
+            self._links.pop(id(space[name]), None)
+        bundle.values = {**{name: space[name] for name in shared}, **bundle.values}
+        unstored = self._with_last(last, [name for name in outputs if name not in shared]) if last is not None else ()
         for name, state in stream_states().items():
             before = self._streams.get(name)
             if before is None or stream_digest(before) != stream_digest(state):
@@ -374,10 +430,11 @@ class LiveRun:
         entries = [entry for entry in entries if entry[0] not in secret]
         bundle.settings = {name: value for name, value in held.items() if name not in secret}
         variables = [(f"{ENVIRONMENT}{name}", value_of(name)) for name in environment if name not in secret]
-        deleted = tuple(name for name in self.before if name not in space)
+        deleted = self.deleted()
         roots = tuple(dict.fromkeys(seen.root for seen in changed))
         return Effects(
             values=tuple(bundle.values),
+            unstored=unstored,
             definitions=definitions,
             deleted=deleted,
             objects=roots,
@@ -387,18 +444,22 @@ class LiveRun:
         )
 
     def leave_out(self, size: float) -> list[str]:
-        """Take variables out of the bundle that are secret, or too large to be stored in passing; return their names.
+        """Take variables out of the bundle that are secret or dropped, or too large to be stored in passing; return their names.
 
         Parameters
         ----------
         size
             Bytes that may be stored; never more than 1 GB.
         """
-        values = self.bundle.values
-        found = [name for name, value in values.items() if name not in self._body.outputs and is_kept_back(name, value)]
+        values, body = self.bundle.values, self._body
+        found = [
+            name
+            for name, value in values.items()
+            if name not in body.outputs and (name in body.dropped or is_kept_back(name, value))
+        ]
         for name in found:
             del values[name]
-        sizes = {name: size_of(value) for name, value in values.items() if name not in self._body.outputs}
+        sizes = {name: size_of(value) for name, value in values.items() if name not in {*body.outputs, *body.kept}}
         left = sum(sizes.values())
         for name in sorted(sizes, key=lambda each: -sizes[each]):
             if left <= min(size, 1e9):
@@ -406,22 +467,27 @@ class LiveRun:
             left -= sizes[name]
             del values[name]
             found.append(name)
+        if found:
+            self._views = None
         return found
 
     def _split(self, bound: list[str]) -> tuple[tuple[int, ...], list[str]]:
         """Return the definitions that were executed, and the names that hold values."""
+        definitions = self._body.definitions
         by_name: dict[str, list[int]] = {}
-        for place, definition in enumerate(self._body.definitions):
+        for place, definition in enumerate(definitions):
             for name in definition.names:
                 by_name.setdefault(name, []).append(place)
         executed: set[int] = set()
         values: list[str] = []
         for name in bound:
+            places = by_name.get(name, [])
+            alone = name not in self._body.stored and len(places) == 1
             number: int | None = next(
                 (
                     each
-                    for each in reversed(by_name.get(name, []))
-                    if _gave(self._body.definitions[each], self._space[name], alone=name not in self._body.stored)
+                    for each in reversed(places)
+                    if _gave(definitions[each], name, self._space[name], alone=alone, stored=name in self._body.stored)
                 ),
                 None,
             )
@@ -429,55 +495,132 @@ class LiveRun:
                 values.append(name)
             else:
                 executed.add(number)
-        for place, definition in enumerate(self._body.definitions):
+        for place, definition in enumerate(definitions):
             # An import of what is bound already changes nothing now, and binds the name in a fresh kernel.
-            if definition.is_import and all(name in self._space for name in definition.names):
+            if definition.is_import and all(
+                name in self._space and _imports(definition, name, self._space[name]) for name in definition.names
+            ):
                 executed.add(place)
         return tuple(sorted(executed)), values
 
-    def _shared(self, outputs: Sequence[str], values: Iterable[Any]) -> list[str]:
-        """Return the outputs that have objects in common with each other, with other variables, or with the notebook.
+    def _shared(self, outputs: Sequence[str], rebound: Sequence[str]) -> list[str]:
+        """Return the outputs that have objects or memory in common with each other, with other variables, or with the notebook.
 
         These are stored with what they share, so that it is shared again after a hit.
         """
         space = self._space
-        candidates = [name for name in outputs if contents.has_content(space[name])]
-        if not candidates:
+        inside = {name: _objects_in([space[name]]) for name in outputs}
+        values = self._stored_objects()
+        if not values and not any(inside.values()):
             return []
-        inside = {name: _objects_in([space[name]]) for name in candidates}
         read = [
             name
             for name in (*self._body.reads, *self._body.parameters)
             if name in space and name not in outputs and contents.has_content(space[name])
         ]
-        others = _objects_in([*values, *[space[name] for name in read]])
+        others = {**values, **_objects_in([space[name] for name in read])}
         found = []
-        for name in candidates:
-            elsewhere = set().union(others, *[inside[other] for other in candidates if other != name])
-            if not inside[name].isdisjoint(elsewhere):
+        for name, objects in inside.items():
+            elsewhere = others.keys() | set().union(*[inside[other] for other in outputs if other != name])
+            if not elsewhere.isdisjoint(objects):
                 found.append(name)
-        if found:
+        mine = {key: item for objects in (values, *inside.values()) for key, item in objects.items()}
+        links: dict[int, View] = {}
+        if has_arrays(mine.values()):
+            names = reached_names(space, {*self._body.reads, *self._body.parameters}) - {*rebound, *outputs}
+            there = self._note_there(names)
+            links = views([item for key, item in mine.items() if key not in there], there.values())
+            owners = {id(each.holder) for each in links.values()}
+            linked = {id(each.inside) for each in links.values()}
+            for name, objects in inside.items():
+                # The memory of an output is found by its name; what lies deeper is not.
+                deeper = owners & (objects.keys() - {id(space[name])})
+                over = {id(each) for item in objects.values() for _, each in blocks_of(item)} & (
+                    there.keys() | values.keys()
+                )
+                if name not in found and (deeper or over or not objects.keys().isdisjoint(linked)):
+                    found.append(name)
+            read = [name for name in names if name in space]
+        if found or links:
             # Where the shared objects are in the notebook. What the body may have changed is known from before it.
-            held = set().union(*[inside[name] for name in found])
+            held = set().union(*[inside[name].keys() for name in found], [id(each.holder) for each in links.values()])
             roots = [name for name in read if not held.isdisjoint(_objects_in([space[name]]))]
             self._unchanged = {
                 key: seen
-                for key, seen in Inventory(space, roots).seen.items()
+                for key, seen in Inventory(space, roots, digests=False).seen.items()
                 if key not in self._inventory.seen and seen.root not in self._changed_roots
             }
         return found
+
+    def _stored_objects(self) -> dict[int, Any]:
+        """Return the mutable objects in the bundle, by identity."""
+        states = [state for _, how, state in self.bundle.put if how == "content"]
+        return _objects_in([*self.bundle.values.values(), *states])
+
+    def _note_there(self, names: Iterable[str]) -> dict[int, Any]:
+        """Return the objects behind names of the notebook that were there before the body ran, by identity."""
+        changed = {id(item) for item, _, _ in self.bundle.put}
+        values = [self._space[name] for name in names if name in self._space]
+        before = {key: seen.item for key, seen in self._inventory.seen.items()}
+        self._there = {**_objects_in(values, stop=changed), **before}
+        return self._there
+
+    def _with_last(self, last: Any, apart: Sequence[str]) -> tuple[str, ...]:
+        """Add the value of the last expression to the bundle; return its name if it cannot be there.
+
+        It cannot if it has objects in common with others that are not stored with it, and these have no simple address.
+
+        Parameters
+        ----------
+        apart
+            Outputs that are stored apart: they are there when the bundle is loaded.
+        """
+        space = self._space
+        if not _objects_in([last]):
+            self.bundle.values[RESULT] = last
+            return ()
+        names = [name for name in (*self._body.reads, *self._body.parameters) if name in space]
+        there = {**(self._there or self._note_there(names)), **_objects_in([space[name] for name in apart])}
+        stored = self._stored_objects()
+        inside = _objects_in([last], stop=there.keys())
+        links = views(inside.values(), there.values()) if has_arrays(inside.values()) else {}
+        shared = {key for key in inside if key in there and key not in stored}
+        shared |= {id(each.holder) for each in links.values() if id(each.holder) in there}
+        if shared:
+            changed = {id(item) for item, _, _ in self.bundle.put}
+            for key, seen in _places(space, [*apart, *names], changed).items():
+                if key not in self._inventory.seen:
+                    self._unchanged.setdefault(key, seen)
+            if not shared <= self._links.keys() | self._inventory.seen.keys() | self._unchanged.keys():
+                return (RESULT,)
+        self.bundle.values[RESULT] = last
+        return ()
+
+    def _linked_arrays(self) -> dict[int, View]:
+        """Return the arrays of the bundle that are links, by identity."""
+        if self._views is None:
+            self._views = {}
+            ours = {key: item for key, item in self._stored_objects().items() if key not in self._there}
+            if has_arrays(ours.values()):
+                names = [name for name in self._body.outputs if name not in self.bundle.values]
+                outputs = [self._space[name] for name in names if name in self._space]
+                self._views = views(ours.values(), [*self._there.values(), *outputs])
+        return self._views
 
     def link(self, item: Any) -> Any:
         """Return the link to an object that is not stored by value; None for others."""
         kind = type(item)
         if kind in ATOMS or kind is tuple:
             return None
+        view = self._linked_arrays().get(id(item))
+        if view is not None:
+            return ("view", view.holder, view.link)
         seen = self._inventory.seen.get(id(item)) or self._unchanged.get(id(item))
         if kind is ModuleType:
             return ("module", item.__name__, ()) if item.__name__ in sys.modules else None
-        if kind is FunctionType or isinstance(item, type):
+        if kind is FunctionType or issubclass(type(item), type):
             name = getattr(item, "__qualname__", "")
-            if item.__module__ == "__main__" and self._space.get(name) is item:
+            if item.__module__ == "__main__" and self._space.get(name) is item and name not in self.bundle.values:
                 return ("at", name, ())
             return ("at", seen.root, seen.address) if seen is not None else None
         linked = self._links.get(id(item))
@@ -517,8 +660,10 @@ def _size_of(value: Any) -> int:
         return int(usage if isinstance(usage, int) else usage.sum()) * 2
     if top == "polars":
         return int(value.estimated_size())
-    if isinstance(value, (dict, list, tuple, set)) and value:
-        some = [each for each, _ in zip(value.items() if isinstance(value, dict) else value, range(64), strict=False)]
+    if issubclass(type(value), (dict, list, tuple, set)) and value:
+        some = [
+            each for each, _ in zip(value.items() if issubclass(type(value), dict) else value, range(64), strict=False)
+        ]
         return len(value) * sum(size_of(each) for each in some) // len(some)
     return sys.getsizeof(value, 64)
 
@@ -528,28 +673,116 @@ def stream_digest(state: Any) -> str:
     return data_version(state) or ""
 
 
-def _gave(definition: Definition, value: Any, *, alone: bool) -> bool:
-    """Return True if a definition gave a name its value."""
-    if alone:
-        return True
+def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored: bool) -> bool:
+    """Return True if a definition gave a name its value.
+
+    Parameters
+    ----------
+    alone
+        Whether nothing else in the body binds the name.
+    stored
+        Whether the body also assigns it.
+    """
     if definition.is_import:
-        return isinstance(value, ModuleType)
-    code = getattr(getattr(value, "__wrapped__", value), "__code__", None)
-    return isinstance(code, CodeType) and code.co_firstlineno == definition.line
+        return _imports(definition, name, value)
+    if definition.is_call:
+        return issubclass(type(value), type) and (value.__module__, value.__qualname__) == ("__main__", name)
+    if alone or (definition.always and not stored):
+        return True
+    inside = vars(value).values() if issubclass(type(value), type) else ()
+    for item in (value, *inside):
+        item = item.__func__ if type(item) in {staticmethod, classmethod} else item  # noqa: PLW2901 - what it is around
+        code = _attribute(_attribute(item, "__wrapped__") or item, "__code__")
+        if isinstance(code, CodeType) and code.co_filename == definition.code.co_filename:
+            return definition.line <= code.co_firstlineno <= definition.end
+    return False
 
 
-def _objects_in(values: Iterable[Any]) -> set[int]:
-    """Return the identities of the mutable objects in some values."""
+def _imports(definition: Definition, name: str, value: Any) -> bool:
+    """Return True if an import gives a name its value, as far as can be told without importing anything."""
+    if not definition.sources:
+        return type(value) is ModuleType or type(_attribute(value, "__module__")) is str
+    module, attribute = definition.sources[definition.names.index(name)]
+    found = sys.modules.get(module, _MISSING)
+    if not attribute:
+        return found is value
+    return value is _attribute(found, attribute, _MISSING) or value is sys.modules.get(
+        f"{module}.{attribute}", _MISSING
+    )
+
+
+def _attribute(item: Any, name: str, default: Any = None) -> Any:
+    try:
+        return getattr(item, name, default)
+    except Exception:
+        # An object may raise anything when it is asked for an attribute.
+        return default
+
+
+def _objects_in(values: Iterable[Any], stop: Collection[int] = ()) -> dict[int, Any]:
+    """Return the mutable objects in some values, by identity.
+
+    Parameters
+    ----------
+    stop
+        Identities of objects whose members are not looked at.
+    """
+    return {key: item for key, item in _walked(values, stop).items() if type(item) not in _HOLDERS}
+
+
+def code_in(values: Iterable[Any]) -> list[Any]:
+    """Return the functions in some values, and the instances of classes of the notebook."""
+    return [item for item in _walked(values, ()).values() if type(item) in CALLS or type(item).__module__ == "__main__"]
+
+
+def _walked(values: Iterable[Any], stop: Collection[int]) -> dict[int, Any]:
     found: dict[int, Any] = {}
     stack = list(values)
     while stack and len(found) < contents.MOST_CONTAINERS:
         item = stack.pop()
-        if id(item) in found or not (type(item) is tuple or contents.has_content(item)):
+        kind = type(item)
+        if id(item) in found or not (kind in _HOLDERS or contents.has_content(item)):
             continue
         found[id(item)] = item
-        if not contents.is_leaf(item):
+        if id(item) in stop:
+            continue
+        if kind in CALLS and (kind is not FunctionType or item.__module__ == "__main__"):
+            stack += [*[each for _, each in _held_by(item)], *(getattr(item, "__closure__", None) or ())]
+        elif kind is frozenset:
+            stack += item
+        elif kind is FunctionType:
+            continue
+        elif not contents.is_leaf(item):
             stack += [each for _, each in contents.members(item)]
-    return {key for key, item in found.items() if type(item) is not tuple}
+    return found
+
+
+_HOLDERS = frozenset({tuple, frozenset, FunctionType, MethodType, BuiltinMethodType})
+"""Types of objects that do not change and may hold others that do."""
+
+
+def _places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int]) -> dict[int, Seen]:
+    """Return where objects are in variables, as far as only plain containers and objects of the notebook's classes lie between.
+
+    Parameters
+    ----------
+    stop
+        Identities of objects whose members are not looked at.
+    """
+    found: dict[int, Seen] = {}
+    for name in names:
+        stack: list[tuple[Address, Any]] = [((), namespace[name])]
+        while stack and len(found) < contents.MOST_CONTAINERS:
+            address, item = stack.pop()
+            kind = type(item)
+            if kind in ATOMS or id(item) in found or not (kind is tuple or contents.has_content(item)):
+                continue
+            found[id(item)] = Seen(name, address, item, None, None)
+            if id(item) in stop or kind.__module__ not in {"builtins", "collections", "__main__"}:
+                continue
+            if not contents.is_leaf(item):
+                stack += [((*address, step), each) for step, each in contents.members(item)]
+    return found
 
 
 # -- a hit -----------------------------------------------------------------------------------------------------------
@@ -571,6 +804,8 @@ class Restoration:
         self._body = body
         self._effects = effects
         self._names = names
+        self._views: dict[int, Any] = {}
+        """Arrays over memory of others that were made, by the number of their link."""
 
     def may(self, name: str) -> bool:
         """Return True if a name may be bound."""
@@ -603,6 +838,11 @@ class Restoration:
     def link(self, found: Any) -> Any:
         """Return the object that a link means."""
         kind, name, address = found
+        if kind == "view":
+            number = address[0]
+            if number not in self._views:
+                self._views[number] = view_of(name, address)
+            return self._views[number]
         if kind == "module":
             return sys.modules.get(name) or import_module(name)
         return resolve(self._space, name, address)
@@ -618,12 +858,16 @@ class Restoration:
         values, put = plain[1:3]
         bound = []
         for name, value in values.items():
-            if self.may(name):
+            if name != RESULT and self.may(name):
                 self._space[name] = value
                 bound.append(name)
         for item, how, value in () if skip_objects else put:
             _put(item, how, value)
-        for name in self._effects.deleted:
-            if self.may(name):
-                self._space.pop(name, None)
         return bound
+
+    def delete(self) -> list[str]:
+        """Remove the names that the step deleted; return them."""
+        names = [name for name in self._effects.deleted if self.may(name)]
+        for name in names:
+            self._space.pop(name, None)
+        return names

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution import file_effects
 from stepwell.kernel_runtime.execution.in_process import Outcome
-from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, Restoration
+from stepwell.kernel_runtime.execution.live_cells import CALLS, ENVIRONMENT, LiveRun, Restoration, code_in
 from stepwell.kernel_runtime.execution.outputs import Produced
 from stepwell.kernel_runtime.execution.seeds import Seeds, set_stream
 from stepwell.kernel_runtime.execution.timeline import Timeline, Writer, reached_names
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
-from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
+from stepwell.kernel_runtime.records.effects import NOTEBOOK, RESULT, Effects
 from stepwell.kernel_runtime.records.linked import Linked
 from stepwell.kernel_runtime.records.materializations import Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.reads.readers import seeded
 
@@ -29,6 +31,23 @@ _ALWAYS = 0.05
 """Seconds that it may take in any case."""
 _RATE = 1e9
 """Bytes that are stored in a second."""
+
+
+class Unstored:
+    """Stands for the result of a reused cell that was not stored, until it is needed.
+
+    Parameters
+    ----------
+    key
+        Of an asset of the cell.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __repr__(self) -> str:
+        """Say how to get it."""
+        return f"<not stored: run the cell of {self.key} with -f>"
 
 
 class NotebookCells:
@@ -42,13 +61,22 @@ class NotebookCells:
         Of the run.
     tell
         Is given lines for the person at the notebook.
+    strict
+        Whether a value that cannot be stored is a failure.
     """
 
-    def __init__(self, timeline: Timeline, store: ValueStore, seeds: Seeds, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, timeline: Timeline, store: ValueStore, seeds: Seeds, tell: Callable[[str], None], *, strict: bool = False
+    ) -> None:
+        self._strict = strict
         self._seeds = seeds
         self._timeline = timeline
         self._store = store
         self._tell = tell
+
+    def must_be_stored(self, body: CellBody) -> bool:
+        """Return True if a value that cannot be stored is a failure of its step."""
+        return self._strict or body.must_be_stored
 
     @staticmethod
     def is_live(step: PlanStep) -> bool:
@@ -122,8 +150,14 @@ class NotebookCells:
             )
         return found
 
-    def begin(self, step: PlanStep, arguments: Mapping[str, Any]) -> LiveRun:
-        """Bind inputs that the notebook does not have, and note what the body may change."""
+    def begin(self, step: PlanStep, arguments: Mapping[str, Any], coded: Collection[str]) -> LiveRun:
+        """Bind inputs that the notebook does not have, and note what the body may change.
+
+        Parameters
+        ----------
+        coded
+            Names of inputs whose values may hold functions of the notebook, or instances of its classes.
+        """
         body = step.op.body
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
@@ -131,10 +165,20 @@ class NotebookCells:
         if body.changes is not None:
             # What the body only reads is not changed by its own text. Functions that it uses may change what they reach.
             functions = [name for name in body.reads if callable(space.get(name))]
-            names = (names & body.changes) | (reached_names(space, functions) - set(functions))
-            names |= {name for name in functions if name in body.changes or not isinstance(space[name], type)}
-        reached = reached_names(space, names)
+            given = {name: arguments.get(name, space.get(name)) for name in body.parameters}
+            calls = {name for name, value in given.items() if type(value) in CALLS}
+            names = (names & body.changes) | calls | (reached_names(space, functions) - set(functions))
+            names |= {name for name in functions if name in body.changes or not issubclass(type(space[name]), type)}
+        timeline = self._timeline
+        code = code_in([arguments.get(name, space.get(name)) for name in coded])
+        through = reached_names(space, (), code) if code else set()
+        reached = reached_names(space, names) | through
         run = LiveRun(self._timeline, body, reached, arguments)
+        run.reads = tuple(
+            Read("given", name, timeline.digest_of(name))
+            for name in sorted(through - body.reads - set(body.parameters))
+            if name in run.before and type(run.before[name]) is not ModuleType
+        )
         run.watch_process()
         if not self.is_cell(step):
             run.theirs = frozenset(name for name in run.before if not self._timeline.may_bind(name, step.key))
@@ -150,14 +194,14 @@ class NotebookCells:
         """
         for stream in run.seeded_streams():
             self._seeds.leave(stream)
-        effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else ())
+        effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last)
         if outcome.recorder is not None:
             files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
             run.bundle.files = contents
             effects = replace(effects, files=files, lost=(*effects.lost, *outcome.recorder.database_changes()))
             for each in files:
                 self._timeline.files[each.path] = (each.digest, step.key)
-        outcome.reads = (*outcome.reads, *run.stream_reads())
+        outcome.reads = (*outcome.reads, *run.reads, *run.stream_reads())
         left_out = run.leave_out(max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
         effects = replace(
             effects, values=tuple(name for name in effects.values if name not in left_out), unstored=tuple(left_out)
@@ -170,7 +214,7 @@ class NotebookCells:
             try:
                 value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
             except UnstorableValueError:
-                unstored, lost = self._without_unstorable(run, key)
+                unstored, lost = self._without_unstorable(run, key, body.kept)
                 if run.bundle:
                     value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
                 effects = replace(
@@ -188,25 +232,37 @@ class NotebookCells:
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
 
-    def _without_unstorable(self, run: LiveRun, key: str) -> tuple[list[str], list[str]]:
+    def _without_unstorable(self, run: LiveRun, key: str, kept: frozenset[str]) -> tuple[list[str], list[str]]:
         """Take what cannot be stored out of a bundle; return names of variables, and of what else was changed."""
         bundle = run.bundle
-        values = [name for name, value in bundle.values.items() if not self._can_store(run, value, key)]
-        settings = [name for name, value in bundle.settings.items() if not self._can_store(run, value, key)]
+        values = []
+        for name, value in bundle.values.items():
+            error = self._obstacle(run, value, key)
+            if error is None:
+                continue
+            if name in kept:
+                held = error.what.partition(" cannot be stored: ")[2].replace("a tuple that holds ", "", 1)
+                raise UnstorableValueError(
+                    f"{name}, which --keep names, cannot be stored: {held.replace(' at [0]', f' at {name}', 1)}",
+                    where=error.where,
+                    remedy=f"leave out --keep {name}, or {error.remedy}",
+                ) from error
+            values.append(name)
+        settings = [name for name, value in bundle.settings.items() if self._obstacle(run, value, key) is not None]
         # By position: the objects of a library may raise when they are compared.
-        put = [at for at, entry in enumerate(bundle.put) if not self._can_store(run, entry, key)]
+        put = [at for at, entry in enumerate(bundle.put) if self._obstacle(run, entry, key) is not None]
         lost = [*settings, *[run.root_of(bundle.put[at][0]) for at in put]]
         bundle.values = {name: value for name, value in bundle.values.items() if name not in values}
         bundle.settings = {name: value for name, value in bundle.settings.items() if name not in settings}
         bundle.put = [entry for at, entry in enumerate(bundle.put) if at not in put]
         return values, lost
 
-    def _can_store(self, run: LiveRun, value: Any, key: str) -> bool:
+    def _obstacle(self, run: LiveRun, value: Any, key: str) -> UnstorableValueError | None:
         try:
             self._store.put(Linked((value,), run.link), key=key, memo_key="")
-        except UnstorableValueError:
-            return False
-        return True
+        except UnstorableValueError as error:
+            return error
+        return None
 
     def executed(
         self, step: PlanStep, run: LiveRun, outcome: Outcome, made: Mapping[str, Materialization], effects: Effects
@@ -215,7 +271,7 @@ class NotebookCells:
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
         own = self.is_cell(step)
-        bound = run.bound()
+        bound, deleted = run.bound(), run.deleted()
         theirs = run.theirs
         variables = dict(zip(body.variables, step.outputs, strict=False))
         run.give_back()
@@ -226,7 +282,9 @@ class NotebookCells:
                 continue
             if own or name in bound or timeline.may_bind(name, step.key):
                 timeline.bind(name, item.key, item, outcome.produced[output.name].value)
-        mine = [name for name in (*bound, *variables) if name not in theirs]
+        if outcome.last is not None and own:
+            timeline.results[step.key] = outcome.last
+        mine = [name for name in (*bound, *variables, *deleted) if name not in theirs]
         for name in mine:
             timeline.unstored.pop(name, None)
         timeline.note(
@@ -246,7 +304,7 @@ class NotebookCells:
 
     def failed(self, step: PlanStep, run: LiveRun) -> None:
         """Note what a body bound before it failed: as after a plain cell, it stays."""
-        bound, changed = run.bound(), run.changed_names()
+        bound, changed = [*run.bound(), *run.deleted()], run.changed_names()
         run.give_back()
         self._timeline.note(Writer("step", step.key, step.key), bound=bound, changed=changed)
 
@@ -277,6 +335,10 @@ class NotebookCells:
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
         if effects.lost and not (again and timeline.is_left(step.key)):
             return False
+        if not again and not body.kept.isdisjoint(effects.unstored):
+            return False
+        if self.must_be_stored(body) and any(item.value is None for item in group if item.output != NOTEBOOK):
+            return False
         todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own)
         if not todo.possible:
             return False
@@ -292,7 +354,7 @@ class NotebookCells:
                 name
                 for name in (*effects.values, *self._defined(body, effects), *body.variables)
                 if name not in timeline.namespace or not timeline.is_of(name, step.key)
-            ]
+            ] + list(effects.deleted)
         restoration = Restoration(timeline, body, effects, names)
         try:
             bound = self._restore(
@@ -308,7 +370,9 @@ class NotebookCells:
             for name, output in zip(body.variables, step.outputs, strict=False):
                 if any(item.output == output.name and item.value is None for item in group):
                     timeline.unstored[name] = group[0].key
-            timeline.unstored.update(dict.fromkeys(effects.unstored, group[0].key))
+            timeline.unstored.update({name: group[0].key for name in effects.unstored if name != RESULT})
+        if own and self.is_cell(step) and RESULT in effects.unstored:
+            timeline.results[step.key] = Unstored(group[0].key)
         changed = () if again and pinned else effects.objects
         timeline.note(
             Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters
@@ -351,6 +415,8 @@ class NotebookCells:
             plain = store.get(kept.value, key=kept.key, link=restoration.link)
             file_effects.restore(todo, plain[4], timeline.project)
             more = restoration.apply(plain, skip_objects=skip_objects)
+            if RESULT in plain[1] and self.is_cell(step):
+                timeline.results[step.key] = plain[1][RESULT]
             for stream, state in () if again and not timeline.seeded_since(step.key) else plain[3].items():
                 set_stream(stream, state)
                 seeded.add(stream)
@@ -365,6 +431,7 @@ class NotebookCells:
             file_effects.restore(todo, {}, timeline.project)
         for definition in waiting:
             exec(definition.code, timeline.namespace)  # noqa: S102 - the user's own cell
+        bound += restoration.delete()
         if kept is not None:
             effects = Effects.from_text(kept.effects)
             for each in effects.files:

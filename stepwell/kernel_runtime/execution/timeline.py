@@ -32,7 +32,7 @@ from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import duckdb_state, library_state
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
-from stepwell.kernel_runtime.versions.reads.files import file_digest
+from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest
 from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.reads.recorder import value_digest
 
@@ -110,6 +110,8 @@ class Timeline:
         By path, the digest of the state in which a step left a file, and the step's key.
     unstored
         Variables that a reused cell assigned and whose values are not stored, each with the key of an asset of that cell.
+    results
+        By step key, the value of the last expression of a cell that has just run, until the shell has it.
     requested
         Keys of the steps that the current request names: their cell runs, or they were asked for by name. They read names as they are now.
     cells
@@ -125,6 +127,7 @@ class Timeline:
         self.project = project
         self.files: dict[str, tuple[str, str]] = {}
         self.unstored: dict[str, str] = {}
+        self.results: dict[str, Any] = {}
         self._load = load
         self.requested: frozenset[str] = frozenset()
         self.cells: frozenset[str] = frozenset()
@@ -135,6 +138,8 @@ class Timeline:
         self._changes: dict[str, list[tuple[int, Writer]]] = {}
         self._group: dict[str, str] = {}
         """Names that may share objects have the same group."""
+        self._sources: dict[str, frozenset[str]] = {}
+        """By variable, the keys of the steps and assets that its value was made from."""
         self._bound: dict[str, Bound] = {}
         self._waiting: dict[str, Materialization] = {}
         self._memories: dict[str, Memory] = {}
@@ -154,6 +159,7 @@ class Timeline:
             self._group.pop(name, None)
         for name in changed:
             self._changes.setdefault(name, []).append(event)
+        self._note_sources(writer, bound, changed, read)
         # What a cell binds may share objects with what it read or changed.
         space = self.namespace
         shared = [name for name in {*bound, *changed, *read} if name in space and has_content(space[name])]
@@ -165,6 +171,40 @@ class Timeline:
                     self._group[name] = target
             for name in shared:
                 self._group[name] = target
+
+    def _note_sources(
+        self, writer: Writer, bound: Collection[str], changed: Collection[str], read: Collection[str]
+    ) -> None:
+        if writer.kind == "step":
+            sources = frozenset({writer.id} - {""})
+        else:
+            sources = frozenset().union(*[self.sources(name) for name in read])
+        for name in bound:
+            self._sources[name] = sources
+        for name in changed if sources else ():
+            self._sources[name] = self._sources.get(name, frozenset()) | sources
+
+    def sources(self, name: str) -> frozenset[str]:
+        """Return the keys of the steps and assets that the value of a variable was made from."""
+        bound = self.bound_to(name)
+        found = self._sources.get(name, frozenset())
+        return found | {bound.key} if bound is not None else found
+
+    def made_from(self, step_key: str, body: object) -> dict[str, str]:
+        """Return what a step reads through variables of the notebook that are no assets: by key of a step or asset, the variable."""
+        found: dict[str, str] = {}
+        for name in sorted(body.reads - set(body.parameters)) if isinstance(body, CellBody) else ():
+            if name in self.namespace:
+                found.update(dict.fromkeys(self.sources(name) - {step_key}, name))
+        return found
+
+    def left_by(self, step_key: str, body: object) -> list[str]:
+        """Return the steps that bound variables which a step reads, beside the values of assets."""
+        names = body.reads if isinstance(body, CellBody) else ()
+        writers = [self.binder(name) for name in sorted(names) if name in self.namespace]
+        return [
+            each.id for each in writers if each is not None and each.kind == "step" and each.id not in {"", step_key}
+        ]
 
     def binder(self, name: str) -> Writer | None:
         """Return who bound a name last, or None if nothing is known of it."""
@@ -383,13 +423,22 @@ class Timeline:
             left = self.files.get(os.path.relpath(read.name, os.path.realpath(self.project)))
             return again and left is not None and file_digest(read.name) == left[0]
         value = self.namespace.get(read.name, _GONE)
-        if value is not _GONE and value_digest(value) == read.digest:
+        if read.kind == "given":
+            # Where the notebook has no such variable, the code in the input's value has its own.
+            if value is _GONE or (read.digest != UNSTABLE and self.digest_of(read.name) == read.digest):
+                return True
+        elif value is not _GONE and value_digest(value) == read.digest:
             return True
         if not again:
             return False
         memory = self._memories[step_key]
         since = self._since(read.name, memory.number)
         return bool(since) and self._is_explained(read.name, memory, since, step_key)
+
+    def digest_of(self, name: str) -> str:
+        """Return the digest of a variable; that of an asset's unchanged value is known."""
+        bound = self.asset_of(name)
+        return (bound.data_version if bound is not None else "") or value_digest(self.namespace[name])
 
     def _is_explained(self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str) -> bool:
         """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
@@ -442,44 +491,54 @@ class Timeline:
         return replace(version, digest=memory.code)
 
 
-def reached_names(namespace: Mapping[str, Any], names: Iterable[str]) -> set[str]:
-    """Return names of the notebook and all names that functions and classes behind them read, directly or not."""
+def reached_names(namespace: Mapping[str, Any], names: Iterable[str], items: Iterable[Any] = ()) -> set[str]:
+    """Return names of the notebook and all names that functions and classes behind them, or given ones, read, directly or not."""
     found: set[str] = set()
     pending = list(names)
-    while pending:
-        name = pending.pop()
-        if name in found:
-            continue
-        found.add(name)
-        stack = [namespace.get(name)]
+    stack = list(items)
+    while stack or pending:
+        if not stack:
+            name = pending.pop()
+            if name in found:
+                continue
+            found.add(name)
+            stack = [namespace.get(name)]
         seen: set[int] = set()
         while stack:
             item = stack.pop()
             if id(item) in seen:
                 continue
             seen.add(id(item))
-            if isinstance(item, FunctionType):
+            if issubclass(type(item), FunctionType):
                 if item.__globals__ is namespace:
                     pending.extend([each for each, _ in facts(item.__code__).loads])
                     pending.extend(facts(item.__code__).stores)
-                stack.append(getattr(item, "__wrapped__", None))
+                stack.append(_wrapped(item))
                 for cell in item.__closure__ or ():
                     with suppress(ValueError):
                         stack.append(cell.cell_contents)
-            elif isinstance(item, type):
+            elif issubclass(type(item), type):
                 if item.__module__ == "__main__":
                     stack.extend(vars(item).values())
                     stack.extend(item.__bases__)
-            elif isinstance(item, (staticmethod, classmethod)):
+            elif issubclass(type(item), (staticmethod, classmethod)):
                 stack.append(item.__func__)
-            elif isinstance(item, MethodType):
+            elif issubclass(type(item), MethodType):
                 stack += [item.__func__, item.__self__]
-            elif isinstance(item, property):
+            elif issubclass(type(item), property):
                 stack += [item.fget, item.fset]
-            elif isinstance(item, functools.partial):
+            elif issubclass(type(item), functools.partial):
                 stack += [item.func, *item.args, *item.keywords.values()]
             elif type(item).__module__ == "__main__":
                 stack.append(type(item))
             elif item is not None and hasattr(type(item), "__wrapped__"):
-                stack.append(getattr(item, "__wrapped__", None))
+                stack.append(_wrapped(item))
     return found
+
+
+def _wrapped(item: Any) -> Any:
+    try:
+        return getattr(item, "__wrapped__", None)
+    except Exception:
+        # An object may raise anything when it is asked for an attribute.
+        return None

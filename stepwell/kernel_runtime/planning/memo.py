@@ -6,7 +6,7 @@ The scheduler and the rebuilder are separate things: who runs steps asks here wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from stepwell.kernel_runtime.definitions.reuse import age_text
@@ -46,6 +46,8 @@ class Known:
     """Tells whether what a step read from the kernel itself holds: variables that texts name, random streams; None outside notebooks."""
     kept: Callable[[str, Materialization], bool] | None = None
     """Tells whether a step gave a materialization in this kernel and its cell is not what runs: then what cannot be compared stays as it is."""
+    made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
+    """Returns what a step reads through variables that plain cells made from assets: by key of a step or asset, the variable."""
     _checked: dict[Read, bool] = field(default_factory=dict)
 
     def holds(self, read: Read, step: PlanStep | None = None, item: Materialization | None = None) -> bool:

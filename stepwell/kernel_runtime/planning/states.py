@@ -66,8 +66,9 @@ class StepState:
 
     @property
     def must_run(self) -> bool:
-        """Whether a run would certainly or possibly run it."""
-        return self.state != "fresh"
+        """Whether a run would certainly or possibly run it: what reads the notebook's variables as they are now would not."""
+        doubt = self.state == "may change" and all(reason.kind == "variable" for reason in self.reasons)
+        return self.state != "fresh" and not doubt
 
 
 class Explainer(Protocol):
@@ -145,6 +146,9 @@ def _state(
             return result("missing", _lost(*lost, known), current=group)
         if len(group) > 1 and not (known.kept is not None and known.kept(step.key, group[0])):
             pending.update(dict.fromkeys(_would_change(step, group), step.key))
+        doubts = _doubts(step, plan, known, found)
+        if doubts:
+            return result("may change", *doubts, current=tuple([item for item in group if item.output != NOTEBOOK]))
         return result(
             "fresh",
             *_moved(step, stored, group, inputs, explain),
@@ -205,6 +209,18 @@ def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
         if any(word == name or word.endswith(f"/{name}") for word in words):
             return Reason(f"{key} would change {name} first", path=key, kind="upstream")
     return None
+
+
+def _doubts(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]) -> list[Reason]:
+    """Return which variables that a step reads were made from assets that are not fresh."""
+    reasons = []
+    for key, name in (known.made_from(step) if known.made_from is not None else {}).items():
+        giver = plan.producers[key].key if key in plan.producers else key
+        state = found.get(giver)
+        if state is not None and giver != step.key and state.state != "fresh":
+            how = "may change" if state.state == "may change" else f"is {state.state}"
+            reasons.append(Reason(f"{name} was made from {key}, which {how}", path=giver, kind="variable"))
+    return reasons
 
 
 def _lost(item: Materialization, why: str, known: Known) -> Reason:

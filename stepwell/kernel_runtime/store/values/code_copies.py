@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from operator import getitem
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.store.values.libraries import Owner, by_its_word
@@ -137,6 +137,50 @@ def completed(*parts: Any) -> None:
     """Stand in a pickle of copies for the completing of one, as `notebook_object`."""
     del parts
     raise pickle.UnpicklingError("a copy that was taken out of its frame")
+
+
+class Reduced:
+    """Stands for an object while it is pickled, and says how it is reduced."""
+
+    def __init__(self, parts: tuple[Any, ...]) -> None:
+        self.parts = parts
+
+
+def new_cell() -> CellType:
+    """Return a variable of a function that is bound to nothing yet."""
+    return CellType()
+
+
+def around(copy: FunctionType, *cells: CellType) -> FunctionType:
+    """Return a function as a copy of it, with other variables around it."""
+    made = FunctionType(copy.__code__, copy.__globals__, copy.__name__, copy.__defaults__, cells)
+    made.__kwdefaults__ = copy.__kwdefaults__
+    made.__qualname__, made.__module__ = copy.__qualname__, copy.__module__
+    made.__doc__ = copy.__doc__
+    made.__dict__.update(copy.__dict__)
+    if hasattr(copy, "__annotate__"):
+        made.__annotate__ = copy.__annotate__  # type: ignore[attr-defined]  # of 3.14
+    else:
+        made.__annotations__ = copy.__annotations__
+    return made
+
+
+def bound_around(function: FunctionType) -> tuple[tuple[int, Any], ...]:
+    """Return what the variables around a function are bound to, each with its position."""
+    found = []
+    for position, cell in enumerate(function.__closure__ or ()):
+        try:
+            found.append((position, cell.cell_contents))
+        except ValueError:
+            continue  # it has no value yet
+    return tuple(found)
+
+
+def bind_around(function: FunctionType, bound: tuple[tuple[int, Any], ...]) -> None:
+    """Bind the variables around a function, as `bound_around` found them."""
+    cells = function.__closure__ or ()
+    for position, value in bound:
+        cells[position].cell_contents = value
 
 
 _dumped: OrderedDict[tuple[Any, ...], tuple[bytes, tuple[Any, ...]]] = OrderedDict()

@@ -27,13 +27,29 @@ ALL = "*"
 Keyed = Callable[[bytes], str]
 """Digests bytes with a key of the user's."""
 
-_PASSING = frozenset({"os", "_collections_abc", "collections.abc", "posixpath", "ntpath", "genericpath", "pathlib"})
+_PASSING = frozenset(
+    {
+        "os",
+        "_collections_abc",
+        "collections.abc",
+        "posixpath",
+        "ntpath",
+        "genericpath",
+        "pathlib",
+        "pathlib._local",
+        "pathlib._abc",
+    }
+)
 """Modules through which others read: who called them decides."""
 _MACHINERY = frozenset({
     "importlib", "_frozen_importlib", "zipimport", "IPython", "ipykernel", "jupyter_client", "traitlets", "zmq", "tornado", "comm", "stepwell",
     "pytest", "_pytest", "tempfile", "subprocess", "asyncio", "multiprocessing", "concurrent", "threading", "warnings", "linecache", "site", "sysconfig",
     "urllib", "ssl",
 })  # fmt: skip
+_STARTERS = frozenset({
+    "joblib", "loky", "multiprocess", "billiard", "dask", "distributed", "ray", "mpi4py", "pexpect", "ptyprocess", "sh", "plumbum", "invoke", "git",
+})  # fmt: skip
+"""Packages that copy the whole environment for the processes that they start."""
 _SESSION = frozenset({
     "_", "PWD", "OLDPWD", "SHLVL", "COLUMNS", "LINES", "TERM", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID",
     "WINDOWID", "DISPLAY", "PAGER", "GIT_PAGER", "LESS", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "NO_COLOR", "LS_COLORS", "PS1", "PS2",
@@ -125,6 +141,13 @@ def counts_here(frame: FrameType | None) -> bool:
     return True
 
 
+def _hands_on(frame: FrameType | None) -> bool:
+    """Return True if the environment is copied for a process that is about to be started, which inherits it unseen."""
+    while frame is not None and frame.f_globals.get("__name__") in _PASSING:
+        frame = frame.f_back
+    return frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _STARTERS
+
+
 def _installed(filename: str) -> bool:
     return filename.startswith((*EXCLUDED, "<frozen")) or f"{os.sep}site-packages{os.sep}" in filename
 
@@ -146,7 +169,7 @@ def watch_environment(active: Callable[[], Reader | None]) -> None:
 
     def seen_whole() -> None:
         reader = active()
-        if reader is not None and counts_here(sys._getframe(2)):
+        if reader is not None and not _hands_on(sys._getframe(2)) and counts_here(sys._getframe(2)):
             reader.all_read(whole())
 
     @wraps(begin)

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from stepwell.kernel_runtime.versions import duckdb_state
+from stepwell.kernel_runtime.versions.query_names import tables_in
 from stepwell.kernel_runtime.versions.reads.children import asker, pool_used, process_started, work_sent
 from stepwell.kernel_runtime.versions.reads.files import counts
 from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
@@ -219,7 +220,8 @@ def table_names(text: str) -> Iterable[str]:
     try:
         if not _parser:
             _parser.append(sys.modules["_duckdb"].connect(":memory:"))
-        found: Iterable[str] = _parser[0].get_table_names(text)
+        # In ``with a as (from df), df as (...)`` the parser finds no table.
+        found: Iterable[str] = {*_parser[0].get_table_names(text), *tables_in(text)}
     except Exception:
         return _WORD.findall(text)
     return found
