@@ -208,6 +208,8 @@ class NotebookCells:
         )
         if not effects:
             return effects, None
+        body = step.op.body
+        assert isinstance(body, CellBody)
         key = f"{step.address}:{NOTEBOOK}"
         value: StoredValue | None = None
         if run.bundle:
