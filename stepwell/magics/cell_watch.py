@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import has_content
 from stepwell.kernel_runtime.execution.notebook import Unstored
-from stepwell.kernel_runtime.execution.timeline import Writer, reached_names
+from stepwell.kernel_runtime.execution.timeline import Writer
 from stepwell.kernel_runtime.versions.patches import look
 from stepwell.magics.cell_changes import changed_names
 from stepwell.magics.cell_inputs import cell_origin

@@ -201,6 +201,23 @@ CASES = [
         "after = log['rows'][-1], len(model.trees)",
     ),
     Case(
+        "value_is_an_object_that_the_cell_changes",
+        [
+            [
+                "class Model:\n    def __init__(self, parts):\n        self.parts = parts\n    def fit(self):\n        self.fitted = list(self.parts); return self\n    def drop(self, name):\n        self.parts = [each for each in self.parts if each != name]; return self",
+                "model = Model(['one', 'two'])",
+                "%%asset fitted\nmodel.fit()",
+                "again = model",
+                "%%asset dropped\nmodel.drop('two')",
+                "%%asset rows\nrows = model.parts\nrows.append('three')",
+                "after = model.parts, model.fitted",
+            ]
+        ]
+        * 3,
+        ["after", "again is model", "rows is model.parts"],
+        reused=("fitted", "dropped", "rows"),
+    ),
+    Case(
         "function_defined_below_an_import",
         [
             [

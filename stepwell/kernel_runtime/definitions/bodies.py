@@ -8,7 +8,7 @@ notebook's names that analysis found, and builtins.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -89,16 +89,19 @@ class CellBody:
     changed: tuple[tuple[str, str], ...] = ()
     """Variables that were values of assets and that plain cells have changed or bound again, each with the label of the last such cell."""
     result: str | None = None
-    """What the shell keeps as the result of the cell: the value of a variable, or of the last expression if this is empty; None for nothing."""
+    """The result that the shell keeps: a variable's name, empty for the value of the last expression, None if the cell has no result."""
     unseen: tuple[str, ...] = ()
     """Why the step is unverifiable although its code does not show it: it runs commands of the shell."""
-
     kept: frozenset[str] = frozenset()
-    """Variables besides the value that must be stored, whatever that costs: ``--keep``."""
+    """Secondary variables that must be stored, whatever that costs: ``--keep``."""
     dropped: frozenset[str] = frozenset()
-    """Variables that must not be stored: ``--drop``."""
+    """Secondary variables that must not be stored: ``--drop``."""
     must_be_stored: bool = False
     """Whether a value that cannot be stored is a failure in a kernel too: ``--stored``."""
+
+    def defined(self, numbers: Iterable[int]) -> list[str]:
+        """Return the names that some of the definitions bind, given by their places."""
+        return [name for number in numbers if number < len(self.definitions) for name in self.definitions[number].names]
 
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the pruned namespace that the body runs in."""

@@ -12,7 +12,7 @@ import collections
 import random
 import sys
 from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.versions.atoms import ATOMS
@@ -36,6 +36,14 @@ def has_content(item: Any) -> bool:
     """Return True if an object can change in place, as far as its type tells."""
     kind = type(item)
     return kind not in _NO_CONTENT and not issubclass(kind, (type, *_NO_CONTENT))
+
+
+def attribute(item: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute of an object that may raise anything when it is asked for one; the default then."""
+    try:
+        return getattr(item, name, default)
+    except Exception:
+        return default
 
 
 def is_leaf(item: Any) -> bool:
@@ -207,7 +215,7 @@ def _namespace_of(item: Any) -> Any:
     """Return the dict of an instance's attributes, whatever its class says that it is; None if it has none."""
     for base in type.__dict__["__mro__"].__get__(type(item)):
         descriptor = type.__dict__["__dict__"].__get__(base).get("__dict__")
-        if type(descriptor) is GetSetDescriptorType:
+        if type(descriptor) in {GetSetDescriptorType, MemberDescriptorType}:
             return descriptor.__get__(item)
     return None
 

@@ -37,7 +37,7 @@ from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
-from stepwell.kernel_runtime.store.processes import this_process
+from stepwell.kernel_runtime.store.liveness import this_process
 from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 

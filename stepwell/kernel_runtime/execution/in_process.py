@@ -47,7 +47,7 @@ class Outcome:
     children: tuple[str, ...] = ()
     """Programs and processes that it started: what these read is not seen."""
     last: Any = None
-    """The value of a cell's last expression, where the shell keeps that and it is no variable."""
+    """The value of a cell's last expression, if the shell keeps it and the expression is not just a variable."""
     recorder: ReadRecorder | None = None
     """What noted the reads; it also knows what was written."""
 

@@ -12,26 +12,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from importlib import import_module
-from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
 from stepwell.kernel_runtime.execution import contents
-from stepwell.kernel_runtime.execution.contents import Address
+from stepwell.kernel_runtime.execution.addresses import Inventory, Seen, content_of, objects_in, places, reached_names
 from stepwell.kernel_runtime.execution.seeds import stream_states
-from stepwell.kernel_runtime.execution.timeline import Timeline, reached_names
-from stepwell.kernel_runtime.execution.views import View, blocks_of, has_arrays, view_of, views
+from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.execution.views import View, blocks_of, has_arrays, views
 from stepwell.kernel_runtime.records.effects import RESULT, Effects
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS
-from stepwell.kernel_runtime.versions.classes import is_kept_by_library
 from stepwell.kernel_runtime.versions.data import data_version
-from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import value_of
 from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.secrets import Environment, is_kept_back, looks_secret
@@ -46,227 +41,6 @@ _FREE = ("patches:", "dask:")
 """How the names of settings begin to which a user gives any value."""
 _FORM = 2
 """The first item of a stored bundle."""
-
-
-# -- objects ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Seen:
-    """An object that a step may change, as it was before the body ran."""
-
-    root: str
-    """The name of the notebook through which it is reached."""
-    address: Address
-    """How it is reached from that name."""
-    item: Any
-    content: tuple[Any, ...] | None
-    """Of a container."""
-    digest: str | None
-    """Of a leaf."""
-
-
-class Inventory:
-    """The objects behind some names of the notebook, as they are now.
-
-    Parameters
-    ----------
-    names
-        Names whose objects may be changed.
-    digests
-        Whether the content of leaves is digested; else only where they are is noted.
-    """
-
-    def __init__(self, namespace: dict[str, Any], names: Iterable[str], *, digests: bool = True) -> None:
-        self._namespace = namespace
-        self._digests = digests
-        self.seen: dict[int, Seen] = {}
-        """By identity. Each entry keeps its object alive, so that identities stay unique."""
-        for name in sorted(names):
-            value = namespace.get(name, _MISSING)
-            if value is not _MISSING:
-                self._enter(name, value)
-
-    def _enter(self, root: str, value: Any) -> None:
-        stack: list[tuple[Address, Any]] = [((), value)]
-        first = len(self.seen)
-        while stack:
-            address, item = stack.pop()
-            kind = type(item)
-            if kind in ATOMS or id(item) in self.seen:
-                continue
-            if issubclass(type(item), type):
-                if item.__module__ == "__main__":
-                    self._note(root, address, item, content_of(item), None)
-                    stack += [((*address, ("class", name)), each) for name, each in class_data(item).items()]
-                continue
-            if kind is FunctionType:
-                if item.__globals__ is self._namespace:
-                    self._note(root, address, item, content_of(item), None)
-                    stack += [((*address, step), each) for step, each in _held_by(item)]
-                continue
-            if kind in CALLS:
-                stack += [((*address, step), each) for step, each in _held_by(item)]
-                continue
-            if kind is ModuleType:
-                if owner(item.__name__) is None:
-                    self._note(root, address, item, content_of(item), None)
-                    stack += [((*address, ("class", name)), each) for name, each in module_data(item).items()]
-                continue
-            if kind is not tuple and not contents.has_content(item):
-                continue
-            if len(self.seen) - first > contents.MOST_CONTAINERS:
-                # Too many to follow one by one. The whole is compared by its digest, and replaced as far as its type allows.
-                self.seen = {key: seen for key, seen in self.seen.items() if seen.root != root}
-                self._note(root, (), value, None, data_version(value) if self._digests else None)
-                return
-            if kind is tuple:
-                self._note(root, address, item, (), None)
-            elif contents.is_leaf(item):
-                self._note(root, address, item, None, data_version(item) if self._digests else None)
-                continue
-            else:
-                self._note(root, address, item, contents.content(item), None)
-                if kind.__module__ == "__main__" and self._namespace.get(kind.__qualname__) is kind:
-                    # A method may change an attribute of its class.
-                    self._enter(kind.__qualname__, kind)
-            stack += [((*address, step), each) for step, each in contents.members(item) if type(each) not in ATOMS]
-
-    def _note(
-        self, root: str, address: Address, item: Any, content: tuple[Any, ...] | None, digest: str | None
-    ) -> None:
-        self.seen[id(item)] = Seen(root, address, item, content, digest)
-
-    def changed(self) -> list[Seen]:
-        """Return the objects whose content is another one now."""
-        found = []
-        for seen in self.seen.values():
-            if seen.content is None:
-                if seen.digest is not None and data_version(seen.item) != seen.digest:
-                    found.append(seen)
-            elif type(seen.item) is not tuple and not contents.same_content(seen.content, content_of(seen.item)):
-                found.append(seen)
-        return found
-
-
-def class_data(cls: type) -> dict[str, Any]:
-    """Return the attributes of a class that hold data: what methods and cells assign to it."""
-    return {
-        name: value
-        for name, value in vars(cls).items()
-        if not name.startswith(("__", "_abc_"))
-        and not issubclass(type(value), type)
-        and not hasattr(type(value), "__get__")
-        and not is_kept_by_library(cls, name)
-    }
-
-
-def module_data(module: ModuleType) -> dict[str, Any]:
-    """Return the attributes of a local module that hold data."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if not name.startswith("__") and not issubclass(type(value), (type, ModuleType)) and not callable(value)
-    }
-
-
-CALLS = frozenset({FunctionType, MethodType, BuiltinMethodType, partial})
-"""Types of what is called and may hold objects that a call changes."""
-
-
-def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
-    """Yield what a function, a method or a partial call holds, each with the step that leads to it."""
-    if type(function) in {MethodType, BuiltinMethodType}:
-        yield ("self", None), function.__self__
-        return
-    if type(function) is partial:
-        yield ("func", None), function.func
-        for position, value in enumerate(function.args):
-            yield ("arg", position), value
-        for name, value in function.keywords.items():
-            yield ("keyword", name), value
-        return
-    for position, value in enumerate(function.__defaults__ or ()):
-        yield ("default", position), value
-    for name, value in (function.__kwdefaults__ or {}).items():
-        yield ("kwdefault", name), value
-    for position, cell in enumerate(function.__closure__ or ()):
-        with suppress(ValueError):
-            yield ("closure", position), cell.cell_contents
-    for name, value in vars(function).items():
-        yield ("attr", name), value
-
-
-def content_of(item: Any) -> tuple[Any, ...]:
-    """Return the content of a container, of a class or local module, or of a function: its attributes and the variables around it."""
-    if type(item) is FunctionType:
-        return (
-            ("attributes", tuple(vars(item).items())),
-            ("cells", tuple([_bound_in(each) for each in item.__closure__ or ()])),
-        )
-    if type(item) is ModuleType:
-        return (("class", tuple(module_data(item).items())),)
-    if issubclass(type(item), type):
-        return (("class", tuple(class_data(item).items())),)
-    return contents.content(item)
-
-
-def _bound_in(cell: CellType) -> tuple[Any, ...]:
-    try:
-        return (cell.cell_contents,)
-    except ValueError:
-        return ()
-
-
-def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
-    """Return the object at an address; raises LookupError, AttributeError, TypeError or ValueError if there is none."""
-    item: Any = namespace[root]
-    for step in address:
-        kind, name = step
-        if kind == "class" or (kind == "attr" and issubclass(type(item), FunctionType)):
-            item = vars(item)[name]
-        elif kind == "default":
-            item = item.__defaults__[name]
-        elif kind == "kwdefault":
-            item = item.__kwdefaults__[name]
-        elif kind == "closure":
-            item = item.__closure__[name].cell_contents
-        elif kind == "self":
-            item = item.__self__
-        elif kind == "func":
-            item = item.func
-        elif kind == "arg":
-            item = item.args[name]
-        elif kind == "keyword":
-            item = item.keywords[name]
-        else:
-            item = contents.member(item, step)
-    return item
-
-
-def _put(item: Any, how: str, value: Any) -> None:
-    """Replace the content of an object in place; raises `NotRestorableError`."""
-    if how == "leaf":
-        contents.put_leaf(item, value)
-    elif type(item) is FunctionType:
-        vars(item).clear()
-        vars(item).update(value[0][1])
-        for cell, bound in zip(item.__closure__ or (), value[1][1], strict=True):
-            if bound:
-                cell.cell_contents = bound[0]
-    elif issubclass(type(item), (type, ModuleType)):
-        entries = dict(value[0][1])
-        now = class_data(item) if issubclass(type(item), type) else module_data(item)
-        for name, each in entries.items():
-            if now.get(name, _MISSING) is not each:
-                setattr(item, name, each)
-        for name in now.keys() - entries.keys():
-            delattr(item, name)
-    else:
-        contents.put_content(item, value)
-
-
-# -- a run -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -383,29 +157,28 @@ class LiveRun:
         outputs = [name for name in bound if name in body.outputs]
         changed = self._inventory.changed()
         self._changed_roots = {seen.root for seen in changed}
-        self._links = {
-            id(value): name
-            for name, value in space.items()
-            if name not in values and not name.startswith("_") and contents.has_content(value)
-        }
-        self._links.update({id(space[name]): name for name in outputs if contents.has_content(space[name])})
+        # By its oldest name: a younger one may be an asset's variable, whose value is the object itself.
+        names = [name for name in space if name not in values and not name.startswith("_")]
+        self._links = {}
+        for name in (*names, *outputs):
+            if contents.has_content(space[name]):
+                self._links.setdefault(id(space[name]), name)
         bundle.values = {name: space[name] for name in values if name not in outputs}
         lost = []
         for seen in changed:
-            if any(
-                is_kept_back("", dict(enumerate(part)))
-                for _, part in (content_of(seen.item) if seen.content is not None else ())
-            ):
+            content = content_of(seen.item) if seen.content is not None else ()
+            if any(is_kept_back("", dict(enumerate(part))) for _, part in content):
                 lost.append(seen.root)
             elif seen.content is not None:
-                bundle.put.append((seen.item, "content", content_of(seen.item)))
+                bundle.put.append((seen.item, "content", content))
             elif contents.can_be_put(seen.item):
                 bundle.put.append((seen.item, "leaf", contents.leaf_state(seen.item)))
             else:
                 lost.append(seen.root)
         shared = self._shared(outputs, [name for name in bound if name not in body.outputs])
         for name in shared:
-            self._links.pop(id(space[name]), None)
+            if self._links.get(id(space[name])) == name:
+                del self._links[id(space[name])]
         bundle.values = {**{name: space[name] for name in shared}, **bundle.values}
         unstored = self._with_last(last, [name for name in outputs if name not in shared]) if last is not None else ()
         for name, state in stream_states().items():
@@ -509,7 +282,7 @@ class LiveRun:
         These are stored with what they share, so that it is shared again after a hit.
         """
         space = self._space
-        inside = {name: _objects_in([space[name]]) for name in outputs}
+        inside = {name: objects_in([space[name]]) for name in outputs}
         values = self._stored_objects()
         if not values and not any(inside.values()):
             return []
@@ -518,7 +291,7 @@ class LiveRun:
             for name in (*self._body.reads, *self._body.parameters)
             if name in space and name not in outputs and contents.has_content(space[name])
         ]
-        others = {**values, **_objects_in([space[name] for name in read])}
+        others = {**values, **objects_in([space[name] for name in read])}
         found = []
         for name, objects in inside.items():
             elsewhere = others.keys() | set().union(*[inside[other] for other in outputs if other != name])
@@ -544,7 +317,7 @@ class LiveRun:
         if found or links:
             # Where the shared objects are in the notebook. What the body may have changed is known from before it.
             held = set().union(*[inside[name].keys() for name in found], [id(each.holder) for each in links.values()])
-            roots = [name for name in read if not held.isdisjoint(_objects_in([space[name]]))]
+            roots = [name for name in read if not held.isdisjoint(objects_in([space[name]]))]
             self._unchanged = {
                 key: seen
                 for key, seen in Inventory(space, roots, digests=False).seen.items()
@@ -555,14 +328,14 @@ class LiveRun:
     def _stored_objects(self) -> dict[int, Any]:
         """Return the mutable objects in the bundle, by identity."""
         states = [state for _, how, state in self.bundle.put if how == "content"]
-        return _objects_in([*self.bundle.values.values(), *states])
+        return objects_in([*self.bundle.values.values(), *states])
 
     def _note_there(self, names: Iterable[str]) -> dict[int, Any]:
         """Return the objects behind names of the notebook that were there before the body ran, by identity."""
         changed = {id(item) for item, _, _ in self.bundle.put}
         values = [self._space[name] for name in names if name in self._space]
         before = {key: seen.item for key, seen in self._inventory.seen.items()}
-        self._there = {**_objects_in(values, stop=changed), **before}
+        self._there = {**objects_in(values, stop=changed), **before}
         return self._there
 
     def _with_last(self, last: Any, apart: Sequence[str]) -> tuple[str, ...]:
@@ -576,19 +349,19 @@ class LiveRun:
             Outputs that are stored apart: they are there when the bundle is loaded.
         """
         space = self._space
-        if not _objects_in([last]):
+        if not objects_in([last]):
             self.bundle.values[RESULT] = last
             return ()
         names = [name for name in (*self._body.reads, *self._body.parameters) if name in space]
-        there = {**(self._there or self._note_there(names)), **_objects_in([space[name] for name in apart])}
+        there = {**(self._there or self._note_there(names)), **objects_in([space[name] for name in apart])}
         stored = self._stored_objects()
-        inside = _objects_in([last], stop=there.keys())
+        inside = objects_in([last], stop=there.keys())
         links = views(inside.values(), there.values()) if has_arrays(inside.values()) else {}
         shared = {key for key in inside if key in there and key not in stored}
         shared |= {id(each.holder) for each in links.values() if id(each.holder) in there}
         if shared:
             changed = {id(item) for item, _, _ in self.bundle.put}
-            for key, seen in _places(space, [*apart, *names], changed).items():
+            for key, seen in places(space, [*apart, *names], changed).items():
                 if key not in self._inventory.seen:
                     self._unchanged.setdefault(key, seen)
             if not shared <= self._links.keys() | self._inventory.seen.keys() | self._unchanged.keys():
@@ -692,7 +465,7 @@ def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored:
     inside = vars(value).values() if issubclass(type(value), type) else ()
     for item in (value, *inside):
         item = item.__func__ if type(item) in {staticmethod, classmethod} else item  # noqa: PLW2901 - what it is around
-        code = _attribute(_attribute(item, "__wrapped__") or item, "__code__")
+        code = contents.attribute(contents.attribute(item, "__wrapped__") or item, "__code__")
         if isinstance(code, CodeType) and code.co_filename == definition.code.co_filename:
             return definition.line <= code.co_firstlineno <= definition.end
     return False
@@ -701,173 +474,11 @@ def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored:
 def _imports(definition: Definition, name: str, value: Any) -> bool:
     """Return True if an import gives a name its value, as far as can be told without importing anything."""
     if not definition.sources:
-        return type(value) is ModuleType or type(_attribute(value, "__module__")) is str
+        return type(value) is ModuleType or type(contents.attribute(value, "__module__")) is str
     module, attribute = definition.sources[definition.names.index(name)]
     found = sys.modules.get(module, _MISSING)
     if not attribute:
         return found is value
-    return value is _attribute(found, attribute, _MISSING) or value is sys.modules.get(
+    return value is contents.attribute(found, attribute, _MISSING) or value is sys.modules.get(
         f"{module}.{attribute}", _MISSING
     )
-
-
-def _attribute(item: Any, name: str, default: Any = None) -> Any:
-    try:
-        return getattr(item, name, default)
-    except Exception:
-        # An object may raise anything when it is asked for an attribute.
-        return default
-
-
-def _objects_in(values: Iterable[Any], stop: Collection[int] = ()) -> dict[int, Any]:
-    """Return the mutable objects in some values, by identity.
-
-    Parameters
-    ----------
-    stop
-        Identities of objects whose members are not looked at.
-    """
-    return {key: item for key, item in _walked(values, stop).items() if type(item) not in _HOLDERS}
-
-
-def code_in(values: Iterable[Any]) -> list[Any]:
-    """Return the functions in some values, and the instances of classes of the notebook."""
-    return [item for item in _walked(values, ()).values() if type(item) in CALLS or type(item).__module__ == "__main__"]
-
-
-def _walked(values: Iterable[Any], stop: Collection[int]) -> dict[int, Any]:
-    found: dict[int, Any] = {}
-    stack = list(values)
-    while stack and len(found) < contents.MOST_CONTAINERS:
-        item = stack.pop()
-        kind = type(item)
-        if id(item) in found or not (kind in _HOLDERS or contents.has_content(item)):
-            continue
-        found[id(item)] = item
-        if id(item) in stop:
-            continue
-        if kind in CALLS and (kind is not FunctionType or item.__module__ == "__main__"):
-            stack += [*[each for _, each in _held_by(item)], *(getattr(item, "__closure__", None) or ())]
-        elif kind is frozenset:
-            stack += item
-        elif kind is FunctionType:
-            continue
-        elif not contents.is_leaf(item):
-            stack += [each for _, each in contents.members(item)]
-    return found
-
-
-_HOLDERS = frozenset({tuple, frozenset, FunctionType, MethodType, BuiltinMethodType})
-"""Types of objects that do not change and may hold others that do."""
-
-
-def _places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int]) -> dict[int, Seen]:
-    """Return where objects are in variables, as far as only plain containers and objects of the notebook's classes lie between.
-
-    Parameters
-    ----------
-    stop
-        Identities of objects whose members are not looked at.
-    """
-    found: dict[int, Seen] = {}
-    for name in names:
-        stack: list[tuple[Address, Any]] = [((), namespace[name])]
-        while stack and len(found) < contents.MOST_CONTAINERS:
-            address, item = stack.pop()
-            kind = type(item)
-            if kind in ATOMS or id(item) in found or not (kind is tuple or contents.has_content(item)):
-                continue
-            found[id(item)] = Seen(name, address, item, None, None)
-            if id(item) in stop or kind.__module__ not in {"builtins", "collections", "__main__"}:
-                continue
-            if not contents.is_leaf(item):
-                stack += [((*address, step), each) for step, each in contents.members(item)]
-    return found
-
-
-# -- a hit -----------------------------------------------------------------------------------------------------------
-
-
-class Restoration:
-    """Puts a step's effects back into the notebook.
-
-    Parameters
-    ----------
-    names
-        Names that may be bound; None for all.
-    """
-
-    def __init__(
-        self, timeline: Timeline, body: CellBody, effects: Effects, names: Collection[str] | None = None
-    ) -> None:
-        self._space = timeline.namespace
-        self._body = body
-        self._effects = effects
-        self._names = names
-        self._views: dict[int, Any] = {}
-        """Arrays over memory of others that were made, by the number of their link."""
-
-    def may(self, name: str) -> bool:
-        """Return True if a name may be bound."""
-        return self._names is None or name in self._names
-
-    def define(self) -> list[Definition]:
-        """Execute imports, functions and classes again, in order; return those that wait for variables.
-
-        Raises
-        ------
-        Exception
-            Whatever an import or a decorator raises.
-        """
-        waiting = []
-        for number in self._effects.definitions:
-            if number >= len(self._body.definitions):
-                continue
-            definition = self._body.definitions[number]
-            names = definition.names
-            if not any(self.may(name) for name in names) if names else self._names is not None:
-                continue
-            if names and definition.is_import and all(isinstance(self._space.get(name), ModuleType) for name in names):
-                continue
-            try:
-                exec(definition.code, self._space)  # noqa: S102 - the user's own cell
-            except NameError:
-                waiting.append(definition)
-        return waiting
-
-    def link(self, found: Any) -> Any:
-        """Return the object that a link means."""
-        kind, name, address = found
-        if kind == "view":
-            number = address[0]
-            if number not in self._views:
-                self._views[number] = view_of(name, address)
-            return self._views[number]
-        if kind == "module":
-            return sys.modules.get(name) or import_module(name)
-        return resolve(self._space, name, address)
-
-    def apply(self, plain: tuple[Any, ...], *, skip_objects: bool) -> list[str]:
-        """Bind variables and put contents back; return the names that were bound.
-
-        Raises
-        ------
-        NotRestorableError
-            If an object takes no such content.
-        """
-        values, put = plain[1:3]
-        bound = []
-        for name, value in values.items():
-            if name != RESULT and self.may(name):
-                self._space[name] = value
-                bound.append(name)
-        for item, how, value in () if skip_objects else put:
-            _put(item, how, value)
-        return bound
-
-    def delete(self) -> list[str]:
-        """Remove the names that the step deleted; return them."""
-        names = [name for name in self._effects.deleted if self.may(name)]
-        for name in names:
-            self._space.pop(name, None)
-        return names

@@ -11,11 +11,13 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution import file_effects
+from stepwell.kernel_runtime.execution.addresses import CALLS, code_in, reached_names
 from stepwell.kernel_runtime.execution.in_process import Outcome
-from stepwell.kernel_runtime.execution.live_cells import CALLS, ENVIRONMENT, LiveRun, Restoration, code_in
+from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun
 from stepwell.kernel_runtime.execution.outputs import Produced
+from stepwell.kernel_runtime.execution.restoration import Restoration
 from stepwell.kernel_runtime.execution.seeds import Seeds, set_stream
-from stepwell.kernel_runtime.execution.timeline import Timeline, Writer, reached_names
+from stepwell.kernel_runtime.execution.timeline import Timeline, Writer
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.records.effects import NOTEBOOK, RESULT, Effects
 from stepwell.kernel_runtime.records.linked import Linked
@@ -348,13 +350,13 @@ class NotebookCells:
         if not own:
             names = [
                 name
-                for name in (*effects.values, *self._defined(body, effects), *effects.deleted, *body.variables)
+                for name in (*effects.values, *body.defined(effects.definitions), *effects.deleted, *body.variables)
                 if timeline.may_bind(name, step.key)
             ]
         elif again:
             names = [
                 name
-                for name in (*effects.values, *self._defined(body, effects), *body.variables)
+                for name in (*effects.values, *body.defined(effects.definitions), *body.variables)
                 if name not in timeline.namespace or not timeline.is_of(name, step.key)
             ] + list(effects.deleted)
         restoration = Restoration(timeline, body, effects, names)
@@ -373,7 +375,7 @@ class NotebookCells:
                 if any(item.output == output.name and item.value is None for item in group):
                     timeline.unstored[name] = group[0].key
             timeline.unstored.update({name: group[0].key for name in effects.unstored if name != RESULT})
-        if own and self.is_cell(step) and RESULT in effects.unstored:
+        if own and RESULT in effects.unstored:
             timeline.results[step.key] = Unstored(group[0].key)
         changed = () if again and pinned else effects.objects
         timeline.note(
@@ -383,29 +385,21 @@ class NotebookCells:
         return True
 
     def _is_trusted(self, kept: Materialization, group: tuple[Materialization, ...]) -> bool:
-        """Return True if a trusted key signed what a step left, and the rows beside it say nothing else of when it holds."""
+        """Return True if a trusted key signed what a step left, and the rows of its values name the same reads, inputs and code."""
         return self._store.vouches(kept) and all(
             (item.reads, item.inputs, item.code_version) == (kept.reads, kept.inputs, kept.code_version)
             for item in group
         )
 
-    @staticmethod
-    def _defined(body: CellBody, effects: Effects) -> list[str]:
-        return [
-            name
-            for number in effects.definitions
-            if number < len(body.definitions)
-            for name in body.definitions[number].names
-        ]
-
     def _restore(
         self, step: PlanStep, body: CellBody, group: tuple[Materialization, ...], kept: Materialization | None,
         restoration: Restoration, *, todo: file_effects.FilesToRestore, skip_objects: bool, again: bool,
     ) -> list[str]:  # fmt: skip
-        timeline, store = self._timeline, self._store
+        timeline, store, effects = self._timeline, self._store, restoration.effects
         items = {item.output: item for item in group}
         waiting = restoration.define()
-        bound = [name for definition in body.definitions for name in definition.names if restoration.may(name)]
+        # Not all of them were executed, and what looks like a definition may have given another value.
+        bound = [name for name in body.defined(effects.definitions) if restoration.may(name)]
         for name, output in zip(body.variables, step.outputs, strict=False):
             item = items.get(output.name)
             if item is None or item.value is None or not restoration.may(name):
@@ -434,24 +428,22 @@ class NotebookCells:
         for definition in waiting:
             exec(definition.code, timeline.namespace)  # noqa: S102 - the user's own cell
         bound += restoration.delete()
-        if kept is not None:
-            effects = Effects.from_text(kept.effects)
-            for each in effects.files:
-                if each.path not in todo.left:
-                    timeline.files[each.path] = (each.digest, step.key)
-            if not again:
-                failed = library_state.apply(
-                    [entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)], settings
-                )
-                if failed:
-                    self._tell(f"{step.key} set {', '.join(failed[:3])}, which cannot be set here")
-                for name, value in effects.state:
-                    if not name.startswith(ENVIRONMENT):
-                        continue
-                    if value is None:
-                        os.environ.pop(name.removeprefix(ENVIRONMENT), None)
-                    else:
-                        os.environ[name.removeprefix(ENVIRONMENT)] = value
+        for each in effects.files:
+            if each.path not in todo.left:
+                timeline.files[each.path] = (each.digest, step.key)
+        if not again:
+            failed = library_state.apply(
+                [entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)], settings
+            )
+            if failed:
+                self._tell(f"{step.key} set {', '.join(failed[:3])}, which cannot be set here")
+            for name, value in effects.state:
+                if not name.startswith(ENVIRONMENT):
+                    continue
+                if value is None:
+                    os.environ.pop(name.removeprefix(ENVIRONMENT), None)
+                else:
+                    os.environ[name.removeprefix(ENVIRONMENT)] = value
         for path in todo.left:
             self._tell(
                 f"{step.key} wrote {path}, which was changed by something else since: it is left as it is (-f writes it again)"

@@ -87,7 +87,7 @@ class Collector:
         self.declared = {output.name: output for output in step.outputs}
         self.produced: dict[str, Produced] = {}
         self.last: Any = None
-        """The value of a cell's last expression, where the shell keeps that and it is no variable."""
+        """The value of a cell's last expression, if the shell keeps it and the expression is not just a variable."""
 
     def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
         """Take one output.

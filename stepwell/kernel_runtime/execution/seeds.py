@@ -58,7 +58,7 @@ class Seeds:
                     _seed_numpy(number)
 
     def leave(self, stream: str) -> None:
-        """Leave a stream as it is from now on: a cell has seeded it, or a reuse has set it."""
+        """Stop restoring a stream at the end of the run: a cell has seeded it, or a reuse has set it."""
         self._saved.pop(stream, None)
         if stream == "numpy" and self._watch is not None:
             self._watch.end()

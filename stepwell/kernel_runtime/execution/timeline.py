@@ -11,26 +11,23 @@ The rules are those of a notebook (CELLS: Names, Assigned again, Run again, Chan
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FunctionType, MethodType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError
+from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import has_content
 from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import duckdb_state, library_state
-from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest
 from stepwell.kernel_runtime.versions.reads.readers import seedings
@@ -191,7 +188,7 @@ class Timeline:
         return found | {bound.key} if bound is not None else found
 
     def made_from(self, step_key: str, body: object) -> dict[str, str]:
-        """Return what a step reads through variables of the notebook that are no assets: by key of a step or asset, the variable."""
+        """Return the steps and assets from whose values the plain variables that a step reads were made: by key, the variable."""
         found: dict[str, str] = {}
         for name in sorted(body.reads - set(body.parameters)) if isinstance(body, CellBody) else ():
             if name in self.namespace:
@@ -199,7 +196,7 @@ class Timeline:
         return found
 
     def left_by(self, step_key: str, body: object) -> list[str]:
-        """Return the steps that bound variables which a step reads, beside the values of assets."""
+        """Return the steps that bound variables, other than assets, which a step reads."""
         names = body.reads if isinstance(body, CellBody) else ()
         writers = [self.binder(name) for name in sorted(names) if name in self.namespace]
         return [
@@ -489,56 +486,3 @@ class Timeline:
             self.reassigned[step_key] = f"with {with_} ({now}; run the cell of {step_key} to use that)"
         self.pinned.add(step_key)
         return replace(version, digest=memory.code)
-
-
-def reached_names(namespace: Mapping[str, Any], names: Iterable[str], items: Iterable[Any] = ()) -> set[str]:
-    """Return names of the notebook and all names that functions and classes behind them, or given ones, read, directly or not."""
-    found: set[str] = set()
-    pending = list(names)
-    stack = list(items)
-    while stack or pending:
-        if not stack:
-            name = pending.pop()
-            if name in found:
-                continue
-            found.add(name)
-            stack = [namespace.get(name)]
-        seen: set[int] = set()
-        while stack:
-            item = stack.pop()
-            if id(item) in seen:
-                continue
-            seen.add(id(item))
-            if issubclass(type(item), FunctionType):
-                if item.__globals__ is namespace:
-                    pending.extend([each for each, _ in facts(item.__code__).loads])
-                    pending.extend(facts(item.__code__).stores)
-                stack.append(_wrapped(item))
-                for cell in item.__closure__ or ():
-                    with suppress(ValueError):
-                        stack.append(cell.cell_contents)
-            elif issubclass(type(item), type):
-                if item.__module__ == "__main__":
-                    stack.extend(vars(item).values())
-                    stack.extend(item.__bases__)
-            elif issubclass(type(item), (staticmethod, classmethod)):
-                stack.append(item.__func__)
-            elif issubclass(type(item), MethodType):
-                stack += [item.__func__, item.__self__]
-            elif issubclass(type(item), property):
-                stack += [item.fget, item.fset]
-            elif issubclass(type(item), functools.partial):
-                stack += [item.func, *item.args, *item.keywords.values()]
-            elif type(item).__module__ == "__main__":
-                stack.append(type(item))
-            elif item is not None and hasattr(type(item), "__wrapped__"):
-                stack.append(_wrapped(item))
-    return found
-
-
-def _wrapped(item: Any) -> Any:
-    try:
-        return getattr(item, "__wrapped__", None)
-    except Exception:
-        # An object may raise anything when it is asked for an attribute.
-        return None

@@ -29,6 +29,8 @@ class Known:
 
     Attributes
     ----------
+    vouches
+        Tells whether a trusted key signed a whole record: what it says of effects is not looked at before.
     values
         For each value key its materialization in this run: made, reused, or read from the store.
     obstacle
@@ -39,6 +41,7 @@ class Known:
 
     snapshot: Snapshot
     read_holds: Callable[[Read], bool]
+    vouches: Callable[[Materialization], bool]
     values: dict[str, Materialization] = field(default_factory=dict)
     obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - where all that is stored can be loaded
     now: float = field(default_factory=time.time)

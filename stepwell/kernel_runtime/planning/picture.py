@@ -51,11 +51,15 @@ def picture(
         nodes.append(_step_node(step, owner, states[step.key], source_of))
         edges += _edges(step, plan)
     steps = {step.key for step in plan.steps}
+    after: dict[str, list[str]] = {}
+    for edge in edges:
+        after.setdefault(edge.source, []).append(edge.target)
     for step in plan.steps:
         for giver in left_by(step):
             # Variables can be bound and read in a circle; the picture shows what came first.
-            if giver in steps and not _leads(edges, step.key, giver):
+            if giver in steps and not _leads(after, step.key, giver):
                 edges.append(LineageEdge(giver, step.key))
+                after.setdefault(giver, []).append(step.key)
     nodes += [LineageNode(key, key, "source", None, reason="read, not computed here") for key in plan.read]
     drawn = {node.key for node in nodes}
     for job, job_plan in job_plans:
@@ -117,11 +121,8 @@ def _edges(step: PlanStep, plan: Plan) -> list[LineageEdge]:
     ]
 
 
-def _leads(edges: Iterable[LineageEdge], start: str, end: str) -> bool:
-    """Return True if edges lead from one card to another."""
-    after: dict[str, list[str]] = {}
-    for edge in edges:
-        after.setdefault(edge.source, []).append(edge.target)
+def _leads(after: dict[str, list[str]], start: str, end: str) -> bool:
+    """Return True if edges lead from one card to another, given the cards that follow each."""
     pending, seen = [start], {start}
     while pending:
         key = pending.pop()

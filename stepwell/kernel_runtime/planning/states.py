@@ -145,7 +145,7 @@ def _state(
         if lost is not None:
             return result("missing", _lost(*lost, known), current=group)
         if len(group) > 1 and not (known.kept is not None and known.kept(step.key, group[0])):
-            pending.update(dict.fromkeys(_would_change(step, group), step.key))
+            pending.update(dict.fromkeys(_would_change(step, group, known), step.key))
         doubts = _doubts(step, plan, known, found)
         if doubts:
             return result("may change", *doubts, current=tuple([item for item in group if item.output != NOTEBOOK]))
@@ -190,14 +190,13 @@ def _state(
     return result("stale", *(reasons or (Reason("its memo key changed"),)))
 
 
-def _would_change(step: PlanStep, group: tuple[Materialization, ...]) -> list[str]:
+def _would_change(step: PlanStep, group: tuple[Materialization, ...], known: Known) -> list[str]:
     """Return the names and files of the notebook that a reuse of a step would change."""
-    effects = next((Effects.from_text(item.effects) for item in group if item.output == NOTEBOOK), None)
-    if effects is None:
+    kept = next((item for item in group if item.output == NOTEBOOK), None)
+    if kept is None or not known.vouches(kept):
         return []
-    body = step.op.body
-    defined = body.definitions if isinstance(body, CellBody) else ()
-    names = [name for number in effects.definitions if number < len(defined) for name in defined[number].names]
+    effects, body = Effects.from_text(kept.effects), step.op.body
+    names = body.defined(effects.definitions) if isinstance(body, CellBody) else []
     return [*effects.values, *effects.objects, *effects.deleted, *names, *(each.path for each in effects.files)]
 
 

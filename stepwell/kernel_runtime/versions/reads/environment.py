@@ -27,19 +27,9 @@ ALL = "*"
 Keyed = Callable[[bytes], str]
 """Digests bytes with a key of the user's."""
 
-_PASSING = frozenset(
-    {
-        "os",
-        "_collections_abc",
-        "collections.abc",
-        "posixpath",
-        "ntpath",
-        "genericpath",
-        "pathlib",
-        "pathlib._local",
-        "pathlib._abc",
-    }
-)
+_PASSING = frozenset({
+    "os", "_collections_abc", "collections.abc", "posixpath", "ntpath", "genericpath", "pathlib", "pathlib._local", "pathlib._abc",
+})  # fmt: skip
 """Modules through which others read: who called them decides."""
 _MACHINERY = frozenset({
     "importlib", "_frozen_importlib", "zipimport", "IPython", "ipykernel", "jupyter_client", "traitlets", "zmq", "tornado", "comm", "stepwell",
@@ -114,10 +104,16 @@ def value_of(name: str) -> str | None:
     return None if found is None else os.fsdecode(found)
 
 
-def counts_here(frame: FrameType | None) -> bool:
-    """Tell whether a read from this frame counts: who asked, and whether an installed package is being imported."""
+def _asker(frame: FrameType | None) -> FrameType | None:
+    """Return the frame that asked, behind the modules that only pass it on."""
     while frame is not None and frame.f_globals.get("__name__") in _PASSING:
         frame = frame.f_back
+    return frame
+
+
+def counts_here(frame: FrameType | None) -> bool:
+    """Tell whether a read from this frame counts: who asked, and whether an installed package is being imported."""
+    frame = _asker(frame)
     if frame is None:
         return True
     if (
@@ -143,8 +139,7 @@ def counts_here(frame: FrameType | None) -> bool:
 
 def _hands_on(frame: FrameType | None) -> bool:
     """Return True if the environment is copied for a process that is about to be started, which inherits it unseen."""
-    while frame is not None and frame.f_globals.get("__name__") in _PASSING:
-        frame = frame.f_back
+    frame = _asker(frame)
     return frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _STARTERS
 
 
