@@ -198,11 +198,11 @@ def users_own(value: Any) -> bool:
         return any(map(users_own, (value.fget, value.fset, value.fdel)))
     found = value if isinstance(value, (FunctionType, type)) else type(value)
     module = found.__module__
-    return type(module) is str and (module == "__main__" or (owner(module) is None and _has_place(module)))
+    return type(module) is str and (module == "__main__" or (owner(module) is None and is_local(module)))
 
 
-def _has_place(module: str) -> bool:
-    """Whether there is such a module; what says that it is of one that there is not belongs to a library's extension."""
+def is_local(module: str) -> bool:
+    """Return True if a module lies outside the folders of libraries; one that does not exist belongs to a library's extension."""
     found = sys.modules.get(module.partition(".")[0])
     file = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", ())), None)
     return isinstance(file, str) and "site-packages" not in file and "dist-packages" not in file

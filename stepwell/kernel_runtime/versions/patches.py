@@ -24,7 +24,7 @@ from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.graph import known
 from stepwell.kernel_runtime.versions.naming import bound
-from stepwell.kernel_runtime.versions.options import UNSET, Library, Unset, never, users_own
+from stepwell.kernel_runtime.versions.options import UNSET, Library, Unset, is_local, never, users_own
 from stepwell.kernel_runtime.versions.ownership import owner
 
 _LEFT_OUT = frozenset({
@@ -162,6 +162,9 @@ def _imported() -> tuple[list[tuple[Any, Mapping[str, Any]]], list[CodeType]]:
         if type(space) is not dict or name.partition(".")[0] in _LEFT_OUT or name == "__main__":
             continue
         if owner(name) is None:
+            if not is_local(name):
+                # A library brings it, as debugpy does: what it sets is not the user's.
+                continue
             get = getattr(space.get("__loader__"), "get_code", None)
             try:
                 code = get(name) if get is not None else None
