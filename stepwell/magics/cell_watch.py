@@ -9,6 +9,7 @@ from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import has_content
 from stepwell.kernel_runtime.execution.notebook import Unstored
 from stepwell.kernel_runtime.execution.timeline import Writer
+from stepwell.kernel_runtime.versions.patches import look
 from stepwell.magics.cell_changes import changed_names
 from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_names import names_of
@@ -50,10 +51,11 @@ class CellWatch:
         if before is None:
             return
         space = self._face.namespace
+        tree = self._tree(info)
+        look(() if tree is None else (compile(tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT),), space)
         bound = {name for name, value in space.items() if before.get(name) != id(value) and not name.startswith("_")}
         if before.get("_") != id(space.get("_")):
             bound |= {"_", "__", "___"}
-        tree = self._tree(info)
         if tree is None:
             changed = {name for name, value in space.items() if has_content(value)}
             reads = frozenset(space)

@@ -96,6 +96,42 @@ CASES = [
         "made, Box",
     ),
     instances(
+        "pydantic_generic_of_a_model",
+        PYDANTIC + "\nfrom typing import Generic, TypeVar\nT = TypeVar('T')\nU = TypeVar('U')",
+        "class Item(BaseModel):\n    v: int\nclass Pair(BaseModel, Generic[T, U]):\n    a: T\n    b: list[U]",
+        "{'p': Pair[Item, str](a={'v': 2}, b=['x'])}",
+        "made['p'].a.v",
+        "made['p'], Pair[Item, str]",
+    ),
+    edited(
+        "pydantic_generic_edited",
+        PYDANTIC + "\nfrom typing import Generic, TypeVar\nT = TypeVar('T')",
+        [
+            f"class Box(BaseModel, Generic[T]):\n    v: T\n    def twice(self):\n        return self.v * {k}"
+            for k in (2, 3)
+        ],
+        "Box[int](v=1)",
+        "made.twice()",
+    ),
+    instances(
+        "pydantic_union_with_a_discriminator",
+        "from pydantic import BaseModel, Field, TypeAdapter, RootModel, model_validator\nfrom typing import Annotated, Literal, Union",
+        "class Cat(BaseModel):\n    kind: Literal['cat'] = 'cat'\n    lives: int = 9\nclass Dog(BaseModel):\n    kind: Literal['dog'] = 'dog'\nclass Zoo(RootModel[list[Annotated[Union[Cat, Dog], Field(discriminator='kind')]]]):\n    @model_validator(mode='after')\n    def some(self):\n        assert self.root\n        return self",
+        "Zoo.model_validate([{'kind': 'cat'}, {'kind': 'dog'}])",
+        "[type(each).__name__ for each in made.root]",
+        "made.root[0], Cat",
+    ),
+    edited(
+        "pydantic_model_validator_edited",
+        "from pydantic import BaseModel, model_validator, computed_field",
+        [
+            f"class P(BaseModel):\n    v: int\n    @model_validator(mode='after')\n    def more(self):\n        self.v += {k}\n        return self\n    @computed_field\n    @property\n    def w(self) -> int:\n        return self.v * {k}"
+            for k in (1, 2, 1)
+        ],
+        "P(v=1).model_dump()",
+        "made",
+    ),
+    instances(
         "pydantic_nested",
         PYDANTIC,
         "class Inner(BaseModel):\n    v: int = 1\nclass Outer(BaseModel):\n    items: list[Inner]",
@@ -167,6 +203,47 @@ CASES = [
         "[u.hello() for u in made]",
         "made[0], User",
     ),
+    instances(
+        "sqlalchemy_relationship",
+        ALCHEMY + "\nfrom sqlalchemy import ForeignKey\nfrom sqlalchemy.orm import relationship",
+        "class Base(DeclarativeBase):\n    pass\nclass Team(Base):\n    __tablename__ = 'teams'\n    id: Mapped[int] = mapped_column(primary_key=True)\n    players: Mapped[list['Player']] = relationship(back_populates='team')\nclass Player(Base):\n    __tablename__ = 'players'\n    id: Mapped[int] = mapped_column(primary_key=True)\n    team_id: Mapped[int] = mapped_column(ForeignKey('teams.id'))\n    team: Mapped[Team] = relationship(back_populates='players')",
+        "Team(id=1, players=[Player(id=2), Player(id=3)])",
+        "([p.id for p in made.players], made.players[0].team is made)",
+        "made.players[0], Player",
+    ),
+    edited(
+        "sqlalchemy_method_edited",
+        ALCHEMY,
+        [TABLE.replace("hello ", text) for text in ("hello ", "hi ")],
+        "[User(id=1, name='a')]",
+        "made[0].hello()",
+    ),
+    edited(
+        "sqlalchemy_default_edited",
+        ALCHEMY,
+        [
+            f"class Base(DeclarativeBase):\n    pass\nclass T(Base):\n    __tablename__ = 't'\n    id: Mapped[int] = mapped_column(primary_key=True)\n    v: Mapped[int] = mapped_column(default={k})\ndef stored():\n    engine = create_engine('sqlite://')\n    Base.metadata.create_all(engine)\n    with Session(engine) as s:\n        s.add(T(id=1))\n        s.commit()\n        return s.scalars(select(T)).one().v"
+            for k in (1, 2)
+        ],
+        "stored()",
+        "made",
+    ),
+    Case(
+        "sqlalchemy_instance_changed_by_a_cell",
+        [
+            [
+                ALCHEMY,
+                TABLE,
+                "user = User(id=1, name='a')",
+                "%%asset n\nuser.name += 'b'\nn = len(user.name)",
+                "here = user.hello()",
+                "%%asset after\nafter = user.name",
+            ]
+        ]
+        * 2,
+        ["n", "here", "after"],
+        reused=["n", "after"],
+    ),
     Case(
         "sqlalchemy_session_in_the_cell",
         [
@@ -180,6 +257,32 @@ CASES = [
             for name in ("a", "a", "b")
         ],
         ["names", "n"],
+    ),
+    instances(
+        "msgspec_tagged_union",
+        "import msgspec",
+        "class A(msgspec.Struct, tag='a', frozen=True):\n    v: int = 1\nclass B(msgspec.Struct, tag='b'):\n    items: list[A] = []",
+        'msgspec.json.decode(b\'{"type":"b","items":[{"type":"a","v":4}]}\', type=A | B)',
+        "made.items[0].v",
+        "made.items[0], A",
+    ),
+    instances(
+        "attrs_class_with_hooks",
+        "import attrs",
+        "def positive(_, __, value):\n    assert value > 0\n@attrs.define(slots=False)\nclass P:\n    v: int = attrs.field(validator=[positive], on_setattr=attrs.setters.validate)\n    w: list = attrs.field(factory=list, init=False)\n    def __attrs_post_init__(self):\n        self.w.append(self.v)",
+        "P(3)",
+        "attrs.asdict(made)",
+        "made, P",
+    ),
+    edited(
+        "attrs_validator_edited",
+        "import attrs",
+        [
+            f"def check(_, __, value):\n    assert value > {k}\n@attrs.define\nclass P:\n    v: int = attrs.field(validator=check)\ndef tried(v):\n    try:\n        return P(v).v\n    except AssertionError:\n        return 'refused'"
+            for k in (1, 5)
+        ],
+        "tried(3)",
+        "made",
     ),
     instances(
         "typed_dict",

@@ -17,6 +17,7 @@ from stepwell.kernel_runtime.execution import contents
 from stepwell.kernel_runtime.execution.contents import Address
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.bytecode import facts
+from stepwell.kernel_runtime.versions.classes import is_kept_by_library
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 
@@ -129,6 +130,7 @@ def class_data(cls: type) -> dict[str, Any]:
         if not name.startswith(("__", "_abc_"))
         and not issubclass(type(value), type)
         and not hasattr(type(value), "__get__")
+        and not is_kept_by_library(cls, name)
     }
 
 

@@ -179,11 +179,19 @@ _CONTAINERS = frozenset(
 )  # fmt: skip
 
 
+_KEPT_BY_LIBRARY = ("_sa_instance_state", "_sa_adapter")
+"""Attributes in which a library keeps what it knows of an instance: they stay as they are."""
+
+
 def _state_of(item: Any) -> dict[str, Any] | None:
     """Return the attributes of an instance; None if its state lies elsewhere."""
     kind = type(item)
     namespace = _namespace_of(item)
-    found = dict(namespace) if type(namespace) is dict else None
+    found = (
+        {name: value for name, value in namespace.items() if name not in _KEPT_BY_LIBRARY}
+        if type(namespace) is dict
+        else None
+    )
     for base in kind.__mro__:
         slots = base.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
@@ -228,7 +236,7 @@ def _put_state(item: Any, state: dict[str, Any]) -> None:
             object.__setattr__(item, name, value)
     if type(namespace) is dict:
         # The order of attributes is visible in vars() and repr.
-        ordered = [(name, namespace[name]) for name in state if name in namespace]
+        ordered = [(name, namespace[name]) for name in (*_KEPT_BY_LIBRARY, *state) if name in namespace]
         namespace.clear()
         namespace.update(ordered)
 
@@ -266,19 +274,38 @@ def _set_attributes(item: Any, state: Any) -> None:
     item.__dict__.update(state)
 
 
-def _set_generator(item: Any, state: Any) -> None:
-    item.bit_generator.state = state
+def _seeds_state(item: Any) -> Any:
+    """Return what a sequence of seeds was made of, and how many children were taken from it; None for another kind."""
+    if type(item).__name__ != "SeedSequence":
+        return None
+    return (item.entropy, item.spawn_key, item.pool_size, item.n_children_spawned)
+
+
+def _set_seeds(item: Any, state: Any) -> None:
+    if state is not None:
+        entropy, key, size, children = state
+        item.__init__(entropy, spawn_key=key, pool_size=size, n_children_spawned=children)
+
+
+def _bit_generator_state(item: Any) -> Any:
+    return item.state, _seeds_state(getattr(item, "seed_seq", None))
 
 
 def _set_bit_generator(item: Any, state: Any) -> None:
-    item.state = state
+    item.state, seeds = state
+    _set_seeds(getattr(item, "seed_seq", None), seeds)
+
+
+def _set_generator(item: Any, state: Any) -> None:
+    _set_bit_generator(item.bit_generator, state)
 
 
 _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
     ("numpy", "ndarray", lambda item: item.view(), _set_array),
-    ("numpy.random", "Generator", lambda item: item.bit_generator.state, _set_generator),
+    ("numpy.random", "Generator", lambda item: _bit_generator_state(item.bit_generator), _set_generator),
     ("numpy.random", "RandomState", lambda item: item.get_state(), lambda item, state: item.set_state(state)),
-    ("numpy.random", "BitGenerator", lambda item: item.state, _set_bit_generator),
+    ("numpy.random", "BitGenerator", _bit_generator_state, _set_bit_generator),
+    ("numpy.random", "SeedSequence", _seeds_state, _set_seeds),
     ("pandas", "DataFrame", lambda item: item.copy(deep=False), _set_pandas),
     ("pandas", "Series", lambda item: item.copy(deep=False), _set_pandas),
     ("polars", "DataFrame", lambda item: item.clone(), _set_polars_frame),

@@ -25,6 +25,7 @@ from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.library_state import reached_by
 from stepwell.kernel_runtime.versions.reads import ReadRecorder
 
@@ -83,7 +84,15 @@ class InProcess:
         capture = Capture(step.key, show_displays=show_displays)
         live = isinstance(step.op.body, CellBody) and step.op.body.live
         recorder = ReadRecorder(
-            self.exclude, self.keyed, step.op.reads, self.namespace, step.op.parameters, before=live
+            self.exclude,
+            self.keyed,
+            step.op.reads,
+            self.namespace,
+            step.op.parameters,
+            before=live,
+            looks_at_filters=any(
+                "filters" in facts(code).attributes for code in _codes(step.op.body) if code is not None
+            ),
         )
         error: BaseException | None = None
         started = time.perf_counter()

@@ -24,7 +24,7 @@ from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.execution.views import View, blocks_of, has_arrays, views
 from stepwell.kernel_runtime.records.effects import RESULT, Effects
 from stepwell.kernel_runtime.records.reads import Read
-from stepwell.kernel_runtime.versions import library_state
+from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.reads.environment import value_of
@@ -37,7 +37,9 @@ _PYTHONS_OWN = frozenset(
 )
 ENVIRONMENT = "environment:"
 """How the names of settings begin that are variables of the environment."""
-_FORM = 1
+_FREE = ("patches:", "dask:")
+"""How the names of settings begin to which a user gives any value."""
+_FORM = 2
 """The first item of a stored bundle."""
 
 
@@ -53,14 +55,16 @@ class Bundle:
     """States of random streams."""
     files: dict[str, bytes] = field(default_factory=dict)
     """Contents of files by path."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of libraries that have no text: functions of the notebook, objects of libraries."""
 
     def plain(self) -> tuple[Any, ...]:
         """Return what is stored."""
-        return (_FORM, self.values, self.put, self.streams, self.files)
+        return (_FORM, self.values, self.put, self.streams, self.files, self.settings)
 
     def __bool__(self) -> bool:
         """Return True if there is anything to store."""
-        return bool(self.values or self.put or self.streams or self.files)
+        return bool(self.values or self.put or self.streams or self.files or self.settings)
 
 
 class LiveRun:
@@ -102,6 +106,7 @@ class LiveRun:
         """Note the states of random streams and the settings of libraries, right before the body runs."""
         self._streams = stream_states()
         self._seedings = len(seedings)
+        patches.look()
         self._settings = library_state.snapshot()
 
     def seeded_streams(self) -> set[str]:
@@ -126,7 +131,10 @@ class LiveRun:
         return [
             name
             for name, value in self._space.items()
-            if name not in _PYTHONS_OWN and (value is not placed.get(name, before.get(name, _MISSING)) or name in sure)
+            if name not in _PYTHONS_OWN
+            # pydantic puts ``Box[int]`` there, to find the class again.
+            and name.isidentifier()
+            and (value is not placed.get(name, before.get(name, _MISSING)) or name in sure)
         ]
 
     def deleted(self) -> tuple[str, ...]:
@@ -177,16 +185,23 @@ class LiveRun:
             before = self._streams.get(name)
             if before is None or stream_digest(before) != stream_digest(state):
                 bundle.streams[name] = state
-        entries = library_state.changed(self._settings, library_state.snapshot())
-        secret = []
+        patches.look([code for code in (body.code, body.tail) if code is not None], space)
+        settings = library_state.snapshot()
+        entries = library_state.changed(self._settings, settings)
+        held = {name: library_state.value_in(settings, name) for name, text in entries if text is None}
+        # What a user puts anywhere may be a key of a service.
+        given = {name: library_state.value_in(settings, name) for name, _ in entries if name.startswith(_FREE)}
+        secret = [name for name, value in (held | given).items() if is_kept_back(name, value)]
         if environment:
             # What the body sets is in the environment now: values that other variables have count.
             others = Environment(without=environment)
-            secret = [
+            secret += [
                 name
                 for name in environment
                 if (value := value_of(name)) is not None and (looks_secret(name, value) or others.has(value, value))
             ]
+        entries = [entry for entry in entries if entry[0] not in secret]
+        bundle.settings = {name: value for name, value in held.items() if name not in secret}
         variables = [(f"{ENVIRONMENT}{name}", value_of(name)) for name in environment if name not in secret]
         deleted = self.deleted()
         roots = tuple(dict.fromkeys(seen.root for seen in changed))
@@ -196,9 +211,9 @@ class LiveRun:
             definitions=definitions,
             deleted=deleted,
             objects=roots,
-            lost=(*dict.fromkeys(lost), *[name for name, text in entries if text is None], *secret),
+            lost=(*dict.fromkeys(lost), *secret),
             streams={name: stream_digest(state) for name, state in bundle.streams.items()},
-            state=(*[(name, text) for name, text in entries if text is not None], *variables),
+            state=(*entries, *variables),
         )
 
     def leave_out(self, size: float) -> list[str]:
@@ -385,6 +400,11 @@ class LiveRun:
         if seen is not None and (linked is None or linked in self._body.outputs):
             return ("at", seen.root, seen.address)
         return ("at", linked, ()) if linked is not None else None
+
+    def root_of(self, item: Any) -> str:
+        """Return the name of the notebook through which a changed object is reached."""
+        seen = self._inventory.seen.get(id(item))
+        return seen.root if seen is not None else type(item).__name__
 
     def give_back(self) -> None:
         """Bind the user's names as before, and the names of inputs that were bound for this run only."""

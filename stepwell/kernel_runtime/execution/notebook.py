@@ -200,7 +200,7 @@ class NotebookCells:
         if outcome.recorder is not None:
             files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
             run.bundle.files = contents
-            effects = replace(effects, files=files)
+            effects = replace(effects, files=files, lost=(*effects.lost, *outcome.recorder.database_changes()))
             for each in files:
                 self._timeline.files[each.path] = (each.digest, step.key)
         outcome.reads = (*outcome.reads, *run.reads, *run.stream_reads())
@@ -214,46 +214,59 @@ class NotebookCells:
         assert isinstance(body, CellBody)
         key = f"{step.address}:{NOTEBOOK}"
         value: StoredValue | None = None
-        unstored: list[str] = []
         if run.bundle:
             try:
                 value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
             except UnstorableValueError:
-                unstored = self._without_unstorable(run, key, body.kept)
+                unstored, lost = self._without_unstorable(run, key, body.kept)
                 if run.bundle:
                     value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
-        if unstored:
-            left = tuple(name for name in effects.values if name not in unstored)
-            lost = (*effects.lost, *([""] if "" in unstored else []))
-            more = tuple(name for name in unstored if name)
-            effects = replace(effects, values=left, unstored=(*effects.unstored, *more), lost=lost)
+                effects = replace(
+                    effects,
+                    values=tuple(name for name in effects.values if name not in unstored),
+                    unstored=(*effects.unstored, *unstored),
+                    lost=tuple(dict.fromkeys((*effects.lost, *lost))),
+                    state=tuple(entry for entry in effects.state if entry[0] not in lost),
+                )
+        if effects.lost:
+            # An attribute of a library's class is named as in code.
+            names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            self._tell(f"{step.key} changed {shown}, which cannot be restored: it runs once in every kernel")
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
 
-    def _without_unstorable(self, run: LiveRun, key: str, kept: frozenset[str]) -> list[str]:
-        """Take values that cannot be stored out of a bundle; return their names."""
-        found = []
-        for name, value in list(run.bundle.values.items()):
-            try:
-                self._store.put(Linked((value,), run.link), key=key, memo_key="")
-            except UnstorableValueError as error:
-                if name in kept:
-                    held = error.what.partition(" cannot be stored: ")[2].replace("a tuple that holds ", "", 1)
-                    raise UnstorableValueError(
-                        f"{name}, which --keep names, cannot be stored: {held.replace(' at [0]', f' at {name}', 1)}",
-                        where=error.where,
-                        remedy=f"leave out --keep {name}, or {error.remedy}",
-                    ) from error
-                del run.bundle.values[name]
-                found.append(name)
-        for entry in list(run.bundle.put):
-            try:
-                self._store.put(Linked(entry, run.link), key=key, memo_key="")
-            except UnstorableValueError:
-                # By identity: the objects of a library may raise when they are compared.
-                run.bundle.put = [each for each in run.bundle.put if each is not entry]
-                found.append("")
-        return found
+    def _without_unstorable(self, run: LiveRun, key: str, kept: frozenset[str]) -> tuple[list[str], list[str]]:
+        """Take what cannot be stored out of a bundle; return names of variables, and of what else was changed."""
+        bundle = run.bundle
+        values = []
+        for name, value in bundle.values.items():
+            error = self._obstacle(run, value, key)
+            if error is None:
+                continue
+            if name in kept:
+                held = error.what.partition(" cannot be stored: ")[2].replace("a tuple that holds ", "", 1)
+                raise UnstorableValueError(
+                    f"{name}, which --keep names, cannot be stored: {held.replace(' at [0]', f' at {name}', 1)}",
+                    where=error.where,
+                    remedy=f"leave out --keep {name}, or {error.remedy}",
+                ) from error
+            values.append(name)
+        settings = [name for name, value in bundle.settings.items() if self._obstacle(run, value, key) is not None]
+        # By position: the objects of a library may raise when they are compared.
+        put = [at for at, entry in enumerate(bundle.put) if self._obstacle(run, entry, key) is not None]
+        lost = [*settings, *[run.root_of(bundle.put[at][0]) for at in put]]
+        bundle.values = {name: value for name, value in bundle.values.items() if name not in values}
+        bundle.settings = {name: value for name, value in bundle.settings.items() if name not in settings}
+        bundle.put = [entry for at, entry in enumerate(bundle.put) if at not in put]
+        return values, lost
+
+    def _obstacle(self, run: LiveRun, value: Any, key: str) -> UnstorableValueError | None:
+        try:
+            self._store.put(Linked((value,), run.link), key=key, memo_key="")
+        except UnstorableValueError as error:
+            return error
+        return None
 
     def executed(
         self, step: PlanStep, run: LiveRun, outcome: Outcome, made: Mapping[str, Materialization], effects: Effects
@@ -324,7 +337,9 @@ class NotebookCells:
         if kept is not None and not self._is_trusted(kept, group):
             return False
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
-        if not again and (effects.lost or not body.kept.isdisjoint(effects.unstored)):
+        if effects.lost and not (again and timeline.is_left(step.key)):
+            return False
+        if not again and not body.kept.isdisjoint(effects.unstored):
             return False
         if self.must_be_stored(body) and any(item.value is None for item in group if item.output != NOTEBOOK):
             return False
@@ -391,6 +406,7 @@ class NotebookCells:
                 continue
             timeline.bind(name, item.key, item, store.get(item.value, key=item.key))
             bound.append(name)
+        settings: dict[str, Any] = {}
         if kept is not None and kept.value is not None:
             plain = store.get(kept.value, key=kept.key, link=restoration.link)
             file_effects.restore(todo, plain[4], timeline.project)
@@ -402,6 +418,7 @@ class NotebookCells:
                 seeded.add(stream)
                 self._seeds.leave(stream)
             bound += more
+            settings = plain[5]
             for name, output in zip(body.variables, step.outputs, strict=False):
                 item = items.get(output.name)
                 if name in more and item is not None:
@@ -415,7 +432,11 @@ class NotebookCells:
             if each.path not in todo.left:
                 timeline.files[each.path] = (each.digest, step.key)
         if not again:
-            library_state.apply([entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)])
+            failed = library_state.apply(
+                [entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)], settings
+            )
+            if failed:
+                self._tell(f"{step.key} set {', '.join(failed[:3])}, which cannot be set here")
             for name, value in effects.state:
                 if not name.startswith(ENVIRONMENT):
                     continue

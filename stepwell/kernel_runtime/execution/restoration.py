@@ -82,7 +82,7 @@ class Restoration:
         NotRestorableError
             If an object takes no such content.
         """
-        _, values, changes, _, _ = plain
+        values, changes = plain[1:3]
         bound = []
         for name, value in values.items():
             if name != RESULT and self.may(name):

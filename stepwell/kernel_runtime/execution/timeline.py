@@ -27,7 +27,7 @@ from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.reads import Read
-from stepwell.kernel_runtime.versions import library_state
+from stepwell.kernel_runtime.versions import duckdb_state, library_state
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest
 from stepwell.kernel_runtime.versions.reads.readers import seedings
@@ -85,6 +85,8 @@ class Memory:
     """How often the notebook had seeded random streams."""
     settings: library_state.Snapshot
     """The settings of libraries and of the process."""
+    statements: int
+    """How many statements cells had executed with DuckDB's own connection."""
 
 
 class Timeline:
@@ -370,7 +372,13 @@ class Timeline:
     def brought(self, step_key: str, code: str, source: object, items: Iterable[Materialization]) -> None:
         """Note that a step was executed or reused, with the code version that its memo key has."""
         self._memories[step_key] = Memory(
-            self._count, code, source, frozenset(item.id for item in items), len(seedings), library_state.snapshot()
+            self._count,
+            code,
+            source,
+            frozenset(item.id for item in items),
+            len(seedings),
+            library_state.snapshot(),
+            duckdb_state.state.outside,
         )
         self.reassigned.pop(step_key, None)
 
@@ -378,6 +386,11 @@ class Timeline:
         """Return True if a step already gave this materialization in this kernel."""
         memory = self._memories.get(step_key)
         return memory is not None and item.id in memory.materializations
+
+    def is_left(self, step_key: str) -> bool:
+        """Return True if no cell has used DuckDB's own connection since a step was brought up to date: what a step left there is as it was."""
+        memory = self._memories.get(step_key)
+        return memory is not None and memory.statements == duckdb_state.state.outside
 
     def seeded_since(self, step_key: str) -> bool:
         """Return True if the notebook seeded a random stream after a step was brought up to date."""

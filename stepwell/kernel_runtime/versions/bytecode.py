@@ -73,6 +73,11 @@ class CodeFacts(weakref.ref[CodeType]):
     """Attributes whose use means that names are looked up in ways that cannot be seen."""
     speaks: bool = False
     """Whether annotations or documentation of what is known only when it runs are read."""
+    attribute_stores: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+    """Attributes that the code sets or deletes: the global that each is reached from (empty for a local, but not for ``self``), the
+    attributes between, and its name."""
+    formats: bool = False
+    """Whether it makes text of values in a way of the language: f-strings, ``%``."""
     names_in_text: tuple[str, ...] = ()
     """Names that strings given to ``frame.query`` and ``duckdb.sql`` read."""
 
@@ -109,8 +114,41 @@ def _read(code: CodeType, key: int) -> CodeFacts:
     blocks, shape = ordered(code, decoded, _written)
     blob = b"".join((_header(code), *[block.content for block in blocks], marshal.dumps(shape, 2)))
     self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
+    if _formats(code, decoded):
+        self.formats = True
+    stores = _attribute_stores(code, decoded.instructions)
+    if stores:
+        self.attribute_stores = stores
     _note(self, code.co_names, blocks)
     return self
+
+
+def _formats(code: CodeType, decoded: opcodes.Decoded) -> bool:
+    return (
+        not opcodes.FORMATS.isdisjoint(code.co_code[::2])
+        or any(op == opcodes.BINARY_OP and argument in opcodes.REMAINDERS for op, argument, _ in decoded.instructions)
+        or any(facts(each).formats for each in code.co_consts if type(each) is CodeType)
+    )
+
+
+def _attribute_stores(code: CodeType, steps: list[Instruction]) -> tuple[tuple[str, tuple[str, ...], str], ...]:
+    found: dict[tuple[str, tuple[str, ...], str], None] = {}
+    for at, (op, _, name) in enumerate(steps):
+        if op not in opcodes.ATTRIBUTE_STORES:
+            continue
+        first = at - 1
+        while first > 0 and steps[first][0] in opcodes.ATTRIBUTE_LOADS:
+            first -= 1
+        base, argument, value = steps[first]
+        chain = tuple([each for _, _, each in steps[first + 1 : at]])
+        if base == opcodes.LOAD_GLOBAL or base in opcodes.NAME_LOADS:
+            found[value, chain, name] = None
+        elif base != opcodes.LOAD_FAST or code.co_varnames[argument : argument + 1] != ("self",):
+            found["", chain, name] = None
+    for each in code.co_consts:
+        if type(each) is CodeType:
+            found.update(dict.fromkeys(facts(each).attribute_stores))
+    return tuple(found)
 
 
 def _header(code: CodeType) -> bytes:

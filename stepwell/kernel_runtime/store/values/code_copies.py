@@ -27,6 +27,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from operator import getitem
 from types import CellType, FunctionType, ModuleType
 from typing import Any
 
@@ -100,6 +101,15 @@ def goes_by_copy(found: Any) -> bool:
     if module == "builtins" or (isinstance(found, type) and not found.__flags__ & _HEAP_TYPE):
         return False
     return module in sys.modules and at_name(module, found.__qualname__) is not found
+
+
+def parametrized(found: Any) -> tuple[Any, ...] | None:
+    """Return what reduces a class that a generic model of pydantic made for some arguments (``Box[int]``): it makes it again. None for any other."""
+    metadata = vars(found).get("__pydantic_generic_metadata__") if isinstance(found, type) else None
+    if not metadata or not metadata.get("origin"):
+        return None
+    arguments = metadata["args"]
+    return getitem, (metadata["origin"], arguments[0] if len(arguments) == 1 else tuple(arguments))
 
 
 def at_name(module: str, qualname: str) -> Any:

@@ -100,6 +100,9 @@ class _Pickler(pickle.Pickler):
             reduce = _reducers[kind]
             return NotImplemented if reduce is None else reduce(value)
         if kind is FunctionType or issubclass(kind, type):
+            made = code_copies.parametrized(value)
+            if made is not None:
+                return made
             if code_copies.goes_by_copy(value):
                 self.numbered.append(value)
                 return code_copies.notebook_object, (len(self.numbered) - 1,)
