@@ -54,6 +54,12 @@ def is_leaf(item: Any) -> bool:
     return _leaf(item) is not None or _state_of(item) is None
 
 
+def is_entangled(item: Any) -> bool:
+    """Return True for a part of a matplotlib figure: each leads to all others, so that they are compared as a whole."""
+    artist = sys.modules.get("matplotlib.artist")
+    return artist is not None and issubclass(type(item), artist.Artist)
+
+
 def members(item: Any) -> Iterator[tuple[Step, Any]]:
     """Yield the members of a container, each with the step that leads to it."""
     if issubclass(type(item), dict):
@@ -169,7 +175,7 @@ def put_content(item: Any, parts: tuple[Any, ...]) -> None:
 
 def can_be_put(item: Any) -> bool:
     """Return True if an object's content can be replaced in place."""
-    return not is_leaf(item) or _leaf(item) is not None
+    return not is_entangled(item) and (not is_leaf(item) or _leaf(item) is not None)
 
 
 # -- instances -------------------------------------------------------------------------------------------------------
