@@ -16,6 +16,7 @@ from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, Membe
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.versions.atoms import ATOMS
+from stepwell.kernel_runtime.versions.encode import IMMUTABLE
 
 Step: TypeAlias = tuple[str, Any]
 """One step from a container to a member: ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
@@ -24,7 +25,18 @@ Address: TypeAlias = tuple[Step, ...]
 MOST_CONTAINERS = 50_000
 """Containers below one object up to which each is followed; above it the object counts as one leaf."""
 
-_NO_CONTENT = (*ATOMS, FunctionType, BuiltinFunctionType, MethodType, ModuleType, frozenset, range, slice, property)
+_NO_CONTENT = (
+    *ATOMS,
+    *IMMUTABLE,
+    FunctionType,
+    BuiltinFunctionType,
+    MethodType,
+    ModuleType,
+    frozenset,
+    range,
+    slice,
+    property,
+)
 _ABSENT: Any = object()
 
 
