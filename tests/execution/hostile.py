@@ -234,7 +234,12 @@ PLACES = (
     value, inside, key, member, metadata, metadata_key, typed, typed_list, default, closure, global_, changed_global, yielded, exception,
     argument_of_exception, cause, class_itself,
 )  # fmt: skip
-CASES = [(place.__name__, method, how) for place, method, how in itertools.product(PLACES, METHODS, HOW)]
+CASES = [
+    (place.__name__, method, how)
+    for place, method, how in itertools.product(PLACES, METHODS, HOW)
+    # The garbage collector calls it in any thread, where nothing can interrupt it.
+    if (method, how) != ("__del__", "for ever")
+]
 
 
 @stepwell.asset

@@ -148,7 +148,8 @@ def try_places(ground, kind, names):
     finally:
         process.kill()
         _, errors = process.communicate()
-    assert len(tried) >= len(names) * 2 // 3, errors
+    # Folders have no hard links.
+    assert len(tried) >= len(names) // 2, errors
 
 
 def judge(kind, place, results, changed):
