@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from stepwell.kernel_runtime.execution.contents import has_content
+from stepwell.kernel_runtime.execution.contents import has_content, is_iterator
 from stepwell.kernel_runtime.execution.timeline import Writer, reached_names
 from stepwell.magics.cell_changes import changed_names
 from stepwell.magics.cell_inputs import cell_origin
@@ -32,7 +32,10 @@ class CellWatch:
             self._before = None
             return
         if self._face.timeline.unstored and (tree := self._tree(info)) is not None:
-            compute_unstored(self._face, reached_names(self._face.namespace, names_of(tree).reads))
+            names, space = names_of(tree), self._face.namespace
+            direct, called, everything = changed_names(tree)
+            changed = set(space) if everything else {*direct, *reached_names(space, called)}
+            compute_unstored(self._face, reached_names(space, names.reads), names.assigned, changed)
         # Identities only: a reference would keep what the cell lets go.
         self._before = {name: id(value) for name, value in self._face.namespace.items()}
 
@@ -57,6 +60,8 @@ class CellWatch:
             else:
                 through = reached_names(space, called) - set(called)
                 changed = {name for name in direct | through if name in space and has_content(space[name])}
+                # Reading an iterator changes it.
+                changed |= {name for name in reads if is_iterator(space.get(name))}
         self._face.timeline.note(self._writer(info), bound=bound, changed=changed - bound, read=reads)
 
     def _tree(self, info: Any) -> ast.Module | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, UpstreamBudgetError, ValueUnavailableError
+from stepwell.kernel_runtime.execution.contents import has_content
 from stepwell.kernel_runtime.execution.result import RunResult
+from stepwell.kernel_runtime.execution.timeline import reached_names
 from stepwell.kernel_runtime.planning.flatten import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.durations import duration
@@ -148,8 +150,17 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
         face.say(line + changed_text(definition))
 
 
-def compute_unstored(face: Face, names: Iterable[str]) -> None:
+def compute_unstored(
+    face: Face, names: Iterable[str], assigned: Collection[str] = (), changing: Iterable[str] = ()
+) -> None:
     """Run reused cells again whose variables are needed and were not stored.
+
+    Parameters
+    ----------
+    names
+        Names that the code reads which is about to run.
+    assigned, changing
+        Names that it binds, and whose objects it may change: what a reused cell reads must still be as it was when that cell runs.
 
     Raises
     ------
@@ -159,14 +170,25 @@ def compute_unstored(face: Face, names: Iterable[str]) -> None:
     timeline, registered = face.timeline, face.session.registry.assets
     if not timeline.unstored:
         return
-    needed = {
-        name: key for name in names if (key := timeline.unstored.get(name)) is not None and name not in face.namespace
-    }
-    for key in dict.fromkeys(needed.values()):
+    pending = {name: key for name, key in timeline.unstored.items() if name not in face.namespace}
+    needed = {name: pending[name] for name in names if name in pending}
+    if not pending:
+        return
+    space = face.namespace
+    changed = timeline.with_aliases(name for name in changing if has_content(space.get(name))).union(assigned)
+    for key in dict.fromkeys(pending.values()):
         entry = registered.get(key)
         if entry is None:
             continue
-        name = next(each for each, of in needed.items() if of == key)
+        name = next((each for each, of in needed.items() if of == key), "")
+        before = ""
+        if not name:
+            body = getattr(entry.definition.node, "body", None)
+            reads = {*body.reads, *body.parameters} if isinstance(body, CellBody) else set()
+            before = next(iter(sorted(changed & reached_names(face.namespace, reads))), "")
+            if not before:
+                continue
+            name = next(each for each, of in pending.items() if of == key)
         with face.session.requesting([entry.definition], cell=True):
             states = face.session.states([entry.definition])
             seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
@@ -175,7 +197,12 @@ def compute_unstored(face: Face, names: Iterable[str]) -> None:
                     f"{name} is needed, and {key}, which assigns it, was reused without it: its value is not stored",
                     remedy=f"{key} took {duration(seconds)} the last time: run its cell with -f",
                 )
-            face.say(f"{key}: runs again, because {name} is needed and was not stored")
+            why = (
+                f"{name} was not stored, and {before} is about to change"
+                if before
+                else f"{name} is needed and was not stored"
+            )
+            face.say(f"{key}: runs again, because {why}")
             with users_errors(face):
                 face.session.materialize([entry.definition], force=True)
 

@@ -50,7 +50,79 @@ NAMES = run_all(
 )
 AGAIN = run_all("n = 3", "%%asset a\na = 'x' * n", "n = 2", "%%asset b\nb = a * n")
 
+CLOSURE = run_all(
+    "def make():\n    n = 3\n    def step():\n        nonlocal n\n        n += 1\n        return n\n    return step\ntick = make()",
+    "%%asset a\na = tick()",
+    "b = tick()",
+)
+SECONDARY = run_all("%%asset a\nparts = [1, 2]\na = len(parts)", "other = parts\nother.append(9)", "n = len(parts)")
+ITERATOR = run_all("numbers = iter(range(5, 90))", "%%asset a\na = next(numbers)", "b = next(numbers)")
+OPTION = run_all(
+    "import pandas as pd\npd.set_option('display.max_rows', 11)",
+    "%%asset a\npd.set_option('display.max_rows', 22)\na = 1",
+    "seen = pd.get_option('display.max_rows')\npd.set_option('display.max_rows', 33)",
+)
+COUNTED = run_all(
+    "%%asset a\nclass Box:\n    count = 1\na = Box.count", "Box.count += 5", "%%asset b\nb = Box.count", "n = Box.count"
+)
+LOOPED = run_all("parts = [3, 4]", "%%asset a\na = 0\nfor i in parts: a += i\ni += 1", "n = i")
+OWN_TEXT = run_all(
+    "import pandas as pd\nframe = pd.DataFrame({'v': [1, 5, 9]})\nlimit = 0",
+    "%%asset a\nlimit = 4\na = len(frame.query('v > @limit'))\nlimit = 7",
+    "%%asset b\nb = len(frame.query('v > @limit'))",
+)
+LOCKED = "import threading\nclass Held:\n    def __init__(self, v): self.v, self.lock = v, threading.Lock()"
 CASES = [
+    Case("closure_counts_on", [CLOSURE, CLOSURE, CLOSURE * 2], ["a", "b"], reused=["a"]),
+    Case(
+        "secondary_changed_through_an_alias", [SECONDARY * 2, SECONDARY], ["parts", "n", "other is parts"], reused=["a"]
+    ),
+    Case(
+        "iterator_made_again", [ITERATOR * 2, ITERATOR], ["a", "b"], says=r"a: executed .* because once in every kernel"
+    ),
+    Case("option_set_again", [OPTION * 2, OPTION * 2], ["seen"], reused=["a"]),
+    Case("class_attribute_counted_up_again", [COUNTED * 2, COUNTED], ["a", "b", "n"], reused=["a", "b"]),
+    Case("loop_variable_that_may_be_read", [LOOPED * 2, LOOPED * 2], ["a", "i", "n"], reused=["a"]),
+    Case("text_names_a_variable_of_its_own_cell", [OWN_TEXT * 2, OWN_TEXT], ["a", "b", "limit"], reused=["a", "b"]),
+    Case(
+        "equal_value_assigned_again",
+        [
+            [
+                *run_all(
+                    "K = 3\nopen('a.txt', 'w').write('3 ')", "%%asset a\nsize = len(open('a.txt').read())\na = size"
+                ),
+                ("c0", "K = 6\nopen('a.txt', 'w').write('6 ')"),
+                ("c1", "%%asset a\nsize = len(open('a.txt').read())\na = size"),
+            ],
+            run_all("K = 6\nopen('a.txt', 'w').write('6 ')", "%%asset a\nsize = len(open('a.txt').read())\na = size"),
+        ],
+        ["size", "a"],
+        reused=["a"],
+    ),
+    Case(
+        "unstored_variable_needed_after_its_input_changed",
+        [[LOCKED, "parts = [1, 2]", "%%asset a\nheld = Held(sum(parts))\na = held.v", "parts.append(30)", "n = held.v"]]
+        * 2,
+        ["a", "n"],
+    ),
+    Case(
+        "unstored_variable_of_a_cell_that_acts",
+        [[LOCKED, "parts = [1, 2]", "%%asset a\nparts.append(3)\nheld = Held(sum(parts))\na = held.v", "n = held.v"]]
+        * 2,
+        ["a", "n", "parts"],
+        says="held",
+    ),
+    Case(
+        "unstored_value_changed_by_a_cell",
+        [[LOCKED, "%%asset a\na = Held(1)", "a.v = 5", "%%asset b\nb = a.v", "a.v = 7", "%%asset c\nc = a.v"]] * 2,
+        ["a.v", "b", "c"],
+    ),
+    Case(
+        "generator_read_by_an_asset",
+        [run_all("%%asset a\na = (x * 6 for x in range(1, 9))", "%%asset b\nb = next(a)", "n = next(a)") * 2] * 2,
+        ["b", "n"],
+        says=r"b: executed .* because ",
+    ),
     Case("run_all_twice", [SIMPLE * 2], ["a", "b", "n"]),
     Case("run_all_twice_with_changes", [EFFECT * 2], ["a", "b", "seen", "log"]),
     Case("run_all_twice_with_a_seed", [SEEDED * 2, SEEDED * 2], ["x", "y", "z"], reused=["x", "y"]),

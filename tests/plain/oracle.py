@@ -104,10 +104,19 @@ def reference_cells(cells, sequence):
 
 
 class Forks:
-    """Servers that fork a child per run; each is started at its first use."""
+    """Servers that fork a child per run; each is started at its first use.
 
-    def __init__(self, folder):
+    Parameters
+    ----------
+    folder
+        Where their home is.
+    imported
+        Modules that they import before; by default those that the cases use.
+    """
+
+    def __init__(self, folder, imported=()):
         self.folder = Path(folder)
+        self.imported = imported
         self.servers = {}
 
     def run(self, request, *, with_stepwell, number=0):
@@ -126,10 +135,13 @@ class Forks:
     def start(self, seed):
         home = self.folder / f"home{seed}"
         home.mkdir(parents=True, exist_ok=True)
+        # matplotlib takes seconds to find the fonts of a machine, and keeps what it found.
+        with contextlib.suppress(OSError):
+            shutil.copytree(Path.home() / ".cache" / "matplotlib", home / ".cache" / "matplotlib")
         pairs = [socket.socketpair() for _ in range(2)]
         theirs = [pair[1].fileno() for pair in pairs]
         server = subprocess.Popen(
-            [sys.executable, str(HERE / "server.py"), *map(str, theirs)],
+            [sys.executable, str(HERE / "server.py"), *map(str, theirs), *self.imported],
             env={**environment(home), "PYTHONHASHSEED": str(seed + 1), "PYTHONPATH": str(ROOT)},
             pass_fds=theirs,
         )

@@ -1,8 +1,8 @@
 """A process that has imported what notebooks import, and forks a child for every run of a notebook.
 
-    python server.py PLAIN STEPWELL
+    python server.py PLAIN STEPWELL [MODULE ...]
 
-The arguments are the descriptors of two sockets, for runs without and with Stepwell. Requests and answers are lines of JSON. A child is what a new kernel is: a fresh shell whose `__main__` is empty, with its own
+The first arguments are the descriptors of two sockets, for runs without and with Stepwell. Requests and answers are lines of JSON. A child is what a new kernel is: a fresh shell whose `__main__` is empty, with its own
 folder, home and store. It ends without cleaning up, as a killed kernel does. Nothing that starts a thread or opens a DuckDB
 instance may happen before the fork.
 """
@@ -158,12 +158,12 @@ def serve(descriptor, shell):
 
 
 def main():
-    for_plain, for_stepwell = map(int, sys.argv[1:])
+    for_plain, for_stepwell = map(int, sys.argv[1:3])
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in IMPORTED:
+        for name in sys.argv[3:] or IMPORTED:
             importlib.import_module(name)
         shell = make_shell()
     if os.fork():

@@ -79,8 +79,15 @@ class CellBody:
     """Names whose objects the body itself may change in place; None if that is not known."""
     changed: tuple[tuple[str, str], ...] = ()
     """Variables that were values of assets and that plain cells have changed or bound again, each with the label of the last such cell."""
+    earlier: Callable[[], Mapping[str, Any]] = dict
+    """Returns names that the cell may read and bound itself when it ran in this kernel, each with the value from before; `MISSING` of `versions` for none."""
     unseen: tuple[str, ...] = ()
     """Why the step is unverifiable although its code does not show it: it runs commands of the shell."""
+
+    @property
+    def bound(self) -> set[str]:
+        """Names that the body may bind at its top level."""
+        return {*self.stored, *[name for definition in self.definitions for name in definition.names]}
 
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the pruned namespace that the body runs in."""

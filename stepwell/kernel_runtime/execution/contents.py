@@ -38,6 +38,16 @@ def has_content(item: Any) -> bool:
     return kind not in _NO_CONTENT and not isinstance(item, (type, *_NO_CONTENT))
 
 
+def is_iterator(item: Any) -> bool:
+    """Return True if reading an object changes it: a generator, a counter, an open file."""
+    return hasattr(type(item), "__next__")
+
+
+def is_inert(item: Any) -> bool:
+    """Return True for an object without content of its own, such as a lock: it has no digest, and nothing of it is restored."""
+    return type(item).__module__ in {"_thread", "threading", "_contextvars"}
+
+
 def is_leaf(item: Any) -> bool:
     """Return True if an object is compared by digest: it is no container of Python objects."""
     kind = type(item)

@@ -35,8 +35,9 @@ from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.collection import no_collection
 from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
+from stepwell.kernel_runtime.records.memo import provenance
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.runs import RunRecord
+from stepwell.kernel_runtime.records.runs import FORCED, RunRecord
 from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 
@@ -117,6 +118,8 @@ class Engine:
             else None
         )
         self._run_again = 0
+        self._obstacles: dict[str, str] = {}
+        """By step, why what the store has of it cannot be restored in the notebook."""
         self._kept_codes: set[str] | None = None
         """Code versions that some materialization of an earlier run has; they are written together with it."""
 
@@ -213,10 +216,12 @@ class Engine:
         if self.cells is not None and self.cells.is_live(step):
             self.collection.let()
             try:
-                if not self.cells.reuse(step, group):
-                    return False
+                obstacle = self.cells.reuse(step, group)
             finally:
                 self.collection.hold()
+            if obstacle:
+                self._obstacles[step.key] = obstacle
+                return False
             if len(group) > len(step.outputs):
                 self._rekey()
             again = self.cells.reassigned(step)
@@ -276,7 +281,7 @@ class Engine:
     ) -> str:
         started = time.time()
         # Told now: afterwards the world is as the step leaves it.
-        reason = "" if self.plan.kind == "job" else "it was forced" if forced else self.known.refusal(step, memo)
+        reason = FORCED if forced and self.plan.kind != "job" else self._reason(step, memo, inputs)
         self.books.started(step, position, len(self.plan.steps))
         before = self._run_again
         live = self.cells is not None and self.cells.is_live(step)
@@ -337,6 +342,25 @@ class Engine:
             step, outcome, memo, inputs, started=started, code=code or self._explained(step), reason=reason, run=run
         )
 
+    def _reason(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...]) -> str:
+        """Return why a step runs although nothing that its memo key has was changed; empty if something was."""
+        obstacle = self._obstacles.pop(step.key, "")
+        if obstacle or self.plan.kind == "job":
+            return obstacle
+        return self.known.refusal(step, memo) or self._made_again(step, inputs)
+
+    def _made_again(self, step: PlanStep, inputs: tuple[InputVersion, ...]) -> str:
+        """Return which input without a stored value was computed again since the step ran last; empty if none was."""
+        earlier = [row.materialization for row in self.known.snapshot.current.get(step.outputs[0].key, ())]
+        before = {(each.name, each.version) for item in earlier[:1] for each in item.inputs}
+        given = {each.name: each.keys for each in step.inputs if each.carries_value}
+        for each in inputs:
+            item = self.known.values.get(each.key)
+            lacking = item is not None and item.value is None and each.name in given
+            if lacking and earlier and (each.name, each.version) not in before:
+                return f"{each.key} is not stored and was computed again"
+        return ""
+
     def _explained(self, step: PlanStep) -> CodeVersion | None:
         """Return a step's code version, with the parts that explain it unless the store has them from an earlier run."""
         if self._kept_codes is None:
@@ -378,6 +402,7 @@ class Engine:
         effects = Effects()
         stored: dict[str, tuple[StoredValue | None, str]] = {}
         not_kept: list[str] = []
+        unstored: list[str] = []
         is_job = self.plan.kind == "job" and not step.memoised
         try:
             for produced in outcome.produced.values():
@@ -406,14 +431,19 @@ class Engine:
                     held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
                     not_kept.append(f"{name}: {held or name_parts(type(produced.value))[1]}")
                     stored[name] = (None, "")
+                    unstored.append(name)
                 else:
                     stored[name] = (value, version or value.digest)
                 if is_job or type(produced.value) in IMMUTABLE or not step.isolate:
                     self.memory[key] = produced.value
             if run is not None and self.cells is not None and error is None:
-                effects, kept_value = self.cells.keep(step, run, outcome, memo)
+                names = dict(zip([each.name for each in step.outputs], step.op.body.variables, strict=False))  # type: ignore[union-attr]
+                lacking = [names[name] for name in unstored if name in names]
+                effects, kept_value = self.cells.keep(step, run, outcome, memo, lacking)
                 if effects:
                     stored[NOTEBOOK] = (kept_value, kept_value.digest if kept_value is not None else "none")
+                if code is None or not code.unverifiable:
+                    stored.update([(name, (None, provenance(memo, outcome.reads, name))) for name in unstored])
         except BaseException as broken:
             if error is None:
                 error = broken

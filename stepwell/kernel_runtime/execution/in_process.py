@@ -80,8 +80,9 @@ class InProcess:
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
         live = isinstance(step.op.body, CellBody) and step.op.body.live
+        own = step.op.body.bound if isinstance(step.op.body, CellBody) and live else ()
         recorder = ReadRecorder(
-            self.exclude, self.keyed, step.op.reads, self.namespace, step.op.parameters, before=live
+            self.exclude, self.keyed, step.op.reads, self.namespace, step.op.parameters, before=live, own=own
         )
         error: BaseException | None = None
         started = time.perf_counter()

@@ -10,12 +10,13 @@ the step changed in place) are stored as links, so that identities are kept.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
@@ -102,7 +103,7 @@ class Inventory:
                     self._note(root, address, item, content_of(item), None)
                     stack += [((*address, ("class", name)), each) for name, each in module_data(item).items()]
                 continue
-            if kind is not tuple and not contents.has_content(item):
+            if kind is not tuple and (not contents.has_content(item) or contents.is_inert(item)):
                 continue
             if len(self.seen) - first > contents.MOST_CONTAINERS:
                 # Too many to follow one by one. The whole is compared by its digest, and replaced as far as its type allows.
@@ -131,7 +132,8 @@ class Inventory:
         found = []
         for seen in self.seen.values():
             if seen.content is None:
-                if seen.digest is not None and data_version(seen.item) != seen.digest:
+                # What has no digest, and may be changed, counts as changed.
+                if seen.digest is None or data_version(seen.item) != seen.digest:
                     found.append(seen)
             elif type(seen.item) is not tuple and not contents.same_content(seen.content, content_of(seen.item)):
                 found.append(seen)
@@ -169,14 +171,23 @@ def _held_by(function: FunctionType) -> Iterable[tuple[tuple[str, Any], Any]]:
 
 
 def content_of(item: Any) -> tuple[Any, ...]:
-    """Return the content of a container, of a class or local module, or of a function's attributes."""
+    """Return the content of a container, of a class or local module, or of a function: its attributes and the variables that it closes over."""
     if type(item) is FunctionType:
-        return (("attributes", tuple(vars(item).items())),)
+        closure = tuple((place, *_cell_contents(cell)) for place, cell in enumerate(item.__closure__ or ()))
+        return (("attributes", tuple(vars(item).items())), ("closure", closure))
     if type(item) is ModuleType:
         return (("class", tuple(module_data(item).items())),)
     if isinstance(item, type):
         return (("class", tuple(class_data(item).items())),)
     return contents.content(item)
+
+
+def _cell_contents(cell: CellType) -> tuple[Any, ...]:
+    """Return the value of a variable that a function closes over; nothing if it has none."""
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
 
 
 def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
@@ -202,8 +213,15 @@ def _put(item: Any, how: str, value: Any) -> None:
     if how == "leaf":
         contents.put_leaf(item, value)
     elif type(item) is FunctionType:
+        parts = dict(value)
         vars(item).clear()
-        vars(item).update(value[0][1])
+        vars(item).update(parts["attributes"])
+        for place, *given in parts.get("closure", ()):
+            cell = (item.__closure__ or ())[place]
+            if given:
+                cell.cell_contents = given[0]
+            elif _cell_contents(cell):
+                del cell.cell_contents
     elif isinstance(item, (type, ModuleType)):
         entries = dict(value[0][1])
         now = class_data(item) if isinstance(item, type) else module_data(item)
@@ -267,9 +285,35 @@ class LiveRun:
         self._streams: dict[str, Any] = {}
         self._seedings = len(seedings)
         self._settings: library_state.Snapshot = {}
+        self._covered: dict[str, Any] = {}
+        self._rebound: set[str] = set()
         self.bundle = Bundle()
         self.theirs: frozenset[str] = frozenset()
         """Names that are the user's: the step runs as an upstream and must give them back."""
+
+    def cover(self, read: Collection[str]) -> None:
+        """Take away numbers and texts that the body may bind again on some path: an equal one would be the same object.
+
+        Parameters
+        ----------
+        read
+            Names that the body, or a function that it uses, may read: they count by value, and stay.
+        """
+        body, space = self._body, self._space
+        if body.sees_all:
+            return
+        said = _texts((body.code, body.tail))
+        for name in body.bound - body.sure - set(read):
+            if type(space.get(name, _MISSING)) in ATOMS and name not in said:
+                self._covered[name] = space.pop(name)
+
+    def _uncover(self) -> None:
+        covered, self._covered = self._covered, {}
+        for name, value in covered.items():
+            if name in self._space:
+                self._rebound.add(name)
+            else:
+                self._space[name] = value
 
     def watch_process(self) -> None:
         """Note the states of random streams and the settings of libraries, right before the body runs."""
@@ -295,11 +339,14 @@ class LiveRun:
 
     def bound(self) -> list[str]:
         """Return the names that the body has bound so far."""
-        before, placed, sure = self.before, self._placed, self._body.sure
+        self._uncover()
+        before, placed = self.before, self._placed
+        # What the body reads and may bind counts with the value that it had: it is the body's, whether bound again or not.
+        own = self._body.sure | self._rebound | (self._body.bound & self._body.reads)
         return [
             name
             for name, value in self._space.items()
-            if name not in _PYTHONS_OWN and (value is not placed.get(name, before.get(name, _MISSING)) or name in sure)
+            if name not in _PYTHONS_OWN and (value is not placed.get(name, before.get(name, _MISSING)) or name in own)
         ]
 
     def finish(self, environment: Collection[str] = ()) -> Effects:
@@ -465,6 +512,21 @@ class LiveRun:
                 self._space[name] = self.before[name]
         for name in self.theirs:
             self._space[name] = self.before[name]
+
+
+def _texts(codes: Iterable[CodeType | None]) -> set[str]:
+    """Return the words in the texts of code: names that it may look up."""
+    found: set[str] = set()
+    pending: list[Any] = list(codes)
+    while pending:
+        item = pending.pop()
+        if isinstance(item, CodeType):
+            pending.extend(item.co_consts)
+        elif isinstance(item, (tuple, frozenset)):
+            pending.extend(item)
+        elif isinstance(item, str):
+            found.update(re.findall(r"\w+", item))
+    return found
 
 
 def size_of(value: Any) -> int:

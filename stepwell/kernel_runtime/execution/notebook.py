@@ -10,6 +10,7 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution import file_effects
+from stepwell.kernel_runtime.execution.contents import is_iterator
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, Restoration
 from stepwell.kernel_runtime.execution.outputs import Produced
@@ -105,7 +106,7 @@ class NotebookCells:
 
     def has_value(self, key: str, item: Materialization) -> bool:
         """Return True if a value that could not be stored is alive in this kernel."""
-        return self._timeline.alive(key, item.id) is not None
+        return self._timeline.alive(key, item) is not None
 
     def value(self, key: str) -> Any:
         """Return a value that lives in this kernel only.
@@ -127,21 +128,32 @@ class NotebookCells:
         body = step.op.body
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
+        self._timeline.look_before(step.key, body.bound & body.reads)
         names = {*body.reads, *body.parameters}
         if body.changes is not None:
             # What the body only reads is not changed by its own text. Functions that it uses may change what they reach.
             functions = [name for name in body.reads if callable(space.get(name))]
             names = (names & body.changes) | (reached_names(space, functions) - set(functions))
             names |= {name for name in functions if name in body.changes or not isinstance(space[name], type)}
+            # Reading an iterator changes it.
+            names |= {name for name in (*body.reads, *body.parameters) if is_iterator(space.get(name))}
         reached = reached_names(space, names)
         run = LiveRun(self._timeline, body, reached, arguments)
+        run.cover(reached_names(space, {*body.reads, *body.parameters}))
         run.watch_process()
         if not self.is_cell(step):
             run.theirs = frozenset(name for name in run.before if not self._timeline.may_bind(name, step.key))
         return run
 
-    def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
+    def keep(
+        self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str, lacking: Collection[str] = ()
+    ) -> tuple[Effects, StoredValue | None]:
         """Store what a body left in the notebook; add it to the outcome as one more output.
+
+        Parameters
+        ----------
+        lacking
+            Variables of the step's own values that could not be stored.
 
         Returns
         -------
@@ -158,7 +170,9 @@ class NotebookCells:
             for each in files:
                 self._timeline.files[each.path] = (each.digest, step.key)
         outcome.reads = (*outcome.reads, *run.stream_reads())
-        left_out = run.leave_out(max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
+        # What acts on more than its own names cannot be run later for a variable: it would act twice, or on what others have changed by then.
+        acts = bool(effects.objects or effects.streams or effects.files or effects.state or effects.deleted)
+        left_out = run.leave_out(1e9 if acts else max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
         effects = replace(
             effects, values=tuple(name for name in effects.values if name not in left_out), unstored=tuple(left_out)
         )
@@ -174,6 +188,12 @@ class NotebookCells:
                 unstored = self._without_unstorable(run, key)
                 if run.bundle:
                     value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
+        if acts:
+            space = self._timeline.namespace
+            lacking = [
+                name for name in (*lacking, *unstored, *left_out) if name in space and not _is_handle(space[name])
+            ]
+            effects = replace(effects, lost=(*effects.lost, *lacking))
         if unstored:
             left = tuple(name for name in effects.values if name not in unstored)
             lost = (*effects.lost, *([""] if "" in unstored else []))
@@ -234,13 +254,13 @@ class NotebookCells:
 
     # -- a hit
 
-    def reuse(self, step: PlanStep, group: tuple[Materialization, ...]) -> bool:
+    def reuse(self, step: PlanStep, group: tuple[Materialization, ...]) -> str:
         """Leave the notebook as the run left it.
 
         Returns
         -------
-        bool
-            False if that cannot be done: the step must run.
+        str
+            Why that cannot be done, so that the step must run; empty if it is done.
         """
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
@@ -249,18 +269,22 @@ class NotebookCells:
         # The names that it reads differ from what they were when it ran here: its own effects, or later ones, were applied.
         pinned = step.key in timeline.pinned
         if again and not own:
-            return True
+            return ""
         kept = next((item for item in group if item.output == NOTEBOOK), None)
         if kept is None and any(item.effects for item in group):
-            return False
+            return "what it did to the notebook is not recorded"
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
-        if effects.lost and not again:
-            return False
+        unstored = self._unstored(step, group, effects)
+        if unstored and again and timeline.is_touched(step.key, unstored):
+            return f"{unstored[0]} is not stored, and may have been changed since"
+        if effects.lost and not (again and (pinned or not timeline.is_touched(step.key, effects.lost))):
+            return f"once in every kernel: what it changed cannot be restored ({', '.join(each or 'an object that cannot be stored' for each in effects.lost)})"
         if effects and not (kept is not None and self._store.vouches(kept)):
-            return False
+            return "what it did to the notebook is not signed with a trusted key"
+        timeline.look_before(step.key, body.bound & body.reads)
         todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own)
         if not todo.possible:
-            return False
+            return "a file that it wrote is lost, and too large to be stored"
         names: Collection[str] | None = None
         if not own:
             names = [
@@ -268,12 +292,10 @@ class NotebookCells:
                 for name in (*effects.values, *self._defined(body, effects), *effects.deleted, *body.variables)
                 if timeline.may_bind(name, step.key)
             ]
-        elif again:
-            names = [
-                name
-                for name in (*effects.values, *self._defined(body, effects), *body.variables)
-                if name not in timeline.namespace or not timeline.is_of(name, step.key)
-            ]
+        elif again and not timeline.is_touched(
+            step.key, (*effects.values, *self._defined(body, effects), *body.variables)
+        ):
+            names = ()
         restoration = Restoration(timeline, body, effects, names)
         try:
             bound = self._restore(
@@ -283,19 +305,26 @@ class NotebookCells:
             # Whatever cannot be restored is computed: the body raises its own errors.
             if isinstance(error, ValueUnavailableError):
                 self._tell(f"{error.what}: computed again")
-            return False
+                return error.what
+            return f"what it left cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
         timeline.brought(step.key, step.code.digest if step.code else "", body.source, group)
         if not again:
-            for name, output in zip(body.variables, step.outputs, strict=False):
-                if any(item.output == output.name and item.value is None for item in group):
-                    timeline.unstored[name] = group[0].key
-            timeline.unstored.update(dict.fromkeys(effects.unstored, group[0].key))
+            timeline.unstored.update(dict.fromkeys(unstored, group[0].key))
         changed = () if again and pinned else effects.objects
         timeline.note(
             Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters
         )
         timeline.settle(body.variables)
-        return True
+        return ""
+
+    @staticmethod
+    def _unstored(step: PlanStep, group: tuple[Materialization, ...], effects: Effects) -> list[str]:
+        """Return the variables of a step whose values are not stored."""
+        body = step.op.body
+        assert isinstance(body, CellBody)
+        lacking = {item.output for item in group if item.value is None and item.output != NOTEBOOK}
+        mine = [name for name, output in zip(body.variables, step.outputs, strict=False) if output.name in lacking]
+        return [*mine, *effects.unstored]
 
     @staticmethod
     def _defined(body: CellBody, effects: Effects) -> list[str]:
@@ -342,7 +371,7 @@ class NotebookCells:
             for each in effects.files:
                 if each.path not in todo.left:
                     timeline.files[each.path] = (each.digest, step.key)
-            if not again:
+            if not skip_objects:
                 library_state.apply([entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)])
                 for name, value in effects.state:
                     if not name.startswith(ENVIRONMENT):
@@ -368,3 +397,9 @@ class NotebookCells:
             if self._store.vouches(item)
             for each in Effects.from_text(item.effects).files
         )
+
+
+def _is_handle(value: Any) -> bool:
+    """Return True for an open or closed file, a connection or the like: nothing later depends on having the same one."""
+    kind = type(value)
+    return hasattr(kind, "__exit__") or kind.__module__.partition(".")[0] in {"_csv", "sqlite3", "_duckdb"}

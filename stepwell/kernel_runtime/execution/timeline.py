@@ -28,10 +28,13 @@ from stepwell.kernel_runtime.execution.contents import has_content
 from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.memo import is_provenance
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
+from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.graph import MISSING
 from stepwell.kernel_runtime.versions.reads.files import file_digest
 from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.reads.recorder import value_digest
@@ -136,6 +139,7 @@ class Timeline:
         self._bound: dict[str, Bound] = {}
         self._waiting: dict[str, Materialization] = {}
         self._memories: dict[str, Memory] = {}
+        self._earlier: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     # -- events
@@ -163,6 +167,12 @@ class Timeline:
                     self._group[name] = target
             for name in shared:
                 self._group[name] = target
+
+    def with_aliases(self, names: Iterable[str]) -> set[str]:
+        """Return names, and all others that may share objects with them."""
+        found = set(names)
+        groups = {group for name in found if (group := self._group.get(name)) is not None}
+        return found | {name for name, group in self._group.items() if group in groups}
 
     def binder(self, name: str) -> Writer | None:
         """Return who bound a name last, or None if nothing is known of it."""
@@ -204,10 +214,12 @@ class Timeline:
             if bound is not None:
                 bound.unchanged_at = self._count
 
-    def alive(self, key: str, materialization: str = "") -> Any:
+    def alive(self, key: str, item: Materialization | None = None) -> Any:
         """Return the object that some variable is bound to as the value of an asset, or None."""
         for bound in self._bound.values():
-            if bound.key == key and materialization in {"", bound.materialization}:
+            if bound.key == key and (
+                item is None or item.id == bound.materialization or (item.data_version or item.id) == bound.data_version
+            ):
                 value = bound.value()
                 if value is not None:
                     return value
@@ -246,7 +258,8 @@ class Timeline:
         return bound
 
     def _is_equal(self, name: str, bound: Bound) -> bool:
-        return data_version(self.namespace[name]) in (None, bound.data_version)
+        # Of a value without a digest nothing can be compared: what may have changed it counts as a change.
+        return not is_provenance(bound.data_version) and data_version(self.namespace[name]) == bound.data_version
 
     def changed_by(self, name: str) -> str:
         """Return the label of the cell that changed or rebound a variable which was the value of an asset; empty if none did."""
@@ -330,6 +343,19 @@ class Timeline:
 
     # -- steps
 
+    def look_before(self, step_key: str, names: Iterable[str]) -> None:
+        """Note the numbers and texts that a step finds under names which it may read and binds itself."""
+        found = self.earlier(step_key)
+        for name in names:
+            value = self.namespace.get(name, MISSING)
+            if name not in found and (value is MISSING or type(value) in ATOMS):
+                found[name] = value
+        self._earlier[step_key] = found
+
+    def earlier(self, step_key: str) -> dict[str, Any]:
+        """Return what a step found under names that it has bound itself since, and nobody else."""
+        return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
+
     def brought(self, step_key: str, code: str, source: object, items: Iterable[Materialization]) -> None:
         """Note that a step was executed or reused, with the code version that its memo key has."""
         self._memories[step_key] = Memory(
@@ -341,6 +367,22 @@ class Timeline:
         """Return True if a step already gave this materialization in this kernel."""
         memory = self._memories.get(step_key)
         return memory is not None and item.id in memory.materializations
+
+    def is_touched(self, step_key: str, names: Iterable[str]) -> bool:
+        """Return True if others may have bound or changed one of some names since a step was brought up to date here, or it is gone."""
+        memory = self._memories.get(step_key)
+        if memory is None:
+            return True
+        return any(
+            (
+                name in self.namespace
+                and any(
+                    writer.kind == "cell" or writer.id != step_key for _, writer in self._since(name, memory.number)
+                )
+            )
+            or (name not in self.namespace and bool(self._binds.get(name)))
+            for name in names
+        )
 
     def seeded_since(self, step_key: str) -> bool:
         """Return True if the notebook seeded a random stream after a step was brought up to date."""

@@ -24,6 +24,8 @@ from stepwell.kernel_runtime.versions.reads.environment import ALL, Keyed, all_d
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, counts, file_digest, file_stat, too_recent
 from stepwell.kernel_runtime.versions.reads.statuses import ABSENT, status
 
+_UNBOUND: Any = object()
+
 _current: ContextVar[ReadRecorder | None] = ContextVar("stepwell_reads", default=None)
 threads: dict[int, ReadRecorder] = {}
 """By thread, the recorder of the step that started it."""
@@ -66,6 +68,8 @@ class ReadRecorder:
         Names that count already: inputs.
     before
         Whether a file that the step reads and changes counts as it was before: its change is an effect, which a hit applies.
+    own
+        Names that the step itself binds: what it looks up after that is no read of the notebook.
     """
 
     # Defaults of the class: most steps read nothing, and a recorder is made for each.
@@ -108,8 +112,10 @@ class ReadRecorder:
         counted: Collection[str] = (),
         *,
         before: bool = False,
+        own: Iterable[str] = (),
     ) -> None:
         self._keeps_before = before
+        self._own_names = {name: namespace.get(name, _UNBOUND) for name in own} if namespace is not None else {}
         self.before: dict[str, str] = {}
         """By path, the digest of a file before the step changed or removed it."""
         self._namespace = namespace
@@ -227,6 +233,7 @@ class ReadRecorder:
                 and (value is None or value is space[name])
                 and name not in self._looked_up
                 and name not in self._counted
+                and space[name] is self._own_names.get(name, space[name])
             ):
                 with self.looks():
                     self._looked_up[name] = value_digest(space[name])
