@@ -57,7 +57,7 @@ def as_json(notebook: Path | None, result: BatchResult | None, error: dict[str, 
 
 def run_status(run: RunRecord, *, interrupted: bool) -> str:
     """Return ``success``, ``failure`` or ``cancelled``; a run that its kernel did not live to end has one of the last two."""
-    if run.status == "running":
+    if run.status in {"running", "interrupted"}:
         return "cancelled" if interrupted else "failure"
     return run.status
 

@@ -38,10 +38,11 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDe
     source = read_cell(face.shell, text, variable)
     assigned = variable in source.names.assigned
     if not assigned and (arguments.variable or not source.may_have_value):
+        arrow = "" if arguments.variable else f"name the variable (%%asset {key} -> variable), "
         raise CellValueError(
             f"the cell of {key.name!r} has no value",
             where=text.where,
-            remedy=f"assign {variable}, or end the cell with the expression that is its value",
+            remedy=f"assign {variable}, {arrow}or end the cell with the expression that is its value",
         )
     outputs = (variable,) if assigned else ()
     return _definition(face, arguments, source, "asset", (key,), variables=(variable,), outputs=outputs)
@@ -183,7 +184,7 @@ def cell_body(
         name, text.body, text.where, source.statements, source.tail, parameters, outputs,
         reads=source.names.reads - set(parameters) - (set() if live else assets), globals=face.namespace, sees_all=source.names.looks_up,
         is_async=source.is_async, display=None if source.quiet or not (assets or outputs) else face.figures.show,
-        finish=lambda value, has_tail: value_or_figure(value, face.figures, say, name, must=live and source.ends_in_statement and not has_tail),
+        finish=lambda value, has_tail: value_or_figure(value, face.figures, say, name, must=live and source.ends_in_assignment and not has_tail),
         settle=face.figures.settle, missing=None if live else _explainer(face, source.names, name, text),
         live=live, variables=variables, definitions=source.definitions, sure=source.names.sure, stored=source.stored,
         changes=source.names.changes, changed=changed, unseen=() if declared else source.shell, earlier=earlier,

@@ -19,7 +19,7 @@ from IPython.core.displayhook import DisplayHook
 from stepwell.kernel_runtime.definitions.bodies import Definition
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError
 from stepwell.magics.cell_names import Names, names_of
-from stepwell.magics.cell_syntax import Timed, refused, with_shell
+from stepwell.magics.cell_syntax import Timed, is_set_up, refused, with_shell
 
 _MOST_TRANSFORMS = 500
 
@@ -54,9 +54,9 @@ class CellSource:
     """Whether the last expression ends in ``;``."""
     is_async: bool
     may_have_value: bool = True
-    """Whether the body can have a value without assigning the variable: its last statement is no assignment, import or definition."""
-    ends_in_statement: bool = False
-    """Whether the body ends in a simple statement: then only a figure that it opened can be its value."""
+    """Whether the body can have a value without assigning the variable: it does not just end by assigning another one."""
+    ends_in_assignment: bool = False
+    """Whether the body ends by assigning a variable: if that is not the asset's, only a figure that it opened can be its value."""
     definitions: tuple[Definition, ...] = ()
     """Imports, functions and classes that it defines at its top level, in order."""
     stored: frozenset[str] = frozenset()
@@ -125,9 +125,11 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     tree, names, of_shell = with_shell(tree, names)
     ast.increment_lineno(tree, text.above)
     ends_in_semicolon: Callable[[str], bool] = DisplayHook.semicolon_at_end_of_expression
-    quiet = isinstance(tree.body[-1], ast.Expr) and ends_in_semicolon(source)
     last = tree.body[-1]
-    statements, tail = (tree.body[:-1], last) if isinstance(last, ast.Expr) else (tree.body, None)
+    statements, tail = (
+        (tree.body[:-1], last) if isinstance(last, ast.Expr) and not is_set_up(last) else (tree.body, None)
+    )
+    quiet = tail is not None and ends_in_semicolon(source)
     flags = shell.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     code = _compile(ast.Module(statements, tree.type_ignores), "exec", flags, text, name) if statements else None
     if code is not None:
@@ -135,19 +137,19 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     end = _compile(ast.Expression(tail.value), "eval", flags, text, name) if tail is not None else None
     is_async = any(each is not None and each.co_flags & inspect.CO_COROUTINE for each in (code, end))
     found, stored = _definitions(tree, flags, text, name)
-    compound = isinstance(last, _COMPOUND)
+    assigns = _assigns_a_name(last)
     draws = any(isinstance(node, ast.Call) for node in ast.walk(tree))
     return CellSource(
-        text, names, code, end, quiet, is_async, tail is not None or compound or draws, tail is None and not compound,
+        text, names, code, end, quiet, is_async, draws or not assigns, assigns,
         found, stored, of_shell,
     )  # fmt: skip
 
 
-_COMPOUND = (
-    *(ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.If, ast.Try, ast.TryStar, ast.Match),
-    *(ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
-)
-"""Statements after which a cell has no value of its own, and is no mistake: a loop, imports, definitions."""
+def _assigns_a_name(last: ast.stmt) -> bool:
+    """Return whether a body ends by assigning a variable: with another name than the asset's, that is likely to be a mistake."""
+    if isinstance(last, ast.Assign):
+        return any(isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) for node in ast.walk(last))
+    return isinstance(last, ast.AugAssign | ast.AnnAssign) and isinstance(last.target, ast.Name)
 
 
 def _definitions(
@@ -160,6 +162,10 @@ def _definitions(
     while pending:
         node = pending.pop()
         names: tuple[str, ...] = ()
+        if isinstance(node, ast.stmt) and is_set_up(node):
+            code = _compile(ast.Module([node], []), "exec", flags, text, name)
+            found.append(Definition((), code, node.lineno, is_import=True))
+            continue
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = tuple(alias.asname or alias.name.split(".", maxsplit=1)[0] for alias in node.names)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -14,6 +14,8 @@ from typing import Any
 from stepwell.magics.cell_names import Names
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_SET_UP = ("matplotlib", "config", "load_ext", "reload_ext", "autoreload")
+"""Magics that set the kernel up and compute nothing: a body may hold them as statements, and after a hit they are executed again, as imports are."""
 
 
 # -- what a body cannot hold
@@ -34,6 +36,7 @@ def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
                 "has `yield` outside a function",
                 "collect the values in a list: a cell is not a generator",
             )
+    set_up = {id(node.value) for node in tree.body if isinstance(node, ast.Expr) and is_set_up(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
             yield (
@@ -47,6 +50,7 @@ def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
             and magic is not None
             and magic[0] in ("run_line_magic", "run_cell_magic")
             and not (magic[0] == "run_line_magic" and magic[1] == "time")
+            and id(node) not in set_up
         ):
             sign = "%%" if magic[0] == "run_cell_magic" else "%"
             shown = f"{sign}{magic[1]}"
@@ -55,6 +59,12 @@ def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
                 f"uses the magic {shown}" if magic[1] not in ("pinfo", "pinfo2") else "asks for help with ?",
                 "move it to a cell of its own",
             )
+
+
+def is_set_up(node: ast.stmt) -> bool:
+    """Return True for a statement that is a magic which sets the kernel up, such as ``%matplotlib inline``."""
+    call = _shell_call(node.value) if isinstance(node, ast.Expr) else None
+    return call is not None and call[0] == "run_line_magic" and call[1] in _SET_UP
 
 
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
@@ -106,7 +116,8 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
             found |= {each.id for each in ast.walk(inner) if isinstance(each, ast.Name)}
     reads = names.reads | (found - names.assigned)
     if "get_ipython" in names.early:
-        if not does:
+        uses = sum(isinstance(node, ast.Name) and node.id == "get_ipython" for node in ast.walk(tree))
+        if not does and uses > sum(map(is_set_up, tree.body)):
             does[
                 "get_ipython() is the notebook's shell, and what it does is not seen: declare --reads, --max-age or --volatile"
             ] = None

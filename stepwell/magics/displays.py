@@ -223,7 +223,7 @@ def value_or_figure(value: Any, figures: Figures, tell: Callable[[str], None], n
     if must and not opened:
         raise CellValueError(
             f"the cell of {name!r} has no value",
-            remedy=f"assign {name}, or end the cell with the expression that is its value",
+            remedy=f"assign {name}, name the variable (%%asset {name} -> variable), or end the cell with the expression that is its value",
         )
     more = f": {len(opened)} figures are open; end the cell with the one that it is" if opened else ""
     tell(f"{name}: the cell ends without a value, so its value is None{more}")

@@ -12,10 +12,12 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.places import set_cell_names, set_name_places
-from stepwell.kernel_runtime.errors import DuplicateKeyError
+from stepwell.kernel_runtime.errors import DuplicateKeyError, StoreError
+from stepwell.kernel_runtime.execution.file_effects import lost
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, StepFinished, StepStarted
 from stepwell.kernel_runtime.session import Session, get_session
 from stepwell.kernel_runtime.session.waiting import log_waiting
@@ -146,11 +148,22 @@ class Extension:
         if not first:
             return
         self.face.session.registry.end_cell(succeeded=bool(result.success))
+        self._name_writer(result.error_in_exec)
         self._watch.end(info)
         self._recomposition.refresh()
         self.face.timeline.after_cell()
         self.face.running = None
         self._staleness.after_cell(info.raw_cell or "")
+
+    def _name_writer(self, error: BaseException | None) -> None:
+        """Say which step wrote the file that a plain cell misses."""
+        if type(error) is not FileNotFoundError or hasattr(error, "__notes__") or type(error.filename) is not str:
+            return
+        timeline = self.face.timeline
+        with suppress(StoreError):
+            said = lost(str(Path(error.filename).absolute()), timeline.project, timeline.files, self.face.session.store)
+            if said:
+                say(said)
 
     def _cell_name(self, filename: str) -> str | None:
         formatted = self.shell.compile.format_code_name(filename)

@@ -373,8 +373,8 @@ def tried(item, number, chance):
                 use(value)
             elif data_version(value) != item.version:
                 print(f"WRONG {name}: another value", flush=True)
-        except (UnicodeDecodeError, OverflowError, ValueError, pa.ArrowException, pl.exceptions.PolarsError):
-            # A date that Python has not, a text that was no text: it is the value's, and safely so.
+        except (ArithmeticError, ValueError, pa.ArrowException, pl.exceptions.PolarsError):
+            # A date or decimal that Python has not, a text that was no text: it is the value's, and safely so.
             assert sealed
     grown = peak() - before
     if grown > 2 * max(item.stored.size, stored.size) + SLACK:

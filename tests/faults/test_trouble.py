@@ -26,8 +26,9 @@ BEGIN = """
             assert "damaged" not in str(error) and "rebuild" not in str(error), error
             return type(error)
 
-    stepwell.materialize([made("large", 5_000_000), made("small", 5)], store=store)
-    stepwell.load("large", store=store)
+    if len(sys.argv) == 2:
+        stepwell.materialize([made("large", 5_000_000), made("small", 5)], store=store)
+        stepwell.load("large", store=store)
 """
 END = """
     assert stepwell.load("large", store=store)[-1] == 4_999_999
@@ -63,8 +64,42 @@ DEVICE = """
     assert found is errors.OtherDeviceError, found
 """
 
+QUOTA = """
+    import ctypes, platform, struct
 
-@pytest.mark.parametrize("trouble", [FILES, MEMORY, DEVICE], ids=["open files", "memory", "another device"])
+    def deny_large_writes():
+        # As at the end of a quota: the kernel itself refuses, by a filter of this process, every write of 64 KiB or of
+        # several parts, and new blocks.
+        numbers = {"x86_64": (1, 18, 20, 285), "aarch64": (64, 68, 66, 47)}[platform.machine()]
+        write, pwrite, writev, fallocate = numbers
+        at = lambda code, yes, no, value: struct.pack("HBBI", code, yes, no, value)
+        load, equal, most, give = 0x20, 0x15, 0x35, 0x06
+        quota, allow = at(give, 0, 0, 0x00050000 | 122), at(give, 0, 0, 0x7FFF0000)
+        program = [
+            at(load, 0, 0, 0),
+            at(equal, 5, 0, fallocate), at(equal, 4, 0, writev), at(equal, 1, 0, write), at(equal, 0, 3, pwrite),
+            at(load, 0, 0, 32), at(most, 0, 1, 65536), quota, allow,
+        ]
+        code = ctypes.create_string_buffer(b"".join(program))
+        filter = struct.pack("HL", len(program), ctypes.addressof(code))
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.prctl(38, 1, 0, 0, 0) == 0
+        assert libc.prctl(22, 2, ctypes.c_char_p(filter), 0, 0) == 0, ctypes.get_errno()
+
+    if len(sys.argv) > 2:
+        deny_large_writes()
+        print(refused(lambda: stepwell.materialize([made("over", 200_000)], store=store)).__name__)
+        assert list(stepwell.load("small", store=store)) == [0, 1, 2, 3, 4]
+        sys.exit()
+    program = open(f"/proc/{os.getpid()}/cmdline", "rb").read().split(bytes(1))[2]
+    done = subprocess.run([sys.executable, "-c", program, store, "at the end"], capture_output=True, text=True)
+    assert done.stdout == "StoreQuotaError\\n", done
+"""
+
+
+@pytest.mark.parametrize(
+    "trouble", [FILES, MEMORY, DEVICE, QUOTA], ids=["open files", "memory", "another device", "quota"]
+)
 def test_a_machine_in_trouble_is_called_by_its_name(tmp_path, trouble):
     program = "".join(textwrap.dedent(each) for each in (BEGIN, trouble, END))
     done = subprocess.run(

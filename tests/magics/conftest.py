@@ -83,6 +83,7 @@ def bare(shell, capsys, tmp_path, monkeypatch):
     for name in [name for name in shell.user_ns if not name.startswith("__")]:
         del shell.user_ns[name]
     shell.init_user_ns()
+    session.attach(None)
     session.attach(shell.user_ns)
     session.use(tmp_path / "store")
     yield Notebook(shell, capsys)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from stepwell.kernel_runtime.errors import UpstreamBudgetError
+from stepwell.kernel_runtime.errors import CellValueError, UpstreamBudgetError
 
 
 def statuses(notebook):
@@ -53,6 +53,34 @@ def test_a_value_of_none_is_said(notebook):
     ran = notebook("%%asset nothing\nprint('x')")
     assert "nothing: the cell ends without a value, so its value is None" in ran.text
     assert notebook.session.load("nothing") is None
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "import math\nassert math.pi > 3",
+        "table['b'] = 2",
+        "table['b'], table['c'] = 2, 3",
+        "x = 1\ndel x",
+        "global x",
+        "pass",
+    ],
+)
+def test_a_cell_that_ends_in_a_statement_has_the_value_none(notebook, ending):
+    notebook("table = {'a': 1}")
+    ran = notebook(f"%%asset nothing\n{ending}")
+    assert "nothing: the cell ends without a value, so its value is None" in ran.text
+    assert notebook.session.load("nothing") is None
+
+
+@pytest.mark.parametrize(
+    "ending", ["other = 1", "other = dict()", "a, b = 1, 2", "other: int = len('x')", "counter += 1"]
+)
+def test_a_cell_that_ends_by_assigning_another_variable_has_no_value(notebook, ending):
+    notebook("counter = 1")
+    ran = notebook.run(f"%%asset nothing\n{ending}")
+    assert isinstance(ran.error, CellValueError)
+    assert "%%asset nothing -> variable" in ran.text
 
 
 def test_register_only(notebook):
@@ -413,3 +441,24 @@ def test_an_interrupt_shows_the_users_frames_only(notebook):
     assert isinstance(ran.error, KeyboardInterrupt)
     assert "in slow()" in ran.text
     assert "stepwell/" not in ran.text.replace("stepwell/store", "")
+
+
+@pytest.mark.parametrize("reader", ["rows = open('out.csv').read()", "%%asset rows\nrows = open('out.csv').read()"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_whoever_misses_a_file_is_told_which_asset_wrote_it(notebook, tmp_path, reader, restarted):
+    notebook("%%asset raw/export\nwith open('out.csv', 'w') as file:\n    file.write('a,b')\nexport = 1")
+    if restarted:
+        notebook.session.attach(None)
+        notebook.session.attach(notebook.shell.user_ns)
+    (tmp_path / "out.csv").unlink()
+    ran = notebook.run(reader)
+    assert isinstance(ran.error, FileNotFoundError)
+    assert ran.text.count("out.csv was written by raw/export and is gone: run the cell of raw/export") == 1
+    notebook("%%asset raw/export\nwith open('out.csv', 'w') as file:\n    file.write('a,b')\nexport = 1")
+    assert "executed" in notebook("%%asset rows\nrows = open('out.csv').read()").text
+
+
+def test_a_file_that_no_asset_wrote_is_nobodys(notebook):
+    notebook("%%asset export\nexport = 1")
+    assert "was written by" not in notebook.run("open('other.csv')").text
+    assert "was written by" not in notebook.run("%%asset rows\nrows = open('other.csv').read()").text

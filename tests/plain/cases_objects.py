@@ -185,7 +185,21 @@ CASES = [
         "os.environ['MODE'] = 'fast'",
         ["mode"],
         "mode = os.environ.get('MODE')",
-        reused=False,
+    ),
+    changed(
+        "environment_changed_with_a_long_value",
+        "import os\nos.environ['OLD'] = 'to be removed'",
+        "os.environ['MODE'] = 'careful and slow'\nos.environ.pop('OLD')",
+        ["mode"],
+        "mode = (os.environ.get('MODE'), os.environ.get('OLD'))",
+    ),
+    Case(
+        "environment_changed_by_an_import",
+        [["import os", "%%asset step\nimport settings\nstep = settings.K", "m = os.environ.get('THREADS_OF_TOOLS')"]]
+        * 2,
+        ["m", "step"],
+        files={"settings.py": "import os\nos.environ.setdefault('THREADS_OF_TOOLS', 'as many as there are')\nK = 1\n"},
+        reused=("step",),
     ),
     Case(
         "environment_changed_and_read",

@@ -33,6 +33,20 @@ CASES = [
         SCALED,
     ),
     Case(
+        "magics_that_set_the_kernel_up",
+        [
+            [
+                "%%asset step\n%config InteractiveShell.ast_node_interactivity = 'all'\nimport fractions\nstep = 1",
+                "m = fractions.__name__, get_ipython().ast_node_interactivity",
+                "%%asset last\nlast = 2\n%config InteractiveShell.ast_node_interactivity = 'last_expr'",
+                "n = get_ipython().ast_node_interactivity",
+            ]
+        ]
+        * 2,
+        ["m", "n", "step"],
+        reused=["step", "last"],
+    ),
+    Case(
         "working_directory",
         [
             [

@@ -24,6 +24,8 @@ from stepwell.kernel_runtime.store.doctor.files import check_files
 from stepwell.kernel_runtime.store.doctor.rebuilding import rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.store import open_store
+from stepwell.kernel_runtime.store.values import codecs
+from tests.store.rows import made, record
 
 PROJECT = """
 import sys
@@ -445,3 +447,43 @@ def test_a_value_file_of_another_version_is_left_where_it_is(scene):
     assert found.status == "warning"
     assert "1 file of another version" in found.text
     assert path.read_bytes() == data
+
+
+SAID = {
+    "key": {"about": {"key": 5}},
+    "reads": {"about": {"reads": "junk"}},
+    "a read": {"about": {"reads": "[[1]]"}},
+    "inputs": {"about": {"inputs": "[1]"}},
+    "metadata": {"about": {"metadata": "[]"}},
+    "memo key": {"about": {"memo_key": ["m"]}},
+    "time": {"about": {"created": "yesterday"}},
+    "a time that never comes": {"about": {"created": 1e300}},
+    "no time": {"about": {"created": float("nan")}},
+    "effects": {"about": {"effects": {"files": []}, "record_signature": [1]}},
+    "nothing": {"about": [1]},
+    "classes": {"classes": 5},
+    "a class": {"classes": [[1, 2, 3]]},
+    "names": {"key": {"a": 1}, "type_name": None, "summary": ["x"]},
+    "surrogates": {"about": {"key": "\ud800"}},
+}
+
+
+@pytest.mark.attack(
+    "The header of a value file, which needs no signature for plain data, says anything of its record.",
+    "doctor --rebuild makes a catalog of all other files, and nothing that the header says keeps a command from working.",
+)
+def test_a_header_that_says_anything_does_not_keep_a_store_from_being_rebuilt(tmp_path, capsys):
+    store = open_store(tmp_path / "store")
+    record(store, made(store, "good", b"x" * 100_000)).wait()
+    for number, said in enumerate(SAID.values()):
+        told = {"type_name": "bytes", "summary": "", "about": {}, "key": "crafted", **said}
+        store._objects.write(
+            codecs.encode(bytes([number]) * 100_000, key="a", code=None), key="k", memo_key="m", about=told
+        )
+    store.close()
+    os.truncate(tmp_path / "store/catalog.duckdb", 5000)
+    folder = Folder(tmp_path / "store")
+    assert rebuild(folder, check_files(folder)).from_files == len(SAID) + 1
+    for command in (["status"], ["status", "--json"], ["versions", "crafted"], ["gc", "--dry-run"], ["doctor"]):
+        assert main([*command, "--store", str(tmp_path / "store")]) == 0, capsys.readouterr().err
+    assert open_store(tmp_path / "store").keys().count("good") == 1

@@ -1,6 +1,7 @@
 """What does not come back is not stored: types that are not known to are loaded once, here or in a process of their own."""
 
 import collections
+import contextlib
 import dataclasses
 import enum
 import io
@@ -10,6 +11,7 @@ import time
 import types
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -229,6 +231,25 @@ def test_what_comes_back_is_stored(store, make):
 def test_types_that_come_back_are_not_loaded(store, monkeypatch):
     monkeypatch.setattr(round_trip, "_decoded", None)
     store.put([np.arange(3), collections.OrderedDict(a=1), Keeps(), Lazy([1]), {1, 2}], key="a", memo_key="m")
+
+
+def test_a_value_with_a_frame_in_it_is_not_loaded(store, monkeypatch):
+    monkeypatch.setattr(round_trip, "_decoded", None)
+    monkeypatch.setattr(round_trip, "_apart", None)
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+    store.put({"frame": frame, "column": frame["a"]}, key="a", memo_key="m")
+
+
+def test_what_a_class_of_a_library_leaves_out_is_the_librarys_decision(tmp_path):
+    def put(owner, large):
+        code = CodeReader(class_version, owner=owner, data_version=data_version)
+        with contextlib.closing(open_store(tmp_path / "store", code=code)) as store:
+            return store.get(store.put([OtherContents(5), large], key="a", memo_key="m"), key="a")
+
+    for large in (b"", LARGE):
+        assert type(put(lambda _: "lib 1.0", large)[0]) is OtherContents
+    with pytest.raises(UnstorableValueError, match="does not come back"):
+        put(lambda _: None, b"")
 
 
 def test_the_value_is_not_touched_by_its_being_loaded(store):

@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from stepwell.batch.listing import current_as_json, current_lines
-from stepwell.kernel_runtime.errors import StoreDamagedError, UntrustedStoreError
+from stepwell.kernel_runtime.errors import StepwellError, StoreDamagedError, UntrustedStoreError
 from stepwell.kernel_runtime.records.materializations import Current
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.text import in_one_line, printable
@@ -142,7 +142,6 @@ def test_what_rows_say_reaches_a_terminal_as_text_only(store):
 
 
 def test_a_column_that_cannot_be_read_is_an_error_of_ours(store):
-    readable = {("metadata", "5"), ("metadata", "null"), ("metadata", '[["a"]]'), ("unverifiable", '[["a"]]')}
     m = made(store, "a", 5)
     record(store, m).wait()
     rows = {}
@@ -159,11 +158,74 @@ def test_a_column_that_cannot_be_read_is_an_error_of_ours(store):
                 rows[column, text] = error.what
             store._catalog.change(
                 lambda connection, name, column=column: connection.execute(
-                    f"UPDATE {name}.materializations SET {column} = '[]'"
+                    f"UPDATE {name}.materializations SET {column} = '{'{}' if column == 'metadata' else '[]'}'"
                 )
             )
-    assert {each for each, found in rows.items() if not isinstance(found, str)} == readable
-    assert {found for found in rows.values() if isinstance(found, str)} == {"what is recorded of 'a' cannot be read"}
+    assert set(rows.values()) == {f"what is recorded of 'a', materialization {m.id!r}, cannot be read"}
+
+
+HOSTILE = {
+    "VARCHAR": [None, "[[1,2,3,4,5]]", '{"parts":[[1,2,3,4,5]]}'],
+    "DOUBLE": [None, -1.0, float("inf")],
+    "BIGINT": [None, -1],
+    "INTEGER": [None, -1],
+    "BLOB": [None, b"\xff" * 40],
+}
+
+
+@pytest.mark.attack(
+    "A catalog holds any value in any column: nothing, other JSON, times that never come.",
+    "Each question is answered, or refused with one error that names what cannot be read.",
+)
+def test_any_value_in_any_column_gives_an_answer_or_an_error_of_ours(kept, capsys):
+    with duckdb.connect(str(kept / "catalog.duckdb")) as connection:
+        connection.execute(
+            "INSERT INTO logs (run_id, step_key, time, level, message) VALUES ('run', 'a', 1, 'INFO', 'x')"
+        )
+        connection.execute("INSERT INTO outputs VALUES ('run', 'a', 'stream', 'stdout', 'x', '{}', '{}')")
+        connection.execute(
+            "INSERT INTO runs (run_id, kind, notebook, targets, status, started, batch, parent_run_id, root_run_id, error, process) "
+            """VALUES ('run', 'assets', 'n', '["a"]', 'success', 1, '', '', '', '["E","m","t","w"]', '')"""
+        )
+        columns = connection.execute(
+            "SELECT table_name, column_name, data_type FROM duckdb_columns() JOIN duckdb_tables() USING (table_name) "
+            "WHERE table_name <> 'meta' AND data_type <> 'TIMESTAMP'"
+        ).fetchall()
+    refused, store = 0, open_store(kept)
+    questions = (
+        lambda: store.runs(limit=5),
+        lambda: store.run("run"),
+        lambda: store.attempts("a", limit=5),
+        lambda: store.outputs("run", "a"),
+        lambda: store.logs("run", "a"),
+        lambda: store.snapshot(["a"], ["a"], ["c1"]),
+        lambda: current_lines(store),
+        lambda: current_as_json(store),
+        lambda: store.code("c1"),
+        store.rules,
+        lambda: store.collect(dry_run=True),
+    )
+    for table, column, kind in columns:
+        (rows,) = store._catalog.ask(
+            lambda connection, name, table=table, column=column: [
+                connection.execute(f"SELECT rowid, {column} FROM {name}.{table}").fetchall()
+            ]
+        )
+        for value in HOSTILE[kind]:
+            change = f"UPDATE @{table} SET {column} = ?"
+            store._catalog.change(lambda connection, name: connection.execute(change.replace("@", f"{name}."), [value]))  # noqa: B023
+            for question in questions:
+                try:
+                    question()
+                except StepwellError:
+                    refused += 1
+        for row, value in rows:
+            change = f"UPDATE @{table} SET {column} = ? WHERE rowid = ?"
+            store._catalog.change(
+                lambda connection, name: connection.execute(change.replace("@", f"{name}."), [value, row])  # noqa: B023
+            )
+    assert refused > 50
+    assert store.get(store.current("a")[0].materialization.value, key="a") == 5
 
 
 def test_a_store_that_everybody_can_write_executes_nothing_of_theirs(kept, tmp_path, monkeypatch):

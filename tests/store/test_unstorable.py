@@ -57,7 +57,7 @@ CASES = {
     "function with a lock": (function_with_a_lock, "inner", "closure"),
     "class with a connection": (class_with_a_connection, "Inner", "cell of its own"),
     "iterator": (lambda: zip([1], (i for i in range(3)), strict=False), "generator", "list"),
-    "thread": (threading.Thread, "threading.Thread|_thread.lock", "out of the value"),
+    "thread": (threading.Thread, "threading.Thread|_thread.lock|_thread._ThreadHandle", "out of the value"),
     "memoryview": (lambda: memoryview(b"abc"), "memoryview", "bytes"),
     "tensor of Arrow": (lambda: pa.Tensor.from_numpy(np.zeros(2)), "pyarrow.lib.Tensor|pyarrow.Tensor", "plain data"),
     "generator": (lambda: (i for i in range(3)), "generator", "list"),

@@ -18,9 +18,10 @@ from stepwell.kernel_runtime.errors import CellValueError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Definition:
-    """An import, function or class that a cell's body defines: executed again after a hit."""
+    """An import, function or class that a cell's body defines, or a magic that sets the kernel up: executed again after a hit."""
 
     names: tuple[str, ...]
+    """Names that it binds; none for a magic."""
     code: CodeType
     line: int
     """The line of ``def`` or ``class`` in the cell, or of its first decorator, as `co_firstlineno` has it."""

@@ -227,10 +227,12 @@ class Bookkeeping:
         memo: str,
         inputs: tuple[InputVersion, ...],
         code: CodeVersion | None,
+        effects: Effects,
     ) -> Materialization:
         """Return what will be recorded of one output, except for where its value is."""
         stored: dict[str, tuple[StoredValue | None, str]] = {name: (None, version)}
-        return self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)[0]
+        made = self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)[0]
+        return replace(made, effects=ELSEWHERE) if effects else made
 
     def _is_current(self, step: PlanStep, item: Materialization) -> bool:
         for row in self.known.snapshot.current.get(item.key, ()):

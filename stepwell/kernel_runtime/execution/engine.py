@@ -38,6 +38,7 @@ from stepwell.kernel_runtime.records.materializations import InputVersion, Mater
 from stepwell.kernel_runtime.records.memo import provenance
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import FORCED, RunRecord
+from stepwell.kernel_runtime.store.processes import this_process
 from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 
@@ -399,7 +400,9 @@ class Engine:
     ) -> str:
         """Store what a body produced, and record how it ended."""
         error = outcome.error
-        effects = Effects()
+        if error is not None and self.cells is not None:
+            self.cells.name_writers(outcome)
+        effects, kept_value = Effects(), None
         stored: dict[str, tuple[StoredValue | None, str]] = {}
         not_kept: list[str] = []
         unstored: list[str] = []
@@ -410,7 +413,10 @@ class Engine:
                     # What is recorded of it must be plain, also where this fails.
                     given, produced.metadata = produced.metadata, {}
                     produced.metadata = self.guard.look(partial(plain_metadata, step, given))
-            for name, produced in outcome.produced.items():
+            results = list(outcome.produced.items())
+            if run is not None and self.cells is not None and error is None:
+                effects, kept_value = self.cells.keep(step, run, outcome, memo)
+            for name, produced in results:
                 key = produced.output.key
                 if not produced.output.stored:
                     stored[name] = (None, "")
@@ -419,8 +425,9 @@ class Engine:
                 kept = memo if error is None else ""
                 try:
                     about = partial(
-                        self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code
-                    )
+                        self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code,
+                        effects=effects,
+                    )  # fmt: skip
                     value = self.guard.look(
                         partial(self.store.put, produced.value, key=key, memo_key=kept, about=about)
                     )
@@ -436,14 +443,12 @@ class Engine:
                     stored[name] = (value, version or value.digest)
                 if is_job or type(produced.value) in IMMUTABLE or not step.isolate:
                     self.memory[key] = produced.value
-            if run is not None and self.cells is not None and error is None:
-                names = dict(zip([each.name for each in step.outputs], step.op.body.variables, strict=False))  # type: ignore[union-attr]
-                lacking = [names[name] for name in unstored if name in names]
-                effects, kept_value = self.cells.keep(step, run, outcome, memo, lacking)
-                if effects:
-                    stored[NOTEBOOK] = (kept_value, kept_value.digest if kept_value is not None else "none")
+            if unstored and self.cells is not None:
+                effects = self.cells.lacking(step, effects, unstored)
                 if code is None or not code.unverifiable:
                     stored.update([(name, (None, provenance(memo, outcome.reads, name))) for name in unstored])
+            if effects:
+                stored[NOTEBOOK] = (kept_value, kept_value.digest if kept_value is not None else "none")
         except BaseException as broken:
             if error is None:
                 error = broken
@@ -619,4 +624,5 @@ def new_run(run_id: str, plan: Plan, notebook: str, *, batch: str, parent: RunRe
         batch=batch,
         parent_run_id=parent.run_id if parent else "",
         root_run_id=(parent.root_run_id or parent.run_id) if parent else "",
+        process=this_process(),
     )

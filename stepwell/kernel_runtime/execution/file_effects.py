@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepwell.kernel_runtime.records.effects import FileEffect
+from stepwell.kernel_runtime.records.effects import Effects, FileEffect
+from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.versions.reads.files import counts, file_digest
 from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
 
@@ -132,6 +133,27 @@ def compare(effects: tuple[FileEffect, ...], project: Path, was_written: WasWrit
         else:
             todo.possible = False
     return todo
+
+
+def lost(path: str, project: Path, files: Mapping[str, tuple[str, str]], store: ValueStore) -> str:
+    """Return what is to be said of a file that is not there although a step wrote it; empty for any other path.
+
+    Parameters
+    ----------
+    files
+        What the steps of this kernel wrote: digest and step by path, as `Timeline.files` has it.
+    """
+    name = os.path.relpath(path, os.path.realpath(project))
+    if os.path.lexists(path) or name.startswith(os.pardir):
+        return ""
+    digest, key = files.get(name, ("", ""))
+    if name not in files:
+        for item in store.writers_of(name):
+            if store.vouches(item):
+                digest = next(each.digest for each in Effects.from_text(item.effects).files if each.path == name)
+                key = item.key.rpartition(":")[0]
+                break
+    return f"{name} was written by {key} and is gone: run the cell of {key}" if digest else ""
 
 
 def restore(todo: FilesToRestore, contents: Mapping[str, bytes], project: Path) -> None:

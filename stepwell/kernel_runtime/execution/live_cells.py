@@ -32,7 +32,7 @@ from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads.environment import value_of
 from stepwell.kernel_runtime.versions.reads.readers import seedings
-from stepwell.kernel_runtime.versions.secrets import is_kept_back
+from stepwell.kernel_runtime.versions.secrets import Environment, is_kept_back, looks_secret
 
 _MISSING: Any = object()
 _PYTHONS_OWN = frozenset(
@@ -392,7 +392,15 @@ class LiveRun:
             if before is None or stream_digest(before) != stream_digest(state):
                 bundle.streams[name] = state
         entries = library_state.changed(self._settings, library_state.snapshot())
-        secret = [name for name in environment if is_kept_back(name, value_of(name))]
+        secret = []
+        if environment:
+            # What the body sets is in the environment now: values that other variables have count.
+            others = Environment(without=environment)
+            secret = [
+                name
+                for name in environment
+                if (value := value_of(name)) is not None and (looks_secret(name, value) or others.has(value, value))
+            ]
         variables = [(f"{ENVIRONMENT}{name}", value_of(name)) for name in environment if name not in secret]
         deleted = tuple(name for name in self.before if name not in space)
         roots = tuple(dict.fromkeys(seen.root for seen in changed))
@@ -619,9 +627,10 @@ class Restoration:
             if number >= len(self._body.definitions):
                 continue
             definition = self._body.definitions[number]
-            if not any(self.may(name) for name in definition.names):
+            names = definition.names
+            if not any(self.may(name) for name in names) if names else self._names is not None:
                 continue
-            if definition.is_import and all(isinstance(self._space.get(name), ModuleType) for name in definition.names):
+            if names and definition.is_import and all(isinstance(self._space.get(name), ModuleType) for name in names):
                 continue
             try:
                 exec(definition.code, self._space)  # noqa: S102 - the user's own cell

@@ -145,15 +145,8 @@ class NotebookCells:
             run.theirs = frozenset(name for name in run.before if not self._timeline.may_bind(name, step.key))
         return run
 
-    def keep(
-        self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str, lacking: Collection[str] = ()
-    ) -> tuple[Effects, StoredValue | None]:
+    def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
         """Store what a body left in the notebook; add it to the outcome as one more output.
-
-        Parameters
-        ----------
-        lacking
-            Variables of the step's own values that could not be stored.
 
         Returns
         -------
@@ -170,9 +163,7 @@ class NotebookCells:
             for each in files:
                 self._timeline.files[each.path] = (each.digest, step.key)
         outcome.reads = (*outcome.reads, *run.stream_reads())
-        # What acts on more than its own names cannot be run later for a variable: it would act twice, or on what others have changed by then.
-        acts = bool(effects.objects or effects.streams or effects.files or effects.state or effects.deleted)
-        left_out = run.leave_out(1e9 if acts else max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
+        left_out = run.leave_out(1e9 if effects.acts else max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
         effects = replace(
             effects, values=tuple(name for name in effects.values if name not in left_out), unstored=tuple(left_out)
         )
@@ -188,12 +179,7 @@ class NotebookCells:
                 unstored = self._without_unstorable(run, key)
                 if run.bundle:
                     value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
-        if acts:
-            space = self._timeline.namespace
-            lacking = [
-                name for name in (*lacking, *unstored, *left_out) if name in space and not _is_handle(space[name])
-            ]
-            effects = replace(effects, lost=(*effects.lost, *lacking))
+        effects = self._once(effects, (*unstored, *left_out))
         if unstored:
             left = tuple(name for name in effects.values if name not in unstored)
             lost = (*effects.lost, *([""] if "" in unstored else []))
@@ -201,6 +187,24 @@ class NotebookCells:
             effects = replace(effects, values=left, unstored=(*effects.unstored, *more), lost=lost)
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
+
+    def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:
+        """Return the effects of a step some of whose own values could not be stored."""
+        body = step.op.body
+        assert isinstance(body, CellBody)
+        names = dict(zip([each.name for each in step.outputs], body.variables, strict=False))
+        return self._once(effects, [names[name] for name in outputs if name in names])
+
+    def _once(self, effects: Effects, unstored: Collection[str]) -> Effects:
+        """Return effects with variables that have no stored value counted as lost, where the step acts on more than its own names.
+
+        Such a step cannot be run later, when the variable is needed: it would act twice, or on what others have changed by then.
+        """
+        if not effects.acts:
+            return effects
+        space = self._timeline.namespace
+        lost = [name for name in unstored if name in space and not _is_handle(space[name])]
+        return replace(effects, lost=(*effects.lost, *lost))
 
     def _without_unstorable(self, run: LiveRun, key: str) -> list[str]:
         """Take values that cannot be stored out of a bundle; return their names."""
@@ -246,6 +250,16 @@ class NotebookCells:
         )
         timeline.settle(variables)
 
+    def name_writers(self, outcome: Outcome) -> None:
+        """Add to a body's error which steps wrote the files that it missed."""
+        error = outcome.error
+        assert error is not None
+        missed = dict.fromkeys(read.name for read in outcome.reads if read.kind == "absent")
+        for path in missed:
+            said = file_effects.lost(path, self._timeline.project, self._timeline.files, self._store)
+            if said:
+                error.add_note(said)
+
     def failed(self, step: PlanStep, run: LiveRun) -> None:
         """Note what a body bound before it failed: as after a plain cell, it stays."""
         bound, changed = run.bound(), run.changed_names()
@@ -273,14 +287,15 @@ class NotebookCells:
         kept = next((item for item in group if item.output == NOTEBOOK), None)
         if kept is None and any(item.effects for item in group):
             return "what it did to the notebook is not recorded"
+        # Nothing of a record is looked at, not even whether it has effects, before a trusted key is known to have signed it.
+        if kept is not None and not self._is_trusted(kept, group):
+            return "what it did to the notebook is not signed with a trusted key"
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
         unstored = self._unstored(step, group, effects)
         if unstored and again and timeline.is_touched(step.key, unstored):
             return f"{unstored[0]} is not stored, and may have been changed since"
         if effects.lost and not (again and (pinned or not timeline.is_touched(step.key, effects.lost))):
             return f"once in every kernel: what it changed cannot be restored ({', '.join(each or 'an object that cannot be stored' for each in effects.lost)})"
-        if effects and not (kept is not None and self._store.vouches(kept)):
-            return "what it did to the notebook is not signed with a trusted key"
         timeline.look_before(step.key, body.bound & body.reads)
         todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own)
         if not todo.possible:
@@ -325,6 +340,13 @@ class NotebookCells:
         lacking = {item.output for item in group if item.value is None and item.output != NOTEBOOK}
         mine = [name for name, output in zip(body.variables, step.outputs, strict=False) if output.name in lacking]
         return [*mine, *effects.unstored]
+
+    def _is_trusted(self, kept: Materialization, group: tuple[Materialization, ...]) -> bool:
+        """Return True if a trusted key signed what a step left, and the rows beside it say nothing else of when it holds."""
+        return self._store.vouches(kept) and all(
+            (item.reads, item.inputs, item.code_version) == (kept.reads, kept.inputs, kept.code_version)
+            for item in group
+        )
 
     @staticmethod
     def _defined(body: CellBody, effects: Effects) -> list[str]:

@@ -64,6 +64,11 @@ class Effects:
             or self.state
         )
 
+    @property
+    def acts(self) -> bool:
+        """True if the step changed more than it bound: objects, random streams, files, settings, names that it deleted."""
+        return bool(self.objects or self.streams or self.files or self.state or self.deleted)
+
     def as_json(self) -> dict[str, Any]:
         """Return the effects as JSON values; fields that are empty are left out."""
         found: dict[str, Any] = {}

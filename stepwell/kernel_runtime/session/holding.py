@@ -23,7 +23,7 @@ from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, StepWaiting, Subscriber
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, store_directory
+from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, project_directory, store_directory
 from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
@@ -215,14 +215,9 @@ class Holding:
             watch()
         if namespace is not self.namespace or self.timeline is None:
             self.timeline = (
-                Timeline(namespace, self._load_current, self._project(namespace)) if namespace is not None else None
+                Timeline(namespace, self._load_current, project_directory(namespace)) if namespace is not None else None
             )
         self.namespace = namespace
-
-    @staticmethod
-    def _project(namespace: dict[str, Any]) -> Path:
-        """Return the project's folder: the one that holds the store where none is chosen."""
-        return store_directory(namespace)[0].parent
 
     def _load_current(self, key: str) -> Any:
         raise NotImplementedError

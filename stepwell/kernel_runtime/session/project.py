@@ -56,8 +56,17 @@ def project_root(start: Path) -> Path:
 
 def store_directory(namespace: Mapping[str, Any] | None = None) -> tuple[Path, bool]:
     """Return the store directory of this process's notebook or script, and whether the user named it."""
+    return named_or_found(None, _folder(namespace))
+
+
+def project_directory(namespace: Mapping[str, Any] | None = None) -> Path:
+    """Return the project's root for this process's notebook or script, wherever its store is."""
+    return project_root(_folder(namespace))
+
+
+def _folder(namespace: Mapping[str, Any] | None) -> Path:
     path = notebook_path(namespace)
-    return named_or_found(None, path.parent if path is not None and path.parent.is_dir() else Path.cwd())
+    return path.parent if path is not None and path.parent.is_dir() else Path.cwd()
 
 
 def named_or_found(asked: str | None, folder: Path) -> tuple[Path, bool]:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from stepwell.kernel_runtime.errors import InvalidInvocationError, InvariantViolationError, unknown_key
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.effects import NOTEBOOK
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.keys import AssetKey, listed
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
@@ -77,7 +78,7 @@ def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
             f"{old!r} is one of several outputs of the step {shared.step_key!r}, whose name is made of theirs",
             remedy="an output of a multi-asset cannot be renamed without running the step again",
         )
-    copies = _copies(rows, old, new)
+    copies = _copies(store, rows, old, new)
     current = [
         Current(owner, _mapped(row.key, old, new), copies[row.materialization.id], row.partition)
         for row in reversed(pointers)
@@ -101,7 +102,7 @@ def _owner(old: str, pointers: list[Current], notebook: str) -> str:
     )
 
 
-def _copies(rows: list[Materialization], old: str, new: str) -> dict[str, Materialization]:
+def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) -> dict[str, Materialization]:
     """Return the copies by the ids of what they are copies of; order edges between them follow."""
     ids = {item.id: new_id() for item in rows}
     found: dict[str, Materialization] = {}
@@ -115,12 +116,20 @@ def _copies(rows: list[Materialization], old: str, new: str) -> dict[str, Materi
             for given in item.inputs
         )
         step = _mapped(item.step_key, old, new)
-        found[item.id] = replace(
+        copy = replace(
             item, id=ids[item.id], key=_mapped(item.key, old, new), step_key=step, inputs=inputs,
             memo_key=memo_key(step, item.code_version, inputs) if item.memo_key else "",
             metadata={**item.metadata, RENAMED: {"from": old, "of": item.id}},
         )  # fmt: skip
+        found[item.id] = _signed(store, copy, item)
     return found
+
+
+def _signed(store: ValueStore, copy: Materialization, item: Materialization) -> Materialization:
+    """Return a copy of a record with a signature of its own, if a trusted key signed the record; its effects can be restored then."""
+    if item.record_signature is None:
+        return copy
+    return replace(copy, record_signature=store.sign_record(copy) if store.vouches(item) else None)
 
 
 def _mapped(key: str, old: str, new: str) -> str:
@@ -168,20 +177,28 @@ class Settling:
             return False
         copies = [
             item
-            for item in reversed(self._store.history(step.key, limit=_ALL))
+            for key in (step.key, f"{step.address}:{NOTEBOOK}")
+            for item in reversed(self._store.history(key, limit=_ALL))
             if item.code_version == current.code_version and renaming(item) is not None and item.memo_key
         ]
         settled = {
-            item.id: replace(
+            item.id: _signed(self._store, replace(
                 item, id=new_id(), code_version=step.code.digest, memo_key=memo_key(step.address, step.code.digest, item.inputs),
                 metadata={**item.metadata, RENAMED: {**(renaming(item) or {}), "settled": True}},
-            )
+            ), item)
             for item in copies
         }  # fmt: skip
-        moved = settled.get(current.id)
-        if moved is None:
+        if current.id not in settled:
             return False
-        # The current one last: it is the newest.
-        made = [*(item for key, item in settled.items() if key != current.id), moved]
-        self._store.carry_over(made, [Current(step.notebook, moved.key, moved, moved.partition)], steps={}, code=now)
+        # The current ones last: they are the newest. What a cell left follows its value, as when it was recorded.
+        now_current = [item.id for item in copies if item.id == current.id or _is_left_by(item, current)]
+        order = [*(key for key in settled if key not in now_current), *now_current]
+        moved = [settled[key] for key in now_current]
+        pointers = [Current(step.notebook, item.key, item, item.partition) for item in moved]
+        self._store.carry_over([settled[key] for key in order], pointers, steps={}, code=now)
         return True
+
+
+def _is_left_by(item: Materialization, result: Materialization) -> bool:
+    """Return whether a record is of what the cell left in the notebook that gave a result."""
+    return item.output == NOTEBOOK and (item.run_id, item.memo_key) == (result.run_id, result.memo_key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -173,10 +173,20 @@ def is_kept_back(name: str, value: Any) -> bool:
 
 
 class Environment:
-    """The values of the environment at one moment, as far as they could be recognised in a text."""
+    """The values of the environment at one moment, as far as they could be recognised in a text.
 
-    def __init__(self) -> None:
-        found = {value for name, value in whole().items() if len(value) >= _LEAST and not of_session(name)}
+    Parameters
+    ----------
+    without
+        Names of variables that do not count.
+    """
+
+    def __init__(self, without: Collection[str] = ()) -> None:
+        found = {
+            value
+            for name, value in whole().items()
+            if len(value) >= _LEAST and name not in without and not of_session(name)
+        }
         self._values = frozenset(found)
         # A folder is no secret, and it is in many texts.
         long = sorted(

@@ -329,11 +329,18 @@ class Attachment:
         self.commits += 1
         write_seal(self.folder, self.commits, self.store_id)
 
-    def damage(self, error: BaseException) -> StoreDamagedError | None:
-        """Return our error for one of DuckDB's that means that the file is damaged: parts are read, and checked, when needed only."""
+    def damage(self, error: BaseException, *signs: str) -> StoreDamagedError | None:
+        """Return our error for one of DuckDB's that means that the file is damaged: parts are read, and checked, when needed only.
+
+        Parameters
+        ----------
+        signs
+            What else in its text means that.
+        """
         text = str(error)
         if trouble(error, "") is None and any(
-            sign in text for sign in ("Corrupt", "Could not read enough bytes", "checksum", "database has been invalid")
+            sign in text
+            for sign in ("Corrupt", "Could not read enough bytes", "checksum", "database has been invalid", *signs)
         ):
             return self._damaged("cannot be read", one_line(error))
         return None

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from stepwell.kernel_runtime.errors import StoreDamagedError
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.collection import no_collection
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
@@ -21,7 +22,9 @@ from stepwell.kernel_runtime.store.catalog.schema import (
     STEP_COLUMNS,
     Row,
     code_record,
+    current_record,
     error_record,
+    log_record,
     materialization,
     output_record,
     run_record,
@@ -77,7 +80,7 @@ def read_snapshot(
 def _snapshot(connection: Connection, name: str, keys: list[str], steps: list[str], versions: list[str]) -> Snapshot:
     asked, value = one_of(keys)
     pointers = rows_of(connection, name, _POINTERS.format(f"WHERE key IN {asked}"), [value])
-    ids, of_steps, of_versions = one_of([pointer[3] for pointer in pointers]), one_of(steps), one_of(versions)
+    ids, of_steps, of_versions = one_of([pointer[3] or "" for pointer in pointers]), one_of(steps), one_of(versions)
     rows = rows_of(
         connection,
         name,
@@ -89,7 +92,7 @@ def _snapshot(connection: Connection, name: str, keys: list[str], steps: list[st
     known = {row[0]: materialization(row) for row in rows}
     for notebook, key, partition, found in pointers:
         if found in known:
-            snapshot.current.setdefault(key, []).append(Current(notebook, key, known[found], partition))
+            snapshot.current.setdefault(key, []).append(current_record(notebook, key, partition, known[found]))
     snapshot.by_memo_key = executions(known.values(), frozenset(steps), frozenset(versions))
     _read_attempts(connection, name, steps, snapshot)
     return snapshot
@@ -130,7 +133,7 @@ def read_current(connection: Connection, name: str, key: str) -> list[Current]:
     pointers = rows_of(connection, name, _POINTERS.format("WHERE key = ?"), [key])
     known = _by_id(connection, name, [pointer[3] for pointer in pointers])
     return [
-        Current(notebook, key, known[found], partition)
+        current_record(notebook, key, partition, known[found])
         for notebook, key, partition, found in pointers
         if found in known
     ]
@@ -140,7 +143,7 @@ def read_all_current(connection: Connection, name: str) -> list[Current]:
     """Read what is current for every key, by key, newest first, without inline values: one statement."""
     with no_collection():
         rows = rows_of(connection, name, _LISTED)
-        return [Current(row[0], row[1], materialization(row[3:]), row[2]) for row in rows]
+        return [current_record(row[0], row[1], row[2], materialization(row[3:])) for row in rows]
 
 
 def _by_id(connection: Connection, name: str, ids: list[str]) -> dict[str, Materialization]:
@@ -195,7 +198,7 @@ def read_outputs(connection: Connection, name: str, run_id: str, step_key: str) 
 def read_logs(connection: Connection, name: str, run_id: str, step_key: str) -> list[LogRecord]:
     """Read what a run's steps logged, oldest first; of all its steps if none is named."""
     text = "SELECT run_id, step_key, time, level, message FROM @logs WHERE run_id = ? AND ? IN ('', step_key) ORDER BY time, rowid"
-    return [LogRecord(*row) for row in rows_of(connection, name, text, [run_id, step_key])]
+    return [log_record(row) for row in rows_of(connection, name, text, [run_id, step_key])]
 
 
 def read_codes(connection: Connection, name: str, digests: Collection[str]) -> dict[str, CodeVersion]:
@@ -206,14 +209,17 @@ def read_codes(connection: Connection, name: str, digests: Collection[str]) -> d
         found = {}
         for row in rows_of(connection, name, text, [value]):
             # What cannot be read explains nothing; a step is run or reused without it.
-            with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            with suppress(StoreDamagedError):
                 found[row[0]] = code_record(row)
         return found
 
 
 def read_keys(connection: Connection, name: str) -> list[str]:
     """Read every key that has something current."""
-    return [key for (key,) in rows_of(connection, name, "SELECT DISTINCT key FROM @current ORDER BY key")]
+    return [
+        key
+        for (key,) in rows_of(connection, name, "SELECT DISTINCT key FROM @current WHERE key IS NOT NULL ORDER BY key")
+    ]
 
 
 def read_history(connection: Connection, name: str, key: str, limit: int) -> list[Materialization]:

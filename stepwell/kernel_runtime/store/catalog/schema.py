@@ -8,10 +8,12 @@ epoch, which come back bit for bit, with a generated ``TIMESTAMP`` in UTC beside
 
 from __future__ import annotations
 
+import functools
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreDamagedError
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
@@ -19,6 +21,7 @@ from stepwell.kernel_runtime.records.materializations import Current, InputVersi
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.store.processes import is_gone
 
 FORMAT = 3
 """The number of this layout; a catalog with a higher one was written by a newer Stepwell."""
@@ -106,7 +109,61 @@ def _texts(values: Sequence[str]) -> str:
 
 
 def _tuple(text: str) -> tuple[str, ...]:
-    return () if text == "[]" else tuple(_decode(text))
+    return () if text == "[]" else tuple(_plain(_decode(text)))
+
+
+# -- rows that Stepwell never wrote: a catalog can come from anybody -------------------------------------------------
+
+LATEST = 253_402_300_800
+"""The end of the year 9999, in seconds since the epoch: no later time can be shown."""
+_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError)
+_T = TypeVar("_T")
+
+
+def _plain(found: Any) -> list[str]:
+    """Return a list of texts; a `TypeError` for anything else."""
+    if type(found) is not list or not all([type(each) is str for each in found]):  # noqa: C419 - a list is quicker for a few
+        raise TypeError("no list of texts")
+    return found
+
+
+def _check_texts(values: Sequence[Any]) -> None:
+    if set(map(type, values)) != _TEXT:
+        raise TypeError("a column is no text")
+
+
+_TEXT = {str}
+
+
+def _moment(seconds: Any) -> float:
+    """Return a time, or how long something took; a `ValueError` for what is none."""
+    if not 0 <= seconds < LATEST:
+        raise ValueError("a time is none")
+    return float(seconds)
+
+
+def _reader(what: str) -> Callable[[Callable[[Row], _T]], Callable[[Row], _T]]:
+    """Have a function that reads a row raise a `StoreDamagedError` if a column holds what Stepwell never wrote."""
+
+    def decorate(read: Callable[[Row], _T]) -> Callable[[Row], _T]:
+        @functools.wraps(read)
+        def reading(row: Row) -> _T:
+            try:
+                return read(row)
+            except _UNREADABLE as error:
+                raise _unreadable(f"{what} {row[0]!r}", error) from error
+
+        return reading
+
+    return decorate
+
+
+def _unreadable(what: str, error: Exception) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"what is recorded of {what[:200]} cannot be read",
+        where=type(error).__name__,
+        remedy="the catalog was changed or damaged: restore it, or move the store away; everything in it can be computed again",
+    )
 
 
 def _error_text(error: ErrorRecord | None) -> str | None:
@@ -114,8 +171,11 @@ def _error_text(error: ErrorRecord | None) -> str | None:
 
 
 def error_record(text: str | None) -> ErrorRecord | None:
-    """Read the column of an error."""
-    return None if text is None else ErrorRecord(*_decode(text))
+    """Read the column of an error; a `StoreDamagedError` if it is none."""
+    try:
+        return None if text is None else ErrorRecord(*_plain(_decode(text)))
+    except _UNREADABLE as error:
+        raise _unreadable("a failure", error) from error
 
 
 # -- materializations ------------------------------------------------------------------------------------------------
@@ -168,32 +228,37 @@ def materialization(row: Row) -> Materialization:
     """
     try:
         return _materialization(row)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise StoreDamagedError(
-            f"what is recorded of {row[2]!r} cannot be read",
-            where=f"materialization {row[0]!r}: {type(error).__name__}",
-            remedy="the catalog was changed or damaged: restore it, or move the store away; everything in it can be computed again",
-        ) from error
+    except _UNREADABLE as error:
+        raise _unreadable(f"{row[2]!r}, materialization {row[0]!r},", error) from error
 
 
 def _materialization(row: Row) -> Materialization:
     codec = row[9]
     value = None
+    _check_texts(row[:9])
     if codec is not None:
         classes = row[17]
+        _check_texts((codec, row[10], row[15], row[16]))
+        if type(row[11]) is not int or row[11] < 0:
+            raise TypeError("a size is none")
         value = StoredValue(
             codec, row[10], row[11], row[12], row[13], row[14], row[15], row[16],
-            () if classes == "[]" else tuple((name, version) for name, version in _decode(classes)),
+            () if classes == "[]" else tuple((name, version) for name, version in map(_plain, _decode(classes))),
         )  # fmt: skip
-    inputs, reads, metadata = row[21], row[22], row[24]
+    inputs, reads, metadata = row[21], row[22], {} if row[24] == "{}" else _decode(row[24])
+    if type(metadata) is not dict:
+        raise TypeError("metadata are none")
     return Materialization(
-        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], value, row[18], row[19], row[20],
-        () if inputs == "[]" else tuple([InputVersion(*each) for each in _decode(inputs)]),
-        () if reads == "[]" else tuple([Read(*each[:3], *map(tuple, each[3:])) for each in _decode(reads)]),
-        _tuple(row[23]),
-        {} if metadata == "{}" else _decode(metadata),
-        row[25] or "", row[26],
+        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], value, _moment(row[18]), _moment(row[19]), row[20],
+        () if inputs == "[]" else tuple([InputVersion(*_plain(each)) for each in _decode(inputs)]),  # type: ignore[arg-type]  # one of two texts
+        () if reads == "[]" else tuple([_read_of(each) for each in _decode(reads)]),
+        _tuple(row[23]), metadata, row[25] or "", row[26],
     )  # fmt: skip
+
+
+def _read_of(found: list[Any]) -> Read:
+    _check_texts(found[:3])
+    return Read(*found[:3], *map(tuple, found[3:]))
 
 
 # -- the other tables ------------------------------------------------------------------------------------------------
@@ -207,17 +272,21 @@ def run_row(run: RunRecord) -> Row:
     )  # fmt: skip
 
 
+@_reader("run")
 def run_record(row: Row) -> RunRecord:
-    """Read a row of `RUN_COLUMNS`."""
+    """Read a row of `RUN_COLUMNS`; a run whose process is gone was interrupted."""
     run_id, kind, notebook, targets, status, started, ended, batch, parent, root, error, process = row
+    _check_texts((run_id, kind, notebook, status, batch, parent, root, process or ""))
+    if status == "running" and process and is_gone(process):
+        status = "interrupted"
     return RunRecord(
         run_id,
         kind,
         notebook,
         _tuple(targets),
         status,
-        started,
-        ended,
+        _moment(started),
+        None if ended is None else _moment(ended),
         batch,
         parent,
         root,
@@ -237,6 +306,7 @@ def step_row(step: StepRecord) -> Row:
     )  # fmt: skip
 
 
+@_reader("the steps of run")
 def step_materializations(row: Row) -> tuple[str, ...]:
     """Return the ids of a step's materializations from a row of `STEP_COLUMNS`."""
     return _tuple(row[6])
@@ -244,16 +314,40 @@ def step_materializations(row: Row) -> tuple[str, ...]:
 
 def step_record(row: Row, known: dict[str, Materialization]) -> StepRecord:
     """Read a row of `STEP_COLUMNS`, with the materializations that it names."""
-    run_id, key, status, started, seconds, memo_key, ids, error, reason, not_kept = row
-    made = tuple(known[each] for each in _tuple(ids) if each in known)
+    made = tuple(known[each] for each in step_materializations(row) if each in known)
+    return replace(_step_record(row), materializations=made)
+
+
+@_reader("the steps of run")
+def _step_record(row: Row) -> StepRecord:
+    run_id, key, status, started, seconds, memo_key, _, error, reason, not_kept = row
+    _check_texts((run_id, key, status, memo_key, reason))
     return StepRecord(
-        run_id, key, status, started, seconds, memo_key, made, error_record(error), reason, _tuple(not_kept)
+        run_id,
+        key,
+        status,
+        _moment(started),
+        _moment(seconds),
+        memo_key,
+        (),
+        error_record(error),
+        reason,
+        _tuple(not_kept),
     )
 
 
 def current_row(current: Current, moved: float) -> Row:
     """Return a move of what is current as a row of its table."""
     return current.notebook, current.key, current.partition, current.materialization.id, moved
+
+
+def current_record(notebook: Any, key: Any, partition: Any, item: Materialization) -> Current:
+    """Return what is current from a row; a `StoreDamagedError` if a column holds what Stepwell never wrote."""
+    try:
+        _check_texts((notebook, key, partition))
+    except TypeError as error:
+        raise _unreadable(f"what is current, {key!r},", error) from error
+    return Current(notebook, key, item, partition)
 
 
 def code_row(code: CodeVersion) -> Row:
@@ -269,15 +363,19 @@ def code_row(code: CodeVersion) -> Row:
     )
 
 
+@_reader("code version")
 def code_record(row: Row) -> CodeVersion:
     """Read a row of the table of code versions."""
     found = _decode(row[1])
+    parts = tuple(CodePart(*part) for part in found["parts"])
+    for part in parts:
+        _check_texts((part.path, part.kind, part.digest, part.text or "", part.where))
     return CodeVersion(
         row[0],
-        tuple(CodePart(*part) for part in found["parts"]),
-        tuple(Unverifiable(*each) for each in found["unverifiable"]),
-        tuple((name, path) for name, path in found["asset_names"]),
-        tuple(found["mutable_globals"]),
+        parts,
+        tuple(Unverifiable(*_plain(each)) for each in found["unverifiable"]),
+        tuple((name, path) for name, path in map(_plain, found["asset_names"])),
+        tuple(_plain(found["mutable_globals"])),
     )
 
 
@@ -316,7 +414,20 @@ def output_rows(run_id: str, step_key: str, outputs: Iterable[CapturedOutput]) -
     ]
 
 
+@_reader("output")
 def output_record(row: Row) -> CapturedOutput:
     """Read ``kind, stream, text, data, metadata``."""
     kind, stream, text, data, metadata = row
-    return CapturedOutput(kind, stream, text, _decode_output(data), _decode_output(metadata))
+    _check_texts((kind, stream, text))
+    bundle, more = _decode_output(data), _decode_output(metadata)
+    if not (type(bundle) is dict and type(more) is dict):
+        raise TypeError("what was displayed is none")
+    return CapturedOutput(kind, stream, text, bundle, more)
+
+
+@_reader("a log")
+def log_record(row: Row) -> LogRecord:
+    """Read ``run_id, step_key, time, level, message``."""
+    run_id, step_key, moment, level, message = row
+    _check_texts((run_id, step_key, level, message))
+    return LogRecord(run_id, step_key, _moment(moment), level, message)

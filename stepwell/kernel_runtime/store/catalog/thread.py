@@ -433,30 +433,32 @@ class Catalog:
     def _serve(self, questions: list[Question[Any]], group: Group | None) -> None:
         """Commit a group, then answer questions. What fails is told to those who wait, never raised here."""
         create = all(question.create for question in questions)
-        try:
-            self._attachment.attach(create=create)
-        except BaseException as error:
-            failure = (
-                error
-                if isinstance(error, StoreError)
-                else self._failure(error, "cannot be opened", "is its directory still there?")
-            )
-            self._end(group, failure)
-            for question in questions:
-                question.fail(failure)
-            return
+        failure = self._attached(create=create)
         if group is not None:
-            self._commit(group)
+            if failure is None:
+                self._commit(group)
+            else:
+                self._end(group, failure)
         for question in questions:
-            if not self._attachment.open:
-                question.fail(
-                    StoreError(f"the store {self._attachment.directory} failed while it was used", remedy="try again")
-                )
+            # A commit, or another question, that failed has let the catalog go.
+            failure = failure or self._attached(create=create)
+            if failure is not None:
+                question.fail(failure)
                 continue
             question.run(self._attachment.connection, self._attachment.name)
             if question.error is not None:
                 self._explain(question)
             question.tell()
+
+    def _attached(self, *, create: bool) -> StoreError | None:
+        """Attach the catalog where it is not; return why that cannot be done."""
+        try:
+            self._attachment.attach(create=create)
+        except BaseException as error:
+            if isinstance(error, StoreError):
+                return error
+            return self._failure(error, "cannot be opened", "is its directory still there?")
+        return None
 
     def _explain(self, question: Question[Any]) -> None:
         """Put our error in the place of one of the machine's or of DuckDB's, and let a catalog go that cannot be used any more."""

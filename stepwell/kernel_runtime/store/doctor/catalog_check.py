@@ -67,7 +67,8 @@ def attended(attachment: Attachment, answer: Callable[[Connection, str], T]) -> 
     try:
         return answer(attachment.connection, attachment.name)
     except Exception as error:
-        damage = attachment.damage(error)
+        # Nothing is converted here but what rows hold: a time that is none.
+        damage = attachment.damage(error, "Conversion Error")
         if damage is None:
             raise
         raise damage from error

@@ -13,6 +13,7 @@ catalog: then the same command finishes.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -141,7 +142,8 @@ def _add_files(connection: Connection, files: list[CheckedFile], found: Rebuilt)
 
 
 def _materialization(file: CheckedFile, header: Header) -> Materialization:
-    more = header.more
+    # A text that is no Unicode, which JSON can hold, cannot be put into a catalog.
+    more = json.loads(json.dumps(header.more, ensure_ascii=False).encode("utf-8", "replace"))
     value = StoredValue(
         header.codec,
         header.digest,
@@ -149,7 +151,7 @@ def _materialization(file: CheckedFile, header: Header) -> Materialization:
         object_name=file.name,
         type_name=str(more.get("type_name", "")),
         summary=str(more.get("summary", "")),
-        classes=tuple((str(name), str(version)) for name, version in more.get("classes") or ()),
+        classes=_classes(more.get("classes")),
     )
     about = more.get("about")
     return rebuilt(
@@ -159,6 +161,13 @@ def _materialization(file: CheckedFile, header: Header) -> Materialization:
         id_=new_id(),
         created=file.written,
     )
+
+
+def _classes(told: object) -> tuple[tuple[str, str], ...]:
+    """Return what a header says of classes and libraries; nothing where it says something else."""
+    if not isinstance(told, list) or not all(isinstance(each, list) and len(each) == 2 for each in told):
+        return ()
+    return tuple((str(name), str(version)) for name, version in told)
 
 
 def _append(connection: Connection, table: str, rows: list[tuple[object, ...]]) -> None:

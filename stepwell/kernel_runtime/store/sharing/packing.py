@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import PackError, UntrustedValueError, ValueUnavailableError
+from stepwell.kernel_runtime.records.effects import NOTEBOOK
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.records.sharing import Offer, OfferedValue
@@ -97,12 +98,14 @@ class _Writer:
         for group in _groups(sorted(set(keys))):
             for row in ask(partial(_read, keys=group)):
                 item = row.materialization
-                if item.value is None:
+                if item.value is None and item.output != NOTEBOOK:
                     continue
                 if item.id not in seen:
                     seen.add(item.id)
-                    self._check(item)
-                    write(packs.materialization_line(replace(item, value=replace(item.value, signature=None))))
+                    if item.value is not None:
+                        self._check(item)
+                        item = replace(item, value=replace(item.value, signature=None))
+                    write(packs.materialization_line(item))
                 write(
                     packs.line(
                         "current",
@@ -113,7 +116,7 @@ class _Writer:
                     )
                 )
                 codes.add(item.code_version)
-        if not seen:
+        if not self.values:
             raise PackError(
                 "there is nothing to pack: nothing that was named has a stored value",
                 remedy="stepwell status lists what is stored",

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import PackError
+from stepwell.kernel_runtime.records.effects import NOTEBOOK
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.store.catalog.schema import materialization, materialization_row
 from stepwell.kernel_runtime.store.objects.files import is_name
@@ -82,12 +83,19 @@ def read_materialization(found: dict[str, Any], what: str) -> Materialization:
     """
     try:
         row = found["row"]
-        if len(row) != _COLUMNS or not all(isinstance(row[at], str) for at in _TEXTS):
+        # What a cell left in the notebook need not be a value: imports and functions are executed again.
+        alone = row[9] is None and row[4] == NOTEBOOK
+        without = _OF_THE_VALUE if alone else ()
+        if len(row) != _COLUMNS or not all(isinstance(row[at], str) for at in _TEXTS if at not in without):
             raise TypeError("a column is missing or no text")  # noqa: TRY301 - told like every other way of being no row
-        if not all(isinstance(row[at], float | int) for at in _NUMBERS):
+        if not all(isinstance(row[at], float | int) for at in _NUMBERS if at not in without):
             raise TypeError("a column is no number")  # noqa: TRY301 - likewise
+        if not isinstance(row[26], bytes | None):
+            raise TypeError("its signature is none")  # noqa: TRY301 - likewise
         item = materialization(tuple(row))
         value = item.value
+        if value is None and alone:
+            return item
         if value is None or not isinstance(value.digest, str) or value.size < 0:
             raise TypeError("it has no value")  # noqa: TRY301 - likewise
         if value.inline is not None:
@@ -105,6 +113,7 @@ def read_materialization(found: dict[str, Any], what: str) -> Materialization:
 _COLUMNS = 27
 _TEXTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 20, 21, 22, 23, 24, 25)
 _NUMBERS = (11, 18, 19)
+_OF_THE_VALUE = range(9, 18)
 
 
 def damaged(what: str, how: str) -> PackError:

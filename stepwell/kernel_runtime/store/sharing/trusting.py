@@ -45,8 +45,10 @@ class _Contents:
         found = []
         for item in self.materializations.values():
             value = item.value
-            executes = value is not None and value.codec == PICKLE
-            by = self.signers.get(value.object_name or "", self.signer) if value is not None and executes else b""
+            if value is None:
+                continue
+            executes = value.codec == PICKLE
+            by = self.signers.get(value.object_name or "", self.signer) if executes else b""
             found.append(offered(item, fingerprint(by)))
         return tuple(found)
 

@@ -59,6 +59,7 @@ _LOCKS = frozenset(
     {
         "_thread.lock",
         "_thread.RLock",
+        "_thread._ThreadHandle",
         "threading.Condition",
         "threading.Event",
         "threading.Semaphore",

@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -65,6 +66,8 @@ _HOOKS = frozenset(
 """What takes part when an object is pickled or loaded."""
 _ITEM_HOOKS = frozenset(("__setitem__", "append", "extend"))
 """What takes part when a list or dict is loaded."""
+_CYTHONS_FUNCTIONS = frozenset((("", "cython_function_or_method"), ("", "fused_cython_function")))
+"""Types of functions that Cython compiled: such a function is found by its name, like all functions."""
 _judged: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
@@ -80,6 +83,8 @@ def _comes_back(kind: type) -> bool:
     if issubclass(kind, BaseException) or kind in copyreg.dispatch_table or "<" in name_parts(kind)[1]:
         # A class without a name that could be looked up is loaded from its copy.
         return False
+    if name_parts(kind) in _CYTHONS_FUNCTIONS:
+        return True
     hooks = _HOOKS | _ITEM_HOOKS if issubclass(kind, list | dict) else _HOOKS
     for cls in type.__dict__["__mro__"].__get__(kind):
         module, name = name_parts(cls)
@@ -100,6 +105,10 @@ def _is_python(kind: type) -> bool:
     module = sys.modules.get(name_parts(kind)[0])
     file = getattr(module, "__file__", None) or ""
     return bool(kind.__flags__ & 1 << 9) and not (type(file) is str and file.endswith((".so", ".pyd")))
+
+
+def _is_of_library(kind: type, code: CodeReader) -> bool:
+    return _is_python(kind) and not issubclass(kind, BaseException) and code.owner(name_parts(kind)[0]) is not None
 
 
 # -- loading a value once ----------------------------------------------------------------------------------------------
@@ -128,6 +137,9 @@ def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, wi
     unsure = [kind for kind in encoded.kinds if not comes_back(kind)]
     if not unsure:
         return
+    if all(_is_of_library(kind, code) for kind in unsure):
+        # What a library's own class leaves out when it is loaded, such as caches, is the library's decision: type and loading count.
+        code = replace(code, data_version=None)
     kinds = sorted(
         [
             (*name_parts(kind), code.version_of(kind))
