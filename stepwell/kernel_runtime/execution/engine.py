@@ -443,7 +443,7 @@ class Engine:
                     stored[name] = (value, version or value.digest)
                 if is_job or type(produced.value) in IMMUTABLE or not step.isolate:
                     self.memory[key] = produced.value
-            if unstored and self.cells is not None:
+            if unstored and run is not None and self.cells is not None:
                 effects = self.cells.lacking(step, effects, unstored)
                 if code is None or not code.unverifiable:
                     stored.update([(name, (None, provenance(memo, outcome.reads, name))) for name in unstored])
