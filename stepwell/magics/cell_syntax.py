@@ -124,8 +124,7 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
         reads -= {"get_ipython"}
         at = sum(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
         tree.body.insert(at, _import_of_the_shell(tree.body[0]))
-    # Every object that the cell reaches is looked at before and after it: what its text may change is not trusted here.
-    return tree, replace(names, reads=reads, changes=None), tuple(does)
+    return tree, replace(names, reads=reads), tuple(does)
 
 
 def _program(command: str) -> str:

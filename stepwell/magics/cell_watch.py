@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from stepwell.kernel_runtime.execution.contents import has_content, is_iterator
+from stepwell.kernel_runtime.execution.contents import can_change, is_iterator
 from stepwell.kernel_runtime.execution.timeline import Writer, reached_names
 from stepwell.magics.cell_changes import changed_names
 from stepwell.magics.cell_inputs import cell_origin
@@ -48,7 +48,7 @@ class CellWatch:
         bound = {name for name, value in space.items() if before.get(name) != id(value) and not name.startswith("_")}
         tree = self._tree(info)
         if tree is None:
-            changed = {name for name, value in space.items() if has_content(value)}
+            changed = {name for name, value in space.items() if can_change(value)}
             reads = frozenset(space)
         else:
             names = names_of(tree)
@@ -56,10 +56,10 @@ class CellWatch:
             bound |= {name for name in names.assigned if name in space}
             direct, called, everything = changed_names(tree)
             if everything:
-                changed = {name for name, value in space.items() if has_content(value)}
+                changed = {name for name, value in space.items() if can_change(value)}
             else:
                 through = reached_names(space, called) - set(called)
-                changed = {name for name in direct | through if name in space and has_content(space[name])}
+                changed = {name for name in direct | through if name in space and can_change(space[name])}
                 # Reading an iterator changes it.
                 changed |= {name for name in reads if is_iterator(space.get(name))}
         self._face.timeline.note(self._writer(info), bound=bound, changed=changed - bound, read=reads)

@@ -10,7 +10,7 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, UpstreamBudgetError, ValueUnavailableError
-from stepwell.kernel_runtime.execution.contents import has_content
+from stepwell.kernel_runtime.execution.contents import can_change
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.execution.timeline import reached_names
 from stepwell.kernel_runtime.planning.flatten import asset_steps
@@ -175,7 +175,7 @@ def compute_unstored(
     if not pending:
         return
     space = face.namespace
-    changed = timeline.with_aliases(name for name in changing if has_content(space.get(name))).union(assigned)
+    changed = timeline.with_aliases(name for name in changing if can_change(space.get(name))).union(assigned)
     for key in dict.fromkeys(pending.values()):
         entry = registered.get(key)
         if entry is None:

@@ -38,6 +38,11 @@ def has_content(item: Any) -> bool:
     return kind not in _NO_CONTENT and not isinstance(item, (type, *_NO_CONTENT))
 
 
+def can_change(item: Any) -> bool:
+    """Return True if an object of the notebook can change in place: one with content, or a class or function of the notebook."""
+    return has_content(item) or (isinstance(item, (type, FunctionType)) and item.__module__ == "__main__")
+
+
 def is_iterator(item: Any) -> bool:
     """Return True if reading an object changes it: a generator, a counter, an open file."""
     return hasattr(type(item), "__next__")

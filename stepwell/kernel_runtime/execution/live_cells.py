@@ -127,13 +127,22 @@ class Inventory:
     ) -> None:
         self.seen[id(item)] = Seen(root, address, item, content, digest)
 
-    def changed(self) -> list[Seen]:
-        """Return the objects whose content is another one now."""
+    def changed(self, suspects: Collection[str] | None = None) -> list[Seen]:
+        """Return the objects whose content is another one now.
+
+        Parameters
+        ----------
+        suspects
+            Names whose objects count as changed if they have no digest: code may change them; None for all.
+        """
         found = []
         for seen in self.seen.values():
             if seen.content is None:
-                # What has no digest, and may be changed, counts as changed.
-                if seen.digest is None or data_version(seen.item) != seen.digest:
+                if seen.digest is None:
+                    # Reading an iterator changes it.
+                    if suspects is None or seen.root in suspects or contents.is_iterator(seen.item):
+                        found.append(seen)
+                elif data_version(seen.item) != seen.digest:
                     found.append(seen)
             elif type(seen.item) is not tuple and not contents.same_content(seen.content, content_of(seen.item)):
                 found.append(seen)
@@ -288,6 +297,8 @@ class LiveRun:
         self._covered: dict[str, Any] = {}
         self._rebound: set[str] = set()
         self.bundle = Bundle()
+        self.suspects: frozenset[str] | set[str] | None = None
+        """Names whose objects the body's own text, or functions that it uses, may change; None where that cannot be seen."""
         self.theirs: frozenset[str] = frozenset()
         """Names that are the user's: the step runs as an upstream and must give them back."""
 
@@ -335,14 +346,15 @@ class LiveRun:
 
     def changed_names(self) -> list[str]:
         """Return the names of the notebook whose objects were changed in place so far."""
-        return list(dict.fromkeys(seen.root for seen in self._inventory.changed()))
+        return list(dict.fromkeys(seen.root for seen in self._inventory.changed(self.suspects)))
 
     def bound(self) -> list[str]:
         """Return the names that the body has bound so far."""
         self._uncover()
         before, placed = self.before, self._placed
-        # What the body reads and may bind counts with the value that it had: it is the body's, whether bound again or not.
-        own = self._body.sure | self._rebound | (self._body.bound & self._body.reads)
+        # A number or text that the body reads and may bind counts with the value that it had: it is the body's, whether bound again or not.
+        read = {name for name in self._body.bound & self._body.reads if type(self._space.get(name, _MISSING)) in ATOMS}
+        own = self._body.sure | self._rebound | read
         return [
             name
             for name, value in self._space.items()
@@ -361,7 +373,7 @@ class LiveRun:
         bound = self.bound()
         definitions, values = self._split(bound)
         outputs = [name for name in bound if name in body.outputs]
-        changed = self._inventory.changed()
+        changed = self._inventory.changed(self.suspects)
         self._changed_roots = {seen.root for seen in changed}
         self._links = {
             id(value): name

@@ -10,7 +10,6 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution import file_effects
-from stepwell.kernel_runtime.execution.contents import is_iterator
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, Restoration
 from stepwell.kernel_runtime.execution.outputs import Produced
@@ -130,19 +129,16 @@ class NotebookCells:
         space = self._timeline.namespace
         self._timeline.look_before(step.key, body.bound & body.reads)
         names = {*body.reads, *body.parameters}
-        if body.changes is not None:
-            # What the body only reads is not changed by its own text. Functions that it uses may change what they reach.
-            functions = [name for name in body.reads if callable(space.get(name))]
-            names = (names & body.changes) | (reached_names(space, functions) - set(functions))
-            names |= {name for name in functions if name in body.changes or not isinstance(space[name], type)}
-            # Reading an iterator changes it.
-            names |= {name for name in (*body.reads, *body.parameters) if is_iterator(space.get(name))}
         reached = reached_names(space, names)
         run = LiveRun(self._timeline, body, reached, arguments)
-        run.cover(reached_names(space, {*body.reads, *body.parameters}))
+        if body.changes is not None:
+            functions = [name for name in body.reads if callable(space.get(name))]
+            run.suspects = body.changes | (reached_names(space, functions) - set(functions))
         run.watch_process()
         if not self.is_cell(step):
             run.theirs = frozenset(name for name in run.before if not self._timeline.may_bind(name, step.key))
+        # Last: whose names are the user's is asked above, and nothing may fail between this and the body.
+        run.cover(reached_names(space, {*body.reads, *body.parameters}))
         return run
 
     def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
