@@ -167,3 +167,40 @@ def test_why_accepts_revokes_and_gives_json(three):
     assert "accepted on" in three("%why model --accept").text
     assert "reused" in three("%%asset model\n[row for row in clean if row > cutoff]").text
     assert "model: stale" in three("%why model --revoke").text
+
+
+def test_a_step_that_depends_on_an_effect_that_a_reuse_would_have_may_change(notebook, tmp_path):
+    cells = [
+        "%%asset{} step\nconfig['lr'] = 5\nn_rows = 3\nwith open('out.txt', 'w') as file:\n    file.write('x')\nstep = 1",
+        "%%asset{} model\nmodel = config['lr'] * 2 + step",
+        "%%asset{} rows\nrows = open('out.txt').read()",
+        "%%asset{} count\ncount = n_rows + 1",
+        "%%asset{} free\nfree = 1",
+    ]
+    notebook("config = {'lr': 1}")
+    for cell in cells:
+        notebook(cell.format(""))
+
+    def states():
+        lines = notebook("%stepwell status").lines
+        return {line.split()[0]: line for line in lines if " · " in line and not line.startswith("store")}
+
+    assert all("fresh" in line for line in states().values())
+    # As in a new kernel, where plain cells have run and asset cells are only registered.
+    notebook.session.attach(None)
+    notebook.session.attach(notebook.shell.user_ns)
+    notebook("config = {'lr': 1}\ndel n_rows, step, model, rows, count, free")
+    (tmp_path / "out.txt").unlink()
+    for cell in cells:
+        notebook(cell.format(" -r"))
+    found = states()
+    assert "fresh" in found["step"]
+    assert "fresh" in found["free"]
+    assert "may change · step would change config first" in found["model"]
+    assert "may change · step would change out.txt first" in found["rows"]
+    assert "would run model (may change; step would change config first" in notebook(cells[1].format(" -n")).text
+    assert not (tmp_path / "out.txt").exists()
+    assert notebook.ns["config"] == {"lr": 1}
+    # Where they are reused, the states that were announced as possible turn out to be none.
+    notebook(cells[0].format(""))
+    assert all("fresh" in line for line in states().values())

@@ -193,6 +193,26 @@ CASES = [
         ["mode"],
         "mode = (os.environ.get('MODE'), os.environ.get('OLD'))",
     ),
+    changed(
+        "large_member_changed",
+        "log = {'rows': [], 'n': 0}\nclass Model:\n    trees = None\nmodel = Model()",
+        "log['rows'].extend({'n': i} for i in range(3000))\nmodel.trees = [[str(i)] * 3 for i in range(2000)]",
+        ["len(log['rows'])", "model.trees[-1]", "after"],
+        "after = log['rows'][-1], len(model.trees)",
+    ),
+    Case(
+        "function_defined_below_an_import",
+        [
+            [
+                "import json",
+                "%%asset step\nimport json\nimport math\ndef area(r):\n    return math.pow(r, 2), json.dumps(r)\nstep = area(1)",
+                "%%asset after\nafter = area(2)",
+            ]
+        ]
+        * 2,
+        ["step", "after"],
+        reused=("step", "after"),
+    ),
     Case(
         "environment_changed_by_an_import",
         [["import os", "%%asset step\nimport settings\nstep = settings.K", "m = os.environ.get('THREADS_OF_TOOLS')"]]

@@ -5,6 +5,7 @@ import decimal
 import enum
 import math
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -310,3 +311,16 @@ def test_what_would_explode_when_it_is_written_out_has_no_version_and_ends():
     cycle = [*range(64)]
     cycle.append({"self": cycle})
     assert data_version(cycle) is not None
+
+
+class Forgets(dict):
+    def __setstate__(self, state):
+        # Whatever the instance was given besides its items is found out again.
+        pass
+
+
+def test_what_no_loaded_instance_has_does_not_count():
+    value = Forgets(a=1)
+    value.cache = {1: 2}
+    assert data_version(value) == data_version(pickle.loads(pickle.dumps(value)))
+    assert data_version(value) != data_version(Forgets(a=2))

@@ -305,3 +305,43 @@ def test_on_an_untested_python_nothing_is_reused_and_one_line_says_so(python, tm
     assert untested.count("b: executed") == 3
     assert "a: unverifiable" in lines
     assert "b: unverifiable" in lines
+
+
+CALLS = """
+def use(z, *a, **k):
+    one = np.exp(-z) + np.linalg.norm(z, ord=2)
+    with np.errstate(all="ignore"):
+        two = [np.log(x) for x in a if np.isfinite(x)]
+    try:
+        three = np.asarray(*a, **k).reshape(np.prod(z), -1)
+    finally:
+        np.seterr(*a)
+    return one, two, three, np.cos(np.sin(z)), np, np.pi, lambda: np.abs(z), list(map(np.sqrt, a)), np(*a), np(z)
+"""
+
+
+def function_of(text):
+    code = compile(text, "<cell>", "exec")
+    return next(constant for constant in code.co_consts if type(constant) is CodeType and constant.co_name == "use")
+
+
+@pytest.mark.parametrize(
+    "above", ["import numpy as np", "from lib import np", "import np.linalg", "np = None\nimport np"]
+)
+def test_where_a_module_is_imported_changes_no_version(above):
+    # CPython loads an attribute of what its own text imports otherwise than a method.
+    alone, below = function_of(CALLS), function_of(f"{above}\n{CALLS}")
+    assert alone.co_code != below.co_code
+    assert facts(alone).blob == facts(below).blob
+    assert facts(alone).loads == facts(below).loads
+
+
+def test_other_calls_have_another_version():
+    bodies = [
+        "f(x)", "f.x()", "f.x", "f(x)()", "f()(x)", "f(*x)", "f(**x)", "f(*x, **y)", "f(x, y)", "f(x)(y)", "f(x(y))", "(f, x)", "f, x()",
+        "f.x(y)", "f.x.y()", "f.x().y", "f(x=y)", "f(y, x=y)", "f(*x)(**y)", "f(*x, y)", "vars", "vars()", "vars(x)", "f(vars)",
+    ]  # fmt: skip
+    found = [facts(function_of(f"def use(x, y):\n    return {body}")).blob for body in bodies]
+    found += [facts(function_of(f"import f\ndef use(x, y):\n    return {body}")).blob for body in bodies]
+    assert found[: len(bodies)] == found[len(bodies) :]
+    assert len(set(found)) == len(bodies)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.definitions.reuse import age_text
 from stepwell.kernel_runtime.planning.memo import Known, choose_current
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.acceptance import acceptance
-from stepwell.kernel_runtime.records.effects import NOTEBOOK
+from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
 from stepwell.kernel_runtime.records.lineage import State
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
 
@@ -92,14 +93,23 @@ def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepS
         Called for steps that have something stored which cannot be reused.
     """
     found: dict[str, StepState] = {}
+    pending: dict[str, str] = {}
     for step in plan.steps:
-        found[step.key] = state = _state(step, plan, known, found, explain)
+        found[step.key] = state = _state(step, plan, known, found, explain, pending=pending)
         if state.state == "fresh":
             known.values.update((item.key, item) for item in state.current)
     return found
 
 
-def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState], explain: Explainer) -> StepState:
+def _state(
+    step: PlanStep,
+    plan: Plan,
+    known: Known,
+    found: dict[str, StepState],
+    explain: Explainer,
+    *,
+    pending: dict[str, str],
+) -> StepState:
     snapshot = known.snapshot
     stored = tuple(
         item
@@ -133,6 +143,8 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
         lost = next(((item, why) for item in group if (why := known.lost(item))), None)
         if lost is not None:
             return result("missing", _lost(*lost, known), current=group)
+        if len(group) > 1 and not (known.kept is not None and known.kept(step.key, group[0])):
+            pending.update(dict.fromkeys(_would_change(step, group), step.key))
         return result(
             "fresh",
             *_moved(step, stored, group, inputs, explain),
@@ -166,7 +178,33 @@ def _state(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]
     old = _too_old(step, stored, known) if stored[0].memo_key == memo else None
     if old is not None:
         return result("stale", old)
-    return result("stale", *(explain(step, stored, inputs) or (Reason("its memo key changed"),)))
+    reasons = explain(step, stored, inputs)
+    changed = [_pending_change(reason, pending) for reason in reasons] if pending else []
+    if changed and all(changed):
+        # No effect is applied where only states are asked for: whether the step runs is known when those before it were reused.
+        return result("may change", *dict.fromkeys(reason for reason in changed if reason is not None))
+    return result("stale", *(reasons or (Reason("its memo key changed"),)))
+
+
+def _would_change(step: PlanStep, group: tuple[Materialization, ...]) -> list[str]:
+    """Return the names and files of the notebook that a reuse of a step would change."""
+    effects = next((Effects.from_text(item.effects) for item in group if item.output == NOTEBOOK), None)
+    if effects is None:
+        return []
+    body = step.op.body
+    defined = body.definitions if isinstance(body, CellBody) else ()
+    names = [name for number in effects.definitions if number < len(defined) for name in defined[number].names]
+    return [*effects.values, *effects.objects, *effects.deleted, *names, *(each.path for each in effects.files)]
+
+
+def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
+    """Return a reason that names the step whose reuse would change what a reason names, or None if none would."""
+    # A recorded read has no path from the step: its text names the file or the variable.
+    words = reason.path.split(" -> ") if reason.path else reason.text.split()
+    for name, key in pending.items():
+        if any(word == name or word.endswith(f"/{name}") for word in words):
+            return Reason(f"{key} would change {name} first", path=key, kind="upstream")
+    return None
 
 
 def _lost(item: Materialization, why: str, known: Known) -> Reason:

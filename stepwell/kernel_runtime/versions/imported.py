@@ -80,7 +80,6 @@ def _instructions(code: CodeType) -> list[Instruction]:
     return [
         (op, 0, variables[argument]) if op in opcodes.VARIABLES else (op, argument, value)
         for op, argument, value in opcodes.decode(code).instructions
-        if op != opcodes.PUSH_NULL
     ]
 
 

@@ -7,6 +7,8 @@ nothing is left that only tells the compiler's or the interpreter's way of worki
 - an instruction that does the work of two is split: CPython fuses only instructions of one line, so that a formatter's line
   break would count;
 - variants that differ in reference counting or in checks are one instruction;
+- how a call is prepared is left out: whether ``np.exp(x)`` loads a method, or an attribute and a NULL, depends on where ``np`` is imported,
+  so that moving an import to another cell would count;
 - a constant is given by its value, wherever the minor version keeps it: in ``co_consts``, in the argument, in a table of the
   interpreter.
 
@@ -62,7 +64,7 @@ _FUSED = {
     "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
 }
 """Two instructions on locals in one; the argument holds both indices, of four bits each."""
-_VARIANTS = {"LOAD_FAST_BORROW": "LOAD_FAST", "LOAD_FAST_CHECK": "LOAD_FAST"}
+_VARIANTS = {"LOAD_FAST_BORROW": "LOAD_FAST", "LOAD_FAST_CHECK": "LOAD_FAST", "LOAD_METHOD": "LOAD_ATTR"}
 _MEANINGLESS = ("CACHE", "NOP", "NOT_TAKEN")
 _GOTO = ("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
 _TESTS = {
@@ -108,13 +110,12 @@ STORES = _numbers(("STORE_NAME", "STORE_GLOBAL")) | _VARIABLE_STORES
 """Everything that binds a variable."""
 VARIABLES = CLOSURE_LOADS | _CELL_LOADS | _VARIABLE_STORES
 """Those of them whose argument is the number of a variable of the function."""
-PUSH_NULL = _number("PUSH_NULL")
 GOTO = _numbers(_GOTO)
 TESTS = {_OP[name]: test for name, test in _TESTS.items() if name in _OP}
 STOPS = _numbers(_STOPS)
 JUMPS = frozenset(op for op in (*dis.hasjrel, *dis.hasjabs) if op < 256) - _numbers(_NO_JUMPS)
 
-_SKIPPED, _PLAIN, _EXTENDED, _CONSTANT, _NAME, _SPLIT, _RETURNS, _NUMBER, _COMMON, _JUMP, _BARE = range(11)
+_SKIPPED, _PLAIN, _EXTENDED, _CONSTANT, _NAME, _SPLIT, _RETURNS, _NUMBER, _COMMON, _JUMP, _BARE, _NULL = range(12)
 
 
 def _kinds() -> bytes:
@@ -130,6 +131,7 @@ def _kinds() -> bytes:
         _RETURNS: _numbers(("RETURN_CONST",)),
         _NUMBER: _numbers(("LOAD_SMALL_INT",)),
         _COMMON: _numbers(("LOAD_COMMON_CONSTANT",)),
+        _NULL: _numbers(("PUSH_NULL",)),
     }
     for kind, operations in special.items():
         for op in operations:
@@ -147,6 +149,10 @@ _SHIFTS = dict.fromkeys(range(256), 0) | {
     IMPORT_NAME: _PACKED.imported,
 }
 """Bits below the name in an argument."""
+_BITS = [(1 << _SHIFTS[op]) - 1 for op in range(256)]
+"""Those of them that tell more than how a call is prepared."""
+_BITS[LOAD_GLOBAL] = _BITS[_number("LOAD_ATTR")] = 0
+_CALL_FUNCTION_EX = _number("CALL_FUNCTION_EX")
 _PAIRS = {_OP[name]: (_OP[first], _OP[second]) for name, (first, second) in _FUSED.items() if name in _OP}
 _SAME = bytes(_OP.get(_VARIANTS.get(dis.opname[op], ""), op) for op in range(256))
 _RETURN_VALUE = _number("RETURN_VALUE")
@@ -179,7 +185,7 @@ class Decoded(NamedTuple):
     """Whether there are jumps among them."""
 
 
-def decode(code: CodeType) -> Decoded:
+def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruction, in one loop
     """Return what a code object's bytecode does."""
     raw = code.co_code
     operations = raw[::2]
@@ -205,8 +211,9 @@ def decode(code: CodeType) -> Decoded:
         if kind == _PLAIN:
             add((_SAME[op], argument, NO_VALUE))
         elif kind == _NAME:
-            shift = _SHIFTS[op]
-            add((op, argument & (1 << shift) - 1, names[argument >> shift]))
+            name = names[argument >> _SHIFTS[op]]
+            # Whether the builtin `vars` is called is looked at.
+            add((_SAME[op], argument & (1 if name == "vars" and op == LOAD_GLOBAL else _BITS[op]), name))
         elif kind == _CONSTANT:
             add((op, 0, constants[argument]))
         elif kind == _NUMBER:
@@ -228,6 +235,9 @@ def decode(code: CodeType) -> Decoded:
             places.append(at)
         elif kind == _COMMON and argument in _PACKED.common:
             add((LOAD_CONST, 0, _PACKED.common[argument]))
+        elif kind == _NULL and operations[at + 1] != _CALL_FUNCTION_EX:
+            # Only there it is an argument: no keywords.
+            places.pop()
         else:
             add((op, argument if kind == _COMMON else 0, NO_VALUE))
     return Decoded(found, places, jumps)

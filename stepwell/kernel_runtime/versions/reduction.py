@@ -9,10 +9,15 @@ import weakref
 from collections.abc import Callable
 from contextvars import Context, ContextVar
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
+from types import FunctionType
 from typing import Any, ForwardRef
 
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible
 
+_NOTHING = frozenset(
+    compile(f"def f(self, state): {body}", "", "exec").co_consts[0].co_code for body in ("pass", "'documented'")
+)
+"""Bytecode of functions that do nothing."""
 _PATHS = frozenset((PurePosixPath, PureWindowsPath, PosixPath, WindowsPath))
 
 
@@ -51,12 +56,19 @@ def reduced(item: Any) -> Form:
         raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ gives no tuple")
     parts: list[Any] = [kind, found[0], tuple(found[1])]
     # An instance gets an empty __dict__ when it is looked at.
-    parts.append(found[2] if len(found) > 2 and not (type(found[2]) is dict and not found[2]) else None)
+    state = found[2] if len(found) > 2 and not (type(found[2]) is dict and not found[2]) else None
+    parts.append(None if state is not None and _forgets(kind) else state)
     parts.append(list(found[3]) if len(found) > 3 and found[3] is not None else None)
     parts.append([pair for item in found[4] for pair in item] if len(found) > 4 and found[4] is not None else None)
     if len(found) > 5:
         parts.append(found[5])
     return Form("instance", tuple(parts))
+
+
+def _forgets(kind: type) -> bool:
+    """Return whether a type's ``__setstate__`` does nothing: a loaded instance has no such state, and is equal all the same."""
+    found = getattr(kind, "__setstate__", None)
+    return type(found) is FunctionType and found.__code__.co_code in _NOTHING and not found.__code__.co_names
 
 
 def _held(item: Any, kind: type) -> Form | None:

@@ -68,10 +68,16 @@ def may_tell(text: str) -> bool:
     return bool([sign for sign in _SIGNS if sign in folded]) or has_run(text)
 
 
-def holds_secret(label: str, value: object) -> bool:
-    """Whether a small value is a secret or has one in it, by names of items and by forms."""
+def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = True) -> bool:
+    """Whether a value is a secret or has one in it, by names of items and by forms.
+
+    Parameters
+    ----------
+    most, beyond
+        How many items are looked at, and the answer where there are more.
+    """
     stack: list[tuple[str, Any]] = [(label, value)]
-    for _ in range(1000):
+    for _ in range(most):
         if not stack:
             return False
         name, item = stack.pop()
@@ -92,7 +98,7 @@ def holds_secret(label: str, value: object) -> bool:
             stack += [(name, member) for member in members]
         elif name and names_secret(name):
             return True
-    return True
+    return beyond
 
 
 def _tells(text: str) -> bool:
@@ -160,7 +166,7 @@ def _is_value(found: re.Match[str], text: str, *, code: bool) -> bool:
 def is_kept_back(name: str, value: Any) -> bool:
     """Return True if a variable's value must not be stored: it is or holds a secret, or a value of the environment.
 
-    Of large containers only the name is looked at.
+    Of large containers only the name is looked at, and of what is in others the first 10,000 items.
     """
     kind = type(value)
     if kind in {str, bytes}:
@@ -168,7 +174,11 @@ def is_kept_back(name: str, value: Any) -> bool:
         return looks_secret(name, text) or environment_now().has(value, text)
     members = vars(value) if kind.__module__ == "__main__" and hasattr(value, "__dict__") else value
     if type(members) in {dict, list, tuple, set, frozenset}:
-        return names_secret(name) if len(members) > _MOST_MEMBERS else holds_secret(name, members)
+        return (
+            names_secret(name)
+            if len(members) > _MOST_MEMBERS
+            else holds_secret(name, members, most=10_000, beyond=False)
+        )
     return names_secret(name)
 
 
