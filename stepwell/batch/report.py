@@ -88,6 +88,12 @@ def lines(result: BatchResult, *, colour: bool) -> list[str]:
             f" and {len(executed) - _SHOWN_KEYS} more" if len(executed) > _SHOWN_KEYS else ""
         )
         said.append(f"steps: {', '.join(words)}" + (f" (executed: {named})" if executed else ""))
+    left_out = {step.key: step.not_kept for run, steps in result.runs if run.kind == "assets" for step in steps}
+    said += [
+        f"{key} is not stored ({each.partition(': ')[2]}): computed again in a kernel that needs it"
+        for key, not_kept in left_out.items()
+        for each in not_kept
+    ]
     return said
 
 

@@ -74,6 +74,7 @@ def run_notebook(
     output: str | None = None,
     store: str | None = None,
     kernel: str | None = None,
+    strict: bool = False,
     progress: TextIO | None = None,
 ) -> BatchResult:
     """Execute a notebook in its own folder and save it, after every cell, somewhere else.
@@ -88,6 +89,8 @@ def run_notebook(
         The store directory, for the kernel too; by default the one that the notebook's session would use.
     kernel
         An installed kernel's name, in place of the notebook's own.
+    strict
+        Whether a value that cannot be stored is a failure of its step.
     progress
         Where to say which cell runs.
 
@@ -117,6 +120,8 @@ def run_notebook(
     saved()
 
     environment = {**os.environ, "STEPWELL_BATCH": batch, "STEPWELL_NOTEBOOK": str(path)}
+    if strict:
+        environment["STEPWELL_STRICT"] = "1"
     if store is not None or "STEPWELL_STORE" in environment:
         # Absolute: the kernel's folder is not ours.
         environment["STEPWELL_STORE"] = str(directory)

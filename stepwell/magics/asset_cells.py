@@ -6,6 +6,7 @@ import keyword
 import re
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,14 +15,14 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.definitions.declarations import In, Out
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellValueError
-from stepwell.kernel_runtime.records.keys import AssetKey
+from stepwell.kernel_runtime.records.keys import AssetKey, listed
 from stepwell.magics.cell_inputs import cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
 from stepwell.magics.cell_names import Names
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
 from stepwell.magics.displays import value_or_figure
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
-from stepwell.magics.running import compute_unstored
+from stepwell.magics.running import compute_unstored, leave_result
 
 
 def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
@@ -120,6 +121,8 @@ def _definition(
         changed=changed,
         earlier=partial(face.timeline.earlier, step_key),
     )
+    kept, dropped = (_others(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop"))
+    body = replace(body, kept=kept, dropped=dropped, must_be_stored=arguments.stored)
     several = len(keys) > 1 or kind == "multi_asset"
     outs = {key.name: Out() for key in keys} if several else {"result": Out()}
     name = "_".join(key.name for key in keys) if several else "__".join(keys[0].path)
@@ -139,6 +142,27 @@ def _definition(
         op, kind=kind, keys_by_input=inputs, keys_by_output=dict(zip(outs, keys, strict=True)), deps=given_deps(face, arguments.deps, keys, where),
         group_names=dict.fromkeys(keys, arguments.group) if arguments.group else None, where=where, module="__main__",
     )  # fmt: skip
+
+
+def _others(
+    arguments: Namespace, flag: str, source: CellSource, variables: tuple[str, ...], name: str
+) -> frozenset[str]:
+    """Return the variables that ``--keep`` or ``--drop`` names.
+
+    Raises
+    ------
+    CellNameError
+        If the cell does not assign one of them beside its value.
+    """
+    found = frozenset(each.strip() for word in getattr(arguments, flag) for each in word.split(",") if each.strip())
+    unknown = sorted(found - (source.stored - set(variables)))
+    if unknown:
+        raise CellNameError(
+            f"--{flag} {unknown[0]}: {'that is the value of' if unknown[0] in variables else 'no variable of'} the cell of {name!r}",
+            where=source.text.where,
+            remedy=f"name a variable that the cell assigns besides {listed(variables)}",
+        )
+    return found
 
 
 def is_declared(arguments: Namespace) -> bool:
@@ -180,6 +204,7 @@ def cell_body(
     """
     text = source.text
     live = bool(variables)
+    result = None if source.tail is None or source.quiet or not live else source.last_name if outputs else variables[0]
     return CellBody(
         name, text.body, text.where, source.statements, source.tail, parameters, outputs,
         reads=source.names.reads - set(parameters) - (set() if live else assets), globals=face.namespace, sees_all=source.names.looks_up,
@@ -187,7 +212,8 @@ def cell_body(
         finish=lambda value, has_tail: value_or_figure(value, face.figures, say, name, must=live and source.ends_in_assignment and not has_tail),
         settle=face.figures.settle, missing=None if live else _explainer(face, source.names, name, text),
         live=live, variables=variables, definitions=source.definitions, sure=source.names.sure, stored=source.stored,
-        changes=source.names.changes, changed=changed, unseen=() if declared else source.shell, earlier=earlier,
+        changes=source.names.changes, changed=changed, result=result, unseen=() if declared else source.shell,
+        earlier=earlier,
     )  # fmt: skip
 
 
@@ -220,4 +246,5 @@ def run_plain(face: Face, source: CellSource) -> Any:
         value = evaluate(code, face.namespace)
     if source.tail is not None and not source.quiet and value is not None:
         face.figures.show(value)
+        leave_result(face, value)
     return value

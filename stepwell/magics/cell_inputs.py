@@ -201,9 +201,7 @@ def _comes_after(face: Face, step_key: str, own: Collection[str]) -> bool:
     return False
 
 
-_WITH_VALUE = frozenset(
-    {"-g", "--group", "-k", "--key-prefix", "-d", "--dep", "--in", "--ignore", "--max-age", "--reads"}
-)
+_WITH_VALUE = frozenset("-g --group -k --key-prefix -d --dep --in --ignore --max-age --reads --keep --drop".split())
 """Flags whose value is the next word."""
 
 

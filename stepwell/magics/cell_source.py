@@ -61,6 +61,8 @@ class CellSource:
     """Imports, functions and classes that it defines at its top level, in order."""
     stored: frozenset[str] = frozenset()
     """Names that it assigns otherwise than by a definition."""
+    last_name: str = ""
+    """The variable that the last expression is, if it is one."""
     shell: tuple[str, ...] = ()
     """What it does with the shell, each in words: nothing can be seen of that."""
 
@@ -141,7 +143,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
     draws = any(isinstance(node, ast.Call) for node in ast.walk(tree))
     return CellSource(
         text, names, code, end, quiet, is_async, draws or not assigns, assigns,
-        found, stored, of_shell,
+        found, stored, tail.value.id if tail is not None and isinstance(tail.value, ast.Name) else "", of_shell,
     )  # fmt: skip
 
 
@@ -159,12 +161,17 @@ def _definitions(
     found: list[Definition] = []
     stored: set[str] = set()
     pending: list[ast.AST] = list(reversed(tree.body))
+    top = {id(node) for node in tree.body}
     while pending:
         node = pending.pop()
         names: tuple[str, ...] = ()
+        is_call = False
+        always = id(node) in top
         if isinstance(node, ast.stmt) and is_set_up(node):
             code = _compile(ast.Module([node], []), "exec", flags, text, name)
-            found.append(Definition((), code, node.lineno, is_import=True))
+            found.append(
+                Definition((), code, node.lineno, node.end_lineno or node.lineno, is_import=True, always=always)
+            )
             continue
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = tuple(alias.asname or alias.name.split(".", maxsplit=1)[0] for alias in node.names)
@@ -173,12 +180,20 @@ def _definitions(
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
             targets = [target for target in node.targets if isinstance(target, ast.Name)]
             names = tuple(target.id for target in targets) if len(targets) == len(node.targets) else ()
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            names = tuple(target.id for target in node.targets if isinstance(target, ast.Name))
+            is_call = len(names) == len(node.targets) == 1
+            names = names if is_call else ()
         if names:
             assert isinstance(node, ast.stmt)
             first = min([node.lineno, *[each.lineno for each in getattr(node, "decorator_list", ())]])
             code = _compile(ast.Module([node], []), "exec", flags, text, name)
-            found.append(Definition(names, code, first, isinstance(node, ast.Import | ast.ImportFrom)))
-            continue
+            is_import = isinstance(node, ast.Import | ast.ImportFrom)
+            found.append(
+                Definition(names, code, first, node.end_lineno or first, is_import, always, _sources_of(node), is_call)
+            )
+            if not is_call:
+                continue
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             stored.add(node.id)
         if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name is not None:
@@ -186,6 +201,15 @@ def _definitions(
         if not isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
             pending.extend(reversed(list(ast.iter_child_nodes(node))))
     return tuple(found), frozenset(stored)
+
+
+def _sources_of(node: ast.stmt) -> tuple[tuple[str, str], ...]:
+    """Return where an import takes each of its names from: a module and an attribute of it, or a module."""
+    if isinstance(node, ast.Import):
+        return tuple((alias.name if alias.asname else alias.name.partition(".")[0], "") for alias in node.names)
+    if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+        return tuple((node.module, alias.name) for alias in node.names)
+    return ()
 
 
 def _future_flags() -> int:

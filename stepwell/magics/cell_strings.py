@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from stepwell.kernel_runtime.versions.bytecode import names_in_texts
+from stepwell.kernel_runtime.versions.query_names import names_in_texts
 
 _WORD = re.compile(r"[^\W\d]\w*")
 _FORMULA = frozenset(

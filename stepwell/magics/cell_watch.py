@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import can_change, is_iterator
-from stepwell.kernel_runtime.execution.timeline import Writer, reached_names
+from stepwell.kernel_runtime.execution.notebook import Unstored
+from stepwell.kernel_runtime.execution.timeline import Writer
+from stepwell.kernel_runtime.versions.patches import look
 from stepwell.magics.cell_changes import changed_names
 from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_names import names_of
@@ -31,7 +34,7 @@ class CellWatch:
         if (info.raw_cell or "").lstrip().startswith(_STEPS):
             self._before = None
             return
-        if self._face.timeline.unstored and (tree := self._tree(info)) is not None:
+        if self._may_lack() and (tree := self._tree(info)) is not None:
             names, space = names_of(tree), self._face.namespace
             direct, called, everything = changed_names(tree)
             changed = set(space) if everything else {*direct, *reached_names(space, called)}
@@ -39,14 +42,23 @@ class CellWatch:
         # Identities only: a reference would keep what the cell lets go.
         self._before = {name: id(value) for name, value in self._face.namespace.items()}
 
+    def _may_lack(self) -> bool:
+        """Return True if reused cells left something that was not stored."""
+        outputs = self._face.namespace.get("_oh")
+        held = list(outputs.values()) if isinstance(outputs, dict) else []
+        return bool(self._face.timeline.unstored) or any(type(each) is Unstored for each in held)
+
     def end(self, info: Any) -> None:
         """Note what a cell bound and may have changed."""
         before, self._before = self._before, None
         if before is None:
             return
         space = self._face.namespace
-        bound = {name for name, value in space.items() if before.get(name) != id(value) and not name.startswith("_")}
         tree = self._tree(info)
+        look(() if tree is None else (compile(tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT),), space)
+        bound = {name for name, value in space.items() if before.get(name) != id(value) and not name.startswith("_")}
+        if before.get("_") != id(space.get("_")):
+            bound |= {"_", "__", "___"}
         if tree is None:
             changed = {name for name, value in space.items() if can_change(value)}
             reads = frozenset(space)

@@ -89,6 +89,21 @@ def asset_flags(*, inputs: bool, cell: bool = True) -> Callable[[F], F]:
     if cell:
         shared += [
             _READS,
+            argument(
+                "--keep",
+                metavar="NAME,...",
+                action="append",
+                default=[],
+                help="Other variables of the cell that are stored, whatever that costs.",
+            ),
+            argument(
+                "--drop",
+                metavar="NAME,...",
+                action="append",
+                default=[],
+                help="Other variables of the cell that are never stored: the cell runs again where one is needed.",
+            ),
+            argument("--stored", action="store_true", help="Fail if the value cannot be stored."),
             argument("--plain", action="store_true", help="Run the body here as an ordinary cell and store nothing."),
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,11 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, UpstreamBudgetError, ValueUnavailableError
+from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import can_change
+from stepwell.kernel_runtime.execution.notebook import Unstored
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.execution.timeline import reached_names
+from stepwell.kernel_runtime.execution.timeline import Writer
 from stepwell.kernel_runtime.planning.flatten import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.durations import duration
@@ -53,6 +56,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
     keys = [str(key) for key in definition.keys]
     result = bind_loadable(face, keys, result, lambda: face.session.materialize([definition], force=True, show=own))
     finish(face, definition, result, quiet=arguments.quiet, show_value=show_value)
+    leave_result(face, result_of(face, definition))
 
 
 @contextmanager
@@ -150,10 +154,62 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
         face.say(line + changed_text(definition))
 
 
+_LAST_RESULTS = ("_", "__", "___")
+"""Names under which the shell keeps the last results."""
+
+
+def result_of(face: Face, definition: AssetsDefinition) -> Any:
+    """Return what a plain cell would leave as the shell's last result, or None if it would leave none."""
+    body = getattr(definition.node, "body", None)
+    found = None
+    for step in asset_steps(definition):
+        found = face.timeline.results.pop(step.key, None)
+    if not isinstance(body, CellBody) or not body.result:
+        return found
+    unstored = face.timeline.unstored.get(body.result)
+    if unstored is not None and body.result not in face.namespace:
+        return Unstored(unstored)
+    return face.namespace.get(body.result, getattr(builtins, body.result, None))
+
+
+def leave_result(face: Face, value: Any) -> None:
+    """Have the shell keep the result of the cell that runs, as it does for a plain cell: in ``_``, ``__`` and ``Out``."""
+    if value is None:
+        return
+    hook = face.shell.displayhook
+    hook.check_for_underscore()
+    hook.update_user_ns(value)
+    hook.fill_exec_result(value)
+    face.timeline.note(Writer("step", "", ""), bound=_LAST_RESULTS)
+
+
+def _replace_result(face: Face, old: Any, new: Any) -> None:
+    """Put a result in the place of what stood for it."""
+    hook, space = face.shell.displayhook, face.namespace
+    outputs = space.get("_oh")
+    holders: list[dict[Any, Any]] = [space, vars(hook), *([outputs] if isinstance(outputs, dict) else [])]
+    for holder in holders:
+        for name, value in list(holder.items()):
+            if value is old:
+                holder[name] = new
+
+
+def _compute_results(face: Face, names: Iterable[str]) -> None:
+    """Run reused cells again whose last results are needed and were not stored."""
+    for name in names:
+        found = face.namespace.get(name)
+        for each in list(found.values()) if name in {"Out", "_oh"} and isinstance(found, dict) else (found,):
+            if type(each) is Unstored:
+                entry = face.session.registry.assets.get(each.key)
+                if entry is not None:
+                    _run_again(face, each.key, entry.definition, name)
+                    _replace_result(face, each, result_of(face, entry.definition))
+
+
 def compute_unstored(
     face: Face, names: Iterable[str], assigned: Collection[str] = (), changing: Iterable[str] = ()
 ) -> None:
-    """Run reused cells again whose variables are needed and were not stored.
+    """Run reused cells again whose variables, or last results, are needed and were not stored.
 
     Parameters
     ----------
@@ -168,6 +224,8 @@ def compute_unstored(
         If that is known to take longer than a cell may start by itself.
     """
     timeline, registered = face.timeline, face.session.registry.assets
+    names = set(names)
+    _compute_results(face, names)
     if not timeline.unstored:
         return
     pending = {name: key for name, key in timeline.unstored.items() if name not in face.namespace}
@@ -181,30 +239,30 @@ def compute_unstored(
         if entry is None:
             continue
         name = next((each for each, of in needed.items() if of == key), "")
-        before = ""
-        if not name:
-            body = getattr(entry.definition.node, "body", None)
-            reads = {*body.reads, *body.parameters} if isinstance(body, CellBody) else set()
-            before = next(iter(sorted(changed & reached_names(face.namespace, reads))), "")
-            if not before:
-                continue
+        if name:
+            _run_again(face, key, entry.definition, name)
+            continue
+        body = getattr(entry.definition.node, "body", None)
+        reads = {*body.reads, *body.parameters} if isinstance(body, CellBody) else set()
+        before = min(changed & reached_names(space, reads), default="")
+        if before:
             name = next(each for each, of in pending.items() if of == key)
-        with face.session.requesting([entry.definition], cell=True):
-            states = face.session.states([entry.definition])
-            seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
-            if face.interactive and seconds > face.settings.upstream_budget:
-                raise UpstreamBudgetError(
-                    f"{name} is needed, and {key}, which assigns it, was reused without it: its value is not stored",
-                    remedy=f"{key} took {duration(seconds)} the last time: run its cell with -f",
-                )
-            why = (
-                f"{name} was not stored, and {before} is about to change"
-                if before
-                else f"{name} is needed and was not stored"
+            _run_again(face, key, entry.definition, name, f"{name} was not stored, and {before} is about to change")
+
+
+def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
+    """Run a cell whatever is stored of it, because something that it leaves is needed, or may be, and was not stored."""
+    with face.session.requesting([definition], cell=True):
+        states = face.session.states([definition])
+        seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
+        if face.interactive and seconds > face.settings.upstream_budget:
+            raise UpstreamBudgetError(
+                f"{name} is needed, and {key}, which assigns it, was reused without it: its value is not stored",
+                remedy=f"{key} took {duration(seconds)} the last time: run its cell with -f",
             )
-            face.say(f"{key}: runs again, because {why}")
-            with users_errors(face):
-                face.session.materialize([entry.definition], force=True)
+        face.say(f"{key}: runs again, because {why or f'{name} is needed and was not stored'}")
+        with users_errors(face):
+            face.session.materialize([definition], force=True)
 
 
 def changed_text(definition: AssetsDefinition) -> str:

@@ -128,12 +128,18 @@ def test_two_users_share_a_store_under_any_umask(shared, act, umask):
 
 def test_a_compaction_keeps_owner_and_mode_or_writes_nothing(shared, act):
     act(shared, "made('one')", umask="002")
+    left = shared / "tmp" / "left by a process that died"
+    left.write_text("x")
+    os.chown(left, ONE, shared.stat().st_gid)
+    os.utime(left, (1, 1))
     before = (shared / "catalog.duckdb").stat()
     said = act(shared, "print(tried(lambda: stepwell.gc(store=store, compact=True)))", user=TWO)
     assert said.startswith("StorePermissionError")
     assert "after a compaction" in said
     assert (shared / "catalog.duckdb").stat().st_ino == before.st_ino
+    assert left.exists()
     act(shared, "stepwell.gc(store=store, compact=True)", umask="077")
+    assert not left.exists()
     after = (shared / "catalog.duckdb").stat()
     assert after.st_ino != before.st_ino
     store = open_store(shared)

@@ -4,7 +4,13 @@ import pytest
 from IPython.core.error import UsageError
 
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
-from stepwell.kernel_runtime.errors import CellError, InvalidDefinitionError, UnknownKeyError
+from stepwell.kernel_runtime.errors import (
+    CellError,
+    CellNameError,
+    InvalidDefinitionError,
+    UnknownKeyError,
+    UnstorableValueError,
+)
 
 
 def statuses(notebook):
@@ -136,3 +142,57 @@ def test_an_order_after_an_asset_that_does_not_exist_is_refused_with_the_near_na
         assert "'clean' is to come after the asset" in text
         assert "did you mean raw/flights?" in text
     notebook("%%asset -d raw/flights clean\n1")
+
+
+def restarted(notebook, *plain):
+    """Forget what the kernel knows, as a new one would."""
+    for name in ("big", "small", "n", "gen"):
+        notebook.ns.pop(name, None)
+    notebook.session.registry.assets.clear()
+    notebook.session.attach(None)
+    notebook.session.attach(notebook.shell.user_ns)
+    for cell in plain:
+        notebook(cell)
+
+
+BIG = "%%asset{} n\nbig = bytes(200_000_000)\nsmall = 1\nn = 2"
+
+
+def test_other_variables_are_kept_or_dropped(notebook):
+    notebook(BIG.format(" --drop small"))
+    restarted(notebook)
+    assert "reused" in notebook(BIG.format(" --drop small")).text
+    assert "n: runs again, because small is needed and was not stored" in notebook("%%asset m\nm = small + 1").text
+    # What was left out because it is large is stored from now on; and then stays stored without the flag.
+    restarted(notebook)
+    assert "executed" in notebook(BIG.format(" --keep big,small")).text
+    restarted(notebook)
+    assert "reused" in notebook(BIG.format(" --keep big --keep small")).text
+    assert len(notebook.ns["big"]) == 200_000_000
+    restarted(notebook)
+    assert "reused" in notebook(BIG.format("")).text
+    assert "runs again" not in notebook("%%asset m\nm = len(big) + small").text
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [("keep nothing", "no variable of"), ("drop n", "that is the value of"), ("keep f", "no variable")],
+)
+def test_only_other_variables_of_the_cell_can_be_kept_or_dropped(notebook, flag, said):
+    cell = f"%%asset --{flag} n\ndef f(): pass\nsmall = 1\nn = 2"
+    assert said in notebook.refused(cell, CellNameError)
+
+
+def test_a_value_that_must_be_stored_and_cannot_be_is_a_failure(notebook, monkeypatch):
+    cell = "%%asset{} gen\ngen = (x for x in [1])"
+    assert "is not stored" in notebook(cell.format("")).text
+    for flag, strict in ((" --stored", ""), ("", "1")):
+        monkeypatch.setenv("STEPWELL_STRICT", strict)
+        restarted(notebook)
+        ran = notebook.run(cell.format(flag))
+        assert isinstance(ran.error, UnstorableValueError)
+        assert "the value of 'gen' cannot be stored: it is a generator" in ran.text
+    monkeypatch.delenv("STEPWELL_STRICT")
+    ran = notebook.run("%%asset n --keep big\nbig = (x for x in [1])\nn = 1")
+    assert isinstance(ran.error, UnstorableValueError)
+    assert "big, which --keep names, cannot be stored: it is a generator" in ran.text

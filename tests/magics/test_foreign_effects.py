@@ -224,6 +224,42 @@ def test_a_crafted_record_has_no_effect(scene, name):
     assert "executed" in scene.again()
 
 
+READER = "%%asset{} reader\nreader = settings['n']"
+
+
+@pytest.mark.attack(
+    "A record says what a step would change in the notebook; it is crafted in any of these ways.",
+    "The states of other steps do not follow it, and no command fails because of it.",
+)
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_record_says_nothing_of_other_steps(scene, name):
+    scene.ran()
+    scene.begin()
+    scene.notebook("settings = {'n': 1}")
+    scene.notebook(READER.format(""))
+    scene.notebook.session.close()
+    rows = scene.rows()
+    made = CRAFTED[name](scene, rows)
+    scene.write([rows["one"], made, *(rows[key] for key in ("two", "two:notebook", "reader"))])
+    scene.begin()
+    for cell in (ONE.format(value=SMALL).replace("%%asset one", "%%asset -r one"), READER.format(" -r")):
+        scene.notebook(cell)
+    text = scene.notebook("%stepwell status").text
+    assert "reader  stale" in text
+    assert "would change" not in text
+
+
+def test_a_record_of_ours_says_what_its_step_would_change(scene):
+    scene.ran()
+    scene.begin()
+    scene.notebook("settings = {'n': 1}")
+    scene.notebook(READER.format(""))
+    scene.begin()
+    for cell in (ONE.format(value=SMALL).replace("%%asset one", "%%asset -r one"), READER.format(" -r")):
+        scene.notebook(cell)
+    assert "reader  may change · one would change settings first" in scene.notebook("%stepwell status").text
+
+
 def test_what_is_not_crafted_is_restored(scene):
     scene.ran()
     rows = scene.rows()

@@ -169,6 +169,37 @@ def test_why_accepts_revokes_and_gives_json(three):
     assert "model: stale" in three("%why model --revoke").text
 
 
+def test_what_reads_a_variable_made_from_an_asset_may_change_with_it(notebook):
+    notebook("k = 1")
+    notebook("%%asset rows\n[k, 2, 3]")
+    notebook("some = rows[:2]")
+    notebook("more = [*some, 4]")
+    notebook("%%asset total\nsum(more)")
+    notebook("%%asset twice\ntotal * 2")
+    notebook("%%asset other\n1")
+    assert {state.state for state in notebook.session.states().values()} == {"fresh"}
+    notebook("k = 5")
+    states = notebook.session.states()
+    assert [states[key].state for key in ("rows", "total", "twice", "other")] == [
+        "stale",
+        "may change",
+        "may change",
+        "fresh",
+    ]
+    assert states["total"].reasons[0].text == "more was made from rows, which is stale"
+    notebook("%materialize rows")
+    assert notebook.session.states()["total"].state == "fresh"  # of the variable as it is
+
+
+def test_the_lineage_shows_which_asset_left_a_variable(notebook):
+    notebook("%%asset model\nrows = [1, 2]\ntest = rows[1:]\nlen(rows)")
+    notebook("%%asset score\nsum(test)")
+    notebook("plain = list(rows)")
+    notebook("%%asset last\nscore + len(plain)")
+    edges = {(edge.source, edge.target) for edge in notebook.session.lineage().edges}
+    assert edges == {("model", "score"), ("score", "last")}
+
+
 def test_a_step_that_depends_on_an_effect_that_a_reuse_would_have_may_change(notebook, tmp_path):
     cells = [
         "%%asset{} step\nconfig['lr'] = 5\nn_rows = 3\nwith open('out.txt', 'w') as file:\n    file.write('x')\nstep = 1",

@@ -96,6 +96,42 @@ CASES = [
         "made, Box",
     ),
     instances(
+        "pydantic_generic_of_a_model",
+        PYDANTIC + "\nfrom typing import Generic, TypeVar\nT = TypeVar('T')\nU = TypeVar('U')",
+        "class Item(BaseModel):\n    v: int\nclass Pair(BaseModel, Generic[T, U]):\n    a: T\n    b: list[U]",
+        "{'p': Pair[Item, str](a={'v': 2}, b=['x'])}",
+        "made['p'].a.v",
+        "made['p'], Pair[Item, str]",
+    ),
+    edited(
+        "pydantic_generic_edited",
+        PYDANTIC + "\nfrom typing import Generic, TypeVar\nT = TypeVar('T')",
+        [
+            f"class Box(BaseModel, Generic[T]):\n    v: T\n    def twice(self):\n        return self.v * {k}"
+            for k in (2, 3)
+        ],
+        "Box[int](v=1)",
+        "made.twice()",
+    ),
+    instances(
+        "pydantic_union_with_a_discriminator",
+        "from pydantic import BaseModel, Field, TypeAdapter, RootModel, model_validator\nfrom typing import Annotated, Literal, Union",
+        "class Cat(BaseModel):\n    kind: Literal['cat'] = 'cat'\n    lives: int = 9\nclass Dog(BaseModel):\n    kind: Literal['dog'] = 'dog'\nclass Zoo(RootModel[list[Annotated[Union[Cat, Dog], Field(discriminator='kind')]]]):\n    @model_validator(mode='after')\n    def some(self):\n        assert self.root\n        return self",
+        "Zoo.model_validate([{'kind': 'cat'}, {'kind': 'dog'}])",
+        "[type(each).__name__ for each in made.root]",
+        "made.root[0], Cat",
+    ),
+    edited(
+        "pydantic_model_validator_edited",
+        "from pydantic import BaseModel, model_validator, computed_field",
+        [
+            f"class P(BaseModel):\n    v: int\n    @model_validator(mode='after')\n    def more(self):\n        self.v += {k}\n        return self\n    @computed_field\n    @property\n    def w(self) -> int:\n        return self.v * {k}"
+            for k in (1, 2, 1)
+        ],
+        "P(v=1).model_dump()",
+        "made",
+    ),
+    instances(
         "pydantic_nested",
         PYDANTIC,
         "class Inner(BaseModel):\n    v: int = 1\nclass Outer(BaseModel):\n    items: list[Inner]",
@@ -167,6 +203,47 @@ CASES = [
         "[u.hello() for u in made]",
         "made[0], User",
     ),
+    instances(
+        "sqlalchemy_relationship",
+        ALCHEMY + "\nfrom sqlalchemy import ForeignKey\nfrom sqlalchemy.orm import relationship",
+        "class Base(DeclarativeBase):\n    pass\nclass Team(Base):\n    __tablename__ = 'teams'\n    id: Mapped[int] = mapped_column(primary_key=True)\n    players: Mapped[list['Player']] = relationship(back_populates='team')\nclass Player(Base):\n    __tablename__ = 'players'\n    id: Mapped[int] = mapped_column(primary_key=True)\n    team_id: Mapped[int] = mapped_column(ForeignKey('teams.id'))\n    team: Mapped[Team] = relationship(back_populates='players')",
+        "Team(id=1, players=[Player(id=2), Player(id=3)])",
+        "([p.id for p in made.players], made.players[0].team is made)",
+        "made.players[0], Player",
+    ),
+    edited(
+        "sqlalchemy_method_edited",
+        ALCHEMY,
+        [TABLE.replace("hello ", text) for text in ("hello ", "hi ")],
+        "[User(id=1, name='a')]",
+        "made[0].hello()",
+    ),
+    edited(
+        "sqlalchemy_default_edited",
+        ALCHEMY,
+        [
+            f"class Base(DeclarativeBase):\n    pass\nclass T(Base):\n    __tablename__ = 't'\n    id: Mapped[int] = mapped_column(primary_key=True)\n    v: Mapped[int] = mapped_column(default={k})\ndef stored():\n    engine = create_engine('sqlite://')\n    Base.metadata.create_all(engine)\n    with Session(engine) as s:\n        s.add(T(id=1))\n        s.commit()\n        return s.scalars(select(T)).one().v"
+            for k in (1, 2)
+        ],
+        "stored()",
+        "made",
+    ),
+    Case(
+        "sqlalchemy_instance_changed_by_a_cell",
+        [
+            [
+                ALCHEMY,
+                TABLE,
+                "user = User(id=1, name='a')",
+                "%%asset n\nuser.name += 'b'\nn = len(user.name)",
+                "here = user.hello()",
+                "%%asset after\nafter = user.name",
+            ]
+        ]
+        * 2,
+        ["n", "here", "after"],
+        reused=["n", "after"],
+    ),
     Case(
         "sqlalchemy_session_in_the_cell",
         [
@@ -180,6 +257,32 @@ CASES = [
             for name in ("a", "a", "b")
         ],
         ["names", "n"],
+    ),
+    instances(
+        "msgspec_tagged_union",
+        "import msgspec",
+        "class A(msgspec.Struct, tag='a', frozen=True):\n    v: int = 1\nclass B(msgspec.Struct, tag='b'):\n    items: list[A] = []",
+        'msgspec.json.decode(b\'{"type":"b","items":[{"type":"a","v":4}]}\', type=A | B)',
+        "made.items[0].v",
+        "made.items[0], A",
+    ),
+    instances(
+        "attrs_class_with_hooks",
+        "import attrs",
+        "def positive(_, __, value):\n    assert value > 0\n@attrs.define(slots=False)\nclass P:\n    v: int = attrs.field(validator=[positive], on_setattr=attrs.setters.validate)\n    w: list = attrs.field(factory=list, init=False)\n    def __attrs_post_init__(self):\n        self.w.append(self.v)",
+        "P(3)",
+        "attrs.asdict(made)",
+        "made, P",
+    ),
+    edited(
+        "attrs_validator_edited",
+        "import attrs",
+        [
+            f"def check(_, __, value):\n    assert value > {k}\n@attrs.define\nclass P:\n    v: int = attrs.field(validator=check)\ndef tried(v):\n    try:\n        return P(v).v\n    except AssertionError:\n        return 'refused'"
+            for k in (1, 5)
+        ],
+        "tried(3)",
+        "made",
     ),
     instances(
         "typed_dict",
@@ -238,6 +341,36 @@ CASES = [
         "Bad(3)",
         "(made.code, str(made))",
         "made, Bad",
+    ),
+    instances(
+        "exception_with_keyword_only_arguments",
+        "import json",
+        "class Bad(Exception):\n    def __init__(self, code, *, where):\n        super().__init__(f'{code} at {where}')\n        self.code, self.where = code, where\nclass Worse(Bad):\n    __slots__ = ('level',)\n    def __init__(self, code, level):\n        super().__init__(code, where='there')\n        self.level = level",
+        "[Bad(3, where='here'), Worse(4, 9)]",
+        "[(each.code, each.where, str(each), each.args) for each in made] + [made[1].level]",
+        "made[1], Bad",
+    ),
+    instances(
+        "exception_group",
+        "import json",
+        "class Bad(ValueError):\n    def __init__(self, a, b):\n        super().__init__(a + b)\nclass Several(ExceptionGroup):\n    def __new__(cls, excs, tag):\n        self = super().__new__(cls, 'several', excs)\n        self.tag = tag\n        return self\n    def derive(self, excs):\n        return Several(excs, self.tag)",
+        "Several([Bad(1, 2), KeyError('k'), ExceptionGroup('in', [OSError(2, 'no', 'f')])], 't')",
+        "(made.tag, made.message, repr(made.split(KeyError)), made.exceptions[2].exceptions[0].filename)",
+        "made.exceptions[0], Bad",
+    ),
+    Case(
+        "exceptions_that_were_caught",
+        [
+            [
+                "class Lost(OSError):\n    def __init__(self, path, extra):\n        super().__init__(2, 'lost', path)\n        self.extra = extra",
+                "%%asset errors\nerrors = []\nfor give in (lambda: open('not-there'), lambda: 1 / 0, lambda: b'\\xff'.decode(), lambda: [].nothing):\n    try:\n        try:\n            give()\n        except Exception as error:\n            raise Lost('p', give.__name__) from error\n    except Lost as lost:\n        errors.append(lost)",
+                "n = [(each.extra, each.filename, str(each), repr(each.__cause__), each.__cause__ is each.__context__) for each in errors]",
+                "%%asset used\nused = [type(each.__cause__).__name__ for each in errors if each.errno == 2]",
+            ]
+        ]
+        * 3,
+        ["n", "used"],
+        reused=["errors", "used"],
     ),
     instances(
         "own_dict_subclass",
@@ -334,6 +467,68 @@ CASES = [
         ],
         ["used", "here"],
     ),
+    *[
+        Case(
+            f"code_in_a_value_sees_{name}",
+            [
+                [
+                    setup,
+                    f"%%asset made\nmade = {make}",
+                    between.format(k=k),
+                    f"here = {use}",
+                    f"%%asset used\nused = {use}",
+                ]
+                for k in (3, 5, 5)
+            ],
+            ["used", "here"],
+            reused=["used"],
+        )
+        for name, setup, make, between, use in (
+            (
+                "a_rebound_factor",
+                "factor = 1\nclass Scale:\n    def apply(self, x):\n        return x * factor",
+                "[Scale()]",
+                "factor = {k}",
+                "made[0].apply(2)",
+            ),
+            (
+                "a_helper_defined_again",
+                "def plus(x):\n    return x + 1",
+                "{'f': lambda x: plus(x)}",
+                "def plus(x):\n    return x + {k}",
+                "made['f'](2)",
+            ),
+            (
+                "a_changed_table",
+                "table = {'a': [1]}\ndef look():\n    return table['a'][-1]",
+                "look",
+                "table['a'].append({k})",
+                "made()",
+            ),
+            (
+                "a_default_looked_up_later",
+                "import functools\nbase = 1\ndef add(x, y):\n    return x + y + base",
+                "functools.partial(add, 1)",
+                "base = {k}",
+                "made(2)",
+            ),
+        )
+    ],
+    Case(
+        "code_in_a_value_reads_an_asset",
+        [
+            [
+                f"%%asset table\ntable = [1, {k}]",
+                "%%asset look\nlook = lambda i: table[i]",
+                "%%asset used\nused = look(1)",
+                "table = [7, 8]",
+                "%%asset again\nagain = look(1)",
+            ]
+            for k in (2, 3, 3)
+        ],
+        ["used", "again"],
+        reused=["table", "look", "used", "again"],
+    ),
     Case(
         "closure_over_a_large_array",
         [
@@ -376,6 +571,77 @@ CASES = [
         * 2,
         ["used", "here"],
         reused=["run", "used"],
+    ),
+    Case(
+        "methods_of_objects_of_the_notebook",
+        [
+            [
+                "class Counter:\n    def __init__(self):\n        self.n = 0\n    def up(self, by=1):\n        self.n += by\n        return self.n\ncounter = Counter()\nitems = []\nfrom functools import partial",
+                "%%asset up\nup = counter.up\npush = items.append\nfive = partial(counter.up, 5)\nheld = {'up': [counter.up]}\nkinds = frozenset([counter])",
+                "up()\npush(1)\nfive()\nheld['up'][0]()",
+                "%%asset used\nused = up(10)",
+                "n = counter.n, items, up.__self__ is counter, next(iter(kinds)) is counter, used",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=["up", "used"],
+    ),
+    Case(
+        "methods_of_an_asset",
+        [
+            [
+                "class Counter:\n    def __init__(self):\n        self.n = 0\n    def up(self):\n        self.n += 1\n        return self.n",
+                "%%asset counter\ncounter = Counter()",
+                "%%multi_asset up more\nup = counter.up\nmore = [counter.up, up]",
+                "up()\nmore[0]()",
+                "n = counter.n, up.__self__ is counter, more[0].__self__ is counter",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=["counter", "up", "more"],
+    ),
+    Case(
+        "closures_that_share",
+        [
+            [
+                "def make():\n    data = []\n    def add(x):\n        data.append(x)\n        return len(data)\n    def last():\n        return data[-1]\n    return add, last, data",
+                "%%asset add\nadd, last, data = make()",
+                "add(4)",
+                "n = data, last(), add(5)",
+            ]
+        ]
+        * 2,
+        ["n", "data"],
+    ),
+    Case(
+        "closures_over_one_number",
+        [
+            [
+                "def make():\n    n = 0\n    def up():\n        nonlocal n\n        n += 1\n        return n\n    return up, lambda: n",
+                "%%multi_asset up now\nup, now = make()\nmore = {'up': up}",
+                "up()\nmore['up']()",
+                "%%asset used\nused = up()",
+                "n = now(), used, more['up'] is up",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=["up", "now"],
+    ),
+    Case(
+        "closure_over_an_object_of_the_notebook",
+        [
+            [
+                "log = []\ndef make(log):\n    return lambda x: log.append(x)",
+                "%%asset add\nadd = make(log)",
+                "add(4)",
+                "n = list(log)",
+            ]
+        ]
+        * 2,
+        ["n"],
     ),
     Case(
         "dict_of_functions",

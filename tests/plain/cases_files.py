@@ -241,6 +241,67 @@ CASES = [
         "out.txt",
         reused=False,
     ),
+    lost(
+        "shell_command_writes_and_file_lost",
+        "import os",
+        "os.system('mkdir -p made && echo 3 > made/out.txt')",
+        "open('made/out.txt').read()",
+        "made",
+    ),
+    lost(
+        "process_pool_writes_and_file_lost",
+        "from concurrent.futures import ProcessPoolExecutor\nfrom multiprocessing import get_context\ndef write(k):\n    with open(f'out{k}.txt', 'w') as f:\n        f.write(str(k))",
+        "with ProcessPoolExecutor(2, mp_context=get_context('fork')) as pool:\n    list(pool.map(write, range(3)))\ndel pool",
+        "[open(f'out{k}.txt').read() for k in range(3)]",
+        "out1.txt",
+    ),
+    Case(
+        "frame_written_by_a_pool_of_an_earlier_cell",
+        [
+            [
+                "import pandas as pd\nfrom multiprocessing import get_context\nframe = pd.DataFrame({'a': [1, 2]})\ndef save(path):\n    frame.to_csv(path, index=False)\npool = get_context('fork').Pool(1)\npool.map(len, ['a'])",
+                "%%asset saved --ignore pool\npool.map(save, ['out.csv'])\nsaved = 1",
+                "pool.terminate()",
+                "there = pd.read_csv('out.csv').a.tolist()",
+            ]
+        ]
+        * 2,
+        ["there"],
+        remove=["out.csv"],
+        reused=["saved"],
+    ),
+    Case(
+        "command_of_the_notebook_writes_and_file_lost",
+        [["import os", "%%asset saved\n!echo hello > out.txt\nsaved = 1", "there = open('out.txt').read()"]] * 2,
+        ["there"],
+        remove=["out.txt"],
+    ),
+    Case(
+        "child_process_appends_to_a_file",
+        [
+            [
+                "import subprocess, pathlib\npathlib.Path('log.txt').write_text('a')",
+                "%%asset step\nsubprocess.run('printf b >> log.txt', shell=True, check=True)\nstep = 1",
+                "there = open('log.txt').read()",
+            ]
+        ]
+        * 2,
+        ["there"],
+        reused=["step"],
+    ),
+    Case(
+        "child_process_removes_a_file",
+        [
+            [
+                "import subprocess, pathlib, os\npathlib.Path('old.txt').write_text('a')",
+                "%%asset step\nsubprocess.run(['rm', 'old.txt'], check=True)\nstep = 1",
+                "there = os.path.exists('old.txt')",
+            ]
+        ]
+        * 2,
+        ["there"],
+        reused=["step"],
+    ),
     Case(
         "large_file_lost",
         [

@@ -38,6 +38,60 @@ CASES = [
         "n = j.dumps([1])",
         ["n"],
     ),
+    after(
+        "imports_with_fallbacks",
+        "try:\n    import not_there_at_all\n    HAS = True\nexcept ImportError:\n    not_there_at_all = None\n    HAS = False\nelse:\n    import abc as found\nfinally:\n    import string as s\n"
+        "try:\n    from not_there_at_all import dumps\nexcept ImportError:\n    def dumps(x):\n        return 'mine'\n"
+        "try:\n    from json import dumps as d\nexcept ImportError:\n    def d(x):\n        return 'mine'\n"
+        "import os.path, xml.dom\nfrom xml import dom\nstart = 1",
+        "n = HAS, not_there_at_all, 'found' in globals(), s.digits, dumps(1), d([1]), os.path.basename('a/b'), dom is xml.dom",
+        ["n"],
+    ),
+    after(
+        "definitions_on_one_of_two_paths",
+        "import sys\nif sys.version_info > (3,):\n    import json as j\n    def f(x):\n        return x + 1\n    class P:\n        def get(self):\n            return 1\n    g = lambda x: x + 1\nelse:\n    import pickle as j\n    def f(x):\n        return x + 2\n    class P:\n        def get(self):\n            return 2\n    g = lambda x: x + 2\nstart = f(1)",
+        "n = f(1), P().get(), g(1), j.__name__",
+        ["n"],
+    ),
+    Case(
+        "classes_of_data_on_one_of_two_paths",
+        [
+            [
+                f"%%asset start\nif {k}:\n    class P:\n        k = 1\nelse:\n    class P:\n        k = 2\nstart = P.k",
+                "n = P.k, P.__name__, isinstance(P(), P)",
+                "%%asset more\nmore = [P(), start]",
+                "m = type(more[0]) is P",
+            ]
+            for k in (1, 0, 1, 1)
+        ],
+        ["n", "start", "m"],
+        reused=["start", "more"],
+    ),
+    after(
+        "name_imported_and_assigned",
+        "from string import digits\nfrom string import ascii_lowercase as letters\ndigits = digits[:3]\nletters = letters * 1\nimport math as m\nm = m.pi\nstart = len(digits)",
+        "n = digits, letters, m",
+        ["n"],
+    ),
+    after(
+        "classes_made_by_calls",
+        "import dataclasses, enum, collections, typing\nPoint = collections.namedtuple('Point', 'x y')\nColor = enum.Enum('Color', 'RED BLUE')\nMade = dataclasses.make_dataclass('Made', ['a'])\nclass Row(typing.NamedTuple):\n    a: int\nNew = type('New', (), {'k': 3})\nstart = Point(1, 2), Color.RED, Made(3), Row(4)",
+        "n = type(start[0]) is Point, start[1] is Color.RED, isinstance(start[2], Made), type(start[3]) is Row, New.k, Point(3, 4).y",
+        ["n"],
+    ),
+    Case(
+        "module_appears",
+        [
+            [
+                "%%asset start\ntry:\n    import extra as j\nexcept ImportError:\n    import json as j\nstart = j.__name__",
+                "n = j.__name__",
+            ]
+        ]
+        * 3,
+        ["n", "start"],
+        files=[{}, {"extra.py": "x = 1"}, {"extra.py": "x = 1"}],
+        reused=["start"],
+    ),
     Case(
         "imports_read_by_assets",
         [
@@ -221,6 +275,55 @@ CASES = [
         setup="big = [1, 2]",
     ),
     after(
+        "names_of_the_notebook_deleted_in_turn",
+        "start = 0\ndef drop():\n    global big\n    del big\nfor part in [big, other]:\n    start += len(part)\n    del part\ndrop()\nif start > 2:\n    del other",
+        "n = [name in globals() for name in ('big', 'other', 'part')]",
+        ["start", "n"],
+        setup="big = [1, 2]\nother = [3]",
+    ),
+    Case(
+        "asset_deleted_by_an_asset",
+        [["%%asset big\nbig = [1, 2]", "%%asset start\nstart = len(big)\ndel big", "n = 'big' in globals(), start"]]
+        * 2,
+        ["n"],
+        reused=["big", "start"],
+    ),
+    Case(
+        "deleted_again_in_one_kernel",
+        [
+            [
+                *[
+                    ("a", "big = [1, 2]"),
+                    ("b", "%%asset start\nstart = len(big)\ndel big"),
+                    ("c", "n = 'big' in globals(), start"),
+                ],
+                *[
+                    ("a", "big = [1, 2]"),
+                    ("b", "%%asset start\nstart = len(big)\ndel big"),
+                    ("c", "n = 'big' in globals(), start"),
+                ],
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=["start"],
+    ),
+    Case(
+        "deleted_and_bound_later",
+        [
+            [
+                "big = [1, 2]",
+                "%%asset start\nstart = len(big)\ndel big",
+                f"big = [{k}]",
+                "%%asset more\nmore = big + [start]\ndel big",
+                "n = 'big' in globals(), more",
+            ]
+            for k in (1, 2, 2)
+        ],
+        ["n"],
+        reused=["start", "more"],
+    ),
+    after(
         "star_unpacking_inside",
         "first, *rest, last = range(5)\n(a, b), c = (1, 2), 3\nstart = last",
         "n = first, rest, last, a, b, c",
@@ -268,6 +371,114 @@ CASES = [
     ),
     after("last_result", "x = 20\nx + 1", "b = _ + 1", ["b"], value="start", reused=()),
     after("displayed_expression_with_a_value", "start = [1, 2]\nlen(start)", "b = _ + 1", ["b", "start"]),
+    after("last_result_reused", "x = 20\n[x, 1]", "b = [*_, 2]\nsame = _ is Out[max(Out)], len(Out)", ["b", "same"]),
+    after(
+        "last_result_suppressed",
+        "start = [1, 2]\nlen(start);",
+        "b = _, __\nn = list(Out.values())",
+        ["b", "n"],
+        setup="'before'",
+    ),
+    after("last_result_is_none", "start = [1, 2]\nstart.append(3)", "b = _, len(Out)", ["b"], setup="'before'"),
+    Case(
+        "last_results_in_turn",
+        [
+            [
+                "'zero'",
+                "%%asset a\na = {'x': [1]}\na['x']",
+                "_.append(2)",
+                "%%asset b\nb = [3]\nsum(b) * 10",
+                "%%multi_asset c d\nc, d = 1, [2]\nd",
+                "n = _, __, ___, list(Out.values()), globals()[f'_{max(Out)}'], _ is d",
+                "%%asset e\ne = str(_) + str(__)",
+                "%%asset f\nf = len(Out)",
+                "last = In[-1], type(_i)",
+            ]
+        ]
+        * 3,
+        ["n", "a", "e", "f", "last", "Out[max(Out)] is d"],
+        reused=["a", "b", "c", "d", "e"],
+    ),
+    Case(
+        "last_result_read_by_an_asset",
+        [
+            [
+                f"%%asset a\na = [1, {k}]\na[-1] * 2",
+                "%%asset b\nb = _ + 1",
+                "n = b",
+            ]
+            for k in (1, 2, 1, 1)
+        ],
+        ["n"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "last_result_that_cannot_be_stored",
+        [
+            [
+                "%%asset a\na = [1, 2]\n(each * 2 for each in a)",
+                "'other'",
+                "n = list(__), type(Out[min(Out)]).__name__",
+            ]
+        ]
+        * 2,
+        ["n"],
+        says="a: runs again, because __ is needed and was not stored",
+    ),
+    Case(
+        "last_result_after_an_error",
+        [["'before'", "%%asset a\na = [1]\na[5]", "n = _"], ["'before'", "%%asset a\na = [1]\na[5]", "n = _"]],
+        ["n"],
+        fails=True,
+    ),
+    Case(
+        "last_result_of_a_model",
+        [
+            [
+                "from sklearn.linear_model import LinearRegression\nimport pandas as pd",
+                "%%asset model\nmodel = LinearRegression()\nmodel.fit([[1], [2]], [2, 4])",
+                "same = _ is model",
+                "%%asset df\ndf = pd.DataFrame({'v': [3, 1, 2]})\ndf.sort_values('v')",
+                "n = _.v.tolist(), type(__).__name__",
+                "_ = 5",
+                "%%asset k\nk = 1\nk + 1",
+                "m = _, list(Out.values())[-1]",
+            ]
+        ]
+        * 2,
+        ["same", "n", "m"],
+        reused=["model", "df", "k"],
+    ),
+    Case(
+        "last_result_of_a_figure",
+        [
+            [
+                PLOT,
+                "%%asset fig\nfig, ax = plt.subplots()\nax.plot([1, 2])\nax.set_title('t')",
+                "n = _.get_text(), _ is ax.title",
+            ]
+        ]
+        * 2,
+        ["n"],
+    ),
+    Case(
+        "last_result_in_one_kernel",
+        [
+            [
+                *[
+                    ("a", "%%asset a\na = [1]\nlen(a) * 7"),
+                    ("b", "n = [_]"),
+                    ("c", "'other'"),
+                    ("a", "%%asset a\na = [1]\nlen(a) * 7"),
+                ],
+                *[("d", "m = _, __")],
+            ]
+        ]
+        * 2,
+        ["n", "m"],
+        reused=["a"],
+        sequence=True,
+    ),
     Case(
         "multi_asset_with_more_names",
         [

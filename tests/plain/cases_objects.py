@@ -201,6 +201,23 @@ CASES = [
         "after = log['rows'][-1], len(model.trees)",
     ),
     Case(
+        "value_is_an_object_that_the_cell_changes",
+        [
+            [
+                "class Model:\n    def __init__(self, parts):\n        self.parts = parts\n    def fit(self):\n        self.fitted = list(self.parts); return self\n    def drop(self, name):\n        self.parts = [each for each in self.parts if each != name]; return self",
+                "model = Model(['one', 'two'])",
+                "%%asset fitted\nmodel.fit()",
+                "again = model",
+                "%%asset dropped\nmodel.drop('two')",
+                "%%asset rows\nrows = model.parts\nrows.append('three')",
+                "after = model.parts, model.fitted",
+            ]
+        ]
+        * 3,
+        ["after", "again is model", "rows is model.parts"],
+        reused=("fitted", "dropped", "rows"),
+    ),
+    Case(
         "function_defined_below_an_import",
         [
             [
@@ -547,6 +564,136 @@ CASES = [
         ]
         * 2,
         ["b"],
+    ),
+    Case(
+        "views_of_many_kinds",
+        [
+            [
+                "import numpy as np, array\nbase = np.arange(12.0).reshape(3, 4)\nbuf = bytearray(8)\nbox = {'a': [np.zeros(3)]}\nrec = np.zeros(2, [('x', 'f8'), ('y', 'i4')])\nobj = np.array([1, 'a', None], dtype=object)\ndays = np.zeros(3, 'datetime64[D]')",
+                "%%asset part\npart = base.T\nback, cols, bits = base[::-1], base[:, 1:3], base.view('i8')\nover = np.frombuffer(buf, 'u1')\ninner, y, o, d = box['a'][0][1:], rec['y'], obj[1:], days[::2]\nflat = base.reshape(-1)\nro = base[0]\nro.flags.writeable = False",
+                "base[0] = 9\nbuf[1] = 7\nbox['a'][0][2] = 5\nrec['y'][1] = 3\nobj[2] = 'z'\ndays[2] = '2026-01-01'\nback[0, 3] = 100",
+                "n = part.tolist(), back.tolist(), cols.tolist(), bits.tolist(), over.tolist(), inner.tolist(), y.tolist(), o.tolist(), d.tolist(), flat.tolist(), ro.tolist(), ro.flags.writeable, part.base is base.base, base[2, 3]",
+            ]
+        ]
+        * 3,
+        ["n"],
+        reused=["part"],
+    ),
+    Case(
+        "views_of_frames",
+        [
+            [
+                "import numpy as np, pandas as pd\ndf = pd.DataFrame({'v': [1.0, 2.0, 3.0], 'w': [4.0, 5.0, 6.0], 's': ['a', 'b', 'c']})",
+                "%%asset col\ncol = df['v'].to_numpy()\nvalues, rows = df['w'].values, df[['v', 'w']].to_numpy()",
+                "%%asset other\nother = pd.DataFrame({'k': [1.0, 2.0]})\nseries = other['k']\npart = other[['k']]",
+                "df.loc[0, 'v'] = 9\ndf.iloc[1, 1] = 8\nother.loc[0, 'k'] = 5\nseries.iloc[1] = 70",
+                "n = col.tolist(), values.tolist(), col.flags.writeable, rows.tolist()",
+                "m = other.k.tolist(), series.tolist(), part.k.tolist()",
+            ]
+        ]
+        * 2,
+        ["n", "m"],
+        reused=["col"],
+    ),
+    Case(
+        "frame_over_an_array",
+        [
+            [
+                "import numpy as np, pandas as pd\nbase = np.arange(3.0)",
+                "%%asset df\ndf = pd.DataFrame({'v': base}, copy=False)\ns = pd.Series(base, copy=False)\nown = pd.Series(base)",
+                "%%asset over\nover = pd.Series(base, copy=False)\nfirst = own.copy(deep=False)\nsecond = own.copy(deep=False)",
+                "base[0] = 9\nfirst.iloc[1] = 50\nsecond.iloc[2] = 60",
+                "n = df.v.tolist(), s.tolist(), own.tolist(), over.tolist(), first.tolist(), second.tolist()",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=["df"],
+    ),
+    Case(
+        "views_within_a_cell",
+        [
+            [
+                "import numpy as np, pandas as pd",
+                "%%asset mid\ndata = np.arange(10)\nmid = data[2:8]\nparts = [mid[:2], data[5:7]]\nleft, right = np.split(np.arange(6), 2)\nframe = pd.DataFrame({'a': [1, 2], 'b': [3, 4]})\ncol = frame['b'].to_numpy()",
+                "data[2] = 100\nmid[3] = 200\nleft[0] = 7\nframe.loc[1, 'b'] = 50",
+                "n = data.tolist(), mid.tolist(), [each.tolist() for each in parts], left.tolist(), right.tolist(), col.tolist()",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=["mid"],
+    ),
+    Case(
+        "views_of_assets",
+        [
+            [
+                "import numpy as np",
+                "%%asset base\nbase = np.zeros(6)",
+                "%%multi_asset a b c\na = base[:4]\nb = base[2:]\nwhole = np.ones(5)\nc = whole[:3]\nd = whole[2:]\nheld = {'all': [base, a, d]}",
+                "base[3] = 5\na[2] = 6\nc[2] = 7",
+                "n = a.tolist(), b.tolist(), c.tolist(), d.tolist(), whole.tolist(), held['all'][0] is base, held['all'][1] is a",
+                "%%asset total\ntotal = float(a.sum() + b.sum() + base.sum() + d.sum())",
+            ]
+        ]
+        * 2,
+        ["n", "total"],
+        reused=["base", "a", "b", "c", "total"],
+    ),
+    Case(
+        "views_put_into_objects",
+        [
+            [
+                "import numpy as np\nbase = np.zeros(4)\nbox = {}\nclass K:\n    parts = []",
+                "%%asset a\na = np.ones(3)\nbox['base'] = base[1:]\nbox['a'] = a[:2]\nK.parts.append(base[::2])\na[0] = 4",
+                "base[2] = 9\na[1] = 8",
+                "n = box['base'].tolist(), box['a'].tolist(), K.parts[0].tolist()",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=["a"],
+    ),
+    Case(
+        "view_of_an_edited_array",
+        [
+            [
+                f"import numpy as np\nbase = np.zeros({k})",
+                "%%asset part\npart = base[1:3]",
+                "base[1] = 9",
+                "b = part.tolist()",
+            ]
+            for k in (4, 5, 4, 4)
+        ],
+        ["b"],
+        reused=["part"],
+    ),
+    Case(
+        "view_of_an_array_that_was_turned",
+        [
+            [
+                "import numpy as np\nbase = np.arange(6).reshape(2, 3)",
+                f"base = np.array(base, order='{k}')",
+                "%%asset part\npart = base[:, 1]",
+                "base[1, 1] = 9",
+                "b = part.tolist()",
+            ]
+            for k in "CFC"
+        ],
+        ["b"],
+    ),
+    Case(
+        "views_that_are_no_arrays",
+        [
+            [
+                "d = {'a': 1}\nbuf = bytearray(b'abc')\nfrom types import MappingProxyType\nfrom collections import ChainMap",
+                "%%asset keys\nkeys = d.keys()\nitems = d.items()\nmv = memoryview(buf)[1:]\nproxy = MappingProxyType(d)\nchain = ChainMap({}, d)",
+                "d['b'] = 2\nbuf[1] = 122",
+                "n = list(keys), list(items), bytes(mv), dict(proxy), dict(chain)",
+            ]
+        ]
+        * 2,
+        ["n"],
     ),
     Case(
         "object_holds_the_value",

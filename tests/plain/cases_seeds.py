@@ -68,6 +68,17 @@ CASES = [
         "sim.draw()",
     ),
     drawn("generator_with_children", f"{NP}\nrng = np.random.default_rng(1)", "float(rng.spawn(1)[0].random())"),
+    drawn(
+        "seed_sequence",
+        f"{NP}\nseq = np.random.SeedSequence(7)",
+        "float(np.random.default_rng(seq.spawn(2)[1]).random())",
+    ),
+    drawn(
+        "generators_that_share_a_sequence",
+        f"{NP}\nseq = np.random.SeedSequence(7)\nrngs = {{'a': np.random.default_rng(seq), 'b': np.random.Generator(np.random.PCG64(seq))}}",
+        "float(rngs['a'].spawn(1)[0].random()), float(rngs['b'].random())",
+    ),
+    drawn("bit_generator", f"{NP}\nbits = np.random.Philox(3)", "int(bits.random_raw())"),
     drawn("other_bit_generator", f"{NP}\nrng = np.random.Generator(np.random.MT19937(5))", "float(rng.random())"),
     drawn("gauss_keeps_half", "import random\nrandom.seed(2)", "random.gauss(0, 1)"),
     Case(

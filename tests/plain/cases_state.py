@@ -101,6 +101,67 @@ CASES = [
         [f"sys.set_int_max_str_digits({k})" for k in (4300, 640)],
         "shown()",
     ),
+    read(
+        "recursion_limit",
+        "import sys\ndef deep(n):\n    return 0 if n == 0 else 1 + deep(n - 1)\ndef tried():\n    try:\n        return deep(2000)\n    except RecursionError:\n        return 'too deep'",
+        [f"sys.setrecursionlimit({k})" for k in (1000, 9000)],
+        "tried()",
+    ),
+    Case(
+        "integer_limit_that_no_step_reaches",
+        [
+            [
+                f"import sys\nsys.set_int_max_str_digits({k})",
+                "xs = [3, 1, 2]",
+                "%%asset a\na = sorted(xs)[0] + len(xs)",
+                "%%asset b\nb = [a * x for x in range(3)]",
+            ]
+            for k in (0, 640)
+        ],
+        ["a", "b"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "error_filter_for_one_message",
+        [
+            [
+                WARNED,
+                f"warnings.simplefilter('error')\nwarnings.filterwarnings('ignore', message='{text}')",
+                "%%asset a\na = warned()",
+                "%%asset b\nb = sum(range(5))",
+            ]
+            for text in ("old", "new")
+        ],
+        ["a", "b"],
+        reused=["b"],
+    ),
+    Case(
+        "warning_shown_before_the_step",
+        [
+            [
+                WARNED,
+                f"warnings.simplefilter('{how}')",
+                "try:\n    warned()\nexcept Warning:\n    pass",
+                "%%asset a\na = warned()",
+            ]
+            for how in ("default", "error")
+        ],
+        ["a"],
+    ),
+    Case(
+        "warning_of_a_library_made_an_error",
+        [
+            [
+                "import warnings, numpy as np",
+                f"warnings.filterwarnings('{how}', category=RuntimeWarning)",
+                "%%asset a\ntry:\n    a = str(np.log(np.array([-1.0])))\nexcept RuntimeWarning:\n    a = 'raised'",
+                "%%asset b\nb = float(np.log(np.array([1.0]))[0])",
+            ]
+            for how in ("ignore", "error")
+        ],
+        ["a", "b"],
+        reused=["b"],
+    ),
     read("warnings_as_errors", WARNED, [f"warnings.simplefilter('{how}')" for how in ("ignore", "error")], "warned()"),
     read(
         "warnings_shown_or_not",
@@ -134,6 +195,15 @@ CASES = [
         "plt.rcParams['axes.grid']",
     ),
     read(
+        "colormap_registered",
+        "import matplotlib as mpl\nfrom matplotlib.colors import ListedColormap",
+        [
+            f"mpl.colormaps.register(ListedColormap(['red', '{color}']), name='own', force=True)"
+            for color in ("blue", "green")
+        ],
+        "mpl.colormaps['own'](0.9)",
+    ),
+    read(
         "seaborn_theme",
         "import seaborn as sns, matplotlib.pyplot as plt",
         [f"sns.set_theme(style='{style}')" for style in ("white", "darkgrid")],
@@ -152,6 +222,30 @@ CASES = [
         "list(csv.reader(io.StringIO('a;b'), 'own'))",
     ),
     read(
+        "csv_field_limit",
+        "import csv, io\ndef rows():\n    try:\n        return list(csv.reader(io.StringIO('a' * 50)))\n    except csv.Error:\n        return 'too long'",
+        [f"csv.field_size_limit({k})" for k in (100, 10)],
+        "rows()",
+    ),
+    read(
+        "sqlite_adapter",
+        "import sqlite3\nclass P:\n    x = 3",
+        [f"sqlite3.register_adapter(P, lambda p: p.x * {k})" for k in (1, 2)],
+        "sqlite3.connect(':memory:').execute('select ?', (P(),)).fetchone()[0]",
+    ),
+    read(
+        "mime_type",
+        "import mimetypes",
+        [f"mimetypes.add_type('text/{kind}', '.own')" for kind in ("one", "two")],
+        "mimetypes.guess_type('a.own')[0]",
+    ),
+    read(
+        "reducer_for_copies",
+        "import copyreg, copy\nclass P:\n    def __init__(self, x):\n        self.x = x",
+        [f"copyreg.pickle(P, lambda p: (P, (p.x * {k},)))" for k in (2, 3)],
+        "copy.copy(P(1)).x",
+    ),
+    read(
         "first_weekday",
         "import calendar",
         [f"calendar.setfirstweekday({k})" for k in (0, 6)],
@@ -162,6 +256,97 @@ CASES = [
         "import pandas as pd",
         [f"def total(self):\n    return int(self.v.sum()) * {k}\npd.DataFrame.total = total" for k in (1, 2)],
         "pd.DataFrame({'v': [1, 2]}).total()",
+    ),
+    read(
+        "function_of_a_module_replaced",
+        "import numpy as np",
+        [f"old = getattr(np, 'own_mean', np.mean)\nnp.mean = lambda x, *a, **k: {k} * sum(x)" for k in (1, 2)],
+        "np.mean([1, 2])",
+    ),
+    read(
+        "method_replaced_that_a_library_calls",
+        "import pandas as pd\nframe = pd.DataFrame({'v': [1, 2]})",
+        [f"pd.DataFrame.__len__ = lambda self: {k}" for k in (7, 8)],
+        "len(frame)",
+    ),
+    read(
+        "method_set_by_name",
+        "import pandas as pd\ndef add(cls, name, f):\n    setattr(cls, name, f)",
+        [f"add(pd.Series, 'tot' + 'al', lambda self: int(self.sum()) * {k})" for k in (1, 2)],
+        "pd.Series([1, 2]).total()",
+    ),
+    read(
+        "method_set_by_a_decorator",
+        "import pandas as pd\ndef method_of(cls):\n    def put(f):\n        setattr(cls, f.__name__, f)\n        return f\n    return put",
+        [f"@method_of(pd.DataFrame)\ndef total(self):\n    return int(self.v.sum()) * {k}" for k in (1, 2)],
+        "pd.DataFrame({'v': [1, 2]}).total()",
+    ),
+    read(
+        "alias_set_on_a_library",
+        "import numpy as np",
+        [f"np.own = {kind}" for kind in ("float", "int")],
+        "np.own(2.5)",
+    ),
+    Case(
+        "helper_of_a_method_edited",
+        [
+            [
+                "import pandas as pd",
+                f"def factor():\n    return {k}",
+                "def total(self):\n    return int(self.v.sum()) * factor()\npd.DataFrame.total = total",
+                "%%asset frame\nframe = pd.DataFrame({'v': [1, 2]})",
+                "%%asset a\na = frame.total()",
+                "%%asset b\nb = int(frame.v.sum())",
+            ]
+            for k in (1, 2)
+        ],
+        ["a", "b"],
+        reused=["frame", "b"],
+    ),
+    Case(
+        "default_of_json_replaced",
+        [
+            [
+                "import json",
+                f"json.JSONEncoder.default = lambda self, o: {k}",
+                "%%asset a\na = json.dumps({1, 2}.__class__) if False else json.dumps([object()])",
+            ]
+            for k in (1, 2)
+        ],
+        ["a"],
+    ),
+    Case(
+        "patch_that_is_taken_back",
+        [
+            [
+                "import numpy as np",
+                f"kept = np.mean\nnp.mean = lambda x: {k}\nfirst = np.mean([1])\nnp.mean = kept",
+                "%%asset a\na = float(np.mean([1, 2]))",
+            ]
+            for k in (1, 2)
+        ],
+        ["first", "a"],
+        reused=["a"],
+    ),
+    Case(
+        "patch_of_a_local_module",
+        [["import pandas as pd\nimport fixes", "%%asset a\na = pd.DataFrame({'v': [1, 2]}).total()"]] * 2,
+        ["a"],
+        files=[
+            {
+                "fixes.py": f"import pandas as pd\ndef total(self):\n    return int(self.v.sum()) * {k}\npd.DataFrame.total = total\n"
+            }
+            for k in (1, 2)
+        ],
+    ),
+    read(
+        "polars_namespace_registered",
+        "import polars as pl, warnings\nwarnings.simplefilter('ignore')",
+        [
+            f"@pl.api.register_dataframe_namespace('own')\nclass Own:\n    def __init__(self, df):\n        self.df = df\n    def total(self):\n        return self.df['v'].sum() * {k}"
+            for k in (1, 2)
+        ],
+        "pl.DataFrame({'v': [1, 2]}).own.total()",
     ),
     read(
         "accessor_registered",
@@ -183,6 +368,47 @@ CASES = [
         "import duckdb",
         [f"duckdb.sql('create or replace table t as select {k} as v')" for k in (1, 2)],
         "duckdb.sql('select v from t').fetchall()",
+    ),
+    read(
+        "view_and_macro_of_duckdbs_own_connection",
+        "import duckdb\nduckdb.sql('create or replace table t as select 2 as v')",
+        [
+            f"duckdb.sql('create or replace macro times(x) as x * {k}')\nduckdb.sql('create or replace view w as select times(v) as v from t')"
+            for k in (1, 2)
+        ],
+        "duckdb.execute('select v from w').fetchall()",
+    ),
+    Case(
+        "other_table_of_duckdbs_own_connection",
+        [
+            [
+                "import duckdb\ncon = 'no connection'",
+                f"duckdb.sql('create or replace table t as select 1 as v')\nduckdb.default_connection().execute('create or replace table other as select {k} as v')\nNone",
+                "%%asset a\na = duckdb.sql('select v from t').fetchall()",
+                "%%asset b\nb = duckdb.sql('select 3').fetchall()",
+            ]
+            for k in (1, 2)
+        ],
+        ["a", "b"],
+        reused=["a", "b"],
+    ),
+    read(
+        "temporary_table_of_duckdbs_own_connection",
+        "import duckdb",
+        [f"duckdb.execute('create or replace temp table t as select {k} as v')\nNone" for k in (1, 2)],
+        "duckdb.sql('select v from t').fetchall()",
+    ),
+    read(
+        "frame_registered_with_duckdb",
+        "import duckdb, pandas as pd",
+        [f"duckdb.register('shown', pd.DataFrame({{'v': [{k}]}}))\nNone" for k in (1, 2)],
+        "duckdb.sql('select v from shown').fetchall()",
+    ),
+    read(
+        "setting_of_duckdbs_own_connection",
+        "import duckdb",
+        [f"duckdb.sql(\"set default_null_order = '{how}'\")" for how in ("nulls_first", "nulls_last")],
+        "duckdb.sql('select v from (values (1), (null)) t(v) order by v').fetchall()",
     ),
     read(
         "view_of_a_connection_of_the_notebook",
@@ -244,6 +470,12 @@ CASES = [
         "sns.set_theme(style='darkgrid')",
         "plt.rcParams['axes.grid']",
     ),
+    kept(
+        "colormap_registered_by_a_cell",
+        "import matplotlib as mpl",
+        "from matplotlib.colors import ListedColormap\nmpl.colormaps.register(ListedColormap(['red', 'blue']), name='own', force=True)",
+        "mpl.colormaps['own'](0.9)",
+    ),
     kept("sklearn_config_set_by_a_cell", SCALER, "sklearn.set_config(transform_output='pandas')", SCALED),
     kept(
         "polars_config_set_by_a_cell",
@@ -257,6 +489,62 @@ CASES = [
         "os.chdir('sub')",
         "os.path.basename(os.getcwd())",
     ),
+    kept(
+        "error_filter_with_an_exception_set_by_a_cell",
+        WARNED,
+        "warnings.simplefilter('error')\nwarnings.filterwarnings('ignore', message='old')",
+        "warned(), [f[0] for f in warnings.filters][:2]",
+    ),
+    kept(
+        "filters_set_by_a_cell",
+        "import warnings",
+        "warnings.filterwarnings('ignore', category=FutureWarning)\nwarnings.filterwarnings('once', message='x', append=True)",
+        "[(f[0], f[2].__name__) for f in (warnings.filters[0], warnings.filters[-1])]",
+    ),
+    kept(
+        "csv_dialect_set_by_a_cell",
+        "import csv, io",
+        "csv.register_dialect('own', delimiter=';')",
+        "list(csv.reader(io.StringIO('a;b'), 'own'))",
+    ),
+    kept(
+        "sqlite_converter_set_by_a_cell",
+        "import sqlite3",
+        "sqlite3.register_converter('own', lambda b: b.decode() + '!')",
+        "sqlite3.connect(':memory:', detect_types=sqlite3.PARSE_COLNAMES).execute('select 1 as \"c [own]\"').fetchone()[0]",
+    ),
+    kept(
+        "mime_type_set_by_a_cell",
+        "import mimetypes",
+        "mimetypes.add_type('text/own', '.own')",
+        "mimetypes.guess_type('a.own')[0]",
+    ),
+    kept("limit_set_by_a_cell", "import sys", "sys.setrecursionlimit(4321)", "sys.getrecursionlimit()"),
+    kept(
+        "logging_configured_by_a_cell",
+        "import logging",
+        "logging.basicConfig(level=logging.INFO, format='%(message)s', force=True)\nlogging.getLogger('own').setLevel(logging.ERROR)",
+        "logging.root.level, logging.getLogger('own').level, [h.formatter._fmt for h in logging.root.handlers if h.formatter]",
+    ),
+    kept(
+        "process_settings_set_by_a_cell",
+        "import gc, os, signal, sys",
+        "os.umask(0o027)\ngc.disable()\nsys.setswitchinterval(0.02)\ndef on_usr1(*_):\n    pass\nsignal.signal(signal.SIGUSR1, on_usr1)",
+        "os.umask(0o027), gc.isenabled(), sys.getswitchinterval(), signal.getsignal(signal.SIGUSR1).__name__",
+    ),
+    kept(
+        "locale_set_by_a_cell",
+        "import locale",
+        "locale.setlocale(locale.LC_NUMERIC, 'C.UTF-8')",
+        "locale.setlocale(locale.LC_NUMERIC)",
+    ),
+    kept("socket_timeout_set_by_a_cell", "import socket", "socket.setdefaulttimeout(3)", "socket.getdefaulttimeout()"),
+    kept(
+        "float_format_of_the_notebook_set_by_a_cell",
+        "import pandas as pd",
+        "pd.options.display.float_format = lambda x: f'<{x:.1f}>'",
+        "str(pd.Series([1.25]))",
+    ),
     kept("warnings_made_errors_by_a_cell", WARNED, "warnings.simplefilter('error')", "warned()"),
     kept(
         "method_added_by_a_cell",
@@ -266,11 +554,79 @@ CASES = [
         reused=False,
     ),
     kept(
+        "lambda_set_on_a_library_by_a_cell",
+        "import pandas as pd\nK = 2",
+        "pd.Series.twice = lambda self: (self * K).tolist()",
+        "pd.Series([1, 2]).twice()",
+    ),
+    kept("alias_set_on_a_library_by_a_cell", "import numpy as np", "np.own = float", "np.own(2)"),
+    kept(
+        "accessor_registered_by_a_cell",
+        "import pandas as pd, warnings\nwarnings.simplefilter('ignore')",
+        "@pd.api.extensions.register_series_accessor('own')\nclass Own:\n    def __init__(self, s):\n        self.s = s\n    def total(self):\n        return int(self.s.sum())",
+        "pd.Series([1, 2]).own.total()",
+    ),
+    kept(
+        "method_taken_away_by_a_cell",
+        "import pandas as pd\npd.Series.twice = lambda self: 2",
+        "del pd.Series.twice",
+        "hasattr(pd.Series, 'twice')",
+    ),
+    kept(
+        "method_added_by_a_function_that_a_cell_calls",
+        "import pandas as pd\ndef install():\n    def total(self):\n        return int(self.sum())\n    pd.Series.total = total",
+        "install()",
+        "pd.Series([1, 2]).total()",
+    ),
+    kept(
         "duckdb_table_made_by_a_cell",
         "import duckdb",
         "duckdb.sql('create or replace table t as select 3 as v')",
         "duckdb.sql('select v from t').fetchall()",
         reused=False,
+    ),
+    Case(
+        "duckdb_table_filled_by_two_cells",
+        [
+            [
+                "import duckdb",
+                "%%asset made\nduckdb.sql('create or replace table t as select 3 as v')\nmade = 1",
+                "%%asset more\nduckdb.sql('insert into t values (4)')\nmore = 1",
+                "here = duckdb.sql('select v from t').fetchall()",
+                "%%asset after\nafter = duckdb.sql('select sum(v) from t').fetchall()",
+            ]
+        ]
+        * 2,
+        ["here", "after"],
+        reused=["after"],
+        says="runs once in every kernel",
+    ),
+    Case(
+        "duckdb_table_filled_twice_in_a_kernel",
+        [
+            [
+                "import duckdb",
+                *[
+                    ("make", "duckdb.sql('create or replace table t as select 3 as v')"),
+                    ("more", "%%asset more\nduckdb.sql('insert into t values (4)')\nmore = 1"),
+                    ("here", "here = duckdb.sql('select v from t').fetchall()"),
+                ]
+                * 2,
+            ]
+        ],
+        ["here"],
+    ),
+    Case(
+        "duckdb_table_that_a_cell_drops_again",
+        [
+            [
+                "import duckdb",
+                "%%asset a\nduckdb.sql('create table t as select 3 as v')\na = duckdb.sql('select v from t').fetchall()\nduckdb.sql('drop table t')",
+            ]
+        ]
+        * 2,
+        ["a"],
+        reused=["a"],
     ),
     Case(
         "option_set_by_a_cell_that_imports",
@@ -281,6 +637,20 @@ CASES = [
             ]
         ]
         * 2,
+        ["here"],
+        reused=["step"],
+    ),
+    Case(
+        "search_path_extended_by_two_cells",
+        [
+            [
+                "import sys",
+                f"sys.path.insert(0, 'lib{k}')",
+                "%%asset step\nsys.path.append('lib')\nstep = 1",
+                "here = [p for p in sys.path if p.startswith('lib')]",
+            ]
+            for k in (1, 2)
+        ],
         ["here"],
         reused=["step"],
     ),

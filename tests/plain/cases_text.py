@@ -93,6 +93,51 @@ CASES = [
         ["int(total)"],
         reused=["total"],
     ),
+    *[
+        Case(
+            f"sql_names_no_frame_{at}",
+            frames(f"%%asset total\ntotal = duckdb.sql({sql!r}).fetchall()[0][0]"),
+            ["int(total)"],
+            reused=["total"],
+        )
+        for at, sql in enumerate(
+            (
+                "select sum(df.v) from (select 3 as v) as df",
+                "select extract(year from df) from (select date '2026-01-02' as df)",
+                "select 5 as v -- from df\n where 'a' <> 'x from df'",
+                "with a as (select 1 as v), df as (from a) select v from (select * from df) join df as d using (v)",
+                "with recursive df as (select 1 as v union all select v + 1 from df where v < 3) select max(v) from df",
+            )
+        )
+    ],
+    *[
+        Case(
+            f"sql_names_the_frame_{at}",
+            frames(f"%%asset total\ntotal = duckdb.sql({sql!r}).fetchall()[0][0]"),
+            ["int(total)"],
+            ran=["total"],
+        )
+        for at, sql in enumerate(
+            (
+                "with df as (select v from df) select sum(v) from df",
+                "with a as (select v from df), df as (select 1 as v) select sum(a.v) from a",
+                "select sum(v) from (with df as (select 1 as v) select * from df) x join df using (v) where x.v > 0 or true",
+                'select sum(d.v) from (select 1) as x, "df" as d',
+            )
+        )
+    ],
+    Case(
+        "polars_sql_names_its_own_table",
+        [
+            [
+                f"import polars as pl\ndf = pl.DataFrame({{'v': [1, {k}]}})",
+                "%%asset total\ntotal = pl.DataFrame({'w': [1, 2]}).sql('with df as (select w from self) select sum(w) as s from df')['s'][0]",
+            ]
+            for k in (1, 2)
+        ],
+        ["int(total)"],
+        reused=["total"],
+    ),
     Case(
         "sql_over_an_asset",
         [

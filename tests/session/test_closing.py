@@ -8,7 +8,7 @@ import time
 import pytest
 
 from stepwell.kernel_runtime.session.kernel import get_session
-from stepwell.kernel_runtime.store.processes import is_gone, this_process
+from stepwell.kernel_runtime.store.liveness import is_gone, this_process
 
 SCRIPT = """
 import stepwell
@@ -60,6 +60,11 @@ def test_a_run_whose_process_was_killed_is_interrupted(tmp_path, reaped):
     assert "begun" in process.stdout.readline()
     store = get_session().open(tmp_path / "store")
     try:
+        end = time.monotonic() + 240
+        # The body may begin before the record of the run is committed.
+        while not store.runs():
+            assert time.monotonic() < end
+            time.sleep(0.01)
         assert [run.status for run in store.runs()] == ["running"]
         process.kill()
         if reaped:

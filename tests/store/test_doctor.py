@@ -445,7 +445,7 @@ def test_a_value_file_of_another_version_is_left_where_it_is(scene):
     path.write_bytes(data)
     found = scene.doctor()["values"]
     assert found.status == "warning"
-    assert "1 file of another version" in found.text
+    assert "1 file that cannot be read here" in found.text
     assert path.read_bytes() == data
 
 

@@ -27,12 +27,6 @@ from stepwell.kernel_runtime.versions.data import data_version
 LARGE = bytes(9_000_000)
 
 
-class TwoArguments(Exception):
-    def __init__(self, a, b):
-        super().__init__(a)
-        self.b = b
-
-
 class Keeps:
     """What the classes below have in common: some state."""
 
@@ -112,7 +106,6 @@ class Unregistered(pa.ExtensionType):
 
 
 BAD = {
-    "exception": lambda: TwoArguments(1, 2),
     "setstate raises": Raises,
     "setstate exits": Exits,
     "another type": AnotherType,
@@ -159,7 +152,7 @@ def test_a_large_value_is_loaded_in_a_process_of_its_own_and_that_is_remembered(
     apart = []
     real = round_trip._apart
     monkeypatch.setattr(round_trip, "_apart", lambda *given: (apart.append(1), real(*given)))
-    for bad in (TwoArguments(1, 2), Exits(), OtherContents(3)):
+    for bad in (Raises(), Exits(), OtherContents(3)):
         # One whose class is by copy there is not compared.
         if type(bad) is not OtherContents:
             with pytest.raises(UnstorableValueError, match=r"at \[0\]"):

@@ -107,6 +107,45 @@ def test_a_pipe_in_the_place_of_a_file_blocks_nobody(store, stored):
         store.get(stored, key="a")
 
 
+def test_a_file_with_a_hole_of_a_terabyte_is_damaged_and_takes_no_memory(store, stored):
+    os.truncate(path_of(store, stored), 1 << 40)
+    with pytest.raises(ValueUnavailableError, match="longer than its header says"):
+        store._objects.verify(stored.object_name)
+    assert_refused(store, stored, match="longer than its header says")
+
+
+def test_folders_that_are_too_deep_are_left_alone(store, stored):
+    place = store.directory / "tmp"
+    with Folders(place) as enter:
+        for _ in range(700):
+            enter("d")
+    for path in (place / "d", place):
+        os.utime(path, (1, 1))
+    store.collect()
+    assert (place / "d" / "d").exists()
+    assert store.get(stored, key="a")["a"][5] == 5
+    shutil.rmtree(place)
+
+
+class Folders:
+    """Makes folders within folders that no path can name."""
+
+    def __init__(self, path):
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __enter__(self):
+        return self.enter
+
+    def __exit__(self, *_):
+        os.close(self.descriptor)
+
+    def enter(self, name):
+        os.mkdir(name, dir_fd=self.descriptor)
+        below = os.open(name, os.O_RDONLY, dir_fd=self.descriptor)
+        os.close(self.descriptor)
+        self.descriptor = below
+
+
 def crafted(store, stored, header, stream=b"", prefix=None):
     """Write a file under the name of `stored` with some header."""
     data = header if isinstance(header, bytes) else json.dumps(header).encode()

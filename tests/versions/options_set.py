@@ -36,7 +36,26 @@ SET = {
         "decimal.getcontext().prec = 4; decimal.getcontext().traps[decimal.Inexact] = True; decimal.getcontext().rounding = 'ROUND_UP'",
         "str(decimal.getcontext())",
     ),
-    "csv": ("csv", "csv.field_size_limit(7)", "csv.field_size_limit()"),
+    "csv": (
+        "csv",
+        "csv.field_size_limit(7); csv.register_dialect('own', delimiter='|')",
+        "(csv.field_size_limit(), [csv.get_dialect(name).delimiter for name in csv.list_dialects()])",
+    ),
+    "process": (
+        "os, sys, gc",
+        "import os, sys, gc; os.umask(0o027); gc.disable(); gc.set_threshold(900, 20, 20); sys.setswitchinterval(0.02)",
+        "((lambda mask: (os.umask(mask), mask)[1])(os.umask(0o077)), gc.isenabled(), gc.get_threshold(), sys.getswitchinterval())",
+    ),
+    "logging": (
+        "logging",
+        "logging.basicConfig(level=10, format='%(message)s'); logging.getLogger('own.part').setLevel(40); logging.disable(5)",
+        "(logging.root.level, logging.getLogger('own.part').level, logging.root.manager.disable, [type(h).__name__ + h.formatter._fmt for h in logging.root.handlers])",
+    ),
+    "mimetypes": (
+        "mimetypes",
+        "mimetypes.add_type('text/own', '.own')",
+        "mimetypes.guess_type('a.own')",
+    ),
     "socket": ("socket", "socket.setdefaulttimeout(3)", "socket.getdefaulttimeout()"),
     "multiprocessing": (
         "multiprocessing",

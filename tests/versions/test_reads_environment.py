@@ -64,6 +64,14 @@ def test_a_name_that_is_read_counts_whatever_the_way(read, monkeypatch):
     assert what_changed(found["MODE"]) == "the environment name MODE is not set any more"
 
 
+@pytest.mark.parametrize(("module", "counts"), [("mine", True), ("tempfile", False)])
+def test_who_asks_through_pathlib_decides(module, counts, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    space = {"__name__": module}
+    exec("from pathlib import Path\ndef home(): return Path.home(), Path('~/data').expanduser()", space)
+    assert ("HOME" in recorded(space["home"])) is counts
+
+
 def test_a_name_that_is_not_set_counts_too(monkeypatch):
     read = recorded(lambda: os.getenv("NOWHERE", "default"))["NOWHERE"]
     assert holds(read)

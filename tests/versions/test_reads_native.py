@@ -156,7 +156,8 @@ def test_duckdb_still_finds_frames_by_the_names_of_its_caller():
             duckdb.connect().sql("from local").fetchall(),
         ]
 
-    assert recorded(work).reads == ()
+    # What other tests have set in DuckDB's own connection is a read of the process.
+    assert [read for read in recorded(work).reads if read.kind != "state"] == []
 
 
 def test_a_wrapped_reader_is_what_it_was():

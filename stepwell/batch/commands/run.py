@@ -49,6 +49,7 @@ def add(commands: Commands) -> None:
     )
     add_store(run)
     run.add_argument("--kernel", metavar="NAME", help="the kernel to use (default: the notebook's own)")
+    run.add_argument("--strict", action="store_true", help="fail where a value cannot be stored")
     add_json(run)
     run.set_defaults(command=_run)
 
@@ -58,7 +59,12 @@ def _run(asked: argparse.Namespace) -> int:
     from stepwell.batch.runner import run_notebook
 
     result = run_notebook(
-        asked.notebook, output=asked.output, store=asked.store, kernel=asked.kernel, progress=sys.stderr
+        asked.notebook,
+        output=asked.output,
+        store=asked.store,
+        kernel=asked.kernel,
+        strict=asked.strict,
+        progress=sys.stderr,
     )
     colours = report.wants_colour(sys.stderr)
     for line in report.lines(result, colour=colours):

@@ -8,7 +8,7 @@ notebook's names that analysis found, and builtins.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -25,7 +25,15 @@ class Definition:
     code: CodeType
     line: int
     """The line of ``def`` or ``class`` in the cell, or of its first decorator, as `co_firstlineno` has it."""
+    end: int
+    """Its last line."""
     is_import: bool
+    always: bool
+    """Whether it is executed whenever the body runs to its end: it stands in no other statement."""
+    sources: tuple[tuple[str, str], ...] = ()
+    """Of an import, for each name the module, and the attribute of the module or nothing; empty for a relative import."""
+    is_call: bool = False
+    """Whether it assigns what a call returns, and defines a class only if that is one: ``P = namedtuple("P", "x y")``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,8 +90,20 @@ class CellBody:
     """Variables that were values of assets and that plain cells have changed or bound again, each with the label of the last such cell."""
     earlier: Callable[[], Mapping[str, Any]] = dict
     """Returns names that the cell may read and bound itself when it ran in this kernel, each with the value from before; `MISSING` of `versions` for none."""
+    result: str | None = None
+    """The result that the shell keeps: a variable's name, empty for the value of the last expression, None if the cell has no result."""
     unseen: tuple[str, ...] = ()
     """Why the step is unverifiable although its code does not show it: it runs commands of the shell."""
+    kept: frozenset[str] = frozenset()
+    """Secondary variables that must be stored, whatever that costs: ``--keep``."""
+    dropped: frozenset[str] = frozenset()
+    """Secondary variables that must not be stored: ``--drop``."""
+    must_be_stored: bool = False
+    """Whether a value that cannot be stored is a failure in a kernel too: ``--stored``."""
+
+    def defined(self, numbers: Iterable[int]) -> list[str]:
+        """Return the names that some of the definitions bind, given by their places."""
+        return [name for number in numbers if number < len(self.definitions) for name in self.definitions[number].names]
 
     @property
     def bound(self) -> set[str]:

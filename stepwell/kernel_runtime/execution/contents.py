@@ -12,7 +12,7 @@ import collections
 import random
 import sys
 from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.versions.atoms import ATOMS
@@ -35,7 +35,15 @@ class NotRestorableError(Exception):
 def has_content(item: Any) -> bool:
     """Return True if an object can change in place, as far as its type tells."""
     kind = type(item)
-    return kind not in _NO_CONTENT and not isinstance(item, (type, *_NO_CONTENT))
+    return kind not in _NO_CONTENT and not issubclass(kind, (type, *_NO_CONTENT))
+
+
+def attribute(item: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute of an object that may raise anything when it is asked for one; the default then."""
+    try:
+        return getattr(item, name, default)
+    except Exception:
+        return default
 
 
 def can_change(item: Any) -> bool:
@@ -63,10 +71,10 @@ def is_leaf(item: Any) -> bool:
 
 def members(item: Any) -> Iterator[tuple[Step, Any]]:
     """Yield the members of a container, each with the step that leads to it."""
-    if isinstance(item, dict):
+    if issubclass(type(item), dict):
         for key, value in list(dict.items(item)):
             yield ("item", key), value
-    elif isinstance(item, (list, tuple, collections.deque)):
+    elif issubclass(type(item), (list, tuple, collections.deque)):
         for position, value in enumerate(item):
             yield ("index", position), value
     if type(item) not in _CONTAINERS:
@@ -91,14 +99,14 @@ def content(item: Any) -> tuple[Any, ...]:
     """Return the shallow content of a container: equal contents have the same members, by identity."""
     kind = type(item)
     parts: list[Any] = []
-    if isinstance(item, dict):
-        kind_of_dict = collections.OrderedDict if isinstance(item, collections.OrderedDict) else dict
+    if issubclass(type(item), dict):
+        kind_of_dict = collections.OrderedDict if issubclass(type(item), collections.OrderedDict) else dict
         parts.append(("items", tuple(kind_of_dict.items(item))))
-        if isinstance(item, collections.defaultdict):
+        if issubclass(type(item), collections.defaultdict):
             parts.append(("factory", (item.default_factory,)))
-    elif isinstance(item, (list, collections.deque)):
+    elif issubclass(type(item), (list, collections.deque)):
         parts.append(("list", tuple(item)))
-    elif isinstance(item, set):
+    elif issubclass(type(item), set):
         parts.append(("set", tuple(item)))
     elif kind in {bytearray, array.array}:
         parts.append(("bytes", (bytes(item),)))
@@ -149,7 +157,7 @@ def put_content(item: Any, parts: tuple[Any, ...]) -> None:
         for kind, values in parts:
             if kind == "items":
                 # An OrderedDict keeps the order in a list of its own.
-                kind_of_dict = collections.OrderedDict if isinstance(item, collections.OrderedDict) else dict
+                kind_of_dict = collections.OrderedDict if issubclass(type(item), collections.OrderedDict) else dict
                 kind_of_dict.clear(item)
                 for key, value in values:
                     kind_of_dict.__setitem__(item, key, value)
@@ -163,7 +171,7 @@ def put_content(item: Any, parts: tuple[Any, ...]) -> None:
                 set.update(item, values)
             elif kind == "bytes":
                 data = bytearray(values[0])
-                if isinstance(item, bytearray):
+                if issubclass(type(item), bytearray):
                     item[:] = data
                 else:
                     del item[:]
@@ -186,11 +194,19 @@ _CONTAINERS = frozenset(
 )  # fmt: skip
 
 
+_KEPT_BY_LIBRARY = ("_sa_instance_state", "_sa_adapter")
+"""Attributes in which a library keeps what it knows of an instance: they stay as they are."""
+
+
 def _state_of(item: Any) -> dict[str, Any] | None:
     """Return the attributes of an instance; None if its state lies elsewhere."""
     kind = type(item)
-    namespace = getattr(item, "__dict__", None)
-    found = dict(namespace) if type(namespace) is dict else None
+    namespace = _namespace_of(item)
+    found = (
+        {name: value for name, value in namespace.items() if name not in _KEPT_BY_LIBRARY}
+        if type(namespace) is dict
+        else None
+    )
     for base in kind.__mro__:
         slots = base.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
@@ -205,14 +221,23 @@ def _state_of(item: Any) -> dict[str, Any] | None:
                 continue
             found = {} if found is None else found
             found[name] = value
-    if found is None and isinstance(item, (dict, list, set, collections.deque, bytearray)):
+    if found is None and issubclass(type(item), (dict, list, set, collections.deque, bytearray)):
         return {}
     return found
 
 
+def _namespace_of(item: Any) -> Any:
+    """Return the dict of an instance's attributes, whatever its class says that it is; None if it has none."""
+    for base in type.__dict__["__mro__"].__get__(type(item)):
+        descriptor = type.__dict__["__dict__"].__get__(base).get("__dict__")
+        if type(descriptor) in {GetSetDescriptorType, MemberDescriptorType}:
+            return descriptor.__get__(item)
+    return None
+
+
 def _put_state(item: Any, state: dict[str, Any]) -> None:
     now = _state_of(item) or {}
-    namespace = getattr(item, "__dict__", None)
+    namespace = _namespace_of(item)
     for name in now.keys() - state.keys():
         if type(namespace) is dict and name in namespace:
             del namespace[name]
@@ -226,7 +251,7 @@ def _put_state(item: Any, state: dict[str, Any]) -> None:
             object.__setattr__(item, name, value)
     if type(namespace) is dict:
         # The order of attributes is visible in vars() and repr.
-        ordered = [(name, namespace[name]) for name in state if name in namespace]
+        ordered = [(name, namespace[name]) for name in (*_KEPT_BY_LIBRARY, *state) if name in namespace]
         namespace.clear()
         namespace.update(ordered)
 
@@ -264,19 +289,38 @@ def _set_attributes(item: Any, state: Any) -> None:
     item.__dict__.update(state)
 
 
-def _set_generator(item: Any, state: Any) -> None:
-    item.bit_generator.state = state
+def _seeds_state(item: Any) -> Any:
+    """Return what a sequence of seeds was made of, and how many children were taken from it; None for another kind."""
+    if type(item).__name__ != "SeedSequence":
+        return None
+    return (item.entropy, item.spawn_key, item.pool_size, item.n_children_spawned)
+
+
+def _set_seeds(item: Any, state: Any) -> None:
+    if state is not None:
+        entropy, key, size, children = state
+        item.__init__(entropy, spawn_key=key, pool_size=size, n_children_spawned=children)
+
+
+def _bit_generator_state(item: Any) -> Any:
+    return item.state, _seeds_state(getattr(item, "seed_seq", None))
 
 
 def _set_bit_generator(item: Any, state: Any) -> None:
-    item.state = state
+    item.state, seeds = state
+    _set_seeds(getattr(item, "seed_seq", None), seeds)
+
+
+def _set_generator(item: Any, state: Any) -> None:
+    _set_bit_generator(item.bit_generator, state)
 
 
 _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
     ("numpy", "ndarray", lambda item: item.view(), _set_array),
-    ("numpy.random", "Generator", lambda item: item.bit_generator.state, _set_generator),
+    ("numpy.random", "Generator", lambda item: _bit_generator_state(item.bit_generator), _set_generator),
     ("numpy.random", "RandomState", lambda item: item.get_state(), lambda item, state: item.set_state(state)),
-    ("numpy.random", "BitGenerator", lambda item: item.state, _set_bit_generator),
+    ("numpy.random", "BitGenerator", _bit_generator_state, _set_bit_generator),
+    ("numpy.random", "SeedSequence", _seeds_state, _set_seeds),
     ("pandas", "DataFrame", lambda item: item.copy(deep=False), _set_pandas),
     ("pandas", "Series", lambda item: item.copy(deep=False), _set_pandas),
     ("polars", "DataFrame", lambda item: item.clone(), _set_polars_frame),
@@ -289,12 +333,12 @@ _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
 
 
 def _leaf(item: Any) -> tuple[_Get, _Set] | None:
-    if isinstance(item, random.Random):
+    if issubclass(type(item), random.Random):
         return (lambda each: each.getstate()), (lambda each, state: each.setstate(state))
     for module, name, get, set_ in _LEAVES:
         found = sys.modules.get(module)
         kind = getattr(found, name, None) if found is not None else None
-        if isinstance(kind, type) and isinstance(item, kind):
+        if isinstance(kind, type) and issubclass(type(item), kind):
             return get, set_
     return None
 

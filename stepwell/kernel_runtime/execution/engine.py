@@ -38,7 +38,7 @@ from stepwell.kernel_runtime.records.materializations import InputVersion, Mater
 from stepwell.kernel_runtime.records.memo import provenance
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import FORCED, RunRecord
-from stepwell.kernel_runtime.store.processes import this_process
+from stepwell.kernel_runtime.store.liveness import this_process
 from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 
@@ -69,6 +69,8 @@ class Request:
     """Lines that are said once per session, and have been."""
     told: list[str] = field(default_factory=list)
     """Lines of the store while the run goes on."""
+    strict: bool = False
+    """Whether a value of an asset cell that cannot be stored is a failure, as everywhere else."""
 
 
 _AS_IT_IS = nullcontext()
@@ -114,7 +116,7 @@ class Engine:
         self.claiming = Claiming(store, known, books, guard, len(plan.steps))
         self.collection = no_collection()
         self.cells = (
-            NotebookCells(request.timeline, store, self.seeds, self.notes.append)
+            NotebookCells(request.timeline, store, self.seeds, self.notes.append, strict=request.strict)
             if request.timeline is not None
             else None
         )
@@ -310,7 +312,7 @@ class Engine:
         self.seeds.seed(step.key, live=live)
         cells = self.cells
         if cells is not None and live:
-            run = self.guard.look(partial(cells.begin, step, arguments))
+            run = self.guard.look(partial(cells.begin, step, arguments, self._coded(step)))
         self.claiming.computing(step, memo)
         self.collection.let()
         with self._asset_names(hidden) if hidden else _AS_IT_IS:
@@ -361,6 +363,15 @@ class Engine:
             if lacking and earlier and (each.name, each.version) not in before:
                 return f"{each.key} is not stored and was computed again"
         return ""
+
+    def _coded(self, step: PlanStep) -> set[str]:
+        """Return the inputs of a step whose values may hold functions of the notebook, or instances of its classes."""
+        found = set()
+        for given in step.inputs:
+            values = [self.known.values[key].value for key in given.keys if key in self.known.values]
+            if any(each is None or any(name.startswith("__main__.") for name, _ in each.classes) for each in values):
+                found.add(given.name)
+        return found
 
     def _explained(self, step: PlanStep) -> CodeVersion | None:
         """Return a step's code version, with the parts that explain it unless the store has them from an earlier run."""
@@ -432,7 +443,7 @@ class Engine:
                         partial(self.store.put, produced.value, key=key, memo_key=kept, about=about)
                     )
                 except UnstorableValueError as unstorable:
-                    if not is_job and run is None:
+                    if not is_job and (run is None or self._must_be_stored(step)):
                         raise
                     # In a kernel the value lives on, under the variable that it is bound to.
                     held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
@@ -486,6 +497,10 @@ class Engine:
         elif self.error is None:
             self.error = error
         return "cancelled" if cancelled else "failed"
+
+    def _must_be_stored(self, step: PlanStep) -> bool:
+        body = step.op.body
+        return self.cells is not None and isinstance(body, CellBody) and self.cells.must_be_stored(body)
 
     def _is_users_interrupt(self, error: BaseException) -> bool:
         """Return whether an exception is Ctrl-C, and not a KeyboardInterrupt that an object raised."""

@@ -25,6 +25,7 @@ from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.library_state import reached_by
 from stepwell.kernel_runtime.versions.reads import ReadRecorder
 
@@ -45,6 +46,8 @@ class Outcome:
     """What it read through native readers and cannot be checked later, each as ``reader: what``."""
     children: tuple[str, ...] = ()
     """Programs and processes that it started: what these read is not seen."""
+    last: Any = None
+    """The value of a cell's last expression, if the shell keeps it and the expression is not just a variable."""
     recorder: ReadRecorder | None = None
     """What noted the reads; it also knows what was written."""
 
@@ -82,7 +85,16 @@ class InProcess:
         live = isinstance(step.op.body, CellBody) and step.op.body.live
         own = step.op.body.bound if isinstance(step.op.body, CellBody) and live else ()
         recorder = ReadRecorder(
-            self.exclude, self.keyed, step.op.reads, self.namespace, step.op.parameters, before=live, own=own
+            self.exclude,
+            self.keyed,
+            step.op.reads,
+            self.namespace,
+            step.op.parameters,
+            before=live,
+            own=own,
+            looks_at_filters=any(
+                "filters" in facts(code).attributes for code in _codes(step.op.body) if code is not None
+            ),
         )
         error: BaseException | None = None
         started = time.perf_counter()
@@ -105,6 +117,7 @@ class InProcess:
             recorder.network,
             recorder.unseen,
             recorder.children,
+            collector.last,
             recorder,
         )
 
@@ -153,6 +166,8 @@ class InProcess:
             raise explained from error
         if body.tail is not None and body.display is not None and tail is not None:
             body.display(tail)
+        if body.result == "":
+            collector.last = tail
         value = body.value(space, tail)
         if len(body.outputs) > 1:
             for name, member in zip(body.outputs, value, strict=True):

@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution import file_effects
+from stepwell.kernel_runtime.execution.addresses import CALLS, code_in, reached_names
+from stepwell.kernel_runtime.execution.contents import is_iterator
 from stepwell.kernel_runtime.execution.in_process import Outcome
-from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, Restoration
+from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun
 from stepwell.kernel_runtime.execution.outputs import Produced
+from stepwell.kernel_runtime.execution.restoration import Restoration
 from stepwell.kernel_runtime.execution.seeds import Seeds, set_stream
-from stepwell.kernel_runtime.execution.timeline import Timeline, Writer, reached_names
+from stepwell.kernel_runtime.execution.timeline import Timeline, Writer
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
-from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
+from stepwell.kernel_runtime.records.effects import NOTEBOOK, RESULT, Effects
 from stepwell.kernel_runtime.records.linked import Linked
 from stepwell.kernel_runtime.records.materializations import Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.reads.readers import seeded
 
@@ -29,6 +34,23 @@ _ALWAYS = 0.05
 """Seconds that it may take in any case."""
 _RATE = 1e9
 """Bytes that are stored in a second."""
+
+
+class Unstored:
+    """Stands for the result of a reused cell that was not stored, until it is needed.
+
+    Parameters
+    ----------
+    key
+        Of an asset of the cell.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __repr__(self) -> str:
+        """Say how to get it."""
+        return f"<not stored: run the cell of {self.key} with -f>"
 
 
 class NotebookCells:
@@ -42,13 +64,22 @@ class NotebookCells:
         Of the run.
     tell
         Is given lines for the person at the notebook.
+    strict
+        Whether a value that cannot be stored is a failure.
     """
 
-    def __init__(self, timeline: Timeline, store: ValueStore, seeds: Seeds, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, timeline: Timeline, store: ValueStore, seeds: Seeds, tell: Callable[[str], None], *, strict: bool = False
+    ) -> None:
+        self._strict = strict
         self._seeds = seeds
         self._timeline = timeline
         self._store = store
         self._tell = tell
+
+    def must_be_stored(self, body: CellBody) -> bool:
+        """Return True if a value that cannot be stored is a failure of its step."""
+        return self._strict or body.must_be_stored
 
     @staticmethod
     def is_live(step: PlanStep) -> bool:
@@ -122,18 +153,40 @@ class NotebookCells:
             )
         return found
 
-    def begin(self, step: PlanStep, arguments: Mapping[str, Any]) -> LiveRun:
-        """Bind inputs that the notebook does not have, and note what the body may change."""
+    def begin(self, step: PlanStep, arguments: Mapping[str, Any], coded: Collection[str]) -> LiveRun:
+        """Bind inputs that the notebook does not have, and note what the body may change.
+
+        Parameters
+        ----------
+        coded
+            Names of inputs whose values may hold functions of the notebook, or instances of its classes.
+        """
         body = step.op.body
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
         self._timeline.look_before(step.key, body.bound & body.reads)
         names = {*body.reads, *body.parameters}
-        reached = reached_names(space, names)
+        if body.changes is not None:
+            # What the body only reads is not changed by its own text. Functions that it uses may change what they reach.
+            functions = [name for name in body.reads if callable(space.get(name))]
+            given = {name: arguments.get(name, space.get(name)) for name in body.parameters}
+            calls = {name for name, value in given.items() if type(value) in CALLS}
+            names = (names & body.changes) | calls | (reached_names(space, functions) - set(functions))
+            names |= {name for name in functions if name in body.changes or not issubclass(type(space[name]), type)}
+            # Reading an iterator changes it.
+            names |= {name for name in body.reads if is_iterator(arguments.get(name, space.get(name)))}
+        timeline = self._timeline
+        code = code_in([arguments.get(name, space.get(name)) for name in coded])
+        through = reached_names(space, (), code) if code else set()
+        reached = reached_names(space, names) | through
         run = LiveRun(self._timeline, body, reached, arguments)
         if body.changes is not None:
-            functions = [name for name in body.reads if callable(space.get(name))]
-            run.suspects = body.changes | (reached_names(space, functions) - set(functions))
+            run.suspects = names - set(functions) | body.changes | through
+        run.reads = tuple(
+            Read("given", name, timeline.digest_of(name))
+            for name in sorted(through - body.reads - set(body.parameters))
+            if name in run.before and type(run.before[name]) is not ModuleType
+        )
         run.watch_process()
         if not self.is_cell(step):
             run.theirs = frozenset(name for name in run.before if not self._timeline.may_bind(name, step.key))
@@ -151,20 +204,22 @@ class NotebookCells:
         """
         for stream in run.seeded_streams():
             self._seeds.leave(stream)
-        effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else ())
+        effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last)
         if outcome.recorder is not None:
             files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
             run.bundle.files = contents
-            effects = replace(effects, files=files)
+            effects = replace(effects, files=files, lost=(*effects.lost, *outcome.recorder.database_changes()))
             for each in files:
                 self._timeline.files[each.path] = (each.digest, step.key)
-        outcome.reads = (*outcome.reads, *run.stream_reads())
+        outcome.reads = (*outcome.reads, *run.reads, *run.stream_reads())
         left_out = run.leave_out(1e9 if effects.acts else max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
         effects = replace(
             effects, values=tuple(name for name in effects.values if name not in left_out), unstored=tuple(left_out)
         )
         if not effects:
             return effects, None
+        body = step.op.body
+        assert isinstance(body, CellBody)
         key = f"{step.address}:{NOTEBOOK}"
         value: StoredValue | None = None
         unstored: list[str] = []
@@ -172,15 +227,22 @@ class NotebookCells:
             try:
                 value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
             except UnstorableValueError:
-                unstored = self._without_unstorable(run, key)
+                unstored, lost = self._without_unstorable(run, key, body.kept)
                 if run.bundle:
                     value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
+                effects = replace(
+                    effects,
+                    values=tuple(name for name in effects.values if name not in unstored),
+                    unstored=(*effects.unstored, *unstored),
+                    lost=tuple(dict.fromkeys((*effects.lost, *lost))),
+                    state=tuple(entry for entry in effects.state if entry[0] not in lost),
+                )
+        if effects.lost:
+            # An attribute of a library's class is named as in code.
+            names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            self._tell(f"{step.key} changed {shown}, which cannot be restored: it runs once in every kernel")
         effects = self._once(effects, (*unstored, *left_out))
-        if unstored:
-            left = tuple(name for name in effects.values if name not in unstored)
-            lost = (*effects.lost, *([""] if "" in unstored else []))
-            more = tuple(name for name in unstored if name)
-            effects = replace(effects, values=left, unstored=(*effects.unstored, *more), lost=lost)
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
 
@@ -200,25 +262,39 @@ class NotebookCells:
             return effects
         space = self._timeline.namespace
         lost = [name for name in unstored if name in space and not _is_handle(space[name])]
-        return replace(effects, lost=(*effects.lost, *lost))
+        return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
-    def _without_unstorable(self, run: LiveRun, key: str) -> list[str]:
-        """Take values that cannot be stored out of a bundle; return their names."""
-        found = []
-        for name, value in list(run.bundle.values.items()):
-            try:
-                self._store.put(Linked((value,), run.link), key=key, memo_key="")
-            except UnstorableValueError:
-                del run.bundle.values[name]
-                found.append(name)
-        for entry in list(run.bundle.put):
-            try:
-                self._store.put(Linked(entry, run.link), key=key, memo_key="")
-            except UnstorableValueError:
-                # By identity: the objects of a library may raise when they are compared.
-                run.bundle.put = [each for each in run.bundle.put if each is not entry]
-                found.append("")
-        return found
+    def _without_unstorable(self, run: LiveRun, key: str, kept: frozenset[str]) -> tuple[list[str], list[str]]:
+        """Take what cannot be stored out of a bundle; return names of variables, and of what else was changed."""
+        bundle = run.bundle
+        values = []
+        for name, value in bundle.values.items():
+            error = self._obstacle(run, value, key)
+            if error is None:
+                continue
+            if name in kept:
+                held = error.what.partition(" cannot be stored: ")[2].replace("a tuple that holds ", "", 1)
+                raise UnstorableValueError(
+                    f"{name}, which --keep names, cannot be stored: {held.replace(' at [0]', f' at {name}', 1)}",
+                    where=error.where,
+                    remedy=f"leave out --keep {name}, or {error.remedy}",
+                ) from error
+            values.append(name)
+        settings = [name for name, value in bundle.settings.items() if self._obstacle(run, value, key) is not None]
+        # By position: the objects of a library may raise when they are compared.
+        put = [at for at, entry in enumerate(bundle.put) if self._obstacle(run, entry, key) is not None]
+        lost = [*settings, *[run.root_of(bundle.put[at][0]) for at in put]]
+        bundle.values = {name: value for name, value in bundle.values.items() if name not in values}
+        bundle.settings = {name: value for name, value in bundle.settings.items() if name not in settings}
+        bundle.put = [entry for at, entry in enumerate(bundle.put) if at not in put]
+        return values, lost
+
+    def _obstacle(self, run: LiveRun, value: Any, key: str) -> UnstorableValueError | None:
+        try:
+            self._store.put(Linked((value,), run.link), key=key, memo_key="")
+        except UnstorableValueError as error:
+            return error
+        return None
 
     def executed(
         self, step: PlanStep, run: LiveRun, outcome: Outcome, made: Mapping[str, Materialization], effects: Effects
@@ -227,7 +303,7 @@ class NotebookCells:
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
         own = self.is_cell(step)
-        bound = run.bound()
+        bound, deleted = run.bound(), run.deleted()
         theirs = run.theirs
         variables = dict(zip(body.variables, step.outputs, strict=False))
         run.give_back()
@@ -238,7 +314,9 @@ class NotebookCells:
                 continue
             if own or name in bound or timeline.may_bind(name, step.key):
                 timeline.bind(name, item.key, item, outcome.produced[output.name].value)
-        mine = [name for name in (*bound, *variables) if name not in theirs]
+        if outcome.last is not None and own:
+            timeline.results[step.key] = outcome.last
+        mine = [name for name in (*bound, *variables, *deleted) if name not in theirs]
         for name in mine:
             timeline.unstored.pop(name, None)
         timeline.note(
@@ -258,7 +336,7 @@ class NotebookCells:
 
     def failed(self, step: PlanStep, run: LiveRun) -> None:
         """Note what a body bound before it failed: as after a plain cell, it stays."""
-        bound, changed = run.bound(), run.changed_names()
+        bound, changed = [*run.bound(), *run.deleted()], run.changed_names()
         run.give_back()
         self._timeline.note(Writer("step", step.key, step.key), bound=bound, changed=changed)
 
@@ -290,8 +368,14 @@ class NotebookCells:
         unstored = self._unstored(step, group, effects)
         if unstored and again and timeline.is_touched(step.key, unstored):
             return f"{unstored[0]} is not stored, and may have been changed since"
-        if effects.lost and not (again and (pinned or not timeline.is_touched(step.key, effects.lost))):
-            return f"once in every kernel: what it changed cannot be restored ({', '.join(each or 'an object that cannot be stored' for each in effects.lost)})"
+        if effects.lost and not (
+            again and timeline.is_left(step.key) and (pinned or not timeline.is_touched(step.key, effects.lost))
+        ):
+            return f"once in every kernel: what it changed cannot be restored ({', '.join(effects.lost)})"
+        if not again and not body.kept.isdisjoint(effects.unstored):
+            return "a variable that --keep names is not stored"
+        if self.must_be_stored(body) and any(item.value is None for item in group if item.output != NOTEBOOK):
+            return "its value is not stored"
         timeline.look_before(step.key, body.bound & body.reads)
         todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own)
         if not todo.possible:
@@ -300,13 +384,13 @@ class NotebookCells:
         if not own:
             names = [
                 name
-                for name in (*effects.values, *self._defined(body, effects), *effects.deleted, *body.variables)
+                for name in (*effects.values, *body.defined(effects.definitions), *effects.deleted, *body.variables)
                 if timeline.may_bind(name, step.key)
             ]
-        elif again and not timeline.is_touched(
-            step.key, (*effects.values, *self._defined(body, effects), *body.variables)
-        ):
-            names = ()
+        elif again:
+            left = (*effects.values, *body.defined(effects.definitions), *body.variables)
+            if not timeline.is_touched(step.key, left) and timeline.namespace.keys().isdisjoint(effects.deleted):
+                names = ()
         restoration = Restoration(timeline, body, effects, names)
         try:
             bound = self._restore(
@@ -321,6 +405,8 @@ class NotebookCells:
         timeline.brought(step.key, step.code.digest if step.code else "", body.source, group)
         if not again:
             timeline.unstored.update(dict.fromkeys(unstored, group[0].key))
+        if own and RESULT in effects.unstored:
+            timeline.results[step.key] = Unstored(group[0].key)
         changed = () if again and pinned else effects.objects
         timeline.note(
             Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters
@@ -335,47 +421,43 @@ class NotebookCells:
         assert isinstance(body, CellBody)
         lacking = {item.output for item in group if item.value is None and item.output != NOTEBOOK}
         mine = [name for name, output in zip(body.variables, step.outputs, strict=False) if output.name in lacking]
-        return [*mine, *effects.unstored]
+        return [*mine, *[name for name in effects.unstored if name != RESULT]]
 
     def _is_trusted(self, kept: Materialization, group: tuple[Materialization, ...]) -> bool:
-        """Return True if a trusted key signed what a step left, and the rows beside it say nothing else of when it holds."""
+        """Return True if a trusted key signed what a step left, and the rows of its values name the same reads, inputs and code."""
         return self._store.vouches(kept) and all(
             (item.reads, item.inputs, item.code_version) == (kept.reads, kept.inputs, kept.code_version)
             for item in group
         )
 
-    @staticmethod
-    def _defined(body: CellBody, effects: Effects) -> list[str]:
-        return [
-            name
-            for number in effects.definitions
-            if number < len(body.definitions)
-            for name in body.definitions[number].names
-        ]
-
     def _restore(
         self, step: PlanStep, body: CellBody, group: tuple[Materialization, ...], kept: Materialization | None,
         restoration: Restoration, *, todo: file_effects.FilesToRestore, skip_objects: bool, again: bool,
     ) -> list[str]:  # fmt: skip
-        timeline, store = self._timeline, self._store
+        timeline, store, effects = self._timeline, self._store, restoration.effects
         items = {item.output: item for item in group}
         waiting = restoration.define()
-        bound = [name for definition in body.definitions for name in definition.names if restoration.may(name)]
+        # Not all of them were executed, and what looks like a definition may have given another value.
+        bound = [name for name in body.defined(effects.definitions) if restoration.may(name)]
         for name, output in zip(body.variables, step.outputs, strict=False):
             item = items.get(output.name)
             if item is None or item.value is None or not restoration.may(name):
                 continue
             timeline.bind(name, item.key, item, store.get(item.value, key=item.key))
             bound.append(name)
+        settings: dict[str, Any] = {}
         if kept is not None and kept.value is not None:
             plain = store.get(kept.value, key=kept.key, link=restoration.link)
             file_effects.restore(todo, plain[4], timeline.project)
             more = restoration.apply(plain, skip_objects=skip_objects)
+            if RESULT in plain[1] and self.is_cell(step):
+                timeline.results[step.key] = plain[1][RESULT]
             for stream, state in () if again and not timeline.seeded_since(step.key) else plain[3].items():
                 set_stream(stream, state)
                 seeded.add(stream)
                 self._seeds.leave(stream)
             bound += more
+            settings = plain[5]
             for name, output in zip(body.variables, step.outputs, strict=False):
                 item = items.get(output.name)
                 if name in more and item is not None:
@@ -384,20 +466,23 @@ class NotebookCells:
             file_effects.restore(todo, {}, timeline.project)
         for definition in waiting:
             exec(definition.code, timeline.namespace)  # noqa: S102 - the user's own cell
-        if kept is not None:
-            effects = Effects.from_text(kept.effects)
-            for each in effects.files:
-                if each.path not in todo.left:
-                    timeline.files[each.path] = (each.digest, step.key)
-            if not skip_objects:
-                library_state.apply([entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)])
-                for name, value in effects.state:
-                    if not name.startswith(ENVIRONMENT):
-                        continue
-                    if value is None:
-                        os.environ.pop(name.removeprefix(ENVIRONMENT), None)
-                    else:
-                        os.environ[name.removeprefix(ENVIRONMENT)] = value
+        bound += restoration.delete()
+        for each in effects.files:
+            if each.path not in todo.left:
+                timeline.files[each.path] = (each.digest, step.key)
+        if not skip_objects:
+            failed = library_state.apply(
+                [entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)], settings
+            )
+            if failed:
+                self._tell(f"{step.key} set {', '.join(failed[:3])}, which cannot be set here")
+            for name, value in effects.state:
+                if not name.startswith(ENVIRONMENT):
+                    continue
+                if value is None:
+                    os.environ.pop(name.removeprefix(ENVIRONMENT), None)
+                else:
+                    os.environ[name.removeprefix(ENVIRONMENT)] = value
         for path in todo.left:
             self._tell(
                 f"{step.key} wrote {path}, which was changed by something else since: it is left as it is (-f writes it again)"

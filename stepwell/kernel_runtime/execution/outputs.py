@@ -86,6 +86,8 @@ class Collector:
         self.step = step
         self.declared = {output.name: output for output in step.outputs}
         self.produced: dict[str, Produced] = {}
+        self.last: Any = None
+        """The value of a cell's last expression, if the shell keeps it and the expression is not just a variable."""
 
     def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
         """Take one output.

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -57,7 +58,7 @@ class Seeds:
                     _seed_numpy(number)
 
     def leave(self, stream: str) -> None:
-        """Leave a stream as it is from now on: a cell has seeded it, or a reuse has set it."""
+        """Stop restoring a stream at the end of the run: a cell has seeded it, or a reuse has set it."""
         self._saved.pop(stream, None)
         if stream == "numpy" and self._watch is not None:
             self._watch.end()
@@ -136,13 +137,14 @@ def stream_states() -> dict[str, Any]:
 
 
 def set_stream(name: str, state: Any) -> None:
-    """Set a random stream to a state; raises whatever the library raises."""
+    """Set a random stream to a state; raises whatever the library, or its import, raises."""
     if name == "random":
         _RANDOM_SETSTATE(state)
     elif name == "numpy":
-        _plain(sys.modules[_NUMPY].set_state)(state)
+        # numpy imports the module of random numbers when it is asked for.
+        _plain(import_module(_NUMPY).set_state)(state)
     else:
-        torch = sys.modules["torch"]
+        torch = import_module("torch")
         torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
 
 

@@ -11,31 +11,28 @@ The rules are those of a notebook (CELLS: Names, Assigned again, Run again, Chan
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FunctionType, MethodType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError
+from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import has_content
 from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.memo import is_provenance
 from stepwell.kernel_runtime.records.reads import Read
-from stepwell.kernel_runtime.versions import library_state
+from stepwell.kernel_runtime.versions import duckdb_state, library_state
 from stepwell.kernel_runtime.versions.atoms import ATOMS
-from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.graph import MISSING
-from stepwell.kernel_runtime.versions.reads.files import file_digest
+from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest
 from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.reads.recorder import value_digest
 
@@ -91,6 +88,8 @@ class Memory:
     """How often the notebook had seeded random streams."""
     settings: library_state.Snapshot
     """The settings of libraries and of the process."""
+    statements: int
+    """How many statements cells had executed with DuckDB's own connection."""
 
 
 class Timeline:
@@ -111,6 +110,8 @@ class Timeline:
         By path, the digest of the state in which a step left a file, and the step's key.
     unstored
         Variables that a reused cell assigned and whose values are not stored, each with the key of an asset of that cell.
+    results
+        By step key, the value of the last expression of a cell that has just run, until the shell has it.
     requested
         Keys of the steps that the current request names: their cell runs, or they were asked for by name. They read names as they are now.
     cells
@@ -126,6 +127,7 @@ class Timeline:
         self.project = project
         self.files: dict[str, tuple[str, str]] = {}
         self.unstored: dict[str, str] = {}
+        self.results: dict[str, Any] = {}
         self._load = load
         self.requested: frozenset[str] = frozenset()
         self.cells: frozenset[str] = frozenset()
@@ -136,6 +138,8 @@ class Timeline:
         self._changes: dict[str, list[tuple[int, Writer]]] = {}
         self._group: dict[str, str] = {}
         """Names that may share objects have the same group."""
+        self._sources: dict[str, frozenset[str]] = {}
+        """By variable, the keys of the steps and assets that its value was made from."""
         self._bound: dict[str, Bound] = {}
         self._waiting: dict[str, Materialization] = {}
         self._memories: dict[str, Memory] = {}
@@ -156,6 +160,7 @@ class Timeline:
             self._group.pop(name, None)
         for name in changed:
             self._changes.setdefault(name, []).append(event)
+        self._note_sources(writer, bound, changed, read)
         # What a cell binds may share objects with what it read or changed.
         space = self.namespace
         shared = [name for name in {*bound, *changed, *read} if name in space and has_content(space[name])]
@@ -173,6 +178,40 @@ class Timeline:
         found = set(names)
         groups = {group for name in found if (group := self._group.get(name)) is not None}
         return found | {name for name, group in self._group.items() if group in groups}
+
+    def _note_sources(
+        self, writer: Writer, bound: Collection[str], changed: Collection[str], read: Collection[str]
+    ) -> None:
+        if writer.kind == "step":
+            sources = frozenset({writer.id} - {""})
+        else:
+            sources = frozenset().union(*[self.sources(name) for name in read])
+        for name in bound:
+            self._sources[name] = sources
+        for name in changed if sources else ():
+            self._sources[name] = self._sources.get(name, frozenset()) | sources
+
+    def sources(self, name: str) -> frozenset[str]:
+        """Return the keys of the steps and assets that the value of a variable was made from."""
+        bound = self.bound_to(name)
+        found = self._sources.get(name, frozenset())
+        return found | {bound.key} if bound is not None else found
+
+    def made_from(self, step_key: str, body: object) -> dict[str, str]:
+        """Return the steps and assets from whose values the plain variables that a step reads were made: by key, the variable."""
+        found: dict[str, str] = {}
+        for name in sorted(body.reads - set(body.parameters)) if isinstance(body, CellBody) else ():
+            if name in self.namespace:
+                found.update(dict.fromkeys(self.sources(name) - {step_key}, name))
+        return found
+
+    def left_by(self, step_key: str, body: object) -> list[str]:
+        """Return the steps that bound variables, other than assets, which a step reads."""
+        names = body.reads if isinstance(body, CellBody) else ()
+        writers = [self.binder(name) for name in sorted(names) if name in self.namespace]
+        return [
+            each.id for each in writers if each is not None and each.kind == "step" and each.id not in {"", step_key}
+        ]
 
     def binder(self, name: str) -> Writer | None:
         """Return who bound a name last, or None if nothing is known of it."""
@@ -359,7 +398,13 @@ class Timeline:
     def brought(self, step_key: str, code: str, source: object, items: Iterable[Materialization]) -> None:
         """Note that a step was executed or reused, with the code version that its memo key has."""
         self._memories[step_key] = Memory(
-            self._count, code, source, frozenset(item.id for item in items), len(seedings), library_state.snapshot()
+            self._count,
+            code,
+            source,
+            frozenset(item.id for item in items),
+            len(seedings),
+            library_state.snapshot(),
+            duckdb_state.state.outside,
         )
         self.reassigned.pop(step_key, None)
 
@@ -383,6 +428,11 @@ class Timeline:
             or (name not in self.namespace and bool(self._binds.get(name)))
             for name in names
         )
+
+    def is_left(self, step_key: str) -> bool:
+        """Return True if no cell has used DuckDB's own connection since a step was brought up to date: what a step left there is as it was."""
+        memory = self._memories.get(step_key)
+        return memory is not None and memory.statements == duckdb_state.state.outside
 
     def seeded_since(self, step_key: str) -> bool:
         """Return True if the notebook seeded a random stream after a step was brought up to date."""
@@ -412,13 +462,22 @@ class Timeline:
             left = self.files.get(os.path.relpath(read.name, os.path.realpath(self.project)))
             return again and left is not None and file_digest(read.name) == left[0]
         value = self.namespace.get(read.name, _GONE)
-        if value is not _GONE and value_digest(value) == read.digest:
+        if read.kind == "given":
+            # Where the notebook has no such variable, the code in the input's value has its own.
+            if value is _GONE or (read.digest != UNSTABLE and self.digest_of(read.name) == read.digest):
+                return True
+        elif value is not _GONE and value_digest(value) == read.digest:
             return True
         if not again:
             return False
         memory = self._memories[step_key]
         since = self._since(read.name, memory.number)
         return bool(since) and self._is_explained(read.name, memory, since, step_key)
+
+    def digest_of(self, name: str) -> str:
+        """Return the digest of a variable; that of an asset's unchanged value is known."""
+        bound = self.asset_of(name)
+        return (bound.data_version if bound is not None else "") or value_digest(self.namespace[name])
 
     def _is_explained(self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str) -> bool:
         """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
@@ -469,46 +528,3 @@ class Timeline:
             self.reassigned[step_key] = f"with {with_} ({now}; run the cell of {step_key} to use that)"
         self.pinned.add(step_key)
         return replace(version, digest=memory.code)
-
-
-def reached_names(namespace: Mapping[str, Any], names: Iterable[str]) -> set[str]:
-    """Return names of the notebook and all names that functions and classes behind them read, directly or not."""
-    found: set[str] = set()
-    pending = list(names)
-    while pending:
-        name = pending.pop()
-        if name in found:
-            continue
-        found.add(name)
-        stack = [namespace.get(name)]
-        seen: set[int] = set()
-        while stack:
-            item = stack.pop()
-            if id(item) in seen:
-                continue
-            seen.add(id(item))
-            if isinstance(item, FunctionType):
-                if item.__globals__ is namespace:
-                    pending.extend([each for each, _ in facts(item.__code__).loads])
-                    pending.extend(facts(item.__code__).stores)
-                stack.append(getattr(item, "__wrapped__", None))
-                for cell in item.__closure__ or ():
-                    with suppress(ValueError):
-                        stack.append(cell.cell_contents)
-            elif isinstance(item, type):
-                if item.__module__ == "__main__":
-                    stack.extend(vars(item).values())
-                    stack.extend(item.__bases__)
-            elif isinstance(item, (staticmethod, classmethod)):
-                stack.append(item.__func__)
-            elif isinstance(item, MethodType):
-                stack += [item.__func__, item.__self__]
-            elif isinstance(item, property):
-                stack += [item.fget, item.fset]
-            elif isinstance(item, functools.partial):
-                stack += [item.func, *item.args, *item.keywords.values()]
-            elif type(item).__module__ == "__main__":
-                stack.append(type(item))
-            elif item is not None and hasattr(type(item), "__wrapped__"):
-                stack.append(getattr(item, "__wrapped__", None))
-    return found

@@ -6,7 +6,7 @@ The scheduler and the rebuilder are separate things: who runs steps asks here wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from stepwell.kernel_runtime.definitions.reuse import age_text
@@ -29,6 +29,8 @@ class Known:
 
     Attributes
     ----------
+    vouches
+        Tells whether a trusted key signed a whole record: what it says of effects is not looked at before.
     values
         For each value key its materialization in this run: made, reused, or read from the store.
     obstacle
@@ -39,6 +41,7 @@ class Known:
 
     snapshot: Snapshot
     read_holds: Callable[[Read], bool]
+    vouches: Callable[[Materialization], bool]
     values: dict[str, Materialization] = field(default_factory=dict)
     obstacle: Callable[[Materialization], str] = field(default=lambda item: "")  # noqa: ARG005 - where all that is stored can be loaded
     now: float = field(default_factory=time.time)
@@ -46,6 +49,8 @@ class Known:
     """Tells whether what a step read from the kernel itself holds: variables that texts name, random streams; None outside notebooks."""
     kept: Callable[[str, Materialization], bool] | None = None
     """Tells whether a step gave a materialization in this kernel and its cell is not what runs: then what cannot be compared stays as it is."""
+    made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
+    """Returns what a step reads through variables that plain cells made from assets: by key of a step or asset, the variable."""
     _checked: dict[Read, bool] = field(default_factory=dict)
 
     def holds(self, read: Read, step: PlanStep | None = None, item: Materialization | None = None) -> bool:

@@ -28,6 +28,8 @@ def picture(
     definitions: Definitions,
     job_plans: Iterable[tuple[JobDefinition, Plan]],
     source_of: Callable[[object], str],
+    *,
+    left_by: Callable[[PlanStep], Iterable[str]] = lambda step: (),  # noqa: ARG005 - where there is no notebook
 ) -> Lineage:
     """Return the cards and edges of a plan, of the sources that it reads, and of jobs that read its assets.
 
@@ -35,6 +37,8 @@ def picture(
     ----------
     source_of
         Returns the source of a step's body, for the reader.
+    left_by
+        Returns the keys of steps that left variables in the notebook, beside their values, which a step reads.
     """
     owners: dict[str, AssetsDefinition] = {}
     for key, definition in definitions.computed().items():
@@ -46,6 +50,16 @@ def picture(
         owner = owners.get(step.key) or owners.get(step.key.split(".", 1)[0])
         nodes.append(_step_node(step, owner, states[step.key], source_of))
         edges += _edges(step, plan)
+    steps = {step.key for step in plan.steps}
+    after: dict[str, list[str]] = {}
+    for edge in edges:
+        after.setdefault(edge.source, []).append(edge.target)
+    for step in plan.steps:
+        for giver in left_by(step):
+            # Variables can be bound and read in a circle; the picture shows what came first.
+            if giver in steps and not _leads(after, step.key, giver):
+                edges.append(LineageEdge(giver, step.key))
+                after.setdefault(giver, []).append(step.key)
     nodes += [LineageNode(key, key, "source", None, reason="read, not computed here") for key in plan.read]
     drawn = {node.key for node in nodes}
     for job, job_plan in job_plans:
@@ -105,6 +119,19 @@ def _edges(step: PlanStep, plan: Plan) -> list[LineageEdge]:
         for given in step.inputs
         for key in given.keys
     ]
+
+
+def _leads(after: dict[str, list[str]], start: str, end: str) -> bool:
+    """Return True if edges lead from one card to another, given the cards that follow each."""
+    pending, seen = [start], {start}
+    while pending:
+        key = pending.pop()
+        if key == end:
+            return True
+        new = [each for each in after.get(key, ()) if each not in seen]
+        seen.update(new)
+        pending += new
+    return False
 
 
 def describe(item: Materialization) -> str:

@@ -66,8 +66,9 @@ class StepState:
 
     @property
     def must_run(self) -> bool:
-        """Whether a run would certainly or possibly run it."""
-        return self.state != "fresh"
+        """Whether a run would certainly or possibly run it: what reads the notebook's variables as they are now would not."""
+        doubt = self.state == "may change" and all(reason.kind == "variable" for reason in self.reasons)
+        return self.state != "fresh" and not doubt
 
 
 class Explainer(Protocol):
@@ -144,7 +145,10 @@ def _state(
         if lost is not None:
             return result("missing", _lost(*lost, known), current=group)
         if len(group) > 1 and not (known.kept is not None and known.kept(step.key, group[0])):
-            pending.update(dict.fromkeys(_would_change(step, group), step.key))
+            pending.update(dict.fromkeys(_would_change(step, group, known), step.key))
+        doubts = _doubts(step, plan, known, found)
+        if doubts:
+            return result("may change", *doubts, current=tuple([item for item in group if item.output != NOTEBOOK]))
         return result(
             "fresh",
             *_moved(step, stored, group, inputs, explain),
@@ -186,14 +190,13 @@ def _state(
     return result("stale", *(reasons or (Reason("its memo key changed"),)))
 
 
-def _would_change(step: PlanStep, group: tuple[Materialization, ...]) -> list[str]:
+def _would_change(step: PlanStep, group: tuple[Materialization, ...], known: Known) -> list[str]:
     """Return the names and files of the notebook that a reuse of a step would change."""
-    effects = next((Effects.from_text(item.effects) for item in group if item.output == NOTEBOOK), None)
-    if effects is None:
+    kept = next((item for item in group if item.output == NOTEBOOK), None)
+    if kept is None or not known.vouches(kept):
         return []
-    body = step.op.body
-    defined = body.definitions if isinstance(body, CellBody) else ()
-    names = [name for number in effects.definitions if number < len(defined) for name in defined[number].names]
+    effects, body = Effects.from_text(kept.effects), step.op.body
+    names = body.defined(effects.definitions) if isinstance(body, CellBody) else []
     return [*effects.values, *effects.objects, *effects.deleted, *names, *(each.path for each in effects.files)]
 
 
@@ -205,6 +208,18 @@ def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
         if any(word == name or word.endswith(f"/{name}") for word in words):
             return Reason(f"{key} would change {name} first", path=key, kind="upstream")
     return None
+
+
+def _doubts(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]) -> list[Reason]:
+    """Return which variables that a step reads were made from assets that are not fresh."""
+    reasons = []
+    for key, name in (known.made_from(step) if known.made_from is not None else {}).items():
+        giver = plan.producers[key].key if key in plan.producers else key
+        state = found.get(giver)
+        if state is not None and giver != step.key and state.state != "fresh":
+            how = "may change" if state.state == "may change" else f"is {state.state}"
+            reasons.append(Reason(f"{name} was made from {key}, which {how}", path=giver, kind="variable"))
+    return reasons
 
 
 def _lost(item: Materialization, why: str, known: Known) -> Reason:

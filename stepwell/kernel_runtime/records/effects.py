@@ -9,6 +9,9 @@ from typing import Any
 NOTEBOOK = "notebook"
 """The name of the output that keeps what a cell left in the notebook."""
 
+RESULT = "Out[]"
+"""Among the variables of a step, what the shell keeps as the result of the cell: the value of its last expression."""
+
 ELSEWHERE = "elsewhere"
 """In place of effects: another output of the same step has them."""
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 ReadKind: TypeAlias = Literal[
-    "file", "absent", "status", "listing", "glob", "environment", "asset", "name", "stream", "state"
+    "file", "absent", "status", "listing", "glob", "environment", "asset", "name", "given", "stream", "state"
 ]
-LOCAL: frozenset[str] = frozenset({"name", "stream"})
-"""Kinds of reads from the notebook's kernel: a variable that a text names, and the state of a random stream."""
+LOCAL: frozenset[str] = frozenset({"name", "given", "stream"})
+"""Kinds of reads from the notebook's kernel: a variable that a text names, one that code in the value of an input reads, and the state of a
+random stream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,6 +261,7 @@ class Session(Past, Querying):
                     self.timeline,
                     self._advised,
                     told,
+                    strict=bool(os.environ.get("STEPWELL_STRICT")),
                 )
                 result = Engine(
                     plan=plan, known=known, store=store, executor=executor, guard=guard, books=books, request=request

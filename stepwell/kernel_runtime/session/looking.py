@@ -186,13 +186,14 @@ class Looking(Holding):
         walk = self._walk(found)
         plan = build_plan(resolve_targets(None, found), found, walk)
         jobs = [(job, build_job_plan(job, walk)) for job in found.jobs.values()]
-        environment = environment_now()
+        environment, timeline = environment_now(), self.timeline
         return picture(
             plan,
             self._states(plan, walk, self.store),
             found,
             jobs,
             lambda body: hidden_source(source_of(body), environment),
+            left_by=lambda step: timeline.left_by(step.key, step.op.body) if timeline is not None else (),
         )
 
     def load(
@@ -433,7 +434,9 @@ class Looking(Holding):
     def _in_kernel(self, known: Known) -> None:
         """Have recorded reads from the notebook's kernel checked there."""
         if self.timeline is not None:
-            known.local, known.kept = self.timeline.read_holds, self.timeline.keeps
+            timeline = self.timeline
+            known.local, known.kept = timeline.read_holds, timeline.keeps
+            known.made_from = lambda step: timeline.made_from(step.key, step.op.body)
 
     def _load_current(self, key: str) -> Any:
         return self.load(key)

@@ -92,7 +92,7 @@ class Origins:
         found = []
         for reason in reasons:
             origins: list[Reason] = []
-            if reason.kind == "upstream":
+            if reason.kind in {"upstream", "variable"}:
                 origins = self._through_states(reason.path)
             elif reason.versions:
                 origins = self._through_records(reason, (), until)
@@ -109,7 +109,7 @@ class Origins:
                 continue
             own = []
             for reason in state.reasons:
-                if reason.kind == "upstream":
+                if reason.kind in {"upstream", "variable"}:
                     if reason.path not in seen:
                         seen.add(reason.path)
                         queue.append((reason.path, (reason.path, *chain)))

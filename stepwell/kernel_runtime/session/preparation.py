@@ -52,6 +52,7 @@ def known_for(
     known = Known(
         snapshot,
         _still_holds(store, loaded),
+        store.vouches,
         obstacle=lambda item: store.obstacle(item.value, key=item.key) if item.value is not None else "",
     )
     for key in plan.read:

@@ -48,6 +48,8 @@ _ANCHORED = os.open in os.supports_dir_fd and os.scandir in os.supports_fd and h
 _CLOSED = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _CLOSED
 _DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _CLOSED
+_DEEPEST = 64
+"""Folders within folders that are entered: what another library makes in a scratch folder has a few, and no more is Stepwell's."""
 _PIECE = 4 << 20
 _PROC = "/proc/self/fd"
 _KINDS = {
@@ -551,6 +553,8 @@ class Folder:
             self._check_parts(folder)
             yield None
             return
+        if folder.count("/") > _DEEPEST:
+            raise OSError(errno.ELOOP, "Too many folders within folders", str(self.path / folder))
         opened: list[int] = []
         try:
             entered = ""

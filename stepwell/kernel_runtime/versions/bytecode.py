@@ -12,9 +12,7 @@ Python, and says so.
 from __future__ import annotations
 
 import marshal
-import re
 import weakref
-from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
@@ -23,16 +21,13 @@ from stepwell.kernel_runtime.versions.atoms import PLAIN, atom, digest
 from stepwell.kernel_runtime.versions.flow import Block, ordered
 from stepwell.kernel_runtime.versions.graph import identity
 from stepwell.kernel_runtime.versions.opcodes import NO_VALUE, Instruction, chain
+from stepwell.kernel_runtime.versions.query_names import FRAME_TEXT, SQL_TEXT, names_in_texts
 from stepwell.kernel_runtime.versions.spoken import READERS
 
 # Optimized, newlocals, *args, **kwargs, generator, coroutine, iterable coroutine, asynchronous generator.
 _OPTIMIZED = 0x1
 _FLAGS = 0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x80 | 0x100 | 0x200
 _HASH_ABOVE = 2048
-_AT_NAME = re.compile(r"@([^\W\d]\w*)")
-_FROM_NAME = re.compile(r"\b(?:from|join)\s+((?:[^\W\d]\w*\s*,\s*)*[^\W\d]\w*)", re.IGNORECASE)
-_FRAME_TEXT = frozenset(("query", "eval"))
-_SQL_TEXT = frozenset(("sql", "query", "execute", "sql_expr", "from_query", "read_sql", "sqldf"))
 _FRAME_WALKERS = {
     "__subclasses__": "__subclasses__() finds classes that are not named",
     "modules": "sys.modules finds modules, the notebook among them, by names that cannot be seen",
@@ -78,6 +73,11 @@ class CodeFacts(weakref.ref[CodeType]):
     """Attributes whose use means that names are looked up in ways that cannot be seen."""
     speaks: bool = False
     """Whether annotations or documentation of what is known only when it runs are read."""
+    attribute_stores: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+    """Attributes that the code sets or deletes: the global that each is reached from (empty for a local, but not for ``self``), the
+    attributes between, and its name."""
+    formats: bool = False
+    """Whether it makes text of values in a way of the language: f-strings, ``%``."""
     names_in_text: tuple[str, ...] = ()
     """Names that strings given to ``frame.query`` and ``duckdb.sql`` read."""
 
@@ -114,8 +114,41 @@ def _read(code: CodeType, key: int) -> CodeFacts:
     blocks, shape = ordered(code, decoded, _written)
     blob = b"".join((_header(code), *[block.content for block in blocks], marshal.dumps(shape, 2)))
     self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
+    if _formats(code, decoded):
+        self.formats = True
+    stores = _attribute_stores(code, decoded.instructions)
+    if stores:
+        self.attribute_stores = stores
     _note(self, code.co_names, blocks)
     return self
+
+
+def _formats(code: CodeType, decoded: opcodes.Decoded) -> bool:
+    return (
+        not opcodes.FORMATS.isdisjoint(code.co_code[::2])
+        or any(op == opcodes.BINARY_OP and argument in opcodes.REMAINDERS for op, argument, _ in decoded.instructions)
+        or any(facts(each).formats for each in code.co_consts if type(each) is CodeType)
+    )
+
+
+def _attribute_stores(code: CodeType, steps: list[Instruction]) -> tuple[tuple[str, tuple[str, ...], str], ...]:
+    found: dict[tuple[str, tuple[str, ...], str], None] = {}
+    for at, (op, _, name) in enumerate(steps):
+        if op not in opcodes.ATTRIBUTE_STORES:
+            continue
+        first = at - 1
+        while first > 0 and steps[first][0] in opcodes.ATTRIBUTE_LOADS:
+            first -= 1
+        base, argument, value = steps[first]
+        chain = tuple([each for _, _, each in steps[first + 1 : at]])
+        if base == opcodes.LOAD_GLOBAL or base in opcodes.NAME_LOADS:
+            found[value, chain, name] = None
+        elif base != opcodes.LOAD_FAST or code.co_varnames[argument : argument + 1] != ("self",):
+            found["", chain, name] = None
+    for each in code.co_consts:
+        if type(each) is CodeType:
+            found.update(dict.fromkeys(facts(each).attribute_stores))
+    return tuple(found)
 
 
 def _header(code: CodeType) -> bytes:
@@ -280,29 +313,10 @@ def _note_attributes(
         to.names_in_text = tuple(dict.fromkeys([*found, *(name for inner in nested for name in inner.names_in_text)]))
 
 
-_WATCHED = _FRAME_TEXT | _SQL_TEXT | frozenset(_FRAME_WALKERS)
+_WATCHED = FRAME_TEXT | SQL_TEXT | frozenset(_FRAME_WALKERS)
 
 
 def _no_arguments(steps: list[Instruction], at: int) -> bool:
     """Whether what an instruction loads is called with no arguments."""
     op, argument, _ = steps[at + 1] if at + 1 < len(steps) else (-1, 0, None)
     return op in opcodes.CALLS and argument == 0
-
-
-def names_in_texts(texts: list[str], read: list[str]) -> Iterator[str]:
-    """Find names that strings read where code calls something known to look names up in its caller.
-
-    Parameters
-    ----------
-    texts
-        String constants of the code.
-    read
-        Names that the code reads, attributes among them: ``query``, ``sql``.
-    """
-    calls = set(read)
-    for text in texts:
-        if calls & _FRAME_TEXT:
-            yield from _AT_NAME.findall(text)
-        if calls & _SQL_TEXT:
-            for names in _FROM_NAME.findall(text):
-                yield from (name.strip() for name in names.split(","))

@@ -104,6 +104,14 @@ def _is_mapped(namespace: Mapping[str, Any]) -> bool:
     return "_sa_class_manager" in namespace or "_sa_registry" in namespace
 
 
+_BY_MAPPER = frozenset(("_sa_class_manager", "_sa_registry", "registry", "metadata", "__mapper__", "__table__"))
+
+
+def is_kept_by_library(cls: type, name: str) -> bool:
+    """Return True for an attribute in which a library keeps what it made of a class: what becomes of it is no change of the class."""
+    return name in _BY_MAPPER and any(_is_mapped(vars(base)) for base in cls.__mro__)
+
+
 def _sqlalchemy(namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return what a mapped class was made from: its table, columns and relationships; what the mapper keeps is left out."""
     properties = getattr(namespace.get("__mapper__"), "_props", {})

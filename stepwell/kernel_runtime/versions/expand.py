@@ -16,7 +16,7 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodT
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
-from stepwell.kernel_runtime.versions import imported, library_state, modules
+from stepwell.kernel_runtime.versions import imported, library_state, modules, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts, version_of_copy
@@ -47,6 +47,11 @@ _BLIND: dict[int, str] = {
     identity(getattr(builtins, name)): f"{name}() {_LOOK_UP}"
     for name in ("eval", "exec", "globals", "locals", "vars", "compile", "__import__")
 }
+_PLAIN_BUILTINS = frozenset((
+    "abs", "all", "any", "bool", "chr", "complex", "dict", "divmod", "enumerate", "float", "frozenset", "len", "list", "max", "min", "ord", "pow",
+    "range", "reversed", "round", "set", "slice", "sorted", "sum", "tuple", "type", "zip", "isinstance", "True", "False", "None",
+    "ValueError", "TypeError", "KeyError", "IndexError", "Exception", "AssertionError", "ZeroDivisionError", "RuntimeError",
+))  # fmt: skip
 _LRU = type(functools.lru_cache(len))
 
 
@@ -304,6 +309,11 @@ class Expander:
                     self._settings(node, known, module)
         if not library_state.PLOTTING.isdisjoint(known.attributes):
             self._state(node, known, "matplotlib")
+        limits = library_state.state.get(library_state.LIMITS)
+        if limits and self._calls(known, names):
+            self.refer(node, library_state.LIMITS, limits)
+        if patches.table:
+            self._patched(node, codes, [value for _, value in names])
         if known.suspects:
             for reason in known.suspects:
                 node.unverifiable("", reason)
@@ -341,6 +351,27 @@ class Expander:
                 continue
             own.append(atom(name))
             self.refer(node, name, value)
+
+    def _patched(self, node: Node, codes: tuple[CodeType, ...], values: list[Any]) -> None:
+        """Write what the user has set on classes of libraries, as far as code can reach it."""
+        tops = {library_state.module_of(value).partition(".")[0] for value in values if type(value) not in ATOMS}
+        tops |= {name.partition(".")[0] for code in codes for name, _, _ in facts(code).imports}
+        for code in codes:
+            for patch in patches.counts_for(code, tops):
+                node.own.append(atom(patch.option))
+                self.refer(node, patch.option, patch.value())
+
+    @staticmethod
+    def _calls(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
+        """Whether code may call something of the user's or make text: else all that it loads are plain values, and builtins that do neither."""
+        if known.formats or known.attributes or known.imports:
+            return True
+        held = dict(names)
+        return not all(
+            library_state.is_plain(held[name]) or (held[name] is MISSING and name in _PLAIN_BUILTINS)
+            for name, _ in known.loads
+            if name in held
+        )
 
     def _settings(self, node: Node, known: CodeFacts, value: Any) -> None:
         """Write the options of the library that a value belongs to, where they are not the defaults."""

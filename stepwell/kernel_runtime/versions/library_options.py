@@ -1,323 +1,22 @@
 # ruff: noqa: SLF001 - several libraries tell their options in no public way, or in one that takes 30 times as long
-"""The table of options: for each library how its options are read, set and written down, and which of them count.
+"""The table of options: rows of libraries, after those of the process and the standard library.
 
-A row is small and may fail: a library of another version that keeps its options elsewhere has none here, and nothing else breaks.
-Never in the table: where a figure is shown, numbers of threads, caches, logging and filters of warnings other than errors.
+Never in the table: where a figure is shown, numbers of threads, and caches.
 """
 
 from __future__ import annotations
 
 import json
-import locale
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from operator import itemgetter
-from types import BuiltinFunctionType, FunctionType
-from typing import Any, Literal, TypeAlias
-
-Counts: TypeAlias = Literal["value", "text", "never"]
-"""Whether an option counts for whatever reaches the library, for code that renders, or not at all: it is only set again."""
-
-
-def _value(option: str) -> Counts:
-    del option
-    return "value"
-
-
-def _text(option: str) -> Counts:
-    del option
-    return "text"
-
-
-def _never(option: str) -> Counts:
-    del option
-    return "never"
-
-
-UNSET: Any = object()
-"""The default of an option that is not there unless it is set."""
-
-
-class _Unset(dict[str, Any]):
-    """Defaults of a library that takes options of any name."""
-
-    def __missing__(self, option: str) -> Any:
-        return UNSET
-
-
-@dataclass(frozen=True, eq=False)
-class Library:
-    """One row: a library, or a part of the process.
-
-    Parameters
-    ----------
-    name
-        How it is called in entries.
-    read
-        Given the module, returns all options by name.
-    write
-        Given the module, sets one option.
-    module
-        The module that holds the options; empty for the process.
-    reach
-        Modules whose use in code reaches the options; first parts of their names suffice.
-    defaults
-        Given the module, returns the options' defaults; an option that is not in it always counts as changed.
-    counts
-        Which options count.
-    glance
-        Given the module, returns what is cheap to read and equal as long as no option changes.
-    everywhere
-        Whether all code can reach the options.
-    """
-
-    name: str
-    read: Callable[[Any], dict[str, Any]]
-    write: Callable[[Any, str, Any], None]
-    module: str = ""
-    reach: tuple[str, ...] = ()
-    defaults: Callable[[Any], Mapping[str, Any]] = lambda _: {}
-    counts: Callable[[str], Counts] = _value
-    glance: Callable[[Any], Any] = None  # type: ignore[assignment]
-    everywhere: bool = False
-    _found: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.glance is None:
-            object.__setattr__(self, "glance", self.read)
-
-    def known_defaults(self) -> Mapping[str, Any]:
-        """Return the defaults; none as long as the library is not imported."""
-        module = sys.modules.get(self.module) if self.module else None
-        if self.module and module is None:
-            return {}
-        if "defaults" not in self._found:
-            self._found["defaults"] = self.defaults(module)
-        found: Mapping[str, Any] = self._found["defaults"]
-        return found
-
-
-# -- values as text
-
-
-class _NotPlainError(Exception):
-    """A value that cannot be written down."""
-
-
-def plain(value: Any) -> str | None:
-    """Return an option's value as JSON; None if it has no such form: a function of the user's, an open file."""
-    try:
-        return json.dumps(_plain(value))
-    except _NotPlainError:
-        return None
-
-
-def restored(text: str) -> Any:
-    """Return a value from its JSON."""
-    return _restored(json.loads(text))
-
-
-def described(value: Any) -> str:
-    """Return what stands in a code version for a value that cannot be written down."""
-    from stepwell.kernel_runtime.versions.data import data_version
-
-    return data_version(value) or f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def _plain(value: Any) -> Any:
-    kind = type(value)
-    if value is None or kind in {bool, int, float, str}:
-        return value
-    if kind is list:
-        return [_plain(each) for each in value]
-    if kind in {tuple, set, frozenset}:
-        members = [_plain(each) for each in value]
-        return {"": [kind.__name__, members if kind is tuple else sorted(members, key=repr)]}
-    if kind is dict and all(type(key) is str and key for key in value):
-        return {key: _plain(each) for key, each in value.items()}
-    if kind is BuiltinFunctionType and type(value.__self__) is str and value.__name__ == "format":
-        # The usual value of pandas' display.float_format.
-        return {"": ["format", value.__self__]}
-    if kind.__name__ == "Cycler":
-        # matplotlib reads what it prints.
-        return repr(value)
-    found = value if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else None
-    if found is not None and found.__module__ != "__main__" and _named(found.__module__, found.__qualname__) is found:
-        return {"": ["named", [found.__module__, found.__qualname__]]}
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        base = int if isinstance(value, int) else float if isinstance(value, float) else str
-        return base(value)
-    raise _NotPlainError
-
-
-def _restored(value: Any) -> Any:
-    if type(value) is list:
-        return [_restored(each) for each in value]
-    if type(value) is not dict:
-        return value
-    if "" not in value:
-        return {key: _restored(each) for key, each in value.items()}
-    tag, held = value[""]
-    if tag == "format":
-        return held.format
-    if tag == "named":
-        found = _named(*held, imported=True)
-        if found is None:
-            raise LookupError(f"{'.'.join(held)} is not there")
-        return found
-    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](_restored(each) for each in held)
-
-
-def _named(module: str, qualname: str, *, imported: bool = False) -> Any:
-    if imported:
-        from importlib import import_module
-
-        import_module(module)
-    found: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found
-
-
-# -- the process
-
-_START = os.getcwd() if os.path.isdir(".") else ""  # noqa: PTH109, PTH112 - plain strings: compared at every step
-_START_PATH = tuple(sys.path)
-_START_ZONE = (os.environ.get("TZ"), time.tzname, time.timezone, time.altzone)
-_START_CTYPE = locale.setlocale(locale.LC_CTYPE, None)
-_CATEGORIES = tuple(
-    name for name in ("LC_CTYPE", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "LC_MESSAGES") if hasattr(locale, name)
-)  # fmt: skip
-
-
-def _folder(_: Any) -> dict[str, Any]:
-    here = os.getcwd()  # noqa: PTH109 - as above
-    below = here[len(_START) :].lstrip(os.sep) if _START and (here + os.sep).startswith(_START + os.sep) else here
-    return {"folder": below}
-
-
-def _set_folder(_: Any, __: str, value: str) -> None:
-    os.chdir(os.path.join(_START, value))  # noqa: PTH118 - as above
-
-
-def _search_path(_: Any) -> dict[str, Any]:
-    return {"entries": [_START_PATH.index(each) if each in _START_PATH else each for each in sys.path]}
-
-
-def _set_search_path(_: Any, __: str, value: list[Any]) -> None:
-    """Put entries that are a step's own where they were; what the start of this process had is kept in its order."""
-    wanted = [_START_PATH[each] if type(each) is int and each < len(_START_PATH) else each for each in value]
-    sys.path[:] = [each for each in wanted if type(each) is str]
-
-
-def _zone(_: Any) -> dict[str, Any]:
-    found = (os.environ.get("TZ"), time.tzname, time.timezone, time.altzone)
-    # The machine's own zone is none of the notebook's state, one that was chosen is.
-    return {"TZ": [] if found[0] is None and found == _START_ZONE else list(found)}
-
-
-def _set_zone(_: Any, __: str, value: list[Any]) -> None:
-    if value and value[0] is not None:
-        os.environ["TZ"] = value[0]
-    else:
-        os.environ.pop("TZ", None)
-    if hasattr(time, "tzset"):
-        time.tzset()
-
-
-def _locale(_: Any) -> dict[str, Any]:
-    return {name: locale.setlocale(getattr(locale, name), None) for name in _CATEGORIES}
-
-
-def _locale_glance(_: Any) -> Any:
-    return locale.setlocale(locale.LC_ALL, None)
-
-
-def _set_locale(_: Any, option: str, value: str) -> None:
-    locale.setlocale(getattr(locale, option), value)
-
-
-def _pattern(found: Any) -> Any:
-    return getattr(found, "pattern", found)
-
-
-def _makes_error(entry: Any) -> bool:
-    # What is for our own modules is for our own tests.
-    return bool(entry[0] == "error") and not str(_pattern(entry[3])).startswith("stepwell")
-
-
-def _errors(_: Any) -> dict[str, Any]:
-    return {
-        "errors": [
-            (_pattern(message), category, _pattern(module), line)
-            for _, message, category, module, line in filter(_makes_error, warnings.filters)
-        ]
-    }
-
-
-def _set_errors(_: Any, __: str, value: Iterable[tuple[Any, ...]]) -> None:
-    warnings.filters[:] = [each for each in warnings.filters if not _makes_error(each)]  # type: ignore[index]
-    for message, category, module, line in reversed(list(value)):
-        if message or module:
-            warnings.filterwarnings("error", message or "", category, module or "", line)
-        else:
-            warnings.simplefilter("error", category, line)
-    getattr(warnings, "_filters_mutated", getattr(warnings, "_filters_mutated_lock_held", lambda: None))()
-
-
-def _limits(_: Any) -> dict[str, Any]:
-    return {"int_max_str_digits": sys.get_int_max_str_digits(), "recursionlimit": sys.getrecursionlimit()}
-
-
-def _set_limit(_: Any, option: str, value: int) -> None:
-    getattr(sys, f"set{'_' if option.startswith('int') else ''}{option}")(value)
-
-
-# -- the standard library
-
-
-def _decimal(module: Any) -> dict[str, Any]:
-    _, (prec, rounding, least, most, capitals, clamp, _, traps) = module.getcontext().__reduce__()
-    return {
-        "prec": prec, "rounding": rounding, "Emin": least, "Emax": most, "capitals": capitals, "clamp": clamp,
-        "traps": sorted(each.__name__ for each in traps),
-    }  # fmt: skip
-
-
-def _decimal_glance(module: Any) -> Any:
-    return module.getcontext().__reduce__()[1]
-
-
-def _set_decimal(module: Any, option: str, value: Any) -> None:
-    context = module.getcontext()
-    if option != "traps":
-        setattr(context, option, value)
-        return
-    for signal in list(context.traps):
-        context.traps[signal] = signal.__name__ in value
-
-
-_DECIMAL = {
-    "prec": 28, "rounding": "ROUND_HALF_EVEN", "Emin": -999999, "Emax": 999999, "capitals": 1, "clamp": 0,
-    "traps": ["DivisionByZero", "InvalidOperation", "Overflow"],
-}  # fmt: skip
-
-
-def _get_and_set(get: str, put: str) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str, Any], None]]:
-    """Return how one option with a pair of functions is read and set."""
-
-    def read(module: Any) -> dict[str, Any]:
-        return {put: getattr(module, get)()}
-
-    def write(module: Any, option: str, value: Any) -> None:
-        getattr(module, option)(value)
-
-    return read, write
-
+from typing import Any
+
+from stepwell.kernel_runtime.versions import patches
+from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never
+from stepwell.kernel_runtime.versions.process_options import PROCESS, registry
 
 # -- numpy, pandas, polars, pyarrow's kind
 
@@ -494,12 +193,67 @@ def _set_matplotlib(module: Any, option: str, value: Any) -> None:
         module.rcParams[option] = value
 
 
+def _user_maps(colormaps: Any) -> list[tuple[str, Any]]:
+    """Return the colormaps that were registered since the import; those of packages of colormaps come with their import."""
+    packaged = {name for package in _MAPS for name in vars(sys.modules.get(package, sys))}
+    return [
+        (name, each)
+        for name, each in list(colormaps._cmaps.items())[len(colormaps._builtin_cmaps) :]
+        if name.removesuffix("_r") not in packaged and not name.startswith(_MAP_PREFIXES)
+    ]
+
+
+_MAPS = ("seaborn.cm",)
+_MAP_PREFIXES = ("cmo.", "cet_", "cmr.", "cmc.", "cmyt.", "palettable")
+
+
+def _registered(colormaps: Any) -> dict[str, Any]:
+    found = {f"colormap {name}": (name, each) for name, each in _user_maps(colormaps)}
+    units = sys.modules.get("matplotlib.units")
+    if units is not None:
+        found |= _units(units)
+    return found
+
+
+def _registered_glance(colormaps: Any) -> Any:
+    units = sys.modules.get("matplotlib.units")
+    maps = colormaps._cmaps
+    # Beside the names: one may be registered again.
+    return len(maps), list(maps.values())[len(colormaps._builtin_cmaps) :], dict(units.registry) if units else None
+
+
+_units, _set_unit = registry(lambda _: sys.modules["matplotlib.units"].registry, prefix="unit ")
+
+
+def _set_registered(colormaps: Any, option: str, value: Any) -> None:
+    kind, _, name = option.partition(" ")
+    if kind == "unit":
+        _set_unit(None, option, value)
+    elif value is UNSET:
+        colormaps.unregister(name)
+    else:
+        colormaps.register(value[1], name=name, force=True)
+
+
+_TEMPLATES = frozenset((
+    "ggplot2", "seaborn", "simple_white", "plotly", "plotly_white", "plotly_dark", "presentation", "xgridoff", "ygridoff", "gridon", "none",
+))  # fmt: skip
+
+
 def _plotly(module: Any) -> dict[str, Any]:
-    return {"template": module.templates.default}
+    templates = module.templates
+    found = {f"template {name}": (name, templates[name]) for name in templates if name not in _TEMPLATES}
+    return {"template": templates.default, **found}
 
 
-def _set_plotly(module: Any, _: str, value: Any) -> None:
-    module.templates.default = value
+def _set_plotly(module: Any, option: str, value: Any) -> None:
+    name = option.removeprefix("template ")
+    if option == "template":
+        module.templates.default = value
+    elif value is UNSET:
+        del module.templates[name]
+    else:
+        module.templates[name] = value[1]
 
 
 _ALTAIR = ("theme", "data_transformers")
@@ -691,7 +445,7 @@ def _dask(module: Any) -> dict[str, Any]:
 
 
 def _dask_defaults(module: Any) -> Mapping[str, Any]:
-    return _Unset(_flat(module.merge(*module.defaults)))
+    return Unset(_flat(module.merge(*module.defaults)))
 
 
 def _set_dask(module: Any, option: str, value: Any) -> None:
@@ -748,7 +502,7 @@ def _set_sympy(module: Any, option: str, value: Any) -> None:
         module.printing.printer.Printer.set_global_settings(**{name: value})
 
 
-_SYMPY = _Unset({"evaluation.evaluate": True, "evaluation.distribute": True, "evaluation.exp_is_pow": False})
+_SYMPY = Unset({"evaluation.evaluate": True, "evaluation.distribute": True, "evaluation.exp_is_pow": False})
 
 
 def _sympy_counts(option: str) -> Counts:
@@ -799,40 +553,17 @@ def _set_tqdm(pandas: Any, _: str, value: bool) -> None:
         tqdm.pandas()
 
 
-_field_limit, _set_field_limit = _get_and_set("field_size_limit", "field_size_limit")
-_timeout, _set_timeout = _get_and_set("getdefaulttimeout", "setdefaulttimeout")
-
-
-def _start_method(module: Any) -> dict[str, Any]:
-    return {"start_method": module.get_start_method(allow_none=True)}
-
-
-def _set_start_method(module: Any, _: str, value: Any) -> None:
-    module.set_start_method(value, force=True)
-
-
 LIBRARIES: tuple[Library, ...] = (
-    Library("working directory", _folder, _set_folder, defaults=lambda _: {"folder": ""}, counts=_never),
-    Library("sys.path", _search_path, _set_search_path, defaults=lambda _: {"entries": list(range(len(_START_PATH)))}, counts=_never, glance=lambda _: list(sys.path)),
-    Library("time zone", _zone, _set_zone, reach=("time", "datetime", "calendar", "dateutil", "email", "pandas", "polars", "pyarrow"),
-            defaults=lambda _: {"TZ": []}),
-    Library("locale", _locale, _set_locale, reach=("locale", "_locale", "time", "datetime", "calendar", "pandas"),
-            defaults=lambda _: dict.fromkeys(_CATEGORIES, "C") | {"LC_CTYPE": _START_CTYPE}, glance=_locale_glance),
-    Library("warnings", _errors, _set_errors, defaults=lambda _: {"errors": []}, everywhere=True,
-            glance=lambda _: list(warnings.filters)),
-    Library("limits", _limits, _set_limit, defaults=lambda _: {"int_max_str_digits": 4300, "recursionlimit": 1000}, everywhere=True),
-    Library("decimal", _decimal, _set_decimal, "decimal", ("decimal", "_decimal", "_pydecimal"), lambda _: _DECIMAL, glance=_decimal_glance),
-    Library("csv", _field_limit, _set_field_limit, "csv", ("csv", "_csv"), lambda _: {"field_size_limit": 131072}),
-    Library("socket", _timeout, _set_timeout, "socket", ("socket", "_socket"), lambda _: {"setdefaulttimeout": None}, _never),
-    Library("multiprocessing", _start_method, _set_start_method, "multiprocessing", ("multiprocessing",),
-            lambda _: {"start_method": None}, _never),
+    *PROCESS,
     Library("numpy", _numpy, _set_numpy, "numpy", ("numpy",), lambda _: _NUMPY, _numpy_counts, _numpy_glance),
     Library("pandas", _pandas, _set_pandas, "pandas", ("pandas",), _pandas_defaults, _pandas_counts, _pandas_glance),
     Library("polars", _polars, _set_polars, "polars", ("polars",), lambda pl: dict.fromkeys(_polars_names(pl)[1]) | _POLARS,
             _polars_counts, _polars_glance),
     Library("matplotlib", _matplotlib, _set_matplotlib, "matplotlib", ("matplotlib", "mpl_toolkits", "seaborn", "plotnine"),
             _matplotlib_defaults, glance=_matplotlib_glance),
-    Library("plotly", _plotly, _set_plotly, "plotly.io", ("plotly",), lambda _: {"template": "plotly"}),
+    Library("matplotlib registries", lambda module: _registered(module.colormaps), lambda module, *given: _set_registered(module.colormaps, *given),
+            "matplotlib", ("matplotlib", "seaborn", "pandas"), lambda _: Unset(), glance=lambda module: _registered_glance(module.colormaps)),
+    Library("plotly", _plotly, _set_plotly, "plotly.io", ("plotly",), lambda _: Unset({"template": "plotly"})),
     Library("altair", _altair, _set_altair, "altair", ("altair",), lambda _: {name: ["default", {}] for name in _ALTAIR}),
     Library("bokeh", _bokeh, _set_bokeh, "bokeh.io", ("bokeh",), lambda _: {"theme": {"attrs": {}}}),
     Library("sklearn", lambda module: dict(module.get_config()), _set_sklearn, "sklearn", ("sklearn", "imblearn"), _sklearn_defaults,
@@ -849,6 +580,7 @@ LIBRARIES: tuple[Library, ...] = (
     Library("sympy", _sympy, _set_sympy, "sympy", ("sympy",), lambda _: _SYMPY, _sympy_counts),
     Library("pillow", _pillow, _set_pillow, "PIL.Image", ("PIL", "torchvision"),
             lambda _: {"MAX_IMAGE_PIXELS": 89478485, "LOAD_TRUNCATED_IMAGES": False}),
-    Library("tqdm", _tqdm, _set_tqdm, "pandas", defaults=lambda _: {"progress_apply": False}, counts=_never),
+    patches.ROW,
+    Library("tqdm", _tqdm, _set_tqdm, "pandas", defaults=lambda _: {"progress_apply": False}, counts=never),
 )  # fmt: skip
 """In the order in which they are set."""

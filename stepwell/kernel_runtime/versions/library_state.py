@@ -16,13 +16,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
 from importlib.machinery import ModuleSpec
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeAlias
 
+from stepwell.kernel_runtime.versions import duckdb_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS, digest
 from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
-from stepwell.kernel_runtime.versions.library_options import LIBRARIES, Library, described, plain, restored
+from stepwell.kernel_runtime.versions.graph import known
+from stepwell.kernel_runtime.versions.library_options import LIBRARIES
+from stepwell.kernel_runtime.versions.options import Library, described, list_change, plain, restored, with_change
+from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.process_options import watch_warnings
 
 RENDERING = frozenset((
     "repr", "str", "format", "print", "to_string", "to_html", "to_latex", "to_markdown", "info", "style", "array2string", "array_repr",
@@ -42,7 +48,6 @@ _BY_TOP: dict[str, tuple[str, ...]] = {}
 for _row in LIBRARIES:
     for _top in _row.reach:
         _BY_TOP[_top] = (*_BY_TOP.get(_top, ()), _row.name)
-_EVERYWHERE = tuple(row.name for row in LIBRARIES if row.everywhere)
 
 
 class _Options:
@@ -93,6 +98,7 @@ def _now(row: Library) -> _Options | None:
         if last is not None and last.glance == ("pending", waiting):
             return last
         values = {name: restored(text) for name, text in waiting.items() if text}
+        values |= {name: with_change([], values[name]) for name in row.lists & values.keys()}
         found = _last[row.name] = _Options(row, values, ("pending", dict(waiting)))
         return found
     try:
@@ -122,16 +128,20 @@ that the walk's guards need only compare identities. ``"pandas text"`` has those
 
 def library_of(value: Any) -> tuple[str, ...]:
     """Return the names of the rows that an object of a library belongs to."""
+    module = module_of(value)
+    found = _BY_TOP.get(module)
+    return found if found is not None else _BY_TOP.get(module.partition(".")[0], ())
+
+
+def module_of(value: Any) -> str:
+    """Return the module of a module, function or class, else of the value's type."""
     if type(value) is ModuleType:
         module: Any = value.__name__
     elif type(value) in _NAMED or issubclass(type(value), type):
         module = value.__module__
     else:
         module = type(value).__module__
-    if type(module) is not str:
-        return ()
-    found = _BY_TOP.get(module)
-    return found if found is not None else _BY_TOP.get(module.partition(".")[0], ())
+    return module if type(module) is str else ""
 
 
 _NAMED = frozenset((FunctionType, BuiltinFunctionType))
@@ -153,17 +163,16 @@ def told(library: str, *, text: bool) -> list[tuple[str, str]]:
 
 
 def look_again() -> None:
-    """Read the options of every library that some code has used."""
+    """Read the options of every library that some code has used, and find what was set on libraries' classes."""
+    patches.look()
+    limits = _text(LIMITS)
+    if state.setdefault(LIMITS, "") != limits:
+        # Most code can reach them: no guard of each piece of code says that they are others.
+        known.clear()
     for name, before in state.items():
         now = _text(name)
         if now != before:
             state[name] = now
-
-
-def everywhere() -> str:
-    """Return the options that any code can reach, as they are now; empty where all are the defaults."""
-    found = [text for name in _EVERYWHERE if (text := _text(name))]
-    return "; ".join(found)
 
 
 def reached_by(values: Iterable[Any], codes: Iterable[CodeType | None] = ()) -> tuple[str, ...]:
@@ -197,6 +206,20 @@ def _reach(values: Iterable[Any], found: dict[str, None], deeper: int) -> None:
             continue
         for name in library_of(value):
             found[name] = None
+        if owner(kind.__module__) is None:
+            # Its operators may call anything.
+            found[LIMITS] = None
+
+
+def is_plain(value: Any, deeper: int = 2) -> bool:
+    """Return True for numbers, texts, and containers of such, as far as a look at the first members tells: its operators call nothing of the user's."""
+    kind = type(value)
+    if kind in ATOMS:
+        return True
+    if kind not in _CONTAINERS or not deeper:
+        return False
+    members = value.values() if kind is dict else value
+    return all(is_plain(each, deeper - 1) for each, _ in zip(members, range(_MOST_LOOKED_AT), strict=False))
 
 
 _CONTAINERS = frozenset((list, tuple, set, frozenset, dict))
@@ -207,23 +230,46 @@ def state_digest(name: str) -> str:
     if name == FOLDER:
         # Not below the folder in which the process started: that is another one in another process.
         return digest(_here()).hex()
-    text = _text(name) if name.removesuffix(_SHOWN) in _ROWS else ""
+    if name.startswith(duckdb_state.NAME):
+        return duckdb_state.object_digest(name)
+    row = _ROWS.get(name.removesuffix(_SHOWN))
+    if row is None:
+        return ""
+    text = _text(name)
+    if patches.table and row.reach:
+        text += "".join(f"; {each.option}={described(each.value())}" for each in patches.reached_in(row.reach))
+    return _digest(text)
+
+
+def _digest(text: str) -> str:
     return digest(text.encode("utf-8", "surrogatepass")).hex() if text else ""
+
+
+def warnings_watched(noted: Callable[[str], None]) -> Callable[[], None]:
+    """Have the first warning that is issued from now on noted, with the digest of the filters as they are now; return what ends that."""
+    now = _now(_ROWS[WARNINGS])
+    return watch_warnings(lambda: noted(_digest(_text_of(WARNINGS, now))))
 
 
 # Taken before it is wrapped, to tell the steps' recorders.
 _here = os.getcwdb
+LIMITS = "limits"
+"""The row of what any call may reach: the greatest depth of calls, and of the text of an integer."""
+WARNINGS = "warnings"
+"""The row of filters of warnings. Only a step that issues a warning reads it, which is recorded."""
 FOLDER = "working directory"
 """The row of which reads are recorded: what resolves a relative path depends on it, nothing else does."""
 _SHOWN = " text"
 
 
 def _text(name: str) -> str:
-    library = name.removesuffix(_SHOWN)
-    row = _ROWS[library]
-    found = _now(row)
+    return _text_of(name, _now(_ROWS[name.removesuffix(_SHOWN)]))
+
+
+def _text_of(name: str, found: _Options | None) -> str:
     if found is None:
         return ""
+    library, row = name.removesuffix(_SHOWN), found.row
     wanted = "value" if name == library else "text"
     pieces = [
         f"{option}={described(found.values[option]) if text is None else text}"
@@ -235,6 +281,7 @@ def _text(name: str) -> str:
 
 # -- what a step has changed
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
 Snapshot: TypeAlias = Mapping[str, "_Options"]
 """The options of all imported libraries at one time; opaque."""
 
@@ -267,8 +314,19 @@ def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
         for option in sorted({*old, *new}):
             text = new.get(option, "")
             if (option not in old and option not in new) or old.get(option, "") != text or _differ(option, now, then):
+                if option in row.lists:
+                    defaults = row.known_defaults()
+                    lists = [each.values if each is not None else defaults for each in (then, now)]
+                    text = plain(list_change(lists[0][option], lists[1][option]))
                 entries.append((f"{row.name}:{option}", text))
     return entries
+
+
+def value_in(taken: Snapshot, name: str) -> Any:
+    """Return the value of an option in a snapshot, of one that has no text."""
+    library, _, option = name.partition(":")
+    found = taken.get(library)
+    return found.values.get(option) if found is not None else None
 
 
 def _differ(option: str, now: _Options | None, then: _Options | None) -> bool:
@@ -278,13 +336,15 @@ def _differ(option: str, now: _Options | None, then: _Options | None) -> bool:
     return now.values.get(option) is not then.values.get(option)
 
 
-def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]]) -> list[str]:
+def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Mapping[str, Any] = _NONE) -> list[str]:
     """Set options as a step has left them; those of libraries that are not imported are set when they are.
 
     Parameters
     ----------
     entries
         What `changed` gave; pairs of any kind.
+    values
+        By name, values of options that have no text.
 
     Returns
     -------
@@ -295,10 +355,10 @@ def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]]) -> list[str
     by_row: dict[str, dict[str, str]] = {}
     for name, text in entries:
         library, _, option = str(name).partition(":")
-        if text is None or library not in _ROWS:
-            failed.append(str(name))
-        else:
+        if text is not None and library in _ROWS:
             by_row.setdefault(library, {})[option] = text
+        elif name not in values:
+            failed.append(str(name))
     for library, row in _ROWS.items():
         texts = by_row.get(library)
         if texts is None:
@@ -308,6 +368,13 @@ def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]]) -> list[str
             _wait()
         else:
             failed += [f"{library}:{option}" for option in _set(row, texts)]
+    for name, value in values.items():
+        library, _, option = name.partition(":")
+        try:
+            row = _ROWS[library]
+            row.write(import_module(row.module) if row.module else None, option, value)
+        except Exception:
+            failed.append(name)
     return failed
 
 
@@ -318,7 +385,7 @@ def _set(row: Library, texts: Mapping[str, str]) -> list[str]:
     failed = []
     for option, text in texts.items():
         try:
-            row.write(module, option, restored(text) if text else defaults[option])
+            row.write(module, option, restored(text, imports=option not in row.lists) if text else defaults[option])
         except Exception:
             # Another version of the library, or a style that is not registered here.
             failed.append(option)

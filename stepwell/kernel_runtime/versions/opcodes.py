@@ -98,8 +98,13 @@ IMPORT_NAME, IMPORT_FROM = _number("IMPORT_NAME"), _number("IMPORT_FROM")
 GLOBAL_STORES = _numbers(("STORE_GLOBAL", "DELETE_GLOBAL"))
 NAME_LOADS = _numbers(("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
 ATTRIBUTE_LOADS = _numbers(("LOAD_ATTR", "LOAD_METHOD"))
+ATTRIBUTE_STORES = _numbers(("STORE_ATTR", "DELETE_ATTR"))
 SUPER_LOADS = _numbers(("LOAD_SUPER_ATTR",))
 CALLS = _numbers(("PRECALL", "CALL"))
+FORMATS = _numbers(("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE"))
+BINARY_OP = _number("BINARY_OP")
+REMAINDERS = frozenset((6, 19))
+"""Arguments of BINARY_OP for ``%`` and ``%=``, which format text."""
 CLOSURE_LOADS = _numbers(("LOAD_FAST", "LOAD_CLOSURE"))
 """Loads of locals; of a local that nested functions share, of its cell."""
 _CELL_LOADS = _numbers(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"))

@@ -129,6 +129,8 @@ _DECLARED: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     ("sqlalchemy.sql.schema", "Table"): _table,
     ("sqlalchemy.sql.schema", "MetaData"): lambda item: (item.schema, dict(item.naming_convention)),
     ("sqlalchemy.orm.properties", "MappedColumn"): lambda item: (item.column,),
+    # What a session keeps beside the attributes; which row an object is of counts.
+    ("sqlalchemy.orm.state", "InstanceState"): lambda item: (item.key[1:] if item.key else None,),
 }
 """By module and name of a type."""
 

@@ -25,6 +25,7 @@ from stepwell.kernel_runtime.versions.secret_names import is_weak, names_secret,
 
 HIDDEN = "<hidden>"
 _MOST_MEMBERS = 100
+"""Members of a container up to which they are looked at."""
 _SIGNS = (
     "token", "secret", "passw", "passphrase", "passcode", "cred", "key", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-",
 )  # fmt: skip

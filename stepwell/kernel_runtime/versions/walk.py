@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.versions import inventory, library_state, opcodes
-from stepwell.kernel_runtime.versions.atoms import digest, hexdigest
+from stepwell.kernel_runtime.versions.atoms import digest
 from stepwell.kernel_runtime.versions.expand import Expander
 from stepwell.kernel_runtime.versions.graph import (
     ASSET,
@@ -83,7 +83,6 @@ class CodeWalk:
         self._doubted: set[int] = set()
         self._stamp = object()
         self._looked = False
-        self._everywhere = ""
         self.slow: dict[str, float] = {}
         """Values that took long to digest, as code reaches them, each with the seconds."""
 
@@ -115,10 +114,9 @@ class CodeWalk:
         if not self._looked:
             self._looked = True
             library_state.look_again()
-            self._everywhere = library_state.everywhere()
         node = self.node(body)
         more = [(name, self.node(item)) for name, item in extra] if extra else ()
-        if not more and not self._everywhere:
+        if not more:
             if node.version is not None:
                 return node.version
             code = (node.digest or digest_of(node)).hex()
@@ -128,8 +126,6 @@ class CodeWalk:
         else:
             text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in more)
             code = digest(digest_of(node) + text).hex()
-        if self._everywhere:
-            code = digest(bytes.fromhex(code) + self._everywhere.encode()).hex()
         spoken = [child for child in (node, *(child for _, child in more)) if child.flags & SPEAKS]
         if spoken:
             code = digest(bytes.fromhex(code) + b"".join(spoken_digest(child, self.node) for child in spoken)).hex()
@@ -163,11 +159,7 @@ class CodeWalk:
         extra = tuple(extra)
         spoken = any(walk.node(item).flags & SPEAKS for item in (body, *(item for _, item in extra)))
         expander, digested = walk._expander, walk._digested  # noqa: SLF001 - a walk of the same class
-        found = inventory.parts(expander, body, path, extra, digested=digested, spoken=spoken, ignore=ignore)
-        everywhere = library_state.everywhere()
-        if everywhere:
-            found += (CodePart(reached(path, "process"), "global", hexdigest(everywhere.encode()), everywhere[:200]),)
-        return found
+        return inventory.parts(expander, body, path, extra, digested=digested, spoken=spoken, ignore=ignore)
 
     def roots(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()

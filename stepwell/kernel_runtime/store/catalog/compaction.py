@@ -46,12 +46,20 @@ def keeps_owner(attachment: Attachment) -> bool:
     return sys.platform == "win32" or os.geteuid() in (0, attachment.folder.stat(CATALOG).st_uid)
 
 
-def owners_work(attachment: Attachment) -> StorePermissionError:
-    """Return the error of a compaction by another user than the catalog's."""
+def check_owner(attachment: Attachment) -> None:
+    """Check that the new file would belong to the same user as the old one.
+
+    Raises
+    ------
+    StorePermissionError
+        If it would not.
+    """
+    if keeps_owner(attachment):
+        return
     owner = user_name(attachment.folder.stat(CATALOG).st_uid)
-    return StorePermissionError(
+    raise StorePermissionError(
         f"the catalog of the store {attachment.directory} belongs to {owner}, and would be yours after a compaction",
-        where="nothing was written by it",
+        where="nothing was written",
         remedy=f"let {owner} run: stepwell gc --compact --store {attachment.directory}",
     )
 

@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.records.materializations import Current, InputVersi
 from stepwell.kernel_runtime.records.outputs import CapturedOutput
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, StepRecord
-from stepwell.kernel_runtime.store.processes import is_gone
+from stepwell.kernel_runtime.store.liveness import is_gone
 
 FORMAT = 3
 """The number of this layout; a catalog with a higher one was written by a newer Stepwell."""

@@ -182,6 +182,12 @@ class Catalog:
             return self.ask(changed)
         return with_room(self._attachment.folder, lambda: self.ask(spared))
 
+    def check_owner(self) -> None:
+        """Check that a compaction can leave the catalog to its owner; a `StorePermissionError` if not."""
+        from stepwell.kernel_runtime.store.catalog import compaction
+
+        self.ask(lambda *_: compaction.check_owner(self._attachment))
+
     def compact(self, *, force: bool) -> int:
         """Rewrite the catalog without its free room, where that is worth it; return how many bytes smaller it is."""
         from stepwell.kernel_runtime.store.catalog import compaction
@@ -191,9 +197,7 @@ class Catalog:
 
             self.check_writable()
             if not compaction.keeps_owner(self._attachment):
-                if not force:
-                    return 0
-                raise compaction.owners_work(self._attachment)
+                return 0
             try:
                 if not force:
                     if not compaction.is_large(self._attachment):
@@ -208,6 +212,8 @@ class Catalog:
                 raise failure from error
 
         def spared(connection: Connection, name: str) -> int:
+            if force:
+                compaction.check_owner(self._attachment)
             with spare(self._attachment.folder):
                 return compacted(connection, name)
 

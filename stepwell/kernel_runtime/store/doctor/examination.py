@@ -144,7 +144,7 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
         "unreadable": unreadable,
     }
     more = f"; {counted(foreign, 'file')} signed by another key" if foreign else ""
-    more += f"; {counted(unreadable, 'file')} of another version of Stepwell" if unreadable else ""
+    more += f"; {counted(unreadable, 'file')} that cannot be read here" if unreadable else ""
     if damaged:
         keys = sorted({catalog.keys[file.name] for file in damaged if file.name in catalog.keys}) if catalog else []
         shown = f" (of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''})" if keys else ""

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from stepwell.kernel_runtime.errors import UntrustedValueError, ValueDamagedError, ValueUnavailableError
+from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.files import Objects, value_files
 from stepwell.kernel_runtime.store.objects.header import Header
@@ -28,7 +28,7 @@ class CheckedFile:
     written: float
     """The file system's time, in seconds since the epoch."""
     state: Literal["whole", "damaged", "foreign", "unreadable"]
-    """``foreign``: whole, but signed by another key, or by none; ``unreadable``: of another version, or gone meanwhile."""
+    """``foreign``: whole, but signed by another key, or by none; ``unreadable``: of another version, gone meanwhile, or too large for this machine."""
     why: str = ""
     header: Header | None = None
     """Of a whole file."""
@@ -71,5 +71,5 @@ def _checked(objects: Objects, name: str, size: int, written: float) -> CheckedF
         return CheckedFile(name, size, written, "damaged", error.what.partition(": ")[2])
     except UntrustedValueError:
         return CheckedFile(name, size, written, "foreign")
-    except ValueUnavailableError:
+    except (ValueUnavailableError, StoreError, OSError, MemoryError):
         return CheckedFile(name, size, written, "unreadable")

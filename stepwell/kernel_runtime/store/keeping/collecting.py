@@ -61,6 +61,8 @@ def collect(
     compact
         Whether the catalog is rewritten; None where it is large and mostly free.
     """
+    if compact:
+        catalog.check_owner()
     if dry_run:
         rules, gone = catalog.ask(lambda connection, name: _to_drop(connection, name, None))
         referenced = catalog.ask(lambda connection, name: _referenced(connection, name, gone))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from stepwell.kernel_runtime.store.objects.header import aligned
 
-_MAP_FROM = 1 << 20
+MAP_FROM = 1 << 20
 """Bytes from which a file is mapped; below, reading is as quick and keeps no descriptor."""
 _PIECE = 64 << 20
 """Bytes that one call writes at most: between two calls an interrupt can come through."""
@@ -51,7 +51,7 @@ def _write_all(descriptor: int, batch: list[bytes | memoryview]) -> None:
 def contents(descriptor: int) -> memoryview:
     """Return all of a file, mapped copy-on-write where it is large."""
     size = os.fstat(descriptor).st_size
-    return _mapped(descriptor, size) if size >= _MAP_FROM else _whole(descriptor, size)
+    return _mapped(descriptor, size) if size >= MAP_FROM else _whole(descriptor, size)
 
 
 def _whole(descriptor: int, size: int) -> memoryview:

@@ -32,7 +32,7 @@ from stepwell.kernel_runtime.errors import (
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import header as object_header
-from stepwell.kernel_runtime.store.objects.contents import contents, write_parts
+from stepwell.kernel_runtime.store.objects.contents import MAP_FROM, contents, write_parts
 from stepwell.kernel_runtime.store.objects.digests import Digesting, blake
 from stepwell.kernel_runtime.store.objects.header import MAGIC, PREFIX, VERSION, Header, HeaderError, OtherFormError
 from stepwell.kernel_runtime.store.objects.inline_form import Parts
@@ -327,16 +327,25 @@ class Objects:
             raise HeaderError("its name can be no stored value's")
         with self._opened(name, key) as descriptor:
             found = os.fstat(descriptor)
+            if found.st_size >= MAP_FROM:
+                # A hole can make a file larger than all memory: it is mapped once its header is known to say the same size.
+                length, _ = object_header.read_prefix(os.read(descriptor, PREFIX.size))
+                _check_size(object_header.read_header(os.read(descriptor, length)), length, found.st_size)
             data = contents(descriptor)
         length, signature = object_header.read_prefix(data)
         packed = bytes(data[PREFIX.size : PREFIX.size + length])
         header = object_header.read_header(packed)
         if header.name != name:
             raise HeaderError("it holds another value than its name says")
-        *_, (_, end) = header.places(length)
-        if end != len(data):
-            raise HeaderError("it is cut short" if end > len(data) else "it is longer than its header says")
+        _check_size(header, length, len(data))
         return _Seen(data, signature, packed, header, found)
+
+
+def _check_size(header: Header, length: int, size: int) -> None:
+    """Check that a file is as large as its header says; a `HeaderError` if not."""
+    *_, (_, end) = header.places(length)
+    if end != size:
+        raise HeaderError("it is cut short" if end > size else "it is longer than its header says")
 
 
 @dataclass(frozen=True, slots=True)

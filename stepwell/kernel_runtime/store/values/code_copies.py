@@ -27,7 +27,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from types import FunctionType, ModuleType
+from operator import getitem
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.store.values.libraries import Owner, by_its_word
@@ -102,6 +103,15 @@ def goes_by_copy(found: Any) -> bool:
     return module in sys.modules and at_name(module, found.__qualname__) is not found
 
 
+def parametrized(found: Any) -> tuple[Any, ...] | None:
+    """Return what reduces a class that a generic model of pydantic made for some arguments (``Box[int]``): it makes it again. None for any other."""
+    metadata = vars(found).get("__pydantic_generic_metadata__") if isinstance(found, type) else None
+    if not metadata or not metadata.get("origin"):
+        return None
+    arguments = metadata["args"]
+    return getitem, (metadata["origin"], arguments[0] if len(arguments) == 1 else tuple(arguments))
+
+
 def at_name(module: str, qualname: str) -> Any:
     """Return what a module has under a qualified name, or None; nothing is imported."""
     found: Any = sys.modules.get(module)
@@ -127,6 +137,50 @@ def completed(*parts: Any) -> None:
     """Stand in a pickle of copies for the completing of one, as `notebook_object`."""
     del parts
     raise pickle.UnpicklingError("a copy that was taken out of its frame")
+
+
+class Reduced:
+    """Stands for an object while it is pickled, and says how it is reduced."""
+
+    def __init__(self, parts: tuple[Any, ...]) -> None:
+        self.parts = parts
+
+
+def new_cell() -> CellType:
+    """Return a variable of a function that is bound to nothing yet."""
+    return CellType()
+
+
+def around(copy: FunctionType, *cells: CellType) -> FunctionType:
+    """Return a function as a copy of it, with other variables around it."""
+    made = FunctionType(copy.__code__, copy.__globals__, copy.__name__, copy.__defaults__, cells)
+    made.__kwdefaults__ = copy.__kwdefaults__
+    made.__qualname__, made.__module__ = copy.__qualname__, copy.__module__
+    made.__doc__ = copy.__doc__
+    made.__dict__.update(copy.__dict__)
+    if hasattr(copy, "__annotate__"):
+        made.__annotate__ = copy.__annotate__  # type: ignore[attr-defined]  # of 3.14
+    else:
+        made.__annotations__ = copy.__annotations__
+    return made
+
+
+def bound_around(function: FunctionType) -> tuple[tuple[int, Any], ...]:
+    """Return what the variables around a function are bound to, each with its position."""
+    found = []
+    for position, cell in enumerate(function.__closure__ or ()):
+        try:
+            found.append((position, cell.cell_contents))
+        except ValueError:
+            continue  # it has no value yet
+    return tuple(found)
+
+
+def bind_around(function: FunctionType, bound: tuple[tuple[int, Any], ...]) -> None:
+    """Bind the variables around a function, as `bound_around` found them."""
+    cells = function.__closure__ or ()
+    for position, value in bound:
+        cells[position].cell_contents = value
 
 
 _dumped: OrderedDict[tuple[Any, ...], tuple[bytes, tuple[Any, ...]]] = OrderedDict()

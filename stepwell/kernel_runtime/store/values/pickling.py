@@ -13,7 +13,7 @@ import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
@@ -22,6 +22,7 @@ from stepwell.kernel_runtime.store.values import (
     arrays,
     code_copies,
     code_resolving,
+    exceptions,
     libraries,
     numpy_forms,
     path_results,
@@ -99,6 +100,9 @@ class _Pickler(pickle.Pickler):
             reduce = _reducers[kind]
             return NotImplemented if reduce is None else reduce(value)
         if kind is FunctionType or issubclass(kind, type):
+            made = code_copies.parametrized(value)
+            if made is not None:
+                return made
             if code_copies.goes_by_copy(value):
                 self.numbered.append(value)
                 return code_copies.notebook_object, (len(self.numbered) - 1,)
@@ -117,9 +121,37 @@ class _LinkingPickler(_Pickler):
     def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer], link: Link) -> None:
         super().__init__(stream, buffers)
         self._link = link
+        self._in_frames: dict[int, Any] = {}
+        """Arrays of the frames that were pickled, by identity."""
 
     def persistent_id(self, item: Any) -> Any:
         return self._link(item)
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is CellType:
+            return code_copies.new_cell, ()
+        if type(value) is code_copies.Reduced:
+            return value.parts
+        if type(value).__module__.startswith("pandas.core."):
+            return self._frame(value)
+        reduced = super().reducer_override(value)
+        if type(value) is not FunctionType or not value.__closure__ or "<locals>" not in value.__qualname__:
+            return reduced
+        if reduced is NotImplemented:
+            return reduced
+        # A function of a function is a copy. What the variables around it are bound to may be bound elsewhere, too.
+        copy, bound = code_copies.Reduced(reduced), code_copies.bound_around(value)
+        return code_copies.around, (copy, *value.__closure__), bound, None, None, code_copies.bind_around
+
+    def _frame(self, value: Any) -> Any:
+        """Return what reduces a frame of pandas. What it has in common with others is copied: pandas copies it when it is written."""
+        blocks = [each.values for each in getattr(getattr(value, "_mgr", None), "blocks", ())]
+        own = [each for each in blocks if self._link(each) is None]
+        if any(id(each) in self._in_frames for each in own):
+            value = value.copy()
+        self._in_frames.update({id(each): each for each in own})
+        reduced = super().reducer_override(value)
+        return value.__reduce_ex__(5) if reduced is NotImplemented else reduced
 
 
 _MOST_REDUCERS = 1000
@@ -134,6 +166,8 @@ def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
         return numpy_forms.reducer(kind)
     if top in {"polars", "duckdb", "_duckdb"} and type_name(value) in _LAZY:
         return _refuse
+    if issubclass(kind, BaseException):
+        return exceptions.reducer(kind)
     if issubclass(kind, _figures()):
         return _apart_from_pyplot
     return code_copies.rewrapped if top == "functools" else None

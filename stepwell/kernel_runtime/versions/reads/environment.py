@@ -27,13 +27,19 @@ ALL = "*"
 Keyed = Callable[[bytes], str]
 """Digests bytes with a key of the user's."""
 
-_PASSING = frozenset({"os", "_collections_abc", "collections.abc", "posixpath", "ntpath", "genericpath", "pathlib"})
+_PASSING = frozenset({
+    "os", "_collections_abc", "collections.abc", "posixpath", "ntpath", "genericpath", "pathlib", "pathlib._local", "pathlib._abc",
+})  # fmt: skip
 """Modules through which others read: who called them decides."""
 _MACHINERY = frozenset({
     "importlib", "_frozen_importlib", "zipimport", "IPython", "ipykernel", "jupyter_client", "traitlets", "zmq", "tornado", "comm", "stepwell",
     "pytest", "_pytest", "tempfile", "subprocess", "asyncio", "multiprocessing", "concurrent", "threading", "warnings", "linecache", "site", "sysconfig",
     "urllib", "ssl",
 })  # fmt: skip
+_STARTERS = frozenset({
+    "joblib", "loky", "multiprocess", "billiard", "dask", "distributed", "ray", "mpi4py", "pexpect", "ptyprocess", "sh", "plumbum", "invoke", "git",
+})  # fmt: skip
+"""Packages that copy the whole environment for the processes that they start."""
 _SESSION = frozenset({
     "_", "PWD", "OLDPWD", "SHLVL", "COLUMNS", "LINES", "TERM", "COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID",
     "WINDOWID", "DISPLAY", "PAGER", "GIT_PAGER", "LESS", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "NO_COLOR", "LS_COLORS", "PS1", "PS2",
@@ -98,10 +104,16 @@ def value_of(name: str) -> str | None:
     return None if found is None else os.fsdecode(found)
 
 
-def counts_here(frame: FrameType | None) -> bool:
-    """Tell whether a read from this frame counts: who asked, and whether an installed package is being imported."""
+def _asker(frame: FrameType | None) -> FrameType | None:
+    """Return the frame that asked, behind the modules that only pass it on."""
     while frame is not None and frame.f_globals.get("__name__") in _PASSING:
         frame = frame.f_back
+    return frame
+
+
+def counts_here(frame: FrameType | None) -> bool:
+    """Tell whether a read from this frame counts: who asked, and whether an installed package is being imported."""
+    frame = _asker(frame)
     if frame is None:
         return True
     if (
@@ -125,6 +137,12 @@ def counts_here(frame: FrameType | None) -> bool:
     return True
 
 
+def _hands_on(frame: FrameType | None) -> bool:
+    """Return True if the environment is copied for a process that is about to be started, which inherits it unseen."""
+    frame = _asker(frame)
+    return frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _STARTERS
+
+
 def _installed(filename: str) -> bool:
     return filename.startswith((*EXCLUDED, "<frozen")) or f"{os.sep}site-packages{os.sep}" in filename
 
@@ -146,7 +164,7 @@ def watch_environment(active: Callable[[], Reader | None]) -> None:
 
     def seen_whole() -> None:
         reader = active()
-        if reader is not None and counts_here(sys._getframe(2)):
+        if reader is not None and not _hands_on(sys._getframe(2)) and counts_here(sys._getframe(2)):
             reader.all_read(whole())
 
     @wraps(begin)

@@ -6,6 +6,7 @@ import os
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.reads import LOCAL, Read
+from stepwell.kernel_runtime.versions.duckdb_state import NAME
 from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
 from stepwell.kernel_runtime.versions.reads import listings
 from stepwell.kernel_runtime.versions.reads.environment import (
@@ -105,6 +106,8 @@ def what_changed(read: Read) -> str:
             "is not set any more" if value_of(read.name) is None else "changed"
         )
     if read.kind == "state":
+        if read.name.startswith(NAME):
+            return f"what duckdb's own connection holds as {read.name.removeprefix(NAME)} changed"
         name = read.name.removesuffix(" text")
         return f"the {name} changed" if name in {FOLDER, "time zone", "locale"} else f"options of {name} changed"
     return f"the value of {read.name}, which it loads, changed"

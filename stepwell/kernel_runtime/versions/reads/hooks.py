@@ -18,7 +18,7 @@ from pathlib import PurePath
 from typing import Any
 
 from stepwell.kernel_runtime.versions.library_state import FOLDER
-from stepwell.kernel_runtime.versions.reads.children import command_run, program_started
+from stepwell.kernel_runtime.versions.reads.children import command_run, forked, program_started
 from stepwell.kernel_runtime.versions.reads.environment import counts_here, watch_environment
 from stepwell.kernel_runtime.versions.reads.files import counts
 from stepwell.kernel_runtime.versions.reads.native import rebind, watch_readers
@@ -139,6 +139,8 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "subprocess.Popen": program_started,
     "os.posix_spawn": program_started,
     "os.system": command_run,
+    "os.fork": forked,
+    "os.forkpty": forked,
 }
 
 

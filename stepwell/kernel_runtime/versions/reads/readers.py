@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from stepwell.kernel_runtime.versions.reads.children import asker, pool_used, process_started
+from stepwell.kernel_runtime.versions import duckdb_state
+from stepwell.kernel_runtime.versions.query_names import tables_in
+from stepwell.kernel_runtime.versions.reads.children import asker, pool_used, process_started, work_sent
 from stepwell.kernel_runtime.versions.reads.files import counts
 from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
 from stepwell.kernel_runtime.versions.reads.statements import files_named
@@ -69,6 +71,8 @@ MODULES = frozenset(
         "h5py",
         "pyarrow.fs",
         "multiprocessing.process",
+        "multiprocessing.pool",
+        "concurrent.futures.process",
         "joblib.parallel",
         "random",
         "numpy.random",
@@ -107,6 +111,12 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
             yield from (
                 (place, each, _written("file_name", position=1)) for each in _RELATION_WRITES if hasattr(place, each)
             )
+        for place, position in ((module, 0), (module.DuckDBPyConnection, 1)):
+            yield from (
+                (place, each, _held(position))
+                for each in ("table", "view", "register", "unregister", "append")
+                if hasattr(place, each)
+            )
         relation = getattr(module, "DuckDBPyRelation", None)
         if relation is not None:
             yield from (
@@ -118,6 +128,11 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
                 (relation, each, _words(2 if each == "query" else 1, "sql_query"))
                 for each in ("query", "join", "union")
                 if each == "query"
+            )
+            yield from (
+                (relation, each, _of_relation)
+                for each in ("create", "create_view", "to_table", "to_view", "insert_into", "insert")
+                if hasattr(relation, each)
             )
     elif name in {"random", "numpy.random", "torch"}:
         for each in ("seed", "setstate", "set_state", "manual_seed", "set_rng_state"):
@@ -131,6 +146,10 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
         yield module.File, "__init__", _hdf5
     elif name == "multiprocessing.process":
         yield module.BaseProcess, "start", process_started
+    elif name == "multiprocessing.pool":
+        yield from ((module.Pool, each, work_sent) for each in ("apply_async", "_map_async", "imap", "imap_unordered"))
+    elif name == "concurrent.futures.process":
+        yield module.ProcessPoolExecutor, "submit", work_sent
     elif name == "joblib.parallel":
         yield module.Parallel, "__call__", pool_used
     for text in (*_FIRST.get(name, ()), *_WRITES.get(name, ())):
@@ -201,7 +220,8 @@ def table_names(text: str) -> Iterable[str]:
     try:
         if not _parser:
             _parser.append(sys.modules["_duckdb"].connect(":memory:"))
-        found: Iterable[str] = _parser[0].get_table_names(text)
+        # In ``with a as (from df), df as (...)`` the parser finds no table.
+        found: Iterable[str] = {*_parser[0].get_table_names(text), *tables_in(text)}
     except Exception:
         return _WORD.findall(text)
     return found
@@ -320,9 +340,16 @@ def _paths(source: Any) -> Iterable[str]:
 
 
 def _statement(position: int, reader: str) -> Note:
-    def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         text = args[position] if len(args) > position else kwargs.get("query")
-        if not isinstance(text, str):
+        if not isinstance(text, str) or duckdb_state.state.busy:
+            return
+        connection = args[0] if position else kwargs.get("connection")
+        if duckdb_state.is_own(connection):
+            left = duckdb_state.noted(text, outside=recorder is None)
+            if recorder is not None:
+                recorder.database_used(text, left)
+        if recorder is None:
             return
         given = args[position + 1] if len(args) > position + 1 else kwargs.get("parameters", kwargs.get("params"))
         tables_looked_up(recorder, text)
@@ -336,7 +363,38 @@ def _statement(position: int, reader: str) -> Note:
         if named.untold:
             recorder.not_seen(reader, "a file whose name is computed")
 
+    # Statements outside of steps change what steps read.
+    note.always = True  # type: ignore[attr-defined]  # read by the wrapper
     return note
+
+
+def _held(position: int) -> Note:
+    """Return what notes a name of what DuckDB's own connection holds, or is about to hold."""
+
+    def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        name = args[position] if len(args) > position else next(iter(kwargs.values()), None)
+        connection = args[0] if position else kwargs.get("connection")
+        if not isinstance(name, str) or duckdb_state.state.busy or not duckdb_state.is_own(connection):
+            return
+        registers = len(args) > position + 1 or "python_object" in kwargs
+        if registers:
+            duckdb_state.registered(name, outside=recorder is None)
+        if recorder is not None:
+            recorder.database_used(name, [f"registered {name}"] if registers else [])
+
+    note.always = True  # type: ignore[attr-defined]  # as above
+    return note
+
+
+def _of_relation(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    name = args[1] if len(args) > 1 else next(iter(kwargs.values()), "")
+    duckdb_state.state.used = True
+    duckdb_state.state.outside += recorder is None
+    if recorder is not None:
+        recorder.database_used(str(name), [])
+
+
+_of_relation.always = True  # type: ignore[attr-defined]  # as above
 
 
 def _database(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

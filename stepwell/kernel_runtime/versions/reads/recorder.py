@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH202, PTH113, PTH117, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
+# ruff: noqa: PTH100, PTH109, PTH202, PTH113, PTH117, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
 """`ReadRecorder`: what one step read, noted while it runs and digested when it has ended.
 
 What a step made is no input of it: a file that it created, a folder, a name that it set. A file that was there, that it read *and*
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextvars import ContextVar, Token
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +18,10 @@ from typing import Any, Self
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.reads import Read
-from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
+from stepwell.kernel_runtime.versions import duckdb_state
+from stepwell.kernel_runtime.versions.library_state import FOLDER, WARNINGS, state_digest, warnings_watched
 from stepwell.kernel_runtime.versions.reads import listings
+from stepwell.kernel_runtime.versions.reads.children import Tree
 from stepwell.kernel_runtime.versions.reads.environment import ALL, Keyed, all_digest, name_digest, process_keyed
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, counts, file_digest, file_stat, too_recent
 from stepwell.kernel_runtime.versions.reads.statuses import ABSENT, status
@@ -70,6 +72,8 @@ class ReadRecorder:
         Whether a file that the step reads and changes counts as it was before: its change is an effect, which a hit applies.
     own
         Names that the step itself binds: what it looks up after that is no read of the notebook.
+    looks_at_filters
+        Whether the step's code names the filters of warnings: they are left as they are, and count.
     """
 
     # Defaults of the class: most steps read nothing, and a recorder is made for each.
@@ -93,6 +97,9 @@ class ReadRecorder:
     _assets: dict[tuple[str, ...], str] | None = None
     _states: dict[str, str] | None = None
     _states_set: frozenset[str] = frozenset()
+    _objects: dict[str, str] | None = None
+    """What DuckDB's own connection held before the step used it."""
+    _left: tuple[str, ...] = ()
     _databases: frozenset[str] = frozenset()
     _names_set: frozenset[str] = frozenset()
     _made: frozenset[str] = frozenset()
@@ -100,8 +107,11 @@ class ReadRecorder:
     _lost: frozenset[str] = frozenset()
     """Files that were there before the step and that it removed."""
     _looks: dict[tuple[str, str], str] | None = None
+    _tree: Tree | None = None
+    """The project's files before the first child was started."""
     _asked: str = ""
     _started: int = 0
+    _end_warnings: Callable[[], None]
 
     def __init__(
         self,
@@ -113,8 +123,10 @@ class ReadRecorder:
         *,
         before: bool = False,
         own: Iterable[str] = (),
+        looks_at_filters: bool = False,
     ) -> None:
         self._keeps_before = before
+        self._looks_at_filters = looks_at_filters
         self._own_names = {name: namespace.get(name, _UNBOUND) for name in own} if namespace is not None else {}
         self.before: dict[str, str] = {}
         """By path, the digest of a file before the step changed or removed it."""
@@ -134,14 +146,22 @@ class ReadRecorder:
                 self.path_read(path)
         self._started = time.time_ns()
         self._token = _current.set(self)
+        if self._looks_at_filters:
+            self.state_read(WARNINGS)
+            self.state_read(f"{WARNINGS} text")
+        else:
+            self._end_warnings = warnings_watched(self._warned)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._token is not None:
+            if not self._looks_at_filters:
+                self._end_warnings()
             _current.reset(self._token)
             self._token = None
+        self._note_children()
         if self._noted:
             self._result = tuple(self._digested())
 
@@ -333,9 +353,50 @@ class ReadRecorder:
         with self.looks():
             self._states[name] = state_digest(name)
 
+    def _warned(self, digest: str) -> None:
+        """Note that a warning was issued: whether it is an error, filters decide."""
+        if not self.looking:
+            self._noted = True
+            self._states = {WARNINGS: digest} | (self._states or {})
+
     def state_set(self, name: str) -> None:
         """Note that the step itself sets what it may read later."""
         self._states_set |= {name}
+
+    def database_used(self, text: str, left: list[str]) -> None:
+        """Note that a statement is about to be executed by DuckDB's own connection.
+
+        Parameters
+        ----------
+        text
+            The statement, or a name of what the connection holds.
+        left
+            What it leaves there that cannot be compared.
+        """
+        self._noted = True
+        if self._objects is None:
+            with self.looks():
+                self._objects = duckdb_state.objects()
+            if duckdb_state.state.settings:
+                self.state_read(duckdb_state.NAME + duckdb_state.SETTINGS)
+        if self._states is None:
+            self._states = {}
+        for name in duckdb_state.words(text):
+            if name in self._objects:
+                self._states.setdefault(duckdb_state.NAME + name, self._objects[name])
+            elif name in duckdb_state.state.temporary and not any(name in each for each in (*self._left, *left)):
+                self._states[duckdb_state.NAME + name] = UNSTABLE
+        self._left = (*self._left, *left)
+
+    def database_changes(self) -> list[str]:
+        """Return what the step has left in DuckDB's own connection."""
+        before = self._objects
+        if before is None:
+            return []
+        with self.looks():
+            now = duckdb_state.objects()
+        changed = [f"table {name}" for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        return [f"duckdb's own connection ({each})" for each in dict.fromkeys((*changed, *self._left))]
 
     def asset_loaded(self, key: str, version: str, where: tuple[str, ...]) -> None:
         """Note that the value of an asset was loaded."""
@@ -364,6 +425,45 @@ class ReadRecorder:
         """Note that a program or a process is about to be started."""
         if name not in self.children:
             self.children = (*self.children, name)
+        if self._tree is None:
+            with self.looks():
+                self._tree = Tree(self._roots(), digests=self._keeps_before)
+
+    def _roots(self) -> list[str]:
+        """Return the folders in which files of children are looked for: the working directory, and the project's, where the store is."""
+        found = [os.getcwd(), *[os.path.dirname(os.path.abspath(each)) for each in self._exclude]]
+        return [
+            each
+            for each in dict.fromkeys(map(os.path.realpath, found))
+            if each not in (os.sep, os.path.realpath(os.path.expanduser("~")))
+            and not any(each.startswith(os.path.join(other, "")) for other in map(os.path.realpath, found))
+        ]
+
+    def _note_children(self) -> None:
+        """Note what children wrote, made and removed: what differs now and was not changed by the step itself."""
+        before = self._tree
+        if before is None:
+            return
+        with self.looks():
+            now = Tree(before.roots)
+        for path in now.folders - before.folders:
+            self._made |= {path}
+        for path, stat in now.files.items():
+            if path in self._written or before.files.get(path) == stat or not counts(path):
+                continue
+            if path in before.files and path in (self._seen or {}) and path not in before.digests:
+                # The step has read it, and who changed it then is not known.
+                continue
+            self._written[path] = path in before.files
+            if path in before.digests:
+                self.before[path] = before.digests[path]
+        gone = {path for path in before.files.keys() - now.files.keys() if not os.path.lexists(path)}
+        for path in gone - self._removed:
+            self._removed |= {path}
+            if path not in self._written:
+                self._lost |= {path}
+                if path in before.digests:
+                    self.before[path] = before.digests[path]
 
     def looks(self) -> _Looking:
         """Return a block in which nothing is noted."""

@@ -1,0 +1,365 @@
+"""Objects of the notebook: which are reached from its names, at which addresses, and what they hold.
+
+An address leads from a name to an object: through items, attributes, the variables around a function, what a method or a partial call holds.
+It is stored in the place of an object that the notebook has, and resolved in another kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from stepwell.kernel_runtime.execution import contents
+from stepwell.kernel_runtime.execution.contents import Address
+from stepwell.kernel_runtime.versions.atoms import ATOMS
+from stepwell.kernel_runtime.versions.bytecode import facts
+from stepwell.kernel_runtime.versions.classes import is_kept_by_library
+from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.ownership import owner
+
+_MISSING: Any = object()
+
+
+@dataclass(slots=True)
+class Seen:
+    """An object that a step may change, as it was before the body ran."""
+
+    root: str
+    """The name of the notebook through which it is reached."""
+    address: Address
+    """How it is reached from that name."""
+    item: Any
+    content: tuple[Any, ...] | None
+    """Of a container."""
+    digest: str | None
+    """Of a leaf."""
+
+
+class Inventory:
+    """The objects behind some names of the notebook, as they are now.
+
+    Parameters
+    ----------
+    names
+        Names whose objects may be changed.
+    digests
+        Whether the content of leaves is digested; else only where they are is noted.
+    """
+
+    def __init__(self, namespace: dict[str, Any], names: Iterable[str], *, digests: bool = True) -> None:
+        self._namespace = namespace
+        self._digests = digests
+        self.seen: dict[int, Seen] = {}
+        """By identity. Each entry keeps its object alive, so that identities stay unique."""
+        for name in sorted(names):
+            value = namespace.get(name, _MISSING)
+            if value is not _MISSING:
+                self._enter(name, value)
+
+    def _enter(self, root: str, value: Any) -> None:
+        stack: list[tuple[Address, Any]] = [((), value)]
+        first = len(self.seen)
+        while stack:
+            address, item = stack.pop()
+            kind = type(item)
+            if kind in ATOMS or id(item) in self.seen:
+                continue
+            if issubclass(type(item), type):
+                if item.__module__ == "__main__":
+                    self._note(root, address, item, content_of(item), None)
+                    stack += [((*address, ("class", name)), each) for name, each in class_data(item).items()]
+                continue
+            if kind is FunctionType:
+                if item.__globals__ is self._namespace:
+                    self._note(root, address, item, content_of(item), None)
+                    stack += [((*address, step), each) for step, each in _held_by(item)]
+                continue
+            if kind in CALLS:
+                stack += [((*address, step), each) for step, each in _held_by(item)]
+                continue
+            if kind is ModuleType:
+                if owner(item.__name__) is None:
+                    self._note(root, address, item, content_of(item), None)
+                    stack += [((*address, ("class", name)), each) for name, each in module_data(item).items()]
+                continue
+            if kind is not tuple and (not contents.has_content(item) or contents.is_inert(item)):
+                continue
+            if len(self.seen) - first > contents.MOST_CONTAINERS:
+                # Too many to follow one by one. The whole is compared by its digest, and replaced as far as its type allows.
+                self.seen = {key: seen for key, seen in self.seen.items() if seen.root != root}
+                self._note(root, (), value, None, data_version(value) if self._digests else None)
+                return
+            if kind is tuple:
+                self._note(root, address, item, (), None)
+            elif contents.is_leaf(item):
+                self._note(root, address, item, None, data_version(item) if self._digests else None)
+                continue
+            else:
+                self._note(root, address, item, contents.content(item), None)
+                if kind.__module__ == "__main__" and self._namespace.get(kind.__qualname__) is kind:
+                    # A method may change an attribute of its class.
+                    self._enter(kind.__qualname__, kind)
+            stack += [((*address, step), each) for step, each in contents.members(item) if type(each) not in ATOMS]
+
+    def _note(
+        self, root: str, address: Address, item: Any, content: tuple[Any, ...] | None, digest: str | None
+    ) -> None:
+        self.seen[id(item)] = Seen(root, address, item, content, digest)
+
+    def changed(self, suspects: Collection[str] | None = None) -> list[Seen]:
+        """Return the objects whose content is another one now.
+
+        Parameters
+        ----------
+        suspects
+            Names whose objects count as changed if they have no digest: code may change them; None for all.
+        """
+        found = []
+        for seen in self.seen.values():
+            if seen.content is None:
+                if seen.digest is None:
+                    # Reading an iterator changes it.
+                    if suspects is None or seen.root in suspects or contents.is_iterator(seen.item):
+                        found.append(seen)
+                elif data_version(seen.item) != seen.digest:
+                    found.append(seen)
+            elif type(seen.item) is not tuple and not contents.same_content(seen.content, content_of(seen.item)):
+                found.append(seen)
+        return found
+
+
+def class_data(cls: type) -> dict[str, Any]:
+    """Return the attributes of a class that hold data: what methods and cells assign to it."""
+    return {
+        name: value
+        for name, value in vars(cls).items()
+        if not name.startswith(("__", "_abc_"))
+        and not issubclass(type(value), type)
+        and not hasattr(type(value), "__get__")
+        and not is_kept_by_library(cls, name)
+    }
+
+
+def module_data(module: ModuleType) -> dict[str, Any]:
+    """Return the attributes of a local module that hold data."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("__") and not issubclass(type(value), (type, ModuleType)) and not callable(value)
+    }
+
+
+CALLS = frozenset({FunctionType, MethodType, BuiltinMethodType, partial})
+"""Types of what is called and may hold objects that a call changes."""
+
+
+def _held_by(function: Any) -> Iterable[tuple[tuple[str, Any], Any]]:
+    """Yield what a function, a method or a partial call holds, each with the step that leads to it."""
+    if type(function) in {MethodType, BuiltinMethodType}:
+        yield ("self", None), function.__self__
+        return
+    if type(function) is partial:
+        yield ("func", None), function.func
+        for position, value in enumerate(function.args):
+            yield ("arg", position), value
+        for name, value in function.keywords.items():
+            yield ("keyword", name), value
+        return
+    for position, value in enumerate(function.__defaults__ or ()):
+        yield ("default", position), value
+    for name, value in (function.__kwdefaults__ or {}).items():
+        yield ("kwdefault", name), value
+    for position, cell in enumerate(function.__closure__ or ()):
+        with suppress(ValueError):
+            yield ("closure", position), cell.cell_contents
+    for name, value in vars(function).items():
+        yield ("attr", name), value
+
+
+def content_of(item: Any) -> tuple[Any, ...]:
+    """Return the content of a container, of a class or local module, or of a function: its attributes and the variables around it."""
+    if type(item) is FunctionType:
+        return (
+            ("attributes", tuple(vars(item).items())),
+            ("cells", tuple([_bound_in(each) for each in item.__closure__ or ()])),
+        )
+    if type(item) is ModuleType:
+        return (("class", tuple(module_data(item).items())),)
+    if issubclass(type(item), type):
+        return (("class", tuple(class_data(item).items())),)
+    return contents.content(item)
+
+
+def _bound_in(cell: CellType) -> tuple[Any, ...]:
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
+
+
+def resolve(namespace: Mapping[str, Any], root: str, address: Address) -> Any:
+    """Return the object at an address; raises LookupError, AttributeError, TypeError or ValueError if there is none."""
+    item: Any = namespace[root]
+    for step in address:
+        kind, name = step
+        if kind == "class" or (kind == "attr" and issubclass(type(item), FunctionType)):
+            item = vars(item)[name]
+        elif kind == "default":
+            item = item.__defaults__[name]
+        elif kind == "kwdefault":
+            item = item.__kwdefaults__[name]
+        elif kind == "closure":
+            item = item.__closure__[name].cell_contents
+        elif kind == "self":
+            item = item.__self__
+        elif kind == "func":
+            item = item.func
+        elif kind == "arg":
+            item = item.args[name]
+        elif kind == "keyword":
+            item = item.keywords[name]
+        else:
+            item = contents.member(item, step)
+    return item
+
+
+def put(item: Any, how: str, value: Any) -> None:
+    """Replace the content of an object in place; raises `NotRestorableError`."""
+    if how == "leaf":
+        contents.put_leaf(item, value)
+    elif type(item) is FunctionType:
+        vars(item).clear()
+        vars(item).update(value[0][1])
+        for cell, bound in zip(item.__closure__ or (), value[1][1], strict=True):
+            if bound:
+                cell.cell_contents = bound[0]
+            elif _bound_in(cell):
+                del cell.cell_contents
+    elif issubclass(type(item), (type, ModuleType)):
+        entries = dict(value[0][1])
+        now = class_data(item) if issubclass(type(item), type) else module_data(item)
+        for name, each in entries.items():
+            if now.get(name, _MISSING) is not each:
+                setattr(item, name, each)
+        for name in now.keys() - entries.keys():
+            delattr(item, name)
+    else:
+        contents.put_content(item, value)
+
+
+# -- walks ---------------------------------------------------------------------------------------------------------
+
+
+def objects_in(values: Iterable[Any], stop: Collection[int] = ()) -> dict[int, Any]:
+    """Return the mutable objects in some values, by identity.
+
+    Parameters
+    ----------
+    stop
+        Identities of objects whose members are not looked at.
+    """
+    return {key: item for key, item in _walked(values, stop).items() if type(item) not in _HOLDERS}
+
+
+def code_in(values: Iterable[Any]) -> list[Any]:
+    """Return the functions in some values, and the instances of classes of the notebook."""
+    return [item for item in _walked(values, ()).values() if type(item) in CALLS or type(item).__module__ == "__main__"]
+
+
+def _walked(values: Iterable[Any], stop: Collection[int]) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    stack = list(values)
+    while stack and len(found) < contents.MOST_CONTAINERS:
+        item = stack.pop()
+        kind = type(item)
+        if id(item) in found or not (kind in _HOLDERS or contents.has_content(item)):
+            continue
+        found[id(item)] = item
+        if id(item) in stop:
+            continue
+        if kind in CALLS and (kind is not FunctionType or item.__module__ == "__main__"):
+            stack += [*[each for _, each in _held_by(item)], *(getattr(item, "__closure__", None) or ())]
+        elif kind is frozenset:
+            stack += item
+        elif kind is FunctionType:
+            continue
+        elif not contents.is_leaf(item):
+            stack += [each for _, each in contents.members(item)]
+    return found
+
+
+_HOLDERS = frozenset({tuple, frozenset, FunctionType, MethodType, BuiltinMethodType})
+"""Types of objects that do not change and may hold others that do."""
+
+
+def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int]) -> dict[int, Seen]:
+    """Return where objects are in variables, as far as only plain containers and objects of the notebook's classes lie between.
+
+    Parameters
+    ----------
+    stop
+        Identities of objects whose members are not looked at.
+    """
+    found: dict[int, Seen] = {}
+    for name in names:
+        stack: list[tuple[Address, Any]] = [((), namespace[name])]
+        while stack and len(found) < contents.MOST_CONTAINERS:
+            address, item = stack.pop()
+            kind = type(item)
+            if kind in ATOMS or id(item) in found or not (kind is tuple or contents.has_content(item)):
+                continue
+            found[id(item)] = Seen(name, address, item, None, None)
+            if id(item) in stop or kind.__module__ not in {"builtins", "collections", "__main__"}:
+                continue
+            if not contents.is_leaf(item):
+                stack += [((*address, step), each) for step, each in contents.members(item)]
+    return found
+
+
+def reached_names(namespace: Mapping[str, Any], names: Iterable[str], items: Iterable[Any] = ()) -> set[str]:
+    """Return names of the notebook and all names that functions and classes behind them, or given ones, read, directly or not."""
+    found: set[str] = set()
+    pending = list(names)
+    stack = list(items)
+    while stack or pending:
+        if not stack:
+            name = pending.pop()
+            if name in found:
+                continue
+            found.add(name)
+            stack = [namespace.get(name)]
+        seen: set[int] = set()
+        while stack:
+            item = stack.pop()
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+            if issubclass(type(item), FunctionType):
+                if item.__globals__ is namespace:
+                    pending.extend([each for each, _ in facts(item.__code__).loads])
+                    pending.extend(facts(item.__code__).stores)
+                stack.append(contents.attribute(item, "__wrapped__"))
+                for cell in item.__closure__ or ():
+                    with suppress(ValueError):
+                        stack.append(cell.cell_contents)
+            elif issubclass(type(item), type):
+                if item.__module__ == "__main__":
+                    stack.extend(vars(item).values())
+                    stack.extend(item.__bases__)
+            elif issubclass(type(item), (staticmethod, classmethod)):
+                stack.append(item.__func__)
+            elif issubclass(type(item), MethodType):
+                stack += [item.__func__, item.__self__]
+            elif issubclass(type(item), property):
+                stack += [item.fget, item.fset]
+            elif issubclass(type(item), partial):
+                stack += [item.func, *item.args, *item.keywords.values()]
+            elif type(item).__module__ == "__main__":
+                stack.append(type(item))
+            elif item is not None and hasattr(type(item), "__wrapped__"):
+                stack.append(contents.attribute(item, "__wrapped__"))
+    return found

@@ -1,0 +1,366 @@
+"""Attributes that the user has set on classes and modules of libraries: methods, accessors, replaced functions.
+
+A library's class counts by its name and version. ``pd.DataFrame.total = total`` makes something of the user's a part of it, so `table` has
+what was set. Nothing tells when an attribute of a class is set. `look` therefore compares, after each cell, how many entries the
+namespaces of all imported libraries have: of a namespace that has more, and of one that was imported since, the new entries are looked at. An
+entry that was there before and was replaced is found by its name, which the cell or a function that it calls has in its code.
+
+Code depends on an attribute that was set if it has its name, or if it reaches a library whose own code has it (`counts_for`).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib import import_module
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from stepwell.kernel_runtime.versions import opcodes
+from stepwell.kernel_runtime.versions.bytecode import facts
+from stepwell.kernel_runtime.versions.graph import known
+from stepwell.kernel_runtime.versions.naming import bound
+from stepwell.kernel_runtime.versions.options import UNSET, Library, Unset, is_local, never, users_own
+from stepwell.kernel_runtime.versions.ownership import owner
+
+_LEFT_OUT = frozenset({
+    "IPython", "ipykernel", "traitlets", "zmq", "tornado", "jupyter_client", "jupyter_core", "stepwell", "pytest", "_pytest", "pluggy", "py", "xdist",
+    "execnet", "hypothesis", "debugpy", "pydevd", "comm", "prompt_toolkit", "jedi", "parso", "sys", "coverage", "__mp_main__", "site",
+})  # fmt: skip
+"""Modules of the kernel and of tests; and `sys`, whose streams are exchanged all the time."""
+_SETS_BY_NAME = re.compile(r"setattr|delattr|patch|regist|overrid|curse|inject|accessor", re.IGNORECASE)
+"""Names in code that may set an attribute whose name is a text."""
+_GONE: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """An attribute that the user has set on a class or module of a library."""
+
+    target: Any
+    """The class or module."""
+    name: str
+
+    @property
+    def option(self) -> str:
+        """How it is called in entries: ``pandas.core.frame:DataFrame.total``, ``numpy:.float``."""
+        if isinstance(self.target, ModuleType):
+            return f"{self.target.__name__}:.{self.name}"
+        return f"{self.target.__module__}:{self.target.__qualname__}.{self.name}"
+
+    @property
+    def top(self) -> str:
+        """The library."""
+        module = self.target.__name__ if isinstance(self.target, ModuleType) else self.target.__module__
+        return str(module).partition(".")[0]
+
+    def value(self) -> Any:
+        """Return what is set now."""
+        return vars(self.target).get(self.name, _GONE)
+
+
+table: dict[str, Patch] = {}
+"""What the user has set, by option."""
+_values: dict[str, Any] = {}
+"""What each was when it was looked at last."""
+_targets: list[Any] = []
+"""Modules and classes of libraries."""
+_spaces: list[Mapping[str, Any]] = []
+"""Their namespaces."""
+_sizes: list[int] = []
+"""How many entries these had at the last look."""
+_seen_modules: dict[str, int] = {}
+_seen_classes: set[int] = set()
+
+
+def look(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = None) -> None:
+    """Find what was set since the last look.
+
+    Parameters
+    ----------
+    codes
+        What has run since.
+    namespace
+        Its globals.
+    """
+    before = {option: _values.get(option) for option in table}
+    new, local = _imported()
+    for target, space in new:
+        _targets.append(target)
+        _spaces.append(space)
+        _sizes.append(len(space))
+        for name, value in list(space.items()):
+            if _is_users(value):
+                _enter(Patch(target, name))
+    sizes = list(map(len, _spaces))
+    if sizes != _sizes:
+        for at, (size, last) in enumerate(zip(sizes, _sizes, strict=True)):
+            if size > last:
+                space = _spaces[at]
+                for name in list(space)[last - size :]:
+                    if _is_users(space[name]):
+                        _enter(Patch(_targets[at], name))
+        _sizes[:] = sizes
+    names: set[str] = set()
+    for code in (*_reached(codes, namespace or {}), *local):
+        for root, chain, name in facts(code).attribute_stores:
+            names.add(name)
+            target = _resolved(root, chain, namespace or {}) if root else None
+            if _is_librarys(target):
+                _enter(Patch(target, name))
+        if any(map(_SETS_BY_NAME.search, code.co_names)):
+            names |= texts_of(code)
+    for name in names:
+        for at, space in enumerate(_spaces):
+            if name in space and _is_users(space[name]):
+                _enter(Patch(_targets[at], name))
+    _look_at_values()
+    if before.keys() != table.keys() or any(before[option] is not _values.get(option) for option in before):
+        # What was learned of code without it does not hold.
+        known.clear()
+
+
+def _enter(patch: Patch) -> None:
+    table.setdefault(patch.option, patch)
+
+
+def _look_at_values() -> None:
+    for option, patch in list(table.items()):
+        value = patch.value()
+        if value is _GONE or _is_at_home(patch, value):
+            del table[option]
+            _values.pop(option, None)
+        else:
+            _values[option] = value
+
+
+def _is_at_home(patch: Patch, value: Any) -> bool:
+    """Return True if the library's own function or class is where it was."""
+    own = getattr(value, "__qualname__", None)
+    if own is None or users_own(value) or str(getattr(value, "__module__", "")).partition(".")[0] != patch.top:
+        return False
+    wanted = patch.name if isinstance(patch.target, ModuleType) else f"{patch.target.__qualname__}.{patch.name}"
+    return bool(own == wanted)
+
+
+def _imported() -> tuple[list[tuple[Any, Mapping[str, Any]]], list[CodeType]]:
+    """Return the modules and classes of libraries that were imported since the last look, and the code of local modules."""
+    modules = sys.modules
+    if len(modules) == len(_seen_modules) and not modules.keys() - _seen_modules.keys():
+        return [], []
+    found: list[tuple[Any, Mapping[str, Any]]] = []
+    local = []
+    for name, module in list(modules.items()):
+        if name in _seen_modules:
+            continue
+        _seen_modules[name] = 1
+        space = getattr(module, "__dict__", None)
+        if type(space) is not dict or name.partition(".")[0] in _LEFT_OUT or name == "__main__":
+            continue
+        if owner(name) is None:
+            if not is_local(name):
+                # A library brings it, as debugpy does: what it sets is not the user's.
+                continue
+            get = getattr(space.get("__loader__"), "get_code", None)
+            try:
+                code = get(name) if get is not None else None
+            except Exception:
+                # It has no source, or another one by now.
+                code = None
+            if isinstance(code, CodeType):
+                local.append(code)
+            continue
+        found.append((module, space))
+        for value in list(space.values()):
+            if isinstance(value, type) and id(value) not in _seen_classes and _is_librarys(value):
+                _seen_classes.add(id(value))
+                found.append((value, vars(value)))
+    return found, local
+
+
+def _is_librarys(found: Any) -> bool:
+    if isinstance(found, ModuleType):
+        name: Any = found.__name__
+    elif isinstance(found, type):
+        name = found.__module__
+    else:
+        return False
+    return (
+        type(name) is str and owner(name) is not None and name.partition(".")[0] not in _LEFT_OUT and name != "__main__"
+    )
+
+
+def _is_users(value: Any) -> bool:
+    """Return True for what the user made, and for a descriptor of a library that holds such a thing: an accessor."""
+    kind = type(value)
+    if kind is FunctionType or issubclass(kind, (type, staticmethod, classmethod, property)):
+        return users_own(value)
+    if kind is cached_property:
+        return users_own(value.func)
+    if _is_descriptor(kind):
+        held = [getattr(value, "__dict__", {}), {name: getattr(value, name, None) for name in _slots(kind)}]
+        return users_own(value) or any(users_own(each) for part in held for each in part.values() if callable(each))
+    return kind.__module__ == "__main__"
+
+
+_descriptors: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+
+
+def _is_descriptor(kind: type) -> bool:
+    found = _descriptors.get(kind)
+    if found is None:
+        found = _descriptors[kind] = _has_get(kind)
+    return found
+
+
+def _has_get(kind: type) -> bool:
+    return bool(kind.__flags__ & 1 << 9) and any("__get__" in vars(base) for base in kind.__mro__)
+
+
+def _slots(kind: type) -> Iterator[str]:
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else slots
+
+
+def _resolved(root: str, chain: tuple[str, ...], namespace: Mapping[str, Any]) -> Any:
+    found = bound(namespace, root)
+    for name in chain:
+        found = getattr(found, name, None) if isinstance(found, (ModuleType, type)) else None
+    return found
+
+
+def _reached(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> list[CodeType]:
+    """Return codes and those of the user's functions that they call, directly or not."""
+    found: dict[int, CodeType] = {}
+    stack: list[tuple[CodeType, Mapping[str, Any]]] = [(code, namespace) for code in codes]
+    while stack:
+        code, scope = stack.pop()
+        if id(code) in found:
+            continue
+        found[id(code)] = code
+        for root, chain in facts(code).loads:
+            value = _resolved(root, chain[:1], scope) if isinstance(scope.get(root), ModuleType) else scope.get(root)
+            functions = [value] if type(value) is FunctionType else []
+            if isinstance(value, type) and users_own(value):
+                functions += [each for each in vars(value).values() if type(each) is FunctionType]
+            stack += [(each.__code__, each.__globals__) for each in functions if owner(each.__module__) is None]
+    return list(found.values())
+
+
+@lru_cache(maxsize=1024)
+def texts_of(code: CodeType) -> frozenset[str]:
+    """Return the names in a code's texts: ``"total"``, and each of ``"pandas.DataFrame.total"``; names of functions inside it, too."""
+    found: set[str] = set()
+    stack = [code]
+    while stack:
+        each = stack.pop()
+        constants = list(each.co_consts)
+        for constant in constants:
+            if isinstance(constant, CodeType):
+                stack.append(constant)
+                found.add(constant.co_name)
+            elif isinstance(constant, tuple):
+                constants += constant
+            elif type(constant) is str and len(constant) < 200:
+                found |= {part for part in constant.split(".") if part.isidentifier()}
+    return frozenset(found)
+
+
+# -- what counts
+
+
+def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
+    """Return what of `table` code depends on.
+
+    Parameters
+    ----------
+    tops
+        The libraries that it reaches.
+    """
+    if opcodes.untested():
+        return list(table.values())
+    attributes = facts(code).attributes
+    found = []
+    for patch in table.values():
+        name = patch.name
+        if name in attributes or name in texts_of(code) or (patch.top in tops and is_used_by(patch.top, name)):
+            found.append(patch)
+    return found
+
+
+def reached_in(tops: Iterable[str]) -> list[Patch]:
+    """Return what code depends on that is given objects of some libraries."""
+    wanted = frozenset(tops)
+    return [patch for patch in table.values() if patch.top in wanted and is_used_by(patch.top, patch.name)]
+
+
+def is_used_by(top: str, name: str) -> bool:
+    """Return True if a library's own code has a name, or the language looks it up by itself."""
+    if name.startswith("__") and name.endswith("__"):
+        return True
+    loaded = sum(1 for each in list(sys.modules) if each.partition(".")[0] == top)
+    return name in _names_in(top, loaded)
+
+
+@lru_cache(maxsize=32)
+def _names_in(top: str, loaded: int) -> frozenset[str]:
+    """Return the names of attributes that the functions of a library's modules load, and their texts that are names."""
+    del loaded  # it says when more may be known
+    found: set[str] = set()
+    codes: dict[int, CodeType] = {}
+    for target, space in zip(_targets, _spaces, strict=True):
+        if Patch(target, "").top != top:
+            continue
+        for value in list(space.values()):
+            for function in _functions_of(value):
+                codes[id(function.__code__)] = function.__code__
+    for code in codes.values():
+        stack = [code]
+        while stack:
+            each = stack.pop()
+            found.update(each.co_names)
+            for constant in each.co_consts:
+                if isinstance(constant, CodeType):
+                    stack.append(constant)
+                elif type(constant) is str and constant.isidentifier():
+                    found.add(constant)
+    return frozenset(found)
+
+
+def _functions_of(value: Any) -> Iterator[FunctionType]:
+    for each in (value, getattr(value, "__func__", None), getattr(value, "fget", None), getattr(value, "func", None)) if not isinstance(value, ModuleType) else ():  # fmt: skip
+        found = each
+        while type(found) is FunctionType:
+            yield found
+            found = getattr(found, "__wrapped__", None)
+
+
+# -- setting it again
+
+
+def _read(_: Any) -> dict[str, Any]:
+    return {option: patch.value() for option, patch in table.items()}
+
+
+def _write(_: Any, option: str, value: Any) -> None:
+    module, _, path = option.partition(":")
+    target: Any = import_module(module)
+    *outer, name = path.lstrip(".").split(".")
+    for part in outer:
+        target = getattr(target, part)
+    if value is not UNSET:
+        setattr(target, name, value)
+        _enter(Patch(target, name))
+    elif name in vars(target):
+        delattr(target, name)
+    _look_at_values()
+    known.clear()
+
+
+ROW = Library("patches", _read, _write, defaults=lambda _: Unset(), counts=never)
+"""The row of the table of options."""

@@ -1,0 +1,506 @@
+# ruff: noqa: SLF001 - what a module of the standard library keeps is told in no public way
+"""Options of the process and of the standard library: rows of the table.
+
+Never in the table: where a figure is shown, numbers of threads, and caches.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import gc
+import locale
+import os
+import re
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from stepwell.kernel_runtime.records import collection
+from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never, users_own, with_change
+
+# -- the process
+
+_START = os.getcwd() if os.path.isdir(".") else ""  # noqa: PTH109, PTH112 - plain strings: compared at every step
+_START_PATH = tuple(sys.path)
+_START_ZONE = (os.environ.get("TZ"), time.tzname, time.timezone, time.altzone)
+_START_CTYPE = locale.setlocale(locale.LC_CTYPE, None)
+_CATEGORIES = tuple(
+    name for name in ("LC_CTYPE", "LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY", "LC_MESSAGES") if hasattr(locale, name)
+)  # fmt: skip
+
+
+def _folder(_: Any) -> dict[str, Any]:
+    here = os.getcwd()  # noqa: PTH109 - as above
+    below = here[len(_START) :].lstrip(os.sep) if _START and (here + os.sep).startswith(_START + os.sep) else here
+    return {"folder": below}
+
+
+def _set_folder(_: Any, __: str, value: str) -> None:
+    os.chdir(os.path.join(_START, value))  # noqa: PTH118 - as above
+
+
+def _search_path(_: Any) -> dict[str, Any]:
+    return {"entries": [_START_PATH.index(each) if each in _START_PATH else each for each in sys.path]}
+
+
+def _set_search_path(_: Any, __: str, change: Mapping[str, list[Any]]) -> None:
+    now = with_change(_search_path(None)["entries"], change)
+    wanted = [_START_PATH[each] if type(each) is int and each < len(_START_PATH) else each for each in now]
+    sys.path[:] = [each for each in wanted if type(each) is str]
+
+
+def _zone(_: Any) -> dict[str, Any]:
+    found = (os.environ.get("TZ"), time.tzname, time.timezone, time.altzone)
+    # The machine's own zone is none of the notebook's state, one that was chosen is.
+    return {"TZ": [] if found[0] is None and found == _START_ZONE else list(found)}
+
+
+def _set_zone(_: Any, __: str, value: list[Any]) -> None:
+    if value and value[0] is not None:
+        os.environ["TZ"] = value[0]
+    else:
+        os.environ.pop("TZ", None)
+    if hasattr(time, "tzset"):
+        time.tzset()
+
+
+def _locale(_: Any) -> dict[str, Any]:
+    return {name: locale.setlocale(getattr(locale, name), None) for name in _CATEGORIES}
+
+
+def _locale_glance(_: Any) -> Any:
+    return locale.setlocale(locale.LC_ALL, None)
+
+
+def _set_locale(_: Any, option: str, value: str) -> None:
+    locale.setlocale(getattr(locale, option), value)
+
+
+def _is_ours(entry: Any) -> bool:
+    # What looks on for a step, and what is for our own modules in our own tests.
+    return isinstance(entry[1], Watcher) or str(_pattern(entry[3])).startswith("stepwell")
+
+
+class Watcher:
+    """Stands first among the filters of warnings while a step runs, matches nothing, and tells that a warning was issued.
+
+    Parameters
+    ----------
+    noted
+        Is called at each warning.
+    """
+
+    pattern = "(?!)"
+    """What a compiled expression has, for those who copy filters."""
+    flags = 0
+
+    def __init__(self, noted: Callable[[], None]) -> None:
+        self._noted = noted
+
+    def match(self, _: object) -> None:
+        """Note a warning; called with its text."""
+        self._noted()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Filters are sent to workers of joblib: there is no step to tell.
+        return re.compile, (self.pattern,)
+
+
+def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
+    """Have every warning noted that is issued from now on; return what ends that."""
+    entry: Any = ("ignore", Watcher(noted), Warning, None, 0)
+    warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
+    # What was shown once would not be noted: modules remember it as long as the filters are the same.
+    _filters_changed()
+
+    def end() -> None:
+        warnings.filters[:] = [each for each in warnings.filters if each is not entry]  # type: ignore[index]
+
+    return end
+
+
+_filters_changed: Callable[[], None] = getattr(warnings, "_filters_mutated", getattr(warnings, "_filters_mutated_lock_held", lambda: None))  # fmt: skip
+
+
+def _pattern(found: Any) -> Any:
+    return getattr(found, "pattern", found)
+
+
+_Filter = tuple[str, Any, Any, Any, int]
+
+
+def _filters(_: Any) -> dict[str, Any]:
+    found: list[_Filter] = [
+        (action, _pattern(message), category, _pattern(module), line)
+        for action, message, category, module, line in _filters_glance(None)
+    ]
+    # Filters behind the last that makes errors cannot change what becomes one.
+    last = max((at for at, each in enumerate(found) if each[0] == "error"), default=-1)
+    errors = [("error" if each[0] == "error" else "", *each[1:]) for each in found[: last + 1]]
+    return {"errors": errors, "filters": found}
+
+
+def _filters_glance(_: Any) -> list[Any]:
+    return [each for each in warnings.filters if not _is_ours(each)]
+
+
+def _filters_count(option: str) -> Counts:
+    # Only code that looks at the filters themselves reads what makes no errors.
+    return "value" if option == "errors" else "text"
+
+
+def _set_filters(_: Any, option: str, change: Mapping[str, list[Any]]) -> None:
+    if option == "errors":
+        # They are among the filters.
+        return
+    have = dict(zip(_filters(None)["filters"], _filters_glance(None), strict=True))
+    wanted = with_change([*have], change)
+    ours = [each for each in warnings.filters if _is_ours(each)]
+    warnings.filters[:] = [*ours, *[have.get(each) or _compiled(each) for each in wanted]]  # type: ignore[index]
+    _filters_changed()
+
+
+def _compiled(each: _Filter) -> _Filter:
+    action, message, category, module, line = each
+    return (
+        action, re.compile(message, re.IGNORECASE) if message else None, category, re.compile(module) if module else None, line
+    )  # fmt: skip
+
+
+def _limits(_: Any) -> dict[str, Any]:
+    return {"int_max_str_digits": sys.get_int_max_str_digits(), "recursionlimit": sys.getrecursionlimit()}
+
+
+def _set_limit(_: Any, option: str, value: int) -> None:
+    getattr(sys, f"set{'_' if option.startswith('int') else ''}{option}")(value)
+
+
+# -- the standard library
+
+
+def _decimal(module: Any) -> dict[str, Any]:
+    _, (prec, rounding, least, most, capitals, clamp, _, traps) = module.getcontext().__reduce__()
+    return {
+        "prec": prec, "rounding": rounding, "Emin": least, "Emax": most, "capitals": capitals, "clamp": clamp,
+        "traps": sorted(each.__name__ for each in traps),
+    }  # fmt: skip
+
+
+def _decimal_glance(module: Any) -> Any:
+    return module.getcontext().__reduce__()[1]
+
+
+def _set_decimal(module: Any, option: str, value: Any) -> None:
+    context = module.getcontext()
+    if option != "traps":
+        setattr(context, option, value)
+        return
+    for each in list(context.traps):
+        context.traps[each] = each.__name__ in value
+
+
+_DECIMAL = {
+    "prec": 28, "rounding": "ROUND_HALF_EVEN", "Emin": -999999, "Emax": 999999, "capitals": 1, "clamp": 0,
+    "traps": ["DivisionByZero", "InvalidOperation", "Overflow"],
+}  # fmt: skip
+
+
+_UMASK = 0o077
+
+
+def _process(_: Any) -> dict[str, Any]:
+    # The mask can only be read by setting it: meanwhile nobody but the user gets a new file.
+    mask = os.umask(_UMASK)
+    os.umask(mask)
+    return {
+        "umask": mask, "gc": collection.is_on(), "gc thresholds": gc.get_threshold(), "switch interval": sys.getswitchinterval(),
+    }  # fmt: skip
+
+
+def _set_process(_: Any, option: str, value: Any) -> None:
+    if option == "umask":
+        os.umask(value)
+    elif option == "gc":
+        (gc.enable if value else gc.disable)()
+    elif option == "gc thresholds":
+        gc.set_threshold(*value)
+    else:
+        sys.setswitchinterval(value)
+
+
+# Ctrl-C is the kernel's own matter, and what a child's end means is of those who wait for it.
+_SIGNALS = {each.name: each for each in sorted(signal.valid_signals()) if isinstance(each, signal.Signals)} if hasattr(signal, "valid_signals") else {}  # fmt: skip
+for _kept in ("SIGINT", "SIGCHLD", "SIGKILL", "SIGSTOP"):
+    _SIGNALS.pop(_kept, None)
+
+
+# The public function makes enumerations of what it gives.
+_getsignal: Callable[[int], Any] = import_module("_signal").getsignal
+_NUMBERS = [int(each) for each in _SIGNALS.values()]
+
+
+def _handlers(_: Any) -> list[Any]:
+    return list(map(_getsignal, _NUMBERS))
+
+
+def _signals(_: Any) -> dict[str, Any]:
+    return {name: handler for name, handler in zip(_SIGNALS, _handlers(None), strict=True) if users_own(handler)}
+
+
+def _set_signal(_: Any, option: str, value: Any) -> None:
+    signal.signal(_SIGNALS[option], signal.SIG_DFL if value is UNSET else value)
+
+
+def registry(
+    entries: Callable[[Any], Any], put: Callable[[Any, Any, Any], None] | None = None, prefix: str = ""
+) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str, Any], None]]:
+    """Return how a registry is read and written: a mapping, of which what the user has put there is an option each.
+
+    Parameters
+    ----------
+    entries
+        Given the module, returns the mapping.
+    put
+        Given the mapping, a key and a value, sets an entry; by default as in any mapping.
+    prefix
+        Of the options' names.
+    """
+
+    def read(module: Any) -> dict[str, Any]:
+        return {
+            prefix + named_key(key): (key, value)
+            for key, value in entries(module).items()
+            if users_own(value) or users_own(key)
+        }
+
+    def write(module: Any, option: str, value: Any) -> None:
+        held = entries(module)
+        if value is not UNSET:
+            if put is None:
+                held[value[0]] = value[1]
+            else:
+                put(held, *value)
+            return
+        for key in list(held):
+            if prefix + named_key(key) == option:
+                del held[key]
+
+    return read, write
+
+
+def named_key(key: Any) -> str:
+    """Return how the key of a registry is named."""
+    if isinstance(key, tuple):
+        return ", ".join(map(named_key, key))
+    return f"{key.__module__}.{key.__qualname__}" if isinstance(key, type) else str(key)
+
+
+_copyreg, _set_copyreg = registry(lambda _: copyreg.dispatch_table)
+_converters, _set_converter = registry(lambda module: module.converters, prefix="converter ")
+_adapters, _set_adapter = registry(lambda module: module.adapters, prefix="adapter ")
+
+
+def _sqlite_glance(module: Any) -> Any:
+    return dict(module.converters), dict(module.adapters)
+
+
+def _sqlite(module: Any) -> dict[str, Any]:
+    return {**_converters(module), **_adapters(module)}
+
+
+def _set_sqlite(module: Any, option: str, value: Any) -> None:
+    (_set_converter if option.startswith("converter ") else _set_adapter)(module, option, value)
+
+
+_DIALECT = ("delimiter", "doublequote", "escapechar", "lineterminator", "quotechar", "quoting", "skipinitialspace", "strict")  # fmt: skip
+
+
+def _csv(module: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"field_size_limit": module.field_size_limit()}
+    for name in module.list_dialects():
+        dialect = module.get_dialect(name)
+        found[f"dialect {name}"] = {each: getattr(dialect, each) for each in _DIALECT}
+    return found
+
+
+def _set_csv(module: Any, option: str, value: Any) -> None:
+    kind, _, name = option.partition(" ")
+    if kind != "dialect":
+        module.field_size_limit(value)
+    elif value is UNSET:
+        module.unregister_dialect(name)
+    else:
+        module.register_dialect(name, **value)
+
+
+_EXCEL = dict(zip(_DIALECT, (",", True, None, "\r\n", '"', 0, False, False), strict=True))
+_CSV = Unset({
+    "field_size_limit": 131072, "dialect excel": _EXCEL, "dialect excel-tab": {**_EXCEL, "delimiter": "\t"},
+    "dialect unix": {**_EXCEL, "lineterminator": "\n", "quoting": 1},
+})  # fmt: skip
+
+
+def _mimetypes(module: Any) -> dict[str, Any]:
+    # None until something asks for a type.
+    database = module._db
+    if database is None:
+        return {}
+    return {
+        f"{kind} {ending}": given
+        for kind, strict in (("common", False), ("strict", True))
+        for ending, given in database.types_map[strict].items()
+        if _mimetypes_known.get(kind, {}).get(ending) != given
+    }
+
+
+_mimetypes_known: dict[str, dict[str, str]] = {}
+
+
+def _mimetypes_defaults(module: Any) -> Mapping[str, Any]:
+    # A database of its own, made as the module makes its first.
+    pristine = module.MimeTypes()
+    for file in module.knownfiles:
+        if os.path.isfile(file):  # noqa: PTH113 - as above
+            pristine.read(file)
+    _mimetypes_known.update({"strict": pristine.types_map[True], "common": pristine.types_map[False]})
+    return Unset()
+
+
+def _mimetypes_glance(module: Any) -> Any:
+    database = module._db
+    return () if database is None else [list(each.values()) for each in database.types_map]
+
+
+def _set_mimetype(module: Any, option: str, value: Any) -> None:
+    kind, _, ending = option.partition(" ")
+    if value is UNSET:
+        module.guess_type("a.txt")
+        module._db.types_map[kind == "strict"].pop(ending, None)
+    else:
+        module.add_type(value, ending, strict=kind == "strict")
+
+
+# -- logging: it never counts, and is set again
+
+
+_STREAMS = ("stdout", "stderr")
+
+
+def _logging(module: Any) -> dict[str, Any]:
+    root = module.root
+    found: dict[str, Any] = {"disable": root.manager.disable, "root": root.level}
+    for name, logger in list(root.manager.loggerDict.items()):
+        if type(logger) is not module.PlaceHolder and (logger.level or not logger.propagate or logger.disabled):
+            found[f"logger {name}"] = [logger.level, logger.propagate, logger.disabled]
+    found["handlers"] = [each for handler in root.handlers if (each := _handler(module, handler))]
+    return found
+
+
+def _logging_glance(module: Any) -> Any:
+    root = module.root
+    return (
+        root.manager.disable, root.level, list(root.handlers),
+        [(name, each.level, each.propagate, each.disabled) for name, each in list(root.manager.loggerDict.items()) if type(each) is not module.PlaceHolder],
+    )  # fmt: skip
+
+
+def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
+    """Return what a handler of the standard library was made of; None for any other: who made it makes it again."""
+    form = handler.formatter
+    if form is not None and type(form) is not module.Formatter:
+        return None
+    told = (handler.level, *((form._fmt, form.datefmt, type(form._style).__name__) if form is not None else ()))
+    if type(handler) is module.FileHandler:
+        return ("file", handler.baseFilename, handler.encoding, *told)
+    if type(handler) is module.StreamHandler:
+        name = next((each for each in _STREAMS if handler.stream in {getattr(sys, each), getattr(sys, f"__{each}__")}), "stderr")  # fmt: skip
+        return ("stream", name, "", *told)
+    return None
+
+
+_STYLES = {"PercentStyle": "%", "StrFormatStyle": "{", "StringTemplateStyle": "$"}
+
+
+def _set_logging(module: Any, option: str, value: Any) -> None:
+    root = module.root
+    if option == "disable":
+        module.disable(value)
+    elif option == "root":
+        root.setLevel(value)
+    elif option == "handlers":
+        for handler in [each for each in root.handlers if _handler(module, each) in value["removed"]]:
+            root.removeHandler(handler)
+        have = [_handler(module, each) for each in root.handlers]
+        for each in (*[each for _, each in value["inserted"]], *value["added"]):
+            if each not in have:
+                root.addHandler(_made_handler(module, *each))
+    else:
+        logger = module.getLogger(option.removeprefix("logger "))
+        level, logger.propagate, logger.disabled = value if value is not UNSET else (0, True, False)
+        logger.setLevel(level)
+
+
+def _made_handler(module: Any, kind: str, where: str, encoding: str | None, level: int, *form: Any) -> Any:
+    handler = (
+        module.FileHandler(where, encoding=encoding) if kind == "file" else module.StreamHandler(getattr(sys, where))
+    )
+    handler.setLevel(level)
+    if form:
+        handler.setFormatter(module.Formatter(form[0], form[1], _STYLES.get(form[2], "%")))
+    return handler
+
+
+def _get_and_set(get: str, put: str) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str, Any], None]]:
+    """Return how one option with a pair of functions is read and set."""
+
+    def read(module: Any) -> dict[str, Any]:
+        return {put: getattr(module, get)()}
+
+    def write(module: Any, option: str, value: Any) -> None:
+        getattr(module, option)(value)
+
+    return read, write
+
+
+_timeout, _set_timeout = _get_and_set("getdefaulttimeout", "setdefaulttimeout")
+
+
+def _start_method(module: Any) -> dict[str, Any]:
+    return {"start_method": module.get_start_method(allow_none=True)}
+
+
+def _set_start_method(module: Any, _: str, value: Any) -> None:
+    module.set_start_method(value, force=True)
+
+
+PROCESS: tuple[Library, ...] = (
+    Library("working directory", _folder, _set_folder, defaults=lambda _: {"folder": ""}, counts=never),
+    Library("sys.path", _search_path, _set_search_path, defaults=lambda _: {"entries": list(range(len(_START_PATH)))}, counts=never,
+            glance=lambda _: list(sys.path), lists=frozenset({"entries"})),
+    Library("time zone", _zone, _set_zone, reach=("time", "datetime", "calendar", "dateutil", "email", "pandas", "polars", "pyarrow"),
+            defaults=lambda _: {"TZ": []}),
+    Library("locale", _locale, _set_locale, reach=("locale", "_locale", "time", "datetime", "calendar", "pandas"),
+            defaults=lambda _: dict.fromkeys(_CATEGORIES, "C") | {"LC_CTYPE": _START_CTYPE}, glance=_locale_glance),
+    Library("warnings", _filters, _set_filters, defaults=lambda _: {"errors": []}, counts=_filters_count, glance=_filters_glance,
+            lists=frozenset({"errors", "filters"})),
+    Library("limits", _limits, _set_limit, defaults=lambda _: {"int_max_str_digits": 4300, "recursionlimit": 1000}),
+    Library("process", _process, _set_process, defaults=_process, counts=never),
+    Library("signals", _signals, _set_signal, defaults=lambda _: Unset(), counts=never, glance=_handlers),
+    Library("logging", _logging, _set_logging, "logging", (), lambda _: Unset({"disable": 0, "root": 30, "handlers": []}), never,
+            _logging_glance, frozenset({"handlers"})),
+    Library("copyreg", _copyreg, _set_copyreg, "copyreg", ("copyreg", "pickle", "copy", "joblib", "cloudpickle"), lambda _: Unset(),
+            glance=lambda module: dict(module.dispatch_table)),
+    Library("decimal", _decimal, _set_decimal, "decimal", ("decimal", "_decimal", "_pydecimal"), lambda _: _DECIMAL, glance=_decimal_glance),
+    Library("csv", _csv, _set_csv, "csv", ("csv", "_csv"), lambda _: _CSV),
+    Library("sqlite3", _sqlite, _set_sqlite, "sqlite3", ("sqlite3", "_sqlite3", "pandas"), lambda _: Unset(), glance=_sqlite_glance),
+    Library("mimetypes", _mimetypes, _set_mimetype, "mimetypes", ("mimetypes", "http", "email", "urllib"), _mimetypes_defaults,
+            glance=_mimetypes_glance),
+    Library("socket", _timeout, _set_timeout, "socket", ("socket", "_socket"), lambda _: {"setdefaulttimeout": None}, never),
+    Library("multiprocessing", _start_method, _set_start_method, "multiprocessing", ("multiprocessing",),
+            lambda _: {"start_method": None}, never),
+)  # fmt: skip
+"""In the order in which they are set."""
