@@ -242,20 +242,23 @@ def compute_unstored(
         if name:
             _run_again(face, key, entry.definition, name)
             continue
+        name = next((each for each, of in pending.items() if of == key and each not in timeline.handles), "")
         body = getattr(entry.definition.node, "body", None)
         reads = {*body.reads, *body.parameters} if isinstance(body, CellBody) else set()
         before = min(changed & reached_names(space, reads), default="")
-        if before:
-            name = next(each for each, of in pending.items() if of == key)
+        if name and before:
             _run_again(face, key, entry.definition, name, f"{name} was not stored, and {before} is about to change")
 
 
 def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
     """Run a cell whatever is stored of it, because something that it leaves is needed, or may be, and was not stored."""
-    with face.session.requesting([definition], cell=True):
+    with face.session.requesting([definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
         seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
         if face.interactive and seconds > face.settings.upstream_budget:
+            if why:
+                # Nothing needs it yet.
+                return
             raise UpstreamBudgetError(
                 f"{name} is needed, and {key}, which assigns it, was reused without it: its value is not stored",
                 remedy=f"{key} took {duration(seconds)} the last time: run its cell with -f",

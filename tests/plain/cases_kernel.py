@@ -118,6 +118,48 @@ CASES = [
         ["a.v", "b", "c"],
     ),
     Case(
+        "only_what_is_missing_is_bound_when_a_cell_runs_for_it",
+        [
+            [
+                LOCKED,
+                "%%asset a\nn, parts = 1, [2]\nheld = Held(n)\na = [held.v]",
+                "n += 1\nparts.append(n)\na.append(5)",
+                "m = held.v",
+            ]
+        ]
+        * 2,
+        ["n", "parts", "a", "m"],
+    ),
+    Case(
+        "objects_that_are_shared_with_what_is_bound_again",
+        [
+            run_all(
+                "%%asset a\nparts = [1]\na = 1", "%%asset b\npair = (parts, 2)\nb = {'sub': parts}", "parts.append(3)"
+            )
+            * 2
+        ]
+        * 2,
+        ["parts", "pair[0] is parts", "b['sub'] is parts"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "file_handle_is_not_opened_again",
+        [
+            [
+                "import random\nparts = [1, 2]\nrandom.seed(5)",
+                "%%asset a\nwith open('a.txt', 'w') as f: f.write(str(random.random()))\na = sum(parts)",
+                "%%asset b\nwith open('in.txt') as g: b = len(g.read()) + len(parts)",
+                "parts.append(4)",
+                "n = random.random()",
+            ]
+        ]
+        * 2,
+        ["a", "b", "parts", "n", "open('a.txt').read()"],
+        reused=["a", "b"],
+        never="runs again",
+        files={"in.txt": "abc"},
+    ),
+    Case(
         "generator_read_by_an_asset",
         [run_all("%%asset a\na = (x * 6 for x in range(1, 9))", "%%asset b\nb = next(a)", "n = next(a)") * 2] * 2,
         ["b", "n"],

@@ -123,7 +123,8 @@ class Inventory:
             if seen.content is None:
                 if seen.digest is None:
                     # Reading an iterator changes it.
-                    if suspects is None or seen.root in suspects or contents.is_iterator(seen.item):
+                    suspect = suspects is None or seen.root in suspects or contents.is_iterator(seen.item)
+                    if suspect and not contents.is_handle(seen.item):
                         found.append(seen)
                 elif data_version(seen.item) != seen.digest:
                     found.append(seen)

@@ -61,6 +61,12 @@ def is_inert(item: Any) -> bool:
     return type(item).__module__ in {"_thread", "threading", "_contextvars"}
 
 
+def is_handle(item: Any) -> bool:
+    """Return True for an open or closed file, a connection or the like: what reads it is computed again with a new one."""
+    kind = type(item)
+    return hasattr(kind, "__exit__") or kind.__module__.partition(".")[0] in {"_csv", "sqlite3", "_duckdb"}
+
+
 def is_leaf(item: Any) -> bool:
     """Return True if an object is compared by digest: it is no container of Python objects."""
     kind = type(item)

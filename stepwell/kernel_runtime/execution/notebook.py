@@ -11,8 +11,8 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution import file_effects
-from stepwell.kernel_runtime.execution.addresses import CALLS, code_in, reached_names
-from stepwell.kernel_runtime.execution.contents import is_iterator
+from stepwell.kernel_runtime.execution.addresses import code_in, reached_names
+from stepwell.kernel_runtime.execution.contents import is_handle
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun
 from stepwell.kernel_runtime.execution.outputs import Produced
@@ -166,22 +166,15 @@ class NotebookCells:
         space = self._timeline.namespace
         self._timeline.look_before(step.key, body.bound & body.reads)
         names = {*body.reads, *body.parameters}
-        if body.changes is not None:
-            # What the body only reads is not changed by its own text. Functions that it uses may change what they reach.
-            functions = [name for name in body.reads if callable(space.get(name))]
-            given = {name: arguments.get(name, space.get(name)) for name in body.parameters}
-            calls = {name for name, value in given.items() if type(value) in CALLS}
-            names = (names & body.changes) | calls | (reached_names(space, functions) - set(functions))
-            names |= {name for name in functions if name in body.changes or not issubclass(type(space[name]), type)}
-            # Reading an iterator changes it.
-            names |= {name for name in body.reads if is_iterator(arguments.get(name, space.get(name)))}
         timeline = self._timeline
         code = code_in([arguments.get(name, space.get(name)) for name in coded])
         through = reached_names(space, (), code) if code else set()
         reached = reached_names(space, names) | through
         run = LiveRun(self._timeline, body, reached, arguments)
         if body.changes is not None:
-            run.suspects = names - set(functions) | body.changes | through
+            functions = [name for name in names if callable(arguments.get(name, space.get(name)))]
+            suspects = body.changes | through | (reached_names(space, functions) - set(functions))
+            run.suspects = suspects.difference(step.op.ignore)
         run.reads = tuple(
             Read("given", name, timeline.digest_of(name))
             for name in sorted(through - body.reads - set(body.parameters))
@@ -189,7 +182,9 @@ class NotebookCells:
         )
         run.watch_process()
         if not self.is_cell(step):
-            run.theirs = frozenset(name for name in run.before if not self._timeline.may_bind(name, step.key))
+            run.theirs = frozenset(name for name in run.before if not timeline.may_bind(name, step.key))
+        elif timeline.only_unbound:
+            run.theirs = frozenset(run.before)
         # Last: whose names are the user's is asked above, and nothing may fail between this and the body.
         run.cover(reached_names(space, {*body.reads, *body.parameters}))
         return run
@@ -258,10 +253,12 @@ class NotebookCells:
 
         Such a step cannot be run later, when the variable is needed: it would act twice, or on what others have changed by then.
         """
+        space = self._timeline.namespace
+        handles = [name for name in unstored if name in space and is_handle(space[name])]
+        effects = replace(effects, handles=(*effects.handles, *handles))
         if not effects.acts:
             return effects
-        space = self._timeline.namespace
-        lost = [name for name in unstored if name in space and not _is_handle(space[name])]
+        lost = [name for name in unstored if name in space and name not in handles]
         return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
     def _without_unstorable(self, run: LiveRun, key: str, kept: frozenset[str]) -> tuple[list[str], list[str]]:
@@ -389,7 +386,10 @@ class NotebookCells:
             ]
         elif again:
             left = (*effects.values, *body.defined(effects.definitions), *body.variables)
-            if not timeline.is_touched(step.key, left) and timeline.namespace.keys().isdisjoint(effects.deleted):
+            gone = timeline.namespace.keys().isdisjoint(effects.deleted)
+            # What is stored with other variables may hold objects of variables that the step reads.
+            read = reached_names(timeline.namespace, {*body.reads, *body.parameters}) if kept and kept.value else ()
+            if gone and not timeline.is_touched(step.key, left) and not timeline.is_bound_since(step.key, read):
                 names = ()
         restoration = Restoration(timeline, body, effects, names)
         try:
@@ -405,6 +405,7 @@ class NotebookCells:
         timeline.brought(step.key, step.code.digest if step.code else "", body.source, group)
         if not again:
             timeline.unstored.update(dict.fromkeys(unstored, group[0].key))
+            timeline.handles.update(effects.handles)
         if own and RESULT in effects.unstored:
             timeline.results[step.key] = Unstored(group[0].key)
         changed = () if again and pinned else effects.objects
@@ -500,9 +501,3 @@ class NotebookCells:
             if self._store.vouches(item)
             for each in Effects.from_text(item.effects).files
         )
-
-
-def _is_handle(value: Any) -> bool:
-    """Return True for an open or closed file, a connection or the like: nothing later depends on having the same one."""
-    kind = type(value)
-    return hasattr(kind, "__exit__") or kind.__module__.partition(".")[0] in {"_csv", "sqlite3", "_duckdb"}

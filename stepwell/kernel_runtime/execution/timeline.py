@@ -110,12 +110,16 @@ class Timeline:
         By path, the digest of the state in which a step left a file, and the step's key.
     unstored
         Variables that a reused cell assigned and whose values are not stored, each with the key of an asset of that cell.
+    handles
+        Those of them that are files and the like: they are not computed before code needs them.
     results
         By step key, the value of the last expression of a cell that has just run, until the shell has it.
     requested
         Keys of the steps that the current request names: their cell runs, or they were asked for by name. They read names as they are now.
     cells
         Those of them whose own cell runs: it binds its names whoever bound them before.
+    only_unbound
+        Whether such a cell runs for names that are not bound, and leaves the others as they are.
     reassigned
         By step key, what is to be said of names that other cells assigned again since the step was brought up to date.
     pinned
@@ -127,10 +131,12 @@ class Timeline:
         self.project = project
         self.files: dict[str, tuple[str, str]] = {}
         self.unstored: dict[str, str] = {}
+        self.handles: set[str] = set()
         self.results: dict[str, Any] = {}
         self._load = load
         self.requested: frozenset[str] = frozenset()
         self.cells: frozenset[str] = frozenset()
+        self.only_unbound = False
         self.reassigned: dict[str, str] = {}
         self.pinned: set[str] = set()
         self._count = 0
@@ -156,6 +162,7 @@ class Timeline:
         event = (self._count, writer)
         for name in bound:
             self.unstored.pop(name, None)
+            self.handles.discard(name)
             self._binds.setdefault(name, []).append(event)
             self._group.pop(name, None)
         for name in changed:
@@ -345,7 +352,7 @@ class Timeline:
             new = waiting.get(bound.key)
             if new is None or new.id == bound.materialization or self.bound_to(name) is None:
                 continue
-            if new.data_version == bound.data_version and not bound.changed_by:
+            if new.data_version == bound.data_version:
                 bound.materialization = new.id
                 continue
             try:
@@ -427,6 +434,16 @@ class Timeline:
             )
             or (name not in self.namespace and bool(self._binds.get(name)))
             for name in names
+        )
+
+    def is_bound_since(self, step_key: str, names: Iterable[str]) -> bool:
+        """Return True if others have bound one of some names to another mutable object since a step was brought up to date here."""
+        memory = self._memories.get(step_key)
+        return memory is None or any(
+            number > memory.number and (writer.kind == "cell" or writer.id != step_key)
+            for name in names
+            if name in self.namespace and has_content(self.namespace[name])
+            for number, writer in self._binds.get(name, ())
         )
 
     def is_left(self, step_key: str) -> bool:

@@ -52,6 +52,8 @@ class Effects:
     """By random stream, the digest of the state in which the step left it."""
     state: tuple[tuple[str, Any], ...] = ()
     """Settings of libraries and of the process that the step changed, with their new values."""
+    handles: tuple[str, ...] = ()
+    """Those variables without a stored value that are open or closed files, connections and the like."""
 
     def __bool__(self) -> bool:
         """Return True if the step did anything."""
@@ -75,7 +77,7 @@ class Effects:
     def as_json(self) -> dict[str, Any]:
         """Return the effects as JSON values; fields that are empty are left out."""
         found: dict[str, Any] = {}
-        for name in ("values", "unstored", "definitions", "deleted", "objects", "lost", "streams"):
+        for name in ("values", "unstored", "definitions", "deleted", "objects", "lost", "streams", "handles"):
             value = getattr(self, name)
             if value:
                 found[name] = value
@@ -113,4 +115,5 @@ class Effects:
             tuple(FileEffect(*each) for each in found.get("files", ())),
             dict(found.get("streams", {})),
             tuple((name, value) for name, value in found.get("state", ())),
+            tuple(found.get("handles", ())),
         )
