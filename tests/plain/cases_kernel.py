@@ -143,6 +143,98 @@ CASES = [
         reused=["a", "b"],
     ),
     Case(
+        "what_a_cell_changed_in_what_it_defined",
+        [
+            [
+                "%%asset a\ndef note(x, seen=[]):\n    seen.append(x)\n    return len(seen)\nclass Box:\n    count = 1\n    kept = []\nBox.count += 5\nBox.kept.append(note(3))\na = note(4)",
+                "%%asset b\nb = (note(1), Box.count, Box.kept)",
+                "n = note(2)",
+            ]
+        ]
+        * 2,
+        ["a", "b", "n", "Box.count", "Box.kept"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "variable_that_a_cell_keeps_and_binds_again",
+        [run_all("%%asset a -> box\nbox = {1}", "%%asset b -> box\nold = box\nold.add(5)\nbox = {3, max(old)}") * 2]
+        * 2,
+        ["box", "old"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "line_added_to_a_file_in_another_state",
+        [
+            [
+                *run_all(
+                    "%%asset a\nwith open('a.txt', 'w') as f: f.write('1 ')",
+                    "%%asset b\nwith open('a.txt', 'a') as f: f.write('2 ')",
+                    "n = open('a.txt').read()",
+                ),
+                ("c1", "%%asset b\n# again\nwith open('a.txt', 'a') as f: f.write('2 ')"),
+            ],
+            run_all(
+                "%%asset a\nwith open('a.txt', 'w') as f: f.write('1 ')",
+                "%%asset b\nwith open('a.txt', 'a') as f: f.write('2 ')",
+                "n = open('a.txt').read()",
+            ),
+        ],
+        ["n"],
+    ),
+    Case(
+        "seed_of_an_asset_in_one_kernel",
+        [
+            [
+                *run_all(
+                    "%%asset a\nimport random\nrandom.seed(8)\na = 1",
+                    "%%asset b\nb = random.random()",
+                    "n = random.random()",
+                ),
+                *run_all(
+                    "%%asset a\nimport random\nrandom.seed(8)\na = 1",
+                    "%%asset b\nb = 1 + random.random()",
+                    "n = random.random()",
+                ),
+            ]
+        ]
+        * 2,
+        ["b", "n"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "cell_run_alone_with_what_it_left_itself",
+        [
+            [
+                *run_all("k = 1\nt = 'a'", "%%asset a\nt += 'x'\na = k"),
+                ("c2", "k = 2"),
+                ("c1", "%%asset a\nt += 'x'\na = k"),
+                *run_all("k = 2\nt = 'a'", "%%asset a\nt += 'x'\na = k"),
+            ]
+        ]
+        * 2,
+        ["t", "a"],
+    ),
+    Case(
+        "option_that_a_cell_reads",
+        [
+            [
+                "import pandas as pd\nimport numpy as np",
+                "pd.set_option('display.max_rows', 11)\nnp.set_printoptions(precision=5)",
+                "%%asset a\na = pd.get_option('display.max_rows')",
+                "%%asset b\nb = np.get_printoptions()['precision']",
+                "%%asset c\nc = pd.options.display.max_rows",
+            ],
+            [
+                "import pandas as pd\nimport numpy as np",
+                "pd.set_option('display.max_rows', 12)\nnp.set_printoptions(precision=6)",
+                "%%asset a\na = pd.get_option('display.max_rows')",
+                "%%asset b\nb = np.get_printoptions()['precision']",
+                "%%asset c\nc = pd.options.display.max_rows",
+            ],
+        ],
+        ["a", "b", "c"],
+    ),
+    Case(
         "file_handle_is_not_opened_again",
         [
             [

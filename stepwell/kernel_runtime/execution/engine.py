@@ -306,6 +306,7 @@ class Engine:
             inputs = self.known.inputs(step) or inputs
             memo = self.known.key(step, inputs)
         state = self.request.hidden
+        memo = self._with_present_names(step, memo, inputs)
         watched = self.guard.look(lambda: state.before(step)) if state is not None and not live else None
         # What explains a code version is read before the body can change it.
         code = self.guard.look(lambda: self._explained(step)) if watched is not None or live else None
@@ -344,6 +345,16 @@ class Engine:
         return self._keep(
             step, outcome, memo, inputs, started=started, code=code or self._explained(step), reason=reason, run=run
         )
+
+    def _with_present_names(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...]) -> str:
+        """Return the memo key of an asset cell that is about to run: it reads the notebook as it is now."""
+        state = self.request.hidden
+        cells = self.cells
+        if state is None or cells is None or not cells.is_live(step) or not cells.is_renamed(step):
+            return memo
+        state.changed()
+        self._settle(step)
+        return self.known.key(step, inputs)
 
     def _reason(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...]) -> str:
         """Return why a step runs although nothing that its memo key has was changed; empty if something was."""

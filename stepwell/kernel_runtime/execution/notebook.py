@@ -26,7 +26,7 @@ from stepwell.kernel_runtime.records.materializations import Materialization, St
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
-from stepwell.kernel_runtime.versions.reads.readers import seeded
+from stepwell.kernel_runtime.versions.reads.readers import seeded, seedings
 
 _SHARE = 0.05
 """Part of a step's time that storing its other variables may take."""
@@ -189,6 +189,10 @@ class NotebookCells:
         run.cover(reached_names(space, {*body.reads, *body.parameters}))
         return run
 
+    def is_renamed(self, step: PlanStep) -> bool:
+        """Return True if a step that is about to run was to count with names as they were before; it counts with the present ones now."""
+        return self._timeline.unpin(step.key)
+
     def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
         """Store what a body left in the notebook; add it to the outcome as one more output.
 
@@ -197,9 +201,11 @@ class NotebookCells:
         effects, value
             None if there is nothing to store.
         """
-        for stream in run.seeded_streams():
+        streams = run.seeded_streams()
+        for stream in streams:
             self._seeds.leave(stream)
         effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last)
+        effects = replace(effects, seeded=tuple(sorted(streams & effects.streams.keys())))
         if outcome.recorder is not None:
             files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
             run.bundle.files = contents
@@ -304,7 +310,7 @@ class NotebookCells:
         theirs = run.theirs
         variables = dict(zip(body.variables, step.outputs, strict=False))
         run.give_back()
-        timeline.brought(step.key, step.code.digest if step.code else "", body.source, made.values())
+        timeline.brought(step.key, step.code, body.source, made.values())
         for name, output in variables.items():
             item = made.get(output.name)
             if item is None or name in theirs or output.name not in outcome.produced:
@@ -363,8 +369,9 @@ class NotebookCells:
             return "what it did to the notebook is not signed with a trusted key"
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
         unstored = self._unstored(step, group, effects)
-        if unstored and again and timeline.is_touched(step.key, unstored):
-            return f"{unstored[0]} is not stored, and may have been changed since"
+        values = [name for name in unstored if name not in effects.handles]
+        if values and again and timeline.is_touched(step.key, values):
+            return f"{values[0]} is not stored, and may have been changed since"
         if effects.lost and not (
             again and timeline.is_left(step.key) and (pinned or not timeline.is_touched(step.key, effects.lost))
         ):
@@ -374,7 +381,7 @@ class NotebookCells:
         if self.must_be_stored(body) and any(item.value is None for item in group if item.output != NOTEBOOK):
             return "its value is not stored"
         timeline.look_before(step.key, body.bound & body.reads)
-        todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own)
+        todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own, again=again)
         if not todo.possible:
             return "a file that it wrote is lost, and too large to be stored"
         names: Collection[str] | None = None
@@ -402,7 +409,7 @@ class NotebookCells:
                 self._tell(f"{error.what}: computed again")
                 return error.what
             return f"what it left cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
-        timeline.brought(step.key, step.code.digest if step.code else "", body.source, group)
+        timeline.brought(step.key, step.code, body.source, group)
         if not again:
             timeline.unstored.update(dict.fromkeys(unstored, group[0].key))
             timeline.handles.update(effects.handles)
@@ -453,7 +460,11 @@ class NotebookCells:
             more = restoration.apply(plain, skip_objects=skip_objects)
             if RESULT in plain[1] and self.is_cell(step):
                 timeline.results[step.key] = plain[1][RESULT]
-            for stream, state in () if again and not timeline.seeded_since(step.key) else plain[3].items():
+            for stream, state in plain[3].items():
+                if again and stream not in effects.seeded and not timeline.seeded_since(step.key):
+                    continue
+                if stream in effects.seeded:
+                    seedings.append(stream)
                 set_stream(stream, state)
                 seeded.add(stream)
                 self._seeds.leave(stream)

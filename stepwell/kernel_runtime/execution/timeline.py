@@ -81,6 +81,8 @@ class Memory:
     """Number of events before it."""
     code: str
     """The digest of the code version then."""
+    asset_names: tuple[tuple[str, str], ...]
+    """The assets that its code read as globals, as in a code version."""
     source: object
     """The text of its body then: another text is an edit of the step itself."""
     materializations: frozenset[str]
@@ -402,11 +404,28 @@ class Timeline:
         """Return what a step found under names that it has bound itself since, and nobody else."""
         return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
 
-    def brought(self, step_key: str, code: str, source: object, items: Iterable[Materialization]) -> None:
+    def unpin(self, step_key: str) -> bool:
+        """Have a step that is about to run count with the names that it finds; return True if it was to count with others."""
+        earlier = self.earlier(step_key)
+        differs = any(
+            self.namespace.get(name, MISSING) is not value and self.namespace.get(name, MISSING) != value
+            for name, value in earlier.items()
+        )
+        if not differs and step_key not in self.pinned:
+            return False
+        self._earlier.pop(step_key, None)
+        self._memories.pop(step_key, None)
+        self.pinned.discard(step_key)
+        return True
+
+    def brought(
+        self, step_key: str, code: CodeVersion | None, source: object, items: Iterable[Materialization]
+    ) -> None:
         """Note that a step was executed or reused, with the code version that its memo key has."""
         self._memories[step_key] = Memory(
             self._count,
-            code,
+            code.digest if code is not None else "",
+            code.asset_names if code is not None else (),
             source,
             frozenset(item.id for item in items),
             len(seedings),
@@ -498,7 +517,11 @@ class Timeline:
 
     def _is_explained(self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str) -> bool:
         """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
-        if step_key in self.requested and any(writer.kind == "cell" for _, writer in since):
+        if step_key in self.requested and (
+            any(writer.kind == "cell" for _, writer in since)
+            or any(number > memory.number and writer.id != step_key for number, writer in self._binds.get(name, ()))
+        ):
+            # A cell that runs reads what others have bound. What later steps have changed in place is no edit.
             return False
         # Those who gave the value that the step read: who bound the name last before it, and who changed the object since.
         last = max((number for number, _ in self._binds.get(name, ()) if number <= memory.number), default=0)
@@ -544,4 +567,4 @@ class Timeline:
             with_, now = (", ".join(f"{name} {word} {labels[at]}" for name, labels in again.items() if labels[at]) for at, word in ((0, "from"), (1, "is now from")))  # fmt: skip
             self.reassigned[step_key] = f"with {with_} ({now}; run the cell of {step_key} to use that)"
         self.pinned.add(step_key)
-        return replace(version, digest=memory.code)
+        return replace(version, digest=memory.code, asset_names=memory.asset_names)

@@ -128,6 +128,8 @@ class ReadRecorder:
         self._keeps_before = before
         self._looks_at_filters = looks_at_filters
         self._own_names = {name: namespace.get(name, _UNBOUND) for name in own} if namespace is not None else {}
+        self.appended: frozenset[str] = frozenset()
+        """Files to which the step appended before it wrote them in any other way."""
         self.before: dict[str, str] = {}
         """By path, the digest of a file before the step changed or removed it."""
         self._namespace = namespace
@@ -172,7 +174,7 @@ class ReadRecorder:
 
     # -- what is noted while the step runs
 
-    def opened(self, path: str, *, reads: bool, writes: bool) -> None:
+    def opened(self, path: str, *, reads: bool, writes: bool, appends: bool = False) -> None:
         """Note that a file is about to be opened."""
         if reads:
             self._noted = True
@@ -183,6 +185,8 @@ class ReadRecorder:
         if writes and path not in self._written:
             stat = file_stat(path)
             self._written[path] = stat is not None
+            if appends:
+                self.appended |= {path}
             if stat is not None:
                 self._note_before(path, stat[0])
 
