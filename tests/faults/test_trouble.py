@@ -96,9 +96,38 @@ QUOTA = """
     assert done.stdout == "StoreQuotaError\\n", done
 """
 
+DEAD = """
+    import ctypes, platform, struct
+    from stepwell.kernel_runtime.session import get_session
+
+    def deny_flushes(*_):
+        # In this thread only: the disk takes a commit neither in full nor back, after which DuckDB refuses every statement.
+        denied = {"x86_64": (74, 75, 77), "aarch64": (82, 83, 46)}[platform.machine()]
+        at = lambda code, yes, no, value: struct.pack("HBBI", code, yes, no, value)
+        tests = [at(0x15, 3 - each, 0, number) for each, number in enumerate(denied)]
+        program = [at(0x20, 0, 0, 0), *tests, at(0x06, 0, 0, 0x7FFF0000), at(0x06, 0, 0, 0x00050000 | 28)]
+        code = ctypes.create_string_buffer(b"".join(program))
+        filter = struct.pack("HL", len(program), ctypes.addressof(code))
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.prctl(38, 1, 0, 0, 0) == 0
+        assert libc.prctl(22, 2, ctypes.c_char_p(filter), 0, 0) == 0, ctypes.get_errno()
+
+    other = f"{store}-other"
+    stepwell.materialize([made("small", 5)], store=other)
+    opened = get_session().open(store)
+    opened._catalog.ask(deny_flushes)
+    seen = [refused(lambda: stepwell.materialize([made(f"more_{more}", 5)], store=store)) for more in range(3)]
+    assert errors.StoreFullError in seen, seen
+    # Its thread ends, and the trouble with it.
+    opened.close()
+    assert list(stepwell.load("small", store=other)) == [0, 1, 2, 3, 4]
+"""
+
 
 @pytest.mark.parametrize(
-    "trouble", [FILES, MEMORY, DEVICE, QUOTA], ids=["open files", "memory", "another device", "quota"]
+    "trouble",
+    [FILES, MEMORY, DEVICE, QUOTA, DEAD],
+    ids=["open files", "memory", "another device", "quota", "flushes"],
 )
 def test_a_machine_in_trouble_is_called_by_its_name(tmp_path, trouble):
     program = "".join(textwrap.dedent(each) for each in (BEGIN, trouble, END))

@@ -264,6 +264,7 @@ def test_a_store_at_rest_is_one_file_without_a_log(store):
         "catalog.seal",
         "want.lock",
         "reserve",
+        "claims",
         "objects",
         "runs",
         "tmp",

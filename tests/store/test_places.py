@@ -59,7 +59,7 @@ def made(directory):
     claim = store.claims.take("0" * 32, Claimant())
     store.close()
     # What living and dead processes leave, and an older format.
-    for name in ("runs/n.ipynb", "tmp/left", "damaged/broken.arrow", "claims/dead.unrecorded"):
+    for name in ("runs/n.ipynb", "tmp/left", "damaged/broken.arrow", "writers/dead"):
         (directory / name).parent.mkdir(exist_ok=True)
         (directory / name).write_bytes(b"{}")
     claimed = (directory / "claims" / ("0" * 32)).read_bytes()

@@ -5,7 +5,9 @@ import contextlib
 import dataclasses
 import enum
 import io
+import os
 import pickle
+import signal
 import sys
 import time
 import types
@@ -48,6 +50,23 @@ class Forever(Keeps):
     def __setstate__(self, state):
         while True:
             pass
+
+
+class Ends(Keeps):
+    def __setstate__(self, state):
+        os._exit(0)
+
+
+class Dies(Keeps):
+    def __setstate__(self, state):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Stubborn(Keeps):
+    def __setstate__(self, state):
+        while True:
+            with contextlib.suppress(BaseException):
+                time.sleep(1)
 
 
 class AnotherType(Keeps):
@@ -108,6 +127,8 @@ class Unregistered(pa.ExtensionType):
 BAD = {
     "setstate raises": Raises,
     "setstate exits": Exits,
+    "setstate ends the process": Ends,
+    "setstate kills the process": Dies,
     "another type": AnotherType,
     "other contents": lambda: OtherContents(5),
     "getattr recurses": Getattr,
@@ -140,10 +161,12 @@ def test_what_does_not_come_back_is_refused_wherever_it_is(store, name):
     assert pickle.loads(pickle.dumps(refused.value)).path == refused.value.path
 
 
+@pytest.mark.parametrize("kind", [Forever, Stubborn])
 @pytest.mark.parametrize("seconds", ["SECONDS", "SECONDS_APART"])
-def test_loading_has_a_time_limit(store, monkeypatch, seconds):
-    monkeypatch.setattr(round_trip, seconds, 0.5 if seconds == "SECONDS" else 6)
-    value = Forever() if seconds == "SECONDS" else [Forever(), LARGE]
+def test_loading_has_a_time_limit(store, monkeypatch, seconds, kind):
+    monkeypatch.setattr(round_trip, "SECONDS", 0.5)
+    monkeypatch.setattr(round_trip, "SECONDS_APART", 6)
+    value = kind() if seconds == "SECONDS" else [kind(), LARGE]
     with pytest.raises(UnstorableValueError, match="takes longer than"):
         store.put(value, key="a", memo_key="m")
 
@@ -175,6 +198,12 @@ class Noisy(Keeps):
     def __setstate__(self, state):
         print('{"unknown": true}', flush=True)
         raise ValueError("loud")
+
+
+def test_a_large_value_whose_loading_ends_the_process_ends_only_one_of_its_own(store):
+    with pytest.raises(UnstorableValueError, match=r"at \[0\] does not come back") as refused:
+        store.put([Ends(), LARGE], key="a", memo_key="m")
+    assert "ends the process" in str(refused.value)
 
 
 def test_a_class_that_only_this_process_knows_is_loaded_here(store):

@@ -66,11 +66,10 @@ def test_an_imported_pack_leaves_nothing_on_the_list(store, tmp_path):
     assert len(other.history("a")) == 1
     assert named(other) == set()
     other.close()
-    assert not list((other.directory / "claims").iterdir())
+    assert not list((other.directory / "writers").iterdir())
 
 
 def test_a_forked_child_leaves_its_parents_list_alone(tmp_path):
-    (tmp_path / "claims").mkdir()
     mine = Unrecorded(Folder(tmp_path))
     mine.add("one")
     with mine._mutex:  # as another thread of the parent may have it at that moment
@@ -82,4 +81,4 @@ def test_a_forked_child_leaves_its_parents_list_alone(tmp_path):
             os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert unrecorded_names(Folder(tmp_path)) == {"one"}
-    assert [path.read_text() for path in (tmp_path / "claims").iterdir()] == ["one\n"]
+    assert [path.read_text() for path in (tmp_path / "writers").iterdir()] == ["one\n"]

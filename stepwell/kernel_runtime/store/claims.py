@@ -16,7 +16,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import re
 import threading
 from contextlib import suppress
 from dataclasses import asdict
@@ -37,7 +36,6 @@ _LOOK = 0.01
 """Seconds for which what was seen of the folder is taken for what is there: a claim is made by who has computed for twenty times as long."""
 _MOST = 4096
 """Bytes of a claim's file that are read."""
-_MEMO_KEY = re.compile(r"[0-9a-f]{32}")
 _TRIES = 100
 """How often a file that is removed just as it is opened is opened again."""
 
@@ -81,7 +79,7 @@ class ClaimFolder:
     Parameters
     ----------
     folder
-        The store directory; ``claims`` is made in it with the first claim.
+        The store directory.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -168,8 +166,7 @@ def _sweep(folder: Folder) -> None:
     with suppress(OSError):
         for each in folder.names(FOLDER):
             name = f"{FOLDER}/{each}"
-            # Lists of what is not recorded yet lie here, too, and belong to others.
-            if str(folder.path / name) in _held or not _MEMO_KEY.fullmatch(each):
+            if str(folder.path / name) in _held:
                 continue
             with suppress(OSError):
                 descriptor = open_file(folder, name, create=False)

@@ -33,7 +33,7 @@ from pathlib import Path
 from stepwell.kernel_runtime.errors import UntrustedStoreError
 from stepwell.kernel_runtime.records.ids import new_id
 
-FOLDERS = ("objects", "runs", "tmp", "claims", "damaged")
+FOLDERS = ("objects", "runs", "tmp", "claims", "writers", "damaged")
 """The folders of a store. Only `objects` and `tmp` have folders in them."""
 CACHEDIR_TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -242,7 +242,7 @@ class Folder:
         for name, text in ((".gitignore", "*\n"), ("CACHEDIR.TAG", CACHEDIR_TAG)):
             with contextlib.suppress(FileExistsError):
                 self.write(name, text.encode())
-        for name in ("objects", "runs", "tmp"):
+        for name in ("objects", "runs", "tmp", "claims"):
             self.mkdir(name)
 
     def is_in_place(self) -> bool:

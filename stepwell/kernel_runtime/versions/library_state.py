@@ -54,13 +54,14 @@ for _row in LIBRARIES:
 class _Options:
     """The options of a library at one time."""
 
-    __slots__ = ("_texts", "glance", "row", "values")
+    __slots__ = ("_texts", "_told", "glance", "row", "values")
 
     def __init__(self, row: Library, values: Mapping[str, Any], glance: Any) -> None:
         self.row = row
         self.values = values
         self.glance = glance
         self._texts: dict[str, str | None] | None = None
+        self._told: dict[str, str] = {}
 
     def texts(self) -> dict[str, str | None]:
         """Return the options that differ from the defaults, each as JSON, or None where it has no such form."""
@@ -72,6 +73,19 @@ class _Options:
                 if name not in defaults or not _equal(value, defaults[name])
             }
         return self._texts
+
+    def told(self, wanted: str) -> str:
+        """Return the options that count as ``"value"`` or as ``"text"``, as one text; empty if all are the defaults."""
+        found = self._told.get(wanted)
+        if found is not None:
+            return found
+        texts = {option: text for option, text in sorted(self.texts().items()) if self.row.counts(option) == wanted}
+        pieces = [f"{name}={described(self.values[name]) if text is None else text}" for name, text in texts.items()]
+        found = f"{self.row.name}: {', '.join(pieces)}" if pieces else ""
+        if None not in texts.values():
+            # Any other value may change in place.
+            self._told[wanted] = found
+        return found
 
 
 _last: dict[str, _Options] = {}
@@ -270,14 +284,7 @@ def _text(name: str) -> str:
 def _text_of(name: str, found: _Options | None) -> str:
     if found is None:
         return ""
-    library, row = name.removesuffix(_SHOWN), found.row
-    wanted = "value" if name == library else "text"
-    pieces = [
-        f"{option}={described(found.values[option]) if text is None else text}"
-        for option, text in sorted(found.texts().items())
-        if row.counts(option) == wanted
-    ]
-    return f"{library}: {', '.join(pieces)}" if pieces else ""
+    return found.told("text" if name.endswith(_SHOWN) else "value")
 
 
 # -- what a step has changed

@@ -14,7 +14,7 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Literal, TypeAlias
 
-from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.ownership import is_local, owner
 
 Counts: TypeAlias = Literal["value", "text", "never"]
 """Whether an option counts for whatever reaches the library, for code that renders, or not at all: it is only set again."""
@@ -198,14 +198,7 @@ def users_own(value: Any) -> bool:
         return any(map(users_own, (value.fget, value.fset, value.fdel)))
     found = value if isinstance(value, (FunctionType, type)) else type(value)
     module = found.__module__
-    return type(module) is str and (module == "__main__" or (owner(module) is None and is_local(module)))
-
-
-def is_local(module: str) -> bool:
-    """Return True if a module lies outside the folders of libraries; one that does not exist belongs to a library's extension."""
-    found = sys.modules.get(module.partition(".")[0])
-    file = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", ())), None)
-    return isinstance(file, str) and "site-packages" not in file and "dist-packages" not in file
+    return type(module) is str and is_local(module)
 
 
 # -- lists to which cells add

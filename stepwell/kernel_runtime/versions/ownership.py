@@ -29,6 +29,8 @@ _stdlib = tuple(
     }
     | {os.path.join(path, "") for name in ("stdlib", "platstdlib") if (path := sysconfig.get_paths().get(name))}
 )
+_local: dict[str, bool] = {"__main__": True, OURS: False}
+_IN_LIBRARIES = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
 _INFO = re.compile(r"^(?P<name>.+?)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info$")
 
 
@@ -52,6 +54,22 @@ def owner(module_name: str | None) -> str | None:
     # A module that is not imported yet may be created later.
     if found is not None or top in sys.modules:
         _owners[top] = found
+    return found
+
+
+def is_local(module_name: str) -> bool:
+    """Return True for `__main__`, and for an imported module that lies neither in a folder of libraries nor in the standard library's.
+
+    Unlike `owner` this reads no metadata of distributions. A module that does not exist belongs to a library's extension.
+    """
+    top = module_name.partition(".")[0]
+    found = _local.get(top)
+    if found is None:
+        module = sys.modules.get(top)
+        if module is None:
+            return False
+        file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+        found = _local[top] = isinstance(file, str) and not _IN_LIBRARIES.search(file) and not file.startswith(_stdlib)
     return found
 
 

@@ -24,8 +24,8 @@ from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.graph import known
 from stepwell.kernel_runtime.versions.naming import bound
-from stepwell.kernel_runtime.versions.options import UNSET, Library, Unset, is_local, never, users_own
-from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.options import UNSET, Library, Unset, never, users_own
+from stepwell.kernel_runtime.versions.ownership import is_local
 
 _LEFT_OUT = frozenset({
     "IPython", "ipykernel", "traitlets", "zmq", "tornado", "jupyter_client", "jupyter_core", "stepwell", "pytest", "_pytest", "pluggy", "py", "xdist",
@@ -34,6 +34,8 @@ _LEFT_OUT = frozenset({
 """Modules of the kernel and of tests; and `sys`, whose streams are exchanged all the time."""
 _SETS_BY_NAME = re.compile(r"setattr|delattr|patch|regist|overrid|curse|inject|accessor", re.IGNORECASE)
 """Names in code that may set an attribute whose name is a text."""
+_SETS = re.compile(rf"\w\.\w+[^=\n]*=|{_SETS_BY_NAME.pattern}", re.IGNORECASE)
+"""What a text contains that sets attributes."""
 _GONE: Any = object()
 
 
@@ -152,6 +154,8 @@ def _imported() -> tuple[list[tuple[Any, Mapping[str, Any]]], list[CodeType]]:
     modules = sys.modules
     if len(modules) == len(_seen_modules) and not modules.keys() - _seen_modules.keys():
         return [], []
+    # At the first look all values of all namespaces are looked at: no code needs to say which names were replaced.
+    first = not _seen_modules
     found: list[tuple[Any, Mapping[str, Any]]] = []
     local = []
     for name, module in list(modules.items()):
@@ -161,17 +165,8 @@ def _imported() -> tuple[list[tuple[Any, Mapping[str, Any]]], list[CodeType]]:
         space = getattr(module, "__dict__", None)
         if type(space) is not dict or name.partition(".")[0] in _LEFT_OUT or name == "__main__":
             continue
-        if owner(name) is None:
-            if not is_local(name):
-                # A library brings it, as debugpy does: what it sets is not the user's.
-                continue
-            get = getattr(space.get("__loader__"), "get_code", None)
-            try:
-                code = get(name) if get is not None else None
-            except Exception:
-                # It has no source, or another one by now.
-                code = None
-            if isinstance(code, CodeType):
+        if is_local(name):
+            if not first and (code := _code_of(name, space.get("__loader__"))) is not None:
                 local.append(code)
             continue
         found.append((module, space))
@@ -182,6 +177,17 @@ def _imported() -> tuple[list[tuple[Any, Mapping[str, Any]]], list[CodeType]]:
     return found, local
 
 
+def _code_of(name: str, loader: Any) -> CodeType | None:
+    """Return the code of a local module, if its text may set attributes."""
+    try:
+        source = loader.get_source(name)
+        code = loader.get_code(name) if source is None or _SETS.search(source) else None
+    except Exception:
+        # It has no source, or another one by now.
+        return None
+    return code if isinstance(code, CodeType) else None
+
+
 def _is_librarys(found: Any) -> bool:
     if isinstance(found, ModuleType):
         name: Any = found.__name__
@@ -189,24 +195,41 @@ def _is_librarys(found: Any) -> bool:
         name = found.__module__
     else:
         return False
-    return (
-        type(name) is str and owner(name) is not None and name.partition(".")[0] not in _LEFT_OUT and name != "__main__"
-    )
+    return type(name) is str and not is_local(name) and name.partition(".")[0] not in _LEFT_OUT
 
 
 def _is_users(value: Any) -> bool:
     """Return True for what the user made, and for a descriptor of a library that holds such a thing: an accessor."""
     kind = type(value)
-    if kind is FunctionType or issubclass(kind, (type, staticmethod, classmethod, property)):
+    if kind in _instances_only:
+        return False
+    if kind is FunctionType or kind is type:
+        return value.__module__ not in _library_modules and _is_users_code(value)
+    if issubclass(kind, (type, staticmethod, classmethod, property)):
         return users_own(value)
     if kind is cached_property:
         return users_own(value.func)
     if _is_descriptor(kind):
         held = [getattr(value, "__dict__", {}), {name: getattr(value, name, None) for name in _slots(kind)}]
         return users_own(value) or any(users_own(each) for part in held for each in part.values() if callable(each))
+    if kind.__module__ in _library_modules:
+        _instances_only.add(kind)
     return kind.__module__ == "__main__"
 
 
+def _is_users_code(value: Any) -> bool:
+    module = value.__module__
+    if users_own(value):
+        return True
+    if type(module) is str and module.partition(".")[0] in sys.modules:
+        _library_modules.add(module)
+    return False
+
+
+_library_modules: set[str] = set()
+"""Modules of libraries: what says that it is of one is not the user's."""
+_instances_only: set[type] = set()
+"""Types of libraries whose instances are neither code nor descriptors."""
 _descriptors: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
@@ -248,7 +271,7 @@ def _reached(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> list[Co
             functions = [value] if type(value) is FunctionType else []
             if isinstance(value, type) and users_own(value):
                 functions += [each for each in vars(value).values() if type(each) is FunctionType]
-            stack += [(each.__code__, each.__globals__) for each in functions if owner(each.__module__) is None]
+            stack += [(each.__code__, each.__globals__) for each in functions if users_own(each)]
     return list(found.values())
 
 

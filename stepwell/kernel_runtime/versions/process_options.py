@@ -82,7 +82,7 @@ def _set_locale(_: Any, option: str, value: str) -> None:
 
 def _is_ours(entry: Any) -> bool:
     # What looks on for a step, and what is for our own modules in our own tests.
-    return isinstance(entry[1], Watcher) or str(_pattern(entry[3])).startswith("stepwell")
+    return type(entry[1]) is Watcher or (entry[3] is not None and str(_pattern(entry[3])).startswith("stepwell"))
 
 
 class Watcher:

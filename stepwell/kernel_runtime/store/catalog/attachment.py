@@ -30,7 +30,7 @@ from stepwell.kernel_runtime.errors import (
     UntrustedStoreError,
 )
 from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cursor, leak
+from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cursor, give_up_if_dead, leak
 from stepwell.kernel_runtime.store.catalog.lease import Lease
 from stepwell.kernel_runtime.store.catalog.migration import keep_copy, migrate
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements
@@ -142,7 +142,7 @@ class Attachment:
 
     def _look_whether_writable(self) -> None:
         """Find out, before anything is written, whether this user can write what has to be written."""
-        obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp"))
+        obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp", "writers"))
         self.read_only = refused(self.directory, obstacle, "written") if obstacle is not None else None
 
     def _attach_for_reading(self) -> None:
@@ -251,14 +251,20 @@ class Attachment:
                     self.connection.execute(f"DETACH {self.name}")
             except Exception as error:
                 failure = error
-                self._renew()
-                if self._listed():
+                try:
+                    self._renew()
+                    listed = self._listed()
+                except Exception:
+                    listed = True
+                if listed:
                     continue
             break
         else:
             self.stuck = True
             raise StoreError(f"the catalog {self._path} cannot be let go", remedy="end this process") from failure
         self.open = False
+        self.connection.close()
+        self.connection = None
         if failure is None:
             with contextlib.suppress(OSError):
                 # Made for a transaction that did not come.
@@ -280,7 +286,10 @@ class Attachment:
             return False
 
     def _renew(self) -> None:
-        self.connection.close()
+        """Take another connection, and where that is of no use another instance."""
+        if self.connection is not None:
+            self.connection.close()
+        give_up_if_dead()
         self.connection = cursor()
 
     def _listed(self) -> bool:
@@ -394,7 +403,13 @@ class Attachment:
         expected = self._source.stat(CATALOG)
         try:
             with self._source.database(CATALOG) as path:
-                self.connection.execute(f"ATTACH '{quoted(path)}' AS {self.name} {options}")
+                statement = f"ATTACH '{quoted(path)}' AS {self.name} {options}"
+                try:
+                    self.connection.execute(statement)
+                except duckdb.FatalException:
+                    # The instance may be dead because of another store.
+                    self._renew()
+                    self.connection.execute(statement)
         except duckdb.Error as error:
             raise self._explained(error) from error
         if not self.folder.is_open(expected):

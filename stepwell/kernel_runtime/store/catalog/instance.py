@@ -7,6 +7,10 @@ and its destructor would write a checkpoint.
 
 A question to DuckDB's own tables (``duckdb_views()`` and the like) looks through *every* attached file, also those of other stores, and DETACH
 of a file that is just looked at returns without checkpoint and keeps the file open. So the two exclude each other: `alone`.
+
+A commit that neither fails nor succeeds, because the disk refuses to take it back too, makes DuckDB refuse every statement of the whole instance from
+then on. Such an instance is given up and another one is started: `give_up_if_dead`. It is destroyed, without a checkpoint, and so lets its files
+go, when the last connection to it is closed; a store that has nothing attached therefore holds no connection.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ def cursor() -> Connection:
             import duckdb
 
             # DuckDB stops what runs as the process ends, and what was registered last comes first: so after it was imported.
+            atexit.unregister(_end)
             atexit.register(_end)
             _instance = duckdb.connect(
                 ":memory:",
@@ -53,6 +58,21 @@ def cursor() -> Connection:
                 },
             )
         return _instance.cursor()
+
+
+def give_up_if_dead() -> None:
+    """Forget the process's instance if a fatal error has made it useless."""
+    global _instance  # noqa: PLW0603 - as above
+    with _instance_lock:
+        if _instance is None:
+            return
+        import duckdb
+
+        try:
+            _instance.execute("SELECT 1")
+        except duckdb.Error:
+            _instance.close()
+            _instance = None
 
 
 @contextlib.contextmanager

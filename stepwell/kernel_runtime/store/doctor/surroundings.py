@@ -169,6 +169,7 @@ def permissions(folder: Folder) -> Finding:
         "tmp",
         "runs",
         "claims",
+        "writers",
     )
     refused = [name for name in names if folder.exists(name) and not os.access(directory / name, os.R_OK | os.W_OK)]
     if refused:

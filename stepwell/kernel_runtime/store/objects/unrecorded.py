@@ -2,7 +2,7 @@
 
 Between the moment when a value's file is there and the commit of the row that refers to it nothing in the catalog protects the file,
 and that time has no bound: a step may store another output for minutes. So before a writer puts a file in its place (or takes one that is
-there for its own) it appends the file's name to a list of its own, ``claims/<id>.unrecorded``, on which it holds an exclusive lock for as long
+there for its own) it appends the file's name to a list of its own, ``writers/<id>``, on which it holds an exclusive lock for as long
 as it lives. The system frees the lock when the process dies, however it dies: a list that can be locked by somebody else is nobody's.
 
 Two orders make it sound, with no clock in it. The writer *names, then places*. The collector, which holds the lease all the while, moves a file
@@ -29,7 +29,8 @@ from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.locking import lock, unlock
 
-SUFFIX = ".unrecorded"
+FOLDER = "writers"
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
 
 
 class Unrecorded:
@@ -104,10 +105,13 @@ class Unrecorded:
 
     def _open(self) -> None:
         folder = self._folder
-        folder.mkdir("claims")
         while True:
-            self._name = f"claims/{new_id()}{SUFFIX}"
-            descriptor = folder.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+            self._name = f"{FOLDER}/{new_id()}"
+            try:
+                descriptor = folder.open(self._name, _NEW)
+            except FileNotFoundError:
+                folder.mkdir(FOLDER)
+                descriptor = folder.open(self._name, _NEW)
             lock(descriptor, block=True)
             if folder.is_file(self._name, descriptor):
                 break
@@ -124,10 +128,8 @@ and closing it would drop it."""
 def unrecorded_names(folder: Folder) -> set[str]:
     """Return what living processes have on their lists; lists of dead ones are removed. The caller holds the lease."""
     found: set[str] = set()
-    for each in folder.names("claims"):
-        if not each.endswith(SUFFIX):
-            continue
-        name = f"claims/{each}"
+    for each in folder.names(FOLDER):
+        name = f"{FOLDER}/{each}"
         own = next((one for one in list(_lists) if one.is_own(folder.path / name)), None)
         if own is not None:
             found |= own.names()

@@ -6,6 +6,7 @@ steps pass through here, and leave alone what the notebook has.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
@@ -21,6 +22,15 @@ from stepwell.kernel_runtime.store.values.code_copies import PYTHON, UNKNOWN, Co
 _classes: weakref.WeakValueDictionary[Named, type] = weakref.WeakValueDictionary()
 """Copies of classes, so that two loads of a value give instances of one class."""
 _loading = threading.RLock()
+
+
+def _after_fork_in_child() -> None:
+    global _loading  # noqa: PLW0603 - another thread of the parent may have held it
+    _loading = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Resolver:

@@ -5,8 +5,9 @@ Pickle writes many values that it cannot read again: an exception whose ``__init
 judged once. Types of the libraries whose values are tried for fidelity, and classes without methods that take part in pickling, come back. A value
 that holds another type is loaded, and the result compared: the same type, and an equal data version where there is one.
 
-A small value is loaded here, under a time limit. A large one, and one of a type that an extension module defines, is loaded in a process of
-its own, because it takes its memory a second time, or may end the process. What was found is remembered for the boot by the types, their code and
+A large value, and one of a type that an extension module defines, is loaded in a process of its own, because it takes its memory a second time,
+or may end the process. A small one is loaded here, under a time limit; the first of its types is loaded in a forked copy of this process before, where
+it can neither end this process nor keep it waiting for ever. What was found is remembered for the boot by the types, their code and
 the versions of their libraries (`objects/witness`); values that fit into a row are loaded every time, because that takes no longer than writing them.
 """
 
@@ -14,14 +15,18 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import gc
 import importlib
+import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -161,14 +166,16 @@ def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, wi
             except _UndecidedError:
                 _here(value, encoded, key, code)
         else:
-            _here(value, encoded, key, code)
+            _here(value, encoded, key, code, known=known)
     except (_TooLongError, _DiffersError, ValueUnavailableError) as error:
         raise _unstorable(value, unsure, error, key, code) from (error.__cause__ or error)
     if not known:
         witnesses.add(*what)
 
 
-def _here(value: Any, encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
+def _here(value: Any, encoded: codecs.Encoded, key: str, code: CodeReader, *, known: bool = False) -> None:
+    if not known:
+        _in_a_copy(encoded, key, code)
     with _limited(SECONDS):
         loaded = _decoded(encoded, key, code)
     _compare(value, loaded)
@@ -182,6 +189,66 @@ def _here(value: Any, encoded: codecs.Encoded, key: str, code: CodeReader) -> No
         again = code.data_version(_decoded(encoded, key, code))
     if again == after and code.data_version(value) == before:
         raise _DiffersError(f"a {type_name(value)} comes back with other contents")
+
+
+def _in_a_copy(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
+    """Load a value in a forked copy of this process: an error if that ends the copy or takes too long.
+
+    Whatever else happens is found out here afterwards. On systems where a fork without an exec is not safe nothing is done.
+    """
+    if sys.platform != "linux":
+        return
+    with warnings.catch_warnings():
+        # Of 3.12 and later, because of the threads of this process: the copy takes no lock of theirs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        reading, writing = os.pipe()
+        try:
+            process = os.fork()
+        except OSError:
+            os.close(reading)
+            os.close(writing)
+            return
+    if not process:
+        try:
+            _load_quietly(encoded, key, code)
+            os.write(writing, b"1")
+        finally:
+            os._exit(0)
+    os.close(writing)
+    watched = select.poll()
+    watched.register(reading, select.POLLIN)
+    try:
+        answered = watched.poll(SECONDS * 1000)
+        survived = bool(answered) and os.read(reading, 1) == b"1"
+    finally:
+        os.close(reading)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        status = _status_of_end(process)
+    if not answered:
+        raise _TooLongError(f"loading it takes longer than {SECONDS:g} s")
+    if not survived:
+        raise _DiffersError(f"loading it ends the process ({status})")
+
+
+def _load_quietly(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
+    """Load a value in a copy of this process, in which nothing may be printed, collected or left behind."""
+    gc.disable()
+    sys.settrace(None)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(null, descriptor)
+    sys.stdout = sys.stderr = io.StringIO()
+    with contextlib.suppress(BaseException):
+        _decoded(encoded, key, code)
+
+
+def _status_of_end(process: int) -> str:
+    try:
+        return str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+    except ChildProcessError:
+        # Somebody else waits for all children of this process.
+        return "unknown"
 
 
 def _decoded(encoded: codecs.Encoded, key: str, code: CodeReader) -> Any:

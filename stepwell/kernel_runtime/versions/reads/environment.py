@@ -137,10 +137,14 @@ def counts_here(frame: FrameType | None) -> bool:
     return True
 
 
-def _hands_on(frame: FrameType | None) -> bool:
-    """Return True if the environment is copied for a process that is about to be started, which inherits it unseen."""
+def _hands_on(frame: FrameType | None, name: str = "") -> bool:
+    """Return True if the environment, or a name of it, is copied for a process that is about to be started, which inherits it unseen.
+
+    The settings of the package that starts it (``JOBLIB_MULTIPROCESSING``) are read as any others.
+    """
     frame = _asker(frame)
-    return frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _STARTERS
+    package = "" if frame is None else str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return package in _STARTERS and not name.startswith(package.upper())
 
 
 def _installed(filename: str) -> bool:
@@ -158,7 +162,12 @@ def watch_environment(active: Callable[[], Reader | None]) -> None:
         if reader is None:
             return get(self, key)
         name = os.fsdecode(key) if isinstance(key, (str, bytes)) else ""
-        if name and not reader.knows_name(name) and counts_here(sys._getframe(1)):
+        if (
+            name
+            and not reader.knows_name(name)
+            and counts_here(frame := sys._getframe(1))
+            and not _hands_on(frame, name)
+        ):
             reader.name_read(name, value_of(name))
         return get(self, key)
 
