@@ -63,6 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; Python would complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CELL_FAILED
+    except Exception as error:
+        from stepwell.kernel_runtime.store.trouble import trouble
+
+        found = trouble(error, "the command could not be finished")
+        if found is None:
+            raise
+        return _fail(asked, found)
 
 
 def _parser() -> argparse.ArgumentParser:

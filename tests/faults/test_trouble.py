@@ -40,10 +40,12 @@ FILES = """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     last = max(int(each) for each in os.listdir("/proc/self/fd"))
     seen = set()
+    stepwell.doctor(store=store)
     for more in range(12):
         resource.setrlimit(resource.RLIMIT_NOFILE, (last + more, most))
         seen.add(refused(lambda: stepwell.load("large", store=store)))
         seen.add(refused(lambda: stepwell.materialize([made(f"more_{more}", 100_000)], store=store)))
+        seen.add(refused(lambda: list(stepwell.doctor(store=store))))
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     assert errors.TooManyFilesError in seen, seen
     assert seen <= {errors.TooManyFilesError, None}, seen
@@ -105,7 +107,7 @@ DEAD = """
         denied = {"x86_64": (74, 75, 77), "aarch64": (82, 83, 46)}[platform.machine()]
         at = lambda code, yes, no, value: struct.pack("HBBI", code, yes, no, value)
         tests = [at(0x15, 3 - each, 0, number) for each, number in enumerate(denied)]
-        program = [at(0x20, 0, 0, 0), *tests, at(0x06, 0, 0, 0x7FFF0000), at(0x06, 0, 0, 0x00050000 | 28)]
+        program = [at(0x20, 0, 0, 0), *tests, at(0x06, 0, 0, 0x7FFF0000), at(0x06, 0, 0, 0x00050000 | NUMBER)]
         code = ctypes.create_string_buffer(b"".join(program))
         filter = struct.pack("HL", len(program), ctypes.addressof(code))
         libc = ctypes.CDLL(None, use_errno=True)
@@ -117,7 +119,9 @@ DEAD = """
     opened = get_session().open(store)
     opened._catalog.ask(deny_flushes)
     seen = [refused(lambda: stepwell.materialize([made(f"more_{more}", 5)], store=store)) for more in range(3)]
-    assert errors.StoreFullError in seen, seen
+    seen.append(refused(lambda: get_session().open(store).collect(grace=0, compact=True)))
+    assert set(seen) <= {errors.CLASS, None}, seen
+    assert errors.CLASS in seen, seen
     # Its thread ends, and the trouble with it.
     opened.close()
     assert list(stepwell.load("small", store=other)) == [0, 1, 2, 3, 4]
@@ -126,8 +130,15 @@ DEAD = """
 
 @pytest.mark.parametrize(
     "trouble",
-    [FILES, MEMORY, DEVICE, QUOTA, DEAD],
-    ids=["open files", "memory", "another device", "quota", "flushes"],
+    [
+        FILES,
+        MEMORY,
+        DEVICE,
+        QUOTA,
+        DEAD.replace("NUMBER", "28").replace("CLASS", "StoreFullError"),
+        DEAD.replace("NUMBER", "5").replace("CLASS", "StoreDiskError"),
+    ],
+    ids=["open files", "memory", "another device", "quota", "no room to flush", "no flush"],
 )
 def test_a_machine_in_trouble_is_called_by_its_name(tmp_path, trouble):
     program = "".join(textwrap.dedent(each) for each in (BEGIN, trouble, END))

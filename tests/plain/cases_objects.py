@@ -625,6 +625,47 @@ CASES = [
         reused=["mid"],
     ),
     Case(
+        "views_of_an_array_with_gaps",
+        [
+            [
+                "import numpy as np",
+                "%%asset flat\ntable = np.arange(20.0).reshape(4, 5)\nflat = table[:, :-1]\nimages = flat.view()\nimages.shape = (4, 2, 2)\npair = [flat[:, 1:], flat]\ndel table",
+                "flat[1] = 9",
+                "n = images.tolist(), pair[0].tolist(), pair[1] is flat",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=["flat"],
+    ),
+    Case(
+        "axes_of_the_notebook_drawn_on",
+        [
+            [
+                "import matplotlib\nmatplotlib.use('agg')\nimport matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot(range(9))",
+                "%%asset drawn\nax.plot([3, 1])\nax.set_title('new')\ndrawn = 2",
+                "n = len(ax.lines), ax.get_title(), ax.figure is fig",
+                "%%asset seen\nseen = ax.get_title()",
+            ]
+        ]
+        * 2,
+        ["n", "drawn", "seen"],
+        ran=["drawn"],
+    ),
+    Case(
+        "figure_and_axes_of_a_cell",
+        [
+            [
+                "import matplotlib\nmatplotlib.use('agg')\nimport matplotlib.pyplot as plt",
+                "%%asset ax\nfig, ax = plt.subplots()\nlines = ax.plot([1, 2, 3])",
+                "n = ax.figure is fig, fig.axes[0] is ax, lines[0] is ax.lines[0], lines[0].figure is fig",
+            ]
+        ]
+        * 2,
+        ["n"],
+        reused=["ax"],
+    ),
+    Case(
         "views_of_assets",
         [
             [

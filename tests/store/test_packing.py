@@ -308,7 +308,7 @@ class ComesBack:
 
 
 def attacked():
-    Path("attacked").mkdir()
+    Path("attacked").mkdir(exist_ok=True)
     return ComesBack()
 
 
@@ -317,7 +317,7 @@ def test_a_pickle_in_a_pack_is_executed_by_its_first_load_only(store, theirs, tm
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STEPWELL_KEY_FILE", str(tmp_path / "key"))
     record(store, made(store, "evil", ComesBack())).wait()
-    # Who stores it loads it once.
+    # Who stores it loads it, in a copy of the process and here.
     Path("attacked").rmdir()
     store.pack(["evil"], tmp_path / "out.zip")
     assert theirs.inspect_pack(tmp_path / "out.zip").executing == 1

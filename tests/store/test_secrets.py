@@ -58,6 +58,11 @@ BODIES = {
     "a failing line": "def connect(u, password): raise ConnectionError('refused')\ndef f(): return connect('bob', password={S!r})",
     "a failing message": "def f(): raise ConnectionError('no access with password={S}')",
     "a message without quotes": "def f(): raise ConnectionError('the token {S} is not valid')",
+    "lines of XML": "def f():\n  conf = '<db><password>{S}</password></db>'\n  return len(conf)",
+    "a signed address": "url = 'https://h.example.org/c?sv=2022&sig={S}&se=1'\ndef f(): return len(url)",
+    "a login of curl": "def f(): return len('curl -u bob:{S} https://h.example.org')",
+    "a line of netrc": "def f(): return len('machine h login bob password {S}')",
+    "metadata with lines of YAML": "def f(context: stepwell.AssetExecutionContext):\n  context.add_output_metadata(dict(conf='db:\\n  password: ' + ''.join(reversed({R!r}))))\n  return 1",
     "a logged line": "def f(context: stepwell.AssetExecutionContext):\n  context.log.info('connected with password=' + ''.join(reversed({R!r})))\n  return 1",
     "metadata": "def f(context: stepwell.AssetExecutionContext):\n  context.add_output_metadata(dict(password=''.join(reversed({R!r}))))\n  return 1",
 }
@@ -68,7 +73,7 @@ FORMS = {
     "Google": "AIzaSy{33}", "Google, OAuth": "GOCSPX-{28}", "Hugging Face": "hf_{34}", "PyPI": "pypi-AgEIcHlwaS5vcmc{70}", "npm": "npm_{36}",
     "SendGrid": "SG.{22}.{43}", "Twilio": "SK{32h}", "DigitalOcean": "dop_v1_{64h}", "Databricks": "dapi{32h}", "Shopify": "shpat_{32h}",
     "JWT": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx{20}.{43}", "Mailchimp": "{32h}-us12", "Vault": "hvs.{24}", "Telegram": "1234567890:{35}",
-    "a service that nobody knows": "acme_live_{32}", "Azure": "AccountKey={86}==", "PEM": "-----BEGIN PRIVATE KEY-----MIIEvQ{40}",
+    "Heroku": "HRKU-{8h}-{4h}-{4h}-{4h}-{12h}", "Doppler": "dp.pt.{43}", "a service that nobody knows": "acme_live_{32}", "Azure": "AccountKey={86}==", "PEM": "-----BEGIN PRIVATE KEY-----MIIEvQ{40}",
 }  # fmt: skip
 
 

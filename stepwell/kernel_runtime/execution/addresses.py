@@ -6,6 +6,7 @@ It is stored in the place of an object that the notebook has, and resolved in an
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from typing import Any
 
 from stepwell.kernel_runtime.execution import contents
 from stepwell.kernel_runtime.execution.contents import Address
-from stepwell.kernel_runtime.versions.atoms import ATOMS
+from stepwell.kernel_runtime.versions.atoms import ATOMS, hexdigest
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.classes import is_kept_by_library
-from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.data import Budget, data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 
 _MISSING: Any = object()
+_MOST_INSTANCES = 20_000
+"""Instances of libraries that are taken apart for the digests of leaves below one object; above it the object counts as one leaf."""
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Inventory:
     def _enter(self, root: str, value: Any) -> None:
         stack: list[tuple[Address, Any]] = [((), value)]
         first = len(self.seen)
+        budget = Budget(_MOST_INSTANCES)
         while stack:
             address, item = stack.pop()
             kind = type(item)
@@ -88,15 +92,15 @@ class Inventory:
                 continue
             if kind is not tuple and (not contents.has_content(item) or contents.is_inert(item)):
                 continue
-            if len(self.seen) - first > contents.MOST_CONTAINERS:
+            if len(self.seen) - first > contents.MOST_CONTAINERS or budget.left < 0:
                 # Too many to follow one by one. The whole is compared by its digest, and replaced as far as its type allows.
                 self.seen = {key: seen for key, seen in self.seen.items() if seen.root != root}
-                self._note(root, (), value, None, data_version(value) if self._digests else None)
+                self._note(root, (), value, None, self._digest(value, Budget(_MOST_INSTANCES)))
                 return
             if kind is tuple:
                 self._note(root, address, item, (), None)
-            elif contents.is_leaf(item):
-                self._note(root, address, item, None, data_version(item) if self._digests else None)
+            elif contents.is_entangled(item) or contents.is_leaf(item):
+                self._note(root, address, item, None, self._digest(item, budget))
                 continue
             else:
                 self._note(root, address, item, contents.content(item), None)
@@ -104,6 +108,18 @@ class Inventory:
                     # A method may change an attribute of its class.
                     self._enter(kind.__qualname__, kind)
             stack += [((*address, step), each) for step, each in contents.members(item) if type(each) not in ATOMS]
+
+    def _digest(self, item: Any, budget: Budget) -> str | None:
+        """Return what a leaf is compared by; None if it has no digest, or too much would have to be taken apart for it."""
+        if not self._digests:
+            return None
+        if contents.is_entangled(item):
+            try:
+                return hexdigest(pickle.dumps(item, 5))
+            except Exception:
+                # Anything may be attached to a figure.
+                return None
+        return data_version(item, budget)
 
     def _note(
         self, root: str, address: Address, item: Any, content: tuple[Any, ...] | None, digest: str | None
@@ -126,7 +142,7 @@ class Inventory:
                     suspect = suspects is None or seen.root in suspects or contents.is_iterator(seen.item)
                     if suspect and not contents.is_handle(seen.item):
                         found.append(seen)
-                elif data_version(seen.item) != seen.digest:
+                elif self._digest(seen.item, Budget(_MOST_INSTANCES)) != seen.digest:
                     found.append(seen)
             elif type(seen.item) is not tuple and not contents.same_content(seen.content, content_of(seen.item)):
                 found.append(seen)

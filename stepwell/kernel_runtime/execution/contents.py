@@ -16,6 +16,7 @@ from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, Membe
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.versions.atoms import ATOMS
+from stepwell.kernel_runtime.versions.encode import IMMUTABLE
 
 Step: TypeAlias = tuple[str, Any]
 """One step from a container to a member: ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""
@@ -24,7 +25,18 @@ Address: TypeAlias = tuple[Step, ...]
 MOST_CONTAINERS = 50_000
 """Containers below one object up to which each is followed; above it the object counts as one leaf."""
 
-_NO_CONTENT = (*ATOMS, FunctionType, BuiltinFunctionType, MethodType, ModuleType, frozenset, range, slice, property)
+_NO_CONTENT = (
+    *ATOMS,
+    *IMMUTABLE,
+    FunctionType,
+    BuiltinFunctionType,
+    MethodType,
+    ModuleType,
+    frozenset,
+    range,
+    slice,
+    property,
+)
 _ABSENT: Any = object()
 
 
@@ -73,6 +85,12 @@ def is_leaf(item: Any) -> bool:
     if kind in _CONTAINERS or kind is tuple:
         return False
     return _leaf(item) is not None or _state_of(item) is None
+
+
+def is_entangled(item: Any) -> bool:
+    """Return True for a part of a matplotlib figure: each leads to all others, so that they are compared as a whole."""
+    artist = sys.modules.get("matplotlib.artist")
+    return artist is not None and issubclass(type(item), artist.Artist)
 
 
 def members(item: Any) -> Iterator[tuple[Step, Any]]:
@@ -190,7 +208,7 @@ def put_content(item: Any, parts: tuple[Any, ...]) -> None:
 
 def can_be_put(item: Any) -> bool:
     """Return True if an object's content can be replaced in place."""
-    return not is_leaf(item) or _leaf(item) is not None
+    return not is_entangled(item) and (not is_leaf(item) or _leaf(item) is not None)
 
 
 # -- instances -------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from operator import call
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
@@ -292,8 +293,7 @@ class Engine:
         try:
             if self.cells is not None and live:
                 self.cells.check(step)
-            arguments = self.guard.look(lambda: self._arguments(step))
-            hidden = {} if live else self.guard.look(lambda: self._hidden(step))
+            arguments, hidden = self.guard.look(lambda: (self._arguments(step), {} if live else self._hidden(step)))
         except _ValueLostError as lost:
             if lost.status == "cancelled":
                 return "cancelled"
@@ -305,11 +305,12 @@ class Engine:
             # What was run again may have another value than the one that was lost.
             inputs = self.known.inputs(step) or inputs
             memo = self.known.key(step, inputs)
-        state = self.request.hidden
+        state = None if live else self.request.hidden
         memo = self._with_present_names(step, memo, inputs)
-        watched = self.guard.look(lambda: state.before(step)) if state is not None and not live else None
         # What explains a code version is read before the body can change it.
-        code = self.guard.look(lambda: self._explained(step)) if watched is not None or live else None
+        watched, code = self.guard.look(
+            lambda: (state.before(step) if state is not None else None, self._explained(step))
+        )
         self.seeds.seed(step.key, live=live)
         cells = self.cells
         if cells is not None and live:
@@ -319,7 +320,7 @@ class Engine:
         with self._asset_names(hidden) if hidden else _AS_IT_IS:
             outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
         self.collection.hold()
-        if state is not None and not live:
+        if state is not None and (watched is not None or step.code is None):
             self._tell_changes(step, self.guard.look(lambda: state.after(step, watched)))
         expires = step.op.volatile or step.op.max_age is not None or not step.memoised
         if outcome.network and not expires:
@@ -342,9 +343,7 @@ class Engine:
                 if name in outcome.produced:
                     outcome.produced[name].metadata.update(metadata)
         del arguments
-        return self._keep(
-            step, outcome, memo, inputs, started=started, code=code or self._explained(step), reason=reason, run=run
-        )
+        return self._keep(step, outcome, memo, inputs, started=started, code=code, reason=reason, run=run)
 
     def _with_present_names(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...]) -> str:
         """Return the memo key of an asset cell that is about to run: it reads the notebook as it is now."""
@@ -443,16 +442,16 @@ class Engine:
                 if not produced.output.stored:
                     stored[name] = (None, "")
                     continue
-                version = "" if is_job else self.guard.look(partial(data_version, produced.value)) or ""
+                # Plain values have no code that could take for ever.
+                look = call if type(produced.value) in IMMUTABLE else self.guard.look
+                version = "" if is_job else look(partial(data_version, produced.value)) or ""
                 kept = memo if error is None else ""
                 try:
                     about = partial(
                         self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code,
                         effects=effects,
                     )  # fmt: skip
-                    value = self.guard.look(
-                        partial(self.store.put, produced.value, key=key, memo_key=kept, about=about)
-                    )
+                    value = look(partial(self.store.put, produced.value, key=key, memo_key=kept, about=about))
                 except UnstorableValueError as unstorable:
                     if not is_job and (run is None or self._must_be_stored(step)):
                         raise

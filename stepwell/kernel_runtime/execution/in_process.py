@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import inspect
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -104,7 +105,8 @@ class InProcess:
                     recorder.state_read(name)
                 self.guard.call(lambda: self._call(step, arguments, collector))
             collector.finish()
-            self.guard.look(lambda: self._figures(step, collector, capture))
+            if "matplotlib" in sys.modules:
+                self.guard.look(lambda: self._figures(step, collector, capture))
         except BaseException as raised:  # the engine decides what ends the run
             error = raised
         seconds = time.perf_counter() - started

@@ -168,8 +168,12 @@ def _link_group(group: list[Held], others: list[Held], found: dict[int, View]) -
         before = [other for other in order[: min(at, _MOST_COMPARED)] if not other.part and _may_own(other, each)]
         owner = next((other for other in (*firm, *before) if other.has(each)), firm[0] if firm else None)
         after = order[at + 1 : at + 1 + _MOST_COMPARED]
-        if owner is None and (before or any(_may_own(other, each) and not each.has(other) for other in after)):
-            # They overlap, and none holds the other: both are over the array at the end of their bases.
+        # An array with gaps is stored without them.
+        keeps = each.array.flags.forc
+        if owner is None and (
+            before or any(_may_own(other, each) and not (keeps and each.has(other)) for other in after)
+        ):
+            # They overlap, and none holds the other as it is stored: both are over the array at the end of their bases.
             owner = replace(each, array=each.root, holder=each.root, part=())
         if owner is not None:
             found[id(each.array)] = View(each.holder, owner.holder, (len(found), *_link(owner, each)))

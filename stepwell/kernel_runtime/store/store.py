@@ -167,6 +167,8 @@ class Store:
         self._signer = Signer()
         self._folder = shared.folder
         self._objects = files.Objects(self._folder, self._signer, shared.unrecorded)
+        self._loading = Loading(code, tell, self._folder)
+        """The last one: values that are loaded in a row need the same."""
 
     @property
     def claims(self) -> ClaimFolder:
@@ -282,13 +284,15 @@ class Store:
 
     def _get(self, stored: StoredValue, key: str, *, full: bool, link: Link | None = None) -> Any:
         if stored.inline is not None:
-            if stored.codec == codecs.PICKLE and not self._signer.verify(
-                stored.signature, (stored.codec.encode(), stored.inline)
-            ):
+            signed = stored.codec == codecs.PICKLE
+            if signed and not self._signer.verify(stored.signature, (stored.codec.encode(), stored.inline)):
                 raise files.untrusted(key, f"in the catalog of {self._directory}", stored.signature, self._signer)
             try:
                 parts = inline_form.unpack(stored.inline)
-                if inline_form.inline_digest(stored.codec, parts.stream, parts.buffers) != stored.digest:
+                # The signature covers what the digest covers.
+                if (full or not signed) and inline_form.inline_digest(
+                    stored.codec, parts.stream, parts.buffers
+                ) != stored.digest:
                     raise ValueError("its contents changed")  # noqa: TRY301 - told like sizes that do not fit
             except (ValueError, struct.error) as error:
                 raise ValueDamagedError(
@@ -299,7 +303,11 @@ class Store:
         else:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
         check = stored.inline is not None or parts.unchecked is not None
-        loading = Loading(self._code, self._tell, self._folder, stored.classes, check, link)
+        loading = self._loading
+        if loading.written != stored.classes or loading.check != check or link is not None:
+            loading = Loading(self._code, self._tell, self._folder, stored.classes, check, link)
+            if link is None:
+                self._loading = loading
         try:
             value = codecs.decode(stored.codec, parts.stream, parts.buffers, key=key, loading=loading)
         except MemoryError as error:

@@ -58,6 +58,8 @@ _NAMED: dict[int, tuple[type[StoreError], str, str]] = {
 }  # fmt: skip
 """By number: the class, what it is, and what to do."""
 _MEMORY = ("Out of Memory", "std::bad_alloc", "failed to allocate", "Allocation failure", "could not allocate block")
+_FLUSH = "fsync failed"
+"""What DuckDB says of a disk that does not take what was written, without the system's words."""
 
 
 def trouble(error: BaseException, what: str) -> StoreError | None:
@@ -119,6 +121,8 @@ def _number(error: BaseException) -> int | None:
     for words, number in _words():
         if words in text:
             return number
+    if _FLUSH in text:
+        return errno.EIO
     return errno.ENOMEM if kind.__name__ == "OutOfMemoryException" or any(each in text for each in _MEMORY) else None
 
 

@@ -114,24 +114,28 @@ def _read(code: CodeType, key: int) -> CodeFacts:
     blocks, shape = ordered(code, decoded, _written)
     blob = b"".join((_header(code), *[block.content for block in blocks], marshal.dumps(shape, 2)))
     self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
-    if _formats(code, decoded):
+    inner = [facts(each) for each in code.co_consts if type(each) is CodeType]
+    operations = frozenset([op for op, _, _ in decoded.instructions])
+    if _formats(code, decoded, operations) or (inner and any(each.formats for each in inner)):
         self.formats = True
-    stores = _attribute_stores(code, decoded.instructions)
-    if stores:
-        self.attribute_stores = stores
+    if inner or not operations.isdisjoint(opcodes.ATTRIBUTE_STORES):
+        self.attribute_stores = _attribute_stores(code, decoded.instructions, inner)
     _note(self, code.co_names, blocks)
     return self
 
 
-def _formats(code: CodeType, decoded: opcodes.Decoded) -> bool:
-    return (
-        not opcodes.FORMATS.isdisjoint(code.co_code[::2])
-        or any(op == opcodes.BINARY_OP and argument in opcodes.REMAINDERS for op, argument, _ in decoded.instructions)
-        or any(facts(each).formats for each in code.co_consts if type(each) is CodeType)
+def _formats(code: CodeType, decoded: opcodes.Decoded, operations: frozenset[int]) -> bool:
+    return not opcodes.FORMATS.isdisjoint(code.co_code[::2]) or (
+        opcodes.BINARY_OP in operations
+        and not opcodes.REMAINDERS.isdisjoint(
+            [argument for op, argument, _ in decoded.instructions if op == opcodes.BINARY_OP]
+        )
     )
 
 
-def _attribute_stores(code: CodeType, steps: list[Instruction]) -> tuple[tuple[str, tuple[str, ...], str], ...]:
+def _attribute_stores(
+    code: CodeType, steps: list[Instruction], inner: list[CodeFacts]
+) -> tuple[tuple[str, tuple[str, ...], str], ...]:
     found: dict[tuple[str, tuple[str, ...], str], None] = {}
     for at, (op, _, name) in enumerate(steps):
         if op not in opcodes.ATTRIBUTE_STORES:
@@ -145,9 +149,8 @@ def _attribute_stores(code: CodeType, steps: list[Instruction]) -> tuple[tuple[s
             found[value, chain, name] = None
         elif base != opcodes.LOAD_FAST or code.co_varnames[argument : argument + 1] != ("self",):
             found["", chain, name] = None
-    for each in code.co_consts:
-        if type(each) is CodeType:
-            found.update(dict.fromkeys(facts(each).attribute_stores))
+    for each in inner:
+        found.update(dict.fromkeys(each.attribute_stores))
     return tuple(found)
 
 

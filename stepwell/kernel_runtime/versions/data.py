@@ -22,13 +22,15 @@ from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reduction import reduced
 
 
-def data_version(value: Any) -> str | None:
+def data_version(value: Any, budget: Budget | None = None) -> str | None:
     """Return the digest of a value, 32 hexadecimal digits, the same in every process.
 
     Parameters
     ----------
     value
         Anything.
+    budget
+        How many instances may be taken apart; they are subtracted.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def data_version(value: Any) -> str | None:
             found = contents_of(value)
             if found.kind != "nothing":
                 return hexdigest(atom(("contents of a path", found.kind, value.name, found.digest)))
-        return hexdigest(encode(value, _foreign))
+        return hexdigest(encode(value, budget or _foreign))
     except (Undigestible, RecursionError):
         return None
     except KeyboardInterrupt:
@@ -60,7 +62,31 @@ def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG00
         return Form("module", (item.__name__, owner(item.__name__)))
     if issubclass(type(item), (FunctionType, BuiltinFunctionType)):
         return Form("function", _function(item))
+    matplotlib = sys.modules.get("matplotlib.artist")
+    if matplotlib is not None and issubclass(type(item), matplotlib.Artist):
+        # Parts of figures give new objects each time they are taken apart, without end.
+        raise Undigestible(f"a {type(item).__name__} of matplotlib has no canonical form")
     return reduced(item)
+
+
+class Budget:
+    """How many instances may be taken apart for the digests of several values.
+
+    Parameters
+    ----------
+    left
+        The number.
+    """
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self, item: Any, path: Callable[[], str]) -> bytes | Form:
+        """Return the form of an instance; raises `Undigestible` if too many were taken apart."""
+        self.left -= 1
+        if self.left < 0:
+            raise Undigestible("it holds too many instances", path())
+        return _foreign(item, path)
 
 
 def _class(cls: type) -> tuple[str | None, ...]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import marshal
 from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
@@ -260,6 +262,10 @@ def is_plain_tree(value: Any) -> bool:
 _MARSHALLED = PLAIN | {float}
 
 
+IMMUTABLE = frozenset((date, datetime, time, timedelta, Decimal))
+"""Types of the standard library that records often have: their instances cannot change, and nothing but the class need be known of them."""
+
+
 def builtin_form(value: Any) -> Form | None:
     """Return the form of the builtin types that are neither atoms nor containers."""
     kind = type(value)
@@ -271,6 +277,8 @@ def builtin_form(value: Any) -> Form | None:
         return Form("mappingproxy", (dict(value),))
     if kind is memoryview:
         return Form("memoryview", (value.format, value.shape, value.tobytes()))
+    if kind in IMMUTABLE:
+        return Form(kind.__name__, value.__reduce_ex__(4)[1])
     if kind is object:
         return Form("object", ())
     return None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
@@ -28,7 +29,7 @@ from stepwell.kernel_runtime.versions.graph import known
 from stepwell.kernel_runtime.versions.library_options import LIBRARIES
 from stepwell.kernel_runtime.versions.options import Library, described, list_change, plain, restored, with_change
 from stepwell.kernel_runtime.versions.ownership import owner
-from stepwell.kernel_runtime.versions.process_options import watch_warnings
+from stepwell.kernel_runtime.versions.process_options import filters_among, watch_warnings
 
 RENDERING = frozenset((
     "repr", "str", "format", "print", "to_string", "to_html", "to_latex", "to_markdown", "info", "style", "array2string", "array_repr",
@@ -262,8 +263,8 @@ def _digest(text: str) -> str:
 
 def warnings_watched(noted: Callable[[str], None]) -> Callable[[], None]:
     """Have the first warning that is issued from now on noted, with the digest of the filters as they are now; return what ends that."""
-    now = _now(_ROWS[WARNINGS])
-    return watch_warnings(lambda: noted(_digest(_text_of(WARNINGS, now))))
+    row, now = _ROWS[WARNINGS], list(warnings.filters)
+    return watch_warnings(lambda: noted(_digest(_Options(row, filters_among(now), None).told("value"))))
 
 
 # Taken before it is wrapped, to tell the steps' recorders.

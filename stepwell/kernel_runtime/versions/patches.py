@@ -96,7 +96,7 @@ def look(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
         _spaces.append(space)
         _sizes.append(len(space))
         for name, value in list(space.items()):
-            if _is_users(value):
+            if type(value) not in _instances_only and _is_users(value):
                 _enter(Patch(target, name))
     sizes = list(map(len, _spaces))
     if sizes != _sizes:
@@ -204,7 +204,7 @@ def _is_users(value: Any) -> bool:
     if kind in _instances_only:
         return False
     if kind is FunctionType or kind is type:
-        return value.__module__ not in _library_modules and _is_users_code(value)
+        return not _is_known(value) and _is_users_code(value)
     if issubclass(kind, (type, staticmethod, classmethod, property)):
         return users_own(value)
     if kind is cached_property:
@@ -215,6 +215,11 @@ def _is_users(value: Any) -> bool:
     if kind.__module__ in _library_modules:
         _instances_only.add(kind)
     return kind.__module__ == "__main__"
+
+
+def _is_known(value: Any) -> bool:
+    module = value.__module__
+    return type(module) is str and module in _library_modules
 
 
 def _is_users_code(value: Any) -> bool:

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -134,9 +134,15 @@ _Filter = tuple[str, Any, Any, Any, int]
 
 
 def _filters(_: Any) -> dict[str, Any]:
+    return filters_among(warnings.filters)
+
+
+def filters_among(entries: Iterable[Any]) -> dict[str, Any]:
+    """Return the options that filters of warnings make up, from a copy of the list of them."""
     found: list[_Filter] = [
         (action, _pattern(message), category, _pattern(module), line)
-        for action, message, category, module, line in _filters_glance(None)
+        for action, message, category, module, line in entries
+        if not _is_ours((action, message, category, module, line))
     ]
     # Filters behind the last that makes errors cannot change what becomes one.
     last = max((at for at, each in enumerate(found) if each[0] == "error"), default=-1)

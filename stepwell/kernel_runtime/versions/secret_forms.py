@@ -25,10 +25,10 @@ _PREFIXES = (
     r"pypi-|npm_|dckr_(?:pat|oat)_|rubygems_|cio|oy2|"  # registries
     r"do[opr]_v1_|dapi|dkea|dose|shp(?:at|ca|pa|ss)_|glsa_|glc_|eyJrIjoi|PMAK-|hv[sbr]\.|AGE-SECRET-KEY-|LTAI|NRAK-|NRII-|NRAL-|"
     r"lin_api_|ntn_|secret_|sbp_|sntrys_|sntryu_|figd_|figo_|rdme_|EZ[AT]K|pscale_(?:pw|tkn|oauth)_|pul-|tfp_|fo1_|FlyV1|HRKU-|key-|SG\.|"
-    r"tk-us-|dt0[a-z]\d{2}\.|pat[A-Za-z0-9]{14}\.|PRIVATE-TOKEN|DefaultEndpointsProtocol"
+    r"dp\.(?:pt|st|ct|sa|scim|audit)\.|tk-us-|dt0[a-z]\d{2}\.|pat[A-Za-z0-9]{14}\.|PRIVATE-TOKEN|DefaultEndpointsProtocol"
 )
 _PREFIXED = re.compile(rf"(?<![A-Za-z0-9])(?:{_PREFIXES}){_CHARACTERS}{{12,}}")
-_SURELY = re.compile(r"(?<![A-Za-z0-9])(?:sk[-_]|gh[oprsu]_|github_pat_|xox[a-z]-)[\w-]{10,}")
+_SURELY = re.compile(r"(?<![A-Za-z0-9])(?:sk[-_]|gh[oprsu]_|github_pat_|xox[a-z]-|HRKU-)[\w-]{10,}")
 _LIKE_A_TOKEN = re.compile(
     r"(?<![\w.-])(?P<prefix>[A-Za-z]{2,10})(?:[-_][A-Za-z0-9]{1,8}){0,3}[-_](?P<run>[A-Za-z0-9]{24,})(?![A-Za-z0-9])"
 )
@@ -39,6 +39,12 @@ _NOT_OF_TOKENS = frozenset({
 """What stands before digests and identifiers."""
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _URL = re.compile(r"://[^/\s:@'\"<>]*:(?P<password>[^/\s@'\"]+)@")
+_SIGNED_ADDRESS = re.compile(
+    r"[?&;](?:amp;)?(?:sig|signature|x-amz-signature|x-amz-security-token|x-goog-signature)=(?P<value>[^&;\s'\"<>]{16,})",
+    re.IGNORECASE,
+)
+"""An address that gives access by itself."""
+_LOGIN = re.compile(r"(?<![\w-])(?:-u|--user)[ =]['\"]?[^\s:'\"]+:(?P<value>[^\s'\"]+)")
 _KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File")
 _KEY_BLOCK = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)|PuTTY-User-Key-File.*",
@@ -59,6 +65,12 @@ def token_spans(text: str) -> Iterator[tuple[int, int]]:
         for found in _URL.finditer(text):
             if is_given(found["password"]):
                 yield found.span("password")
+        for found in _SIGNED_ADDRESS.finditer(text):
+            if is_given(found["value"]):
+                yield found.span("value")
+        for found in _LOGIN.finditer(text):
+            if is_given(found["value"]):
+                yield found.span("value")
     if "-----BEGIN" in text or "PuTTY" in text:
         yield from (found.span() for found in _KEY_BLOCK.finditer(text))
     for found in _SURELY.finditer(text):

@@ -27,7 +27,7 @@ HIDDEN = "<hidden>"
 _MOST_MEMBERS = 100
 """Members of a container up to which they are looked at."""
 _SIGNS = (
-    "token", "secret", "passw", "passphrase", "passcode", "cred", "key", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-",
+    "token", "secret", "passw", "passphrase", "passcode", "cred", "key", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-", "hrku",
 )  # fmt: skip
 """Texts of which everything that is recognised by its name or use holds one: a run looks through thousands of sources, and a pattern takes ten times as long."""
 _STRING = r"""\"\"\".*?\"\"\"|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""
@@ -39,6 +39,10 @@ _NAMED = re.compile(
 """A name and what it is given: ``password = 'x'``, ``"token": "x"``, ``?api_key=x``, ``PGPASSWORD=x``."""
 _QUOTED = re.compile(_STRING, re.DOTALL)
 _SCHEME = re.compile(r"\b(?:[Bb]earer|BEARER|Basic|Token)\s+(?P<value>[\w.~+/=-]{8,})")
+_SAID = re.compile(
+    r"(?<![\w-])(?P<name>[A-Za-z_][\w-]*)[ \t]+(?:(?:is|was)[ \t]+)?(?=(?P<value>[^\s'\"`,;()\[\]{}<>]{8,}))"
+)
+_ELEMENT = re.compile(r"<(?P<name>[A-Za-z_][\w.-]*)(?:\s[^<>]*)?>(?P<value>[^<>\s]+)</(?P=name)>")
 _FLAG = re.compile(r"(?<![\w-])--?(?P<name>[a-z][\w-]*)(?:['\"]\s*,\s*['\"]|=|[ \t]+)(?P<value>[^\s'\",]+)")
 _WORD = re.compile(r"[^\s'\"`,;()\[\]{}<>]+")
 _LINE = re.compile(r"[^\n]+")
@@ -122,10 +126,16 @@ def _spans(text: str, *, code: bool = False) -> Iterator[tuple[int, int]]:
     for found in _SCHEME.finditer(text):
         if is_given(found["value"]) and looks_generated(found["value"]):
             yield found.span("value")
+    for found in _ELEMENT.finditer(text) if "</" in text else ():
+        if names_secret(found["name"]) and is_given(found["value"]):
+            yield found.span("value")
     if code:
         return
     for found in _FLAG.finditer(text):
         if names_secret(found["name"]) and is_given(found["value"]) and not found["value"].startswith("-"):
+            yield found.span("value")
+    for found in _SAID.finditer(text):
+        if names_secret(found["name"]) and is_given(found["value"]) and looks_generated(found["value"]):
             yield found.span("value")
     yield from _words(text, has_run)
 
@@ -301,6 +311,7 @@ def _text_hidden(text: str, *, prose: bool = False) -> str:
         Whether it is a message, in which a word that looks generated may stand without quotes.
     """
     spans = list(_spans(text, code=True))
+    traced = prose and ('File "' in text or "Cell In" in text)
     for found in _QUOTED.finditer(text):
         inner = found[0].strip("\"'")
         if inner and may_tell(inner):
@@ -309,7 +320,7 @@ def _text_hidden(text: str, *, prose: bool = False) -> str:
     for found in _LINE.finditer(text) if prose else _COMMENT.finditer(text):
         line = found[0]
         # Source lines of a traceback are indented.
-        if may_tell(line) and not (prose and line[0].isspace()):
+        if may_tell(line) and not (traced and line[0].isspace()):
             spans += [(found.start() + start, found.start() + end) for start, end in _spans(line)]
             spans += (
                 [(found.start() + start, found.start() + end) for start, end in _words(line, looks_generated)]

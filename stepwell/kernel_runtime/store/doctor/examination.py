@@ -20,7 +20,7 @@ from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.damaged import set_aside
 from stepwell.kernel_runtime.store.objects.files import value_files
 from stepwell.kernel_runtime.store.reserve import spare, with_room
-from stepwell.kernel_runtime.store.trouble import refused
+from stepwell.kernel_runtime.store.trouble import trouble
 
 
 def examine(
@@ -54,16 +54,26 @@ def examine(
     UntrustedStoreError
         If the directory has something in it that could reach out of it.
     StoreError
-        If there is no store, or it cannot be rebuilt.
+        If there is no store, it cannot be rebuilt, or the machine refuses something.
     """
+    try:
+        yield from _examined(directory, follow=follow, full=full, clean=clean, mend=mend, progress=progress)
+    except Exception as error:
+        found = trouble(error, f"the store {directory} cannot be examined")
+        if found is None:
+            raise
+        raise found from error
+
+
+def _examined(
+    directory: Path, *, follow: bool, full: bool, clean: bool, mend: bool, progress: Progress | None
+) -> Iterator[Finding]:
     folder = Folder(directory.absolute(), follow=follow)
     try:
         folder.examine()
         there = any(folder.exists(name) for name in (CATALOG, SEAL, "objects"))
     except (FileNotFoundError, NotADirectoryError):
         there = False
-    except OSError as error:
-        raise refused(folder.path, error) from error
     if not there:
         raise StoreError(
             f"there is no store in {folder.path}",
