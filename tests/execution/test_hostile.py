@@ -1,5 +1,7 @@
 """Objects whose special methods raise, lie or never end: the step fails by name, its run is recorded, independent steps run."""
 
+import itertools
+
 import pytest
 from hostile import CASES, HOW, PLACES, hostile, wrong
 from hypothesis import HealthCheck, given, settings
@@ -63,6 +65,27 @@ def test_an_interrupt_that_an_object_raises_is_no_interrupt_of_the_users(store):
     result = stepwell.materialize([bad], store=store, raise_on_error=False)
     assert result.status == "failure"
     assert issubclass(type(result.error), StepwellError)
+
+
+def test_metadata_without_an_end_is_cut_off(store):
+    branching = []
+    branching += [branching, branching]
+
+    class Endless(dict):
+        def items(self):
+            return (("a", 1) for _ in itertools.repeat(1))
+
+    @stepwell.asset
+    def good():
+        return stepwell.Output(
+            1, metadata={"number": 10**5000, "text": "x" * 50_000_000, "branching": branching, "endless": Endless()}
+        )
+
+    assert stepwell.materialize([good], store=store).success
+    metadata = store.current("good")[0].materialization.metadata
+    assert metadata["number"] == "an integer of 16,610 bits"
+    assert metadata["text"].endswith("… (50,000,000 characters)")
+    assert len(str(metadata)) < 1_000_000
 
 
 def test_metadata_that_holds_itself_and_subclasses_of_plain_types_are_kept_plain(store):

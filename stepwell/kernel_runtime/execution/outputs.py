@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.definitions.declarations import Output
@@ -18,40 +18,60 @@ from stepwell.kernel_runtime.execution.failures import user_object_error
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.store.values.describing import type_name
 
+T = TypeVar("T")
+
 
 def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata as JSON values; what is none is kept as its text.
+    """Return metadata as JSON values; what is none is kept as its text, and what is too much is cut off, with a mark.
 
     Raises
     ------
     UserObjectError
         If one of them raises when it is asked for its text.
     """
+    left = _MOST
+
+    def bounded(text: str) -> str:
+        nonlocal left
+        room, left = max(left, 0), left - len(text)
+        return text if len(text) <= room else f"{text[:room]}… ({len(text):,} characters)"
 
     def text(value: Any) -> str:
         found = str(value)
         return found if type(found) is str else str.__str__(found)
 
+    def while_room(members: Iterator[T]) -> Iterator[T]:
+        for member in members:
+            yield member
+            if left < 0:
+                return
+
     def plain(value: Any, depth: int = 0) -> Any:
+        nonlocal left
         kind = type(value)
-        if value is None or kind in {bool, int, float, str}:
+        left -= 1
+        if left < 0:
+            return "…"
+        if value is None or kind in {bool, float}:
             return value
         if issubclass(kind, str):
-            return str.__str__(value)
+            return bounded(str.__str__(value))
         if issubclass(kind, int):
-            return int.__int__(value)
+            number = int.__int__(value)
+            # Python prints, and JSON keeps, no number of any length.
+            return number if number.bit_length() <= _MOST_BITS else f"an integer of {number.bit_length():,} bits"
         if issubclass(kind, float):
             return float.__float__(value)
         if depth < _DEEPEST and issubclass(kind, Mapping):
-            return {text(key): plain(member, depth + 1) for key, member in value.items()}
+            return dict(while_room((bounded(text(key)), plain(member, depth + 1)) for key, member in value.items()))
         if depth < _DEEPEST and issubclass(kind, list | tuple | set | frozenset):
-            return [plain(member, depth + 1) for member in value]
-        return text(value)
+            return list(while_room(plain(member, depth + 1) for member in value))
+        return bounded(text(value))
 
     found = {}
     for name, value in metadata.items():
         try:
-            found[text(name)] = plain(value)
+            found[text(name)[:_LONGEST_NAME]] = plain(value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -62,6 +82,10 @@ def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any
 
 _DEEPEST = 50
 """Levels of metadata that are kept as JSON; it may hold itself."""
+_MOST = 1 << 18
+"""Characters and members of a step's metadata that are kept: all are searched for secrets."""
+_LONGEST_NAME = 1000
+_MOST_BITS = 10_000
 
 
 @dataclass(slots=True)
