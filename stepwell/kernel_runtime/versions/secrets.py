@@ -27,9 +27,11 @@ HIDDEN = "<hidden>"
 _MOST_MEMBERS = 100
 """Members of a container up to which they are looked at."""
 _SIGNS = (
-    "token", "secret", "passw", "passphrase", "passcode", "cred", "key", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-", "hrku",
+    "token", "secret", "passw", "passphrase", "passcode", "cred", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-", "hrku", "putty",
 )  # fmt: skip
 """Texts of which everything that is recognised by its name or use holds one: a run looks through thousands of sources, and a pattern takes ten times as long."""
+_KEY_OF = re.compile(r"(?:api|private|access|secret|signing|encryption)[^a-z]{0,8}key")
+"""Keys whose names `secret_names` knows; most others are those of mappings and tables."""
 _STRING = r"""\"\"\".*?\"\"\"|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""
 _NAMED = re.compile(
     rf"""(?<![\w-])(?P<name>[A-Za-z_][\w-]*)\\?["']?\]?(?P<gap>[ \t]*)(?::[ \t]*[A-Za-z_][\w.\[\],]*(?:[ \t]*\|[ \t]*[\w.\[\]]+)*[ \t]*(?==))?(?P<sign>[:=]{{1,2}})[ \t]*[rbfuRBFU]{{0,2}}"""
@@ -70,7 +72,11 @@ def looks_secret(name: str, text: str = "") -> bool:
 def may_tell(text: str) -> bool:
     """Whether a text has a sign of a secret at all; quick, so that other texts cost next to nothing."""
     folded = text.casefold()
-    return bool([sign for sign in _SIGNS if sign in folded]) or has_run(text)
+    return (
+        bool([sign for sign in _SIGNS if sign in folded])
+        or ("key" in folded and _KEY_OF.search(folded) is not None)
+        or has_run(text)
+    )
 
 
 def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = True) -> bool:

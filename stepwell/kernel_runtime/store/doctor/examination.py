@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFullError
+from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError
 from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.seal import SEAL, read_seal
@@ -111,7 +111,7 @@ def _examined(
 def _locks(folder: Folder) -> Finding:
     try:
         return with_room(folder, lambda: surroundings.locks(folder))
-    except StoreFullError as error:
+    except StoreError as error:
         return Finding("locks", "warning", error.what, error.remedy, {"why": error.where})
 
 

@@ -5,6 +5,8 @@ Locks are really tried, each by a child process against this one: ``flock`` as t
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.metadata
 import os
 import platform
@@ -15,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from stepwell.kernel_runtime.errors import StoreError, StoreFullError
+from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.ids import new_id
 from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT
@@ -53,7 +55,7 @@ _LOW = 0.10
 
 
 def locks(folder: Folder) -> Finding:
-    """Try both kinds of lock between this process and a child, in both states; a `StoreFullError` where there is no room for that."""
+    """Try both kinds of lock between this process and a child, in both states; a `StoreError` where the machine is in trouble."""
     import duckdb
 
     flock, database = f"tmp/{new_id()}.lock", f"tmp/{new_id()}.duckdb"
@@ -62,12 +64,13 @@ def locks(folder: Folder) -> Finding:
         wrong = _wrong_flock(folder, flock) or _wrong_duckdb(folder, database)
     except (OSError, duckdb.Error) as error:
         found = trouble(error, f"the locks of the store {folder.path} could not be tried")
-        if isinstance(found, StoreFullError):
+        if found is not None and getattr(error, "errno", 0) != errno.ENOLCK:
             raise found from error
         wrong = one_line(error)
     finally:
         for name in (flock, database, f"{database}.wal"):
-            folder.unlink(name, missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.unlink(name, missing_ok=True)
     if wrong:
         return Finding(
             "locks",
