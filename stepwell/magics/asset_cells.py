@@ -5,8 +5,9 @@ from __future__ import annotations
 import keyword
 import re
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.assets import AssetKind, AssetsDefinition
@@ -101,10 +102,13 @@ def _definition(
     where = source.text.where
     given = given_inputs(arguments.inputs, where)
     origin = cell_origin(face.running) if face.running is not None else ""
-    compute_unstored(face, source.names.reads)
+    # A step that runs has its inputs computed by the engine: the names of assets need no value yet.
+    known = {key.rpartition("/")[2] for key in face.session.registry.assets}
+    compute_unstored(face, source.names.reads - known, source.names.assigned, source.names.reads)
     inputs, changed = inputs_of(face, source.names.reads, keys, given, where, origin=origin)
     check_own_name(source.names, keys, variables, inputs, where)
     face.read_before[origin] = dict(inputs)
+    step_key = str(keys[0]) if len(keys) == 1 else "/".join((*keys[0].path[:-1], "_".join(key.name for key in keys)))
     body = cell_body(
         face,
         source,
@@ -115,6 +119,7 @@ def _definition(
         declared=is_declared(arguments),
         variables=variables,
         changed=changed,
+        earlier=partial(face.timeline.earlier, step_key),
     )
     kept, dropped = (_others(arguments, flag, source, variables, keys[0].name) for flag in ("keep", "drop"))
     body = replace(body, kept=kept, dropped=dropped, must_be_stored=arguments.stored)
@@ -176,6 +181,7 @@ def cell_body(
     declared: bool,
     variables: tuple[str, ...] = (),
     changed: tuple[tuple[str, str], ...] = (),
+    earlier: Callable[[], Mapping[str, Any]] = dict,
 ) -> CellBody:
     """Make what runs when the step of a cell runs.
 
@@ -193,6 +199,8 @@ def cell_body(
         For each asset of an asset cell, the variable that it is bound to: the cell runs in the notebook's own namespace.
     changed
         Variables that plain cells changed or bound again, with the labels of these cells.
+    earlier
+        Returns names that the cell bound itself when it ran here before, as they were then.
     """
     text = source.text
     live = bool(variables)
@@ -205,6 +213,7 @@ def cell_body(
         settle=face.figures.settle, missing=None if live else _explainer(face, source.names, name, text),
         live=live, variables=variables, definitions=source.definitions, sure=source.names.sure, stored=source.stored,
         changes=source.names.changes, changed=changed, result=result, unseen=() if declared else source.shell,
+        earlier=earlier,
     )  # fmt: skip
 
 

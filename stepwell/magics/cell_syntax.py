@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from stepwell.magics.cell_names import Names
@@ -123,7 +124,7 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
         reads -= {"get_ipython"}
         at = sum(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
         tree.body.insert(at, _import_of_the_shell(tree.body[0]))
-    return tree, Names(reads, names.early, names.assigned, names.imported, names.looks_up), tuple(does)
+    return tree, replace(names, reads=reads), tuple(does)
 
 
 def _program(command: str) -> str:

@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 from stepwell.kernel_runtime.execution.addresses import reached_names
-from stepwell.kernel_runtime.execution.contents import has_content
+from stepwell.kernel_runtime.execution.contents import can_change, is_iterator
 from stepwell.kernel_runtime.execution.notebook import Unstored
 from stepwell.kernel_runtime.execution.timeline import Writer
 from stepwell.kernel_runtime.versions.patches import look
@@ -35,7 +35,10 @@ class CellWatch:
             self._before = None
             return
         if self._may_lack() and (tree := self._tree(info)) is not None:
-            compute_unstored(self._face, reached_names(self._face.namespace, names_of(tree).reads))
+            names, space = names_of(tree), self._face.namespace
+            direct, called, everything = changed_names(tree)
+            changed = set(space) if everything else {*direct, *reached_names(space, called)}
+            compute_unstored(self._face, reached_names(space, names.reads), names.assigned, changed)
         # Identities only: a reference would keep what the cell lets go.
         self._before = {name: id(value) for name, value in self._face.namespace.items()}
 
@@ -57,7 +60,7 @@ class CellWatch:
         if before.get("_") != id(space.get("_")):
             bound |= {"_", "__", "___"}
         if tree is None:
-            changed = {name for name, value in space.items() if has_content(value)}
+            changed = {name for name, value in space.items() if can_change(value)}
             reads = frozenset(space)
         else:
             names = names_of(tree)
@@ -65,10 +68,12 @@ class CellWatch:
             bound |= {name for name in names.assigned if name in space}
             direct, called, everything = changed_names(tree)
             if everything:
-                changed = {name for name, value in space.items() if has_content(value)}
+                changed = {name for name, value in space.items() if can_change(value)}
             else:
                 through = reached_names(space, called) - set(called)
-                changed = {name for name in direct | through if name in space and has_content(space[name])}
+                changed = {name for name in direct | through if name in space and can_change(space[name])}
+                # Reading an iterator changes it.
+                changed |= {name for name in reads if is_iterator(space.get(name))}
         self._face.timeline.note(self._writer(info), bound=bound, changed=changed - bound, read=reads)
 
     def _tree(self, info: Any) -> ast.Module | None:

@@ -10,7 +10,7 @@ from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.effects import NOTEBOOK
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.records.runs import FORCED, StepRecord
 from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.text import printable
 
@@ -56,10 +56,12 @@ def run_line(name: str, steps: Sequence[StepRecord]) -> str:
     ran = [step for step in steps if step.status == "executed"]
     if ran:
         inner = f" ({len(ran)} of {len(steps)} steps)" if len(steps) > 1 else ""
+        why = next((step.reason for step in ran if step.reason and step.reason != FORCED), "")
         return " · ".join(
             [
                 f"{name}: executed in {duration(sum(step.seconds for step in ran))}{inner}",
                 *_facts(last.materializations, summary=True),
+                *([f"because {why}"] if why else []),
             ]
         )
     if last.status == "reused" and last.materializations:

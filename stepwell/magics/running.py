@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import builtins
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, UpstreamBudgetError, ValueUnavailableError
+from stepwell.kernel_runtime.execution.addresses import reached_names
+from stepwell.kernel_runtime.execution.contents import can_change
 from stepwell.kernel_runtime.execution.notebook import Unstored
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.execution.timeline import Writer
@@ -204,8 +206,17 @@ def _compute_results(face: Face, names: Iterable[str]) -> None:
                     _replace_result(face, each, result_of(face, entry.definition))
 
 
-def compute_unstored(face: Face, names: Iterable[str]) -> None:
+def compute_unstored(
+    face: Face, names: Iterable[str], assigned: Collection[str] = (), changing: Iterable[str] = ()
+) -> None:
     """Run reused cells again whose variables, or last results, are needed and were not stored.
+
+    Parameters
+    ----------
+    names
+        Names that the code reads which is about to run.
+    assigned, changing
+        Names that it binds, and whose objects it may change: what a reused cell reads must still be as it was when that cell runs.
 
     Raises
     ------
@@ -217,27 +228,42 @@ def compute_unstored(face: Face, names: Iterable[str]) -> None:
     _compute_results(face, names)
     if not timeline.unstored:
         return
-    needed = {
-        name: key for name in names if (key := timeline.unstored.get(name)) is not None and name not in face.namespace
-    }
-    for key in dict.fromkeys(needed.values()):
+    pending = {name: key for name, key in timeline.unstored.items() if name not in face.namespace}
+    needed = {name: pending[name] for name in names if name in pending}
+    if not pending:
+        return
+    space = face.namespace
+    changed = timeline.with_aliases(name for name in changing if can_change(space.get(name))).union(assigned)
+    for key in dict.fromkeys(pending.values()):
         entry = registered.get(key)
         if entry is None:
             continue
-        _run_again(face, key, entry.definition, next(each for each, of in needed.items() if of == key))
+        name = next((each for each, of in needed.items() if of == key), "")
+        if name:
+            _run_again(face, key, entry.definition, name)
+            continue
+        name = next((each for each, of in pending.items() if of == key and each not in timeline.handles), "")
+        body = getattr(entry.definition.node, "body", None)
+        reads = {*body.reads, *body.parameters} if isinstance(body, CellBody) else set()
+        before = min(changed & reached_names(space, reads), default="")
+        if name and before:
+            _run_again(face, key, entry.definition, name, f"{name} was not stored, and {before} is about to change")
 
 
-def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str) -> None:
-    """Run a cell whatever is stored of it, because something that it leaves is needed and was not stored."""
-    with face.session.requesting([definition], cell=True):
+def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
+    """Run a cell whatever is stored of it, because something that it leaves is needed, or may be, and was not stored."""
+    with face.session.requesting([definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
         seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
         if face.interactive and seconds > face.settings.upstream_budget:
+            if why:
+                # Nothing needs it yet.
+                return
             raise UpstreamBudgetError(
                 f"{name} is needed, and {key}, which assigns it, was reused without it: its value is not stored",
                 remedy=f"{key} took {duration(seconds)} the last time: run its cell with -f",
             )
-        face.say(f"{key}: runs again, because {name} is needed and was not stored")
+        face.say(f"{key}: runs again, because {why or f'{name} is needed and was not stored'}")
         with users_errors(face):
             face.session.materialize([definition], force=True)
 

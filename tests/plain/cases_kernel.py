@@ -50,7 +50,213 @@ NAMES = run_all(
 )
 AGAIN = run_all("n = 3", "%%asset a\na = 'x' * n", "n = 2", "%%asset b\nb = a * n")
 
+CLOSURE = run_all(
+    "def make():\n    n = 3\n    def step():\n        nonlocal n\n        n += 1\n        return n\n    return step\ntick = make()",
+    "%%asset a\na = tick()",
+    "b = tick()",
+)
+SECONDARY = run_all("%%asset a\nparts = [1, 2]\na = len(parts)", "other = parts\nother.append(9)", "n = len(parts)")
+ITERATOR = run_all("numbers = iter(range(5, 90))", "%%asset a\na = next(numbers)", "b = next(numbers)")
+OPTION = run_all(
+    "import pandas as pd\npd.set_option('display.max_rows', 11)",
+    "%%asset a\npd.set_option('display.max_rows', 22)\na = 1",
+    "seen = pd.get_option('display.max_rows')\npd.set_option('display.max_rows', 33)",
+)
+COUNTED = run_all(
+    "%%asset a\nclass Box:\n    count = 1\na = Box.count", "Box.count += 5", "%%asset b\nb = Box.count", "n = Box.count"
+)
+LOOPED = run_all("parts = [3, 4]", "%%asset a\na = 0\nfor i in parts: a += i\ni += 1", "n = i")
+OWN_TEXT = run_all(
+    "import pandas as pd\nframe = pd.DataFrame({'v': [1, 5, 9]})\nlimit = 0",
+    "%%asset a\nlimit = 4\na = len(frame.query('v > @limit'))\nlimit = 7",
+    "%%asset b\nb = len(frame.query('v > @limit'))",
+)
+LOCKED = "import threading\nclass Held:\n    def __init__(self, v): self.v, self.lock = v, threading.Lock()"
 CASES = [
+    Case("closure_counts_on", [CLOSURE, CLOSURE, CLOSURE * 2], ["a", "b"], reused=["a"]),
+    Case(
+        "secondary_changed_through_an_alias", [SECONDARY * 2, SECONDARY], ["parts", "n", "other is parts"], reused=["a"]
+    ),
+    Case(
+        "iterator_made_again", [ITERATOR * 2, ITERATOR], ["a", "b"], says=r"a: executed .* because once in every kernel"
+    ),
+    Case("option_set_again", [OPTION * 2, OPTION * 2], ["seen"], reused=["a"]),
+    Case("class_attribute_counted_up_again", [COUNTED * 2, COUNTED], ["a", "b", "n"], reused=["a", "b"]),
+    Case("loop_variable_that_may_be_read", [LOOPED * 2, LOOPED * 2], ["a", "i", "n"], reused=["a"]),
+    Case("text_names_a_variable_of_its_own_cell", [OWN_TEXT * 2, OWN_TEXT], ["a", "b", "limit"], reused=["a", "b"]),
+    Case(
+        "equal_value_assigned_again",
+        [
+            [
+                *run_all(
+                    "K = 3\nopen('a.txt', 'w').write('3 ')", "%%asset a\nsize = len(open('a.txt').read())\na = size"
+                ),
+                ("c0", "K = 6\nopen('a.txt', 'w').write('6 ')"),
+                ("c1", "%%asset a\nsize = len(open('a.txt').read())\na = size"),
+            ],
+            run_all("K = 6\nopen('a.txt', 'w').write('6 ')", "%%asset a\nsize = len(open('a.txt').read())\na = size"),
+        ],
+        ["size", "a"],
+        reused=["a"],
+    ),
+    Case(
+        "unstored_variable_needed_after_its_input_changed",
+        [[LOCKED, "parts = [1, 2]", "%%asset a\nheld = Held(sum(parts))\na = held.v", "parts.append(30)", "n = held.v"]]
+        * 2,
+        ["a", "n"],
+    ),
+    Case(
+        "unstored_variable_of_a_cell_that_acts",
+        [[LOCKED, "parts = [1, 2]", "%%asset a\nparts.append(3)\nheld = Held(sum(parts))\na = held.v", "n = held.v"]]
+        * 2,
+        ["a", "n", "parts"],
+        says="held",
+    ),
+    Case(
+        "unstored_value_changed_by_a_cell",
+        [[LOCKED, "%%asset a\na = Held(1)", "a.v = 5", "%%asset b\nb = a.v", "a.v = 7", "%%asset c\nc = a.v"]] * 2,
+        ["a.v", "b", "c"],
+    ),
+    Case(
+        "only_what_is_missing_is_bound_when_a_cell_runs_for_it",
+        [
+            [
+                LOCKED,
+                "%%asset a\nn, parts = 1, [2]\nheld = Held(n)\na = [held.v]",
+                "n += 1\nparts.append(n)\na.append(5)",
+                "m = held.v",
+            ]
+        ]
+        * 2,
+        ["n", "parts", "a", "m"],
+    ),
+    Case(
+        "objects_that_are_shared_with_what_is_bound_again",
+        [
+            run_all(
+                "%%asset a\nparts = [1]\na = 1", "%%asset b\npair = (parts, 2)\nb = {'sub': parts}", "parts.append(3)"
+            )
+            * 2
+        ]
+        * 2,
+        ["parts", "pair[0] is parts", "b['sub'] is parts"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "what_a_cell_changed_in_what_it_defined",
+        [
+            [
+                "%%asset a\ndef note(x, seen=[]):\n    seen.append(x)\n    return len(seen)\nclass Box:\n    count = 1\n    kept = []\nBox.count += 5\nBox.kept.append(note(3))\na = note(4)",
+                "%%asset b\nb = (note(1), Box.count, Box.kept)",
+                "n = note(2)",
+            ]
+        ]
+        * 2,
+        ["a", "b", "n", "Box.count", "Box.kept"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "variable_that_a_cell_keeps_and_binds_again",
+        [run_all("%%asset a -> box\nbox = {1}", "%%asset b -> box\nold = box\nold.add(5)\nbox = {3, max(old)}") * 2]
+        * 2,
+        ["box", "old"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "line_added_to_a_file_in_another_state",
+        [
+            [
+                *run_all(
+                    "%%asset a\nwith open('a.txt', 'w') as f: f.write('1 ')",
+                    "%%asset b\nwith open('a.txt', 'a') as f: f.write('2 ')",
+                    "n = open('a.txt').read()",
+                ),
+                ("c1", "%%asset b\n# again\nwith open('a.txt', 'a') as f: f.write('2 ')"),
+            ],
+            run_all(
+                "%%asset a\nwith open('a.txt', 'w') as f: f.write('1 ')",
+                "%%asset b\nwith open('a.txt', 'a') as f: f.write('2 ')",
+                "n = open('a.txt').read()",
+            ),
+        ],
+        ["n"],
+    ),
+    Case(
+        "seed_of_an_asset_in_one_kernel",
+        [
+            [
+                *run_all(
+                    "%%asset a\nimport random\nrandom.seed(8)\na = 1",
+                    "%%asset b\nb = random.random()",
+                    "n = random.random()",
+                ),
+                *run_all(
+                    "%%asset a\nimport random\nrandom.seed(8)\na = 1",
+                    "%%asset b\nb = 1 + random.random()",
+                    "n = random.random()",
+                ),
+            ]
+        ]
+        * 2,
+        ["b", "n"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "cell_run_alone_with_what_it_left_itself",
+        [
+            [
+                *run_all("k = 1\nt = 'a'", "%%asset a\nt += 'x'\na = k"),
+                ("c2", "k = 2"),
+                ("c1", "%%asset a\nt += 'x'\na = k"),
+                *run_all("k = 2\nt = 'a'", "%%asset a\nt += 'x'\na = k"),
+            ]
+        ]
+        * 2,
+        ["t", "a"],
+    ),
+    Case(
+        "option_that_a_cell_reads",
+        [
+            [
+                "import pandas as pd\nimport numpy as np",
+                "pd.set_option('display.max_rows', 11)\nnp.set_printoptions(precision=5)",
+                "%%asset a\na = pd.get_option('display.max_rows')",
+                "%%asset b\nb = np.get_printoptions()['precision']",
+                "%%asset c\nc = pd.options.display.max_rows",
+            ],
+            [
+                "import pandas as pd\nimport numpy as np",
+                "pd.set_option('display.max_rows', 12)\nnp.set_printoptions(precision=6)",
+                "%%asset a\na = pd.get_option('display.max_rows')",
+                "%%asset b\nb = np.get_printoptions()['precision']",
+                "%%asset c\nc = pd.options.display.max_rows",
+            ],
+        ],
+        ["a", "b", "c"],
+    ),
+    Case(
+        "file_handle_is_not_opened_again",
+        [
+            [
+                "import random\nparts = [1, 2]\nrandom.seed(5)",
+                "%%asset a\nwith open('a.txt', 'w') as f: f.write(str(random.random()))\na = sum(parts)",
+                "%%asset b\nwith open('in.txt') as g: b = len(g.read()) + len(parts)",
+                "parts.append(4)",
+                "n = random.random()",
+            ]
+        ]
+        * 2,
+        ["a", "b", "parts", "n", "open('a.txt').read()"],
+        reused=["a", "b"],
+        never="runs again",
+        files={"in.txt": "abc"},
+    ),
+    Case(
+        "generator_read_by_an_asset",
+        [run_all("%%asset a\na = (x * 6 for x in range(1, 9))", "%%asset b\nb = next(a)", "n = next(a)") * 2] * 2,
+        ["b", "n"],
+        says=r"b: executed .* because ",
+    ),
     Case("run_all_twice", [SIMPLE * 2], ["a", "b", "n"]),
     Case("run_all_twice_with_changes", [EFFECT * 2], ["a", "b", "seen", "log"]),
     Case("run_all_twice_with_a_seed", [SEEDED * 2, SEEDED * 2], ["x", "y", "z"], reused=["x", "y"]),

@@ -34,7 +34,7 @@ LIMITS = re.compile(r"which was changed by something else since: it is left as i
 USED = ("numpy", "pandas", "polars", "duckdb", "IPython.core.interactiveshell")
 """What random notebooks import: a server that imports nothing else starts sooner."""
 OWN_ERRORS = re.compile(
-    r"(CellError|CellValueError|NamesReassignedError|CellNameError|InvalidDefinitionError|ValueUnavailableError)\b"
+    r"(CellError|CellValueError|CycleError|NamesReassignedError|CellNameError|InvalidDefinitionError|ValueUnavailableError)\b"
 )
 """Errors of Stepwell that cells may raise which are run out of their order."""
 

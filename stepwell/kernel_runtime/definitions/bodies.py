@@ -88,6 +88,8 @@ class CellBody:
     """Names whose objects the body itself may change in place; None if that is not known."""
     changed: tuple[tuple[str, str], ...] = ()
     """Variables that were values of assets and that plain cells have changed or bound again, each with the label of the last such cell."""
+    earlier: Callable[[], Mapping[str, Any]] = dict
+    """Returns names that the cell may read and bound itself when it ran in this kernel, each with the value from before; `MISSING` of `versions` for none."""
     result: str | None = None
     """The result that the shell keeps: a variable's name, empty for the value of the last expression, None if the cell has no result."""
     unseen: tuple[str, ...] = ()
@@ -102,6 +104,11 @@ class CellBody:
     def defined(self, numbers: Iterable[int]) -> list[str]:
         """Return the names that some of the definitions bind, given by their places."""
         return [name for number in numbers if number < len(self.definitions) for name in self.definitions[number].names]
+
+    @property
+    def bound(self) -> set[str]:
+        """Names that the body may bind at its top level."""
+        return {*self.stored, *[name for definition in self.definitions for name in definition.names]}
 
     def namespace(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the pruned namespace that the body runs in."""

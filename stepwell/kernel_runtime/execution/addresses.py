@@ -90,7 +90,7 @@ class Inventory:
                     self._note(root, address, item, content_of(item), None)
                     stack += [((*address, ("class", name)), each) for name, each in module_data(item).items()]
                 continue
-            if kind is not tuple and not contents.has_content(item):
+            if kind is not tuple and (not contents.has_content(item) or contents.is_inert(item)):
                 continue
             if len(self.seen) - first > contents.MOST_CONTAINERS or budget.left < 0:
                 # Too many to follow one by one. The whole is compared by its digest, and replaced as far as its type allows.
@@ -126,12 +126,23 @@ class Inventory:
     ) -> None:
         self.seen[id(item)] = Seen(root, address, item, content, digest)
 
-    def changed(self) -> list[Seen]:
-        """Return the objects whose content is another one now."""
+    def changed(self, suspects: Collection[str] | None = None) -> list[Seen]:
+        """Return the objects whose content is another one now.
+
+        Parameters
+        ----------
+        suspects
+            Names whose objects count as changed if they have no digest: code may change them; None for all.
+        """
         found = []
         for seen in self.seen.values():
             if seen.content is None:
-                if seen.digest is not None and self._digest(seen.item, Budget(_MOST_INSTANCES)) != seen.digest:
+                if seen.digest is None:
+                    # Reading an iterator changes it.
+                    suspect = suspects is None or seen.root in suspects or contents.is_iterator(seen.item)
+                    if suspect and not contents.is_handle(seen.item):
+                        found.append(seen)
+                elif self._digest(seen.item, Budget(_MOST_INSTANCES)) != seen.digest:
                     found.append(seen)
             elif type(seen.item) is not tuple and not contents.same_content(seen.content, content_of(seen.item)):
                 found.append(seen)
@@ -243,6 +254,8 @@ def put(item: Any, how: str, value: Any) -> None:
         for cell, bound in zip(item.__closure__ or (), value[1][1], strict=True):
             if bound:
                 cell.cell_contents = bound[0]
+            elif _bound_in(cell):
+                del cell.cell_contents
     elif issubclass(type(item), (type, ModuleType)):
         entries = dict(value[0][1])
         now = class_data(item) if issubclass(type(item), type) else module_data(item)

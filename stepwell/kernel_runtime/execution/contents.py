@@ -58,6 +58,27 @@ def attribute(item: Any, name: str, default: Any = None) -> Any:
         return default
 
 
+def can_change(item: Any) -> bool:
+    """Return True if an object of the notebook can change in place: one with content, or a class or function of the notebook."""
+    return has_content(item) or (isinstance(item, (type, FunctionType)) and item.__module__ == "__main__")
+
+
+def is_iterator(item: Any) -> bool:
+    """Return True if reading an object changes it: a generator, a counter, an open file."""
+    return hasattr(type(item), "__next__")
+
+
+def is_inert(item: Any) -> bool:
+    """Return True for an object without content of its own, such as a lock: it has no digest, and nothing of it is restored."""
+    return type(item).__module__ in {"_thread", "threading", "_contextvars"}
+
+
+def is_handle(item: Any) -> bool:
+    """Return True for an open or closed file, a connection or the like: what reads it is computed again with a new one."""
+    kind = type(item)
+    return hasattr(kind, "__exit__") or kind.__module__.partition(".")[0] in {"_csv", "sqlite3", "_duckdb"}
+
+
 def is_leaf(item: Any) -> bool:
     """Return True if an object is compared by digest: it is no container of Python objects."""
     kind = type(item)

@@ -36,8 +36,9 @@ from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.collection import no_collection
 from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
+from stepwell.kernel_runtime.records.memo import provenance
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.runs import RunRecord
+from stepwell.kernel_runtime.records.runs import FORCED, RunRecord
 from stepwell.kernel_runtime.store.liveness import this_process
 from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
@@ -121,6 +122,8 @@ class Engine:
             else None
         )
         self._run_again = 0
+        self._obstacles: dict[str, str] = {}
+        """By step, why what the store has of it cannot be restored in the notebook."""
         self._kept_codes: set[str] | None = None
         """Code versions that some materialization of an earlier run has; they are written together with it."""
 
@@ -217,10 +220,12 @@ class Engine:
         if self.cells is not None and self.cells.is_live(step):
             self.collection.let()
             try:
-                if not self.cells.reuse(step, group):
-                    return False
+                obstacle = self.cells.reuse(step, group)
             finally:
                 self.collection.hold()
+            if obstacle:
+                self._obstacles[step.key] = obstacle
+                return False
             if len(group) > len(step.outputs):
                 self._rekey()
             again = self.cells.reassigned(step)
@@ -280,7 +285,7 @@ class Engine:
     ) -> str:
         started = time.time()
         # Told now: afterwards the world is as the step leaves it.
-        reason = "" if self.plan.kind == "job" else "it was forced" if forced else self.known.refusal(step, memo)
+        reason = FORCED if forced and self.plan.kind != "job" else self._reason(step, memo, inputs)
         self.books.started(step, position, len(self.plan.steps))
         before = self._run_again
         live = self.cells is not None and self.cells.is_live(step)
@@ -301,6 +306,7 @@ class Engine:
             inputs = self.known.inputs(step) or inputs
             memo = self.known.key(step, inputs)
         state = None if live else self.request.hidden
+        memo = self._with_present_names(step, memo, inputs)
         # What explains a code version is read before the body can change it.
         watched, code = self.guard.look(
             lambda: (state.before(step) if state is not None else None, self._explained(step))
@@ -338,6 +344,35 @@ class Engine:
                     outcome.produced[name].metadata.update(metadata)
         del arguments
         return self._keep(step, outcome, memo, inputs, started=started, code=code, reason=reason, run=run)
+
+    def _with_present_names(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...]) -> str:
+        """Return the memo key of an asset cell that is about to run: it reads the notebook as it is now."""
+        state = self.request.hidden
+        cells = self.cells
+        if state is None or cells is None or not cells.is_live(step) or not cells.is_renamed(step):
+            return memo
+        state.changed()
+        self._settle(step)
+        return self.known.key(step, inputs)
+
+    def _reason(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...]) -> str:
+        """Return why a step runs although nothing that its memo key has was changed; empty if something was."""
+        obstacle = self._obstacles.pop(step.key, "")
+        if obstacle or self.plan.kind == "job":
+            return obstacle
+        return self.known.refusal(step, memo) or self._made_again(step, inputs)
+
+    def _made_again(self, step: PlanStep, inputs: tuple[InputVersion, ...]) -> str:
+        """Return which input without a stored value was computed again since the step ran last; empty if none was."""
+        earlier = [row.materialization for row in self.known.snapshot.current.get(step.outputs[0].key, ())]
+        before = {(each.name, each.version) for item in earlier[:1] for each in item.inputs}
+        given = {each.name: each.keys for each in step.inputs if each.carries_value}
+        for each in inputs:
+            item = self.known.values.get(each.key)
+            lacking = item is not None and item.value is None and each.name in given
+            if lacking and earlier and (each.name, each.version) not in before:
+                return f"{each.key} is not stored and was computed again"
+        return ""
 
     def _coded(self, step: PlanStep) -> set[str]:
         """Return the inputs of a step whose values may hold functions of the notebook, or instances of its classes."""
@@ -391,6 +426,7 @@ class Engine:
         effects, kept_value = Effects(), None
         stored: dict[str, tuple[StoredValue | None, str]] = {}
         not_kept: list[str] = []
+        unstored: list[str] = []
         is_job = self.plan.kind == "job" and not step.memoised
         try:
             for produced in outcome.produced.values():
@@ -423,10 +459,15 @@ class Engine:
                     held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
                     not_kept.append(f"{name}: {held or name_parts(type(produced.value))[1]}")
                     stored[name] = (None, "")
+                    unstored.append(name)
                 else:
                     stored[name] = (value, version or value.digest)
                 if is_job or type(produced.value) in IMMUTABLE or not step.isolate:
                     self.memory[key] = produced.value
+            if unstored and run is not None and self.cells is not None:
+                effects = self.cells.lacking(step, effects, unstored)
+                if code is None or not code.unverifiable:
+                    stored.update([(name, (None, provenance(memo, outcome.reads, name))) for name in unstored])
             if effects:
                 stored[NOTEBOOK] = (kept_value, kept_value.digest if kept_value is not None else "none")
         except BaseException as broken:

@@ -53,7 +53,8 @@ def taken(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect, ...]
                 with open(path, "rb") as file:
                     kept[name] = file.read()
                 total += size
-            found.append(FileEffect(name, state, size, keep, recorder.before.get(path, "")))
+            before = recorder.before.get(path, "")
+            found.append(FileEffect(name, state, size, keep, before, existed and path in recorder.appended))
     return tuple(found), kept
 
 
@@ -96,11 +97,15 @@ class FilesToRestore:
     possible: bool = True
 
 
-def compare(effects: tuple[FileEffect, ...], project: Path, was_written: WasWritten, *, own: bool) -> FilesToRestore:
+def compare(
+    effects: tuple[FileEffect, ...], project: Path, was_written: WasWritten, *, own: bool, again: bool
+) -> FilesToRestore:
     """Compare the project's files with the states in which a step left them.
 
     Parameters
     ----------
+    again
+        Whether the step already ran or was reused in this kernel: what later steps appended since stays.
     own
         Whether the step's own cell runs, or it was asked for by name; else a file that exists is not touched.
     """
@@ -120,6 +125,10 @@ def compare(effects: tuple[FileEffect, ...], project: Path, was_written: WasWrit
                 todo.folders.append(effect.path)
             continue
         lost = not os.path.lexists(path)
+        if own and effect.appended and now != effect.before and (lost or was_written(effect.path, now or "")):
+            # It appends to what others of our steps left there now.
+            todo.possible = todo.possible and again and not lost
+            continue
         if not lost:
             if not own:
                 continue

@@ -84,6 +84,7 @@ class InProcess:
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
         live = isinstance(step.op.body, CellBody) and step.op.body.live
+        own = step.op.body.bound if isinstance(step.op.body, CellBody) and live else ()
         recorder = ReadRecorder(
             self.exclude,
             self.keyed,
@@ -91,6 +92,7 @@ class InProcess:
             self.namespace,
             step.op.parameters,
             before=live,
+            own=own,
             looks_at_filters=any(
                 "filters" in facts(code).attributes for code in _codes(step.op.body) if code is not None
             ),

@@ -10,7 +10,9 @@ the step changed in place) are stored as links, so that identities are kept.
 
 from __future__ import annotations
 
+import re
 import sys
+from abc import ABCMeta
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType, ModuleType
@@ -18,7 +20,15 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
 from stepwell.kernel_runtime.execution import contents
-from stepwell.kernel_runtime.execution.addresses import Inventory, Seen, content_of, objects_in, places, reached_names
+from stepwell.kernel_runtime.execution.addresses import (
+    Inventory,
+    Seen,
+    class_data,
+    content_of,
+    objects_in,
+    places,
+    reached_names,
+)
 from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.execution.views import View, blocks_of, has_arrays, views
@@ -26,6 +36,7 @@ from stepwell.kernel_runtime.records.effects import RESULT, Effects
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS
+from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.reads.environment import value_of
 from stepwell.kernel_runtime.versions.reads.readers import seedings
@@ -89,18 +100,48 @@ class LiveRun:
         self._inventory = Inventory(space, names)
         self._links: dict[int, str] = {}
         self._unchanged: dict[int, Seen] = {}
+        self._own: dict[int, Seen] = {}
+        """What functions and classes hold that the body defined."""
         self._changed_roots: set[str] = set()
         self._streams: dict[str, Any] = {}
         self._seedings = len(seedings)
         self._settings: library_state.Snapshot = {}
+        self._covered: dict[str, Any] = {}
+        self._rebound: set[str] = set()
         self._views: dict[int, View] | None = None
         self._there: dict[int, Any] = {}
         """Objects of the notebook that were there before, with which the stored ones may have something in common; by identity."""
         self.reads: tuple[Read, ...] = ()
         """Variables that code in the values of inputs reads, as they were before the body ran."""
         self.bundle = Bundle()
+        self.suspects: frozenset[str] | set[str] | None = None
+        """Names whose objects the body's own text, or functions that it uses, may change; None where that cannot be seen."""
         self.theirs: frozenset[str] = frozenset()
         """Names that are the user's: the step runs as an upstream and must give them back."""
+
+    def cover(self, read: Collection[str]) -> None:
+        """Take away numbers and texts that the body may bind again on some path: an equal one would be the same object.
+
+        Parameters
+        ----------
+        read
+            Names that the body, or a function that it uses, may read: they count by value, and stay.
+        """
+        body, space = self._body, self._space
+        if body.sees_all:
+            return
+        said = _texts((body.code, body.tail))
+        for name in body.bound - body.sure - set(read):
+            if type(space.get(name, _MISSING)) in ATOMS and name not in said:
+                self._covered[name] = space.pop(name)
+
+    def _uncover(self) -> None:
+        covered, self._covered = self._covered, {}
+        for name, value in covered.items():
+            if name in self._space:
+                self._rebound.add(name)
+            else:
+                self._space[name] = value
 
     def watch_process(self) -> None:
         """Note the states of random streams and the settings of libraries, right before the body runs."""
@@ -123,22 +164,27 @@ class LiveRun:
 
     def changed_names(self) -> list[str]:
         """Return the names of the notebook whose objects were changed in place so far."""
-        return list(dict.fromkeys(seen.root for seen in self._inventory.changed()))
+        return list(dict.fromkeys(seen.root for seen in self._inventory.changed(self.suspects)))
 
     def bound(self) -> list[str]:
         """Return the names that the body has bound so far."""
-        before, placed, sure = self.before, self._placed, self._body.sure
+        self._uncover()
+        before, placed = self.before, self._placed
+        # A number or text that the body reads and may bind counts with the value that it had: it is the body's, whether bound again or not.
+        read = {name for name in self._body.bound & self._body.reads if type(self._space.get(name, _MISSING)) in ATOMS}
+        own = self._body.sure | self._rebound | read
         return [
             name
             for name, value in self._space.items()
             if name not in _PYTHONS_OWN
             # pydantic puts ``Box[int]`` there, to find the class again.
             and name.isidentifier()
-            and (value is not placed.get(name, before.get(name, _MISSING)) or name in sure)
+            and (value is not placed.get(name, before.get(name, _MISSING)) or name in own)
         ]
 
     def deleted(self) -> tuple[str, ...]:
         """Return the names that the body has deleted so far."""
+        self._uncover()
         return tuple(name for name in {**self.before, **self._placed} if name not in self._space)
 
     def finish(self, environment: Collection[str] = (), last: Any = None) -> Effects:
@@ -155,7 +201,7 @@ class LiveRun:
         bound = self.bound()
         definitions, values = self._split(bound)
         outputs = [name for name in bound if name in body.outputs]
-        changed = self._inventory.changed()
+        changed = self._inventory.changed(self.suspects)
         self._changed_roots = {seen.root for seen in changed}
         # By its oldest name: a younger one may be an asset's variable, whose value is the object itself.
         names = [name for name in space if name not in values and not name.startswith("_")]
@@ -165,7 +211,7 @@ class LiveRun:
                 self._links.setdefault(id(space[name]), name)
         bundle.values = {name: space[name] for name in values if name not in outputs}
         lost = []
-        for seen in changed:
+        for seen in (*changed, *self._made([name for name in bound if name not in values])):
             content = content_of(seen.item) if seen.content is not None else ()
             if any(is_kept_back("", dict(enumerate(part))) for _, part in content):
                 lost.append(seen.root)
@@ -215,6 +261,25 @@ class LiveRun:
             streams={name: stream_digest(state) for name, state in bundle.streams.items()},
             state=(*entries, *variables),
         )
+
+    def _made(self, names: Iterable[str]) -> list[Seen]:
+        """Return what functions and classes that the body defined hold and it may have changed: executing them again gives it as it was at first."""
+        code = (self._body.code, self._body.tail)
+        used = {name for each in code if each is not None for name, _ in facts(each).loads}
+        found = []
+        for key, seen in Inventory(self._space, used.intersection(names), digests=False).seen.items():
+            if key in self._inventory.seen:
+                continue
+            item = seen.item
+            holds = (
+                (type(item) in {type, ABCMeta} and class_data(item))
+                or (type(item) is FunctionType and (vars(item) or item.__closure__))
+                or (contents.can_change(item) and not callable(item) and contents.can_be_put(item))
+            )
+            self._own[key] = seen
+            if holds:
+                found.append(seen)
+        return found
 
     def leave_out(self, size: float) -> list[str]:
         """Take variables out of the bundle that are secret or dropped, or too large to be stored in passing; return their names.
@@ -389,21 +454,30 @@ class LiveRun:
         if view is not None:
             return ("view", view.holder, view.link)
         seen = self._inventory.seen.get(id(item)) or self._unchanged.get(id(item))
+        own = self._own.get(id(item))
+        if own is not None and seen is None:
+            return ("at", own.root, own.address)
         if kind is ModuleType:
             return ("module", item.__name__, ()) if item.__name__ in sys.modules else None
         if kind is FunctionType or issubclass(type(item), type):
             name = getattr(item, "__qualname__", "")
             if item.__module__ == "__main__" and self._space.get(name) is item and name not in self.bundle.values:
                 return ("at", name, ())
-            return ("at", seen.root, seen.address) if seen is not None else None
+            return self._link_to(seen) if seen is not None else None
         linked = self._links.get(id(item))
         if seen is not None and (linked is None or linked in self._body.outputs):
-            return ("at", seen.root, seen.address)
+            return self._link_to(seen)
         return ("at", linked, ()) if linked is not None else None
+
+    def _link_to(self, seen: Seen) -> tuple[str, str, Any]:
+        """Return the link to an object that was there before; of a name that the body has bound to another, what it was."""
+        found = self._placed.get(seen.root, self.before.get(seen.root, _MISSING))
+        was = found is not self._space.get(seen.root, _MISSING)
+        return ("was" if was else "at", seen.root, seen.address)
 
     def root_of(self, item: Any) -> str:
         """Return the name of the notebook through which a changed object is reached."""
-        seen = self._inventory.seen.get(id(item))
+        seen = self._inventory.seen.get(id(item)) or self._own.get(id(item))
         return seen.root if seen is not None else type(item).__name__
 
     def give_back(self) -> None:
@@ -413,6 +487,21 @@ class LiveRun:
                 self._space[name] = self.before[name]
         for name in self.theirs:
             self._space[name] = self.before[name]
+
+
+def _texts(codes: Iterable[CodeType | None]) -> set[str]:
+    """Return the words in the texts of code: names that it may look up."""
+    found: set[str] = set()
+    pending: list[Any] = list(codes)
+    while pending:
+        item = pending.pop()
+        if isinstance(item, CodeType):
+            pending.extend(item.co_consts)
+        elif isinstance(item, (tuple, frozenset)):
+            pending.extend(item)
+        elif isinstance(item, str):
+            found.update(re.findall(r"\w+", item))
+    return found
 
 
 def size_of(value: Any) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution import file_effects
-from stepwell.kernel_runtime.execution.addresses import CALLS, code_in, reached_names
+from stepwell.kernel_runtime.execution.addresses import code_in, reached_names
+from stepwell.kernel_runtime.execution.contents import is_handle
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun
 from stepwell.kernel_runtime.execution.outputs import Produced
@@ -25,7 +26,7 @@ from stepwell.kernel_runtime.records.materializations import Materialization, St
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
-from stepwell.kernel_runtime.versions.reads.readers import seeded
+from stepwell.kernel_runtime.versions.reads.readers import seeded, seedings
 
 _SHARE = 0.05
 """Part of a step's time that storing its other variables may take."""
@@ -135,7 +136,7 @@ class NotebookCells:
 
     def has_value(self, key: str, item: Materialization) -> bool:
         """Return True if a value that could not be stored is alive in this kernel."""
-        return self._timeline.alive(key, item.id) is not None
+        return self._timeline.alive(key, item) is not None
 
     def value(self, key: str) -> Any:
         """Return a value that lives in this kernel only.
@@ -163,19 +164,17 @@ class NotebookCells:
         body = step.op.body
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
+        self._timeline.look_before(step.key, body.bound & body.reads)
         names = {*body.reads, *body.parameters}
-        if body.changes is not None:
-            # What the body only reads is not changed by its own text. Functions that it uses may change what they reach.
-            functions = [name for name in body.reads if callable(space.get(name))]
-            given = {name: arguments.get(name, space.get(name)) for name in body.parameters}
-            calls = {name for name, value in given.items() if type(value) in CALLS}
-            names = (names & body.changes) | calls | (reached_names(space, functions) - set(functions))
-            names |= {name for name in functions if name in body.changes or not issubclass(type(space[name]), type)}
         timeline = self._timeline
         code = code_in([arguments.get(name, space.get(name)) for name in coded])
         through = reached_names(space, (), code) if code else set()
         reached = reached_names(space, names) | through
         run = LiveRun(self._timeline, body, reached, arguments)
+        if body.changes is not None:
+            functions = [name for name in names if callable(arguments.get(name, space.get(name)))]
+            suspects = body.changes | through | (reached_names(space, functions) - set(functions))
+            run.suspects = suspects.difference(step.op.ignore)
         run.reads = tuple(
             Read("given", name, timeline.digest_of(name))
             for name in sorted(through - body.reads - set(body.parameters))
@@ -183,8 +182,16 @@ class NotebookCells:
         )
         run.watch_process()
         if not self.is_cell(step):
-            run.theirs = frozenset(name for name in run.before if not self._timeline.may_bind(name, step.key))
+            run.theirs = frozenset(name for name in run.before if not timeline.may_bind(name, step.key))
+        elif timeline.only_unbound:
+            run.theirs = frozenset(run.before)
+        # Last: whose names are the user's is asked above, and nothing may fail between this and the body.
+        run.cover(reached_names(space, {*body.reads, *body.parameters}))
         return run
+
+    def is_renamed(self, step: PlanStep) -> bool:
+        """Return True if a step that is about to run was to count with names as they were before; it counts with the present ones now."""
+        return self._timeline.unpin(step.key)
 
     def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
         """Store what a body left in the notebook; add it to the outcome as one more output.
@@ -194,9 +201,11 @@ class NotebookCells:
         effects, value
             None if there is nothing to store.
         """
-        for stream in run.seeded_streams():
+        streams = run.seeded_streams()
+        for stream in streams:
             self._seeds.leave(stream)
         effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last)
+        effects = replace(effects, seeded=tuple(sorted(streams & effects.streams.keys())))
         if outcome.recorder is not None:
             files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
             run.bundle.files = contents
@@ -204,7 +213,7 @@ class NotebookCells:
             for each in files:
                 self._timeline.files[each.path] = (each.digest, step.key)
         outcome.reads = (*outcome.reads, *run.reads, *run.stream_reads())
-        left_out = run.leave_out(max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
+        left_out = run.leave_out(1e9 if effects.acts else max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
         effects = replace(
             effects, values=tuple(name for name in effects.values if name not in left_out), unstored=tuple(left_out)
         )
@@ -214,6 +223,7 @@ class NotebookCells:
         assert isinstance(body, CellBody)
         key = f"{step.address}:{NOTEBOOK}"
         value: StoredValue | None = None
+        unstored: list[str] = []
         if run.bundle:
             try:
                 value = self._store.put(Linked(run.bundle.plain(), run.link), key=key, memo_key=memo)
@@ -233,8 +243,29 @@ class NotebookCells:
             names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             self._tell(f"{step.key} changed {shown}, which cannot be restored: it runs once in every kernel")
+        effects = self._once(effects, (*unstored, *left_out))
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
+
+    def lacking(self, step: PlanStep, effects: Effects, outputs: Collection[str]) -> Effects:
+        """Return the effects of a step some of whose own values could not be stored."""
+        body = step.op.body
+        assert isinstance(body, CellBody)
+        names = dict(zip([each.name for each in step.outputs], body.variables, strict=False))
+        return self._once(effects, [names[name] for name in outputs if name in names])
+
+    def _once(self, effects: Effects, unstored: Collection[str]) -> Effects:
+        """Return effects with variables that have no stored value counted as lost, where the step acts on more than its own names.
+
+        Such a step cannot be run later, when the variable is needed: it would act twice, or on what others have changed by then.
+        """
+        space = self._timeline.namespace
+        handles = [name for name in unstored if name in space and is_handle(space[name])]
+        effects = replace(effects, handles=(*effects.handles, *handles))
+        if not effects.acts:
+            return effects
+        lost = [name for name in unstored if name in space and name not in handles]
+        return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
 
     def _without_unstorable(self, run: LiveRun, key: str, kept: frozenset[str]) -> tuple[list[str], list[str]]:
         """Take what cannot be stored out of a bundle; return names of variables, and of what else was changed."""
@@ -279,7 +310,7 @@ class NotebookCells:
         theirs = run.theirs
         variables = dict(zip(body.variables, step.outputs, strict=False))
         run.give_back()
-        timeline.brought(step.key, step.code.digest if step.code else "", body.source, made.values())
+        timeline.brought(step.key, step.code, body.source, made.values())
         for name, output in variables.items():
             item = made.get(output.name)
             if item is None or name in theirs or output.name not in outcome.produced:
@@ -314,13 +345,13 @@ class NotebookCells:
 
     # -- a hit
 
-    def reuse(self, step: PlanStep, group: tuple[Materialization, ...]) -> bool:
+    def reuse(self, step: PlanStep, group: tuple[Materialization, ...]) -> str:
         """Leave the notebook as the run left it.
 
         Returns
         -------
-        bool
-            False if that cannot be done: the step must run.
+        str
+            Why that cannot be done, so that the step must run; empty if it is done.
         """
         body, timeline = step.op.body, self._timeline
         assert isinstance(body, CellBody)
@@ -329,23 +360,30 @@ class NotebookCells:
         # The names that it reads differ from what they were when it ran here: its own effects, or later ones, were applied.
         pinned = step.key in timeline.pinned
         if again and not own:
-            return True
+            return ""
         kept = next((item for item in group if item.output == NOTEBOOK), None)
         if kept is None and any(item.effects for item in group):
-            return False
+            return "what it did to the notebook is not recorded"
         # Nothing of a record is looked at, not even whether it has effects, before a trusted key is known to have signed it.
         if kept is not None and not self._is_trusted(kept, group):
-            return False
+            return "what it did to the notebook is not signed with a trusted key"
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
-        if effects.lost and not (again and timeline.is_left(step.key)):
-            return False
+        unstored = self._unstored(step, group, effects)
+        values = [name for name in unstored if name not in effects.handles]
+        if values and again and timeline.is_touched(step.key, values):
+            return f"{values[0]} is not stored, and may have been changed since"
+        if effects.lost and not (
+            again and timeline.is_left(step.key) and (pinned or not timeline.is_touched(step.key, effects.lost))
+        ):
+            return f"once in every kernel: what it changed cannot be restored ({', '.join(effects.lost)})"
         if not again and not body.kept.isdisjoint(effects.unstored):
-            return False
+            return "a variable that --keep names is not stored"
         if self.must_be_stored(body) and any(item.value is None for item in group if item.output != NOTEBOOK):
-            return False
-        todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own)
+            return "its value is not stored"
+        timeline.look_before(step.key, body.bound & body.reads)
+        todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own, again=again)
         if not todo.possible:
-            return False
+            return "a file that it wrote is lost, and too large to be stored"
         names: Collection[str] | None = None
         if not own:
             names = [
@@ -354,11 +392,12 @@ class NotebookCells:
                 if timeline.may_bind(name, step.key)
             ]
         elif again:
-            names = [
-                name
-                for name in (*effects.values, *body.defined(effects.definitions), *body.variables)
-                if name not in timeline.namespace or not timeline.is_of(name, step.key)
-            ] + list(effects.deleted)
+            left = (*effects.values, *body.defined(effects.definitions), *body.variables)
+            gone = timeline.namespace.keys().isdisjoint(effects.deleted)
+            # What is stored with other variables may hold objects of variables that the step reads.
+            read = reached_names(timeline.namespace, {*body.reads, *body.parameters}) if kept and kept.value else ()
+            if gone and not timeline.is_touched(step.key, left) and not timeline.is_bound_since(step.key, read):
+                names = ()
         restoration = Restoration(timeline, body, effects, names)
         try:
             bound = self._restore(
@@ -368,13 +407,12 @@ class NotebookCells:
             # Whatever cannot be restored is computed: the body raises its own errors.
             if isinstance(error, ValueUnavailableError):
                 self._tell(f"{error.what}: computed again")
-            return False
-        timeline.brought(step.key, step.code.digest if step.code else "", body.source, group)
+                return error.what
+            return f"what it left cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+        timeline.brought(step.key, step.code, body.source, group)
         if not again:
-            for name, output in zip(body.variables, step.outputs, strict=False):
-                if any(item.output == output.name and item.value is None for item in group):
-                    timeline.unstored[name] = group[0].key
-            timeline.unstored.update({name: group[0].key for name in effects.unstored if name != RESULT})
+            timeline.unstored.update(dict.fromkeys(unstored, group[0].key))
+            timeline.handles.update(effects.handles)
         if own and RESULT in effects.unstored:
             timeline.results[step.key] = Unstored(group[0].key)
         changed = () if again and pinned else effects.objects
@@ -382,7 +420,16 @@ class NotebookCells:
             Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters
         )
         timeline.settle(body.variables)
-        return True
+        return ""
+
+    @staticmethod
+    def _unstored(step: PlanStep, group: tuple[Materialization, ...], effects: Effects) -> list[str]:
+        """Return the variables of a step whose values are not stored."""
+        body = step.op.body
+        assert isinstance(body, CellBody)
+        lacking = {item.output for item in group if item.value is None and item.output != NOTEBOOK}
+        mine = [name for name, output in zip(body.variables, step.outputs, strict=False) if output.name in lacking]
+        return [*mine, *[name for name in effects.unstored if name != RESULT]]
 
     def _is_trusted(self, kept: Materialization, group: tuple[Materialization, ...]) -> bool:
         """Return True if a trusted key signed what a step left, and the rows of its values name the same reads, inputs and code."""
@@ -413,7 +460,11 @@ class NotebookCells:
             more = restoration.apply(plain, skip_objects=skip_objects)
             if RESULT in plain[1] and self.is_cell(step):
                 timeline.results[step.key] = plain[1][RESULT]
-            for stream, state in () if again and not timeline.seeded_since(step.key) else plain[3].items():
+            for stream, state in plain[3].items():
+                if again and stream not in effects.seeded and not timeline.seeded_since(step.key):
+                    continue
+                if stream in effects.seeded:
+                    seedings.append(stream)
                 set_stream(stream, state)
                 seeded.add(stream)
                 self._seeds.leave(stream)
@@ -431,7 +482,7 @@ class NotebookCells:
         for each in effects.files:
             if each.path not in todo.left:
                 timeline.files[each.path] = (each.digest, step.key)
-        if not again:
+        if not skip_objects:
             failed = library_state.apply(
                 [entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)], settings
             )

@@ -31,6 +31,7 @@ class Restoration:
         self._body = body
         self.effects = effects
         self._names = names
+        self._before = dict(timeline.namespace)
         self._views: dict[int, Any] = {}
         """Arrays over memory of others that were made, by the number of their link."""
 
@@ -72,7 +73,7 @@ class Restoration:
             return self._views[number]
         if kind == "module":
             return sys.modules.get(name) or import_module(name)
-        return resolve(self._space, name, address)
+        return resolve(self._before if kind == "was" else self._space, name, address)
 
     def apply(self, plain: tuple[Any, ...], *, skip_objects: bool) -> list[str]:
         """Bind variables and put contents back; return the names that were bound.

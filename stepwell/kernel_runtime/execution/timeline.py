@@ -26,9 +26,12 @@ from stepwell.kernel_runtime.execution.contents import has_content
 from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.memo import is_provenance
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import duckdb_state, library_state
+from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.graph import MISSING
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest
 from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.reads.recorder import value_digest
@@ -78,6 +81,8 @@ class Memory:
     """Number of events before it."""
     code: str
     """The digest of the code version then."""
+    asset_names: tuple[tuple[str, str], ...]
+    """The assets that its code read as globals, as in a code version."""
     source: object
     """The text of its body then: another text is an edit of the step itself."""
     materializations: frozenset[str]
@@ -107,12 +112,16 @@ class Timeline:
         By path, the digest of the state in which a step left a file, and the step's key.
     unstored
         Variables that a reused cell assigned and whose values are not stored, each with the key of an asset of that cell.
+    handles
+        Those of them that are files and the like: they are not computed before code needs them.
     results
         By step key, the value of the last expression of a cell that has just run, until the shell has it.
     requested
         Keys of the steps that the current request names: their cell runs, or they were asked for by name. They read names as they are now.
     cells
         Those of them whose own cell runs: it binds its names whoever bound them before.
+    only_unbound
+        Whether such a cell runs for names that are not bound, and leaves the others as they are.
     reassigned
         By step key, what is to be said of names that other cells assigned again since the step was brought up to date.
     pinned
@@ -124,10 +133,12 @@ class Timeline:
         self.project = project
         self.files: dict[str, tuple[str, str]] = {}
         self.unstored: dict[str, str] = {}
+        self.handles: set[str] = set()
         self.results: dict[str, Any] = {}
         self._load = load
         self.requested: frozenset[str] = frozenset()
         self.cells: frozenset[str] = frozenset()
+        self.only_unbound = False
         self.reassigned: dict[str, str] = {}
         self.pinned: set[str] = set()
         self._count = 0
@@ -140,6 +151,7 @@ class Timeline:
         self._bound: dict[str, Bound] = {}
         self._waiting: dict[str, Materialization] = {}
         self._memories: dict[str, Memory] = {}
+        self._earlier: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     # -- events
@@ -152,6 +164,7 @@ class Timeline:
         event = (self._count, writer)
         for name in bound:
             self.unstored.pop(name, None)
+            self.handles.discard(name)
             self._binds.setdefault(name, []).append(event)
             self._group.pop(name, None)
         for name in changed:
@@ -168,6 +181,12 @@ class Timeline:
                     self._group[name] = target
             for name in shared:
                 self._group[name] = target
+
+    def with_aliases(self, names: Iterable[str]) -> set[str]:
+        """Return names, and all others that may share objects with them."""
+        found = set(names)
+        groups = {group for name in found if (group := self._group.get(name)) is not None}
+        return found | {name for name, group in self._group.items() if group in groups}
 
     def _note_sources(
         self, writer: Writer, bound: Collection[str], changed: Collection[str], read: Collection[str]
@@ -243,10 +262,12 @@ class Timeline:
             if bound is not None:
                 bound.unchanged_at = self._count
 
-    def alive(self, key: str, materialization: str = "") -> Any:
+    def alive(self, key: str, item: Materialization | None = None) -> Any:
         """Return the object that some variable is bound to as the value of an asset, or None."""
         for bound in self._bound.values():
-            if bound.key == key and materialization in {"", bound.materialization}:
+            if bound.key == key and (
+                item is None or item.id == bound.materialization or (item.data_version or item.id) == bound.data_version
+            ):
                 value = bound.value()
                 if value is not None:
                     return value
@@ -285,7 +306,8 @@ class Timeline:
         return bound
 
     def _is_equal(self, name: str, bound: Bound) -> bool:
-        return data_version(self.namespace[name]) in (None, bound.data_version)
+        # Of a value without a digest nothing can be compared: what may have changed it counts as a change.
+        return not is_provenance(bound.data_version) and data_version(self.namespace[name]) == bound.data_version
 
     def changed_by(self, name: str) -> str:
         """Return the label of the cell that changed or rebound a variable which was the value of an asset; empty if none did."""
@@ -332,7 +354,7 @@ class Timeline:
             new = waiting.get(bound.key)
             if new is None or new.id == bound.materialization or self.bound_to(name) is None:
                 continue
-            if new.data_version == bound.data_version and not bound.changed_by:
+            if new.data_version == bound.data_version:
                 bound.materialization = new.id
                 continue
             try:
@@ -369,11 +391,41 @@ class Timeline:
 
     # -- steps
 
-    def brought(self, step_key: str, code: str, source: object, items: Iterable[Materialization]) -> None:
+    def look_before(self, step_key: str, names: Iterable[str]) -> None:
+        """Note the numbers and texts that a step finds under names which it may read and binds itself."""
+        found = self.earlier(step_key)
+        for name in names:
+            value = self.namespace.get(name, MISSING)
+            if name not in found and (value is MISSING or type(value) in ATOMS):
+                found[name] = value
+        self._earlier[step_key] = found
+
+    def earlier(self, step_key: str) -> dict[str, Any]:
+        """Return what a step found under names that it has bound itself since, and nobody else."""
+        return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
+
+    def unpin(self, step_key: str) -> bool:
+        """Have a step that is about to run count with the names that it finds; return True if it was to count with others."""
+        earlier = self.earlier(step_key)
+        differs = any(
+            self.namespace.get(name, MISSING) is not value and self.namespace.get(name, MISSING) != value
+            for name, value in earlier.items()
+        )
+        if not differs and step_key not in self.pinned:
+            return False
+        self._earlier.pop(step_key, None)
+        self._memories.pop(step_key, None)
+        self.pinned.discard(step_key)
+        return True
+
+    def brought(
+        self, step_key: str, code: CodeVersion | None, source: object, items: Iterable[Materialization]
+    ) -> None:
         """Note that a step was executed or reused, with the code version that its memo key has."""
         self._memories[step_key] = Memory(
             self._count,
-            code,
+            code.digest if code is not None else "",
+            code.asset_names if code is not None else (),
             source,
             frozenset(item.id for item in items),
             len(seedings),
@@ -386,6 +438,32 @@ class Timeline:
         """Return True if a step already gave this materialization in this kernel."""
         memory = self._memories.get(step_key)
         return memory is not None and item.id in memory.materializations
+
+    def is_touched(self, step_key: str, names: Iterable[str]) -> bool:
+        """Return True if others may have bound or changed one of some names since a step was brought up to date here, or it is gone."""
+        memory = self._memories.get(step_key)
+        if memory is None:
+            return True
+        return any(
+            (
+                name in self.namespace
+                and any(
+                    writer.kind == "cell" or writer.id != step_key for _, writer in self._since(name, memory.number)
+                )
+            )
+            or (name not in self.namespace and bool(self._binds.get(name)))
+            for name in names
+        )
+
+    def is_bound_since(self, step_key: str, names: Iterable[str]) -> bool:
+        """Return True if others have bound one of some names to another mutable object since a step was brought up to date here."""
+        memory = self._memories.get(step_key)
+        return memory is None or any(
+            number > memory.number and (writer.kind == "cell" or writer.id != step_key)
+            for name in names
+            if name in self.namespace and has_content(self.namespace[name])
+            for number, writer in self._binds.get(name, ())
+        )
 
     def is_left(self, step_key: str) -> bool:
         """Return True if no cell has used DuckDB's own connection since a step was brought up to date: what a step left there is as it was."""
@@ -439,7 +517,11 @@ class Timeline:
 
     def _is_explained(self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str) -> bool:
         """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
-        if step_key in self.requested and any(writer.kind == "cell" for _, writer in since):
+        if step_key in self.requested and (
+            any(writer.kind == "cell" for _, writer in since)
+            or any(number > memory.number and writer.id != step_key for number, writer in self._binds.get(name, ()))
+        ):
+            # A cell that runs reads what others have bound. What later steps have changed in place is no edit.
             return False
         # Those who gave the value that the step read: who bound the name last before it, and who changed the object since.
         last = max((number for number, _ in self._binds.get(name, ()) if number <= memory.number), default=0)
@@ -485,4 +567,4 @@ class Timeline:
             with_, now = (", ".join(f"{name} {word} {labels[at]}" for name, labels in again.items() if labels[at]) for at, word in ((0, "from"), (1, "is now from")))  # fmt: skip
             self.reassigned[step_key] = f"with {with_} ({now}; run the cell of {step_key} to use that)"
         self.pinned.add(step_key)
-        return replace(version, digest=memory.code)
+        return replace(version, digest=memory.code, asset_names=memory.asset_names)

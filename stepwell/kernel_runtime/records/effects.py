@@ -29,6 +29,8 @@ class FileEffect:
     """Whether the content is stored, so that a lost file can be restored."""
     before: str = ""
     """The digest of the content that the step found; empty if there was no file, or it was too large."""
+    appended: bool = False
+    """Whether the step appended to what it found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,10 @@ class Effects:
     """By random stream, the digest of the state in which the step left it."""
     state: tuple[tuple[str, Any], ...] = ()
     """Settings of libraries and of the process that the step changed, with their new values."""
+    seeded: tuple[str, ...] = ()
+    """Those random streams that the step seeded."""
+    handles: tuple[str, ...] = ()
+    """Those variables without a stored value that are open or closed files, connections and the like."""
 
     def __bool__(self) -> bool:
         """Return True if the step did anything."""
@@ -67,15 +73,22 @@ class Effects:
             or self.state
         )
 
+    @property
+    def acts(self) -> bool:
+        """True if the step changed more than it bound: objects, random streams, files, settings, names that it deleted."""
+        return bool(self.objects or self.streams or self.files or self.state or self.deleted)
+
     def as_json(self) -> dict[str, Any]:
         """Return the effects as JSON values; fields that are empty are left out."""
         found: dict[str, Any] = {}
-        for name in ("values", "unstored", "definitions", "deleted", "objects", "lost", "streams"):
+        for name in ("values", "unstored", "definitions", "deleted", "objects", "lost", "streams", "seeded", "handles"):
             value = getattr(self, name)
             if value:
                 found[name] = value
         if self.files:
-            found["files"] = [[each.path, each.digest, each.size, each.kept, each.before] for each in self.files]
+            found["files"] = [
+                [each.path, each.digest, each.size, each.kept, each.before, each.appended] for each in self.files
+            ]
         if self.state:
             found["state"] = [list(each) for each in self.state]
         return found
@@ -108,4 +121,6 @@ class Effects:
             tuple(FileEffect(*each) for each in found.get("files", ())),
             dict(found.get("streams", {})),
             tuple((name, value) for name, value in found.get("state", ())),
+            tuple(found.get("seeded", ())),
+            tuple(found.get("handles", ())),
         )

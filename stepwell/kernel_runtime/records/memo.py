@@ -7,8 +7,23 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 from stepwell.kernel_runtime.records.materializations import InputVersion
+from stepwell.kernel_runtime.records.reads import Read
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+_PROVENANCE = "from:"
+
+
+def provenance(memo: str, reads: Iterable[Read], output: str) -> str:
+    """Return what stands for the data version of a value that cannot be stored: the digest of all that it was computed from."""
+    text = repr((memo, sorted((read.kind, read.name, read.digest) for read in reads), output))
+    return _PROVENANCE + blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+
+
+def is_provenance(version: str) -> bool:
+    """Return True for what `provenance` returned: it says where a value is from, and nothing of what it is now."""
+    return version.startswith(_PROVENANCE)
 
 
 def memo_key(

@@ -11,6 +11,8 @@ from stepwell.kernel_runtime.records.quick import quick
 RunStatus: TypeAlias = Literal["running", "success", "failure", "cancelled", "interrupted"]
 StepStatus: TypeAlias = Literal["executed", "reused", "failed", "skipped", "untouched", "cancelled"]
 RunKind: TypeAlias = Literal["assets", "job"]
+FORCED = "it was forced"
+"""The reason of a step that ran because the request said so."""
 
 
 @dataclass(frozen=True, slots=True)

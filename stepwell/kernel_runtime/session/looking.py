@@ -409,27 +409,32 @@ class Looking(Holding):
         return CodeWalk(asset_names=names, namespace=self.namespace, keyed=users_digest(), pin=timeline.pin)
 
     @contextmanager
-    def requesting(self, definitions: Iterable[Any], *, cell: bool = False) -> Iterator[None]:
+    def requesting(
+        self, definitions: Iterable[Any], *, cell: bool = False, only_unbound: bool = False
+    ) -> Iterator[None]:
         """Plan with assets as requested by name: their cells read the names of the notebook as they are now.
 
         Parameters
         ----------
         cell
             Whether the cell of the assets runs, which binds its names whoever bound them before.
+        only_unbound
+            Whether it runs for names that are not bound, and leaves the others as they are.
         """
         timeline = self.timeline
         if timeline is None:
             yield
             return
-        before = timeline.requested, timeline.cells
+        before = timeline.requested, timeline.cells, timeline.only_unbound
         steps = [step.key for each in definitions if isinstance(each, AssetsDefinition) for step in asset_steps(each)]
         timeline.requested = frozenset(steps)
         if cell:
             timeline.cells = timeline.requested
+            timeline.only_unbound = only_unbound
         try:
             yield
         finally:
-            timeline.requested, timeline.cells = before
+            timeline.requested, timeline.cells, timeline.only_unbound = before
 
     def _in_kernel(self, known: Known) -> None:
         """Have recorded reads from the notebook's kernel checked there."""

@@ -256,8 +256,9 @@ class Expander:
         *,
         only: frozenset[str] | None = None,
         skip: frozenset[str] = frozenset(),
+        earlier: Mapping[str, Any] = _NO_ASSETS,
     ) -> None:
-        """Write what code loads as globals, and what it imports; `codes` are all that share its names."""
+        """Write what code loads as globals, and what it imports; `codes` are all that share its names, and `earlier` has names as they were."""
         own = node.own
         names: list[tuple[str, Any]] = list(node.names)
         assets = self.assets if scope is self.namespace else _NO_ASSETS
@@ -272,7 +273,9 @@ class Expander:
             if leaves_out and self._is_ignored(scope, name):
                 own.append(b"\xeb")
                 continue
-            if seen:
+            if seen and name in earlier:
+                value = earlier[name]
+            elif seen:
                 value = bound(scope, name)
                 names.append((name, value))
             else:
@@ -422,7 +425,15 @@ class Expander:
             own.append(known.blob)
             seen.update(name for name, _ in known.loads)
             seen.update(known.names_in_text)
-            self._loads(node, known, codes, body.globals, only=body.reads, skip=inputs | (assigned - body.reads))
+            self._loads(
+                node,
+                known,
+                codes,
+                body.globals,
+                only=body.reads,
+                skip=inputs | (assigned - body.reads),
+                earlier=body.earlier(),
+            )
         for reason in body.unseen:
             node.unverifiable("", reason)
         for name in sorted(body.reads - seen - inputs):

@@ -34,8 +34,9 @@ from stepwell.kernel_runtime.versions.process_options import filters_among, watc
 RENDERING = frozenset((
     "repr", "str", "format", "print", "to_string", "to_html", "to_latex", "to_markdown", "info", "style", "array2string", "array_repr",
     "array_str", "display", "latex", "pretty", "sstr", "srepr",
+    "get_option", "options", "option_context", "get_options", "get_printoptions", "printoptions", "get_config", "Config", "rcParams",
 ))  # fmt: skip
-"""Names in code that makes text of values."""
+"""Names in code that makes text of values, or reads options."""
 PLOTTING = frozenset((
     "plot", "hist", "boxplot", "savefig", "subplots", "heatmap", "scatter", "imshow", "plot_joint", "relplot", "displot", "catplot", "pairplot",
     "from_estimator", "from_predictions", "plot_tree",

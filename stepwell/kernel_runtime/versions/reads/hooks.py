@@ -62,7 +62,8 @@ def _opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> 
     else:
         writes = any(letter in mode for letter in "wax+")
         reads = not any(letter in mode for letter in ("wx" if "+" in mode else "wax"))
-    recorder.opened(name, reads=reads, writes=writes)
+    appends = not reads and (flags & os.O_APPEND != 0 if mode is None else "a" in mode)
+    recorder.opened(name, reads=reads, writes=writes, appends=appends)
 
 
 def _listed(recorder: ReadRecorder, path: Any = None) -> None:

@@ -26,6 +26,8 @@ from stepwell.kernel_runtime.versions.reads.environment import ALL, Keyed, all_d
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, counts, file_digest, file_stat, too_recent
 from stepwell.kernel_runtime.versions.reads.statuses import ABSENT, status
 
+_UNBOUND: Any = object()
+
 _current: ContextVar[ReadRecorder | None] = ContextVar("stepwell_reads", default=None)
 threads: dict[int, ReadRecorder] = {}
 """By thread, the recorder of the step that started it."""
@@ -68,6 +70,8 @@ class ReadRecorder:
         Names that count already: inputs.
     before
         Whether a file that the step reads and changes counts as it was before: its change is an effect, which a hit applies.
+    own
+        Names that the step itself binds: what it looks up after that is no read of the notebook.
     looks_at_filters
         Whether the step's code names the filters of warnings: they are left as they are, and count.
     """
@@ -118,10 +122,14 @@ class ReadRecorder:
         counted: Collection[str] = (),
         *,
         before: bool = False,
+        own: Iterable[str] = (),
         looks_at_filters: bool = False,
     ) -> None:
         self._keeps_before = before
         self._looks_at_filters = looks_at_filters
+        self._own_names = {name: namespace.get(name, _UNBOUND) for name in own} if namespace is not None else {}
+        self.appended: frozenset[str] = frozenset()
+        """Files to which the step appended before it wrote them in any other way."""
         self.before: dict[str, str] = {}
         """By path, the digest of a file before the step changed or removed it."""
         self._namespace = namespace
@@ -166,7 +174,7 @@ class ReadRecorder:
 
     # -- what is noted while the step runs
 
-    def opened(self, path: str, *, reads: bool, writes: bool) -> None:
+    def opened(self, path: str, *, reads: bool, writes: bool, appends: bool = False) -> None:
         """Note that a file is about to be opened."""
         if reads:
             self._noted = True
@@ -177,6 +185,8 @@ class ReadRecorder:
         if writes and path not in self._written:
             stat = file_stat(path)
             self._written[path] = stat is not None
+            if appends:
+                self.appended |= {path}
             if stat is not None:
                 self._note_before(path, stat[0])
 
@@ -247,6 +257,7 @@ class ReadRecorder:
                 and (value is None or value is space[name])
                 and name not in self._looked_up
                 and name not in self._counted
+                and space[name] is self._own_names.get(name, space[name])
             ):
                 with self.looks():
                     self._looked_up[name] = value_digest(space[name])
