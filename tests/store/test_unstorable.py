@@ -90,6 +90,23 @@ def test_it_is_refused_with_its_type_and_a_remedy(store, name, wrap):
             value.close()
 
 
+class Refused(Exception):
+    def __init__(self, code, *, where):
+        super().__init__(f"{code} at {where}")
+        self.code, self.where = code, where
+
+
+def test_an_exception_that_pickle_cannot_make_again_is_stored_for_cells_only(store):
+    # The step of a function may run in another process, from which values come back by pickle; a cell runs in its kernel.
+    with pytest.raises(UnstorableValueError, match=r"'flights'.*Refused") as caught:
+        store.put([1, Refused(3, where="x")], key="flights", memo_key="m", portable=True)
+    assert "super().__init__()" in str(caught.value)
+    found = store.get(store.put([1, Refused(3, where="x")], key="flights", memo_key="m"), key="flights")
+    assert (found[1].code, found[1].where, str(found[1])) == (3, "x", "3 at x")
+    portable = store.put([KeyError("k"), OSError(2, "no", "f")], key="flights", memo_key="n", portable=True)
+    assert store.get(portable, key="flights")[1].filename == "f"
+
+
 def test_a_value_nested_too_deeply_is_refused(store):
     with pytest.raises(UnstorableValueError):
         store.put(deep(), key="a", memo_key="m")

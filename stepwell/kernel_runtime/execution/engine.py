@@ -451,7 +451,11 @@ class Engine:
                         self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code,
                         effects=effects,
                     )  # fmt: skip
-                    value = look(partial(self.store.put, produced.value, key=key, memo_key=kept, about=about))
+                    value = look(
+                        partial(
+                            self.store.put, produced.value, key=key, memo_key=kept, about=about, portable=run is None
+                        )
+                    )
                 except UnstorableValueError as unstorable:
                     if not is_job and (run is None or self._must_be_stored(step)):
                         raise

@@ -66,7 +66,13 @@ class ValueStore(Protocol):
 
     # -- values
     def put(
-        self, value: Any, *, key: str, memo_key: str, about: Callable[[], Materialization] | None = None
+        self,
+        value: Any,
+        *,
+        key: str,
+        memo_key: str,
+        about: Callable[[], Materialization] | None = None,
+        portable: bool = False,
     ) -> StoredValue:
         """Write a value's stored form and return where it is; nothing refers to it until a row does.
 
@@ -74,6 +80,8 @@ class ValueStore(Protocol):
         ----------
         about
             Returns what will be recorded of it, except for the value; a file of its own says so in its header.
+        portable
+            Whether pickle alone must be able to bring the value to another process: the step may run in one.
 
         Raises
         ------

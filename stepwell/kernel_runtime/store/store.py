@@ -191,7 +191,13 @@ class Store:
     # -- values ----------------------------------------------------------------------------------------------------------
 
     def put(
-        self, value: Any, *, key: str, memo_key: str, about: Callable[[], Materialization] | None = None
+        self,
+        value: Any,
+        *,
+        key: str,
+        memo_key: str,
+        about: Callable[[], Materialization] | None = None,
+        portable: bool = False,
     ) -> StoredValue:
         """Write a value's stored form and return where it is; nothing refers to it until a row does.
 
@@ -199,13 +205,15 @@ class Store:
         ----------
         about
             Returns what will be recorded of it, except for the value: a file says so in its header. Called for files only.
+        portable
+            Whether pickle alone must be able to bring the value to another process: the step may run in one.
 
         Raises
         ------
         UnstorableValueError
             If no codec can bring the value back; names the key, the type and the remedy.
         """
-        encoded = codecs.encode(value, key=key, code=self._code)
+        encoded = codecs.encode(value, key=key, code=self._code, portable=portable)
         # A value with links is loaded where these mean something; if that fails, its step runs.
         if encoded.kinds and type(value) is not Linked:
             round_trip.check(value, encoded, key=key, code=self._code, witnesses=self._objects.witnesses)

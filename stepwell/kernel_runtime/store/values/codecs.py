@@ -61,8 +61,13 @@ _NO_CODE = CodeReader()
 _NOWHERE = Loading()
 
 
-def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Encoded:
+def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool = False) -> Encoded:
     """Return the stored form of a value.
+
+    Parameters
+    ----------
+    portable
+        Whether pickle alone must be able to bring the value to another process.
 
     Raises
     ------
@@ -89,7 +94,7 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE) -> Encoded:
     if kind is PATH:
         stream, buffers, notes = path_results.dump(value, key=key)
         return Encoded(PICKLE, stream, buffers, notes=notes)
-    pickled = pickling.dump(value, key=key, code=code, link=link)
+    pickled = pickling.dump(value, key=key, code=code, link=link, portable=portable)
     advice = tuple(
         f"{key}: the class {name} was defined inside the step and is stored by value: define it in a cell of its own"
         for name in dict.fromkeys(pickled.inside)

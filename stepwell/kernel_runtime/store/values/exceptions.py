@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import builtins
 import copyreg
+import inspect
+import pickle
 from collections.abc import Callable
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
@@ -38,6 +40,20 @@ def reducer(kind: type) -> Callable[[Any], Any] | None:
     if kind in copyreg.dispatch_table or kind.__basicsize__ > room:
         return None
     return _reduced
+
+
+def check_arguments(value: BaseException) -> None:
+    """Raise PicklingError for an exception that pickle, by which values travel to other processes, cannot make again from its ``args``."""
+    init = type(value).__init__
+    own = any(vars(cls).keys() & set(_HOOKS) for cls in type(value).__mro__ if not _is_builtin(cls))
+    if own or type(init) is not FunctionType:
+        return
+    try:
+        inspect.signature(init).bind(value, *value.args)
+    except TypeError as error:
+        raise pickle.PicklingError(
+            f"{type(value).__qualname__}(*args) does not make it again: {error}; give all arguments to super().__init__()"
+        ) from error
 
 
 def _builtin_base(kind: type) -> type[BaseException]:

@@ -84,6 +84,8 @@ class _Pickler(pickle.Pickler):
         self.kinds: set[Any] = set()
         """Types, and functions by name, that the stream names."""
         self.last: Any = None
+        self.portable = False
+        """Whether the value must be one that pickle alone brings to another process."""
 
     def _keep(self, buffer: pickle.PickleBuffer) -> bool:
         """Tell whether a buffer goes into the stream; else it is kept beside it."""
@@ -95,6 +97,8 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         self.last = value
         kind = type(value)
+        if self.portable and issubclass(kind, BaseException):
+            exceptions.check_arguments(value)
         if kind in _reducers:
             self.kinds.add(kind)
             reduce = _reducers[kind]
@@ -208,13 +212,17 @@ class Pickled:
 _NO_CODE = CodeReader()
 
 
-def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE, link: Link | None = None) -> Pickled:
+def dump(
+    value: Any, *, key: str, code: CodeReader = _NO_CODE, link: Link | None = None, portable: bool = False
+) -> Pickled:
     """Return the stored form of a value.
 
     Parameters
     ----------
     link
         Returns the link to an object that exists where the value is loaded, or None.
+    portable
+        Whether pickle alone must be able to bring the value to another process.
 
     Raises
     ------
@@ -224,6 +232,7 @@ def dump(value: Any, *, key: str, code: CodeReader = _NO_CODE, link: Link | None
     stream = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
     pickler = _Pickler(stream, buffers) if link is None else _LinkingPickler(stream, buffers, link)
+    pickler.portable = portable
     try:
         pickler.dump(value)
         raw = [buffer.raw() for buffer in buffers]
