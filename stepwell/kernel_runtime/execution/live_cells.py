@@ -470,9 +470,9 @@ class LiveRun:
         return ("at", linked, ()) if linked is not None else None
 
     def _link_to(self, seen: Seen) -> tuple[str, str, Any]:
-        """Return the link to an object that was there before; of a name that the body has bound to another, what it was."""
+        """Return the link to an object; to one that was there before through a name that the body has bound to another, what the name was."""
         found = self._placed.get(seen.root, self.before.get(seen.root, _MISSING))
-        was = found is not self._space.get(seen.root, _MISSING)
+        was = id(seen.item) in self._inventory.seen and found is not self._space.get(seen.root, _MISSING)
         return ("was" if was else "at", seen.root, seen.address)
 
     def root_of(self, item: Any) -> str:
