@@ -8,6 +8,7 @@ PARTS = 10
 EACH = 30
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_random_notebooks_have_the_plain_values(part, forks, tmp_path):
     first = part * EACH
