@@ -255,10 +255,11 @@ def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, wh
     with face.session.requesting([definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
         seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
-        if face.interactive and seconds > face.settings.upstream_budget:
-            if why:
-                # Nothing needs it yet.
-                return
+        late = seconds > face.settings.upstream_budget
+        if late and why:
+            # Nothing needs it yet.
+            return
+        if late and face.interactive:
             raise UpstreamBudgetError(
                 f"{name} is needed, and {key}, which assigns it, was reused without it: its value is not stored",
                 remedy=f"{key} took {duration(seconds)} the last time: run its cell with -f",
