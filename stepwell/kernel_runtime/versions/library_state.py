@@ -279,13 +279,8 @@ _SHOWN = " text"
 
 
 def _text(name: str) -> str:
-    return _text_of(name, _now(_ROWS[name.removesuffix(_SHOWN)]))
-
-
-def _text_of(name: str, found: _Options | None) -> str:
-    if found is None:
-        return ""
-    return found.told("text" if name.endswith(_SHOWN) else "value")
+    found = _now(_ROWS[name.removesuffix(_SHOWN)])
+    return found.told("text" if name.endswith(_SHOWN) else "value") if found is not None else ""
 
 
 # -- what a step has changed

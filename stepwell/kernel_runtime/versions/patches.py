@@ -75,7 +75,7 @@ _spaces: list[Mapping[str, Any]] = []
 """Their namespaces."""
 _sizes: list[int] = []
 """How many entries these had at the last look."""
-_seen_modules: dict[str, int] = {}
+_seen_modules: set[str] = set()
 _seen_classes: set[int] = set()
 
 
@@ -96,7 +96,7 @@ def look(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
         _spaces.append(space)
         _sizes.append(len(space))
         for name, value in list(space.items()):
-            if type(value) not in _instances_only and _is_users(value):
+            if _is_users(value):
                 _enter(Patch(target, name))
     sizes = list(map(len, _spaces))
     if sizes != _sizes:
@@ -152,7 +152,7 @@ def _is_at_home(patch: Patch, value: Any) -> bool:
 def _imported() -> tuple[list[tuple[Any, Mapping[str, Any]]], list[CodeType]]:
     """Return the modules and classes of libraries that were imported since the last look, and the code of local modules."""
     modules = sys.modules
-    if len(modules) == len(_seen_modules) and not modules.keys() - _seen_modules.keys():
+    if len(modules) == len(_seen_modules) and not modules.keys() - _seen_modules:
         return [], []
     # At the first look all values of all namespaces are looked at: no code needs to say which names were replaced.
     first = not _seen_modules
@@ -161,7 +161,7 @@ def _imported() -> tuple[list[tuple[Any, Mapping[str, Any]]], list[CodeType]]:
     for name, module in list(modules.items()):
         if name in _seen_modules:
             continue
-        _seen_modules[name] = 1
+        _seen_modules.add(name)
         space = getattr(module, "__dict__", None)
         if type(space) is not dict or name.partition(".")[0] in _LEFT_OUT or name == "__main__":
             continue

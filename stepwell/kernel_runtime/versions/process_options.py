@@ -141,8 +141,7 @@ def filters_among(entries: Iterable[Any]) -> dict[str, Any]:
     """Return the options that filters of warnings make up, from a copy of the list of them."""
     found: list[_Filter] = [
         (action, _pattern(message), category, _pattern(module), line)
-        for action, message, category, module, line in entries
-        if not _is_ours((action, message, category, module, line))
+        for action, message, category, module, line in _theirs(entries)
     ]
     # Filters behind the last that makes errors cannot change what becomes one.
     last = max((at for at, each in enumerate(found) if each[0] == "error"), default=-1)
@@ -151,7 +150,11 @@ def filters_among(entries: Iterable[Any]) -> dict[str, Any]:
 
 
 def _filters_glance(_: Any) -> list[Any]:
-    return [each for each in warnings.filters if not _is_ours(each)]
+    return _theirs(warnings.filters)
+
+
+def _theirs(entries: Iterable[Any]) -> list[Any]:
+    return [each for each in entries if not _is_ours(each)]
 
 
 def _filters_count(option: str) -> Counts:
