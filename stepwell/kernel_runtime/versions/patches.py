@@ -20,6 +20,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from stepwell.kernel_runtime.records.collection import no_collection
 from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.graph import known
@@ -89,6 +90,12 @@ def look(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
     namespace
         Its globals.
     """
+    # A first look passes so many objects that the collector would take most of its time.
+    with no_collection():
+        _look(codes, namespace or {})
+
+
+def _look(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
     before = {option: _values.get(option) for option in table}
     new, local = _imported()
     for target, space in new:
@@ -108,10 +115,10 @@ def look(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
                         _enter(Patch(_targets[at], name))
         _sizes[:] = sizes
     names: set[str] = set()
-    for code in (*_reached(codes, namespace or {}), *local):
+    for code in (*_reached(codes, namespace), *local):
         for root, chain, name in facts(code).attribute_stores:
             names.add(name)
-            target = _resolved(root, chain, namespace or {}) if root else None
+            target = _resolved(root, chain, namespace) if root else None
             if _is_librarys(target):
                 _enter(Patch(target, name))
         if any(map(_SETS_BY_NAME.search, code.co_names)):
