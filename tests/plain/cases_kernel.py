@@ -62,6 +62,25 @@ OPTION = run_all(
     "%%asset a\npd.set_option('display.max_rows', 22)\na = 1",
     "seen = pd.get_option('display.max_rows')\npd.set_option('display.max_rows', 33)",
 )
+OPTIONS = run_all(
+    "import decimal, os, random, sys, warnings\nimport numpy as np\nimport pandas as pd\nK = 1",
+    "%%asset a\npd.set_option('display.max_rows', 22)\nnp.random.seed(4)\nrandom.seed(5)\nnp.seterr(divide='ignore')\n"
+    "os.environ['PLAIN_CASE'] = 'set'\ndecimal.getcontext().prec = 9\nwarnings.simplefilter('ignore', FutureWarning)\n"
+    "sys.path.append('there')\npd.DataFrame.total = lambda self: 3\na = K",
+)
+EDITED_OPTIONS = edited(OPTIONS, c0=OPTIONS[0][1].replace("K = 1", "K = 2"))
+OPTIONS_WATCHED = [
+    "a",
+    "pd.get_option('display.max_rows')",
+    "np.random.random(), random.random()",
+    "np.geterr()['divide']",
+    "os.environ.get('PLAIN_CASE')",
+    "decimal.getcontext().prec",
+    "[each[2].__name__ for each in warnings.filters].count('FutureWarning')",
+    "sys.path.count('there')",
+    "hasattr(pd.DataFrame, 'total')",
+]
+DRAWN = run_all("K = 1", "%%asset a\nrows = (x for x in (1, 2))\na = K", "n = next(rows)")
 COUNTED = run_all(
     "%%asset a\nclass Box:\n    count = 1\na = Box.count", "Box.count += 5", "%%asset b\nb = Box.count", "n = Box.count"
 )
@@ -81,6 +100,35 @@ CASES = [
         "iterator_made_again", [ITERATOR * 2, ITERATOR], ["a", "b"], says=r"a: executed .* because once in every kernel"
     ),
     Case("option_set_again", [OPTION * 2, OPTION * 2], ["seen"], reused=["a"]),
+    Case(
+        "option_set_to_what_it_is_by_a_cell_that_runs_again",
+        [OPTIONS + EDITED_OPTIONS, EDITED_OPTIONS],
+        OPTIONS_WATCHED,
+        reused=["a"],
+    ),
+    Case(
+        "option_set_to_what_it_is_by_a_cell_that_was_edited",
+        [OPTIONS + edited(OPTIONS, c1=OPTIONS[1][1] + " + 1"), edited(OPTIONS, c1=OPTIONS[1][1] + " + 1")],
+        OPTIONS_WATCHED,
+        reused=["a"],
+    ),
+    Case(
+        "option_no_longer_set_by_a_cell_that_was_edited",
+        [OPTIONS + edited(OPTIONS, c1="%%asset a\na = K"), edited(OPTIONS, c1="%%asset a\na = K")],
+        OPTIONS_WATCHED,
+        reused=["a"],
+    ),
+    Case(
+        "option_no_longer_set_by_a_cell_that_was_reused",
+        [OPTIONS, OPTIONS + edited(OPTIONS, c1="%%asset a\na = K"), edited(OPTIONS, c1="%%asset a\na = K")],
+        OPTIONS_WATCHED,
+        reused=["a"],
+    ),
+    Case(
+        "unstorable_variable_of_a_cell_edited_back_and_forth",
+        [[*DRAWN, ("c1", "%%asset a\nrows = (x for x in (7, 8))\na = 2"), DRAWN[2], *DRAWN[1:]], DRAWN * 2],
+        ["n"],
+    ),
     Case("class_attribute_counted_up_again", [COUNTED * 2, COUNTED], ["a", "b", "n"], reused=["a", "b"]),
     Case("loop_variable_that_may_be_read", [LOOPED * 2, LOOPED * 2], ["a", "i", "n"], reused=["a"]),
     Case("text_names_a_variable_of_its_own_cell", [OWN_TEXT * 2, OWN_TEXT], ["a", "b", "limit"], reused=["a", "b"]),

@@ -54,6 +54,9 @@ def import_stepwell():
     for found in pkgutil.walk_packages(stepwell.__path__, "stepwell."):
         if not found.name.endswith("__main__"):
             importlib.import_module(found.name)
+    from stepwell.kernel_runtime.versions import patches
+
+    patches.look()  # at all that is imported: every child would do the same
 
 
 def make_shell():

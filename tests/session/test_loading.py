@@ -32,7 +32,8 @@ def test_a_load_may_check_every_byte(store_dir):
 
 def test_the_doctor_gives_data(store_dir):
     stepwell.materialize([numbers], store=store_dir)
-    assert {finding.status for finding in stepwell.doctor(store=store_dir)} == {"ok"}
+    # How full the disk is depends on the machine.
+    assert {found.status for found in stepwell.doctor(store=store_dir) if found.about != "disk"} == {"ok"}
     (path,) = (store_dir / "objects").rglob("*.*")
     path.write_bytes(path.read_bytes()[:-1])
     (found,) = [finding for finding in stepwell.doctor(store=store_dir) if finding.about == "values"]

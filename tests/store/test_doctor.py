@@ -134,7 +134,8 @@ def flip(path, at=-1000):
 
 def test_a_healthy_store_has_only_good_lines(scene):
     findings = scene.doctor()
-    assert {each.status for each in findings.values()} == {"ok"}
+    # How full the disk is depends on the machine.
+    assert {each.status for each in findings.values() if each.about != "disk"} == {"ok"}
     assert list(findings) == [
         "versions", "mount", "permissions", "locks", "key", "disk", "catalog", "values", "missing", "orphans", "leftovers",
     ]  # fmt: skip
@@ -341,7 +342,7 @@ def test_the_command_says_the_same_and_its_exit_code_tells(scene, capsys):
 def test_a_session_has_its_doctor(scene):
     session = Session()
     findings = session.doctor(store=scene.store)
-    assert {each.status for each in findings} == {"ok"}
+    assert {each.status for each in findings if each.about != "disk"} == {"ok"}
     session.use(scene.store)
     assert session.doctor(full=False)[-1].as_dict()["about"] == "leftovers"
     with pytest.raises(StoreError, match="there is no store"):

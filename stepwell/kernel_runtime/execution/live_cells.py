@@ -38,7 +38,7 @@ from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
-from stepwell.kernel_runtime.versions.reads.environment import value_of
+from stepwell.kernel_runtime.versions.reads.environment import value_of, whole
 from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.secrets import Environment, is_kept_back, looks_secret
 
@@ -105,7 +105,8 @@ class LiveRun:
         self._changed_roots: set[str] = set()
         self._streams: dict[str, Any] = {}
         self._seedings = len(seedings)
-        self._settings: library_state.Snapshot = {}
+        self.settings: library_state.Snapshot = {}
+        self.environment: dict[str, str] = {}
         self._covered: dict[str, Any] = {}
         self._rebound: set[str] = set()
         self._views: dict[int, View] | None = None
@@ -148,7 +149,8 @@ class LiveRun:
         self._streams = stream_states()
         self._seedings = len(seedings)
         patches.look()
-        self._settings = library_state.snapshot()
+        self.settings = library_state.snapshot()
+        self.environment = whole()
 
     def seeded_streams(self) -> set[str]:
         """Return the random streams that the body seeded itself."""
@@ -233,7 +235,7 @@ class LiveRun:
                 bundle.streams[name] = state
         patches.look([code for code in (body.code, body.tail) if code is not None], space)
         settings = library_state.snapshot()
-        entries = library_state.changed(self._settings, settings)
+        entries = library_state.changed(self.settings, settings)
         held = {name: library_state.value_in(settings, name) for name, text in entries if text is None}
         # What a user puts anywhere may be a key of a service.
         given = {name: library_state.value_in(settings, name) for name, _ in entries if name.startswith(_FREE)}

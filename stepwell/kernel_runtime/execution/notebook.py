@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import ModuleType
@@ -26,6 +25,7 @@ from stepwell.kernel_runtime.records.materializations import Materialization, St
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
+from stepwell.kernel_runtime.versions.reads.environment import set_variable, whole
 from stepwell.kernel_runtime.versions.reads.readers import seeded, seedings
 
 _SHARE = 0.05
@@ -165,6 +165,7 @@ class NotebookCells:
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
         self._timeline.look_before(step.key, body.bound & body.reads)
+        self._timeline.undo_settings(step.key)
         names = {*body.reads, *body.parameters}
         timeline = self._timeline
         code = code_in([arguments.get(name, space.get(name)) for name in coded])
@@ -205,6 +206,7 @@ class NotebookCells:
         for stream in streams:
             self._seeds.leave(stream)
         effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last)
+        self._timeline.note_settings(step.key, run.settings, run.environment)
         effects = replace(effects, seeded=tuple(sorted(streams & effects.streams.keys())))
         if outcome.recorder is not None:
             files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
@@ -341,6 +343,7 @@ class NotebookCells:
         """Note what a body bound before it failed: as after a plain cell, it stays."""
         bound, changed = [*run.bound(), *run.deleted()], run.changed_names()
         run.give_back()
+        self._timeline.note_settings(step.key, run.settings, run.environment)
         self._timeline.note(Writer("step", step.key, step.key), bound=bound, changed=changed)
 
     # -- a hit
@@ -411,7 +414,11 @@ class NotebookCells:
             return f"what it left cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
         timeline.brought(step.key, step.code, body.source, group)
         if not again:
-            timeline.unstored.update(dict.fromkeys(unstored, group[0].key))
+            for name in set(unstored).difference(bound):
+                if own or timeline.may_bind(name, step.key):
+                    # What it is bound to is of another cell, or of another run of this one.
+                    timeline.namespace.pop(name, None)
+                    timeline.unstored[name] = group[0].key
             timeline.handles.update(effects.handles)
         if own and RESULT in effects.unstored:
             timeline.results[step.key] = Unstored(group[0].key)
@@ -482,19 +489,19 @@ class NotebookCells:
         for each in effects.files:
             if each.path not in todo.left:
                 timeline.files[each.path] = (each.digest, step.key)
-        if not skip_objects:
+        if not again:
+            timeline.undo_settings(step.key)
+        if effects.state and not (skip_objects and timeline.has_settings(step.key)):
+            before, environment = library_state.snapshot(), whole()
             failed = library_state.apply(
                 [entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)], settings
             )
             if failed:
                 self._tell(f"{step.key} set {', '.join(failed[:3])}, which cannot be set here")
             for name, value in effects.state:
-                if not name.startswith(ENVIRONMENT):
-                    continue
-                if value is None:
-                    os.environ.pop(name.removeprefix(ENVIRONMENT), None)
-                else:
-                    os.environ[name.removeprefix(ENVIRONMENT)] = value
+                if name.startswith(ENVIRONMENT):
+                    set_variable(name.removeprefix(ENVIRONMENT), value)
+            timeline.note_settings(step.key, before, environment)
         for path in todo.left:
             self._tell(
                 f"{step.key} wrote {path}, which was changed by something else since: it is left as it is (-f writes it again)"

@@ -77,6 +77,8 @@ _spaces: list[Mapping[str, Any]] = []
 _sizes: list[int] = []
 """How many entries these had at the last look."""
 _seen_modules: set[str] = set()
+_last_modules = (0, "")
+"""How many modules there were at the last look, and the name of the last one."""
 _seen_classes: set[int] = set()
 
 
@@ -158,9 +160,12 @@ def _is_at_home(patch: Patch, value: Any) -> bool:
 
 def _imported() -> tuple[list[tuple[Any, Mapping[str, Any]]], list[CodeType]]:
     """Return the modules and classes of libraries that were imported since the last look, and the code of local modules."""
+    global _last_modules  # noqa: PLW0603 - a fact about the process
     modules = sys.modules
-    if len(modules) == len(_seen_modules) and not modules.keys() - _seen_modules:
+    # A dict keeps the order of insertion: a module that was imported since is the last one.
+    if (len(modules), next(reversed(modules))) == _last_modules:
         return [], []
+    _last_modules = (len(modules), next(reversed(modules)))
     # At the first look all values of all namespaces are looked at: no code needs to say which names were replaced.
     first = not _seen_modules
     found: list[tuple[Any, Mapping[str, Any]]] = []

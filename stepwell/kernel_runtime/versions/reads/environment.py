@@ -104,6 +104,14 @@ def value_of(name: str) -> str | None:
     return None if found is None else os.fsdecode(found)
 
 
+def set_variable(name: str, value: str | None) -> None:
+    """Set a variable of the environment; None removes it."""
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
 def _asker(frame: FrameType | None) -> FrameType | None:
     """Return the frame that asked, behind the modules that only pass it on."""
     while frame is not None and frame.f_globals.get("__name__") in _PASSING:
