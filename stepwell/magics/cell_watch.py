@@ -31,6 +31,7 @@ class CellWatch:
 
     def begin(self, info: Any) -> None:
         """Note what names are bound to before a cell runs."""
+        self._face.timeline.look_at_world()
         if (info.raw_cell or "").lstrip().startswith(_STEPS):
             self._before = None
             return
@@ -52,6 +53,7 @@ class CellWatch:
         """Note what a cell bound and may have changed."""
         before, self._before = self._before, None
         if before is None:
+            self._face.timeline.look_at_world(Writer("step", ""))
             return
         space = self._face.namespace
         tree = self._tree(info)
@@ -74,7 +76,9 @@ class CellWatch:
                 changed = {name for name in direct | through if name in space and can_change(space[name])}
                 # Reading an iterator changes it.
                 changed |= {name for name in reads if is_iterator(space.get(name))}
-        self._face.timeline.note(self._writer(info), bound=bound, changed=changed - bound, read=reads)
+        writer = self._writer(info)
+        self._face.timeline.note(writer, bound=bound, changed=changed - bound, read=reads)
+        self._face.timeline.look_at_world(writer)
 
     def _tree(self, info: Any) -> ast.Module | None:
         shell = self._face.shell

@@ -80,6 +80,44 @@ OPTIONS_WATCHED = [
     "sys.path.count('there')",
     "hasattr(pd.DataFrame, 'total')",
 ]
+CHANGED_LATER = {
+    "file": (
+        "open('f.txt', 'w').write('1 ')",
+        "len(open('f.txt').read())",
+        "with open('f.txt', 'a') as f: f.write('2 ')",
+    ),
+    "listing": ("os.makedirs('parts', exist_ok=True)", "len(os.listdir('parts'))", "open('parts/one', 'w').close()"),
+    "glob": ("open('1.csv', 'w').close()", "len(glob.glob('*.csv'))", "open('2.csv', 'w').close()"),
+    "absent": ("there = 'none'", "os.path.exists(there)", "open('none', 'w').close()"),
+    "environment": ("os.environ['PLAIN'] = 'x'", "os.environ['PLAIN']", "os.environ['PLAIN'] = 'y'"),
+    "option": (
+        "pd.set_option('display.precision', 3)",
+        "repr(pd.Series([1 / 3]))",
+        "pd.set_option('display.precision', 5)",
+    ),
+    "folder": ("os.makedirs('sub', exist_ok=True)", "os.path.basename(os.getcwd()) == 'sub'", "os.chdir('sub')"),
+    "child": (
+        "open('f.txt', 'w').write('1 ')",
+        "len(open('f.txt').read())",
+        "subprocess.run('echo 2 >> f.txt', shell=True)",
+    ),
+}
+
+
+def changed_later(kind):
+    """Return the cells of a notebook in which a plain cell changes what an asset cell has read before."""
+    first, read, later = CHANGED_LATER[kind]
+    return run_all(
+        "import glob, os, subprocess\nimport pandas as pd",
+        first,
+        f"%%asset a\na = [{read}]",
+        "%%asset c\nc = [a, 1]",
+        later,
+        "%%asset b\nb = [a, c]",
+        "n = b",
+    )
+
+
 DRAWN = run_all("K = 1", "%%asset a\nrows = (x for x in (1, 2))\na = K", "n = next(rows)")
 COUNTED = run_all(
     "%%asset a\nclass Box:\n    count = 1\na = Box.count", "Box.count += 5", "%%asset b\nb = Box.count", "n = Box.count"
@@ -128,6 +166,63 @@ CASES = [
         "unstorable_variable_of_a_cell_edited_back_and_forth",
         [[*DRAWN, ("c1", "%%asset a\nrows = (x for x in (7, 8))\na = 2"), DRAWN[2], *DRAWN[1:]], DRAWN * 2],
         ["n"],
+    ),
+    *[
+        Case(
+            f"{kind}_changed_by_a_later_cell",
+            [changed_later(kind) * (1 if kind in {"folder", "absent", "listing", "glob"} else 2)],
+            ["a", "b", "n"],
+        )
+        for kind in CHANGED_LATER
+    ],
+    *[
+        Case(
+            f"{kind}_changed_by_a_later_cell_and_by_an_edit",
+            [changed_later(kind)[:-2] + edited(changed_later(kind), c1=edit)],
+            ["a", "b", "n"],
+        )
+        for kind, edit in {
+            "file": "open('f.txt', 'w').write('12345 ')",
+            "environment": "os.environ['PLAIN'] = 'z'",
+            "option": "pd.set_option('display.precision', 7)",
+        }.items()
+    ],
+    Case(
+        "file_written_by_an_edited_step_and_read_by_another",
+        [
+            [
+                *run_all(
+                    "n = 400",
+                    "%%asset a2 -> n\nopen('f.txt', 'w').write(str(n) + ' ')\nn = 7",
+                    "%%asset a3 -> d\nd = [len(open('f.txt').read())]",
+                    "m = d",
+                ),
+                ("c0", "n = 1200"),
+                ("c1", "%%asset a2 -> n\nopen('f.txt', 'w').write(str(n) + ' ')\nn = 7"),
+                ("c2", "%%asset a3 -> d\nd = [len(open('f.txt').read())]"),
+                ("c3", "m = d"),
+            ]
+        ],
+        ["d", "n", "m"],
+    ),
+    Case(
+        "file_changed_by_a_later_step",
+        [
+            run_all(
+                "open('f.txt', 'w').write('1 ')",
+                "%%asset a\na = [len(open('f.txt').read())]",
+                "%%asset c\nwith open('f.txt', 'a') as f: f.write('2 ')\nc = 1",
+                "%%asset b\nb = [a, c]",
+            )
+            * 2
+        ],
+        ["a", "b", "open('f.txt').read()"],
+    ),
+    Case(
+        "file_changed_by_a_later_cell_and_its_reader_run_again",
+        [[*changed_later("file"), changed_later("file")[2], changed_later("file")[5]]],
+        ["a"],
+        sequence=True,
     ),
     Case("class_attribute_counted_up_again", [COUNTED * 2, COUNTED], ["a", "b", "n"], reused=["a", "b"]),
     Case("loop_variable_that_may_be_read", [LOOPED * 2, LOOPED * 2], ["a", "i", "n"], reused=["a"]),

@@ -306,6 +306,8 @@ class Fuzzer:
             if self.left <= 0:
                 return False
             self.left -= 1
+            if draws_unseeded(smaller):
+                return False
             try:
                 if self.valid(smaller) != smaller:
                     return False
@@ -398,6 +400,18 @@ def each(scenario, change):
         for parts, lost in scenario.kernels
     )
     return replace(scenario, kernels=kernels)
+
+
+def draws_unseeded(scenario):
+    """Return whether the cells of a scenario draw random numbers without the cell that seeds them."""
+    texts = [cell.text for parts, _ in scenario.kernels for part in parts if part.whole for cell in part.cells]
+    return any(
+        any(re.search(drawing, text) for text in texts) and not any(seeding in text for text in texts)
+        for drawing, seeding in (
+            (r"np\.random\.(randint|permutation)", "np.random.seed("),
+            (r"\brandom\.(randrange|sample)", "random.seed("),
+        )
+    )
 
 
 def show(scenario):

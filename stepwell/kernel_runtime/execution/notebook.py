@@ -213,7 +213,7 @@ class NotebookCells:
             run.bundle.files = contents
             effects = replace(effects, files=files, lost=(*effects.lost, *outcome.recorder.database_changes()))
             for each in files:
-                self._timeline.files[each.path] = (each.digest, step.key)
+                self._timeline.wrote(each.path, each.digest, step.key)
         outcome.reads = (*outcome.reads, *run.reads, *run.stream_reads())
         left_out = run.leave_out(1e9 if effects.acts else max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
         effects = replace(
@@ -487,8 +487,12 @@ class NotebookCells:
             exec(definition.code, timeline.namespace)  # noqa: S102 - the user's own cell
         bound += restoration.delete()
         for each in effects.files:
-            if each.path not in todo.left:
+            if each.path in todo.left:
+                continue
+            if again and each.path not in {*todo.write, *todo.remove}:
                 timeline.files[each.path] = (each.digest, step.key)
+            else:
+                timeline.wrote(each.path, each.digest, step.key)
         if not again:
             timeline.undo_settings(step.key)
         if effects.state and not (skip_objects and timeline.has_settings(step.key)):

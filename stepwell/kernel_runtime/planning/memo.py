@@ -64,8 +64,8 @@ class Known:
         found = self._checked.get(read)
         if found is None:
             found = self._checked[read] = self.read_holds(read)
-        if not found and read.kind == "file" and self.local is not None and step is not None and item is not None:
-            # The step itself, or a later one, changed the file in this kernel.
+        if not found and self.local is not None and step is not None and item is not None:
+            # The step itself, or a later one, may have changed it in this kernel.
             return self.local(read, step.key, item)
         return found
 
