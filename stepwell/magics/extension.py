@@ -147,9 +147,9 @@ class Extension:
         del self._running[self._running.index(info) :]
         if not first:
             return
+        self._watch.end(info)
         self.face.session.registry.end_cell(succeeded=bool(result.success))
         self._name_writer(result.error_in_exec)
-        self._watch.end(info)
         self._recomposition.refresh()
         self.face.timeline.after_cell()
         self.face.running = None

@@ -36,7 +36,56 @@ VALIDATED = "class P(BaseModel):\n    v: int\n    @field_validator('v')\n    @cl
 ALCHEMY = "from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, Session\nfrom sqlalchemy import create_engine, select"
 TABLE = "class Base(DeclarativeBase):\n    pass\nclass User(Base):\n    __tablename__ = 'users'\n    id: Mapped[int] = mapped_column(primary_key=True)\n    name: Mapped[str]\n    def hello(self):\n        return 'hello ' + self.name"
 
+SHOWN = "    def shown(self): return self.id\n"
+COUNTING = {
+    "attribute": "class Node:\n    made = 0\n    def __init__(self):\n        Node.made += 1\n        self.id = Node.made\n",
+    "iterator": "class Node:\n    ids = itertools.count(1)\n    def __init__(self): self.id = next(self.ids)\n",
+    "dataclass": "@dataclasses.dataclass\nclass Node:\n    made: ClassVar[int] = 0\n    id: int = 0\n    def __post_init__(self):\n        type(self).made += 1\n        self.id = self.made\n",
+    "registry": "class Node:\n    by_id = {}\n    def __init__(self):\n        self.id = len(Node.by_id)\n        Node.by_id[self.id] = self\n",
+    "class_method": "class Node:\n    made = 0\n    @classmethod\n    def fresh(cls):\n        cls.made += 1\n        return cls.made\n    def __init__(self): self.id = Node.fresh()\n",
+    "last_one": "class Node:\n    last = None\n    def __init__(self):\n        self.id = 1 if Node.last is None else Node.last.id + 1\n        Node.last = self\n",
+    "global": "made = 0\nclass Node:\n    def __init__(self):\n        global made\n        made += 1\n        self.id = made\n",
+    "metaclass": "class Meta(type):\n    made = 0\n    def __call__(cls, *given):\n        Meta.made += 1\n        return super().__call__(*given)\nclass Node(metaclass=Meta):\n    def __init__(self): self.id = Meta.made\n",
+}
+"""Classes that count their instances."""
+
+
+def counted(kind):
+    """Return the cells of a notebook that makes instances in plain and asset cells."""
+    return [
+        ("c0", f"import dataclasses, itertools\nfrom typing import ClassVar\n{COUNTING[kind]}{SHOWN}"),
+        ("c1", "%%asset nodes\nnodes = [Node(), Node()]"),
+        ("c2", "extra = Node()"),
+        ("c3", "%%asset more\nmore = [Node(), *nodes]"),
+        ("c4", "n = isinstance(nodes[0], Node), more[1] is nodes[0], nodes[0].shown(), more[0].shown(), extra.shown()"),
+    ]
+
+
 CASES = [
+    *[
+        Case(
+            f"instances_counted_by_{kind}",
+            [counted(kind) * 2] * 2,
+            ["n"],
+            reused=["nodes", "more"] if kind != "iterator" else [],
+            never="copy",
+        )
+        for kind in COUNTING
+    ],
+    Case(
+        "subclass_of_date_defined_again",
+        [
+            [
+                ("c0", "import datetime as dt\nclass Day(dt.date): pass\nstart = Day(2020, 1, 1)"),
+                ("c1", "%%asset a\na = [start, start + dt.timedelta(1)]"),
+                ("c2", "n = type(a[0]) is Day, isinstance(a[1], Day), a"),
+            ]
+            * 2
+        ]
+        * 2,
+        ["n"],
+        reused=["a"],
+    ),
     Case(
         "pydantic_model",
         [

@@ -206,6 +206,44 @@ CASES = [
         ["d", "n", "m"],
     ),
     Case(
+        "class_of_a_value_defined_again",
+        [
+            run_all(
+                "class Box:\n    def __init__(self, v): self.v = v", "%%asset a\na = Box(3)", "n = isinstance(a, Box)"
+            )
+            * 2
+        ]
+        * 2,
+        ["n", "isinstance(a, Box)"],
+        reused=["a"],
+    ),
+    Case(
+        "instance_of_a_class_whose_attribute_the_cell_changes",
+        [
+            run_all(
+                "class Box:\n    count = 7\n    def __init__(self, v): self.v = v",
+                "%%multi_asset a b\nBox.count += 1\na = Box(Box.count)\nb = [a]",
+                "n = isinstance(a, Box), isinstance(b[0], Box), a.count",
+            )
+        ]
+        * 2,
+        ["n"],
+        reused=["a", "b"],
+        never="copy",
+    ),
+    Case(
+        "file_that_its_reader_overwrites",
+        [
+            run_all(
+                "open('f.txt', 'w').write('123 ')",
+                "%%asset a\na = [len(open('f.txt').read())]\nopen('f.txt', 'w').write('1 ')",
+                "%%asset b\nb = [a, len(open('f.txt').read())]",
+            )
+            * 2
+        ],
+        ["a", "b", "open('f.txt').read()"],
+    ),
+    Case(
         "file_changed_by_a_later_step",
         [
             run_all(
@@ -504,6 +542,11 @@ CASES = [
             * 2
         ],
         ["n", "lock.locked()"],
+    ),
+    Case(
+        "asset_cell_becomes_plain_with_the_same_value",
+        [[("c0", "K = 1"), ("c1", "%%asset a\na = 't' * K"), ("c0", "K = 1"), ("c1", "a = 't' * K"), ("c2", "n = a")]],
+        ["a", "n"],
     ),
     Case("cell_withdrawn", [[*SIMPLE, ("c1", "a = 10"), SIMPLE[2], SIMPLE[3]]], ["a", "b", "n"]),
     Case(

@@ -9,7 +9,72 @@ def changed(name, setup, change, watch, later="", *, runs=2, reused=True):
     return Case(name, [cells] * runs, watch, reused=["step"] if reused else ())
 
 
+CHANGED_IN_PLACE = {
+    "text_buffer": (
+        "import io\nout = io.StringIO()\nprint('s', file=out)",
+        "print('x', file=out)\na = 1",
+        "out.getvalue(), out.tell()",
+        "print('y', file=out)",
+    ),
+    "byte_buffer": (
+        "import io\nout = io.BytesIO(b'abc')",
+        "out.seek(0, 2)\nout.write(b'x')\na = 1",
+        "out.getvalue(), out.tell()",
+        "out.write(b'y')",
+    ),
+    "log_in_a_buffer": (
+        "import logging, io\nbuffer = io.StringIO()\nlog = logging.getLogger('mine')\nlog.handlers[:] = [logging.StreamHandler(buffer)]\nlog.setLevel('INFO')\nlog.propagate = False",
+        "log.info('hello')\nlog.setLevel('DEBUG')\na = 1",
+        "buffer.getvalue(), log.level",
+        "log.debug('late')",
+    ),
+    "context_variable": (
+        "import contextvars\nv = contextvars.ContextVar('v', default=0)\nv.set(1)",
+        "v.set(5)\na = v.get()",
+        "v.get()",
+        "pass",
+    ),
+    "dict_behind_a_read_only_view": (
+        "from types import MappingProxyType\nd = {'a': 1}\np = MappingProxyType(d)",
+        "d['b'] = 2\na = dict(p)",
+        "dict(p), d",
+        "d['c'] = 3",
+    ),
+    "dict_with_attributes": (
+        "class Config(dict):\n    __getattr__ = dict.__getitem__\n    __setattr__ = dict.__setitem__\nconfig = Config(lr=1)",
+        "config.lr = .5\nconfig.new = [1]\na = config",
+        "a is config, config.lr, config, type(config) is Config",
+        "config.new.append(2)",
+    ),
+    "deque_and_heap": (
+        "from collections import deque\nimport heapq\nd = deque([1, 2, 3], maxlen=3)\nh = [3, 1]",
+        "d.append(4)\nd.rotate(1)\nheapq.heappush(h, 0)\na = heapq.heappop(h)",
+        "list(d), d.maxlen, h",
+        "d.append(9)",
+    ),
+}
+
 CASES = [
+    *[
+        Case(
+            f"{kind}_changed_in_place" + "_twice" * (times - 1),
+            [
+                [
+                    ("c0", first),
+                    ("c1", f"%%asset a\n{asset}"),
+                    ("c2", later),
+                    ("c3", f"%%asset b\nb = [{shown}]"),
+                    ("c4", f"n = [{shown}]"),
+                ]
+                * times
+            ]
+            * 2,
+            ["a", "b", "n"],
+            reused=["a"] if times == 1 else [],
+        )
+        for kind, (first, asset, shown, later) in CHANGED_IN_PLACE.items()
+        for times in (1, 2)
+    ],
     Case(
         "dict_and_list_changed",
         [

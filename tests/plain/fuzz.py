@@ -235,6 +235,9 @@ class Fuzzer:
                         "AttributeError",
                     }
                     errors = {name: error for name, error in errors.items() if error.partition(":")[0] not in known}
+            if errors and LIMITS.search(self.said):
+                self.limited += 1
+                return None
             if errors:
                 return Failure("error", "\n".join(f"{name}: {error}" for name, error in errors.items()), number)
             at += len(part.cells)

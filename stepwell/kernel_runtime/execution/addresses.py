@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType
@@ -18,7 +19,7 @@ from stepwell.kernel_runtime.execution import contents
 from stepwell.kernel_runtime.execution.contents import Address
 from stepwell.kernel_runtime.versions.atoms import ATOMS, hexdigest
 from stepwell.kernel_runtime.versions.bytecode import facts
-from stepwell.kernel_runtime.versions.classes import is_kept_by_library
+from stepwell.kernel_runtime.versions.classes import is_data
 from stepwell.kernel_runtime.versions.data import Budget, data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 
@@ -119,6 +120,8 @@ class Inventory:
             except Exception:
                 # Anything may be attached to a figure.
                 return None
+        if type(item) is ContextVar:
+            return data_version(contents.leaf_state(item), budget)
         return data_version(item, budget)
 
     def _note(
@@ -151,14 +154,7 @@ class Inventory:
 
 def class_data(cls: type) -> dict[str, Any]:
     """Return the attributes of a class that hold data: what methods and cells assign to it."""
-    return {
-        name: value
-        for name, value in vars(cls).items()
-        if not name.startswith(("__", "_abc_"))
-        and not issubclass(type(value), type)
-        and not hasattr(type(value), "__get__")
-        and not is_kept_by_library(cls, name)
-    }
+    return {name: value for name, value in vars(cls).items() if is_data(cls, name, value)}
 
 
 def module_data(module: ModuleType) -> dict[str, Any]:
@@ -287,13 +283,22 @@ def code_in(values: Iterable[Any]) -> list[Any]:
     return [item for item in _walked(values, ()).values() if type(item) in CALLS or type(item).__module__ == "__main__"]
 
 
+def outdated_class(values: Iterable[Any], namespace: Mapping[str, Any]) -> bool:
+    """Return True if an instance in some values is of a class of the notebook that was defined again since."""
+    kinds = {item if isinstance(item, type) else type(item) for item in code_in(values)}
+    return any(
+        kind.__module__ == "__main__" and isinstance(now := namespace.get(kind.__qualname__), type) and now is not kind
+        for kind in kinds
+    )
+
+
 def _walked(values: Iterable[Any], stop: Collection[int]) -> dict[int, Any]:
     found: dict[int, Any] = {}
     stack = list(values)
     while stack and len(found) < contents.MOST_CONTAINERS:
         item = stack.pop()
         kind = type(item)
-        if id(item) in found or not (kind in _HOLDERS or contents.has_content(item)):
+        if id(item) in found or not (kind in _HOLDERS or contents.has_content(item) or kind.__module__ == "__main__"):
             continue
         found[id(item)] = item
         if id(item) in stop:

@@ -9,10 +9,20 @@ from __future__ import annotations
 
 import array
 import collections
+import io
 import random
 import sys
 from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType, ModuleType
+from contextvars import ContextVar
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.versions.atoms import ATOMS
@@ -31,6 +41,7 @@ _NO_CONTENT = (
     FunctionType,
     BuiltinFunctionType,
     MethodType,
+    MappingProxyType,
     ModuleType,
     frozenset,
     range,
@@ -70,12 +81,15 @@ def is_iterator(item: Any) -> bool:
 
 def is_inert(item: Any) -> bool:
     """Return True for an object without content of its own, such as a lock: it has no digest, and nothing of it is restored."""
-    return type(item).__module__ in {"_thread", "threading", "_contextvars"}
+    kind = type(item)
+    return kind.__module__ in {"_thread", "threading", "_contextvars"} and kind is not ContextVar
 
 
 def is_handle(item: Any) -> bool:
     """Return True for an open or closed file, a connection or the like: what reads it is computed again with a new one."""
     kind = type(item)
+    if issubclass(kind, _BUFFERS):
+        return False
     return hasattr(kind, "__exit__") or kind.__module__.partition(".")[0] in {"_csv", "sqlite3", "_duckdb"}
 
 
@@ -356,7 +370,39 @@ _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
 """Module, class, what gives the state of a leaf, and what sets it. A state is never the object itself: references to that are links."""
 
 
+_BUFFERS = (io.StringIO, io.BytesIO)
+
+
+def _buffer_state(item: Any) -> Any:
+    return None if item.closed else (item.getvalue(), item.tell())
+
+
+def _set_buffer(item: Any, state: Any) -> None:
+    if state is None:
+        item.close()
+        return
+    text, position = state
+    item.seek(0)
+    item.truncate()
+    item.write(text)
+    item.seek(position)
+
+
+def _variable_state(item: ContextVar[Any]) -> Any:
+    value = item.get(_ABSENT)
+    return () if value is _ABSENT else (value,)
+
+
+def _set_variable(item: ContextVar[Any], state: Any) -> None:
+    for value in state:
+        item.set(value)
+
+
 def _leaf(item: Any) -> tuple[_Get, _Set] | None:
+    if issubclass(type(item), _BUFFERS):
+        return _buffer_state, _set_buffer
+    if type(item) is ContextVar:
+        return _variable_state, _set_variable
     if issubclass(type(item), random.Random):
         return (lambda each: each.getstate()), (lambda each, state: each.setstate(state))
     for module, name, get, set_ in _LEAVES:

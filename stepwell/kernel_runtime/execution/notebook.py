@@ -10,7 +10,7 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution import file_effects
-from stepwell.kernel_runtime.execution.addresses import code_in, reached_names
+from stepwell.kernel_runtime.execution.addresses import code_in, outdated_class, reached_names
 from stepwell.kernel_runtime.execution.contents import is_handle
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun
@@ -398,8 +398,18 @@ class NotebookCells:
             left = (*effects.values, *body.defined(effects.definitions), *body.variables)
             gone = timeline.namespace.keys().isdisjoint(effects.deleted)
             # What is stored with other variables may hold objects of variables that the step reads.
-            read = reached_names(timeline.namespace, {*body.reads, *body.parameters}) if kept and kept.value else ()
-            if gone and not timeline.is_touched(step.key, left) and not timeline.is_bound_since(step.key, read):
+            space = timeline.namespace
+            read = reached_names(space, {*body.reads, *body.parameters}) if kept and kept.value else ()
+            classes = [name for name, value in space.items() if isinstance(value, type)]
+            if (
+                gone
+                and not timeline.is_touched(step.key, left)
+                and not timeline.is_bound_since(step.key, read)
+                and not (
+                    timeline.is_bound_since(step.key, classes)
+                    and outdated_class([space[name] for name in left if name in space], space)
+                )
+            ):
                 names = ()
         restoration = Restoration(timeline, body, effects, names)
         try:

@@ -33,7 +33,7 @@ from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.graph import MISSING
 from stepwell.kernel_runtime.versions.reads.environment import ALL, set_variable, value_of, whole
-from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_stat
+from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest, file_stat
 from stepwell.kernel_runtime.versions.reads.holding import read_holds
 from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.reads.recorder import value_digest
@@ -414,7 +414,9 @@ class Timeline:
         """Remove our variables of an asset that is no longer defined."""
         for name, bound in list(self._bound.items()):
             if bound.key == key:
-                if self.bound_to(name) is not None:
+                binder = self.binder(name)
+                # A plain cell may have bound it to the very same number or text.
+                if self.bound_to(name) is not None and (binder is None or binder.kind == "step"):
                     del self.namespace[name]
                 del self._bound[name]
 
@@ -542,12 +544,13 @@ class Timeline:
         )
 
     def is_bound_since(self, step_key: str, names: Iterable[str]) -> bool:
-        """Return True if others have bound one of some names to another mutable object since a step was brought up to date here."""
+        """Return True if others have bound one of some names to another mutable object or class since a step was brought up to date here."""
         memory = self._memories.get(step_key)
+        space = self.namespace
         return memory is None or any(
             number > memory.number and (writer.kind == "cell" or writer.id != step_key)
             for name in names
-            if name in self.namespace and has_content(self.namespace[name])
+            if name in space and (has_content(space[name]) or isinstance(space[name], type))
             for number, writer in self._binds.get(name, ())
         )
 
@@ -618,6 +621,9 @@ class Timeline:
         What comes after it ran here for the first time after it, and did not give the state that it read. What later cells changed is as it
         is in a plain notebook: the cell itself reads it when it runs again, and no other cell makes it run.
         """
+        left, by = self.files.get(os.path.relpath(read.name, os.path.realpath(self.project)), ("", ""))
+        if read.kind == "file" and by == step_key and file_digest(read.name) == left:
+            return True
         memory = self._memories[step_key]
         events = self._world.get((read.kind, read.name), ())
         since = {writer for number, writer in events if number > memory.since}

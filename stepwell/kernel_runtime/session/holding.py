@@ -27,7 +27,7 @@ from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, p
 from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
-from stepwell.kernel_runtime.versions.classes import class_version, hides, remember_copy
+from stepwell.kernel_runtime.versions.classes import definition_version, hides, remember_copy
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reads import watch
@@ -142,7 +142,7 @@ class Holding:
                     directory,
                     create=create,
                     follow=follow,
-                    code=CodeReader(class_version, owner, hides, remember_copy, data_version),
+                    code=CodeReader(definition_version, owner, hides, remember_copy, data_version),
                     tell=self.tell,
                 )
         return found

@@ -112,6 +112,17 @@ def is_kept_by_library(cls: type, name: str) -> bool:
     return name in _BY_MAPPER and any(_is_mapped(vars(base)) for base in cls.__mro__)
 
 
+def is_data(cls: type, name: str, value: Any) -> bool:
+    """Return True for an attribute of a class that holds data: what methods and cells assign to it."""
+    kind = type(value)
+    return (
+        not name.startswith(("__", "_abc_"))
+        and not issubclass(kind, type)
+        and not hasattr(kind, "__get__")
+        and not is_kept_by_library(cls, name)
+    )
+
+
 def _sqlalchemy(namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return what a mapped class was made from: its table, columns and relationships; what the mapper keeps is left out."""
     properties = getattr(namespace.get("__mapper__"), "_props", {})
@@ -170,11 +181,16 @@ def version_of_copy(cls: type) -> str | None:
 
 
 def class_version(item: object) -> str:
-    """Return the code version of a class or function of the notebook, 32 hexadecimal digits.
-
-    The store keeps it beside an instance, and compares it when it loads the instance.
-    """
+    """Return the code version of a class or function of the notebook, 32 hexadecimal digits."""
     return _digested(item)[0]
+
+
+def definition_version(item: object) -> str:
+    """Return the code version of a class or function without data that it reads or holds: counters of instances, registries, options.
+
+    The store keeps it beside an instance, and compares it when it loads the instance: it is one of the notebook's class, whatever that counts by then.
+    """
+    return _digested(item, data=False)[0]
 
 
 def exact_class_version(item: object) -> str | None:
@@ -183,12 +199,13 @@ def exact_class_version(item: object) -> str | None:
     return version if exact else None
 
 
-def _digested(item: object) -> tuple[str, bool]:
+def _digested(item: object, *, data: bool = True) -> tuple[str, bool]:
     from stepwell.kernel_runtime.versions.graph import UNVERIFIABLE, digest_of
+    from stepwell.kernel_runtime.versions.ignoring import DATA, NOTHING
     from stepwell.kernel_runtime.versions.opcodes import untested
     from stepwell.kernel_runtime.versions.walk import CodeWalk
 
-    node = CodeWalk().node(item)
+    node = CodeWalk(ignored=NOTHING if data else DATA).node(item)
     return digest_of(node).hex(), not node.flags & UNVERIFIABLE and not untested()
 
 

@@ -19,7 +19,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.versions import imported, library_state, modules, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
-from stepwell.kernel_runtime.versions.classes import class_parts, version_of_copy
+from stepwell.kernel_runtime.versions.classes import class_parts, is_data, version_of_copy
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
 from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, VALUE, Node, identity, keyed_ref
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
@@ -262,7 +262,7 @@ class Expander:
         own = node.own
         names: list[tuple[str, Any]] = list(node.names)
         assets = self.assets if scope is self.namespace else _NO_ASSETS
-        leaves_out = bool(self.ignored.globals)
+        leaves_out, leaves_data = bool(self.ignored.globals), self.ignored.data
         for name, chain in known.loads:
             if skip and name in skip:
                 continue
@@ -289,7 +289,9 @@ class Expander:
                 reason = _BLIND.get(identity(value))
                 if reason is not None and (name != "vars" or known.bare_vars):
                     node.unverifiable(name, reason)
-            if type(value) in ATOMS:
+            if leaves_data and not callable(value) and not issubclass(type(value), ModuleType):
+                own.append(b"\xeb")
+            elif type(value) in ATOMS:
                 self.refer(node, name, value)
             elif issubclass(type(value), ModuleType):
                 modules.attribute(self, node, name, value, chain)
@@ -310,9 +312,9 @@ class Expander:
         if not library_state.PLOTTING.isdisjoint(known.attributes):
             self._state(node, known, "matplotlib")
         limits = library_state.state.get(library_state.LIMITS)
-        if limits and self._calls(known, names):
+        if limits and not leaves_data and self._calls(known, names):
             self.refer(node, library_state.LIMITS, limits)
-        if patches.table:
+        if patches.table and not leaves_data:
             self._patched(node, codes, [value for _, value in names])
         if known.suspects:
             for reason in known.suspects:
@@ -379,6 +381,8 @@ class Expander:
             self._state(node, known, library)
 
     def _state(self, node: Node, known: CodeFacts, library: str) -> None:
+        if self.ignored.data:
+            return
         for name, text in library_state.told(library, text=library_state.renders(known)):
             guard = (library_state.state, name, text)
             if guard in node.mappings:
@@ -478,6 +482,8 @@ class Expander:
         for base in cls.__bases__:
             self.refer(node, "" if base.__module__ == "builtins" else base.__name__, base)
         for name, value in class_parts(cls):
+            if self.ignored.data and is_data(cls, name, value):
+                continue
             own.append(b"\xdc" + atom(name))
             if (id(cls), name) in self.ignored.attributes:
                 own.append(b"\xeb")

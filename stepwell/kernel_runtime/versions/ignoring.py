@@ -32,9 +32,12 @@ class Ignored:
     """Identities of closure cells."""
     attributes: frozenset[tuple[int, str]] = frozenset()
     """The identity of an object or class, and the name of an attribute of it."""
+    data: bool = False
+    """Whether nothing counts but code: no attributes of classes or globals that hold data, which may change at any time, and no options of libraries."""
 
 
 NOTHING = Ignored()
+DATA = Ignored(data=True)
 
 
 def ignored_places(body: object, names: Iterable[str]) -> Ignored:

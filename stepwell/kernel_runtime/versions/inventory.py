@@ -169,11 +169,11 @@ def _is_plain(value: Any) -> bool:
 
 def _bound_in(reader: Any, label: str, notebook: dict[str, Any] | None) -> str:
     """Return the cell that bound a global of the notebook which a function or cell reads; empty for anything else."""
-    scope = (
-        reader.globals
-        if issubclass(type(reader), CellBody | SqlBody)
-        else getattr(_underlying(reader), "__globals__", None)
-    )
+    if issubclass(type(reader), CellBody | SqlBody):
+        scope = reader.globals
+    else:
+        function = _underlying(reader)
+        scope = function.__globals__ if type(function) is FunctionType else None
     return place_of_name(label) if scope is notebook and scope is not None and label.isidentifier() else ""
 
 

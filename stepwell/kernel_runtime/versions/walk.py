@@ -32,7 +32,7 @@ from stepwell.kernel_runtime.versions.graph import (
     identity,
     known,
 )
-from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored, ignored_places
+from stepwell.kernel_runtime.versions.ignoring import DATA, NOTHING, Ignored, ignored_places
 from stepwell.kernel_runtime.versions.mutable import Roots, Watched, is_mutable
 from stepwell.kernel_runtime.versions.paths import reached
 from stepwell.kernel_runtime.versions.reads.environment import Keyed
@@ -77,6 +77,7 @@ class CodeWalk:
         self._namespace = namespace
         self._keyed = keyed
         self._expander = Expander(self._assets, namespace, ignored, keyed)
+        self._remembers = ignored is NOTHING or ignored is DATA
         self._ignoring: dict[Ignored, CodeWalk] = {}
         self._nodes: dict[int, Node] = {}
         self._kept: list[object] = []
@@ -211,14 +212,18 @@ class CodeWalk:
         node = self._nodes.get(key)
         if node is not None:
             return node
-        if self._expander.ignored is not NOTHING:
+        if not self._remembers:
             return None
-        node = known.get(key)
+        node = known.get(self._known_key(key))
         if node is None or key in self._doubted or node.ref() is not item or not self._holds(node):
             return None
         self._nodes[key] = node
         self._kept.append(item)
         return node
+
+    def _known_key(self, key: int) -> int:
+        """Return under what key a node is known: nodes of code without data are other nodes."""
+        return ~key if self._expander.ignored is DATA else key
 
     def _expand(self, item: Any) -> Node:
         node = self._expander.node(item)
@@ -228,7 +233,7 @@ class CodeWalk:
 
     def _remember(self, root: Node) -> None:
         """Keep a node whose guards can tell a change, and those below it, for later runs."""
-        if self._expander.ignored is not NOTHING:
+        if not self._remembers:
             return
         if len(known) > _MOST_KNOWN:
             known.clear()
@@ -236,7 +241,7 @@ class CodeWalk:
             # As most steps are.
             root.stamp = self._stamp
             if root.stable and type(ref := root.ref) is KeyedRef:
-                known[ref.key] = root
+                known[self._known_key(ref.key)] = root
             return
         stack = [root]
         while stack:
@@ -245,7 +250,7 @@ class CodeWalk:
                 continue
             node.stamp = self._stamp
             if node.stable and type(ref := node.ref) is KeyedRef:
-                known[ref.key] = node
+                known[self._known_key(ref.key)] = node
             if node.edges:
                 stack.extend([child for _, child in node.edges])
 
