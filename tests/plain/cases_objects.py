@@ -76,6 +76,23 @@ CASES = [
         for times in (1, 2)
     ],
     Case(
+        "index_that_is_looked_up_in_is_no_change",
+        [
+            [
+                (
+                    "import pandas as pd\ndf = pd.DataFrame({'v': [1, 2]}, index=list('xy'))\nidx = df.index\n"
+                    "pairs = pd.MultiIndex.from_product([[1], [2, 3]], names=['p', 'q'])"
+                ),
+                "%%asset a\na = [idx.get_loc('y'), pairs.get_loc((1, 3)), 'x' in idx, idx.is_unique]",
+                "%%asset b\nidx.name = 'k'\npairs.names = ['r', 's']\nb = 1",
+                "n = df.index.name, idx.name, list(pairs.names)",
+            ]
+        ]
+        * 2,
+        ["a", "b", "n"],
+        reused=["a", "b"],
+    ),
+    Case(
         "dict_and_list_changed",
         [
             [

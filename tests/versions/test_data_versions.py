@@ -181,6 +181,14 @@ def test_values_that_differ_have_other_versions(place):
     assert data_version(one) != data_version(other)
 
 
+def long_doubles(padding, kind=np.longdouble):
+    """Return numbers of which the bytes that are not used have a value."""
+    found = np.array([1, 2], kind)
+    if np.finfo(np.longdouble).nmant == 63:
+        found.view(np.uint8).reshape(-1, np.dtype(np.longdouble).itemsize)[:, 10:] = padding
+    return found
+
+
 frame = pd.DataFrame(
     {"a": [1, 2, 3], "b": [1.5, np.nan, 2.5], "c": ["x", None, "z"], "d": pd.date_range("2020", periods=3)}
 )
@@ -207,6 +215,9 @@ LAYOUTS = [
     ),
     (pl.DataFrame({"a": [1, 2, 3]})[1:], pl.DataFrame({"a": [2, 3]})),
     (loop(1), loop(1)),
+    (long_doubles(1), long_doubles(2)),
+    (long_doubles(1, np.clongdouble), long_doubles(2, np.clongdouble)),
+    (long_doubles(1)[0], long_doubles(2)[0]),
 ]
 
 

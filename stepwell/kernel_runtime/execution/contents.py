@@ -102,9 +102,12 @@ def is_leaf(item: Any) -> bool:
 
 
 def is_entangled(item: Any) -> bool:
-    """Return True for a part of a matplotlib figure: each leads to all others, so that they are compared as a whole."""
-    artist = sys.modules.get("matplotlib.artist")
-    return artist is not None and issubclass(type(item), artist.Artist)
+    """Return True for a part of a matplotlib figure or a parsed document: each leads to all others, so that they are compared as a whole."""
+    for name, base in (("matplotlib.artist", "Artist"), ("bs4.element", "PageElement")):
+        module = sys.modules.get(name)
+        if module is not None and issubclass(type(item), getattr(module, base)):
+            return True
+    return False
 
 
 def members(item: Any) -> Iterator[tuple[Step, Any]]:
@@ -310,6 +313,11 @@ def _set_pandas(item: Any, state: Any) -> None:
     item.__setstate__(state.__getstate__())
 
 
+def _set_names(item: Any, state: Any) -> None:
+    # An index never changes but for its names; what it caches does not count.
+    item.names = state
+
+
 def _set_polars_frame(item: Any, state: Any) -> None:
     item._df = state._df  # noqa: SLF001 - polars has no public way to change a frame as a whole
 
@@ -361,6 +369,7 @@ _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
     ("numpy.random", "SeedSequence", _seeds_state, _set_seeds),
     ("pandas", "DataFrame", lambda item: item.copy(deep=False), _set_pandas),
     ("pandas", "Series", lambda item: item.copy(deep=False), _set_pandas),
+    ("pandas", "Index", lambda item: list(item.names), _set_names),
     ("polars", "DataFrame", lambda item: item.clone(), _set_polars_frame),
     ("polars", "Series", lambda item: item.clone(), _set_polars_series),
     ("torch", "Tensor", lambda item: item.detach(), _set_tensor),

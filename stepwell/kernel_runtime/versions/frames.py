@@ -79,6 +79,10 @@ def _leaf(name: str, *parts: Any) -> bytes:
     return b"\x85" + marshal.dumps((name, *parts), 2)
 
 
+_EXTENDED = 10
+"""Bytes that a long double of x86 uses of the 12 or 16 that it occupies."""
+_EXTENDED_MANTISSA = 63
+
 # -- numpy ----------------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +154,11 @@ def _bytes_of(np: Any, value: Any) -> Any:
     flat = np.ascontiguousarray(value).reshape(-1)
     if flat.dtype.kind in "fc" and flat.size:
         flat = _canonical_nan(np, flat)
+        if flat.real.dtype.itemsize > _EXTENDED and np.finfo(flat.real.dtype).nmant == _EXTENDED_MANTISSA:
+            # The rest of each long double is arbitrary.
+            flat = flat.view(np.uint8).reshape(-1, flat.real.dtype.itemsize).copy()
+            flat[:, _EXTENDED:] = 0
+            return flat.reshape(-1)
     return flat.view(np.uint8) if flat.nbytes else b""
 
 
