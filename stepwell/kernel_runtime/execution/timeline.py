@@ -108,6 +108,11 @@ class Memory:
 _OF_KERNEL = LOCAL | {"asset"}
 
 
+def _can_be_watched(read: Read) -> bool:
+    """Return True for what can be looked at before and after each cell: not for matches in a large tree."""
+    return read.kind not in _OF_KERNEL and not (read.kind == "glob" and "**" in read.name and not read.names)
+
+
 def _holds(read: Read) -> bool:
     """Return True if a file has the content that was read, whatever else differs."""
     return read.kind == "file" and read_holds(read)
@@ -472,7 +477,7 @@ class Timeline:
     ) -> None:
         """Note that a step was executed or reused, with the code version that its memo key has."""
         made = frozenset(item.id for item in items)
-        world = {read: _glance(read) for item in items for read in item.reads if read.kind not in _OF_KERNEL}
+        world = {read: _glance(read) for item in items for read in item.reads if _can_be_watched(read)}
         for read in world.keys() - self._watched.keys():
             if len(self._watched) < _MOST_WATCHED:
                 self._watched[read] = world[read]
