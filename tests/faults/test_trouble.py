@@ -118,7 +118,12 @@ DEAD = """
     stepwell.materialize([made("small", 5)], store=other)
     opened = get_session().open(store)
     opened._catalog.ask(deny_flushes)
-    seen = [refused(lambda: stepwell.materialize([made(f"more_{more}", 5)], store=store)) for more in range(3)]
+    seen = []
+    for more in range(3):
+        # The other store is attached to the same instance, and goes on.
+        assert list(stepwell.load("small", store=other)) == [0, 1, 2, 3, 4]
+        seen.append(refused(lambda: stepwell.materialize([made(f"more_{more}", 5)], store=store)))
+        assert list(stepwell.load("small", store=other)) == [0, 1, 2, 3, 4]
     seen.append(refused(lambda: get_session().open(store).collect(grace=0, compact=True)))
     assert set(seen) <= {errors.CLASS, None}, seen
     assert errors.CLASS in seen, seen

@@ -140,6 +140,16 @@ class Attachment:
                 raise refused(self.directory, error) from error
             raise
 
+    def is_usable(self) -> bool:
+        """Return False if the catalog is attached to an instance that no longer executes statements."""
+        if not self.open:
+            return True
+        try:
+            self.connection.execute("SELECT 1")
+        except Exception:
+            return False
+        return True
+
     def _look_whether_writable(self) -> None:
         """Find out, before anything is written, whether this user can write what has to be written."""
         obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp", "writers"))

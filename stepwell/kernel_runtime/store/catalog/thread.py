@@ -459,6 +459,9 @@ class Catalog:
     def _attached(self, *, create: bool) -> StoreError | None:
         """Attach the catalog where it is not; return why that cannot be done."""
         try:
+            if not self._attachment.is_usable():
+                # A fatal error of another store has ended the process's instance.
+                self._roll_back()
             self._attachment.attach(create=create)
         except BaseException as error:
             if isinstance(error, StoreError):
