@@ -147,6 +147,7 @@ class Extension:
         del self._running[self._running.index(info) :]
         if not first:
             return
+        # First: whose variables are taken away with an asset that the cell no longer defines depends on what it bound.
         self._watch.end(info)
         self.face.session.registry.end_cell(succeeded=bool(result.success))
         self._name_writer(result.error_in_exec)
@@ -161,7 +162,9 @@ class Extension:
             return
         timeline = self.face.timeline
         with suppress(StoreError):
-            said = lost(str(Path(error.filename).absolute()), timeline.project, timeline.files, self.face.session.store)
+            said = lost(
+                str(Path(error.filename).absolute()), timeline.project, timeline.world.files, self.face.session.store
+            )
             if said:
                 say(said)
 

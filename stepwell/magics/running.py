@@ -15,7 +15,7 @@ from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import can_change
 from stepwell.kernel_runtime.execution.notebook import Unstored
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.execution.timeline import Writer
+from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.planning.flatten import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.durations import duration

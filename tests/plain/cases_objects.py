@@ -76,6 +76,19 @@ CASES = [
         for times in (1, 2)
     ],
     Case(
+        "parsed_document_changed",
+        [
+            [
+                "from bs4 import BeautifulSoup\nsoup = BeautifulSoup('<p id=x>hi<b>y</b></p>', 'html.parser')",
+                "%%asset a\nsoup.p['class'] = 'c'\nsoup.b.decompose()\na = str(soup)",
+                "n = str(soup)",
+            ]
+        ]
+        * 2,
+        ["a", "n"],
+        says="a: executed .* because once in every kernel",
+    ),
+    Case(
         "index_that_is_looked_up_in_is_no_change",
         [
             [

@@ -409,10 +409,10 @@ def draws_unseeded(scenario):
     """Return whether the cells of a scenario draw random numbers without the cell that seeds them."""
     texts = [cell.text for parts, _ in scenario.kernels for part in parts if part.whole for cell in part.cells]
     return any(
-        any(re.search(drawing, text) for text in texts) and not any(seeding in text for text in texts)
+        any(re.search(drawing, text) for text in texts) and not any(re.search(seeding, text) for text in texts)
         for drawing, seeding in (
-            (r"np\.random\.(randint|permutation)", "np.random.seed("),
-            (r"\brandom\.(randrange|sample)", "random.seed("),
+            (r"np\.random\.(randint|permutation)", r"np\.random\.seed\("),
+            (r"(?<!np\.)\brandom\.(randrange|sample)", r"(?<!np\.)\brandom\.seed\("),
         )
     )
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import array
 import collections
-import io
-import random
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -88,7 +86,7 @@ def is_inert(item: Any) -> bool:
 def is_handle(item: Any) -> bool:
     """Return True for an open or closed file, a connection or the like: what reads it is computed again with a new one."""
     kind = type(item)
-    if issubclass(kind, _BUFFERS):
+    if _leaf(item) is not None:
         return False
     return hasattr(kind, "__exit__") or kind.__module__.partition(".")[0] in {"_csv", "sqlite3", "_duckdb"}
 
@@ -361,27 +359,6 @@ def _set_generator(item: Any, state: Any) -> None:
     _set_bit_generator(item.bit_generator, state)
 
 
-_LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
-    ("numpy", "ndarray", lambda item: item.view(), _set_array),
-    ("numpy.random", "Generator", lambda item: _bit_generator_state(item.bit_generator), _set_generator),
-    ("numpy.random", "RandomState", lambda item: item.get_state(), lambda item, state: item.set_state(state)),
-    ("numpy.random", "BitGenerator", _bit_generator_state, _set_bit_generator),
-    ("numpy.random", "SeedSequence", _seeds_state, _set_seeds),
-    ("pandas", "DataFrame", lambda item: item.copy(deep=False), _set_pandas),
-    ("pandas", "Series", lambda item: item.copy(deep=False), _set_pandas),
-    ("pandas", "Index", lambda item: list(item.names), _set_names),
-    ("polars", "DataFrame", lambda item: item.clone(), _set_polars_frame),
-    ("polars", "Series", lambda item: item.clone(), _set_polars_series),
-    ("torch", "Tensor", lambda item: item.detach(), _set_tensor),
-    ("scipy.sparse", "sparray", lambda item: dict(vars(item)), _set_attributes),
-    ("scipy.sparse", "spmatrix", lambda item: dict(vars(item)), _set_attributes),
-)
-"""Module, class, what gives the state of a leaf, and what sets it. A state is never the object itself: references to that are links."""
-
-
-_BUFFERS = (io.StringIO, io.BytesIO)
-
-
 def _buffer_state(item: Any) -> Any:
     return None if item.closed else (item.getvalue(), item.tell())
 
@@ -407,13 +384,29 @@ def _set_variable(item: ContextVar[Any], state: Any) -> None:
         item.set(value)
 
 
+_LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
+    ("random", "Random", lambda item: item.getstate(), lambda item, state: item.setstate(state)),
+    ("io", "StringIO", _buffer_state, _set_buffer),
+    ("io", "BytesIO", _buffer_state, _set_buffer),
+    ("contextvars", "ContextVar", _variable_state, _set_variable),
+    ("numpy", "ndarray", lambda item: item.view(), _set_array),
+    ("numpy.random", "Generator", lambda item: _bit_generator_state(item.bit_generator), _set_generator),
+    ("numpy.random", "RandomState", lambda item: item.get_state(), lambda item, state: item.set_state(state)),
+    ("numpy.random", "BitGenerator", _bit_generator_state, _set_bit_generator),
+    ("numpy.random", "SeedSequence", _seeds_state, _set_seeds),
+    ("pandas", "DataFrame", lambda item: item.copy(deep=False), _set_pandas),
+    ("pandas", "Series", lambda item: item.copy(deep=False), _set_pandas),
+    ("pandas", "Index", lambda item: list(item.names), _set_names),
+    ("polars", "DataFrame", lambda item: item.clone(), _set_polars_frame),
+    ("polars", "Series", lambda item: item.clone(), _set_polars_series),
+    ("torch", "Tensor", lambda item: item.detach(), _set_tensor),
+    ("scipy.sparse", "sparray", lambda item: dict(vars(item)), _set_attributes),
+    ("scipy.sparse", "spmatrix", lambda item: dict(vars(item)), _set_attributes),
+)
+"""Module, class, what gives the state of a leaf, and what sets it. A state is never the object itself: references to that are links."""
+
+
 def _leaf(item: Any) -> tuple[_Get, _Set] | None:
-    if issubclass(type(item), _BUFFERS):
-        return _buffer_state, _set_buffer
-    if type(item) is ContextVar:
-        return _variable_state, _set_variable
-    if issubclass(type(item), random.Random):
-        return (lambda each: each.getstate()), (lambda each, state: each.setstate(state))
     for module, name, get, set_ in _LEAVES:
         found = sys.modules.get(module)
         kind = getattr(found, name, None) if found is not None else None

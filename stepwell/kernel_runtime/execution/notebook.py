@@ -17,7 +17,8 @@ from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun
 from stepwell.kernel_runtime.execution.outputs import Produced
 from stepwell.kernel_runtime.execution.restoration import Restoration
 from stepwell.kernel_runtime.execution.seeds import Seeds, set_stream
-from stepwell.kernel_runtime.execution.timeline import Timeline, Writer
+from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.records.effects import NOTEBOOK, RESULT, Effects
 from stepwell.kernel_runtime.records.linked import Linked
@@ -335,7 +336,7 @@ class NotebookCells:
         assert error is not None
         missed = dict.fromkeys(read.name for read in outcome.reads if read.kind == "absent")
         for path in missed:
-            said = file_effects.lost(path, self._timeline.project, self._timeline.files, self._store)
+            said = file_effects.lost(path, self._timeline.project, self._timeline.world.files, self._store)
             if said:
                 error.add_note(said)
 
@@ -424,8 +425,8 @@ class NotebookCells:
             return f"what it left cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
         timeline.brought(step.key, step.code, body.source, group)
         if not again:
-            for name in set(unstored).difference(bound):
-                if own or timeline.may_bind(name, step.key):
+            for name in unstored:
+                if name not in bound and (own or timeline.may_bind(name, step.key)):
                     # What it is bound to is of another cell, or of another run of this one.
                     timeline.namespace.pop(name, None)
                     timeline.unstored[name] = group[0].key
@@ -500,7 +501,7 @@ class NotebookCells:
             if each.path in todo.left:
                 continue
             if again and each.path not in {*todo.write, *todo.remove}:
-                timeline.files[each.path] = (each.digest, step.key)
+                timeline.world.files[each.path] = (each.digest, step.key)
             else:
                 timeline.wrote(each.path, each.digest, step.key)
         if not again:
@@ -524,7 +525,7 @@ class NotebookCells:
 
     def _was_written(self, path: str, digest: str) -> bool:
         """Return True if a step left a file of the project in a state, here or in an earlier run."""
-        found = self._timeline.files.get(path)
+        found = self._timeline.world.files.get(path)
         if found is not None and found[0] == digest:
             return True
         return any(

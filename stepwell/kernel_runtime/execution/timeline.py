@@ -11,11 +11,10 @@ The rules are those of a notebook (CELLS: Names, Assigned again, Run again, Chan
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +23,21 @@ from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import has_content
 from stepwell.kernel_runtime.execution.seeds import stream_states
+from stepwell.kernel_runtime.execution.world import OTHER, World, Writer
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.memo import is_provenance
-from stepwell.kernel_runtime.records.reads import LOCAL, Read
+from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import duckdb_state, library_state
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.graph import MISSING
-from stepwell.kernel_runtime.versions.reads.environment import ALL, set_variable, value_of, whole
-from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest, file_stat
-from stepwell.kernel_runtime.versions.reads.holding import read_holds
+from stepwell.kernel_runtime.versions.reads.environment import set_variable, value_of, whole
+from stepwell.kernel_runtime.versions.reads.files import UNSTABLE
 from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.reads.recorder import value_digest
 
 _GONE: Any = object()
-_MOST_WATCHED = 1000
-"""How many of the files and the like that steps read are looked at before and after each cell."""
-
-
-@dataclass(frozen=True, slots=True)
-class Writer:
-    """A cell, or a step, that binds and changes names."""
-
-    kind: str
-    """``cell`` or ``step``; ``other`` for what happened between cells."""
-    id: str
-    """What identifies the cell in its notebook, or the step's key."""
-    label: str = field(default="", compare=False)
-    """How messages name it: ``[7]`` and its first line, or the key."""
-    place: str = field(default="", compare=False)
-    """Where it is: ``cell 7``; empty for a step."""
-
-
-OTHER = Writer("other", "")
 
 
 @dataclass(slots=True)
@@ -86,10 +66,6 @@ class Memory:
 
     number: int
     """Number of events before it."""
-    since: int
-    """The same for the last time that it was brought up to date and what it read was as recorded."""
-    world: dict[Read, object]
-    """What a quick look at its reads gave then."""
     code: str
     """The digest of the code version then."""
     asset_names: tuple[tuple[str, str], ...]
@@ -103,28 +79,6 @@ class Memory:
     """The settings of libraries and of the process."""
     statements: int
     """How many statements cells had executed with DuckDB's own connection."""
-
-
-_OF_KERNEL = LOCAL | {"asset"}
-
-
-def _can_be_watched(read: Read) -> bool:
-    """Return True for what can be looked at before and after each cell: not for matches in a large tree."""
-    return read.kind not in _OF_KERNEL and not (read.kind == "glob" and "**" in read.name and not read.names)
-
-
-def _holds(read: Read) -> bool:
-    """Return True if a file has the content that was read, whatever else differs."""
-    return read.kind == "file" and read_holds(read)
-
-
-def _glance(read: Read) -> object:
-    """Return something that differs after a change of what was read."""
-    if read.kind == "file":
-        return file_stat(read.name)
-    if read.kind == "environment":
-        return whole() if read.name == ALL else value_of(read.name)
-    return read_holds(read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +105,8 @@ class Timeline:
 
     Attributes
     ----------
-    files
-        By path, the digest of the state in which a step left a file, and the step's key.
+    world
+        Who changed files, the environment and the like that steps read.
     unstored
         Variables that a reused cell assigned and whose values are not stored, each with the key of an asset of that cell.
     handles
@@ -174,7 +128,7 @@ class Timeline:
     def __init__(self, namespace: dict[str, Any], load: Callable[[str], Any], project: Path) -> None:
         self.namespace = namespace
         self.project = project
-        self.files: dict[str, tuple[str, str]] = {}
+        self.world = World(project)
         self.unstored: dict[str, str] = {}
         self.handles: set[str] = set()
         self.results: dict[str, Any] = {}
@@ -196,12 +150,6 @@ class Timeline:
         self._memories: dict[str, Memory] = {}
         self._earlier: dict[str, dict[str, Any]] = {}
         self._settings: dict[str, SettingsOfStep] = {}
-        self._watched: dict[Read, object] = {}
-        """What steps read from outside the kernel's variables, each with what a quick look at it gave last."""
-        self._world: dict[tuple[str, str], list[tuple[int, Writer]]] = {}
-        """Who changed that since, by kind and name."""
-        self._first_run: dict[Writer, int] = {}
-        """When each cell and step ran here for the first time."""
         self._lock = threading.Lock()
 
     # -- events
@@ -213,7 +161,7 @@ class Timeline:
         self._count += 1
         event = (self._count, writer)
         if writer.kind == "cell":
-            self._first_run.setdefault(writer, self._count)
+            self.world.ran(writer, self._count)
         for name in bound:
             self.unstored.pop(name, None)
             self.handles.discard(name)
@@ -477,21 +425,11 @@ class Timeline:
     ) -> None:
         """Note that a step was executed or reused, with the code version that its memo key has."""
         made = frozenset(item.id for item in items)
-        world = {read: _glance(read) for item in items for read in item.reads if _can_be_watched(read)}
-        for read in world.keys() - self._watched.keys():
-            if len(self._watched) < _MOST_WATCHED:
-                self._watched[read] = world[read]
-        since = self._count
         before = self._memories.get(step_key)
-        same = before if before is not None and before.materializations == made else None
-        if same is not None and not all(now == same.world.get(read) or _holds(read) for read, now in world.items()):
-            # What others changed after it is no part of what it read.
-            since, world = same.since, same.world
-        self._first_run.setdefault(Writer("step", step_key), self._count)
+        same = before is not None and before.materializations == made
+        self.world.was_read(step_key, {read for item in items for read in item.reads}, self._count, same=same)
         self._memories[step_key] = Memory(
             self._count,
-            since,
-            world,
             code.digest if code is not None else "",
             code.asset_names if code is not None else (),
             source,
@@ -588,8 +526,9 @@ class Timeline:
                 return True
             state = stream_states().get(read.name)
             return state is not None and data_version(state) == read.digest
-        if read.kind not in _OF_KERNEL:
-            return again and self._is_later_change(read, step_key)
+        if self.world.has(read):
+            pulled = bool(self.cells) and step_key not in self.cells
+            return again and self.world.is_later_change(read, step_key, pulled=pulled)
         value = self.namespace.get(read.name, _GONE)
         if read.kind == "given":
             # Where the notebook has no such variable, the code in the input's value has its own.
@@ -605,48 +544,11 @@ class Timeline:
 
     def look_at_world(self, writer: Writer = OTHER) -> None:
         """Note who changed files, the environment and the like that steps read, right after the change."""
-        for read, before in self._watched.items():
-            now = _glance(read)
-            if now != before:
-                self._watched[read] = now
-                self._world.setdefault((read.kind, read.name), []).append((self._count, writer))
+        self.world.look(self._count, writer)
 
     def wrote(self, path: str, digest: str, step_key: str) -> None:
         """Note that a step wrote a file, by its path as effects have it, and in which state it left it."""
-        self.files[path] = (digest, step_key)
-        name = os.path.normpath(Path(os.path.realpath(self.project), path))
-        self._world.setdefault(("file", name), []).append((self._count, Writer("step", step_key)))
-        for read in self._watched:
-            if read.kind == "file" and read.name == name:
-                self._watched[read] = _glance(read)
-
-    def _is_later_change(self, read: Read, step_key: str) -> bool:
-        """Return True if only the step itself, or cells and steps that come after it, have changed what it read.
-
-        What comes after it ran here for the first time after it, and did not give the state that it read. What later cells changed is as it
-        is in a plain notebook: the cell itself reads it when it runs again, and no other cell makes it run.
-        """
-        left, by = self.files.get(os.path.relpath(read.name, os.path.realpath(self.project)), ("", ""))
-        if read.kind == "file" and by == step_key and file_digest(read.name) == left:
-            return True
-        memory = self._memories[step_key]
-        events = self._world.get((read.kind, read.name), ())
-        since = {writer for number, writer in events if number > memory.since}
-        if not since or _glance(read) != self._watched.get(read, _GONE):
-            return False
-        own = Writer("step", step_key)
-        last = next((writer for number, writer in reversed(events) if number <= memory.since), None)
-        first = self._first_run.get(own, 0)
-        pulled = bool(self.cells) and step_key not in self.cells
-        return all(
-            writer == own
-            or (
-                (writer.kind == "step" or (writer.kind == "cell" and pulled))
-                and writer != last
-                and self._first_run.get(writer, 0) > first
-            )
-            for writer in since
-        )
+        self.world.wrote(path, digest, step_key, self._count)
 
     def digest_of(self, name: str) -> str:
         """Return the digest of a variable; that of an asset's unchanged value is known."""

@@ -186,9 +186,9 @@ def class_version(item: object) -> str:
 
 
 def definition_version(item: object) -> str:
-    """Return the code version of a class or function without data that it reads or holds: counters of instances, registries, options.
+    """Return the code version of a class or function without the data that it reads or holds: counters of instances, registries, options.
 
-    The store keeps it beside an instance, and compares it when it loads the instance: it is one of the notebook's class, whatever that counts by then.
+    The store keeps it with an instance. A load compares it with that of the notebook's class, which may have counted on since.
     """
     return _digested(item, data=False)[0]
 

@@ -79,11 +79,11 @@ def _leaf(name: str, *parts: Any) -> bytes:
     return b"\x85" + marshal.dumps((name, *parts), 2)
 
 
+# -- numpy ----------------------------------------------------------------------------------------------------------
+
 _EXTENDED = 10
 """Bytes that a long double of x86 uses of the 12 or 16 that it occupies."""
 _EXTENDED_MANTISSA = 63
-
-# -- numpy ----------------------------------------------------------------------------------------------------------
 
 
 def _numpy(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None:

@@ -33,7 +33,7 @@ class Ignored:
     attributes: frozenset[tuple[int, str]] = frozenset()
     """The identity of an object or class, and the name of an attribute of it."""
     data: bool = False
-    """Whether nothing counts but code: no attributes of classes or globals that hold data, which may change at any time, and no options of libraries."""
+    """True if only code counts. Attributes of classes and globals that hold data do not, nor do options of libraries: they may change at any time."""
 
 
 NOTHING = Ignored()
