@@ -10,6 +10,7 @@ from stepwell.kernel_runtime.execution.contents import can_change, is_iterator
 from stepwell.kernel_runtime.execution.notebook import Unstored
 from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.versions.patches import look
+from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.magics.cell_changes import changed_names
 from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_names import names_of
@@ -28,6 +29,7 @@ class CellWatch:
     def __init__(self, face: Face) -> None:
         self._face = face
         self._before: dict[str, int] | None = None
+        self._seedings = 0
 
     def begin(self, info: Any) -> None:
         """Note what names are bound to before a cell runs."""
@@ -40,6 +42,7 @@ class CellWatch:
             direct, called, everything = changed_names(tree)
             changed = set(space) if everything else {*direct, *reached_names(space, called)}
             compute_unstored(self._face, reached_names(space, names.reads), names.assigned, changed)
+        self._seedings = len(seedings)
         # Identities only: a reference would keep what the cell lets go.
         self._before = {name: id(value) for name, value in self._face.namespace.items()}
 
@@ -78,6 +81,8 @@ class CellWatch:
                 changed |= {name for name in reads if is_iterator(space.get(name))}
         writer = self._writer(info)
         self._face.timeline.note(writer, bound=bound, changed=changed - bound, read=reads)
+        for stream in dict.fromkeys(seedings[self._seedings :]):
+            self._face.timeline.seeded(stream, writer)
         self._face.timeline.look_at_world(writer)
 
     def _tree(self, info: Any) -> ast.Module | None:

@@ -268,9 +268,8 @@ class Stepwell(Magics):
         ask = session.accept if arguments.accept else session.revoke if arguments.revoke else session.why
         found = ask(arguments.key)
         say(as_json(found.as_dict()) if arguments.json else str(found))
-        again = self.face.timeline.reassigned.get(arguments.key)
-        if again and not arguments.json:
-            say(f"  names reassigned: {again}")
+        if not arguments.json:
+            status.say_changed_since(self.face, arguments.key)
 
     @line_magic
     def lineage(self, line: str) -> Any:

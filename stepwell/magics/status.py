@@ -23,9 +23,14 @@ def print_state(face: Face, names: Iterable[str]) -> None:
     """Say in what state assets are: ``%asset clean``."""
     for name in names:
         say(str(face.session.why(name)))
-        again = face.timeline.reassigned.get(name)
-        if again:
-            say(f"  names reassigned: {again}")
+        say_changed_since(face, name)
+
+
+def say_changed_since(face: Face, key: str) -> None:
+    """Say what other cells have changed of what a step read, if they have."""
+    again = face.timeline.changed_since(key)
+    if again:
+        say(f"  {'names reassigned' if face.timeline.names_reassigned(key) else 'changed by other cells'}: {again}")
 
 
 def say_steps(face: Face, result: Any) -> None:

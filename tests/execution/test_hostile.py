@@ -33,6 +33,7 @@ ENDLESS = [
         "argument_of_exception": ("__repr__",),
         "typed": ("__class__",),
         "changed_global": ("__reduce_ex__",),
+        "class_itself": ("__hash__",),
     }.items()
     for method in methods
 ]

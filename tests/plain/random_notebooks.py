@@ -450,6 +450,9 @@ class Author:
             cells.insert(at, self.cell("", [self.change_known(cells[:at])]))
         elif how < 0.84 and len(cell.lines) > 1 and at:
             line = self.pick.randrange(len(cell.lines) - 1)
+            if cell.lines[line].partition(" = ")[0] in cell.head.split():
+                # An asset cell must have its value.
+                return tuple(cells)
             cells[at] = replace(cell, lines=cell.lines[:line] + cell.lines[line + 1 :])
         elif how < 0.88 and cell.head.startswith("%%asset"):
             cells[at] = replace(cell, head="")

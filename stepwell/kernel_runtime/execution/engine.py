@@ -43,8 +43,14 @@ from stepwell.kernel_runtime.store.liveness import this_process
 from stepwell.kernel_runtime.store.values.describing import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 
-IMMUTABLE = frozenset({int, float, str, bytes, bool, type(None), complex})
+_IMMUTABLE = frozenset({int, float, str, bytes, bool, type(None), complex})
 """Exact types whose values are shared between consumers instead of being loaded for each."""
+
+
+def _is_immutable(value: Any) -> bool:
+    kind = type(value)
+    # A metaclass may have a hash of its own, which could take for ever.
+    return type(kind) is type and kind in _IMMUTABLE
 
 
 @dataclass(slots=True)
@@ -228,7 +234,7 @@ class Engine:
                 return False
             if len(group) > len(step.outputs):
                 self._rekey()
-            again = self.cells.reassigned(step)
+            again = self.cells.changed_since(step)
             if again:
                 self.notes.append(f"{step.key}: reused, {again}")
         self._reuse(step, memo, group)
@@ -443,7 +449,7 @@ class Engine:
                     stored[name] = (None, "")
                     continue
                 # Plain values have no code that could take for ever.
-                look = call if type(produced.value) in IMMUTABLE else self.guard.look
+                look = call if _is_immutable(produced.value) else self.guard.look
                 version = "" if is_job else look(partial(data_version, produced.value)) or ""
                 kept = memo if error is None else ""
                 try:
@@ -466,7 +472,7 @@ class Engine:
                     unstored.append(name)
                 else:
                     stored[name] = (value, version or value.digest)
-                if is_job or type(produced.value) in IMMUTABLE or not step.isolate:
+                if is_job or _is_immutable(produced.value) or not step.isolate:
                     self.memory[key] = produced.value
             if unstored and run is not None and self.cells is not None:
                 effects = self.cells.lacking(step, effects, unstored)
@@ -587,7 +593,7 @@ class Engine:
             self.notes.append(f"{error.what}: computed again")
             self._again(producer)
             return self._value(key, step)
-        if type(value) in IMMUTABLE or (producer is not None and not producer.isolate):
+        if _is_immutable(value) or (producer is not None and not producer.isolate):
             self.memory[key] = value
         return value
 

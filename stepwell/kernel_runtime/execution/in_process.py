@@ -12,12 +12,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import CodeType, GeneratorType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.capture import Capture, recording
 from stepwell.kernel_runtime.execution.figures import pictures, release_figures
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
@@ -76,6 +78,13 @@ class InProcess:
         self.keyed = keyed
         """Digests values of the environment with the user's key."""
 
+    def _counted(self, step: PlanStep) -> Collection[str]:
+        """Return the names of the notebook that count for a cell's step without being looked up: inputs, and what its code version has."""
+        body = step.op.body
+        assert isinstance(body, CellBody)
+        assert self.namespace is not None
+        return {*step.op.parameters, *reached_names(self.namespace, body.reads)}
+
     def run(self, step: PlanStep, arguments: Mapping[str, Any], *, show_displays: bool) -> Outcome:
         """Run a step's body with its arguments by name.
 
@@ -90,7 +99,7 @@ class InProcess:
             self.keyed,
             step.op.reads,
             self.namespace,
-            step.op.parameters,
+            partial(self._counted, step) if live else lambda: step.op.parameters,
             before=live,
             own=own,
             looks_at_filters=any(

@@ -154,7 +154,7 @@ class LiveRun:
 
     def seeded_streams(self) -> set[str]:
         """Return the random streams that the body seeded itself."""
-        return {module.removesuffix(".random") for module in seedings[self._seedings :]}
+        return set(seedings[self._seedings :])
 
     def stream_reads(self) -> tuple[Read, ...]:
         """Return the states of the random streams that the body drew from, as they were before."""

@@ -27,7 +27,7 @@ from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.reads.environment import set_variable, whole
-from stepwell.kernel_runtime.versions.reads.readers import seeded, seedings
+from stepwell.kernel_runtime.versions.reads.readers import seeded
 
 _SHARE = 0.05
 """Part of a step's time that storing its other variables may take."""
@@ -95,9 +95,9 @@ class NotebookCells:
         """Return True if the step's own cell runs: it binds all its names. Others bind what the user did not."""
         return step.key in self._timeline.cells
 
-    def reassigned(self, step: PlanStep) -> str:
-        """Return what is to be said of names that other cells assigned again since the step was brought up to date; empty if nothing is."""
-        return "" if self.is_own(step) else self._timeline.reassigned.get(step.key, "")
+    def changed_since(self, step: PlanStep) -> str:
+        """Return what is to be said of what other cells changed since the step was brought up to date; empty if nothing is."""
+        return "" if self.is_own(step) else self._timeline.changed_since(step.key)
 
     # -- a run
 
@@ -120,12 +120,12 @@ class NotebookCells:
                     where=step.where,
                     remedy=f"run cell {label}, then the cell of {step.key}",
                 )
-        again = self._timeline.reassigned.get(step.key)
-        if again is not None:
+        again = self._timeline.changed_since(step.key)
+        if again:
             raise NamesReassignedError(
-                f"{step.key!r} must run, but other cells have assigned names again that it reads: it was computed {again.partition(' (')[0]}",
+                f"{step.key!r} must run, but other cells have changed what it reads: it was computed {again.partition('; run the cell')[0]})",
                 where=step.where,
-                remedy=f"run the cells that assign them and then the cell of {step.key}, in their order",
+                remedy=f"run the cells that assign or write it and then the cell of {step.key}, in their order",
             )
 
     def has_input(self, name: str, item: Materialization) -> bool:
@@ -183,10 +183,14 @@ class NotebookCells:
             if name in run.before and type(run.before[name]) is not ModuleType
         )
         run.watch_process()
-        if not self.is_cell(step):
-            run.theirs = frozenset(name for name in run.before if not timeline.may_bind(name, step.key))
-        elif timeline.only_unbound:
+        if (
+            timeline.only_unbound
+            if self.is_cell(step)
+            else timeline.is_reused_without_all(step.key, step.code, body.source)
+        ):
             run.theirs = frozenset(run.before)
+        elif not self.is_cell(step):
+            run.theirs = frozenset(name for name in run.before if not timeline.may_bind(name, step.key))
         # Last: whose names are the user's is asked above, and nothing may fail between this and the body.
         run.cover(reached_names(space, {*body.reads, *body.parameters}))
         return run
@@ -206,6 +210,7 @@ class NotebookCells:
         streams = run.seeded_streams()
         for stream in streams:
             self._seeds.leave(stream)
+            self._timeline.seeded(stream, Writer("step", step.key))
         effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last)
         self._timeline.note_settings(step.key, run.settings, run.environment)
         effects = replace(effects, seeded=tuple(sorted(streams & effects.streams.keys())))
@@ -479,10 +484,10 @@ class NotebookCells:
             if RESULT in plain[1] and self.is_cell(step):
                 timeline.results[step.key] = plain[1][RESULT]
             for stream, state in plain[3].items():
-                if again and stream not in effects.seeded and not timeline.seeded_since(step.key):
+                if again and stream not in effects.seeded and not timeline.was_seeded(stream, step.key):
                     continue
                 if stream in effects.seeded:
-                    seedings.append(stream)
+                    timeline.seeded(stream, Writer("step", step.key))
                 set_stream(stream, state)
                 seeded.add(stream)
                 self._seeds.leave(stream)

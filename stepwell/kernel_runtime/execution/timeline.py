@@ -34,7 +34,7 @@ from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.graph import MISSING
 from stepwell.kernel_runtime.versions.reads.environment import set_variable, value_of, whole
 from stepwell.kernel_runtime.versions.reads.files import UNSTABLE
-from stepwell.kernel_runtime.versions.reads.readers import seedings
+from stepwell.kernel_runtime.versions.reads.holding import what_changed
 from stepwell.kernel_runtime.versions.reads.recorder import value_digest
 
 _GONE: Any = object()
@@ -73,8 +73,6 @@ class Memory:
     source: object
     """The text of its body then: another text is an edit of the step itself."""
     materializations: frozenset[str]
-    seedings: int
-    """How often the notebook had seeded random streams."""
     settings: library_state.Snapshot
     """The settings of libraries and of the process."""
     statements: int
@@ -119,8 +117,6 @@ class Timeline:
         Those of them whose own cell runs: it binds its names whoever bound them before.
     only_unbound
         Whether such a cell runs for names that are not bound, and leaves the others as they are.
-    reassigned
-        By step key, what is to be said of names that other cells assigned again since the step was brought up to date.
     pinned
         Keys of steps that count with the code version that they had, although names that they read are others now.
     """
@@ -136,7 +132,8 @@ class Timeline:
         self.requested: frozenset[str] = frozenset()
         self.cells: frozenset[str] = frozenset()
         self.only_unbound = False
-        self.reassigned: dict[str, str] = {}
+        self._reassigned: dict[str, dict[str, tuple[str, str]]] = {}
+        """By step key, the names that other cells assigned again since it was brought up to date: the cells that assigned them then and now."""
         self.pinned: set[str] = set()
         self._count = 0
         self._binds: dict[str, list[tuple[int, Writer]]] = {}
@@ -434,11 +431,10 @@ class Timeline:
             code.asset_names if code is not None else (),
             source,
             made,
-            len(seedings),
             library_state.snapshot(),
             duckdb_state.state.outside,
         )
-        self.reassigned.pop(step_key, None)
+        self._reassigned.pop(step_key, None)
 
     def note_settings(self, step_key: str, before: library_state.Snapshot, environment: Mapping[str, str]) -> None:
         """Note what a step has changed in the settings of libraries and in the environment, by their states before it."""
@@ -469,6 +465,16 @@ class Timeline:
         """Return True if a step already gave this materialization in this kernel."""
         memory = self._memories.get(step_key)
         return memory is not None and item.id in memory.materializations
+
+    def is_reused_without_all(self, step_key: str, code: CodeVersion | None, source: object) -> bool:
+        """Return True if a step as it is now was reused here without variables that are not stored: it runs for these alone."""
+        memory = self._memories.get(step_key)
+        return (
+            memory is not None
+            and step_key in self.unstored.values()
+            and code is not None
+            and (memory.code, memory.source) == (code.digest, source)
+        )
 
     def is_touched(self, step_key: str, names: Iterable[str]) -> bool:
         """Return True if others may have bound or changed one of some names since a step was brought up to date here, or it is gone."""
@@ -502,10 +508,15 @@ class Timeline:
         memory = self._memories.get(step_key)
         return memory is not None and memory.statements == duckdb_state.state.outside
 
-    def seeded_since(self, step_key: str) -> bool:
-        """Return True if the notebook seeded a random stream after a step was brought up to date."""
+    def seeded(self, stream: str, writer: Writer) -> None:
+        """Note that a cell or step has seeded a random stream."""
+        self.world.seeded(stream, writer, self._count)
+
+    def was_seeded(self, stream: str, step_key: str) -> bool:
+        """Return True if a random stream was seeded after a step was brought up to date here, other than by it or by what comes after it."""
         memory = self._memories.get(step_key)
-        return memory is not None and memory.seedings != len(seedings)
+        pulled = step_key not in self.requested
+        return memory is not None and self.world.was_seeded(stream, step_key, memory.number, pulled=pulled)
 
     def keeps(self, step_key: str, item: Materialization) -> bool:
         """Return True if a cell runs that needs a step which gave this materialization here: as in a plain notebook, it does not run again."""
@@ -521,14 +532,13 @@ class Timeline:
         """
         again = self.has_brought(step_key, item)
         if read.kind == "stream":
-            if again and not self.seeded_since(step_key):
+            if again and not self.was_seeded(read.name, step_key):
                 # Draws of this step and of later ones do not make it stale; only seeding does.
                 return True
             state = stream_states().get(read.name)
             return state is not None and data_version(state) == read.digest
         if self.world.has(read):
-            pulled = bool(self.cells) and step_key not in self.cells
-            return again and self.world.is_later_change(read, step_key, pulled=pulled)
+            return again and self.world.is_later_change(read, step_key, pulled=step_key not in self.requested)
         value = self.namespace.get(read.name, _GONE)
         if read.kind == "given":
             # Where the notebook has no such variable, the code in the input's value has its own.
@@ -569,6 +579,25 @@ class Timeline:
         before = {writer for number, writer in events if last <= number <= memory.number}
         return not any(writer in before and (writer.kind == "cell" or writer.id != step_key) for _, writer in since)
 
+    def names_reassigned(self, step_key: str) -> dict[str, tuple[str, str]]:
+        """Return the names that other cells assigned again since a step was brought up to date: the labels of the cells that did then and now."""
+        return {name: labels for name, labels in self._reassigned.get(step_key, {}).items() if all(labels)}
+
+    def changed_since(self, step_key: str) -> str:
+        """Return what is to be said of names, files and the like that other cells changed since a step was brought up to date.
+
+        Empty if they changed nothing that it read.
+        """
+        names = self.names_reassigned(step_key)
+        world = self.world.changed_by_cells(step_key)
+        if not names and not world:
+            return ""
+        with_ = [f"{name} from {first}" for name, (first, _) in names.items()]
+        with_ += [f"what it read before {label}" for label in dict.fromkeys(world.values())]
+        now = [f"{name} is now from {last}" for name, (_, last) in names.items()]
+        now += [what_changed(read) for read in world]
+        return f"with {', '.join(with_)} ({', '.join(now)}; run the cell of {step_key} to use that)"
+
     def pin(self, step_key: str, body: CellBody, version: CodeVersion) -> CodeVersion:
         """Return the code version that counts for a step that was brought up to date in this kernel.
 
@@ -578,7 +607,7 @@ class Timeline:
             The code version with the names as they are now.
         """
         memory = self._memories.get(step_key)
-        self.reassigned.pop(step_key, None)
+        self._reassigned.pop(step_key, None)
         self.pinned.discard(step_key)
         if memory is None or memory.code == version.digest or memory.source != body.source:
             return version
@@ -603,8 +632,6 @@ class Timeline:
                 again[name] = (first, cells[-1].label)
         if not touched and (own or not library_state.changed(memory.settings, library_state.snapshot())):
             return version
-        if again:
-            with_, now = (", ".join(f"{name} {word} {labels[at]}" for name, labels in again.items() if labels[at]) for at, word in ((0, "from"), (1, "is now from")))  # fmt: skip
-            self.reassigned[step_key] = f"with {with_} ({now}; run the cell of {step_key} to use that)"
+        self._reassigned[step_key] = again
         self.pinned.add(step_key)
         return replace(version, digest=memory.code, asset_names=memory.asset_names)

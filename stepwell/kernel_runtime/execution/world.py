@@ -101,6 +101,15 @@ class World:
             if read.kind == "file" and read.name == name:
                 self._watched[read] = _glance(read)
 
+    def seeded(self, stream: str, writer: Writer, number: int) -> None:
+        """Note that a cell or step has seeded a random stream."""
+        self._changes.setdefault(("stream", stream), []).append((number, writer))
+
+    def was_seeded(self, stream: str, step_key: str, number: int, *, pulled: bool) -> bool:
+        """Return True if a stream was seeded after a number of events, other than by the step and by what comes after it."""
+        since = {writer for at, writer in self._changes.get(("stream", stream), ()) if at > number}
+        return bool(since) and not self._come_after(("stream", stream), since, step_key, number, pulled=pulled)
+
     def was_read(self, step_key: str, reads: Iterable[Read], number: int, *, same: bool) -> None:
         """Note the reads of a step that was brought up to date.
 
@@ -130,7 +139,7 @@ class World:
         Parameters
         ----------
         pulled
-            Whether another cell runs that needs the step. Where its own cell runs, or nothing runs, what cells changed counts.
+            Whether the request does not name the step: where its own cell runs, what cells changed counts.
         """
         left, by = self.files.get(os.path.relpath(read.name, self._project), ("", ""))
         if read.kind == "file" and by == step_key and file_digest(read.name) == left:
@@ -140,8 +149,15 @@ class World:
         since = {writer for number, writer in changes if number > seen.number}
         if not since or _glance(read) != self._watched.get(read, _GONE):
             return False
+        return self._come_after((read.kind, read.name), since, step_key, seen.number, pulled=pulled)
+
+    def _come_after(
+        self, name: tuple[str, str], since: set[Writer], step_key: str, number: int, *, pulled: bool
+    ) -> bool:
+        """Return True if those who changed something are the step, or come after it and did not give the state that it read."""
         own = Writer("step", step_key)
-        last = next((writer for number, writer in reversed(changes) if number <= seen.number), None)
+        changes = self._changes.get(name, ())
+        last = next((writer for at, writer in reversed(changes) if at <= number), None)
         first = self._first_run[own]
         return all(
             writer == own
@@ -152,6 +168,20 @@ class World:
             )
             for writer in since
         )
+
+    def changed_by_cells(self, step_key: str) -> dict[Read, str]:
+        """Return what cells have changed since the step was last brought up to date, of what it read: the label of the cell that did so last."""
+        seen = self._seen.get(step_key)
+        found: dict[Read, str] = {}
+        for read, before in seen.glances.items() if seen is not None and self._changes else ():
+            by = [
+                writer.label
+                for number, writer in self._changes.get((read.kind, read.name), ())
+                if number > seen.number and writer.kind == "cell"
+            ]
+            if by and self._watched.get(read, before) != before and not _has_content(read):
+                found[read] = by[-1]
+        return found
 
 
 def _can_be_watched(read: Read) -> bool:

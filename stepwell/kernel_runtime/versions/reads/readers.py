@@ -245,15 +245,16 @@ def seeding(module: str) -> Note:
     """Return what notes that the notebook has seeded a random stream; called also outside of steps."""
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Note`
-        seeded.add(module.removesuffix(".random"))
-        seedings.append(module)
+        stream = module.removesuffix(".random")
+        seeded.add(stream)
+        seedings.append(stream)
 
     note.always = True  # type: ignore[attr-defined]  # read by the wrapper
     return note
 
 
 seedings: list[str] = []
-"""One entry for each time that the user seeded a stream."""
+"""The stream, each time that the user seeded one."""
 seeded: set[str] = set()
 """Random streams that the user has seeded in this process: ``random``, ``numpy``, ``torch``."""
 

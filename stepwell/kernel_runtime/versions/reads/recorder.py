@@ -67,7 +67,7 @@ class ReadRecorder:
     namespace
         The notebook's variables, in which texts of queries are looked up; None where there is no notebook.
     counted
-        Names that count already: inputs.
+        Returns the names that count already: inputs, and globals by the code version. The step itself may have changed their values since.
     before
         Whether a file that the step reads and changes counts as it was before: its change is an effect, which a hit applies.
     own
@@ -119,7 +119,7 @@ class ReadRecorder:
         keyed: Keyed | None = None,
         declared: Iterable[str] = (),
         namespace: dict[str, Any] | None = None,
-        counted: Collection[str] = (),
+        counted: Callable[[], Collection[str]] = tuple,
         *,
         before: bool = False,
         own: Iterable[str] = (),
@@ -256,8 +256,8 @@ class ReadRecorder:
                 name in space
                 and (value is None or value is space[name])
                 and name not in self._looked_up
-                and name not in self._counted
                 and space[name] is self._own_names.get(name, space[name])
+                and name not in self._counted()
             ):
                 with self.looks():
                     self._looked_up[name] = value_digest(space[name])
