@@ -38,11 +38,11 @@ from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.graph import MISSING
 from stepwell.kernel_runtime.versions.reads.environment import value_of, whole
 from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.secrets import Environment, is_kept_back, looks_secret
 
-_MISSING: Any = object()
 _PYTHONS_OWN = frozenset(
     {"__builtins__", "__annotations__", "__annotate__", "__conditional_annotations__", "__warningregistry__"}
 )
@@ -120,6 +120,14 @@ class LiveRun:
         self.theirs: frozenset[str] = frozenset()
         """Names that are the user's: the step runs as an upstream and must give them back."""
 
+    def place_earlier(self, values: Mapping[str, Any]) -> None:
+        """Bind names for this run as an earlier one found them; not bound is `MISSING`."""
+        for name, value in values.items():
+            if value is MISSING:
+                self._space.pop(name, None)
+            else:
+                self._space[name] = value
+
     def cover(self, read: Collection[str]) -> None:
         """Take away numbers and texts that the body may bind again on some path: an equal one would be the same object.
 
@@ -133,7 +141,7 @@ class LiveRun:
             return
         said = _texts((body.code, body.tail))
         for name in body.bound - body.sure - set(read):
-            if type(space.get(name, _MISSING)) in ATOMS and name not in said:
+            if type(space.get(name, MISSING)) in ATOMS and name not in said:
                 self._covered[name] = space.pop(name)
 
     def _uncover(self) -> None:
@@ -173,7 +181,7 @@ class LiveRun:
         self._uncover()
         before, placed = self.before, self._placed
         # A number or text that the body reads and may bind counts with the value that it had: it is the body's, whether bound again or not.
-        read = {name for name in self._body.bound & self._body.reads if type(self._space.get(name, _MISSING)) in ATOMS}
+        read = {name for name in self._body.bound & self._body.reads if type(self._space.get(name, MISSING)) in ATOMS}
         own = self._body.sure | self._rebound | read
         return [
             name
@@ -181,7 +189,7 @@ class LiveRun:
             if name not in _PYTHONS_OWN
             # pydantic puts ``Box[int]`` there, to find the class again.
             and name.isidentifier()
-            and (value is not placed.get(name, before.get(name, _MISSING)) or name in own)
+            and (value is not placed.get(name, before.get(name, MISSING)) or name in own)
         ]
 
     def deleted(self) -> tuple[str, ...]:
@@ -473,8 +481,8 @@ class LiveRun:
 
     def _link_to(self, seen: Seen) -> tuple[str, str, Any]:
         """Return the link to an object; to one that was there before through a name that the body has bound to another, what the name was."""
-        found = self._placed.get(seen.root, self.before.get(seen.root, _MISSING))
-        was = id(seen.item) in self._inventory.seen and found is not self._space.get(seen.root, _MISSING)
+        found = self._placed.get(seen.root, self.before.get(seen.root, MISSING))
+        was = id(seen.item) in self._inventory.seen and found is not self._space.get(seen.root, MISSING)
         return ("was" if was else "at", seen.root, seen.address)
 
     def root_of(self, item: Any) -> str:
@@ -485,7 +493,7 @@ class LiveRun:
     def give_back(self) -> None:
         """Bind the user's names as before, and the names of inputs that were bound for this run only."""
         for name, value in self._placed.items():
-            if self._space.get(name, _MISSING) is value and name in self.before:
+            if self._space.get(name, MISSING) is value and name in self.before:
                 self._space[name] = self.before[name]
         for name in self.theirs:
             self._space[name] = self.before[name]
@@ -567,9 +575,9 @@ def _imports(definition: Definition, name: str, value: Any) -> bool:
     if not definition.sources:
         return type(value) is ModuleType or type(contents.attribute(value, "__module__")) is str
     module, attribute = definition.sources[definition.names.index(name)]
-    found = sys.modules.get(module, _MISSING)
+    found = sys.modules.get(module, MISSING)
     if not attribute:
         return found is value
-    return value is contents.attribute(found, attribute, _MISSING) or value is sys.modules.get(
-        f"{module}.{attribute}", _MISSING
+    return value is contents.attribute(found, attribute, MISSING) or value is sys.modules.get(
+        f"{module}.{attribute}", MISSING
     )

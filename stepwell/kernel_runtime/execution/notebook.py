@@ -183,11 +183,10 @@ class NotebookCells:
             if name in run.before and type(run.before[name]) is not ModuleType
         )
         run.watch_process()
-        if (
-            timeline.only_unbound
-            if self.is_cell(step)
-            else timeline.is_reused_without_all(step.key, step.code, body.source)
-        ):
+        if self._runs_for_unstored(step):
+            run.theirs = frozenset(run.before)
+            run.place_earlier(timeline.earlier(step.key))
+        elif timeline.only_unbound:
             run.theirs = frozenset(run.before)
         elif not self.is_cell(step):
             run.theirs = frozenset(name for name in run.before if not timeline.may_bind(name, step.key))
@@ -197,7 +196,15 @@ class NotebookCells:
 
     def is_renamed(self, step: PlanStep) -> bool:
         """Return True if a step that is about to run was to count with names as they were before; it counts with the present ones now."""
-        return self._timeline.unpin(step.key)
+        return not self._runs_for_unstored(step) and self._timeline.unpin(step.key)
+
+    def _runs_for_unstored(self, step: PlanStep) -> bool:
+        """Return True if a step was reused here as it is now, and runs only for variables that are not stored: it reads what it read then."""
+        body = step.op.body
+        assert isinstance(body, CellBody)
+        if self.is_cell(step) and not self._timeline.only_unbound:
+            return False
+        return self._timeline.is_reused_without_all(step.key, step.code, body.source)
 
     def keep(self, step: PlanStep, run: LiveRun, outcome: Outcome, memo: str) -> tuple[Effects, StoredValue | None]:
         """Store what a body left in the notebook; add it to the outcome as one more output.
