@@ -99,7 +99,7 @@ QUOTA = """
 """
 
 DEAD = """
-    import ctypes, platform, struct
+    import ctypes, platform, struct, threading
     from stepwell.kernel_runtime.session import get_session
 
     def deny_flushes(*_):
@@ -116,9 +116,14 @@ DEAD = """
 
     other = f"{store}-other"
     stepwell.materialize([made("small", 5)], store=other)
-    opened = get_session().open(store)
+    opened, used = get_session().open(store), get_session().open(other)
     opened._catalog.ask(deny_flushes)
-    seen = []
+    # The other store's connection is in use while the instance is given up.
+    query = "SELECT count(*) FROM range(30000) a, range(30000) b"
+    busy = threading.Thread(target=refused, args=(lambda: used._catalog.ask(lambda connection, _: connection.execute(query).fetchone()),))
+    busy.start()
+    seen = [refused(lambda: stepwell.materialize([made("first", 5)], store=store))]
+    busy.join()
     for more in range(3):
         # The other store is attached to the same instance, and goes on.
         assert list(stepwell.load("small", store=other)) == [0, 1, 2, 3, 4]
@@ -156,6 +161,7 @@ def test_a_machine_in_trouble_is_called_by_its_name(tmp_path, trouble):
         env=os.environ,
     )
     assert done.returncode == 0, done.stderr
+    assert "connection is busy" not in done.stderr
 
 
 LINKED = """

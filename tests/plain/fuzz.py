@@ -229,6 +229,7 @@ class Fuzzer:
                     # What a cell finds there depends on what others have left.
                     known = {error.partition(":")[0] for error in plain.values()} | {
                         "NameError",
+                        "UndefinedVariableError",
                         "KeyError",
                         "IndexError",
                         "FileNotFoundError",
@@ -318,6 +319,8 @@ class Fuzzer:
             except BadCaseError:
                 return False
             if now is None or now.kind != found.kind:
+                return False
+            if now.kind == "error" and OWN_ERRORS.findall(now.text) != OWN_ERRORS.findall(found.text):
                 return False
             scenario, found = smaller, now
             return True

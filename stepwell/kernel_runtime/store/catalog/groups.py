@@ -87,6 +87,7 @@ class Question(Generic[T]):
 
     def run(self, connection: Connection, name: str) -> None:
         """Ask the attached catalog, on the catalog thread; what is raised is kept for who waits."""
+        self.error = None
         try:
             self._result = self._answer(connection, name)
         except BaseException as error:

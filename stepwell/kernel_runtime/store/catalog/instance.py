@@ -19,6 +19,8 @@ import atexit
 import contextlib
 import os
 import threading
+import time
+import weakref
 from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -29,6 +31,10 @@ Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing it here woul
 
 _instance: Connection | None = None
 _instance_lock = threading.Lock()
+_cursors: weakref.WeakSet[Connection] = weakref.WeakSet()
+"""The connections to it."""
+_PATIENCE = 2.0
+"""Seconds that the end of a dead instance waits for what is executed by its connections."""
 _attached = threading.RLock()
 """Held by `alone`."""
 _held: list[threading.Lock] = []
@@ -57,12 +63,14 @@ def cursor() -> Connection:
                     "python_enable_replacements": False,
                 },
             )
-        return _instance.cursor()
+        connection = _instance.cursor()
+        _cursors.add(connection)
+        return connection
 
 
 def give_up_if_dead() -> None:
     """Forget the process's instance if a fatal error has made it useless."""
-    global _instance  # noqa: PLW0603 - as above
+    global _instance
     with _instance_lock:
         if _instance is None:
             return
@@ -71,8 +79,27 @@ def give_up_if_dead() -> None:
         try:
             _instance.execute("SELECT 1")
         except duckdb.Error:
-            _instance.close()
-            _instance = None
+            dead, _instance = _instance, None
+            # It keeps its files as long as there is a connection to it, and one that is being used cannot be closed.
+            patience = time.monotonic() + _PATIENCE
+            for connection in [*_cursors, dead]:
+                while time.monotonic() < patience and not _is_closed(connection):
+                    time.sleep(0.001)
+
+
+def _is_closed(connection: Connection) -> bool:
+    """Close a connection; return False if it is still being used."""
+    import duckdb
+
+    try:
+        connection.interrupt()
+        connection.close()
+    except duckdb.ConnectionException:
+        # It is closed.
+        return True
+    except duckdb.Error:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -143,7 +170,8 @@ def abandon_instance() -> None:
 
     Its threads do not exist here, and its destructor would write a checkpoint: it must never run.
     """
-    global _instance, _instance_lock, _attached  # noqa: PLW0603 - as above
+    global _instance, _instance_lock, _attached, _cursors  # noqa: PLW0603 - as above
+    _cursors = weakref.WeakSet()
     _instance_lock = threading.Lock()
     _attached = threading.RLock()
     if _instance is not None:

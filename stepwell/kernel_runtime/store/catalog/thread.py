@@ -452,6 +452,13 @@ class Catalog:
                 question.fail(failure)
                 continue
             question.run(self._attachment.connection, self._attachment.name)
+            if question.error is not None and not self._attachment.is_usable():
+                # A fatal error, perhaps of another store, has ended the process's instance meanwhile. Nothing was changed: it cannot commit.
+                failure = self._attached(create=create)
+                if failure is not None:
+                    question.fail(failure)
+                    continue
+                question.run(self._attachment.connection, self._attachment.name)
             if question.error is not None:
                 self._explain(question)
             question.tell()
