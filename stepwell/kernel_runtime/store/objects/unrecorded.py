@@ -18,6 +18,7 @@ step failed, stays until the process ends, and keeps nothing else.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import weakref
@@ -63,7 +64,10 @@ class Unrecorded:
             if self._descriptor < 0:
                 self._open()
             if name not in self._names:
-                os.write(self._descriptor, f"{name}\n".encode())
+                # The line before it may have been cut off by a full disk.
+                line = f"\n{name}\n".encode()
+                if os.write(self._descriptor, line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._names[name] += 1
 
     def recorded(self, names: Iterable[str]) -> None:
@@ -76,11 +80,13 @@ class Unrecorded:
                 if self._names[name] > 1:
                     self._names[name] -= 1
                 elif self._names.pop(name, 0):
-                    gone.append(f"-{name}\n")
-            if not self._names:
-                os.ftruncate(self._descriptor, 0)
-            elif gone:
-                os.write(self._descriptor, "".join(gone).encode())
+                    gone.append(f"\n-{name}\n")
+            # The rows are committed: a disk that does not take this keeps what it names from being collected, as long as this process lives.
+            with contextlib.suppress(OSError):
+                if not self._names:
+                    os.ftruncate(self._descriptor, 0)
+                elif gone:
+                    os.write(self._descriptor, "".join(gone).encode())
 
     def close(self) -> None:
         """Let the list go; what is on it is garbage now, unless it is recorded by somebody."""
