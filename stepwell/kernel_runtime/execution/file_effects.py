@@ -84,8 +84,8 @@ class FilesToRestore:
 
     Attributes
     ----------
-    possible
-        False if a file is lost whose content is not stored: the step must run.
+    obstacle
+        Why the step must run; empty if it need not.
     left
         Paths that were changed by hand and are left as they are.
     """
@@ -94,18 +94,23 @@ class FilesToRestore:
     remove: list[str]
     folders: list[str]
     left: list[str]
-    possible: bool = True
+    obstacle: str = ""
 
 
 def compare(
-    effects: tuple[FileEffect, ...], project: Path, was_written: WasWritten, *, own: bool, again: bool
+    effects: tuple[FileEffect, ...],
+    project: Path,
+    was_written: WasWritten,
+    *,
+    own: bool,
+    has_appended: Callable[[str], bool],
 ) -> FilesToRestore:
     """Compare the project's files with the states in which a step left them.
 
     Parameters
     ----------
-    again
-        Whether the step already ran or was reused in this kernel: what later steps appended since stays.
+    has_appended
+        Given a path as effects have it: whether what the step appended to the file in this kernel is in it. What later steps appended stays.
     own
         Whether the step's own cell runs, or it was asked for by name; else a file that exists is not touched.
     """
@@ -127,7 +132,8 @@ def compare(
         lost = not os.path.lexists(path)
         if own and effect.appended and now != effect.before and (lost or was_written(effect.path, now or "")):
             # It appends to what others of our steps left there now.
-            todo.possible = todo.possible and again and not lost
+            if lost or not has_appended(effect.path):
+                todo.obstacle = f"it appends to {effect.path}, which others have written"
             continue
         if not lost:
             if not own:
@@ -140,7 +146,7 @@ def compare(
         elif effect.kept:
             todo.write.append(effect.path)
         else:
-            todo.possible = False
+            todo.obstacle = f"{effect.path}, which it wrote, is lost and too large to be stored"
     return todo
 
 

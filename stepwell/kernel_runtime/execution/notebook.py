@@ -397,9 +397,15 @@ class NotebookCells:
         if self.must_be_stored(body) and any(item.value is None for item in group if item.output != NOTEBOOK):
             return "its value is not stored"
         timeline.look_before(step.key, body.bound & body.reads)
-        todo = file_effects.compare(effects.files, timeline.project, self._was_written, own=own, again=again)
-        if not todo.possible:
-            return "a file that it wrote is lost, and too large to be stored"
+        todo = file_effects.compare(
+            effects.files,
+            timeline.project,
+            self._was_written,
+            own=own,
+            has_appended=lambda path: again and not timeline.world.was_written_before(path, step.key),
+        )
+        if todo.obstacle:
+            return todo.obstacle
         names: Collection[str] | None = None
         if not own:
             names = [

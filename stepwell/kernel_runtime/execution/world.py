@@ -151,6 +151,13 @@ class World:
             return False
         return self._come_after((read.kind, read.name), since, step_key, seen.number, pulled=pulled)
 
+    def was_written_before(self, path: str, step_key: str) -> bool:
+        """Return True if a file, by its path as effects have it, was changed after a step was brought up to date by what comes before it."""
+        name = ("file", os.path.normpath(Path(self._project, path)))
+        number = self._seen[step_key].number
+        since = {writer for at, writer in self._changes.get(name, ()) if at > number}
+        return not self._come_after(name, since, step_key, number, pulled=True)
+
     def _come_after(
         self, name: tuple[str, str], since: set[Writer], step_key: str, number: int, *, pulled: bool
     ) -> bool:
