@@ -26,6 +26,7 @@ from stepwell.kernel_runtime.records.materializations import Materialization, St
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
+from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.reads.environment import set_variable, whole
 from stepwell.kernel_runtime.versions.reads.readers import seeded
 
@@ -258,7 +259,7 @@ class NotebookCells:
             names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             self._tell(f"{step.key} changed {shown}, which cannot be restored: it runs once in every kernel")
-        effects = self._once(effects, (*unstored, *left_out))
+        effects = self._once(body, effects, (*unstored, *left_out))
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
 
@@ -267,9 +268,9 @@ class NotebookCells:
         body = step.op.body
         assert isinstance(body, CellBody)
         names = dict(zip([each.name for each in step.outputs], body.variables, strict=False))
-        return self._once(effects, [names[name] for name in outputs if name in names])
+        return self._once(body, effects, [names[name] for name in outputs if name in names])
 
-    def _once(self, effects: Effects, unstored: Collection[str]) -> Effects:
+    def _once(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
         """Return effects with variables that have no stored value counted as lost, where the step acts on more than its own names.
 
         Such a step cannot be run later, when the variable is needed: it would act twice, or on what others have changed by then.
@@ -277,7 +278,13 @@ class NotebookCells:
         space = self._timeline.namespace
         handles = [name for name in unstored if name in space and is_handle(space[name])]
         effects = replace(effects, handles=(*effects.handles, *handles))
-        if not effects.acts:
+        # Numbers and texts that it reads and binds again are known as they were (`Timeline.earlier`).
+        again = {name for name in body.bound & body.reads if type(space.get(name)) not in ATOMS}
+        if (
+            not effects.acts
+            and again.isdisjoint((*effects.values, *body.variables))
+            and body.bound.issuperset(effects.values)
+        ):
             return effects
         lost = [name for name in unstored if name in space and name not in handles]
         return replace(effects, lost=tuple(dict.fromkeys((*effects.lost, *lost))))
