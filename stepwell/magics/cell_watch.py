@@ -80,6 +80,8 @@ class CellWatch:
                 # Reading an iterator changes it.
                 changed |= {name for name in reads if is_iterator(space.get(name))}
         writer = self._writer(info)
+        # A name that it deleted is another one from then on, too.
+        bound |= {name for name in before if name not in space and not name.startswith("_")}
         self._face.timeline.note(writer, bound=bound, changed=changed - bound, read=reads)
         for stream in dict.fromkeys(seedings[self._seedings :]):
             self._face.timeline.seeded(stream, writer)
