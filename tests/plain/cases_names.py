@@ -980,4 +980,41 @@ CASES = [
         ["n"],
         reused=["start"],
     ),
+    Case(
+        "deleted_by_a_later_cell",
+        [["n = 3", "%%asset a\na = n + 1", "del n", "%%asset b\nb = a * 2"]] * 2,
+        ["a", "b", "'n' in globals()"],
+        reused=["a", "b"],
+    ),
+    Case(
+        "unstored_beside_a_variable_that_a_plain_cell_changed",
+        [
+            [
+                "%%asset a\na = (x * 7 for x in range(3))\nd = {'k': 5}",
+                change,
+                "%%asset b\nb = (next(a), next(a), d['k'])",
+            ]
+            for change in ("pass", "d['k'] += 1", "d['k'] += 1")
+        ],
+        ["b", "d"],
+    ),
+    Case(
+        "unstored_beside_a_number_that_is_bound_again",
+        [["n = 2", "%%asset a\nn += 1\na = (x * n for x in (1, 2))", "%%asset b\nb = next(a) + next(a)"]] * 3,
+        ["b", "n"],
+        reused=["a"],
+    ),
+    Case(
+        "unstored_beside_a_number_that_a_helper_binds_again",
+        [
+            [
+                "import pandas as pd\nn = 2\nf = pd.DataFrame({'v': [1, 2, 3]})",
+                "%%asset a\ndef more():\n    global n\n    n = n + 1\nmore()\nf = f[1:]\na = (x * n for x in f.v)",
+                "m = len(f)",
+                "%%asset b\nb = int(next(a))",
+            ]
+        ]
+        * 3,
+        ["b", "n", "m"],
+    ),
 ]

@@ -298,4 +298,34 @@ CASES = [
         ["x", "y"],
         reused=["start"],
     ),
+    Case(
+        "another_stream_seeded_in_between",
+        [
+            [
+                f"import random\n{NP}\nnp.random.seed(1)",
+                "%%asset x\nx = int(np.random.randint(1000))",
+                "random.seed(8)",
+                "%%asset y\ny = x + 1",
+                "z = int(np.random.randint(1000))",
+            ]
+        ]
+        * 2,
+        ["x", "y", "z"],
+        reused=["x", "y"],
+    ),
+    Case(
+        "seeded_again_further_down",
+        [
+            [
+                f"{NP}\nnp.random.seed(1)",
+                "%%asset x\nx = int(np.random.randint(1000))",
+                "np.random.seed(2)",
+                "%%asset y\ny = x + int(np.random.randint(1000))",
+                "z = int(np.random.randint(1000))",
+            ]
+        ]
+        * 2,
+        ["x", "y", "z"],
+        reused=["x", "y"],
+    ),
 ]

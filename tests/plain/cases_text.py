@@ -291,4 +291,16 @@ CASES = [
         [[TEN, f"limit = {k}", "%%asset some\nsome = len(frame.query('v > @limit'))"] for k in (3, 6)],
         ["some"],
     ),
+    Case(
+        "frame_that_the_step_changes_and_then_names_in_a_statement",
+        [
+            [
+                "import pandas as pd, duckdb\nf = pd.DataFrame({'v': [2, 4]})\ndef total():\n    return duckdb.sql('select sum(v) + count(w) from f').fetchall()[0][0]",
+                "%%asset a\nf['w'] = 1\na = int(duckdb.sql('select sum(w) from f').fetchall()[0][0]) + int(total())",
+            ]
+        ]
+        * 2,
+        ["a", "list(f.columns)"],
+        reused=["a"],
+    ),
 ]
