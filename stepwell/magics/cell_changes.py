@@ -113,6 +113,26 @@ _PURE_MODULES = frozenset(
 _EVERYTHING = frozenset({"globals", "locals", "vars", "eval", "exec", "get_ipython", "__import__"})
 
 
+_LOOKING_MAGICS = frozenset(
+    "alias autosave cd colors conda config env history lineage load_ext lsmagic matplotlib page pinfo pinfo2 pip precision psource pwd pycat "
+    "stepwell uv who who_ls whos why xmode".split()
+)
+"""Line magics that change no object of the notebook. What Stepwell's own run are steps, which note what they change."""
+
+
+def _only_looks(node: ast.Call) -> bool:
+    """Return True for ``!command`` and line magics that change no object of the notebook, as IPython's transformer writes them."""
+    function = node.func
+    if not (isinstance(function, ast.Attribute) and isinstance(function.value, ast.Call)):
+        return False
+    shell = function.value.func
+    if not (isinstance(shell, ast.Name) and shell.id == "get_ipython"):
+        return False
+    first = node.args[0] if node.args else None
+    name = first.value if isinstance(first, ast.Constant) else ""
+    return function.attr in {"system", "getoutput"} or (function.attr == "run_line_magic" and name in _LOOKING_MAGICS)
+
+
 class _Changes(ast.NodeVisitor):
     def __init__(self) -> None:
         self.changed: set[str] = set()
@@ -170,6 +190,8 @@ class _Changes(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         function = node.func
         pure = False
+        if _only_looks(node):
+            return
         if isinstance(function, ast.Name):
             self.called.add(function.id)
             if function.id in _EVERYTHING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from typing import Any
 
 from stepwell.kernel_runtime.execution.addresses import reached_names
@@ -56,7 +57,8 @@ class CellWatch:
         """Note what a cell bound and may have changed."""
         before, self._before = self._before, None
         if before is None:
-            self._face.timeline.look_at_world(Writer("step", ""))
+            # Which of its steps did it is not known.
+            self._face.timeline.look_at_world(replace(self._writer(info), kind="step"))
             return
         space = self._face.namespace
         tree = self._tree(info)

@@ -364,7 +364,7 @@ class LiveRun:
         read = [
             name
             for name in (*self._body.reads, *self._body.parameters)
-            if name in space and name not in outputs and contents.has_content(space[name])
+            if name in space and name not in {*outputs, *rebound} and contents.has_content(space[name])
         ]
         others = {**values, **objects_in([space[name] for name in read])}
         found = []
@@ -427,7 +427,11 @@ class LiveRun:
         if not objects_in([last]):
             self.bundle.values[RESULT] = last
             return ()
-        names = [name for name in (*self._body.reads, *self._body.parameters) if name in space]
+        names = [
+            name
+            for name in (*self._body.reads, *self._body.parameters)
+            if name in space and name not in self.bundle.values
+        ]
         there = {**(self._there or self._note_there(names)), **objects_in([space[name] for name in apart])}
         stored = self._stored_objects()
         inside = objects_in([last], stop=there.keys())

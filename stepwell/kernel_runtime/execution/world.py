@@ -15,7 +15,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.records.reads import LOCAL, Read
 from stepwell.kernel_runtime.versions.reads.environment import ALL, value_of, whole
-from stepwell.kernel_runtime.versions.reads.files import file_digest, file_stat
+from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest, file_stat
 from stepwell.kernel_runtime.versions.reads.holding import read_holds
 
 _GONE: Any = object()
@@ -86,6 +86,7 @@ class World:
 
     def look(self, number: int, writer: Writer = OTHER) -> None:
         """Note what was changed since the last look, and by whom."""
+        self.ran(writer, number)
         for read, before in self._watched.items():
             now = _glance(read)
             if now != before:
@@ -119,10 +120,14 @@ class World:
             Whether it has the values that it had before.
         """
         glances = {read: _glance(read) for read in reads if _can_be_watched(read)}
-        for read in glances.keys() - self._watched.keys():
-            if len(self._watched) < _MOST_WATCHED:
-                self._watched[read] = glances[read]
-        self.ran(Writer("step", step_key), number)
+        own = Writer("step", step_key)
+        for read, now in glances.items():
+            if self._watched.get(read, now) != now:
+                # Others are looked at when the cell ends.
+                self._changes.setdefault((read.kind, read.name), []).append((number, own))
+            if read in self._watched or len(self._watched) < _MOST_WATCHED:
+                self._watched[read] = now
+        self.ran(own, number)
         before = self._seen.get(step_key)
         kept = before is None or all(
             now == before.glances.get(read) or _has_content(read) for read, now in glances.items()
@@ -147,7 +152,11 @@ class World:
         seen = self._seen[step_key]
         changes = self._changes.get((read.kind, read.name), ())
         since = {writer for number, writer in changes if number > seen.number}
-        if not since or _glance(read) != self._watched.get(read, _GONE):
+        now = _glance(read)
+        if not since:
+            # The step itself may have changed what it read: it is as the step left it.
+            return read.digest != UNSTABLE and seen.glances.get(read, _GONE) == now
+        if now != self._watched.get(read, _GONE):
             return False
         return self._come_after((read.kind, read.name), since, step_key, seen.number, pulled=pulled)
 

@@ -49,6 +49,8 @@ class Known:
     """Tells whether what a step read from the kernel itself holds: variables that texts name, random streams; None outside notebooks."""
     kept: Callable[[str, Materialization], bool] | None = None
     """Tells whether a step gave a materialization in this kernel and its cell is not what runs: then what cannot be compared stays as it is."""
+    brought: Callable[[str, Materialization], bool] | None = None
+    """Tells whether a step gave a materialization in this kernel last; None outside notebooks."""
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
     """Returns what a step reads through variables that plain cells made from assets: by key of a step or asset, the variable."""
     _checked: dict[Read, bool] = field(default_factory=dict)
@@ -111,6 +113,10 @@ class Known:
         found = self.snapshot.by_memo_key.get(memo)
         if not found:
             return None
+        if self.brought is not None and len(found) > 1:
+            # What gave the state of this kernel comes first: it is as the notebook has it.
+            brought = self.brought
+            found = sorted(found, key=lambda group: not brought(step.key, group[0]))
         max_age = step.op.max_age
         unseen = step.code.unverifiable if step.code is not None else ()
         revoked: set[str] = set()

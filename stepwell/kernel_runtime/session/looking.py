@@ -440,7 +440,7 @@ class Looking(Holding):
         """Have recorded reads from the notebook's kernel checked there."""
         if self.timeline is not None:
             timeline = self.timeline
-            known.local, known.kept = timeline.read_holds, timeline.keeps
+            known.local, known.kept, known.brought = timeline.read_holds, timeline.keeps, timeline.has_brought
             known.made_from = lambda step: timeline.made_from(step.key, step.op.body)
 
     def _load_current(self, key: str) -> Any:
