@@ -72,6 +72,8 @@ class CellWatch:
         else:
             names = names_of(tree)
             reads = names.reads
+            # What steps that it ran bound is theirs.
+            bound -= {name for name in bound if self._face.timeline.bound_to(name) is not None}
             bound |= {name for name in names.assigned if name in space}
             direct, called, everything = changed_names(tree)
             if everything:

@@ -1017,4 +1017,35 @@ CASES = [
         * 3,
         ["b", "n", "m"],
     ),
+    Case(
+        "bound_again_beside_an_output_that_holds_it",
+        [
+            [
+                "l = [-1, 1]\nm = [2]",
+                "%%multi_asset a b\nl = [*l, 10]\na = {'sub': l, 'n': sum(l)}\nb = 7",
+                "%%asset c\nm = [*m, 3]\n{'sub': m}",
+                "l.append(5)\nm.append(5)",
+            ]
+        ]
+        * 2,
+        ["l", "a", "a['sub'] is l", "m"],
+        reused=["a", "b", "c"],
+    ),
+    Case(
+        "plain_cell_that_binds_the_very_number_of_an_asset",
+        [
+            [
+                "import random\nrandom.seed(7)",
+                "n = random.randrange(100)",
+                "%%asset a\na = [n, n + 1]",
+                "%%asset b -> n\nrandom.seed(7)\nn = random.randrange(100)",
+                "n = random.randrange(1, 2)",
+                "n = int(str(a[0]))",
+                "%%asset c\nc = n + 1",
+            ]
+        ]
+        * 2,
+        ["n", "a", "c"],
+        reused=["a", "b", "c"],
+    ),
 ]

@@ -660,4 +660,18 @@ CASES = [
         ["here"],
         files={"lib/tools.py": "K = 4\n"},
     ),
+    Case(
+        "variable_of_the_environment_that_a_step_reads_and_sets",
+        [
+            [
+                "import os, itertools\nos.environ['COUNTED'] = '4'\nturn = itertools.count(1)",
+                "%%asset a\na = os.environ['COUNTED']",
+                "%%asset b\nos.environ['COUNTED'] = str(int(os.environ['COUNTED']) + 1)\nb = [next(turn)]",
+                "%%asset c\nos.environ['COUNTED'] = 'other'\nb.append(a)\nc = len(b)",
+                "%%asset d\nd = (a, b, c)",
+            ]
+        ]
+        * 2,
+        ["a", "b", "c", "d", "os.environ['COUNTED']", "next(turn)"],
+    ),
 ]

@@ -283,6 +283,11 @@ class Timeline:
         value = self.namespace.get(name, _GONE)
         if value is _GONE or value is not bound.value() or (bound.ref is not None and value is None):
             return None
+        if type(value) in ATOMS:
+            # A cell may have bound it to the very same number or text.
+            number, writer = self._binds[name][-1] if name in self._binds else (0, None)
+            if writer is not None and writer.kind == "cell" and number > bound.unchanged_at:
+                return None
         return bound
 
     def asset_of(self, name: str) -> Bound | None:
@@ -364,9 +369,7 @@ class Timeline:
         """Remove our variables of an asset that is no longer defined."""
         for name, bound in list(self._bound.items()):
             if bound.key == key:
-                binder = self.binder(name)
-                # A plain cell may have bound it to the very same number or text.
-                if self.bound_to(name) is not None and (binder is None or binder.kind == "step"):
+                if self.bound_to(name) is not None:
                     del self.namespace[name]
                 del self._bound[name]
 

@@ -113,19 +113,19 @@ class Known:
         found = self.snapshot.by_memo_key.get(memo)
         if not found:
             return None
-        if self.brought is not None and len(found) > 1:
-            # What gave the state of this kernel comes first: it is as the notebook has it.
-            brought = self.brought
-            found = sorted(found, key=lambda group: not brought(step.key, group[0]))
         max_age = step.op.max_age
         unseen = step.code.unverifiable if step.code is not None else ()
         revoked: set[str] = set()
         foreign: tuple[Materialization, ...] | None = None
+        chosen: tuple[Materialization, ...] | None = None
+        brought = self.brought if len(found) > 1 else None
         for group in found:
             taken_back = revoked_run(group[0])
             if taken_back:
                 revoked.add(taken_back)
             if taken_back or group[0].run_id in revoked:
+                continue
+            if chosen is not None and brought is not None and not brought(step.key, group[0]):
                 continue
             kept = self.kept is not None and self.kept(step.key, group[0])
             if unseen and not kept and not _accepts(group[0], unseen):
@@ -137,15 +137,19 @@ class Known:
             acted = [item for item in group if not item.data_version]
             if acted and not all(self._is_newest(item) for item in acted):
                 # It changed the world: what an older one did is undone by now, so only the newest counts.
-                return None
+                return chosen
             reads = group[0].reads
             if _complete(step, group) and (not reads or all(self.holds(read, step, group[0]) for read in reads)):
                 if not self.snapshot.foreign or not any(item.id in self.snapshot.foreign for item in group):
-                    return group
-                foreign = foreign or group
+                    if brought is None or brought(step.key, group[0]):
+                        return group
+                    # An older one may have given what this kernel's notebook has now.
+                    chosen = chosen or group
+                else:
+                    foreign = foreign or group
             if acted:
-                return None
-        return foreign
+                return chosen
+        return chosen or foreign
 
     def refusal(self, step: PlanStep, memo: str) -> str:
         """Return why `hit` reuses no execution of a step although one may have its memo key; empty if none has."""
