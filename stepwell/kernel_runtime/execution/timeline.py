@@ -633,8 +633,11 @@ class Timeline:
                     "",
                 )
                 again[name] = (first, cells[-1].label)
-        if not touched and (own or not library_state.changed(memory.settings, library_state.snapshot())):
-            return version
+        if not touched:
+            differ = library_state.changed(memory.settings, library_state.snapshot())
+            # Settings that the step itself has made are no edit of it.
+            if not (self.has_settings(step_key) if not differ else not own):
+                return version
         self._reassigned[step_key] = again
         self.pinned.add(step_key)
         return replace(version, digest=memory.code, asset_names=memory.asset_names)
