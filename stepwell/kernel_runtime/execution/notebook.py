@@ -403,7 +403,8 @@ class NotebookCells:
             return "a variable that --keep names is not stored"
         if self.must_be_stored(body) and any(item.value is None for item in group if item.output != NOTEBOOK):
             return "its value is not stored"
-        timeline.look_before(step.key, body.bound & body.reads)
+        by_text = [read.name for read in group[0].reads if read.kind == "name"]
+        timeline.look_before(step.key, body.bound & body.reads.union(by_text))
         todo = file_effects.compare(
             effects.files,
             timeline.project,
