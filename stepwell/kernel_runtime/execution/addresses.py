@@ -7,7 +7,7 @@ It is stored in the place of an object that the notebook has, and resolved in an
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -342,8 +342,20 @@ def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int
     return found
 
 
-def reached_names(namespace: Mapping[str, Any], names: Iterable[str], items: Iterable[Any] = ()) -> set[str]:
-    """Return names of the notebook and all names that functions and classes behind them, or given ones, read, directly or not."""
+def reached_names(
+    namespace: Mapping[str, Any],
+    names: Iterable[str],
+    items: Iterable[Any] = (),
+    *,
+    ends_at: Callable[[str], bool] = lambda name: False,  # noqa: ARG005 - by default all are followed
+) -> set[str]:
+    """Return names of the notebook and all names that functions and classes behind them, or given ones, read, directly or not.
+
+    Parameters
+    ----------
+    ends_at
+        Whether a name is not followed: what is behind it is another object than the one that matters.
+    """
     found: set[str] = set()
     pending = list(names)
     stack = list(items)
@@ -353,7 +365,7 @@ def reached_names(namespace: Mapping[str, Any], names: Iterable[str], items: Ite
             if name in found:
                 continue
             found.add(name)
-            stack = [namespace.get(name)]
+            stack = [] if ends_at(name) else [namespace.get(name)]
         seen: set[int] = set()
         while stack:
             item = stack.pop()

@@ -617,7 +617,11 @@ class Timeline:
         own = step_key in self.requested
         again: dict[str, tuple[str, str]] = {}
         touched = False
-        for name in sorted(reached_names(self.namespace, body.reads)):
+        def is_bound_again(name: str) -> bool:
+            return any(number > memory.number for number, _ in self._binds.get(name, ()))
+
+        # What a function reads that was bound since is none of the step's.
+        for name in sorted(reached_names(self.namespace, body.reads, ends_at=is_bound_again)):
             since = self._since(name, memory.number)
             if not since:
                 continue

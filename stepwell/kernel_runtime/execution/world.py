@@ -189,7 +189,9 @@ class World:
         """Return what cells have changed since the step was last brought up to date, of what it read: the label of the cell that did so last."""
         seen = self._seen.get(step_key)
         found: dict[Read, str] = {}
-        for read, before in seen.glances.items() if seen is not None and self._changes else ():
+        if seen is None or not self._changes:
+            return found
+        for read, before in seen.glances.items():
             by = [
                 writer.label
                 for number, writer in self._changes.get((read.kind, read.name), ())
