@@ -617,6 +617,7 @@ class Timeline:
         own = step_key in self.requested
         again: dict[str, tuple[str, str]] = {}
         touched = False
+
         def is_bound_again(name: str) -> bool:
             return any(number > memory.number for number, _ in self._binds.get(name, ()))
 
