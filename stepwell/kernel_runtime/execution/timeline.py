@@ -639,9 +639,12 @@ class Timeline:
                 )
                 again[name] = (first, cells[-1].label)
         if not touched:
-            differ = library_state.changed(memory.settings, library_state.snapshot())
-            # Settings that the step itself has made are no edit of it.
-            if not (self.has_settings(step_key) if not differ else not own):
+            if library_state.changed(memory.settings, library_state.snapshot()):
+                is_edit = own
+            else:
+                # Settings that the step itself has made are none.
+                is_edit = not self.has_settings(step_key)
+            if is_edit:
                 return version
         self._reassigned[step_key] = again
         self.pinned.add(step_key)

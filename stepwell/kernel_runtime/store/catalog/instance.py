@@ -10,7 +10,7 @@ of a file that is just looked at returns without checkpoint and keeps the file o
 
 A commit that neither fails nor succeeds, because the disk refuses to take it back too, makes DuckDB refuse every statement of the whole instance from
 then on. Such an instance is given up and another one is started: `give_up_if_dead`. It is destroyed, without a checkpoint, and so lets its files
-go, when the last connection to it is closed; a store that has nothing attached therefore holds no connection.
+go, when the last connection to it is closed: all are, those of other threads too, which ask again. A store that has nothing attached holds none.
 """
 
 from __future__ import annotations
