@@ -579,4 +579,50 @@ CASES = [
         ["a"],
         files=[{"tools.py": "def f():\n    return 1\n"}, {"tools.py": "def f():\n    return 2\n"}],
     ),
+    Case(
+        "file_left_open_by_a_cell_that_another_writes_to",
+        [
+            [
+                "%%asset log\nlog = open('log.txt', 'w')\nlog.write('start ')",
+                "%%asset a\nlog.write('a ')\na = 1",
+                "log.write('plain'); log.flush()",
+                "text = open('log.txt').read()",
+            ]
+            * turns
+            for turns in (1, 2, 1)
+        ],
+        ["text", "a"],
+    ),
+    Case(
+        "table_made_with_a_connection_of_another_cell",
+        [
+            [
+                "import duckdb",
+                "%%asset con\ncon = duckdb.connect()\ncon.execute('create table u as select 3 v')",
+                "%%asset a\ncon.execute('create table t as select 5 v')\na = 1",
+                "n = con.sql('select sum(v) from t').fetchall()[0][0]",
+                "%%asset b\nb = con.sql('select t.v + u.v from t, u').fetchall()[0][0]",
+                "%%asset c\ncon.execute('update t set v = v + 1')\nc = 2",
+                "m = con.sql('select v from t').fetchall()[0][0]",
+            ]
+            * turns
+            for turns in (1, 2, 1)
+        ],
+        ["int(n)", "b", "c", "m"],
+    ),
+    Case(
+        "rows_inserted_with_a_connection_of_another_cell",
+        [
+            [
+                "import sqlite3",
+                "%%asset con\ncon = sqlite3.connect(':memory:')\ncon.execute('create table t (v int)')",
+                "%%asset a\ncon.execute('insert into t values (5)')\na = 1",
+                "n = con.execute('select sum(v) from t').fetchone()[0]",
+                "%%asset b\nb = con.execute('select count(*) from t').fetchone()[0]",
+            ]
+            * turns
+            for turns in (1, 2, 1)
+        ],
+        ["n", "b"],
+    ),
 ]

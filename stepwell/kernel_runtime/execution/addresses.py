@@ -7,6 +7,7 @@ It is stored in the place of an object that the notebook has, and resolved in an
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -120,6 +121,8 @@ class Inventory:
             except Exception:
                 # Anything may be attached to a figure.
                 return None
+        if type(item).__module__ in {"sqlite3", "_duckdb"}:
+            return contents.database_state(item)
         if type(item) is ContextVar:
             return data_version(contents.leaf_state(item), budget)
         return data_version(item, budget)
@@ -143,13 +146,23 @@ class Inventory:
                 if seen.digest is None:
                     # Reading an iterator changes it.
                     suspect = suspects is None or seen.root in suspects or contents.is_iterator(seen.item)
-                    if suspect and not contents.is_handle(seen.item):
+                    if suspect and not (contents.is_handle(seen.item) and self._is_log(seen)):
                         found.append(seen)
                 elif self._digest(seen.item, Budget(_MOST_INSTANCES)) != seen.digest:
                     found.append(seen)
             elif type(seen.item) is not tuple and not contents.same_content(seen.content, content_of(seen.item)):
                 found.append(seen)
         return found
+
+    def _is_log(self, seen: Seen) -> bool:
+        """Return True for what a logger or a standard stream writes to: that is output, like what is printed."""
+        if getattr(seen.item, "name", "") in ("<stdout>", "<stderr>") or seen.item in (sys.stdout, sys.stderr):
+            return True
+        names = [type(self._namespace.get(seen.root)).__module__]
+        for end in range(1, len(seen.address)):
+            with suppress(LookupError, AttributeError, TypeError, ValueError):
+                names.append(type(resolve(self._namespace, seen.root, seen.address[:end])).__module__)
+        return any(name.partition(".")[0] == "logging" for name in names)
 
 
 def class_data(cls: type) -> dict[str, Any]:

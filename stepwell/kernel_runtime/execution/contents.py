@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import collections
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -91,12 +92,40 @@ def is_handle(item: Any) -> bool:
     return hasattr(kind, "__exit__") or kind.__module__.partition(".")[0] in {"_csv", "sqlite3", "_duckdb"}
 
 
+def database_state(item: Any) -> str | None:
+    """Return what differs after a connection of sqlite3 or duckdb has changed its database; None where that cannot be told.
+
+    Of duckdb it does not tell whether rows were updated: `CHANGING` has the words of statements that do.
+    """
+    kind = type(item).__module__
+    try:
+        if kind == "sqlite3":
+            return f"{item.total_changes} {item.execute('PRAGMA schema_version').fetchone()}"
+        if kind == "_duckdb":
+            return str(item.cursor().execute(_TABLES).fetchall())
+    except Exception:
+        # It is closed, or another thread's, or no connection.
+        return None
+    return None
+
+
+_TABLES = """
+    SELECT database_name, schema_name, table_name, estimated_size, column_count::VARCHAR FROM duckdb_tables() WHERE NOT internal
+    UNION ALL SELECT database_name, schema_name, view_name, 0, sql FROM duckdb_views() WHERE NOT internal ORDER BY ALL
+"""
+CHANGING = frozenset(
+    "alter attach begin call copy create delete detach drop import insert install load merge pragma replace reset set truncate update use".split()
+)
+"""Words of statements that change a database or a connection."""
+
+
 def is_leaf(item: Any) -> bool:
     """Return True if an object is compared by digest: it is no container of Python objects."""
     kind = type(item)
     if kind in _CONTAINERS or kind is tuple:
         return False
-    return _leaf(item) is not None or _state_of(item) is None
+    # A file has attributes of its own, but not what it leads to.
+    return _leaf(item) is not None or issubclass(kind, io.IOBase) or _state_of(item) is None
 
 
 def is_entangled(item: Any) -> bool:

@@ -93,6 +93,7 @@ class LiveRun:
         self, timeline: Timeline, body: CellBody, names: Collection[str], arguments: Mapping[str, Any]
     ) -> None:
         self._body = body
+        self._timeline = timeline
         self._space = space = timeline.namespace
         self.before = dict(space)
         self._placed = dict(arguments)
@@ -197,6 +198,26 @@ class LiveRun:
         self._uncover()
         return tuple(name for name in {**self.before, **self._placed} if name not in self._space)
 
+    def _is_own_handle(self, seen: Seen) -> bool:
+        """Return True for a file, connection or the like that no step made: a step that uses one runs in every kernel, as it has no digest."""
+        writer = self._timeline.binder(seen.root)
+        return contents.is_handle(seen.item) and (writer is None or writer.kind != "step")
+
+    def _updated(self, changed: list[Seen]) -> list[Seen]:
+        """Return databases in which texts of the body may have changed something that is not seen from outside."""
+        words = {word.lower() for word in _texts((self._body.code, self._body.tail))}
+        if words.isdisjoint(contents.CHANGING):
+            return []
+        there = {id(seen) for seen in changed}
+        return [
+            seen
+            for seen in self._inventory.seen.values()
+            if type(seen.item).__module__ == "_duckdb"
+            and (self.suspects is None or seen.root in self.suspects)
+            and id(seen) not in there
+            and not self._is_own_handle(seen)
+        ]
+
     def finish(self, environment: Collection[str] = (), last: Any = None) -> Effects:
         """Compare the notebook with what it was; fill the bundle.
 
@@ -211,7 +232,8 @@ class LiveRun:
         bound = self.bound()
         definitions, values = self._split(bound)
         outputs = [name for name in bound if name in body.outputs]
-        changed = self._inventory.changed(self.suspects)
+        changed = [seen for seen in self._inventory.changed(self.suspects) if not self._is_own_handle(seen)]
+        changed += self._updated(changed)
         self._changed_roots = {seen.root for seen in changed}
         # By its oldest name: a younger one may be an asset's variable, whose value is the object itself.
         names = [name for name in space if name not in values and not name.startswith("_")]

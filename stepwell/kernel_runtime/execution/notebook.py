@@ -344,9 +344,11 @@ class NotebookCells:
         mine = [name for name in (*bound, *variables, *deleted) if name not in theirs]
         for name in mine:
             timeline.unstored.pop(name, None)
+        changed = (*effects.objects, *[name for name in effects.lost if name in timeline.namespace])
         timeline.note(
-            Writer("step", step.key, step.key), bound=dict.fromkeys(mine), changed=effects.objects, read=body.parameters
+            Writer("step", step.key, step.key), bound=dict.fromkeys(mine), changed=changed, read=body.parameters
         )
+        timeline.note_handles(step.key, effects.handles)
         timeline.settle(variables)
 
     def name_writers(self, outcome: Outcome) -> None:
@@ -393,8 +395,9 @@ class NotebookCells:
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
         unstored = self._unstored(step, group, effects)
         values = [name for name in unstored if name not in effects.handles]
-        if values and again and timeline.is_touched(step.key, values):
-            return f"{values[0]} is not stored, and may have been changed since"
+        used = [name for name in effects.handles if again and timeline.is_handle_used(step.key, name)]
+        if used or (values and again and timeline.is_touched(step.key, values)):
+            return f"{[*used, *values][0]} is not stored, and may have been changed since"
         if effects.lost and not (
             again and timeline.is_left(step.key) and (pinned or not timeline.is_touched(step.key, effects.lost))
         ):

@@ -14,14 +14,14 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.addresses import reached_names
-from stepwell.kernel_runtime.execution.contents import has_content
+from stepwell.kernel_runtime.execution.contents import database_state, has_content
 from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.execution.world import OTHER, World, Writer
 from stepwell.kernel_runtime.records.code import CodeVersion
@@ -77,6 +77,8 @@ class Memory:
     """The settings of libraries and of the process."""
     statements: int
     """How many statements cells had executed with DuckDB's own connection."""
+    databases: dict[str, str | None] = field(default_factory=dict)
+    """By variable, the states of the databases that its files, connections and the like lead to; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,6 +480,20 @@ class Timeline:
             and code is not None
             and (memory.code, memory.source) == (code.digest, source)
         )
+
+    def note_handles(self, step_key: str, names: Iterable[str]) -> None:
+        """Note the state of files, connections and the like that a step has made."""
+        memory = self._memories.get(step_key)
+        if memory is not None:
+            memory.databases.update({name: database_state(self.namespace.get(name)) for name in names})
+
+    def is_handle_used(self, step_key: str, name: str) -> bool:
+        """Return True if others may have changed what a file, connection or the like leads to since a step made it here."""
+        memory = self._memories.get(step_key)
+        if memory is None or name not in self.namespace or not self.is_touched(step_key, [name]):
+            return False
+        before = memory.databases.get(name)
+        return before is None or before != database_state(self.namespace[name])
 
     def is_touched(self, step_key: str, names: Iterable[str]) -> bool:
         """Return True if others may have bound or changed one of some names since a step was brought up to date here, or it is gone."""
