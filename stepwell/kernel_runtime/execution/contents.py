@@ -79,8 +79,10 @@ def is_iterator(item: Any) -> bool:
 
 
 def is_inert(item: Any) -> bool:
-    """Return True for an object without content of its own, such as a lock: it has no digest, and nothing of it is restored."""
+    """Return True for an object of which nothing is restored: without content of its own, such as a lock, or a query, which does not change."""
     kind = type(item)
+    if kind.__module__.partition(".")[0] == "polars":
+        return kind.__name__ in {"LazyFrame", "LazyGroupBy", "Expr"}
     return kind.__module__ in {"_thread", "threading", "_contextvars"} and kind is not ContextVar
 
 
