@@ -625,4 +625,30 @@ CASES = [
         ],
         ["n", "b"],
     ),
+    Case(
+        "query_of_polars_that_is_no_value_to_store",
+        [
+            [
+                f"import polars as pl\npl.DataFrame({{'v': {values}}}).write_parquet('p.parquet')",
+                "%%asset lf\nlf = pl.scan_parquet('p.parquet').filter(pl.col('v') > 1)",
+                "%%asset n\nn = lf.select(pl.len()).collect().item()",
+            ]
+            for values in ([1, 2, 3], [1, 2, 3, 4], [1, 2, 3])
+        ],
+        ["n"],
+        reused=["lf", "n"],
+    ),
+    Case(
+        "array_over_a_file_that_is_assigned_to",
+        [
+            [
+                "import numpy as np\nnp.save('x.npy', np.arange(5))",
+                "%%asset m\nm = np.load('x.npy', mmap_mode='r+')",
+                "%%asset a\nm[0] = 50\nm.flush()\na = int(m.sum())",
+                "b = np.load('x.npy').tolist()",
+            ]
+        ]
+        * 2,
+        ["a", "b"],
+    ),
 ]

@@ -19,6 +19,8 @@ def reducer(kind: type) -> Callable[[Any], Any] | None:
     np = sys.modules["numpy"]
     if kind is np.ndarray:
         return _array
+    if kind is np.memmap:
+        return _mapped
     # By name: numpy imports the module of masked arrays when it is asked for.
     return _masked if (kind.__module__, kind.__name__) == ("numpy.ma", "MaskedArray") else None
 
@@ -33,6 +35,13 @@ def _array(value: Any) -> Any:
     raw = plain.view(np.dtype((np.void, dtype.itemsize)))
     raw.flags.writeable = value.flags.writeable or plain is not value
     return of_dtype, (raw, dtype)
+
+
+def _mapped(value: Any) -> Any:
+    # An array in its place would change no file. One in memory only is the base of none.
+    if value.flags.writeable and getattr(value, "mode", "") in {"r+", "w+"}:
+        raise TypeError("what is assigned to it goes into its file")
+    return NotImplemented
 
 
 def _masked(value: Any) -> Any:
