@@ -156,7 +156,12 @@ class Inventory:
 
     def _is_log(self, seen: Seen) -> bool:
         """Return True for what a logger or a standard stream writes to: that is output, like what is printed."""
-        if getattr(seen.item, "name", "") in ("<stdout>", "<stderr>") or seen.item in (sys.stdout, sys.stderr):
+        name = contents.attribute(seen.item, "name")
+        if (
+            (type(name) is str and name in {"<stdout>", "<stderr>"})
+            or seen.item is sys.stdout
+            or seen.item is sys.stderr
+        ):
             return True
         names = [type(self._namespace.get(seen.root)).__module__]
         for end in range(1, len(seen.address)):
