@@ -1,9 +1,11 @@
 """What protects a value file until its row is there: exactly as long, and nothing else."""
 
 import os
+import resource
 import signal
 
 import numpy as np
+import pytest
 
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.store.folder import Folder
@@ -81,4 +83,28 @@ def test_a_forked_child_leaves_its_parents_list_alone(tmp_path):
             os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert unrecorded_names(Folder(tmp_path)) == {"one"}
-    assert [path.read_text() for path in (tmp_path / "writers").iterdir()] == ["one\n"]
+    assert [path.read_text().split() for path in (tmp_path / "writers").iterdir()] == [["one"]]
+
+
+def test_a_list_that_takes_no_more_keeps_its_names_and_ends_nothing(store, python):
+    made = [rows.made(store, key, array(number)) for number, key in enumerate("abc")]
+    names = {item.value.object_name for item in made}
+    (path,) = (store.directory / "writers").iterdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    listing = Unrecorded(store.folder)
+    listing.add("first")
+    listing.add("second")
+    (own,) = set((store.directory / "writers").iterdir()) - {path}
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (own.stat().st_size + 4, hard))
+    try:
+        # Of its line only the first bytes find room; of the next none.
+        listing.recorded(["first"])
+        with pytest.raises(OSError, match=r"\[Errno (27|28)\]"):
+            listing.add("third")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert seen_by_others(store, python) == {*names, "first", "second"}
+    listing.add("fourth")
+    assert seen_by_others(store, python) == {*names, "first", "second", "fourth"}

@@ -165,6 +165,6 @@ def _listed(lines: Iterable[str]) -> set[str]:
         name = line.rstrip("\n")
         if name.startswith("-"):
             found.discard(name[1:])
-        else:
+        elif name:
             found.add(name)
     return found
