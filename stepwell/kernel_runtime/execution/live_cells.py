@@ -118,6 +118,8 @@ class LiveRun:
         self.bundle = Bundle()
         self.suspects: frozenset[str] | set[str] | None = None
         """Names whose objects the body's own text, or functions that it uses, may change; None where that cannot be seen."""
+        self.made_again = False
+        """Whether it runs for variables that are not stored: it reads what it read then."""
         self.theirs: frozenset[str] = frozenset()
         """Names that are the user's: the step runs as an upstream and must give them back."""
 

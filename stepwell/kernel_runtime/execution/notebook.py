@@ -186,6 +186,7 @@ class NotebookCells:
         run.watch_process()
         if self._runs_for_unstored(step):
             run.theirs = frozenset(run.before)
+            run.made_again = True
             run.place_earlier(timeline.earlier(step.key))
         elif timeline.only_unbound:
             run.theirs = frozenset(run.before)
@@ -332,7 +333,7 @@ class NotebookCells:
         theirs = run.theirs
         variables = dict(zip(body.variables, step.outputs, strict=False))
         run.give_back()
-        timeline.brought(step.key, step.code, body.source, made.values())
+        timeline.brought(step.key, step.code, body.source, made.values(), as_before=run.made_again)
         for name, output in variables.items():
             item = made.get(output.name)
             if item is None or name in theirs or output.name not in outcome.produced:

@@ -423,15 +423,27 @@ class Timeline:
         return True
 
     def brought(
-        self, step_key: str, code: CodeVersion | None, source: object, items: Collection[Materialization]
+        self,
+        step_key: str,
+        code: CodeVersion | None,
+        source: object,
+        items: Collection[Materialization],
+        *,
+        as_before: bool = False,
     ) -> None:
-        """Note that a step was executed or reused, with the code version that its memo key has."""
+        """Note that a step was executed or reused, with the code version that its memo key has.
+
+        Parameters
+        ----------
+        as_before
+            Whether it has read what it read when it was brought up to date before: what changed since is as it was then.
+        """
         made = frozenset(item.id for item in items)
         before = self._memories.get(step_key)
         same = before is not None and before.materializations == made
         self.world.was_read(step_key, {read for item in items for read in item.reads}, self._count, same=same)
         self._memories[step_key] = Memory(
-            self._count,
+            before.number if as_before and before is not None else self._count,
             code.digest if code is not None else "",
             code.asset_names if code is not None else (),
             source,
