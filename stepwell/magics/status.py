@@ -28,7 +28,7 @@ def print_state(face: Face, names: Iterable[str]) -> None:
 
 def say_changed_since(face: Face, key: str) -> None:
     """Say what other cells have changed of what a step read, if they have."""
-    again = face.timeline.changed_since(key)
+    again = face.timeline.later_changes_text(key)
     if again:
         say(f"  {'names reassigned' if face.timeline.names_reassigned(key) else 'changed by other cells'}: {again}")
 

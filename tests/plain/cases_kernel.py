@@ -129,6 +129,25 @@ OWN_TEXT = run_all(
     "%%asset b\nb = len(frame.query('v > @limit'))",
 )
 LOCKED = "import threading\nclass Held:\n    def __init__(self, v): self.v, self.lock = v, threading.Lock()"
+APPENDED = run_all(
+    "%%asset start\nopen('f.txt', 'w').write('4 ')\nstart = 1",
+    "%%asset end\nwith open('f.txt', 'a') as f:\n    f.write(str(len(open('f.txt').read())) + ' ')\nend = 1",
+    "text = open('f.txt').read()",
+)
+DRAWN = run_all(
+    "import numpy as np\nnp.random.seed(7)",
+    "%%asset a\nn = int(np.random.randint(1000))\na = [n]",
+    "def first():\n    return a[0] > 0",
+    "%%asset b\nb = (first(), int(np.random.randint(1000)))",
+)
+REDEFINED = run_all(
+    "n = 1\ndef h(x):\n    return x * 6",
+    "%%asset a\nn += 1\na = h(n)",
+    "k = [6, 8]",
+    "%%asset b\ndef h(x):\n    return x * 2 + k[0]\nb = a + h(1)",
+    "%%asset c\nc = a + b",
+)
+
 CASES = [
     Case("closure_counts_on", [CLOSURE, CLOSURE, CLOSURE * 2], ["a", "b"], reused=["a"]),
     Case(
@@ -564,4 +583,21 @@ CASES = [
         ],
         ["b"],
     ),
+    Case(
+        "appended_after_an_earlier_step_wrote_the_file_anew",
+        [
+            [
+                *APPENDED,
+                *edited(APPENDED, c1=APPENDED[1][1] + " + 1")[1:2],
+                *edited(APPENDED, c1=APPENDED[1][1] + " + 1"),
+            ]
+        ],
+        ["text", "end"],
+    ),
+    Case(
+        "of_two_valid_results_the_one_of_this_kernel",
+        [[*DRAWN, DRAWN[0], DRAWN[3], DRAWN[1], *DRAWN]],
+        ["n", "a", "b"],
+    ),
+    Case("function_that_a_later_step_defines_again", [REDEFINED * 2] * 2, ["n", "a", "b", "c"], reused=["a", "b", "c"]),
 ]

@@ -1048,4 +1048,17 @@ CASES = [
         ["n", "a", "c"],
         reused=["a", "b", "c"],
     ),
+    Case(
+        "made_again_before_a_cell_that_changes_what_it_read",
+        [
+            [
+                "import pandas as pd\nf = pd.DataFrame({'v': [1, 2, 9]})\nn = 8",
+                "%%asset a\ng = f\na = (x * 7 for x in range(3))\nn = len(g.query('v > @n'))",
+                "f['w'] = f.v * 2",
+                "%%asset b\nb = (next(a), n)",
+            ]
+        ]
+        * 3,
+        ["n", "b"],
+    ),
 ]

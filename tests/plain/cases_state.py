@@ -674,4 +674,17 @@ CASES = [
         * 2,
         ["a", "b", "c", "d", "os.environ['COUNTED']", "next(turn)"],
     ),
+    Case(
+        "precision_that_a_step_sets_beside_what_is_not_stored",
+        [
+            [
+                "import decimal\nimport numpy as np",
+                "%%asset a\nnp.random.seed(1)\ndecimal.getcontext().prec = 6\na = (x * 4 for x in range(6))",
+                "n = int(np.random.permutation(50)[0])",
+                "%%asset b\nb = (next(a), int(np.random.randint(1000)))",
+            ]
+        ]
+        * 2,
+        ["n", "b"],
+    ),
 ]

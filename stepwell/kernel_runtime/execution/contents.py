@@ -79,7 +79,7 @@ def is_iterator(item: Any) -> bool:
 
 
 def is_inert(item: Any) -> bool:
-    """Return True for an object of which nothing is restored: without content of its own, such as a lock, or a query, which does not change."""
+    """Return True for an object that never has to be restored: it holds nothing (a lock), or never changes (a lazy query)."""
     kind = type(item)
     if kind.__module__.partition(".")[0] == "polars":
         return kind.__name__ in {"LazyFrame", "LazyGroupBy", "Expr"}
@@ -95,9 +95,9 @@ def is_handle(item: Any) -> bool:
 
 
 def database_state(item: Any) -> str | None:
-    """Return what differs after a connection of sqlite3 or duckdb has changed its database; None where that cannot be told.
+    """Return a text that differs after a connection of sqlite3 or duckdb has changed its database; None for anything else, and if it is closed.
 
-    Of duckdb it does not tell whether rows were updated: `CHANGING` has the words of statements that do.
+    Updated rows of duckdb make no difference: `CHANGING` has the words of statements that update.
     """
     kind = type(item).__module__
     try:
@@ -126,7 +126,7 @@ def is_leaf(item: Any) -> bool:
     kind = type(item)
     if kind in _CONTAINERS or kind is tuple:
         return False
-    # A file has attributes of its own, but not what it leads to.
+    # The attributes of an open file do not show what is written to it.
     return _leaf(item) is not None or issubclass(kind, io.IOBase) or _state_of(item) is None
 
 

@@ -49,7 +49,7 @@ _IMMUTABLE = frozenset({int, float, str, bytes, bool, type(None), complex})
 
 def _is_immutable(value: Any) -> bool:
     kind = type(value)
-    # A metaclass may have a hash of its own, which could take for ever.
+    # The hash of a class with another metaclass is the user's code, which may never end.
     return type(kind) is type and kind in _IMMUTABLE
 
 
@@ -234,7 +234,7 @@ class Engine:
                 return False
             if len(group) > len(step.outputs):
                 self._rekey()
-            again = self.cells.changed_since(step)
+            again = self.cells.later_changes_text(step)
             if again:
                 self.notes.append(f"{step.key}: reused, {again}")
         self._reuse(step, memo, group)

@@ -119,7 +119,7 @@ class LiveRun:
         self.suspects: frozenset[str] | set[str] | None = None
         """Names whose objects the body's own text, or functions that it uses, may change; None where that cannot be seen."""
         self.made_again = False
-        """Whether it runs for variables that are not stored: it reads what it read then."""
+        """True if the step was reused before and runs for variables that are not stored: it reads the same as before."""
         self.theirs: frozenset[str] = frozenset()
         """Names that are the user's: the step runs as an upstream and must give them back."""
 
@@ -200,7 +200,7 @@ class LiveRun:
         self._uncover()
         return tuple(name for name in {**self.before, **self._placed} if name not in self._space)
 
-    def _is_own_handle(self, seen: Seen) -> bool:
+    def _is_users_handle(self, seen: Seen) -> bool:
         """Return True for a file, connection or the like that no step made: a step that uses one runs in every kernel, as it has no digest."""
         writer = self._timeline.binder(seen.root)
         return contents.is_handle(seen.item) and (writer is None or writer.kind != "step")
@@ -217,7 +217,7 @@ class LiveRun:
             if type(seen.item).__module__ == "_duckdb"
             and (self.suspects is None or seen.root in self.suspects)
             and id(seen) not in there
-            and not self._is_own_handle(seen)
+            and not self._is_users_handle(seen)
         ]
 
     def finish(self, environment: Collection[str] = (), last: Any = None) -> Effects:
@@ -234,7 +234,7 @@ class LiveRun:
         bound = self.bound()
         definitions, values = self._split(bound)
         outputs = [name for name in bound if name in body.outputs]
-        changed = [seen for seen in self._inventory.changed(self.suspects) if not self._is_own_handle(seen)]
+        changed = [seen for seen in self._inventory.changed(self.suspects) if not self._is_users_handle(seen)]
         changed += self._updated(changed)
         self._changed_roots = {seen.root for seen in changed}
         # By its oldest name: a younger one may be an asset's variable, whose value is the object itself.

@@ -96,9 +96,9 @@ class NotebookCells:
         """Return True if the step's own cell runs: it binds all its names. Others bind what the user did not."""
         return step.key in self._timeline.cells
 
-    def changed_since(self, step: PlanStep) -> str:
-        """Return what is to be said of what other cells changed since the step was brought up to date; empty if nothing is."""
-        return "" if self.is_own(step) else self._timeline.changed_since(step.key)
+    def later_changes_text(self, step: PlanStep) -> str:
+        """Return the text about what other cells changed since the step was brought up to date; empty if they changed nothing."""
+        return "" if self.is_own(step) else self._timeline.later_changes_text(step.key)
 
     # -- a run
 
@@ -121,10 +121,10 @@ class NotebookCells:
                     where=step.where,
                     remedy=f"run cell {label}, then the cell of {step.key}",
                 )
-        again = self._timeline.changed_since(step.key)
-        if again:
+        before, now = self._timeline.changed_since(step.key)
+        if before:
             raise NamesReassignedError(
-                f"{step.key!r} must run, but other cells have changed what it reads: it was computed {again.partition('; run the cell')[0]})",
+                f"{step.key!r} must run, but other cells have changed what it reads: it was computed with {before} ({now})",
                 where=step.where,
                 remedy=f"run the cells that assign or write it and then the cell of {step.key}, in their order",
             )
@@ -201,7 +201,7 @@ class NotebookCells:
         return not self._runs_for_unstored(step) and self._timeline.unpin(step.key)
 
     def _runs_for_unstored(self, step: PlanStep) -> bool:
-        """Return True if a step was reused here as it is now, and runs only for variables that are not stored: it reads what it read then."""
+        """Return True if a step runs only for variables that are not stored. It was reused in this kernel, not edited since, and reads the same again."""
         body = step.op.body
         assert isinstance(body, CellBody)
         if self.is_cell(step) and not self._timeline.only_unbound:

@@ -436,7 +436,7 @@ class Timeline:
         Parameters
         ----------
         as_before
-            Whether it has read what it read when it was brought up to date before: what changed since is as it was then.
+            True if it has read the same as when it was last brought up to date. Changes between the two are then later than what it read.
         """
         made = frozenset(item.id for item in items)
         before = self._memories.get(step_key)
@@ -484,7 +484,7 @@ class Timeline:
         return memory is not None and item.id in memory.materializations
 
     def is_reused_without_all(self, step_key: str, code: CodeVersion | None, source: object) -> bool:
-        """Return True if a step as it is now was reused here without variables that are not stored: it runs for these alone."""
+        """Return True if a step that was not edited since was reused here without variables that are not stored. If it runs, then for these alone."""
         memory = self._memories.get(step_key)
         return (
             memory is not None
@@ -614,20 +614,23 @@ class Timeline:
         """Return the names that other cells assigned again since a step was brought up to date: the labels of the cells that did then and now."""
         return {name: labels for name, labels in self._reassigned.get(step_key, {}).items() if all(labels)}
 
-    def changed_since(self, step_key: str) -> str:
-        """Return what is to be said of names, files and the like that other cells changed since a step was brought up to date.
+    def changed_since(self, step_key: str) -> tuple[str, str]:
+        """Return what a step read and what other cells changed of it since it was brought up to date: ``df from [1]``, ``df is now from [5]``.
 
-        Empty if they changed nothing that it read.
+        Both are empty if they changed nothing that it read: names, files and the like.
         """
         names = self.names_reassigned(step_key)
         world = self.world.changed_by_cells(step_key)
-        if not names and not world:
-            return ""
-        with_ = [f"{name} from {first}" for name, (first, _) in names.items()]
-        with_ += [f"what it read before {label}" for label in dict.fromkeys(world.values())]
+        before = [f"{name} from {first}" for name, (first, _) in names.items()]
+        before += [f"what it read before {label}" for label in dict.fromkeys(world.values())]
         now = [f"{name} is now from {last}" for name, (_, last) in names.items()]
         now += [what_changed(read) for read in world]
-        return f"with {', '.join(with_)} ({', '.join(now)}; run the cell of {step_key} to use that)"
+        return ", ".join(before), ", ".join(now)
+
+    def later_changes_text(self, step_key: str) -> str:
+        """Return `changed_since` as one text with its remedy; empty if other cells changed nothing."""
+        before, now = self.changed_since(step_key)
+        return f"with {before} ({now}; run the cell of {step_key} to use that)" if before else ""
 
     def pin(self, step_key: str, body: CellBody, version: CodeVersion) -> CodeVersion:
         """Return the code version that counts for a step that was brought up to date in this kernel.

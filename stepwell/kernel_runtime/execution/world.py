@@ -1,8 +1,8 @@
-"""Who changes, in one kernel, what steps read from outside its variables: files, listings, the environment, options.
+"""Changes of files, listings, the environment, options and random streams that steps of one kernel have read, and the cells that made them.
 
-Nothing reports such a change. What the steps of the kernel have read is therefore looked at before and after each cell. A change by the cell
-that gave the state which a step read is an edit, and so is one that happened between cells. A change by what comes after the step is as in a
-plain notebook: the step keeps what it read.
+Nothing reports a change of a file or of the environment. What the steps of the kernel have read is therefore looked at before and after each
+cell. A change by the cell that gave the state which a step read is an edit, and so is one that happened between cells. A change by what comes
+after the step is as in a plain notebook: the step keeps what it read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Writer:
     kind: str
     """``cell`` or ``step``; ``other`` for what happened between cells."""
     id: str
-    """What identifies the cell in its notebook, or the step's key; empty for a step that is not known."""
+    """The identifier of the cell in its notebook, or the step's key. A step whose key is not known has that of its cell."""
     label: str = field(default="", compare=False)
     """How messages name it: ``[7]`` and its first line, or the key."""
     place: str = field(default="", compare=False)
@@ -51,7 +51,7 @@ class _Seen:
 
 
 class World:
-    """What steps read from outside the variables of a kernel, and who changed it.
+    """The reads of steps from outside the variables of a kernel, and the cells and steps that changed them.
 
     Parameters
     ----------
@@ -108,8 +108,7 @@ class World:
 
     def was_seeded(self, stream: str, step_key: str, number: int, *, pulled: bool) -> bool:
         """Return True if a stream was seeded after a number of events, other than by the step and by what comes after it."""
-        since = {writer for at, writer in self._changes.get(("stream", stream), ()) if at > number}
-        return bool(since) and not self._come_after(("stream", stream), since, step_key, number, pulled=pulled)
+        return not self._come_after(("stream", stream), step_key, number, pulled=pulled)
 
     def was_read(self, step_key: str, reads: Iterable[Read], number: int, *, same: bool) -> None:
         """Note the reads of a step that was brought up to date.
@@ -150,29 +149,27 @@ class World:
         if read.kind == "file" and by == step_key and file_digest(read.name) == left:
             return True
         seen = self._seen[step_key]
-        changes = self._changes.get((read.kind, read.name), ())
-        since = {writer for number, writer in changes if number > seen.number}
+        name = (read.kind, read.name)
         now = _glance(read)
-        if not since:
+        if not any(number > seen.number for number, _ in self._changes.get(name, ())):
             # The step itself may have changed what it read: it is as the step left it.
             return read.digest != UNSTABLE and seen.glances.get(read, _GONE) == now
         if now != self._watched.get(read, _GONE):
             return False
-        return self._come_after((read.kind, read.name), since, step_key, seen.number, pulled=pulled)
+        return self._come_after(name, step_key, seen.number, pulled=pulled)
 
     def was_written_before(self, path: str, step_key: str) -> bool:
         """Return True if a file, by its path as effects have it, was changed after a step was brought up to date by what comes before it."""
         name = ("file", os.path.normpath(Path(self._project, path)))
-        number = self._seen[step_key].number
-        since = {writer for at, writer in self._changes.get(name, ()) if at > number}
-        return not self._come_after(name, since, step_key, number, pulled=True)
+        return not self._come_after(name, step_key, self._seen[step_key].number, pulled=True)
 
-    def _come_after(
-        self, name: tuple[str, str], since: set[Writer], step_key: str, number: int, *, pulled: bool
-    ) -> bool:
-        """Return True if those who changed something are the step, or come after it and did not give the state that it read."""
+    def _come_after(self, name: tuple[str, str], step_key: str, number: int, *, pulled: bool) -> bool:
+        """Return True if whatever changed something after a number of events is the step, or comes after it and did not give the state that it read."""
         own = Writer("step", step_key)
         changes = self._changes.get(name, ())
+        since = {writer for at, writer in changes if at > number}
+        if not since:
+            return True
         last = next((writer for at, writer in reversed(changes) if at <= number), None)
         first = self._first_run[own]
         return all(

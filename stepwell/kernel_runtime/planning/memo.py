@@ -50,7 +50,7 @@ class Known:
     kept: Callable[[str, Materialization], bool] | None = None
     """Tells whether a step gave a materialization in this kernel and its cell is not what runs: then what cannot be compared stays as it is."""
     brought: Callable[[str, Materialization], bool] | None = None
-    """Tells whether a step gave a materialization in this kernel last; None outside notebooks."""
+    """Returns True for the materialization that a step gave in this kernel last; None outside notebooks."""
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
     """Returns what a step reads through variables that plain cells made from assets: by key of a step or asset, the variable."""
     _checked: dict[Read, bool] = field(default_factory=dict)
