@@ -118,7 +118,7 @@ def changed_later(kind):
     )
 
 
-DRAWN = run_all("K = 1", "%%asset a\nrows = (x for x in (1, 2))\na = K", "n = next(rows)")
+UNSTORED_ROWS = run_all("K = 1", "%%asset a\nrows = (x for x in (1, 2))\na = K", "n = next(rows)")
 COUNTED = run_all(
     "%%asset a\nclass Box:\n    count = 1\na = Box.count", "Box.count += 5", "%%asset b\nb = Box.count", "n = Box.count"
 )
@@ -183,7 +183,7 @@ CASES = [
     ),
     Case(
         "unstorable_variable_of_a_cell_edited_back_and_forth",
-        [[*DRAWN, ("c1", "%%asset a\nrows = (x for x in (7, 8))\na = 2"), DRAWN[2], *DRAWN[1:]], DRAWN * 2],
+        [[*UNSTORED_ROWS, ("c1", "%%asset a\nrows = (x for x in (7, 8))\na = 2"), UNSTORED_ROWS[2], *UNSTORED_ROWS[1:]], UNSTORED_ROWS * 2],
         ["n"],
     ),
     *[
