@@ -51,3 +51,21 @@ def test_what_fails_when_the_instance_starts_is_told_by_who_needs_it(python):
     )
     assert err.count("Traceback") <= 2
     assert "duckdb" in err
+
+
+def test_the_store_does_not_start_the_database_of_the_users_own_statements(python):
+    # `duckdb.sql(...)` has a database of its own in the process; what a step leaves there counts.
+    out = python("""
+    import duckdb, stepwell
+    started = []
+    original = duckdb.default_connection
+    duckdb.default_connection = lambda: started.append(1) or original()
+    duckdb.connect("mine.duckdb").close()
+
+    @stepwell.asset
+    def a() -> int:
+        return 1
+
+    print(stepwell.materialize([a], store="store").value("a"), len(started))
+    """)
+    assert out == "1 0\n"

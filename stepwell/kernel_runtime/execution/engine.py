@@ -370,15 +370,18 @@ class Engine:
 
     def _made_again(self, step: PlanStep, inputs: tuple[InputVersion, ...]) -> str:
         """Return which input without a stored value was computed again since the step ran last; empty if none was."""
-        earlier = [row.materialization for row in self.known.snapshot.current.get(step.outputs[0].key, ())]
-        before = {(each.name, each.version) for item in earlier[:1] for each in item.inputs}
-        given = {each.name: each.keys for each in step.inputs if each.carries_value}
-        for each in inputs:
-            item = self.known.values.get(each.key)
-            lacking = item is not None and item.value is None and each.name in given
-            if lacking and earlier and (each.name, each.version) not in before:
-                return f"{each.key} is not stored and was computed again"
-        return ""
+        given = {each.name for each in step.inputs if each.carries_value}
+        lacking = [
+            each
+            for each in inputs
+            if each.name in given and each.key in self.known.values and self.known.values[each.key].value is None
+        ]
+        if not lacking:
+            return ""
+        earlier = self.known.snapshot.current.get(step.outputs[0].key, ())
+        before = {(each.name, each.version) for row in earlier[:1] for each in row.materialization.inputs}
+        changed = [each.key for each in lacking if (each.name, each.version) not in before]
+        return f"{changed[0]} is not stored and was computed again" if earlier and changed else ""
 
     def _coded(self, step: PlanStep) -> set[str]:
         """Return the inputs of a step whose values may hold functions of the notebook, or instances of its classes."""

@@ -115,18 +115,17 @@ def _read(code: CodeType, key: int) -> CodeFacts:
     blob = b"".join((_header(code), *[block.content for block in blocks], marshal.dumps(shape, 2)))
     self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
     inner = [facts(each) for each in code.co_consts if type(each) is CodeType]
-    operations = frozenset([op for op, _, _ in decoded.instructions])
-    if _formats(code, decoded, operations) or (inner and any(each.formats for each in inner)):
+    if _formats(decoded) or (inner and any(each.formats for each in inner)):
         self.formats = True
-    if inner or not operations.isdisjoint(opcodes.ATTRIBUTE_STORES):
+    if inner or not opcodes.ATTRIBUTE_STORES.isdisjoint(decoded.operations):
         self.attribute_stores = _attribute_stores(code, decoded.instructions, inner)
     _note(self, code.co_names, blocks)
     return self
 
 
-def _formats(code: CodeType, decoded: opcodes.Decoded, operations: frozenset[int]) -> bool:
-    return not opcodes.FORMATS.isdisjoint(code.co_code[::2]) or (
-        opcodes.BINARY_OP in operations
+def _formats(decoded: opcodes.Decoded) -> bool:
+    return not opcodes.FORMATS.isdisjoint(decoded.operations) or (
+        opcodes.BINARY_OP in decoded.operations
         and not opcodes.REMAINDERS.isdisjoint(
             [argument for op, argument, _ in decoded.instructions if op == opcodes.BINARY_OP]
         )
@@ -192,7 +191,7 @@ def _written(steps: list[Instruction]) -> bytes:
 
 def _leave_out_lines(code: CodeType, decoded: opcodes.Decoded) -> None:
     """Take the line that a class's body stores out of its instructions, and put the attributes of its instances in order."""
-    steps, places, _ = decoded
+    steps, places = decoded[:2]
     for at in range(len(steps) - 1, 0, -1):
         if steps[at][0] != opcodes.STORE_NAME or steps[at - 1][0] != opcodes.LOAD_CONST:
             continue

@@ -85,7 +85,7 @@ def ordered(code: CodeType, decoded: Decoded, write: Write) -> tuple[list[Block]
 
 def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
     """Return the blocks in the order of the bytecode."""
-    instructions, places, _ = decoded
+    instructions, places = decoded[:2]
     count = len(instructions)
     covered = [(-1, 0)] * count
     starts = {0}

@@ -188,6 +188,8 @@ class Decoded(NamedTuple):
     """Where each stands in the bytecode, in code units: jumps and exception tables tell places."""
     jumps: bool
     """Whether there are jumps among them."""
+    operations: bytes
+    """The operations as they stand there, with the inline caches."""
 
 
 def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruction, in one loop
@@ -245,7 +247,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
             places.pop()
         else:
             add((op, argument if kind == _COMMON else 0, NO_VALUE))
-    return Decoded(found, places, jumps)
+    return Decoded(found, places, jumps, operations)
 
 
 def chain(steps: list[Instruction], at: int) -> tuple[str, ...]:

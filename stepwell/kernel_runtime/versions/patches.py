@@ -16,7 +16,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module
-from types import CodeType, FunctionType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    ModuleType,
+    WrapperDescriptorType,
+)
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -100,13 +111,8 @@ def look(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
 def _look(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
     before = {option: _values.get(option) for option in table}
     new, local = _imported()
-    for target, space in new:
-        _targets.append(target)
-        _spaces.append(space)
-        _sizes.append(len(space))
-        for name, value in list(space.items()):
-            if _is_users(value):
-                _enter(Patch(target, name))
+    for module in new:
+        _look_through(module, vars(module))
     sizes = list(map(len, _spaces))
     if sizes != _sizes:
         for at, (size, last) in enumerate(zip(sizes, _sizes, strict=True)):
@@ -135,6 +141,32 @@ def _look(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
         known.clear()
 
 
+def _look_through(target: Any, space: dict[str, Any] | MappingProxyType[str, Any]) -> None:
+    """Find what of a module or class of a library is the user's, in it and in the classes that it has."""
+    _targets.append(target)
+    _spaces.append(space)
+    _sizes.append(len(space))
+    is_module = isinstance(target, ModuleType)
+    # At the first look these are tens of thousands of values: the most frequent kinds are passed over without a call.
+    for name, value in [(name, value) for name, value in space.copy().items() if type(value) not in _instances_only]:
+        kind = type(value)
+        if kind is FunctionType:
+            home = value.__module__
+            if type(home) is str and home in _library_modules:
+                continue
+        if _is_users(value):
+            _enter(Patch(target, name))
+        if (
+            is_module
+            and kind is not FunctionType
+            and issubclass(kind, type)
+            and id(value) not in _seen_classes
+            and _is_librarys(value)
+        ):
+            _seen_classes.add(id(value))
+            _look_through(value, vars(value))
+
+
 def _enter(patch: Patch) -> None:
     table.setdefault(patch.option, patch)
 
@@ -158,8 +190,8 @@ def _is_at_home(patch: Patch, value: Any) -> bool:
     return bool(own == wanted)
 
 
-def _imported() -> tuple[list[tuple[Any, Mapping[str, Any]]], list[CodeType]]:
-    """Return the modules and classes of libraries that were imported since the last look, and the code of local modules."""
+def _imported() -> tuple[list[Any], list[CodeType]]:
+    """Return the modules of libraries that were imported since the last look, and the code of local modules."""
     global _last_modules  # noqa: PLW0603 - a fact about the process
     modules = sys.modules
     # A dict keeps the order of insertion: a module that was imported since is the last one.
@@ -168,7 +200,7 @@ def _imported() -> tuple[list[tuple[Any, Mapping[str, Any]]], list[CodeType]]:
     _last_modules = (len(modules), next(reversed(modules)))
     # At the first look all values of all namespaces are looked at: no code needs to say which names were replaced.
     first = not _seen_modules
-    found: list[tuple[Any, Mapping[str, Any]]] = []
+    found = []
     local = []
     for name, module in list(modules.items()):
         if name in _seen_modules:
@@ -181,11 +213,7 @@ def _imported() -> tuple[list[tuple[Any, Mapping[str, Any]]], list[CodeType]]:
             if not first and (code := _code_of(name, space.get("__loader__"))) is not None:
                 local.append(code)
             continue
-        found.append((module, space))
-        for value in list(space.values()):
-            if isinstance(value, type) and id(value) not in _seen_classes and _is_librarys(value):
-                _seen_classes.add(id(value))
-                found.append((value, vars(value)))
+        found.append(module)
     return found, local
 
 
@@ -217,6 +245,13 @@ def _is_users(value: Any) -> bool:
         return False
     if kind is FunctionType or kind is type:
         return not _is_known(value) and _is_users_code(value)
+    if (
+        kind is property
+        and type(value.fget) is FunctionType
+        and _is_known(value.fget)
+        and value.fset is value.fdel is None
+    ):
+        return False
     if issubclass(kind, (type, staticmethod, classmethod, property)):
         return users_own(value)
     if kind is cached_property:
@@ -245,8 +280,10 @@ def _is_users_code(value: Any) -> bool:
 
 _library_modules: set[str] = set()
 """Modules of libraries: what says that it is of one is not the user's."""
-_instances_only: set[type] = set()
-"""Types of libraries whose instances are neither code nor descriptors."""
+_instances_only: set[type] = {
+    BuiltinFunctionType, ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType,
+}  # fmt: skip
+"""Types of libraries whose instances hold nothing of the user's: neither code of Python nor descriptors that keep an object."""
 _descriptors: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 

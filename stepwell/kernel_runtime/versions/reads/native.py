@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import update_wrapper
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
+from stepwell.kernel_runtime.versions.ownership import OURS
 from stepwell.kernel_runtime.versions.reads.files import counts
 from stepwell.kernel_runtime.versions.reads.readers import MODULES, Note, file_system_methods, readers_of
 from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
@@ -79,7 +80,8 @@ def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
 def _wrapped(original: Any, note: Note, active: Active, module: str) -> Any:
     def noted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         recorder = active()
-        if recorder is not None or always:
+        # The store's own statements outside of steps say nothing of the user's connections.
+        if recorder is not None or (always and not _is_ours(sys._getframe(2))):  # noqa: SLF001 - who calls the reader
             # What cannot be understood here is the reader's to refuse.
             with suppress(Exception):
                 note(recorder, args, kwargs)  # type: ignore[arg-type]  # one that is called always takes None
@@ -93,6 +95,11 @@ def _wrapped(original: Any, note: Note, active: Active, module: str) -> Any:
     wrapped = update_wrapper(space["bound"](original, noted), original)
     wrapped.__module__ = home
     return wrapped
+
+
+def _is_ours(caller: FrameType) -> bool:
+    name = caller.f_globals.get("__name__")
+    return isinstance(name, str) and name.startswith(f"{OURS}.")
 
 
 def _wrap_class(module: ModuleType, name: str, methods: Mapping[str, Any]) -> dict[int, tuple[Any, Any]]:
