@@ -59,9 +59,9 @@ def stepwell(chain, count, expected):
     import duckdb  # noqa: F401 - imports are not counted
 
     import stepwell
+    import stepwell.kernel_runtime.reads.hooks
     import stepwell.kernel_runtime.session.functions
     import stepwell.kernel_runtime.store.store
-    import stepwell.kernel_runtime.versions.reads.hooks
 
     with Measured() as first:
         assets = [stepwell.asset(function) for function in functions(chain, count)]

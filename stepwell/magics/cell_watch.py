@@ -10,8 +10,8 @@ from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import can_change, is_iterator
 from stepwell.kernel_runtime.execution.notebook import Unstored
 from stepwell.kernel_runtime.execution.world import Writer
+from stepwell.kernel_runtime.reads.readers import seedings
 from stepwell.kernel_runtime.versions.patches import look
-from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.magics.cell_changes import changed_names
 from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_names import names_of

@@ -18,10 +18,10 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.places import set_cell_names, set_name_places
 from stepwell.kernel_runtime.errors import DuplicateKeyError, StoreError
 from stepwell.kernel_runtime.execution.file_effects import lost
+from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, StepFinished, StepStarted
 from stepwell.kernel_runtime.session import Session, get_session
 from stepwell.kernel_runtime.session.waiting import log_waiting
-from stepwell.kernel_runtime.versions.reads.readers import seeded
 from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_watch import CellWatch
 from stepwell.magics.commands import Stepwell

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.session import get_session
-from stepwell.kernel_runtime.versions.reads.readers import seeded
 
 
 @dataclass

@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 import stepwell
+from stepwell.kernel_runtime.reads.file_state import file_digest
 from stepwell.kernel_runtime.records.effects import Effects, FileEffect
 from stepwell.kernel_runtime.records.linked import Linked
 from stepwell.kernel_runtime.store.catalog.schema import MATERIALIZATION_COLUMNS, materialization_row
@@ -18,7 +19,6 @@ from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.about import about
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import codecs
-from stepwell.kernel_runtime.versions.reads.files import file_digest
 
 ONE = """%%asset one
 import json

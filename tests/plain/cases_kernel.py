@@ -183,7 +183,15 @@ CASES = [
     ),
     Case(
         "unstorable_variable_of_a_cell_edited_back_and_forth",
-        [[*UNSTORED_ROWS, ("c1", "%%asset a\nrows = (x for x in (7, 8))\na = 2"), UNSTORED_ROWS[2], *UNSTORED_ROWS[1:]], UNSTORED_ROWS * 2],
+        [
+            [
+                *UNSTORED_ROWS,
+                ("c1", "%%asset a\nrows = (x for x in (7, 8))\na = 2"),
+                UNSTORED_ROWS[2],
+                *UNSTORED_ROWS[1:],
+            ],
+            UNSTORED_ROWS * 2,
+        ],
         ["n"],
     ),
     *[

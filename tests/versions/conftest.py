@@ -4,3 +4,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+
+from stepwell.kernel_runtime.reads import watch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def watched():
+    watch()

@@ -8,8 +8,8 @@ import pickle
 from hashlib import sha256
 from pathlib import Path
 
+from stepwell.kernel_runtime.reads import ReadRecorder, read_holds, watch
 from stepwell.kernel_runtime.versions.data import data_version
-from stepwell.kernel_runtime.versions.reads import ReadRecorder, read_holds, watch
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 

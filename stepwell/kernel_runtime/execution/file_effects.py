@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from stepwell.kernel_runtime.reads.file_state import file_digest
+from stepwell.kernel_runtime.reads.recorder import ReadRecorder
 from stepwell.kernel_runtime.records.effects import Effects, FileEffect
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.versions.reads.files import counts, file_digest
-from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
+from stepwell.kernel_runtime.versions.ownership import is_input_path
 
 MOST_KEPT = 1 << 20
 """Bytes of a file up to which its content is stored."""
@@ -59,7 +60,7 @@ def taken(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect, ...]
 
 
 def _is_effect(path: str, root: str, recorder: ReadRecorder) -> bool:
-    if not counts(path) or recorder.excludes(path) or path.endswith(_JOURNALS):
+    if not is_input_path(path) or recorder.excludes(path) or path.endswith(_JOURNALS):
         return False
     parts = path.split(os.sep)
     if any(part in _CACHES for part in parts):

@@ -32,15 +32,15 @@ from stepwell.kernel_runtime.execution.addresses import (
 from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.execution.views import View, blocks_of, has_arrays, views
+from stepwell.kernel_runtime.reads.readers import seedings
 from stepwell.kernel_runtime.records.effects import RESULT, Effects
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.environment import value_of, whole
 from stepwell.kernel_runtime.versions.graph import MISSING
-from stepwell.kernel_runtime.versions.reads.environment import value_of, whole
-from stepwell.kernel_runtime.versions.reads.readers import seedings
 from stepwell.kernel_runtime.versions.secrets import Environment, is_kept_back, looks_secret
 
 _PYTHONS_OWN = frozenset(

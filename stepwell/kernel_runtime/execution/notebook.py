@@ -20,6 +20,7 @@ from stepwell.kernel_runtime.execution.seeds import Seeds, set_stream
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
+from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.effects import NOTEBOOK, RESULT, Effects
 from stepwell.kernel_runtime.records.linked import Linked
 from stepwell.kernel_runtime.records.materializations import Materialization, StoredValue
@@ -27,8 +28,7 @@ from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.atoms import ATOMS
-from stepwell.kernel_runtime.versions.reads.environment import set_variable, whole
-from stepwell.kernel_runtime.versions.reads.readers import seeded
+from stepwell.kernel_runtime.versions.environment import set_variable, whole
 
 _SHARE = 0.05
 """Part of a step's time that storing its other variables may take."""

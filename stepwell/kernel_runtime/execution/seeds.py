@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from stepwell.kernel_runtime.versions.reads.readers import seeded
+from stepwell.kernel_runtime.reads.readers import seeded
 
 _NUMPY = "numpy.random"
 

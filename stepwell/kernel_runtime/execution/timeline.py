@@ -24,6 +24,9 @@ from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import database_state, has_content
 from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.execution.world import OTHER, World, Writer
+from stepwell.kernel_runtime.reads.checks import what_changed
+from stepwell.kernel_runtime.reads.file_state import UNSTABLE
+from stepwell.kernel_runtime.reads.recorder import value_digest
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.memo import is_provenance
@@ -31,11 +34,8 @@ from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import duckdb_state, library_state
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.environment import set_variable, value_of, whole
 from stepwell.kernel_runtime.versions.graph import MISSING
-from stepwell.kernel_runtime.versions.reads.environment import set_variable, value_of, whole
-from stepwell.kernel_runtime.versions.reads.files import UNSTABLE
-from stepwell.kernel_runtime.versions.reads.holding import what_changed
-from stepwell.kernel_runtime.versions.reads.recorder import value_digest
 
 _GONE: Any = object()
 

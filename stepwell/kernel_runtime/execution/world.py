@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stepwell.kernel_runtime.reads.checks import read_holds
+from stepwell.kernel_runtime.reads.file_state import UNSTABLE, file_digest, file_stat
 from stepwell.kernel_runtime.records.reads import LOCAL, Read
-from stepwell.kernel_runtime.versions.reads.environment import ALL, value_of, whole
-from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest, file_stat
-from stepwell.kernel_runtime.versions.reads.holding import read_holds
+from stepwell.kernel_runtime.versions.environment import ALL, value_of, whole
 
 _GONE: Any = object()
 _MOST_WATCHED = 1000

@@ -9,6 +9,7 @@ from dataclasses import replace
 from stepwell.kernel_runtime.errors import InvariantViolationError, ValueUnavailableError
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import StepState
+from stepwell.kernel_runtime.reads import ReadRecorder
 from stepwell.kernel_runtime.records.acceptance import ACCEPTED, REVOKED, acceptance, revoked_run
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.ids import new_id
@@ -18,8 +19,7 @@ from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.session.explanation import when
-from stepwell.kernel_runtime.versions.reads import ReadRecorder
-from stepwell.kernel_runtime.versions.reads.environment import ALL, Keyed, value_of, whole
+from stepwell.kernel_runtime.versions.environment import ALL, Keyed, value_of, whole
 
 _MOST = 10_000
 

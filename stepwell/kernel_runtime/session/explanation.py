@@ -14,6 +14,7 @@ from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.picture import describe
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import Reason, StepState
+from stepwell.kernel_runtime.reads import what_changed
 from stepwell.kernel_runtime.records.code import CodeVersion, Unverifiable
 from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
@@ -27,7 +28,6 @@ from stepwell.kernel_runtime.versions.explain import describe as describe_change
 from stepwell.kernel_runtime.versions.graph import MISSING
 from stepwell.kernel_runtime.versions.ignoring import name_in, scope_of, value_at
 from stepwell.kernel_runtime.versions.paths import ARROW
-from stepwell.kernel_runtime.versions.reads import what_changed
 from stepwell.kernel_runtime.versions.renaming import under_new_name
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 

@@ -21,6 +21,7 @@ from stepwell.kernel_runtime.errors import (
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.reads import watch
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, StepWaiting, Subscriber
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, project_directory, store_directory
@@ -29,9 +30,8 @@ from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.classes import definition_version, hides, remember_copy
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.ownership import owner
-from stepwell.kernel_runtime.versions.reads import watch
-from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.doctor.files import Progress

@@ -32,6 +32,7 @@ from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.picture import picture
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.planning.states import StepState, plan_states
+from stepwell.kernel_runtime.reads import active, watch
 from stepwell.kernel_runtime.records.code import CodeVersion
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.lineage import Lineage
@@ -51,7 +52,6 @@ from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, rea
 from stepwell.kernel_runtime.session.single_steps import plan_of_steps
 from stepwell.kernel_runtime.store.catalog.instance import warm_up
 from stepwell.kernel_runtime.versions.opcodes import untested
-from stepwell.kernel_runtime.versions.reads import active, watch
 from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 

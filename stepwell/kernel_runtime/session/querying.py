@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stepwell.kernel_runtime.errors import AmbiguousKeyError, QueryError, ValueUnavailableError
+from stepwell.kernel_runtime.reads import active
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.looking import Looking
 from stepwell.kernel_runtime.session.selects import plain
 from stepwell.kernel_runtime.session.sql import frame_type, rows_as, surroundings
-from stepwell.kernel_runtime.versions.reads import active
 
 _Path = tuple[str, ...]
 

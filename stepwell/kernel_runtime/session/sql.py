@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import SqlBody
 from stepwell.kernel_runtime.errors import CellError, InvalidInvocationError, QueryError, StepwellError
+from stepwell.kernel_runtime.reads import active
 from stepwell.kernel_runtime.session.project import STORE, notebook_path, project_root
 from stepwell.kernel_runtime.store.signing import key_path
-from stepwell.kernel_runtime.versions.reads import active
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.sql.select import Scope

@@ -21,12 +21,12 @@ from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
 from stepwell.kernel_runtime.versions.classes import class_parts, is_data, version_of_copy
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
+from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, VALUE, Node, identity, keyed_ref
 from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
 from stepwell.kernel_runtime.versions.naming import LAZY, bound, getattr_static, named, resolved, token
 from stepwell.kernel_runtime.versions.opaque import OPAQUE
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
-from stepwell.kernel_runtime.versions.reads.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.reduction import first_line, reduced
 from stepwell.kernel_runtime.versions.secret_values import Secret
 from stepwell.kernel_runtime.versions.secrets import Environment, hidden_text, looks_secret

@@ -18,11 +18,11 @@ from stepwell.kernel_runtime.records.code import CodeKind, CodePart
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atoms_only, hexdigest
 from stepwell.kernel_runtime.versions.atoms import digest as plain_digest
 from stepwell.kernel_runtime.versions.encode import encode, refuse
+from stepwell.kernel_runtime.versions.environment import Keyed
 from stepwell.kernel_runtime.versions.graph import VALUE, Node
 from stepwell.kernel_runtime.versions.ignoring import Ignored
 from stepwell.kernel_runtime.versions.ownership import OURS, STANDARD, owner
 from stepwell.kernel_runtime.versions.paths import IGNORED, reached
-from stepwell.kernel_runtime.versions.reads.environment import Keyed
 from stepwell.kernel_runtime.versions.reduction import reduced
 from stepwell.kernel_runtime.versions.secrets import (
     HIDDEN,

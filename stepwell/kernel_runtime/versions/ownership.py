@@ -160,3 +160,29 @@ def _by_content(folder: str) -> dict[str, tuple[str, str]]:
                 found.setdefault(top, identity)
         _provided[folder] = found
     return found
+
+
+# -- files
+
+
+def _excluded_folders() -> tuple[str, ...]:
+    found = {"/proc/", "/sys/", "/dev/"}
+    for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix):
+        for path in (prefix, os.path.realpath(prefix)):
+            # A prefix of /usr holds more than Python.
+            if path in {"/usr", "/usr/local", "/"}:
+                found |= {os.path.join(path, lib, "") + f"python{sys.version_info[0]}" for lib in ("lib", "lib64")}
+            else:
+                found.add(os.path.join(path, ""))
+    # Our own modules are imported when they are first needed, which may be inside a step.
+    found.add(os.path.join(str(Path(__file__).parents[2]), ""))
+    return tuple(sorted(found))
+
+
+EXCLUDED = _excluded_folders()
+_SITE = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{os.sep}__pycache__{os.sep}")
+
+
+def is_input_path(path: str) -> bool:
+    """Tell whether what is at an absolute path can be an input: nothing of the installation, the system, or caches of bytecode."""
+    return not (path.startswith(EXCLUDED) or path.endswith(".pyc") or any(part in path for part in _SITE))

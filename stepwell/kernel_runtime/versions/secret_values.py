@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from stepwell.kernel_runtime.errors import SecretNotSetError
-from stepwell.kernel_runtime.versions.reads.environment import value_of
+from stepwell.kernel_runtime.versions.environment import note_name, value_of
 
 
 class Secret(str):
@@ -56,13 +56,9 @@ def secret(name: str, *, counts: bool = False) -> Secret:
     SecretNotSetError
         If the name is not set.
     """
-    from stepwell.kernel_runtime.versions.reads.recorder import active
-
     found = value_of(name)
     if counts:
-        recorder = active()
-        if recorder is not None and not recorder.knows_name(name):
-            recorder.name_read(name, found)
+        note_name(name, found)
     if found is None:
         raise SecretNotSetError(
             f"the secret {name!r} is not set in the environment",

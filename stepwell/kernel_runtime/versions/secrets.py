@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
-from stepwell.kernel_runtime.versions.reads.environment import of_session, whole
+from stepwell.kernel_runtime.versions.environment import of_session, whole
 from stepwell.kernel_runtime.versions.secret_forms import (
     PLACEHOLDER,
     has_run,

@@ -16,6 +16,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.versions import inventory, library_state, opcodes
 from stepwell.kernel_runtime.versions.atoms import digest
+from stepwell.kernel_runtime.versions.environment import Keyed
 from stepwell.kernel_runtime.versions.expand import Expander
 from stepwell.kernel_runtime.versions.graph import (
     ASSET,
@@ -35,7 +36,6 @@ from stepwell.kernel_runtime.versions.graph import (
 from stepwell.kernel_runtime.versions.ignoring import DATA, NOTHING, Ignored, ignored_places
 from stepwell.kernel_runtime.versions.mutable import Roots, Watched, is_mutable
 from stepwell.kernel_runtime.versions.paths import reached
-from stepwell.kernel_runtime.versions.reads.environment import Keyed
 from stepwell.kernel_runtime.versions.spoken import spoken_digest
 
 Pin: TypeAlias = Callable[[str, CellBody, CodeVersion], CodeVersion]

@@ -20,7 +20,7 @@ from functools import wraps
 from types import FrameType
 from typing import Any, Protocol
 
-from stepwell.kernel_runtime.versions.reads.files import EXCLUDED
+from stepwell.kernel_runtime.versions.ownership import EXCLUDED
 
 ALL = "*"
 """The name under which a read of the whole environment is recorded."""
@@ -159,8 +159,24 @@ def _installed(filename: str) -> bool:
     return filename.startswith((*EXCLUDED, "<frozen")) or f"{os.sep}site-packages{os.sep}" in filename
 
 
+def _no_reader() -> Reader | None:
+    return None
+
+
+_active: Callable[[], Reader | None] = _no_reader
+
+
+def note_name(name: str, value: str | None) -> None:
+    """Note for the reader that is active that a name was read by other means than ``os.environ``."""
+    reader = _active()
+    if reader is not None and not reader.knows_name(name):
+        reader.name_read(name, value)
+
+
 def watch_environment(active: Callable[[], Reader | None]) -> None:
     """Wrap the methods of ``os.environ``, so that the reader that is active is told."""
+    global _active  # noqa: PLW0603 - the environment is one per process, and so is what looks at it
+    _active = active
     kind: Any = type(os.environ)
     get, begin, put, drop, show = kind.__getitem__, kind.__iter__, kind.__setitem__, kind.__delitem__, kind.__repr__
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 
 from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.reads import file_state
+from stepwell.kernel_runtime.reads.file_state import UNSTABLE, file_digest, file_stat
+from stepwell.kernel_runtime.reads.statuses import ABSENT, status
 from stepwell.kernel_runtime.records.reads import LOCAL, Read
 from stepwell.kernel_runtime.versions.duckdb_state import NAME
-from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
-from stepwell.kernel_runtime.versions.reads import listings
-from stepwell.kernel_runtime.versions.reads.environment import (
+from stepwell.kernel_runtime.versions.environment import (
     ALL,
     Keyed,
     all_digest,
@@ -18,8 +19,7 @@ from stepwell.kernel_runtime.versions.reads.environment import (
     value_of,
     whole,
 )
-from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, file_digest, file_stat
-from stepwell.kernel_runtime.versions.reads.statuses import ABSENT, status
+from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
 
 
 def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
@@ -42,10 +42,10 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     if read.kind == "status":
         return status(read.name, read.names[0]) == read.digest
     if read.kind == "listing":
-        names = listings.folder_names(read.name)
-        return names is not None and listings.names_digest(names, read.own) == read.digest
+        names = file_state.folder_names(read.name)
+        return names is not None and file_state.names_digest(names, read.own) == read.digest
     if read.kind == "glob":
-        return listings.names_digest(listings.matches(read.name), read.own) == read.digest
+        return file_state.names_digest(file_state.matches(read.name), read.own) == read.digest
     if read.kind == "state":
         return state_digest(read.name) == read.digest
     if read.kind in LOCAL:
@@ -91,12 +91,12 @@ def what_changed(read: Read) -> str:
     if read.kind == "status":
         return f"{read.name} {_other_status(read)}"
     if read.kind == "listing":
-        names = listings.folder_names(read.name)
+        names = file_state.folder_names(read.name)
         if names is None:
             return f"the folder {read.name} is gone"
         return f"the names in {read.name} changed" + _difference(read, names)
     if read.kind == "glob":
-        return f"the files that match {read.name} changed" + _difference(read, listings.matches(read.name))
+        return f"the files that match {read.name} changed" + _difference(read, file_state.matches(read.name))
     if read.kind == "environment":
         if read.name == ALL:
             return "the environment, which it reads as a whole, changed"

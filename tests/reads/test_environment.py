@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from stepwell.kernel_runtime.versions.reads import ReadRecorder, read_holds, what_changed
+from stepwell.kernel_runtime.reads import ReadRecorder, read_holds, what_changed
 
 
 def keyed(data):

@@ -25,8 +25,8 @@ from polars import read_parquet as read_parquet_by_name
 from pyarrow import ipc
 from pyarrow.csv import read_csv as read_csv_by_name
 
-from stepwell.kernel_runtime.versions.reads import ReadRecorder, read_holds
-from stepwell.kernel_runtime.versions.reads.statements import files_named
+from stepwell.kernel_runtime.reads import ReadRecorder, read_holds
+from stepwell.kernel_runtime.reads.readers import files_named
 
 FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
 
@@ -174,9 +174,8 @@ def test_a_wrapped_reader_is_what_it_was():
 
 def test_a_library_that_is_imported_inside_a_step_tells_as_well():
     text = """
-from stepwell.kernel_runtime.versions.reads import ReadRecorder
-with ReadRecorder() as first:
-    pass
+from stepwell.kernel_runtime.reads import ReadRecorder, watch
+watch()
 import pyarrow
 with ReadRecorder() as recorder:
     import polars as pl, duckdb

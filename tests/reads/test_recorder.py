@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stepwell.kernel_runtime.versions.reads import ReadRecorder, read_holds
+from stepwell.kernel_runtime.reads import ReadRecorder, read_holds
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pyarrow.fs
 import pyarrow.parquet
 import pytest
 
-from stepwell.kernel_runtime.versions.reads import ReadRecorder, read_holds, what_changed
-from stepwell.kernel_runtime.versions.reads.environment import counts_here
+from stepwell.kernel_runtime.reads import ReadRecorder, read_holds, what_changed
+from stepwell.kernel_runtime.versions.environment import counts_here
 
 
 @pytest.fixture

@@ -1,5 +1,10 @@
 # ruff: noqa: PTH100, PTH111, PTH110, PTH118, SLF001 - plain strings, as in the other files of this folder; who asks decides
-"""The table of native readers: functions that open files in C, C++ or Rust, where no audit event tells of it.
+"""The files that a statement of SQL names.
+
+Only literals are looked at. One counts if it names something that is there, or stands where DuckDB expects a file: after FROM, JOIN or
+ATTACH, or inside a reading function. A function that is given no literal reads what cannot be told.
+
+The table of native readers: functions that open files in C, C++ or Rust, where no audit event tells of it.
 
 For each module, when it is imported, `readers_of` gives what is to be wrapped and how to find the files in the arguments. pandas is not in it:
 its readers open files in Python, or call those of pyarrow. What starts processes is in it too: functions that run there read unseen.
@@ -11,17 +16,99 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
+from stepwell.kernel_runtime.reads.children import asker, pool_used, process_started, work_sent
+from stepwell.kernel_runtime.reads.file_state import has_magic, matches
+from stepwell.kernel_runtime.reads.recorder import ReadRecorder
+from stepwell.kernel_runtime.reads.statuses import Aspect, status
 from stepwell.kernel_runtime.versions import duckdb_state
+from stepwell.kernel_runtime.versions.ownership import is_input_path
 from stepwell.kernel_runtime.versions.query_names import tables_in
-from stepwell.kernel_runtime.versions.reads.children import asker, pool_used, process_started, work_sent
-from stepwell.kernel_runtime.versions.reads.files import counts
-from stepwell.kernel_runtime.versions.reads.recorder import ReadRecorder
-from stepwell.kernel_runtime.versions.reads.statements import files_named
-from stepwell.kernel_runtime.versions.reads.statuses import Aspect, status
+
+_PIECES = re.compile(
+    r"--[^\n]*|/\*.*?\*/|(?P<text>'(?:[^']|'')*')|(?P<name>\"(?:[^\"]|\"\")*\")|\$\$(?P<dollars>.*?)\$\$", re.DOTALL
+)
+_FILE_FUNCTION = re.compile(
+    r"\b(?:read_\w+|\w+_scan|sniff_csv|parquet_(?:metadata|schema|file_metadata|kv_metadata)|glob)\s*\(", re.IGNORECASE
+)
+_INSIDE = re.compile(_FILE_FUNCTION.pattern + r"[^(){}]*$", re.IGNORECASE | re.DOTALL)
+_AFTER = re.compile(r"\b(?:from|join)\s*$|\b(?:from|join)\b[^()]*,\s*$", re.IGNORECASE | re.DOTALL)
+_ATTACHED = re.compile(r"\battach\s+(?:database\s+)?(?:if\s+not\s+exists\s+)?$", re.IGNORECASE)
+_WRITTEN = re.compile(r"\bto\s*$|\bexport\s+database\s*$", re.IGNORECASE)
+_OPTION = re.compile(r"(?:=>?|:=|:)\s*\[?\s*$")
+_BLANK = "\0"
+
+
+@dataclass(slots=True)
+class Named:
+    """What a statement names."""
+
+    read: list[str] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+    attached: list[str] = field(default_factory=list)
+    untold: bool = False
+    """Whether a reading function is given no literal."""
+
+
+def files_named(text: str, parameters: Any = None) -> Named:
+    """Return the files that a statement reads, writes and attaches.
+
+    Parameters
+    ----------
+    parameters
+        Values of its parameters: those that name a file count.
+    """
+    found = Named()
+    before = ""
+    end = 0
+    for piece in _PIECES.finditer(text):
+        before = f"{before}{text[end : piece.start()]}"
+        end = piece.end()
+        literal = _literal(piece)
+        if literal is None:
+            continue
+        if _WRITTEN.search(before):
+            found.written.append(literal)
+        elif _ATTACHED.search(before):
+            found.attached.append(literal)
+        elif _OPTION.search(before):
+            pass
+        elif (piece["text"] is not None and (_AFTER.search(before) or _INSIDE.search(before))) or _is_there(literal):
+            found.read.append(literal)
+        before += _BLANK
+    given = [
+        value for value in _values(parameters) if isinstance(value, (str, os.PathLike)) and _is_there(os.fspath(value))
+    ]
+    found.read += [os.fspath(value) for value in given]
+    found.untold = not found.read and _FILE_FUNCTION.search(before + text[end:]) is not None
+    return found
+
+
+def _literal(piece: re.Match[str]) -> str | None:
+    if piece["text"] is not None:
+        return piece["text"][1:-1].replace("''", "'")
+    if piece["name"] is not None:
+        return piece["name"][1:-1].replace('""', '"')
+    return piece["dollars"]
+
+
+def _is_there(literal: str) -> bool:
+    if not 0 < len(literal) < 4096 or "\n" in literal or "\0" in literal:
+        return False
+    if os.path.isfile(literal):  # noqa: PTH113 - quicker
+        return True
+    return has_magic(literal) and os.sep in literal and bool(matches(os.path.abspath(literal)))
+
+
+def _values(parameters: Any) -> Iterable[Any]:
+    if isinstance(parameters, dict):
+        return parameters.values()
+    return parameters if isinstance(parameters, (list, tuple)) else ()
+
 
 Note: TypeAlias = Callable[[ReadRecorder, tuple[Any, ...], Mapping[str, Any]], None]
 Entry: TypeAlias = tuple[Any, str, Note]
@@ -205,7 +292,7 @@ def tables_looked_up(recorder: ReadRecorder, text: str) -> None:
     frame = sys._getframe(1)
     local: set[str] = set()
     while frame is not None:
-        if frame.f_locals is not frame.f_globals and counts(frame.f_code.co_filename):
+        if frame.f_locals is not frame.f_globals and is_input_path(frame.f_code.co_filename):
             local.update(frame.f_locals)
             break
         frame = frame.f_back  # type: ignore[assignment]  # the outermost frame has none
@@ -274,9 +361,9 @@ def _file_info(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[st
     if base is None:
         reader = asker(sys._getframe(1), frozenset({"stepwell"}))
         frame = reader.f_back if reader is not None else None
-        aspect: Aspect = "stat" if frame is None or counts(frame.f_code.co_filename) else "size"
+        aspect: Aspect = "stat" if frame is None or is_input_path(frame.f_code.co_filename) else "size"
         for path in map(os.path.abspath, _paths(given)):
-            if counts(path):
+            if is_input_path(path):
                 recorder.looked_at(path, aspect, status(path, aspect))
         return
     with recorder.looks():

@@ -17,14 +17,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.reads import file_state
+from stepwell.kernel_runtime.reads.file_state import UNSTABLE, Tree, file_digest, file_stat, too_recent
+from stepwell.kernel_runtime.reads.statuses import ABSENT, status
 from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.versions import duckdb_state
+from stepwell.kernel_runtime.versions.environment import ALL, Keyed, all_digest, name_digest, process_keyed
 from stepwell.kernel_runtime.versions.library_state import FOLDER, WARNINGS, state_digest, warnings_watched
-from stepwell.kernel_runtime.versions.reads import listings
-from stepwell.kernel_runtime.versions.reads.children import Tree
-from stepwell.kernel_runtime.versions.reads.environment import ALL, Keyed, all_digest, name_digest, process_keyed
-from stepwell.kernel_runtime.versions.reads.files import UNSTABLE, counts, file_digest, file_stat, too_recent
-from stepwell.kernel_runtime.versions.reads.statuses import ABSENT, status
+from stepwell.kernel_runtime.versions.ownership import is_input_path
 
 _UNBOUND: Any = object()
 
@@ -141,8 +141,6 @@ class ReadRecorder:
         self._written: dict[str, bool] = {}
 
     def __enter__(self) -> Self:
-        if not _watching:
-            watch()
         if self._declared:
             for path in self._declared:
                 self.path_read(path)
@@ -209,7 +207,7 @@ class ReadRecorder:
 
     def _note_before(self, path: str, size: int) -> None:
         """Note the content of a file that a live cell is about to change: a hit may change a file only where it finds that again."""
-        if self._keeps_before and size <= _MOST_BEFORE and counts(path):
+        if self._keeps_before and size <= _MOST_BEFORE and is_input_path(path):
             with self.looks():
                 self.before[path] = file_digest(path) or ""
 
@@ -280,21 +278,21 @@ class ReadRecorder:
         self._noted = True
         if self._folders is None:
             self._folders = {}
-        if path not in self._folders and counts(os.path.join(path, "")):
+        if path not in self._folders and is_input_path(os.path.join(path, "")):
             with self.looks():
-                self._folders[path] = listings.folder_names(path)
+                self._folders[path] = file_state.folder_names(path)
 
     def path_read(self, path: str) -> None:
         """Note that a path is read, as a native reader takes it: a file, a folder with everything below it, or a pattern."""
         given = os.path.expanduser(path)
         path = os.path.abspath(given)
-        if not counts(path):
+        if not is_input_path(path):
             return
         if not os.path.isabs(given):
             self.state_read(FOLDER)
         if os.path.isdir(path):
-            path = listings.below(path)
-        elif not listings.has_magic(path) or os.path.exists(path):
+            path = file_state.below(path)
+        elif not file_state.has_magic(path) or os.path.exists(path):
             self.opened(path, reads=True, writes=False)
             return
         self._noted = True
@@ -302,7 +300,7 @@ class ReadRecorder:
             self._globs = {}
         if path not in self._globs:
             with self.looks():
-                found = self._globs[path] = listings.matches(path)
+                found = self._globs[path] = file_state.matches(path)
             for each in found:
                 self.opened(each, reads=True, writes=False)
 
@@ -453,7 +451,7 @@ class ReadRecorder:
         for path in now.folders - before.folders:
             self._made |= {path}
         for path, stat in now.files.items():
-            if path in self._written or before.files.get(path) == stat or not counts(path):
+            if path in self._written or before.files.get(path) == stat or not is_input_path(path):
                 continue
             if path in before.files and path in (self._seen or {}) and path not in before.digests:
                 # The step has read it, and who changed it then is not known.
@@ -495,8 +493,8 @@ class ReadRecorder:
             if not ours(os.path.join(path, "")):
                 found.append(self._listing(path, names, exclude))
         for pattern, paths in sorted((self._globs or {}).items()):
-            own = self._own(dict.fromkeys((*paths, *listings.matches(pattern))))
-            found.append(Read("glob", pattern, listings.names_digest(paths, own), (), listings.kept(paths), own))
+            own = self._own(dict.fromkeys((*paths, *file_state.matches(pattern))))
+            found.append(Read("glob", pattern, file_state.names_digest(paths, own), (), file_state.kept(paths), own))
         files = [read.name for read in found if read.kind in {"file", "absent", "listing"}]
         for (path, aspect), told in sorted((self._looks or {}).items()):
             read = None if ours(os.path.join(path, "")) else self._look(path, aspect, told)
@@ -557,7 +555,7 @@ class ReadRecorder:
         mine = (*inside, *self._made, *(each for each, existed in self._written.items() if not existed))
         own = {os.path.basename(each) for each in mine if os.path.dirname(each) == path}
         left = [name for name in names if name not in own]
-        return Read("listing", path, listings.names_digest(left), (), listings.kept(left), tuple(sorted(own)))
+        return Read("listing", path, file_state.names_digest(left), (), file_state.kept(left), tuple(sorted(own)))
 
     def _own(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Return those of some paths that the step itself made."""
@@ -596,18 +594,3 @@ class _Looking:
 
     def __exit__(self, *_: object) -> None:
         self._recorder.looking = False
-
-
-_watching = False
-_watch_lock = threading.Lock()
-
-
-def watch() -> None:
-    """Begin to look at what steps read; once per process, and before the first code is walked: readers are wrapped in place."""
-    from stepwell.kernel_runtime.versions.reads.hooks import watch_process
-
-    global _watching  # noqa: PLW0603 - an audit hook cannot be removed, so there is one
-    with _watch_lock:
-        if not _watching:
-            watch_process()
-            _watching = True

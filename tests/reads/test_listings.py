@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.kernel_runtime.versions.reads import ReadRecorder, read_holds, what_changed
+from stepwell.kernel_runtime.reads import ReadRecorder, read_holds, what_changed
 
 
 @pytest.fixture

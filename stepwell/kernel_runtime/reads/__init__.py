@@ -1,0 +1,17 @@
+"""Recorded reads: what a step reads in addition to its inputs, and the check that a read still holds before a value is reused.
+
+``recorder``     what one step read, noted while it runs and digested when it has ended
+``hooks``        what tells the recorder: audit events, threads, the environment, and wrapped readers that open files in C, C++ or Rust
+``readers``      the table of those readers, and the files that SQL names
+``file_state``   the state of files, listings of folders, matches of patterns
+``statuses``     what is looked at without being opened: whether a path is there, its size, its times
+``children``     programs and processes that a step starts, whose reads are not seen
+``checks``       whether a read still holds, and what changed in words
+"""
+
+from stepwell.kernel_runtime.reads.checks import read_holds as read_holds
+from stepwell.kernel_runtime.reads.checks import what_changed as what_changed
+from stepwell.kernel_runtime.reads.file_state import file_digest as file_digest
+from stepwell.kernel_runtime.reads.hooks import watch as watch
+from stepwell.kernel_runtime.reads.recorder import ReadRecorder as ReadRecorder
+from stepwell.kernel_runtime.reads.recorder import active as active
