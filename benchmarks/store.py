@@ -86,7 +86,7 @@ def raw(value, kind):
 
 
 def stepwell(value, kind):
-    from stepwell.kernel_runtime.records.ids import new_id
+    from stepwell.kernel_runtime.records.keys import new_id
     from stepwell.kernel_runtime.records.materializations import Current, Materialization
     from stepwell.kernel_runtime.records.runs import StepRecord
     from stepwell.kernel_runtime.store.store import open_store
@@ -277,7 +277,7 @@ BATCH = 20
 
 
 def writer(name, seconds):
-    from stepwell.kernel_runtime.records.ids import new_id
+    from stepwell.kernel_runtime.records.keys import new_id
     from stepwell.kernel_runtime.records.materializations import Current, Materialization
     from stepwell.kernel_runtime.records.runs import StepRecord
     from stepwell.kernel_runtime.store.store import open_store

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.definitions.assets import AssetsDefinition as AssetsDefinition
-    from stepwell.kernel_runtime.definitions.computed_assets import asset as asset
-    from stepwell.kernel_runtime.definitions.computed_assets import multi_asset as multi_asset
+    from stepwell.kernel_runtime.definitions.assets import SourceAsset as SourceAsset
     from stepwell.kernel_runtime.definitions.declarations import AssetIn as AssetIn
     from stepwell.kernel_runtime.definitions.declarations import AssetOut as AssetOut
     from stepwell.kernel_runtime.definitions.declarations import GraphOut as GraphOut
     from stepwell.kernel_runtime.definitions.declarations import In as In
+    from stepwell.kernel_runtime.definitions.declarations import Nothing as Nothing
     from stepwell.kernel_runtime.definitions.declarations import Out as Out
     from stepwell.kernel_runtime.definitions.declarations import Output as Output
-    from stepwell.kernel_runtime.definitions.graph_assets import graph_asset as graph_asset
+    from stepwell.kernel_runtime.definitions.decorators import asset as asset
+    from stepwell.kernel_runtime.definitions.decorators import graph_asset as graph_asset
+    from stepwell.kernel_runtime.definitions.decorators import multi_asset as multi_asset
     from stepwell.kernel_runtime.definitions.graphs import GraphDefinition as GraphDefinition
     from stepwell.kernel_runtime.definitions.graphs import graph as graph
     from stepwell.kernel_runtime.definitions.jobs import JobDefinition as JobDefinition
     from stepwell.kernel_runtime.definitions.jobs import job as job
     from stepwell.kernel_runtime.definitions.ops import OpDefinition as OpDefinition
     from stepwell.kernel_runtime.definitions.ops import op as op
-    from stepwell.kernel_runtime.definitions.sources import SourceAsset as SourceAsset
-    from stepwell.kernel_runtime.definitions.types import Nothing as Nothing
     from stepwell.kernel_runtime.errors import StepwellError as StepwellError
     from stepwell.kernel_runtime.execution.contexts import AssetExecutionContext as AssetExecutionContext
     from stepwell.kernel_runtime.execution.contexts import OpExecutionContext as OpExecutionContext
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.session.selects import sql_asset as sql_asset
     from stepwell.kernel_runtime.session.sharing import pack as pack
     from stepwell.kernel_runtime.session.sharing import trust as trust
-    from stepwell.kernel_runtime.versions.opaque import opaque as opaque
-    from stepwell.kernel_runtime.versions.secret_values import secret as secret
+    from stepwell.kernel_runtime.versions.left_out import opaque as opaque
+    from stepwell.kernel_runtime.versions.left_out import secret as secret
 
 _RUNTIME = "stepwell.kernel_runtime."
 _HOMES = {
@@ -65,36 +65,36 @@ _HOMES = {
     "GraphOut": "definitions.declarations",
     "In": "definitions.declarations",
     "JobDefinition": "definitions.jobs",
-    "Nothing": "definitions.types",
+    "Nothing": "definitions.declarations",
     "OpDefinition": "definitions.ops",
     "OpExecutionContext": "execution.contexts",
     "Out": "definitions.declarations",
     "Output": "definitions.declarations",
     "RunResult": "execution.result",
-    "SourceAsset": "definitions.sources",
+    "SourceAsset": "definitions.assets",
     "StepwellError": "errors",
-    "asset": "definitions.computed_assets",
+    "asset": "definitions.decorators",
     "diff": "session.keeping",
     "doctor": "session.keeping",
     "forget": "session.keeping",
     "gc": "session.keeping",
     "get_session": "session.kernel",
     "graph": "definitions.graphs",
-    "graph_asset": "definitions.graph_assets",
+    "graph_asset": "definitions.decorators",
     "job": "definitions.jobs",
     "keep": "session.keeping",
     "last_run": "session.functions",
     "load": "session.functions",
     "materialize": "session.functions",
-    "multi_asset": "definitions.computed_assets",
+    "multi_asset": "definitions.decorators",
     "op": "definitions.ops",
-    "opaque": "versions.opaque",
+    "opaque": "versions.left_out",
     "open_store": "session.functions",
     "pack": "session.sharing",
     "rename": "session.keeping",
     "rerun": "session.functions",
     "resume": "session.functions",
-    "secret": "versions.secret_values",
+    "secret": "versions.left_out",
     "sql": "session.functions",
     "sql_asset": "session.selects",
     "trust": "session.sharing",
@@ -137,7 +137,7 @@ def unload_ipython_extension(ipython: Any) -> None:
 
 
 def _fill_slot() -> None:
-    from stepwell.kernel_runtime.definitions.runner import load_runner
+    from stepwell.kernel_runtime.definitions.jobs import load_runner
 
     def runner() -> Any:
         from stepwell.kernel_runtime.session.runner import SessionRunner

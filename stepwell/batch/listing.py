@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.store.store import Store
-from stepwell.kernel_runtime.text import as_json, in_one_line
+from stepwell.kernel_runtime.text import as_json, in_one_line, size_text
 
 
 def current_lines(store: Store) -> list[str]:

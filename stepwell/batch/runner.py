@@ -21,7 +21,7 @@ from stepwell.batch.kernels import choose_kernel
 from stepwell.batch.notebooks import clear, is_run, make_folder, output_path, read_notebook, save
 from stepwell.batch.progress import Progress
 from stepwell.kernel_runtime.errors import NotebookKernelError
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.session.project import named_or_found
 from stepwell.kernel_runtime.text import without_colours

@@ -1,8 +1,9 @@
-r"""Texts that came with data, for a reader: what somebody else stored must not move the cursor, reverse a line or hide a part of it.
+r"""Text for a reader: texts that came with data, durations, numbers of bytes.
 
-Every face goes through here: what a line or a message shows is `printable`, what one cell of a table shows is `in_one_line`, JSON is `as_json`,
-HTML is `as_html`, and what a step printed that our key did not sign is `coloured`. Control characters (C0 but for line breaks and tabs, DEL, C1), changes of
-direction, characters without a width, and halves of surrogates are written out: ``\x1b``, ``\u202e``.
+A stored text must not move the cursor, reverse a line or hide a part of it. So every face shows a line or a message through `printable`, a
+cell of a table through `in_one_line`, JSON through `as_json`, HTML through `as_html`, and the output of a step that our key did not sign
+through `coloured`. Control characters (C0 except line breaks and tabs, C1), characters that change the direction, characters without a
+width and halves of surrogates are written as escapes: ``\x1b``, ``\u202e``.
 """
 
 from __future__ import annotations
@@ -61,3 +62,24 @@ def _written_out(found: re.Match[str]) -> str:
 
 def _json_escaped(found: re.Match[str]) -> str:
     return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else "\\u007f"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as a reader says it: ``1.2 s``, ``18 min``, ``2.5 h``."""
+    if seconds < 0.0995:
+        return f"{max(round(seconds * 1000), 1)} ms" if seconds > 0 else "0 ms"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    if seconds < 5970:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes: ``12 B``, ``41.0 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        # What would be shown as 1000.0 is one of the next unit.
+        if count < 999.95:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -13,7 +13,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.errors import CellValueError
 from stepwell.kernel_runtime.execution import capture
-from stepwell.kernel_runtime.records.outputs import CapturedOutput
+from stepwell.kernel_runtime.records.runs import CapturedOutput
 
 _LIVE = ("application/vnd.jupyter.widget-view+json",)
 """What means nothing once its kernel is gone."""

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stepwell.kernel_runtime.definitions.places import set_cell_names, set_name_places
+from stepwell.kernel_runtime.definitions.signatures import set_cell_names, set_name_places
 from stepwell.kernel_runtime.errors import DuplicateKeyError, StoreError
 from stepwell.kernel_runtime.execution.file_effects import lost
 from stepwell.kernel_runtime.reads.readers import seeded

@@ -10,7 +10,7 @@ from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.definitions.composition import AssetRead, NodeOutput
 from stepwell.kernel_runtime.definitions.declarations import AssetIn
-from stepwell.kernel_runtime.definitions.graph_assets import graph_backed
+from stepwell.kernel_runtime.definitions.decorators import graph_backed
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, build_graph
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError, CellValueError

@@ -7,12 +7,10 @@ import time
 from collections.abc import Iterable, Sequence
 
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.effects import NOTEBOOK
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import FORCED, StepRecord
-from stepwell.kernel_runtime.records.sizes import size_text
-from stepwell.kernel_runtime.text import printable
+from stepwell.kernel_runtime.text import duration, printable, size_text
 
 
 def say(line: str) -> None:

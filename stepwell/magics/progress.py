@@ -11,10 +11,9 @@ import time
 from types import TracebackType
 from typing import Any
 
-from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.events import Event, StepFinished, StepStarted, StepWaiting
 from stepwell.kernel_runtime.session.waiting import waiting_line
-from stepwell.kernel_runtime.text import printable
+from stepwell.kernel_runtime.text import duration, printable
 from stepwell.magics.face import Face
 
 _EVERY = 1.0

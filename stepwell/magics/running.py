@@ -18,8 +18,8 @@ from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.planning.flatten import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.text import duration
 from stepwell.magics.displays import figure_of, show_again
 from stepwell.magics.face import Face
 from stepwell.magics.lines import run_line, say, upstream_line

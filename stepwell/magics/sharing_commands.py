@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from IPython.core.error import UsageError
 
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
-from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.session import sharing
-from stepwell.kernel_runtime.text import in_one_line
+from stepwell.kernel_runtime.text import in_one_line, size_text
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
 from stepwell.magics.time_commands import LineParser

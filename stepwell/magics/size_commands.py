@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stepwell.kernel_runtime.records.sizes import size_text
+from stepwell.kernel_runtime.text import size_text
 from stepwell.magics.face import Face
 from stepwell.magics.lines import say
 from stepwell.magics.time_commands import LineParser

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.text import duration
 from stepwell.magics.face import Face
 
 BUDGET = 0.1

@@ -8,10 +8,8 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from stepwell.kernel_runtime.errors import unknown_key
-from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.keys import listed
-from stepwell.kernel_runtime.records.sizes import size_text
-from stepwell.kernel_runtime.text import in_one_line
+from stepwell.kernel_runtime.text import duration, in_one_line, size_text
 from stepwell.magics import sharing_commands, size_commands, time_commands
 from stepwell.magics.cell_inputs import is_inner
 from stepwell.magics.doctor import run_doctor

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from stepwell.kernel_runtime.definitions.types import Nothing, checker, is_nothing, type_name
+from stepwell.kernel_runtime.definitions.declarations import Nothing, checker, is_nothing, type_name
 
 
 class Base:

@@ -18,7 +18,7 @@ import numpy as np
 
 import stepwell
 from stepwell import asset
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.session.kernel import Session  # noqa: F401 - imported before the forks

@@ -6,7 +6,7 @@ import pytest
 
 import stepwell
 from stepwell import asset
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.store import open_store
 
 HOUR = 3600.0
@@ -58,12 +58,12 @@ def test_what_changed_the_world_last_is_not_forgotten_for_an_older_one_with_a_la
 
         return made
 
-    from stepwell.kernel_runtime.records import ids
+    from stepwell.kernel_runtime.records import keys
 
     for number, seconds in ((1, HOUR), (2, 0.0), (1, 60.0)):
         clock(seconds)
         # As another process, whose identifiers begin with its own clock.
-        monkeypatch.setattr(ids, "_latest", 0)
+        monkeypatch.setattr(keys, "_latest", 0)
         stepwell.materialize([version(number)], store=tmp_path / "store")
     assert [each for each in world if isinstance(each, int)] == [1, 2, 1]
 

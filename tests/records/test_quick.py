@@ -6,8 +6,8 @@ from dataclasses import FrozenInstanceError, dataclass, field, replace
 
 import pytest
 
+from stepwell.kernel_runtime.records.bulk import quick
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
-from stepwell.kernel_runtime.records.quick import quick
 
 
 @dataclass(frozen=True, slots=True)

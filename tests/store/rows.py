@@ -2,9 +2,8 @@
 
 import time
 
-from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization
-from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, Read
 from stepwell.kernel_runtime.records.runs import ErrorRecord, RunRecord, StepRecord
 
 NOTEBOOK = "/project/n.ipynb"

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
+from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.records.materializations import Current
-from stepwell.kernel_runtime.records.outputs import CapturedOutput
-from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, StepRecord
+from stepwell.kernel_runtime.records.runs import CapturedOutput, ErrorRecord, LogRecord, StepRecord
 from stepwell.kernel_runtime.store.store import open_store
 
 from . import rows
@@ -196,7 +195,7 @@ def test_what_another_process_writes_is_seen(store, tmp_path):
     assert len(store.snapshot(["a"], ["a"], ["c1"]).by_memo_key["m1"]) == 1
     program = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import rows\nfrom stepwell.kernel_runtime.records.ids import new_id\nfrom stepwell.kernel_runtime.store.store import open_store\n"
+        "import rows\nfrom stepwell.kernel_runtime.records.keys import new_id\nfrom stepwell.kernel_runtime.store.store import open_store\n"
         f"store = open_store({str(store.directory)!r})\n"
         "rows.record(store, rows.made(store, 'a', 2, run_id=new_id())).wait(); store.close()\n"
     )

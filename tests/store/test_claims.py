@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stepwell.kernel_runtime.errors import UntrustedStoreError
-from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.locking import lock, open_file, remove_locked
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ME = Claimant("prepare.ipynb", 4711, "host", 1.5)
 HOLDER = """
 import sys
-from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.folder import Folder
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_a_process_that_ends_in_order_leaves_no_file(tmp_path, start):
 RACER = """
 import os, sys
 from pathlib import Path
-from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.folder import Folder
 folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
@@ -207,7 +207,7 @@ def test_a_forked_child_neither_frees_nor_keeps_its_parents_claim(tmp_path, star
         """
         import os, sys, signal
         from pathlib import Path
-        from stepwell.kernel_runtime.records.claims import Claimant
+        from stepwell.kernel_runtime.records.runs import Claimant
         from stepwell.kernel_runtime.store.claims import ClaimFolder
         from stepwell.kernel_runtime.store.folder import Folder
         claims = ClaimFolder(Folder(Path(sys.argv[1])))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import stepwell
-from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.session import get_session
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT
 from stepwell.kernel_runtime.store.keeping import hourly

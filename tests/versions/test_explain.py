@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 from edited_cells import run_cells
 
-from stepwell.kernel_runtime.definitions.places import set_cell_names
-from stepwell.kernel_runtime.records.code import CodePart, CodeVersion
-from stepwell.kernel_runtime.versions.explain import describe, explain
+from stepwell.kernel_runtime.definitions.signatures import set_cell_names
+from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion
+from stepwell.kernel_runtime.versions.code_differences import describe, explain
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 

@@ -11,7 +11,7 @@ from edited_cells import run_cells
 
 from stepwell import opaque
 from stepwell.kernel_runtime.errors import InvalidInvocationError
-from stepwell.kernel_runtime.versions.opaque import OPAQUE
+from stepwell.kernel_runtime.versions.left_out import OPAQUE
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 HELPER = "def helper(): return CONN, LIMIT\n"

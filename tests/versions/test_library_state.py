@@ -17,7 +17,7 @@ import pytest
 
 from stepwell.kernel_runtime.reads import ReadRecorder
 from stepwell.kernel_runtime.reads.checks import read_holds, what_changed
-from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.materializations import Read
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.options import list_change, plain, restored, with_change
 from stepwell.kernel_runtime.versions.walk import CodeWalk

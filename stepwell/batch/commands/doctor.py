@@ -74,7 +74,7 @@ def _doctor(asked: argparse.Namespace) -> int:
 
 
 def _progress(done: int, total: int, size: int) -> None:
-    from stepwell.kernel_runtime.records.sizes import size_text
+    from stepwell.kernel_runtime.text import size_text
 
     end = "\r" if done < total else "\r\033[K"
     sys.stderr.write(f"  value files: {done:,} of {total:,}, {size_text(size)}{end}")

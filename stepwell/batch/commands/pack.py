@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from stepwell.batch.arguments import OK, Commands, add_json, add_store, named_store, print_result, say
-from stepwell.kernel_runtime.records.sizes import size_text
-from stepwell.kernel_runtime.text import as_json, in_one_line
+from stepwell.kernel_runtime.text import as_json, in_one_line, size_text
 
 _PACK = """\
 Write what is current for a selection into one file: the values, their records and their code; no key, no run history, nothing

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stepwell.batch.arguments import NOT_TRUSTED, OK, Commands, add_json, add_store, named_directory, print_result, say
 from stepwell.kernel_runtime.errors import InvalidInvocationError
-from stepwell.kernel_runtime.records.sharing import Offer
+from stepwell.kernel_runtime.records.packs import Offer
 from stepwell.kernel_runtime.text import as_json
 
 _TRUST = """\

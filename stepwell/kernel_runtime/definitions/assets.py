@@ -1,4 +1,4 @@
-"""Assets: an op or a graph bound to asset keys."""
+"""Assets: an op or a graph bound to asset keys; and source assets, whose keys are read as stored and never computed here."""
 
 from __future__ import annotations
 
@@ -8,11 +8,54 @@ from typing import Any, Literal, NoReturn, TypeAlias
 from stepwell.kernel_runtime.definitions.composition import composing
 from stepwell.kernel_runtime.definitions.declarations import AssetIn
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, asset_reads
+from stepwell.kernel_runtime.definitions.jobs import runner
 from stepwell.kernel_runtime.definitions.ops import OpDefinition, invoke
-from stepwell.kernel_runtime.definitions.runner import runner
-from stepwell.kernel_runtime.definitions.sources import SourceAsset
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, InvariantViolationError
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, check_name, prefixed
+
+
+class SourceAsset:
+    """An asset that something else materialises.
+
+    Parameters
+    ----------
+    key
+        The key whose current value is read.
+    description, group_name, metadata
+        For a reader, and for selection.
+    """
+
+    def __init__(
+        self,
+        key: CoercibleToAssetKey,
+        *,
+        description: str | None = None,
+        group_name: str = "default",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.key = as_asset_key(key)
+        self.description = description
+        self.group_name = group_name
+        self.metadata = dict(metadata or {})
+
+    @property
+    def __stepwell_asset_key__(self) -> AssetKey:
+        """What a graph that is given this reads."""
+        return self.key
+
+    def load(self, *, store: Any = None) -> Any:
+        """Return the current value.
+
+        Raises
+        ------
+        ValueUnavailableError
+            If there is none, or it cannot be loaded.
+        """
+        return runner().load(str(self.key), store=store)
+
+    def __repr__(self) -> str:
+        return f"<source asset {self.key}>"
+
 
 AssetKind: TypeAlias = Literal["asset", "multi_asset", "graph_asset", "sql_asset"]
 CoercibleToAssetDep: TypeAlias = "CoercibleToAssetKey | AssetsDefinition | SourceAsset"

@@ -10,15 +10,29 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 from stepwell.kernel_runtime.definitions.declarations import UNSET
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvariantViolationError
 from stepwell.kernel_runtime.records.keys import AssetKey, check_name
 
-if TYPE_CHECKING:
-    from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
-    from stepwell.kernel_runtime.definitions.ops import OpDefinition
+
+class Composable(Protocol):
+    """An op or a graph: what a graph's body calls."""
+
+    name: str
+
+    @property
+    def ins(self) -> Mapping[str, Any]:
+        """Its inputs by name."""
+
+    @property
+    def outs(self) -> Mapping[str, Any]:
+        """Its outputs by name."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Its config values by name, each with its default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,7 @@ class Node:
     """One use of an op or graph inside a graph."""
 
     name: str
-    definition: OpDefinition | GraphDefinition
+    definition: Composable
     connections: Mapping[str, Connection]
     config: Mapping[str, Any]
 
@@ -86,7 +100,7 @@ class Composition:
 
     def add(
         self,
-        definition: OpDefinition | GraphDefinition,
+        definition: Composable,
         alias: str | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -125,7 +139,7 @@ class Composition:
         # An output may be called what no field can be (``class``): it is reached by its position then.
         return namedtuple(f"_{name}_outputs", list(definition.outs), rename=True)(*outputs)  # noqa: PYI024 - the fields are known only here
 
-    def _node_name(self, definition: OpDefinition | GraphDefinition, alias: str | None) -> str:
+    def _node_name(self, definition: Composable, alias: str | None) -> str:
         if alias is not None:
             if alias in self.nodes:
                 raise self.fail(f"two nodes are called {alias!r}", remedy="give each use its own alias")

@@ -1,14 +1,120 @@
-"""What is said of inputs and outputs beside their names: In, Out, GraphOut, AssetIn, AssetOut, Output."""
+"""Declarations of inputs and outputs (In, Out, GraphOut, AssetIn, AssetOut, Output), and their types.
+
+Types come from annotations and are checked when a value passes (SEMANTICS, section 2, Types).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
+from stepwell.kernel_runtime.records.bulk import quick
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, prefixed
-from stepwell.kernel_runtime.records.quick import quick
+
+Checker: TypeAlias = Callable[[Any], bool]
+
+
+class Nothing:
+    """The type of an input or output that carries no value: an order between two steps."""
+
+    def __init__(self) -> None:
+        raise TypeError("Nothing is a type for In and Out; it has no values")
+
+
+def is_nothing(hint: object) -> bool:
+    """Tell whether an annotation says that no value passes."""
+    return hint is Nothing or hint is None or hint is type(None)
+
+
+def checker(hint: object) -> Checker | None:
+    """Return a function that tells whether a value is of the type, or None where everything is.
+
+    A bool passes as an int, an int does not pass as a float; members of lists, sets, tuples and mappings are checked. What
+    cannot be checked (a type variable, a forward reference that does not resolve) lets everything pass.
+    """
+    if type(hint) is type and hint in PLAIN:
+        return PLAIN[hint]
+    if hint is None or hint is type(None):
+        return lambda value: value is None
+    if hint is Any or hint is object or isinstance(hint, str | typing.TypeVar | typing.ForwardRef):
+        return None
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
+    if origin is None:
+        return _isinstance(hint) if isinstance(hint, type) else None
+    if origin is typing.Annotated:
+        return checker(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return _any_of([checker(argument) for argument in arguments])
+    if origin is typing.Literal:
+        return lambda value: any(value is a or (type(value) is type(a) and value == a) for a in arguments)
+    if origin is tuple:
+        return _tuple(arguments)
+    if isinstance(origin, type):
+        if issubclass(origin, Mapping) and len(arguments) == 2:
+            return _mapping(origin, checker(arguments[0]), checker(arguments[1]))
+        if issubclass(origin, Sequence | AbstractSet) and len(arguments) == 1:
+            return _members(origin, checker(arguments[0]))
+        return _isinstance(origin)
+    return None
+
+
+def type_name(hint: object) -> str:
+    """Return a type as a reader knows it."""
+    return hint.__qualname__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _isinstance(cls: type) -> Checker:
+    if getattr(cls, "_is_protocol", False) and not getattr(cls, "_is_runtime_protocol", False):
+        return lambda value: True  # noqa: ARG005 - a protocol that cannot be checked lets everything pass
+    return lambda value: isinstance(value, cls)
+
+
+PLAIN: dict[object, Checker] = {
+    kind: _isinstance(kind) for kind in (bool, int, float, complex, str, bytes, list, dict, set, tuple)
+}
+"""What most annotations are: thousands of steps share these."""
+
+
+def _any_of(checkers: list[Checker | None]) -> Checker | None:
+    if any(check is None for check in checkers):
+        return None
+    found = [check for check in checkers if check is not None]
+    return lambda value: any(check(value) for check in found)
+
+
+def _members(cls: type, check: Checker | None) -> Checker:
+    if check is None:
+        return _isinstance(cls)
+    return lambda value: isinstance(value, cls) and all(check(member) for member in value)  # type: ignore[attr-defined]
+
+
+def _mapping(cls: type, keys: Checker | None, values: Checker | None) -> Checker:
+    def check(value: Any) -> bool:
+        if not isinstance(value, cls):
+            return False
+        return all((keys is None or keys(k)) and (values is None or values(v)) for k, v in value.items())  # type: ignore[attr-defined]
+
+    return check
+
+
+def _tuple(arguments: tuple[Any, ...]) -> Checker:
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return _members(tuple, checker(arguments[0]))
+    checks = [checker(argument) for argument in arguments]
+
+    def check(value: Any) -> bool:
+        if not isinstance(value, tuple) or len(value) != len(checks):
+            return False
+        return all(one is None or one(member) for one, member in zip(checks, value, strict=True))
+
+    return check
+
 
 T = TypeVar("T")
 

@@ -18,8 +18,7 @@ from stepwell.kernel_runtime.definitions.composition import (
 )
 from stepwell.kernel_runtime.definitions.declarations import GraphOut, In
 from stepwell.kernel_runtime.definitions.ops import Alias
-from stepwell.kernel_runtime.definitions.places import place_of
-from stepwell.kernel_runtime.definitions.signatures import read_signature
+from stepwell.kernel_runtime.definitions.signatures import place_of, read_signature
 from stepwell.kernel_runtime.errors import CycleError, InvariantViolationError
 from stepwell.kernel_runtime.records.keys import AssetKey, check_name, listed
 

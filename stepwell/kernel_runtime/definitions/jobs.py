@@ -1,13 +1,45 @@
-"""Jobs: graphs that are run for their effects. Their ops are never skipped."""
+"""Jobs: graphs that run for their effects; and the one upward reference, to what can execute a definition or load a value.
+
+``job.execute()`` and ``asset.load()`` are methods of definitions, and definitions do not know the session. On import, the package fills
+`load_runner` with a function that imports the session at first use.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, graph_of
-from stepwell.kernel_runtime.definitions.runner import runner
 from stepwell.kernel_runtime.errors import InvariantViolationError
+
+
+class Runner(Protocol):
+    """What a definition asks of the session."""
+
+    def execute_job(self, job: Any, *, store: Any = None, raise_on_error: bool = True) -> Any:
+        """Run a job and return its result."""
+
+    def load(self, key: str, *, store: Any = None) -> Any:
+        """Return the current value of a key."""
+
+    def register(self, definition: Any) -> None:
+        """Take note of a definition made in ``__main__``."""
+
+
+_loader: Callable[[], Runner] | None = None
+
+
+def load_runner(loader: Callable[[], Runner]) -> None:
+    """Say how the session is reached."""
+    global _loader  # noqa: PLW0603 - one session per process
+    _loader = loader
+
+
+def runner() -> Runner:
+    """Return the session's face towards definitions."""
+    if _loader is None:
+        raise InvariantViolationError("nothing can execute definitions here", remedy="import stepwell first")
+    return _loader()
 
 
 class JobDefinition:

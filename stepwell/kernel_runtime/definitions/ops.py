@@ -12,11 +12,20 @@ from typing import Any, TypeAlias, overload
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.definitions.composition import composing
-from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out, Output
-from stepwell.kernel_runtime.definitions.places import place_of_function
+from stepwell.kernel_runtime.definitions.declarations import (
+    PLAIN,
+    UNSET,
+    Checker,
+    In,
+    Nothing,
+    Out,
+    Output,
+    checker,
+    is_nothing,
+    type_name,
+)
 from stepwell.kernel_runtime.definitions.reuse import MaxAge, check_reuse, declared_reads, ignored_names, seconds_of
-from stepwell.kernel_runtime.definitions.signatures import Parameter, read_signature
-from stepwell.kernel_runtime.definitions.types import PLAIN, Checker, Nothing, checker, is_nothing, type_name
+from stepwell.kernel_runtime.definitions.signatures import Parameter, place_of_function, read_signature
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, TypeCheckError
 from stepwell.kernel_runtime.records.keys import check_name
 

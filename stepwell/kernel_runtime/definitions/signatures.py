@@ -1,21 +1,63 @@
-"""What a function's parameters and annotations say: context, inputs, config, types.
+"""What a function declares: the place where it is defined, and its parameters and annotations as context, inputs, config and types.
 
-Read from the code object where that is possible (a tenth of the cost of `inspect.signature`), since a notebook may define
-thousands of steps.
+Parameters are read from the code object where that is possible, at a tenth of the cost of `inspect.signature`: a notebook may define
+thousands of steps. A place is written ``cell 9`` in a notebook and ``helpers.py:12`` in a module.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.declarations import UNSET
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
-from stepwell.kernel_runtime.records.quick import quick
+from stepwell.kernel_runtime.records.bulk import quick
+
+_cells: Callable[[str], str | None] | None = None
+_names: Callable[[str], str] | None = None
+
+
+def set_cell_names(names: Callable[[str], str | None] | None) -> None:
+    """Say how a notebook cell's file name is turned into words; the notebook's face knows."""
+    global _cells  # noqa: PLW0603 - one per process, like the notebook
+    _cells = names
+
+
+def set_name_places(places: Callable[[str], str] | None) -> None:
+    """Set what returns the cell that bound a variable of the notebook last, empty if none is known; the notebook's face knows."""
+    global _names  # noqa: PLW0603 - one per process, like the notebook
+    _names = places
+
+
+def place_of_name(name: str) -> str:
+    """Return the cell that bound a variable of the notebook last, ``cell 5``; empty if it is not known."""
+    return _names(name) if _names is not None else ""
+
+
+def place(filename: str, line: int) -> str:
+    """Return a place in words."""
+    cell = _cells(filename) if _cells is not None else None
+    if cell is not None:
+        return f"{cell}, line {line}"
+    # No Path: it costs ten times as much, and a notebook may define thousands of steps.
+    return filename if filename.startswith("<") else f"{filename.rpartition(os.sep)[2]}:{line}"
+
+
+def place_of_function(function: Any) -> str:
+    """Return where a function, or what it wraps, was written, in words; empty for a callable without code."""
+    if hasattr(function, "__wrapped__"):
+        function = inspect.unwrap(function)
+    return place_of(getattr(function, "__code__", None))
+
+
+def place_of(code: CodeType | None) -> str:
+    """Return where a code object was written, in words."""
+    return place(code.co_filename, code.co_firstlineno) if code is not None else ""
 
 
 @quick

@@ -14,8 +14,7 @@ from stepwell.kernel_runtime.execution.failures import error_record
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
-from stepwell.kernel_runtime.records.claims import Claimant
-from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.effects import ELSEWHERE, Effects
 from stepwell.kernel_runtime.records.events import (
     Event,
@@ -26,10 +25,10 @@ from stepwell.kernel_runtime.records.events import (
     StepStarted,
     StepWaiting,
 )
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import Commit, ValueStore
-from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, RunStatus, StepRecord
+from stepwell.kernel_runtime.records.runs import Claimant, ErrorRecord, LogRecord, RunRecord, RunStatus, StepRecord
 from stepwell.kernel_runtime.store.once import Once
 from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Literal, TextIO, cast
 
-from stepwell.kernel_runtime.records.outputs import CapturedOutput
+from stepwell.kernel_runtime.records.runs import CapturedOutput
 
 LIMIT = 1_000_000
 """Characters of text and display data that are kept of one step; the rest is counted only."""

@@ -34,8 +34,8 @@ from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
-from stepwell.kernel_runtime.records.claims import Claimant
 from stepwell.kernel_runtime.records.protocols import Claim, ValueStore
+from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.once import Once
 
 LONG = 0.2

@@ -32,11 +32,11 @@ from stepwell.kernel_runtime.execution.seeds import Seeds
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
-from stepwell.kernel_runtime.records.code import CodeVersion
-from stepwell.kernel_runtime.records.collection import no_collection
+from stepwell.kernel_runtime.records.bulk import no_collection
+from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
-from stepwell.kernel_runtime.records.memo import provenance
+from stepwell.kernel_runtime.records.memo_keys import provenance
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import FORCED, RunRecord
 from stepwell.kernel_runtime.store.liveness import this_process

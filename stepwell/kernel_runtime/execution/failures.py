@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from stepwell.kernel_runtime.definitions.places import place
+from stepwell.kernel_runtime.definitions.signatures import place
 from stepwell.kernel_runtime.errors import UserObjectError
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.runs import ErrorRecord

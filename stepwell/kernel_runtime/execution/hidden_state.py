@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 from stepwell.kernel_runtime.planning.build import step_extra
 from stepwell.kernel_runtime.planning.plan import PlanStep
-from stepwell.kernel_runtime.versions.mutable import Watched
-from stepwell.kernel_runtime.versions.walk import CodeWalk
+from stepwell.kernel_runtime.versions.walk import CodeWalk, Watched
 
 
 class HiddenState:

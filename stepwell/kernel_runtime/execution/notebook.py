@@ -22,10 +22,8 @@ from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.effects import NOTEBOOK, RESULT, Effects
-from stepwell.kernel_runtime.records.linked import Linked
-from stepwell.kernel_runtime.records.materializations import Materialization, StoredValue
-from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.materializations import Materialization, Read, StoredValue
+from stepwell.kernel_runtime.records.protocols import Linked, ValueStore
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.environment import set_variable, whole

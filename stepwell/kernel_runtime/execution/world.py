@@ -15,7 +15,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.reads.checks import read_holds
 from stepwell.kernel_runtime.reads.file_state import UNSTABLE, file_digest, file_stat
-from stepwell.kernel_runtime.records.reads import LOCAL, Read
+from stepwell.kernel_runtime.records.materializations import LOCAL, Read
 from stepwell.kernel_runtime.versions.environment import ALL, value_of, whole
 
 _GONE: Any = object()

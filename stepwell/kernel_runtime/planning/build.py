@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
-from stepwell.kernel_runtime.definitions.sources import SourceAsset
 from stepwell.kernel_runtime.errors import CycleError, DuplicateKeyError, unknown_key
 from stepwell.kernel_runtime.planning.flatten import asset_steps, job_steps
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep, order_steps
 from stepwell.kernel_runtime.planning.selection import SelectionGraph, select
-from stepwell.kernel_runtime.records.collection import no_collection
+from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.records.keys import AssetKey, listed
 from stepwell.kernel_runtime.records.protocols import CodeVersions
 

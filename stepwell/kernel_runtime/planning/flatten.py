@@ -8,11 +8,10 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.composition import AssetRead, Connection, GraphInput, NodeOutput
-from stepwell.kernel_runtime.definitions.declarations import UNSET
+from stepwell.kernel_runtime.definitions.declarations import UNSET, is_nothing
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
-from stepwell.kernel_runtime.definitions.types import is_nothing
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
 from stepwell.kernel_runtime.planning.plan import PlanInput, PlanOutput, PlanStep
 from stepwell.kernel_runtime.records.keys import AssetKey, join_step
@@ -178,6 +177,7 @@ def _flatten(
             )
             continue
         op = node.definition
+        assert isinstance(op, OpDefinition)
         outputs = tuple(
             _output(op, name, value_key(node_path, op, name), asset_of(node_path, name)) for name in op.outs
         )
@@ -200,7 +200,7 @@ def _op_at(graph: GraphDefinition, path: tuple[str, ...]) -> OpDefinition:
         if isinstance(inner, GraphDefinition):
             graph = inner
     found = graph.nodes[path[-1]].definition
-    if isinstance(found, GraphDefinition):
+    if not isinstance(found, OpDefinition):
         raise InvalidDefinitionError(f"{'.'.join(path)} is a graph")
     return found
 

@@ -12,7 +12,7 @@ from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode, NodeKind
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.sizes import size_text
+from stepwell.kernel_runtime.text import size_text
 
 _KINDS: Mapping[str, NodeKind] = {
     "asset": "asset",

@@ -12,9 +12,9 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.declarations import UNSET
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
-from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.keys import AssetKey
-from stepwell.kernel_runtime.records.quick import quick
 from stepwell.kernel_runtime.records.runs import RunKind
 
 

@@ -8,7 +8,7 @@ from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.reads import file_state
 from stepwell.kernel_runtime.reads.file_state import UNSTABLE, file_digest, file_stat
 from stepwell.kernel_runtime.reads.statuses import ABSENT, status
-from stepwell.kernel_runtime.records.reads import LOCAL, Read
+from stepwell.kernel_runtime.records.materializations import LOCAL, Read
 from stepwell.kernel_runtime.versions.duckdb_state import NAME
 from stepwell.kernel_runtime.versions.environment import (
     ALL,

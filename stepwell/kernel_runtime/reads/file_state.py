@@ -1,9 +1,6 @@
 # ruff: noqa: PTH118, PTH123 - plain strings: an audit hook runs inside every open()
 # ruff: noqa: PTH118, PTH207, PTH208 - plain strings, as in the other files of this folder
-"""The state of files: what tells whether a file is still the same, and what a child process has changed.
-
-Listings: which names a folder has, which paths a pattern matches.
-"""
+"""The state of files, listings of folders and matches of patterns; and which files a child process has changed (`Tree`)."""
 
 from __future__ import annotations
 

@@ -1,13 +1,10 @@
 # ruff: noqa: PTH100 - plain strings: an audit hook runs inside every open()
-"""Native readers, wrapped: each tells the recorder of the step that calls it which files it is about to open.
+"""What tells a recorder of reads: Python's audit events, the wrapped environment, wrapped native readers, and the threads of a step.
 
-What is imported already is wrapped when the first step of the process starts, what is imported later when its import ends. Names that a
-notebook or a local module took from a library before (``from polars import read_parquet``) are bound to the wrapped function as well.
-
-What tells a recorder of reads: Python's audit events, the wrapped environment and native readers, and the threads of a step.
-
-Python raises an audit event before each file is opened, each folder listed, each address connected to, whoever does it in Python.
-One hook for the process looks whether that belongs to a step: to its context, or to a thread that the step started.
+Python raises an audit event before it opens a file, lists a folder or connects to an address. One hook per process decides whether the
+event belongs to a step: to its context, or to a thread that the step started. Native readers of modules that are already imported are
+wrapped when the first step of the process starts, those of later modules when their import ends. Names that a notebook or local module
+took from a library before (``from polars import read_parquet``) are rebound to the wrapped function.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
 # ruff: noqa: PTH100, PTH111, PTH110, PTH118, SLF001 - plain strings, as in the other files of this folder; who asks decides
-"""The files that a statement of SQL names.
+"""The table of native readers: functions that open files in C, C++ or Rust, where no audit event is raised; and the files that SQL names.
 
-Only literals are looked at. One counts if it names something that is there, or stands where DuckDB expects a file: after FROM, JOIN or
-ATTACH, or inside a reading function. A function that is given no literal reads what cannot be told.
-
-The table of native readers: functions that open files in C, C++ or Rust, where no audit event tells of it.
-
-For each module, when it is imported, `readers_of` gives what is to be wrapped and how to find the files in the arguments. pandas is not in it:
-its readers open files in Python, or call those of pyarrow. What starts processes is in it too: functions that run there read unseen.
+For each module, when it is imported, `readers_of` gives the functions to wrap and how to find the files in their arguments. pandas is not
+in the table: its readers open files in Python or call those of pyarrow. Functions that start processes are in it too, because reads of
+those processes are not seen. Of a statement of SQL only literals are read. A literal counts if it names an existing file, or stands where
+DuckDB expects a file: after FROM, JOIN or ATTACH, or inside a reading function.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.reads import file_state
 from stepwell.kernel_runtime.reads.file_state import UNSTABLE, Tree, file_digest, file_stat, too_recent
 from stepwell.kernel_runtime.reads.statuses import ABSENT, status
-from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.materializations import Read
 from stepwell.kernel_runtime.versions import duckdb_state
 from stepwell.kernel_runtime.versions.environment import ALL, Keyed, all_digest, name_digest, process_keyed
 from stepwell.kernel_runtime.versions.library_state import FOLDER, WARNINGS, state_digest, warnings_watched

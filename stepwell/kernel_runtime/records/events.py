@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from stepwell.kernel_runtime.records.claims import Claimant
-from stepwell.kernel_runtime.records.quick import quick
-from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.runs import Claimant, LogRecord, RunRecord, StepRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,19 @@
-"""Keys: what assets, steps and stored values are called.
+"""Keys: the names of assets, steps and stored values; and identifiers of runs and materializations.
 
 An asset key is a path of parts, written ``raw/flights``. A step key is the asset key of a single-op asset, or the key of
 the graph-backed asset, a dot and the path of nodes inside it: ``raw/report.transform``, ``raw/report.inner.transform``.
-Step keys are plain strings. A part never contains ``/`` or ``.``, so that both forms can be read back.
+Step keys are plain strings. A part never contains ``/`` or ``.``, so that both forms can be read back. Identifiers sort by the time of
+their creation.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeAlias
 
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
@@ -149,3 +153,23 @@ def listed(keys: Iterable[object], most: int = 6) -> str:
     """Return keys as a short readable list for messages."""
     names = [str(key) for key in keys]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+_counter = count()
+_latest = 0
+_process = ""
+_process_id = 0
+
+
+def new_id() -> str:
+    """Return a new identifier: time in microseconds, process-wide counter, random part; 26 hexadecimal digits.
+
+    Identifiers of one process sort in the order in which they were made, also after its clock was set back; those of two processes
+    say nothing of an order.
+    """
+    global _process, _process_id, _latest  # noqa: PLW0603 - a forked child must not repeat its parent's random part
+    if _process_id != os.getpid():
+        _process_id = os.getpid()
+        _process = os.urandom(4).hex()
+    _latest = max(_latest, time.time_ns() // 1000)
+    return f"{_latest:014x}{next(_counter) & 0xFFFF:04x}{_process}"

@@ -1,20 +1,30 @@
-"""The small protocols between layers. Each has one real implementation; they are here so that no layer looks up."""
+"""Protocols between layers, so that no layer imports a higher one; and `Linked`, a value whose objects are stored as links."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
-from stepwell.kernel_runtime.records.claims import Claimant
-from stepwell.kernel_runtime.records.code import CodeVersion
-from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule, Sizes
-from stepwell.kernel_runtime.records.linked import Link
+from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
-from stepwell.kernel_runtime.records.outputs import CapturedOutput
-from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.records.retention import Collected, Forgotten, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.records.runs import CapturedOutput, Claimant, LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import Snapshot
+
+Link: TypeAlias = Callable[[Any], Any]
+"""When storing: returns what identifies an object, or None to store it by value. When loading: returns the object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A value for the store, and what tells which objects in it are links."""
+
+    value: Any
+    link: Link
+
 
 Verify: TypeAlias = Literal["signed", "full"]
 """What a load checks: what would be executed, and sizes; or every byte."""

@@ -1,12 +1,41 @@
-"""Runs and steps: the records of executions."""
+"""Runs, their steps, what the steps printed and displayed, and who computes a step at present."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
+from stepwell.kernel_runtime.records.bulk import quick
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.quick import quick
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """A process that computes a step. Fields are empty or zero where the file did not say."""
+
+    notebook: str = ""
+    """The notebook, script or module that started the run."""
+    pid: int = 0
+    host: str = ""
+    since: float = 0.0
+    """When it began with the step, in seconds since the epoch."""
+
+
+OutputKind: TypeAlias = Literal["stream", "display_data", "update_display_data", "clear_output", "signature"]
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedOutput:
+    """One output in the notebook format's terms."""
+
+    kind: OutputKind
+    stream: str = ""
+    """``stdout`` or ``stderr`` for a stream."""
+    text: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    """The MIME bundle of a display."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
 
 RunStatus: TypeAlias = Literal["running", "success", "failure", "cancelled", "interrupted"]
 StepStatus: TypeAlias = Literal["executed", "reused", "failed", "skipped", "untouched", "cancelled"]

@@ -10,14 +10,11 @@ from stepwell.kernel_runtime.errors import InvariantViolationError, ValueUnavail
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.reads import ReadRecorder
-from stepwell.kernel_runtime.records.acceptance import ACCEPTED, REVOKED, acceptance, revoked_run
-from stepwell.kernel_runtime.records.code import CodeVersion
-from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.records.materializations import Current, Materialization
-from stepwell.kernel_runtime.records.outputs import CapturedOutput
+from stepwell.kernel_runtime.records.code_versions import ACCEPTED, REVOKED, CodeVersion, acceptance, revoked_run
+from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.reads import Read
-from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+from stepwell.kernel_runtime.records.runs import CapturedOutput, RunRecord, StepRecord
 from stepwell.kernel_runtime.session.explanation import when
 from stepwell.kernel_runtime.versions.environment import ALL, Keyed, value_of, whole
 

@@ -15,19 +15,17 @@ from stepwell.kernel_runtime.planning.picture import describe
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import Reason, StepState
 from stepwell.kernel_runtime.reads import what_changed
-from stepwell.kernel_runtime.records.code import CodeVersion, Unverifiable
+from stepwell.kernel_runtime.records.code_versions import CodeVersion, Unverifiable, renaming
 from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
-from stepwell.kernel_runtime.records.memo import PYTHON
+from stepwell.kernel_runtime.records.memo_keys import PYTHON
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.renaming import renaming
 from stepwell.kernel_runtime.text import printable
-from stepwell.kernel_runtime.versions.atoms import ATOMS
-from stepwell.kernel_runtime.versions.explain import Change, explain
-from stepwell.kernel_runtime.versions.explain import describe as describe_change
+from stepwell.kernel_runtime.versions.atoms import ARROW, ATOMS
+from stepwell.kernel_runtime.versions.code_differences import Change, explain
+from stepwell.kernel_runtime.versions.code_differences import describe as describe_change
 from stepwell.kernel_runtime.versions.graph import MISSING
-from stepwell.kernel_runtime.versions.ignoring import name_in, scope_of, value_at
-from stepwell.kernel_runtime.versions.paths import ARROW
+from stepwell.kernel_runtime.versions.left_out import name_in, scope_of, value_at
 from stepwell.kernel_runtime.versions.renaming import under_new_name
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 

@@ -6,8 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
-from stepwell.kernel_runtime.definitions.sources import SourceAsset
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.records.keys import AssetKey

@@ -18,11 +18,10 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
     unknown_key,
 )
-from stepwell.kernel_runtime.records.acceptance import acceptance, revoked_run
+from stepwell.kernel_runtime.records.code_versions import acceptance, revoked_run
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
-from stepwell.kernel_runtime.records.sizes import size_text
-from stepwell.kernel_runtime.text import in_one_line
+from stepwell.kernel_runtime.text import in_one_line, size_text
 
 WhichVersion: TypeAlias = "str | int | dt.datetime | dt.date"
 _ALL = 1_000_000_000

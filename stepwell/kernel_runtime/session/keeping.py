@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stepwell.kernel_runtime.records.keeping import STORE, Collected, Forgotten, Rule
+from stepwell.kernel_runtime.records.retention import STORE, Collected, Forgotten, Rule
 from stepwell.kernel_runtime.session.differences import Difference
 from stepwell.kernel_runtime.session.differences.frames import MEMORY
 from stepwell.kernel_runtime.session.functions import AnyStore, key_text

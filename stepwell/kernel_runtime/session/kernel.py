@@ -31,7 +31,7 @@ from stepwell.kernel_runtime.planning.build import (
     resolve_targets,
 )
 from stepwell.kernel_runtime.planning.plan import Plan
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from stepwell.kernel_runtime.planning.states import Reason, StepState
-from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.materializations import Materialization, Read
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.reads import Read
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.session.explanation import LastRun, code_reasons, headline, input_reasons
 

@@ -12,10 +12,9 @@ from typing import Any
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
-from stepwell.kernel_runtime.records.keeping import STORE, Collected, Forgotten, Rule, Sizes
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.sizes import size_text
+from stepwell.kernel_runtime.records.retention import STORE, Collected, Forgotten, Rule, Sizes
 from stepwell.kernel_runtime.session.differences import Difference, compare
 from stepwell.kernel_runtime.session.differences.frames import MEMORY
 from stepwell.kernel_runtime.session.differences.result import Side
@@ -29,6 +28,7 @@ from stepwell.kernel_runtime.session.history import (
 from stepwell.kernel_runtime.session.looking import Looking
 from stepwell.kernel_runtime.session.renaming import carry_over
 from stepwell.kernel_runtime.session.retaining import set_rule
+from stepwell.kernel_runtime.text import size_text
 
 _QUIET = 100
 """How many runs that reused everything go by before one looks whether something is due."""

@@ -9,11 +9,10 @@ from stepwell.kernel_runtime.planning.build import Definitions, step_owner
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.reads import read_holds
+from stepwell.kernel_runtime.records.code_versions import renaming
 from stepwell.kernel_runtime.records.keys import listed
-from stepwell.kernel_runtime.records.materializations import Current, Materialization
+from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.reads import Read
-from stepwell.kernel_runtime.records.renaming import renaming
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.session.explanation import when
 from stepwell.kernel_runtime.store.signing import Signer

@@ -18,14 +18,12 @@ from dataclasses import replace
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError, InvariantViolationError, unknown_key
 from stepwell.kernel_runtime.planning.plan import PlanStep
-from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.code_versions import RENAMED, CodeVersion, renaming
 from stepwell.kernel_runtime.records.effects import NOTEBOOK
-from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.records.keys import AssetKey, listed
+from stepwell.kernel_runtime.records.keys import AssetKey, listed, new_id
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
-from stepwell.kernel_runtime.records.memo import memo_key
+from stepwell.kernel_runtime.records.memo_keys import memo_key
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.renaming import RENAMED, renaming
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.versions.renaming import same_but_for_name
 

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
 from stepwell.kernel_runtime.definitions.registry import Registry, by_key
-from stepwell.kernel_runtime.definitions.sources import SourceAsset
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.planning.build import Definitions
 from stepwell.kernel_runtime.records.keys import AssetKey

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError, StepwellWarning, TrustNeededError
 from stepwell.kernel_runtime.planning.selection import SelectionGraph, select
+from stepwell.kernel_runtime.records.packs import Offer
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.sharing import Offer
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import Store

@@ -6,8 +6,8 @@ import logging
 import platform
 import time
 
-from stepwell.kernel_runtime.records.durations import duration
 from stepwell.kernel_runtime.records.events import StepWaiting
+from stepwell.kernel_runtime.text import duration
 
 _log = logging.getLogger("stepwell")
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Literal
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.records.outputs import CapturedOutput
+from stepwell.kernel_runtime.records.runs import CapturedOutput
 from stepwell.kernel_runtime.store.catalog.schema import output_rows
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.text import coloured

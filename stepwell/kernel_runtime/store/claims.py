@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from time import monotonic
 
-from stepwell.kernel_runtime.records.claims import Claimant
+from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.locking import (
     lock,

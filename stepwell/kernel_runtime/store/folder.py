@@ -31,7 +31,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stepwell.kernel_runtime.errors import UntrustedStoreError
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 
 FOLDERS = ("objects", "runs", "tmp", "claims", "writers", "damaged")
 """The folders of a store. Only `objects` and `tmp` have folders in them."""

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
-from stepwell.kernel_runtime.records.code import CodeVersion
-from stepwell.kernel_runtime.records.keeping import Collected, Forgotten, KeySize, Rule, Sizes
-from stepwell.kernel_runtime.records.linked import Link, Linked
+from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
-from stepwell.kernel_runtime.records.outputs import CapturedOutput
-from stepwell.kernel_runtime.records.protocols import Commit, Verify
-from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
-from stepwell.kernel_runtime.records.sharing import Offer
+from stepwell.kernel_runtime.records.packs import Offer
+from stepwell.kernel_runtime.records.protocols import Commit, Link, Linked, Verify
+from stepwell.kernel_runtime.records.retention import Collected, Forgotten, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store import captured
 from stepwell.kernel_runtime.store.catalog import reading

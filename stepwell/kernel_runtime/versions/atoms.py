@@ -1,7 +1,7 @@
-"""The encoding of atoms, and the digest over encodings.
+"""Encoding of atoms, the digest of encodings, and how a path to an object is written: ``target -> helper -> CONN``.
 
-Atoms are written by ``marshal`` in its version 2: typed (1, 1.0, True and "1" differ, -0.0 differs from 0.0), self-delimiting,
-without references and interning, and quick. It is used for exact atom types only: of anything else marshal would silently write
+Atoms are written by ``marshal`` in its version 2. It is typed (1, 1.0, True and "1" differ, -0.0 differs from 0.0), self-delimiting,
+quick, and free of references and interning. It is used for exact atom types only: for any other type marshal would silently write
 the buffer. NaN has many bit patterns and one encoding.
 """
 
@@ -13,6 +13,31 @@ from types import CodeType, EllipsisType, NoneType
 from typing import Any
 
 from blake3 import blake3
+
+from stepwell.kernel_runtime.versions.secrets import hidden_text
+
+ARROW = " -> "
+IGNORED = "(ignore)"
+"""Ends the path of the part that lists the names which do not count."""
+_MOST_STEPS = 12
+
+
+def reached(path: str, label: str) -> str:
+    """Return the path of what is called `label` in the thing at `path`.
+
+    A name is a step of its own; an attribute, an item or a default belongs to the thing that has it. The middle of a
+    long path is left out.
+    """
+    if not label:
+        return path
+    if label[0] in ".[(":
+        # A key of a mapping may be anything, a token too.
+        return path + (hidden_text(label) if label[0] == "[" else label)
+    if path.count(ARROW) >= _MOST_STEPS:
+        steps = path.split(ARROW)
+        path = ARROW.join([*steps[:4], "..", *steps[-5:]])
+    return path + ARROW + label
+
 
 PLAIN: frozenset[type] = frozenset({int, str, bytes, bool, NoneType, EllipsisType})
 """Types that marshal writes canonically whatever the value."""

@@ -1,28 +1,86 @@
-"""What a code object means and what it loads, read from its bytecode.
+"""What a code object means and which names it loads, read from its bytecode.
 
-Two code objects have equal `CodeFacts.blob` exactly if they do the same: instructions, the constants that they use (typed),
-names, flow of control, exception handlers and argument counts count; file name, lines, docstring and what the layout of the source
-makes of it do not. `opcodes` reads the instructions, `flow` brings them into one order. The blob is of one minor version of
-Python, and says so.
+Two code objects have equal `CodeFacts.blob` exactly if they do the same. Instructions, the constants that they use (typed),
+names, control flow, exception handlers and argument counts count. File name, lines, docstring and effects of the source's layout
+do not. `opcodes` reads the instructions, `flow` brings them into one order. The blob belongs to one minor version of Python, and says so.
 
-`CodeFacts.loads` has the names that are really loaded as globals, each with the chain of attributes that is read from it at once:
+`CodeFacts.loads` has the names that are really loaded as globals, each with the chain of attributes read from it at once:
 ``np.linalg.norm(x)`` loads ``("np", ("linalg", "norm"))``. An attribute of a local, ``text.upper()``, is no global.
+
+Annotations and documentation count only where something that is reached reads them: ``inspect.signature(f)``, ``get_type_hints(f)``,
+``f.__doc__``. Which function such code asks about is known only when it runs. So a step that reaches such code depends on the
+annotations and documentation of all the user's functions that it reaches. A library that wraps a function may have read them: its
+wrapper is treated as such code.
 """
 
 from __future__ import annotations
 
 import marshal
 import weakref
-from types import CodeType
+from collections.abc import Callable, Iterable
+from types import CodeType, FunctionType
 from typing import Any
 
+from stepwell.kernel_runtime.definitions.signatures import annotations_of
 from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.atoms import PLAIN, atom, digest
 from stepwell.kernel_runtime.versions.flow import Block, ordered
-from stepwell.kernel_runtime.versions.graph import identity
+from stepwell.kernel_runtime.versions.graph import Node, digest_of, identity
 from stepwell.kernel_runtime.versions.opcodes import NO_VALUE, Instruction, chain
 from stepwell.kernel_runtime.versions.query_names import FRAME_TEXT, SQL_TEXT, names_in_texts
-from stepwell.kernel_runtime.versions.spoken import READERS
+
+READERS = frozenset((
+    "signature", "getfullargspec", "get_type_hints", "get_annotations", "getdoc", "__doc__", "__annotations__", "__annotate__", "__signature__",
+))  # fmt: skip
+"""Functions and attributes that read annotations or documentation."""
+_HOMES = frozenset(("inspect", "typing", "typing_extensions", "annotationlib", "pydoc"))
+
+
+def is_reader(value: Any) -> bool:
+    """Tell whether a value is a function that reads annotations or documentation, under whatever name."""
+    return type(value) is FunctionType and value.__name__ in READERS and value.__module__ in _HOMES
+
+
+def spoken_of(item: Any) -> tuple[Any, str | None] | None:
+    """Return annotations and documentation of a function or class; None if it has neither. The annotations of classes count anyway."""
+    if type(item) is FunctionType:
+        annotations = annotations_of(item)
+    elif issubclass(type(item), type):
+        annotations = None
+    else:
+        return None
+    doc = item.__doc__
+    return (annotations, doc) if annotations or doc else None
+
+
+def spoken_digest(root: Node, node_of: Callable[[Any], Node]) -> bytes:
+    """Return the digest of the annotations and the documentation of everything that is reached from a node.
+
+    Parameters
+    ----------
+    node_of
+        Digests an object.
+    """
+    pieces = []
+    for node in _below(root):
+        told = spoken_of(node.ref())
+        if told is not None:
+            annotations, doc = told
+            below = digest_of(node_of(annotations)) if annotations else b""
+            pieces.append(digest_of(node) + below + atom(doc))
+    return digest(b"".join(sorted(pieces)))
+
+
+def _below(root: Node) -> Iterable[Node]:
+    found = [root]
+    seen = {id(root)}
+    for node in found:
+        for _, child in node.edges:
+            if id(child) not in seen:
+                seen.add(id(child))
+                found.append(child)
+    return found
+
 
 # Optimized, newlocals, *args, **kwargs, generator, coroutine, iterable coroutine, asynchronous generator.
 _OPTIMIZED = 0x1

@@ -201,7 +201,7 @@ def exact_class_version(item: object) -> str | None:
 
 def _digested(item: object, *, data: bool = True) -> tuple[str, bool]:
     from stepwell.kernel_runtime.versions.graph import UNVERIFIABLE, digest_of
-    from stepwell.kernel_runtime.versions.ignoring import DATA, NOTHING
+    from stepwell.kernel_runtime.versions.left_out import DATA, NOTHING
     from stepwell.kernel_runtime.versions.opcodes import untested
     from stepwell.kernel_runtime.versions.walk import CodeWalk
 
@@ -253,8 +253,7 @@ def _held(function: FunctionType) -> list[tuple[str, Any]]:
 
 def _constants_hide(code: CodeType) -> bool:
     """Whether the constants of code whose source is not known, or is a part of another's, may be secrets."""
-    from stepwell.kernel_runtime.versions.secret_forms import looks_generated
-    from stepwell.kernel_runtime.versions.secret_names import names_secret
+    from stepwell.kernel_runtime.versions.secret_forms import looks_generated, names_secret
     from stepwell.kernel_runtime.versions.secrets import holds_secret
 
     stack, texts, names = [code], list[str](), list[str]()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from stepwell.kernel_runtime.records.path_contents import PATH, contents_of
+from stepwell.kernel_runtime.path_contents import PATH, contents_of
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, hexdigest
 from stepwell.kernel_runtime.versions.classes import class_version, exact_class_version
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible, encode

@@ -16,21 +16,18 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodT
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
-from stepwell.kernel_runtime.versions import imported, library_state, modules, patches
+from stepwell.kernel_runtime.versions import library_state, modules, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
-from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts
+from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts, is_reader
 from stepwell.kernel_runtime.versions.classes import class_parts, is_data, version_of_copy
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, VALUE, Node, identity, keyed_ref
-from stepwell.kernel_runtime.versions.ignoring import NOTHING, Ignored
+from stepwell.kernel_runtime.versions.left_out import NOTHING, OPAQUE, Ignored, Secret
 from stepwell.kernel_runtime.versions.naming import LAZY, bound, getattr_static, named, resolved, token
-from stepwell.kernel_runtime.versions.opaque import OPAQUE
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.reduction import first_line, reduced
-from stepwell.kernel_runtime.versions.secret_values import Secret
 from stepwell.kernel_runtime.versions.secrets import Environment, hidden_text, looks_secret
-from stepwell.kernel_runtime.versions.spoken import is_reader
 
 _BUILTINS = builtins.__dict__
 _SMALL = 1 << 16
@@ -221,7 +218,7 @@ class Expander:
                 ):
                     own.append(b"\xd4")
                 elif issubclass(type(value), ModuleType):
-                    modules.read_of(self, node, name, value, imported.read_of(code, name))
+                    modules.read_of(self, node, name, value, modules.chains_read(code, name))
                     if who is None:
                         self._settings(node, facts(code), value)
                 else:
@@ -304,7 +301,7 @@ class Expander:
             if chain and chain[-1] in SPOKEN:
                 self._spoken(node, name, value, chain)
         if known.imports:
-            modules.imports(self, node, imported.imported(*codes), scope)
+            modules.imports(self, node, modules.imported(*codes), scope)
             for name, _, _ in known.imports:
                 module = sys.modules.get(name)
                 if module is not None:

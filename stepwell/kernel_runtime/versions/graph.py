@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from stepwell.kernel_runtime.records.code import CodeVersion
+from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.versions.atoms import digest
 
 _WRITTEN: Any = ()

@@ -1,28 +1,30 @@
 """The parts of a code version: everything that was reached, each with its source, value or version.
 
-Made for a step that is about to execute and for an explanation, never to decide anything.
+They are made for a step that is about to execute and for explanations; they never decide anything. ``inspect.getsource`` parses the file
+to find the end of a block. The lines that the compiler recorded are enough, and a thousand steps ask for their source in one run.
 """
 
 from __future__ import annotations
 
 import builtins
 import functools
+import linecache
 import re
 from collections.abc import Callable, Iterable
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
-from stepwell.kernel_runtime.definitions.places import place_of_name
-from stepwell.kernel_runtime.records.code import CodeKind, CodePart
-from stepwell.kernel_runtime.versions.atoms import ATOMS, atoms_only, hexdigest
+from stepwell.kernel_runtime.definitions.signatures import place_of, place_of_name
+from stepwell.kernel_runtime.records.code_versions import CodeKind, CodePart
+from stepwell.kernel_runtime.versions.atoms import ATOMS, IGNORED, atoms_only, hexdigest, reached
 from stepwell.kernel_runtime.versions.atoms import digest as plain_digest
+from stepwell.kernel_runtime.versions.bytecode import spoken_of
 from stepwell.kernel_runtime.versions.encode import encode, refuse
 from stepwell.kernel_runtime.versions.environment import Keyed
 from stepwell.kernel_runtime.versions.graph import VALUE, Node
-from stepwell.kernel_runtime.versions.ignoring import Ignored
+from stepwell.kernel_runtime.versions.left_out import Ignored
 from stepwell.kernel_runtime.versions.ownership import OURS, STANDARD, owner
-from stepwell.kernel_runtime.versions.paths import IGNORED, reached
 from stepwell.kernel_runtime.versions.reduction import reduced
 from stepwell.kernel_runtime.versions.secrets import (
     HIDDEN,
@@ -31,11 +33,50 @@ from stepwell.kernel_runtime.versions.secrets import (
     hidden_source,
     holds_secret,
 )
-from stepwell.kernel_runtime.versions.sources import source, where
-from stepwell.kernel_runtime.versions.spoken import spoken_of
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.versions.expand import Expander
+
+
+def where(code: CodeType) -> str:
+    """Return where code is defined: ``cell 9, line 1`` or ``helpers.py:12``; empty for generated code."""
+    found = place_of(code)
+    return "" if found.startswith("<") else found
+
+
+def source(code: CodeType) -> str | None:
+    """Return the source of code without its indentation; None where there is none."""
+    lines = linecache.getlines(code.co_filename)
+    first = code.co_firstlineno
+    if not 0 < first <= len(lines):
+        return None
+    last = _last_line(code)
+    # No instruction has the line of a bracket that closes the last call.
+    while last < len(lines) and _CLOSING.match(lines[last]):
+        last += 1
+    found = lines[first - 1 : last]
+    head = found[0]
+    margin = len(head) - len(head.lstrip())
+    if margin:
+        pad = head[:margin]
+        found = [line[margin:] if line.startswith(pad) else line for line in found]
+    return "".join(found)
+
+
+_CLOSING = re.compile(r"^\s*[\])}]+[,:]?\s*$")
+
+
+def _last_line(code: CodeType) -> int:
+    last = code.co_firstlineno
+    stack = [code]
+    while stack:
+        item = stack.pop()
+        for _, end, _, _ in item.co_positions():
+            if end is not None and end > last:
+                last = end
+        stack.extend([constant for constant in item.co_consts if type(constant) is CodeType])
+    return last
+
 
 _LONG = 200
 _MOST_ITEMS = 1_000

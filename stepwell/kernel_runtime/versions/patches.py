@@ -31,7 +31,7 @@ from types import (
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from stepwell.kernel_runtime.records.collection import no_collection
+from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.graph import known

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
-from stepwell.kernel_runtime.records import collection
+from stepwell.kernel_runtime.records import bulk
 from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never, users_own, with_change
 
 # -- the process
@@ -226,7 +226,7 @@ def _process(_: Any) -> dict[str, Any]:
     mask = os.umask(_UMASK)
     os.umask(mask)
     return {
-        "umask": mask, "gc": collection.is_on(), "gc thresholds": gc.get_threshold(), "switch interval": sys.getswitchinterval(),
+        "umask": mask, "gc": bulk.is_on(), "gc thresholds": gc.get_threshold(), "switch interval": sys.getswitchinterval(),
     }  # fmt: skip
 
 

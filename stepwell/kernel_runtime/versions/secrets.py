@@ -18,10 +18,12 @@ from stepwell.kernel_runtime.versions.secret_forms import (
     PLACEHOLDER,
     has_run,
     is_given,
+    is_weak,
     looks_generated,
+    names_secret,
     token_spans,
+    uses_secret,
 )
-from stepwell.kernel_runtime.versions.secret_names import is_weak, names_secret, uses_secret
 
 HIDDEN = "<hidden>"
 _MOST_MEMBERS = 100

@@ -1,21 +1,22 @@
 """The code version of a step: one canonical walk from its body over everything that its result can depend on.
 
-`CodeWalk.of` gives the digest, cheaply; `CodeWalk.parts` lists what went into it with sources, for a step that is about to execute or is
-explained. A walk lives for one run. What it learns of functions and classes is kept for the process as long as guards can tell that
-nothing changed: the same code, defaults and closure, each name still bound to the same object. Values that can change
-in place are digested anew in each run.
+`CodeWalk.of` gives the digest, cheaply. `CodeWalk.parts` lists what went into it, with sources, for a step that is about to execute or is
+explained. A walk lives for one run. What it learns of functions and classes is kept for the process while guards confirm that
+nothing changed: the same code, defaults and closure, and each name still bound to the same object. Values that can change
+in place are digested again in each run. `Watched` compares them before and after a body runs, together with the globals that it assigns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
-from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
+from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.versions import inventory, library_state, opcodes
-from stepwell.kernel_runtime.versions.atoms import digest
+from stepwell.kernel_runtime.versions.atoms import ATOMS, digest, reached
+from stepwell.kernel_runtime.versions.bytecode import spoken_digest
 from stepwell.kernel_runtime.versions.environment import Keyed
 from stepwell.kernel_runtime.versions.expand import Expander
 from stepwell.kernel_runtime.versions.graph import (
@@ -33,10 +34,61 @@ from stepwell.kernel_runtime.versions.graph import (
     identity,
     known,
 )
-from stepwell.kernel_runtime.versions.ignoring import DATA, NOTHING, Ignored, ignored_places
-from stepwell.kernel_runtime.versions.mutable import Roots, Watched, is_mutable
-from stepwell.kernel_runtime.versions.paths import reached
-from stepwell.kernel_runtime.versions.spoken import spoken_digest
+from stepwell.kernel_runtime.versions.left_out import DATA, NOTHING, Ignored, ignored_places
+
+Roots: TypeAlias = Sequence[tuple[Node, str]]
+"""Nodes of a step's body and of what else counts, each with its path."""
+
+
+class Watched:
+    """The mutable things below some nodes, as they were when these were made."""
+
+    def __init__(self, roots: Roots) -> None:
+        self.roots = roots
+        self._assigned: list[tuple[str, Mapping[str, Any], str, Any]] = []
+        for node, where in _below(roots):
+            item = node.ref()
+            if node.rebinds and type(item) is FunctionType:
+                scope = item.__globals__
+                self._assigned += [
+                    (reached(where, name), scope, name, scope.get(name, MISSING)) for name in node.rebinds
+                ]
+
+    def changed(self, roots: Roots) -> tuple[str, ...]:
+        """Return the paths of what is another value now, given the nodes of a new walk over the same things."""
+        found = {
+            path: None for path, scope, name, value in self._assigned if not _same(value, scope.get(name, MISSING))
+        }
+        before = dict(_values(self.roots))
+        for path, now in _values(roots):
+            if before.get(path, now) != now:
+                found[path] = None
+        return tuple(found)
+
+
+def is_mutable(roots: Roots) -> bool:
+    """Whether anything below the nodes can change in place, or is a global that the code assigns."""
+    return any([node.flags & MUTABLE for node, _ in roots])  # noqa: C419 - a list is quicker for one or two
+
+
+def _same(before: Any, after: Any) -> bool:
+    return before is after or (type(before) is type(after) and type(before) in ATOMS and bool(before == after))
+
+
+def _below(roots: Roots) -> Iterable[tuple[Node, str]]:
+    queue = [root for root in roots if root[0].flags & MUTABLE]
+    seen = {id(node) for node, _ in queue}
+    for node, where in queue:
+        yield node, where
+        for label, child in node.edges:
+            if child.flags & MUTABLE and id(child) not in seen:
+                seen.add(id(child))
+                queue.append((child, reached(where, label)))
+
+
+def _values(roots: Roots) -> Iterable[tuple[str, bytes]]:
+    return ((path, digest_of(node)) for node, path in _below(roots) if node.shape == VALUE)
+
 
 Pin: TypeAlias = Callable[[str, CellBody, CodeVersion], CodeVersion]
 """Given a step's key, its body and its code version as of now: the version that counts."""

@@ -23,7 +23,7 @@ from stepwell.kernel_runtime.session.differences.result import (
     TextDifference,
 )
 from stepwell.kernel_runtime.session.differences.texts import compare_texts
-from stepwell.kernel_runtime.versions.secret_names import is_weak
+from stepwell.kernel_runtime.versions.secret_forms import is_weak
 from stepwell.kernel_runtime.versions.secrets import HIDDEN, hidden_text, looks_secret
 
 _UNSEEN = "no difference in what is compared: order of columns, index, metadata or representation differ"

@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.errors import (
     StoreFormatError,
     UntrustedStoreError,
 )
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cursor, give_up_if_dead, leak
 from stepwell.kernel_runtime.store.catalog.lease import Lease
 from stepwell.kernel_runtime.store.catalog.migration import keep_copy, migrate

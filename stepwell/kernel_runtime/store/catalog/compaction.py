@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StorePermissionError
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, Attachment, quoted
 from stepwell.kernel_runtime.store.catalog.instance import Connection, alone
 from stepwell.kernel_runtime.store.catalog.schema import TABLES

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, MIGRATIONS
 from stepwell.kernel_runtime.store.folder import Folder
 

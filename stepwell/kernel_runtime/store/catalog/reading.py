@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreDamagedError
-from stepwell.kernel_runtime.records.code import CodeVersion
-from stepwell.kernel_runtime.records.collection import no_collection
+from stepwell.kernel_runtime.records.bulk import no_collection
+from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
-from stepwell.kernel_runtime.records.outputs import CapturedOutput
-from stepwell.kernel_runtime.records.runs import LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import FailedAttempt, Snapshot
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.schema import (

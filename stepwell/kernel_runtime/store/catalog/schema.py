@@ -16,11 +16,9 @@ from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreDamagedError
-from stepwell.kernel_runtime.records.code import CodePart, CodeVersion, Unverifiable
-from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
-from stepwell.kernel_runtime.records.outputs import CapturedOutput
-from stepwell.kernel_runtime.records.reads import Read
-from stepwell.kernel_runtime.records.runs import ErrorRecord, LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion, Unverifiable
+from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, Read, StoredValue
+from stepwell.kernel_runtime.records.runs import CapturedOutput, ErrorRecord, LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.store.liveness import is_gone
 
 FORMAT = 3

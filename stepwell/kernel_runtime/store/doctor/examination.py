@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError
-from stepwell.kernel_runtime.records.sizes import size_text
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.seal import SEAL, read_seal
 from stepwell.kernel_runtime.store.doctor import surroundings
@@ -21,6 +20,7 @@ from stepwell.kernel_runtime.store.objects.damaged import set_aside
 from stepwell.kernel_runtime.store.objects.files import value_files
 from stepwell.kernel_runtime.store.reserve import spare, with_room
 from stepwell.kernel_runtime.store.trouble import trouble
+from stepwell.kernel_runtime.text import size_text
 
 
 def examine(

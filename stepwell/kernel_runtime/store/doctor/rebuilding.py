@@ -19,8 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stepwell.kernel_runtime.records.acceptance import ACCEPTED
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.code_versions import ACCEPTED
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, LOG, quoted
 from stepwell.kernel_runtime.store.catalog.instance import Connection

@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.records.sizes import size_text
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT
 from stepwell.kernel_runtime.store.doctor.findings import Finding
 from stepwell.kernel_runtime.store.folder import FOLDERS, Folder, group_name, user_name
 from stepwell.kernel_runtime.store.locking import lock, unlock
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name, key_path
 from stepwell.kernel_runtime.store.trouble import one_line, trouble
+from stepwell.kernel_runtime.text import size_text
 
 _NETWORK = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs", "beegfs", "gpfs", "ocfs2", "gfs2", "davfs",

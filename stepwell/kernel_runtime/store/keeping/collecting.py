@@ -24,7 +24,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from stepwell.kernel_runtime.errors import StoreFullError
-from stepwell.kernel_runtime.records.keeping import Collected, Rule
+from stepwell.kernel_runtime.records.retention import Collected, Rule
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.reading import rows_of
 from stepwell.kernel_runtime.store.catalog.thread import Catalog

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepwell.kernel_runtime.errors import unknown_key
-from stepwell.kernel_runtime.records.keeping import Forgotten
+from stepwell.kernel_runtime.records.retention import Forgotten
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.reading import read_keys, rows_of
 from stepwell.kernel_runtime.store.catalog.thread import Catalog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from stepwell.kernel_runtime.records.keeping import STORE, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.records.retention import STORE, KeySize, Rule, Sizes
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.reading import rows_of

@@ -16,8 +16,8 @@ import json
 import time
 from dataclasses import asdict
 
-from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.records.keeping import Rule, Sizes
+from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.retention import Rule, Sizes
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.reading import rows_of
 from stepwell.kernel_runtime.store.folder import Folder

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError
-from stepwell.kernel_runtime.records.acceptance import ACCEPTED, REVOKED
-from stepwell.kernel_runtime.records.keeping import STORE, UNITS, Rule
+from stepwell.kernel_runtime.records.code_versions import ACCEPTED, REVOKED
+from stepwell.kernel_runtime.records.retention import STORE, UNITS, Rule
 
 
 @dataclass(frozen=True, slots=True)

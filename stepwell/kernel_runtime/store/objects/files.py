@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.errors import (
     ValueDamagedError,
     ValueUnavailableError,
 )
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import header as object_header
 from stepwell.kernel_runtime.store.objects.contents import MAP_FROM, contents, write_parts

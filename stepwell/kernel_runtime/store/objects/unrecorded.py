@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.locking import lock, unlock
 

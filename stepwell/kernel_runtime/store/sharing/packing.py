@@ -16,9 +16,9 @@ from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import PackError, UntrustedValueError, ValueUnavailableError
 from stepwell.kernel_runtime.records.effects import NOTEBOOK
-from stepwell.kernel_runtime.records.ids import new_id
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
-from stepwell.kernel_runtime.records.sharing import Offer, OfferedValue
+from stepwell.kernel_runtime.records.packs import Offer, OfferedValue
 from stepwell.kernel_runtime.store.catalog import reading
 from stepwell.kernel_runtime.store.catalog.schema import code_row
 from stepwell.kernel_runtime.store.objects.files import Objects

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import PackError, StepwellError, UnknownKeyError, unknown_key
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.sharing import Offer, OfferedValue
+from stepwell.kernel_runtime.records.packs import Offer, OfferedValue
 from stepwell.kernel_runtime.store.catalog import reading
 from stepwell.kernel_runtime.store.objects.files import Objects, is_name
 from stepwell.kernel_runtime.store.objects.header import PREFIX, Header, HeaderError, read_header, read_prefix

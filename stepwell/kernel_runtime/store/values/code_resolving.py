@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import ValueUnavailableError
-from stepwell.kernel_runtime.records.linked import Link
+from stepwell.kernel_runtime.records.protocols import Link
 from stepwell.kernel_runtime.store.values import code_copies, structure
 from stepwell.kernel_runtime.store.values.code_copies import PYTHON, UNKNOWN, CodeReader, Named, at_name
 

@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
-from stepwell.kernel_runtime.records.linked import Linked
-from stepwell.kernel_runtime.records.path_contents import PATH
+from stepwell.kernel_runtime.path_contents import PATH
+from stepwell.kernel_runtime.records.protocols import Linked
 from stepwell.kernel_runtime.store.values import libraries, path_results, pickling, structure
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.describing import type_name

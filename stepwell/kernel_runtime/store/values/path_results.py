@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.records.ids import new_id
-from stepwell.kernel_runtime.records.path_contents import PathContents, contents_of
+from stepwell.kernel_runtime.path_contents import PathContents, contents_of
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.values.framing import Frame, framed
 from stepwell.kernel_runtime.store.values.loading import Loading

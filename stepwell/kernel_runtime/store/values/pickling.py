@@ -17,7 +17,7 @@ from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
-from stepwell.kernel_runtime.records.linked import Link
+from stepwell.kernel_runtime.records.protocols import Link
 from stepwell.kernel_runtime.store.values import (
     arrays,
     code_copies,

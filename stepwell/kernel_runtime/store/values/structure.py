@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-from stepwell.kernel_runtime.records.linked import Link
+from stepwell.kernel_runtime.records.protocols import Link
 
 Known = dict[tuple[str, str], Any]
 """What stands for some names in a pickle."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stepwell.kernel_runtime.records.sizes import size_text
-from stepwell.kernel_runtime.text import in_one_line
+from stepwell.kernel_runtime.text import in_one_line, size_text
 
 STORE = ""
 """The key of the rule for the whole store."""

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from stepwell.kernel_runtime.records.materializations import InputVersion
-from stepwell.kernel_runtime.records.reads import Read
+from stepwell.kernel_runtime.records.materializations import InputVersion, Read
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 

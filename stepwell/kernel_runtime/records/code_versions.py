@@ -1,11 +1,16 @@
-"""The code version of a step: a digest, and the parts that went into it so that a difference can be explained."""
+"""The code version of a step: a digest, and the parts that went into it so that a difference can be explained.
+
+A user can mark an edit as not mattering. The acceptance is a materialization like any other, with the value of the one before it under the
+new memo key, and another row revokes it: nothing in the catalog is changed. Both carry metadata under names of Stepwell.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from stepwell.kernel_runtime.records.quick import quick
+from stepwell.kernel_runtime.records.bulk import quick
+from stepwell.kernel_runtime.records.materializations import Materialization
 
 CodeKind: TypeAlias = Literal["body", "function", "class", "global", "module", "package", "sql", "graph", "name"]
 
@@ -61,3 +66,30 @@ class CodeVersion:
         made = object.__new__(cls)
         object.__setattr__(made, "digest", digest)
         return made
+
+
+ACCEPTED = "stepwell:accepted"
+"""``{"on": time as text, "of": id, "run_id": id, "causes": [texts], "unverifiable": [path: reason]}``."""
+REVOKED = "stepwell:revoked"
+"""The run of the acceptance that is taken back."""
+
+
+def acceptance(item: Materialization) -> dict[str, Any] | None:
+    """Return what is said of the acceptance that made a materialization; None for one that a step made."""
+    found = item.metadata.get(ACCEPTED) if item.metadata else None
+    return found if isinstance(found, dict) else None
+
+
+def revoked_run(item: Materialization) -> str:
+    """Return the run of the acceptance that a row takes back; empty for any other row."""
+    return str(item.metadata.get(REVOKED, "")) if item.metadata else ""
+
+
+RENAMED = "stepwell:renamed"
+"""``{"from": key, "of": id}``; with ``"settled": true`` where its code version is that of the renamed definition."""
+
+
+def renaming(item: Materialization) -> dict[str, Any] | None:
+    """Return what is said of the renaming that made a materialization; None for any other."""
+    found = item.metadata.get(RENAMED) if item.metadata else None
+    return found if isinstance(found, dict) else None

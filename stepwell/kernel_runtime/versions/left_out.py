@@ -1,7 +1,10 @@
-"""Which place a name means that a definition leaves out: that one variable, and no other of the same name.
+"""What a definition leaves out of its code version: names of ``ignore``, `opaque` objects, and secrets.
 
-``CONN`` is the global of the body's own notebook or module, or the variable of an enclosing function that the body, else the nearest
-of its helpers, holds; ``module.CONN`` is that module's; ``client.cookies`` is that attribute of the object that the variable holds.
+A name of ``ignore`` means one variable and no other of the same name. ``CONN`` is the global of the body's notebook or module, or the
+variable of an enclosing function held by the body or else by the nearest of its helpers. ``module.CONN`` is the variable of that
+module, and ``client.cookies`` the attribute of the object that the variable holds. `opaque` objects count by a version that the user gives
+(``CLIENT = stepwell.opaque(connect(), version="prod")``); they are known by identity, weakly where their type allows it. A secret
+(``stepwell.secret("API_TOKEN")``) is a text from the environment that is used like any text and stored by its name only.
 """
 
 from __future__ import annotations
@@ -9,14 +12,18 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import CellType, FunctionType, MemberDescriptorType, ModuleType
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.errors import InvalidInvocationError, SecretNotSetError
+from stepwell.kernel_runtime.versions import graph
+from stepwell.kernel_runtime.versions.atoms import ARROW, ATOMS
+from stepwell.kernel_runtime.versions.environment import note_name, value_of
 from stepwell.kernel_runtime.versions.graph import MISSING
-from stepwell.kernel_runtime.versions.paths import ARROW
 
 _SUFFIX = re.compile(r"[\[(]")
 _MOST_FUNCTIONS = 1_000
@@ -152,3 +159,112 @@ def _cell(function: FunctionType, name: str) -> CellType | None:
                 seen.add(id(held))
                 queue.append(held)
     return None
+
+
+T = TypeVar("T")
+
+OPAQUE: dict[int, tuple[Callable[[], Any], str]] = {}
+"""By identity: a way to the object, and its version."""
+
+
+def opaque(obj: T, version: str = "") -> T:
+    """Let an object count in code versions only by a version; return the object itself.
+
+    Parameters
+    ----------
+    obj
+        A connection, a client, a lock, a large constant: anything with an identity of its own.
+    version
+        What its users depend on; another text makes what reaches it stale.
+
+    Raises
+    ------
+    InvalidInvocationError
+        For numbers, texts and tuples: equal ones can be one object.
+    """
+    kind: type = type(obj)
+    if kind in ATOMS or kind in {tuple, frozenset, range}:
+        raise InvalidInvocationError(
+            f"a {kind.__name__} cannot be opaque: equal ones can be one object",
+            remedy="leave its name out instead: --ignore NAME, or ignore=[NAME]",
+        )
+    if not isinstance(version, str):
+        raise InvalidInvocationError(
+            f"the version of an opaque object is a text, not a {type(version).__name__}",
+            remedy=f"opaque(obj, version={str(version)!r})",
+        )
+    key = id(obj)
+    ref: Callable[[], Any]
+    try:
+        ref = weakref.ref(obj, lambda dead: _gone(key, dead))
+    except TypeError:
+        ref = lambda: obj  # noqa: E731 - a type without weak references
+    OPAQUE[key] = (ref, version)
+    # What was learned of code that reaches it no longer holds.
+    graph.known.clear()
+    return obj
+
+
+def _gone(key: int, dead: Any) -> None:
+    found = OPAQUE.get(key)
+    if found is not None and found[0] is dead:
+        del OPAQUE[key]
+
+
+class Secret(str):
+    """A text that shows, and is pickled as, its name in the environment.
+
+    Attributes
+    ----------
+    name
+        The name in the environment.
+    counts
+        Whether another text makes what reaches it stale.
+    """
+
+    __slots__ = ("counts", "name")
+    name: str
+    counts: bool
+
+    def __new__(cls, text: str, name: str, *, counts: bool) -> Self:
+        """Make a secret of its text."""
+        made = super().__new__(cls, text)
+        made.name = name
+        made.counts = counts
+        return made
+
+    def __repr__(self) -> str:
+        return f"secret({self.name!r}{', counts=True' if self.counts else ''})"
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return _again, (self.name, self.counts)
+
+
+def _again(name: str, counts: bool) -> Secret:
+    return secret(name, counts=counts)
+
+
+def secret(name: str, *, counts: bool = False) -> Secret:
+    """Read a secret from the environment; it is never stored or shown as text.
+
+    Parameters
+    ----------
+    name
+        The name in the environment.
+    counts
+        Whether another value makes what reaches it stale; told by a digest with the user's key.
+
+    Raises
+    ------
+    SecretNotSetError
+        If the name is not set.
+    """
+    found = value_of(name)
+    if counts:
+        note_name(name, found)
+    if found is None:
+        raise SecretNotSetError(
+            f"the secret {name!r} is not set in the environment",
+            remedy=f"set {name} before the kernel starts, or in a cell: import getpass, os; os.environ[{name!r}] = getpass.getpass()",
+        )
+    return Secret(found, name, counts=counts)
