@@ -22,7 +22,7 @@ from stepwell.kernel_runtime.records.materializations import Current, InputVersi
 from stepwell.kernel_runtime.records.retention import Rule
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.session.history import read_versions
-from stepwell.kernel_runtime.store.keeping.housekeeping import fold
+from stepwell.kernel_runtime.store.housekeeping import fold
 from stepwell.kernel_runtime.store.store import open_store
 
 KEYS = 100

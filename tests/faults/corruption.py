@@ -29,10 +29,9 @@ import pyarrow as pa
 import scipy.sparse
 
 from stepwell.kernel_runtime.errors import ValueUnavailableError
-from stepwell.kernel_runtime.store.objects import files, inline_form
-from stepwell.kernel_runtime.store.objects.contents import write_parts
-from stepwell.kernel_runtime.store.objects.digests import blake
-from stepwell.kernel_runtime.store.objects.header import Header, read_header, room_for
+from stepwell.kernel_runtime.store.objects import stored_form, value_files
+from stepwell.kernel_runtime.store.objects.stored_form import Header, blake, read_header, room_for
+from stepwell.kernel_runtime.store.objects.value_files import write_parts
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.versions.data import data_version
 
@@ -238,7 +237,7 @@ class Stored:
             self.header = read_header(self.data[64 : 64 + length])
             self.parts = [self.data[start:end] for start, end in self.header.places(length)]
         else:
-            parts = inline_form.unpack(self.stored.inline)
+            parts = stored_form.unpack(self.stored.inline)
             self.parts = [bytes(parts.stream), *map(bytes, parts.buffers)]
             self.readonly = [buffer.readonly for buffer in parts.buffers]
 
@@ -288,10 +287,10 @@ class Stored:
                 memoryview(part if readonly else bytearray(part))
                 for part, readonly in zip(parts[1:], self.readonly, strict=True)
             ]
-            encoded = inline_form.Encoded(stored.codec, parts[0], views)
-            inline = inline_form.pack(encoded)
+            encoded = stored_form.Encoded(stored.codec, parts[0], views)
+            inline = stored_form.pack(encoded)
             signature = signer.sign((stored.codec.encode(), inline)) if stored.codec == "pickle" else None
-            digest = inline_form.inline_digest(stored.codec, parts[0], views)
+            digest = stored_form.inline_digest(stored.codec, parts[0], views)
             return dataclasses.replace(stored, inline=inline, signature=signature, digest=digest), how
         described = tuple(
             (len(part), blake(part), readonly)
@@ -379,7 +378,7 @@ def tried(item, number, chance):
     grown = peak() - before
     if grown > 2 * max(item.stored.size, stored.size) + SLACK:
         print(f"WRONG {name}: {grown >> 20} MiB for {stored.size:,} bytes", flush=True)
-    if found is not None and not isinstance(found, files.UntrustedValueError) and not sealed:
+    if found is not None and not isinstance(found, value_files.UntrustedValueError) and not sealed:
         # The file of another form stays where it is, for the Stepwell that knows it; like what does not load, it is marked.
         gone = stored.digest in item.store._shared.marks or not item.store.is_there(stored)
         if not gone:

@@ -19,7 +19,7 @@ from corrupting import mutated
 import stepwell
 from stepwell.kernel_runtime.errors import SignatureDamagedError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.materializations import StoredValue
-from stepwell.kernel_runtime.store.objects import files, inline_form, witness
+from stepwell.kernel_runtime.store.objects import stored_form, value_files, witness
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import codecs
 from stepwell.kernel_runtime.store.values.structure import StructureError, arrow_batches
@@ -56,8 +56,8 @@ def cache(tmp_path, monkeypatch):
 def checks(monkeypatch):
     """How often all of a file was checked."""
     found = []
-    real = files._check_contents
-    monkeypatch.setattr(files, "_check_contents", lambda seen, **more: (found.append(1), real(seen, **more)))
+    real = value_files._check_contents
+    monkeypatch.setattr(value_files, "_check_contents", lambda seen, **more: (found.append(1), real(seen, **more)))
     return found
 
 
@@ -275,9 +275,9 @@ def test_what_points_outside_is_damaged_whoever_signed_it(store, name):
     crafted = replace(encoded, stream=stream, buffers=buffers)
     found, written = store._objects.write(crafted, key="a", memo_key="m")
     in_a_file = StoredValue(crafted.codec, found, crafted.size, None, written, None, "", "")
-    inline = inline_form.pack(crafted)
+    inline = stored_form.pack(crafted)
     signature = store._signer.sign((crafted.codec.encode(), inline))
-    digest = inline_form.inline_digest(crafted.codec, stream, buffers)
+    digest = stored_form.inline_digest(crafted.codec, stream, buffers)
     in_a_row = StoredValue(crafted.codec, digest, crafted.size, inline, None, signature, "", "")
     for stored in (in_a_row, in_a_file):
         with pytest.raises(ValueDamagedError, match="damaged"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stepwell.kernel_runtime.errors import StoreDamagedError
-from stepwell.kernel_runtime.store.catalog.seal import read_seal
+from stepwell.kernel_runtime.store.catalog.lease import read_seal
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.store import open_store
 

@@ -9,7 +9,7 @@ from IPython.core.error import UsageError
 from stepwell.kernel_runtime.errors import InvalidInvocationError, UnknownKeyError
 from stepwell.kernel_runtime.session.differences import Difference
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.keeping.housekeeping import Sizes, write_sizes
+from stepwell.kernel_runtime.store.housekeeping import Sizes, write_sizes
 
 
 @pytest.fixture

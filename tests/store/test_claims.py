@@ -15,7 +15,7 @@ from stepwell.kernel_runtime.errors import UntrustedStoreError
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locking import lock, open_file, remove_locked
+from stepwell.kernel_runtime.store.locks import lock, open_file, remove_locked
 
 ROOT = Path(__file__).resolve().parents[2]
 ME = Claimant("prepare.ipynb", 4711, "host", 1.5)

@@ -18,9 +18,8 @@ from stepwell.batch.command_line import main
 from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFormatError
 from stepwell.kernel_runtime.session.kernel import Session
 from stepwell.kernel_runtime.store.doctor import surroundings
-from stepwell.kernel_runtime.store.doctor.catalog_check import check_catalog
+from stepwell.kernel_runtime.store.doctor.checks import check_catalog, check_files
 from stepwell.kernel_runtime.store.doctor.examination import examine
-from stepwell.kernel_runtime.store.doctor.files import check_files
 from stepwell.kernel_runtime.store.doctor.rebuilding import rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.store import open_store
@@ -268,7 +267,7 @@ elif place == "sync":
 else:
     real = getattr(Folder, place)
     setattr(Folder, place, lambda *given: (real(*given), kill()))
-from stepwell.kernel_runtime.store.doctor.files import check_files
+from stepwell.kernel_runtime.store.doctor.checks import check_files
 folder = Folder(Path(sys.argv[1]))
 rebuilding.rebuild(folder, check_files(folder))
 """

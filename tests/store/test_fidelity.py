@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from hypothesis.extra import pandas as pdst
 
-from stepwell.kernel_runtime.store.objects import inline_form
+from stepwell.kernel_runtime.store.objects import stored_form
 from stepwell.kernel_runtime.store.values import codecs
 from stepwell.kernel_runtime.store.values.libraries import libraries_of
 from stepwell.kernel_runtime.versions.data import data_version
@@ -34,7 +34,7 @@ def through(store, value):
 def stored_and_loaded(value):
     """Through the stored form alone, without a catalog."""
     encoded = codecs.encode(value, key="a")
-    parts = inline_form.unpack(inline_form.pack(encoded))
+    parts = stored_form.unpack(stored_form.pack(encoded))
     return codecs.decode(encoded.codec, parts.stream, parts.buffers, key="a")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from stepwell.kernel_runtime.records.materializations import Current
 from stepwell.kernel_runtime.records.retention import Rule
 from stepwell.kernel_runtime.records.runs import StepRecord
-from stepwell.kernel_runtime.store.keeping import housekeeping
+from stepwell.kernel_runtime.store import housekeeping
 
 from . import rows
 

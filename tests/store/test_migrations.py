@@ -28,12 +28,12 @@ INSERT INTO current VALUES ('n.ipynb', 'a', '', 'i', 1.0);
 KILL_AT = """
 import os, sys
 from stepwell.kernel_runtime.store.catalog import attachment
-from stepwell.kernel_runtime.store.catalog import migration
+from stepwell.kernel_runtime.store.catalog import schema
 from stepwell.kernel_runtime.store.store import open_store
 place = sys.argv[2]
 kill = lambda *_, **__: os.kill(os.getpid(), 9)
 if place == "copying":
-    migration.Folder.sync = kill
+    schema.Folder.sync = kill
 elif place == "before":
     attachment.migrate = kill
 else:

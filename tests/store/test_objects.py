@@ -15,9 +15,9 @@ from pandas.testing import assert_frame_equal
 
 from stepwell.kernel_runtime.errors import StoreFullError
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects import contents as object_files
-from stepwell.kernel_runtime.store.objects.files import Objects
-from stepwell.kernel_runtime.store.objects.header import PREFIX, read_header, read_prefix
+from stepwell.kernel_runtime.store.objects import value_files as object_files
+from stepwell.kernel_runtime.store.objects.stored_form import PREFIX, read_header, read_prefix
+from stepwell.kernel_runtime.store.objects.value_files import Objects
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.values.codecs import Encoded, encode
 
@@ -144,7 +144,7 @@ def test_every_part_is_where_the_header_says(tmp_path, stream, buffers):
 def test_writes_that_end_early_are_gone_on_with(store, monkeypatch):
     """Every system may write less than it was given; the largest write of Linux is 2 GiB."""
     real = os.writev
-    monkeypatch.setattr(object_files, "_PIECE", 300_000)
+    monkeypatch.setattr(object_files, "_PIECE_HASHED", 300_000)
 
     def short(descriptor, parts):
         most = max(1, sum(map(len, parts)) // 3)

@@ -16,8 +16,8 @@ import pytest
 import stepwell
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.session import get_session
+from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT
-from stepwell.kernel_runtime.store.keeping import hourly
 from stepwell.kernel_runtime.store.store import open_store
 from tests.store import replacements, rows
 
@@ -51,7 +51,7 @@ def made(directory):
     store.forget("other")
     with store.scratch():
         pass
-    hourly.write_sizes(store.folder, hourly.measure(store._catalog, store.folder, store._objects))
+    housekeeping.write_sizes(store.folder, housekeeping.measure(store._catalog, store.folder, store._objects))
     store.close()
     list(examine(directory, mend=True))
     store = open_store(directory)

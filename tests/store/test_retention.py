@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.records.retention import STORE, Rule
-from stepwell.kernel_runtime.store.keeping.retention import Kept, dropped, read_age, read_bytes, read_versions
+from stepwell.kernel_runtime.store.retention import Kept, dropped, read_age, read_bytes, read_versions
 
 
 def row(number, key="a", *, notebook="n", partition="", run_id="r", created=0.0, version=None, size=10, **metadata):

@@ -10,7 +10,7 @@ from stepwell.batch.arguments import NO_STORE, OK, Commands, add_json, add_store
 from stepwell.kernel_runtime.text import as_json
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.doctor.findings import Finding
+    from stepwell.kernel_runtime.store.doctor.checks import Finding
 
 PROBLEMS = 1
 _WHAT = """\
@@ -54,8 +54,8 @@ def add(commands: Commands) -> None:
 
 
 def _doctor(asked: argparse.Namespace) -> int:
+    from stepwell.kernel_runtime.store.doctor.checks import worst
     from stepwell.kernel_runtime.store.doctor.examination import examine
-    from stepwell.kernel_runtime.store.doctor.findings import worst
 
     directory, named = named_directory(asked)
     progress = _progress if sys.stderr.isatty() else None

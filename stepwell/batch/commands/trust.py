@@ -52,8 +52,8 @@ def _trust(asked: argparse.Namespace) -> int:
         for key in damaged:
             say(f"{key} is damaged and was left alone")
         return _told(given.offer, accepted=accepted, asked=asked)
-    from stepwell.kernel_runtime.store.sharing.trusting import inspect_pack
     from stepwell.kernel_runtime.store.signing import Signer
+    from stepwell.kernel_runtime.store.trust import inspect_pack
 
     # Looked at before a store is made for it.
     offer = inspect_pack(Path(packs[0]), Signer())

@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import Commit, ValueStore
 from stepwell.kernel_runtime.records.runs import Claimant, ErrorRecord, LogRecord, RunRecord, RunStatus, StepRecord
-from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.store.locks import Once
 from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
 
 Publish = Callable[[Event], None]

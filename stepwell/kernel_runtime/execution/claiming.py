@@ -36,7 +36,7 @@ from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.protocols import Claim, ValueStore
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.store.locks import Once
 
 LONG = 0.2
 """Seconds from which on a step is claimed, and a wait is shown."""

@@ -11,7 +11,7 @@ from stepwell.kernel_runtime.definitions.signatures import place
 from stepwell.kernel_runtime.errors import UserObjectError
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.runs import ErrorRecord
-from stepwell.kernel_runtime.store.values.describing import name_parts
+from stepwell.kernel_runtime.store.values.structure import name_parts
 from stepwell.kernel_runtime.versions.secrets import hidden_message
 
 _TRACEBACK = BaseException.__dict__["__traceback__"].__get__

@@ -28,7 +28,7 @@ from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.reads import ReadRecorder
 from stepwell.kernel_runtime.records.materializations import Read
 from stepwell.kernel_runtime.records.runs import CapturedOutput
-from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.store.locks import Once
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.library_state import reached_by
 

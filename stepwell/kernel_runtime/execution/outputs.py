@@ -16,7 +16,7 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.execution.failures import user_object_error
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
-from stepwell.kernel_runtime.store.values.describing import type_name
+from stepwell.kernel_runtime.store.values.structure import type_name
 
 T = TypeVar("T")
 

@@ -34,8 +34,7 @@ from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.ownership import owner
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.doctor.files import Progress
-    from stepwell.kernel_runtime.store.doctor.findings import Finding
+    from stepwell.kernel_runtime.store.doctor.checks import Finding, Progress
 
 
 class Holding:

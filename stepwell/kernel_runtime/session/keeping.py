@@ -14,7 +14,7 @@ from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import Target
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.doctor.findings import Finding
+    from stepwell.kernel_runtime.store.doctor.checks import Finding
 
 
 def versions(

@@ -45,7 +45,7 @@ from stepwell.kernel_runtime.session.single_steps import not_produced, plan_of_s
 from stepwell.kernel_runtime.session.sql import run_sql, surroundings
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
-from stepwell.kernel_runtime.store.values.describing import name_parts
+from stepwell.kernel_runtime.store.values.structure import name_parts
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
@@ -343,6 +343,6 @@ def get_session() -> Session:
             if in_ipython():
                 _session.attach(vars(sys.modules["__main__"]))
             # What is given last comes first: a session closes while its catalogs still take work.
-            import_module("stepwell.kernel_runtime.store.catalog.processes")
+            import_module("stepwell.kernel_runtime.store.catalog.instance")
             at_end(_session.close)
         return _session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.retention import Rule
-from stepwell.kernel_runtime.store.keeping.retention import read_age, read_bytes, read_versions
+from stepwell.kernel_runtime.store.retention import read_age, read_bytes, read_versions
 
 
 def set_rule(

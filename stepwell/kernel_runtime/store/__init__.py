@@ -2,17 +2,16 @@
 
 ===============  ====================================================================================================
 ``store``        `open_store` and `Store`, which puts the rest together
-``values/``      a value's stored form, by exact type
-``objects/``     where stored forms are: value files, and small ones in their row
-``catalog/``     rows in one DuckDB file: one thread a process, a lease between processes
-``claims``       who computes a long step just now: a lock on a file per memo key
-``signing``      HMAC over what executes code when it is loaded
-``sharing/``     packs, and taking over what somebody else stored
-``keeping/``     how much is kept: rules, collection, forgetting
+``values/``      the stored form of a value, by exact type
+``objects/``     where stored forms are: value files, and small values in their row
+``catalog/``     rows in one DuckDB file: one thread per process, a lease between processes
 ``sql/``         one SELECT over values, files and the catalog
-``doctor/``      checking a store and its surroundings, and making a lost catalog anew
-``locking``      exclusive locks on whole small files
-``reserve``      room that is kept for a full disk
-``once``         what a thread waits for, safe against interrupts
+``doctor/``      checks of a store and its surroundings, and the rebuilding of a lost catalog
+``claims``       who computes a long step at present: a lock on a file per memo key
+``signing``      HMAC over streams that execute code when they are loaded; ``captured`` signs the output of steps
+``packs``        values and their rows in one file; ``trust`` takes over what another person stored
+``retention``    rules of what is kept; ``housekeeping`` deletes what they drop
+``folder``       every access to the store's files; ``locks`` on them; ``reserve`` keeps room for a full disk
+``trouble``      errors of the machine (disk full, no rights), called by their name
 ===============  ====================================================================================================
 """

@@ -23,7 +23,7 @@ from time import monotonic
 
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locking import (
+from stepwell.kernel_runtime.store.locks import (
     lock,
     open_file,
     read_at_start,

@@ -20,31 +20,28 @@ from stepwell.kernel_runtime.records.protocols import Commit, Link, Linked, Veri
 from stepwell.kernel_runtime.records.retention import Collected, Forgotten, KeySize, Rule, Sizes
 from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.records.snapshot import Snapshot
-from stepwell.kernel_runtime.store import captured
+from stepwell.kernel_runtime.store import captured, housekeeping, packs, trust
 from stepwell.kernel_runtime.store.catalog import reading
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.lease import SEAL
 from stepwell.kernel_runtime.store.catalog.remembered import Remembered
 from stepwell.kernel_runtime.store.catalog.schema import materialization_row
-from stepwell.kernel_runtime.store.catalog.seal import SEAL
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.catalog.writing import Recorded, RowWriter
 from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.keeping import carrying, collecting, forgetting, hourly, housekeeping
-from stepwell.kernel_runtime.store.objects import files, inline_form
-from stepwell.kernel_runtime.store.objects.about import about as about_row
-from stepwell.kernel_runtime.store.objects.damaged import Marks, set_aside
-from stepwell.kernel_runtime.store.objects.lacking import lacking
+from stepwell.kernel_runtime.store.objects import stored_form, value_files
+from stepwell.kernel_runtime.store.objects.damaged import Marks, lacking, set_aside
+from stepwell.kernel_runtime.store.objects.stored_form import about as about_row
 from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
-from stepwell.kernel_runtime.store.sharing import packing, trusting
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.sql import catalog_views
 from stepwell.kernel_runtime.store.trouble import named, refused, trouble
 from stepwell.kernel_runtime.store.values import codecs, libraries, round_trip
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
-from stepwell.kernel_runtime.store.values.describing import summary, type_name
 from stepwell.kernel_runtime.store.values.loading import Loading, Tell, silent
+from stepwell.kernel_runtime.store.values.structure import summary, type_name
 
 INLINE = 64 * 1024
 """Bytes up to which a value is kept in its row."""
@@ -164,7 +161,7 @@ class Store:
         self._tell = tell
         self._signer = Signer()
         self._folder = shared.folder
-        self._objects = files.Objects(self._folder, self._signer, shared.unrecorded)
+        self._objects = value_files.Objects(self._folder, self._signer, shared.unrecorded)
         self._loading = Loading(code, tell, self._folder)
         """The last one: values that are loaded in a row need the same."""
 
@@ -234,12 +231,12 @@ class Store:
             # The value is the step's own affair; what is listed and packed beside it is ours.
             shape = f"{len(value):,} {'characters' if type(value) is str else 'bytes'}"
         size = encoded.size
-        if size <= INLINE and inline_form.packs(encoded):
-            inline = inline_form.pack(encoded)
+        if size <= INLINE and stored_form.packs(encoded):
+            inline = stored_form.pack(encoded)
             signature = self._signer.sign((encoded.codec.encode(), inline)) if encoded.codec == codecs.PICKLE else None
             return StoredValue(
                 encoded.codec,
-                inline_form.inline_digest(encoded.codec, encoded.stream, encoded.buffers),
+                stored_form.inline_digest(encoded.codec, encoded.stream, encoded.buffers),
                 size,
                 inline,
                 None,
@@ -292,11 +289,11 @@ class Store:
         if stored.inline is not None:
             signed = stored.codec == codecs.PICKLE
             if signed and not self._signer.verify(stored.signature, (stored.codec.encode(), stored.inline)):
-                raise files.untrusted(key, f"in the catalog of {self._directory}", stored.signature, self._signer)
+                raise value_files.untrusted(key, f"in the catalog of {self._directory}", stored.signature, self._signer)
             try:
-                parts = inline_form.unpack(stored.inline)
+                parts = stored_form.unpack(stored.inline)
                 # The signature covers what the digest covers.
-                if (full or not signed) and inline_form.inline_digest(
+                if (full or not signed) and stored_form.inline_digest(
                     stored.codec, parts.stream, parts.buffers
                 ) != stored.digest:
                     raise ValueError("its contents changed")  # noqa: TRY301 - told like sizes that do not fit
@@ -482,7 +479,7 @@ class Store:
 
     def key_sizes(self) -> list[KeySize]:
         """Return what each key takes, the largest first."""
-        return self._catalog.ask(hourly.read_key_sizes)
+        return self._catalog.ask(housekeeping.read_key_sizes)
 
     # -- what is kept ------------------------------------------------------------------------------------------------
 
@@ -496,7 +493,7 @@ class Store:
 
     @named
     def collect(
-        self, *, dry_run: bool = False, grace: float = collecting.GRACE, compact: bool | None = None
+        self, *, dry_run: bool = False, grace: float = housekeeping.GRACE, compact: bool | None = None
     ) -> Collected:
         """Delete what retention drops, files without a row, and what dead processes left; see `collecting`.
 
@@ -509,7 +506,7 @@ class Store:
         compact
             Whether the catalog is rewritten; None where it is large and mostly free room.
         """
-        return collecting.collect(self._catalog, self._folder, dry_run=dry_run, grace=grace, compact=compact)
+        return housekeeping.collect(self._catalog, self._folder, dry_run=dry_run, grace=grace, compact=compact)
 
     @named
     def forget(self, key: str, *, dry_run: bool = False) -> Forgotten:
@@ -520,7 +517,7 @@ class Store:
         UnknownKeyError
             If nothing is stored for it.
         """
-        return forgetting.forget(self._catalog, self._folder, key, dry_run=dry_run)
+        return housekeeping.forget(self._catalog, self._folder, key, dry_run=dry_run)
 
     def carry_over(
         self,
@@ -533,7 +530,9 @@ class Store:
     ) -> None:
         """Record materializations that are copies of others under another key; see `carrying`."""
         self._catalog.change(
-            lambda connection, name: carrying.carry(connection, name, made, current, steps=steps, gone=gone, code=code)
+            lambda connection, name: housekeeping.carry(
+                connection, name, made, current, steps=steps, gone=gone, code=code
+            )
         )
 
     @named
@@ -546,7 +545,7 @@ class Store:
     @named
     def housekeep(self) -> bool:
         """Do what is due once an hour; tell whether it was."""
-        return hourly.housekeep(self._catalog, self._folder, self._objects)
+        return housekeeping.housekeep(self._catalog, self._folder, self._objects)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -566,27 +565,27 @@ class Store:
 
     @named
     def pack(self, keys: Sequence[str], path: Path) -> Offer:
-        """Write what is current for some keys into a pack; errors as of `packing.write_pack`."""
-        return packing.write_pack(keys, path, self._catalog.ask, self._objects, self._signer)
+        """Write what is current for some keys into a pack; errors as of `packs.write_pack`."""
+        return packs.write_pack(keys, path, self._catalog.ask, self._objects, self._signer)
 
     def inspect_pack(self, path: Path) -> Offer:
-        """Check everything in a pack and return what it holds; errors as of `trusting.inspect_pack`."""
-        return trusting.inspect_pack(path, self._signer)
+        """Check everything in a pack and return what it holds; errors as of `trust.inspect_pack`."""
+        return trust.inspect_pack(path, self._signer)
 
     @named
     def import_pack(self, path: Path) -> Offer:
-        """Import a pack, and sign what is in it with this user's key; errors as of `trusting.import_pack`."""
-        return trusting.import_pack(path, self._objects, self._signer, self._catalog.change)
+        """Import a pack, and sign what is in it with this user's key; errors as of `trust.import_pack`."""
+        return trust.import_pack(path, self._objects, self._signer, self._catalog.change)
 
     @named
-    def foreign(self, keys: Sequence[str] | None) -> trusting.ForeignValues:
-        """Return what another key signed of some keys, or of all; errors as of `trusting.foreign_values`."""
-        return trusting.foreign_values(keys, self._catalog.ask, self._objects, self._signer)
+    def foreign(self, keys: Sequence[str] | None) -> trust.ForeignValues:
+        """Return what another key signed of some keys, or of all; errors as of `trust.foreign_values`."""
+        return trust.foreign_values(keys, self._catalog.ask, self._objects, self._signer)
 
     @named
-    def adopt(self, found: trusting.ForeignValues) -> list[str]:
+    def adopt(self, found: trust.ForeignValues) -> list[str]:
         """Sign values of the store with this user's key; return the keys of those that are damaged and were left alone."""
-        return trusting.adopt(found, self._objects, self._signer, self._catalog.change)
+        return trust.adopt(found, self._objects, self._signer, self._catalog.change)
 
     def flush(self) -> None:
         """Block until everything recorded so far is committed."""

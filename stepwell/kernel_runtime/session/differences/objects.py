@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.session.differences.result import ObjectDifference
-from stepwell.kernel_runtime.store.values.describing import summary, type_name
+from stepwell.kernel_runtime.store.values.structure import summary, type_name
 from stepwell.kernel_runtime.versions.data import data_version
 
 MOST = 100

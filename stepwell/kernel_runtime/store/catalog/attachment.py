@@ -1,5 +1,8 @@
 """The catalog file, attached to a warm in-memory DuckDB instance for as long as the lease is held.
 
+A store can come in an archive or a repository of another person. A view in the place of one of our tables would read any file when we
+ask for rows; a trigger would do so when we add some. Stepwell makes neither. What the directory must not hold: `Folder.examine`.
+
 One instance lives as long as the process (`instance`); each store's catalog thread attaches its file to it, under a name of its own,
 and detaches it before it lets the lease go.
 DETACH writes the checkpoint, so that a store at rest is one file without a log beside it.
@@ -31,14 +34,36 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cursor, give_up_if_dead, leak
-from stepwell.kernel_runtime.store.catalog.lease import Lease
-from stepwell.kernel_runtime.store.catalog.migration import keep_copy, migrate
-from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements
-from stepwell.kernel_runtime.store.catalog.seal import SEAL, read_seal, write_seal
-from stepwell.kernel_runtime.store.catalog.vetting import vet_catalog
+from stepwell.kernel_runtime.store.catalog.lease import SEAL, Lease, read_seal, write_seal
+from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements, keep_copy, migrate
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.reserve import keep
 from stepwell.kernel_runtime.store.trouble import one_line, refused, trouble
+
+_EXTRA = """
+    SELECT 'view', view_name FROM duckdb_views() WHERE database_name = $1 AND NOT internal
+    UNION ALL SELECT 'trigger', trigger_name FROM duckdb_triggers() WHERE database_name = $1
+"""
+
+
+def vet_catalog(connection: Any, name: str, directory: Path) -> None:
+    """Refuse an attached catalog that is more than tables.
+
+    Raises
+    ------
+    UntrustedStoreError
+        Naming what it is.
+    """
+    with alone():
+        found = connection.execute(_EXTRA, [name]).fetchall()
+    if found:
+        kind, what = found[0]
+        raise UntrustedStoreError(
+            f"the catalog of the store {directory} has a {kind} in it ({what!r}), which Stepwell never makes",
+            where="it could read and write files when the store is used",
+            remedy="find out where the store comes from; choose another store directory",
+        )
+
 
 Fingerprint: TypeAlias = tuple[Any, ...]
 

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
 from stepwell.kernel_runtime.store.catalog.instance import Connection
-from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.store.locks import Once
 
 T = TypeVar("T")
 

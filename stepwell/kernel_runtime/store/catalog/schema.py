@@ -1,9 +1,11 @@
-"""The tables of the catalog, and the way between their rows and the records.
+"""The tables of the catalog, the conversion between rows and records, and the migration from older formats.
 
 Rows are only ever appended (a run's own row is replaced once, when it ends), so that writing is an appender's work and two
 processes never argue about a row. Within a table ``rowid`` grows in the order of the commits, which the lease makes one
 order for all processes: "newest" always means the highest ``rowid``, never a clock. Times are kept as seconds since the
 epoch, which come back bit for bit, with a generated ``TIMESTAMP`` in UTC beside each for people who query the catalog.
+
+A catalog of an older format is copied, then migrated in one transaction. A process killed in between leaves the older catalog, whole; the next one makes the copy again and begins anew.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from typing import Any, TypeAlias, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreDamagedError
 from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion, Unverifiable
+from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, Read, StoredValue
 from stepwell.kernel_runtime.records.runs import CapturedOutput, ErrorRecord, LogRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.liveness import is_gone
 
 FORMAT = 3
@@ -429,3 +433,25 @@ def log_record(row: Row) -> LogRecord:
     run_id, step_key, moment, level, message = row
     _check_texts((run_id, step_key, level, message))
     return LogRecord(run_id, step_key, _moment(moment), level, message)
+
+
+def keep_copy(folder: Folder, number: int) -> None:
+    """Copy a detached catalog of format ``number`` to ``catalog.format-N.duckdb``; an `OSError` where that is not possible."""
+    making = f"tmp/{new_id()}.duckdb"
+    folder.mkdir("tmp")
+    try:
+        folder.copy("catalog.duckdb", making)
+        folder.sync(making)
+        folder.rename(making, f"catalog.format-{number}.duckdb")
+    finally:
+        folder.unlink(making, missing_ok=True)
+
+
+def migrate(connection: Any, name: str, number: int) -> None:
+    """Bring the attached catalog ``name`` from format ``number`` to this one; DuckDB's error where that fails."""
+    connection.begin()
+    for older in range(number, FORMAT):
+        for statement in MIGRATIONS[older]:
+            connection.execute(statement.replace("@", f"{name}."))
+    connection.execute("UPDATE @meta SET format = ?".replace("@", f"{name}."), [FORMAT])
+    connection.commit()

@@ -24,10 +24,9 @@ from typing import Any, TypeVar
 from stepwell.kernel_runtime.errors import StepwellError, StoreError
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.catalog.groups import Group, Question
-from stepwell.kernel_runtime.store.catalog.instance import Connection
-from stepwell.kernel_runtime.store.catalog.processes import catalogs, check_going_on
+from stepwell.kernel_runtime.store.catalog.instance import Connection, catalogs, check_going_on
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.store.locks import Once
 from stepwell.kernel_runtime.store.reserve import spare, with_room
 from stepwell.kernel_runtime.store.trouble import one_line, trouble
 

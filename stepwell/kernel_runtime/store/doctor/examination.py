@@ -8,16 +8,25 @@ from pathlib import Path
 
 from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
-from stepwell.kernel_runtime.store.catalog.seal import SEAL, read_seal
+from stepwell.kernel_runtime.store.catalog.lease import SEAL, read_seal
 from stepwell.kernel_runtime.store.doctor import surroundings
-from stepwell.kernel_runtime.store.doctor.catalog_check import CheckedCatalog, check_catalog
-from stepwell.kernel_runtime.store.doctor.cleaning import OLD, leftovers, remove, remove_orphans
-from stepwell.kernel_runtime.store.doctor.files import CheckedFile, Progress, check_files
-from stepwell.kernel_runtime.store.doctor.findings import Finding, counted
+from stepwell.kernel_runtime.store.doctor.checks import (
+    OLD,
+    CheckedCatalog,
+    CheckedFile,
+    Finding,
+    Progress,
+    check_catalog,
+    check_files,
+    counted,
+    leftovers,
+    remove,
+    remove_orphans,
+)
 from stepwell.kernel_runtime.store.doctor.rebuilding import Rebuilt, rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.damaged import set_aside
-from stepwell.kernel_runtime.store.objects.files import value_files
+from stepwell.kernel_runtime.store.objects.value_files import value_files
 from stepwell.kernel_runtime.store.reserve import spare, with_room
 from stepwell.kernel_runtime.store.trouble import trouble
 from stepwell.kernel_runtime.text import size_text

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locking import lock, unlock
+from stepwell.kernel_runtime.store.locks import lock, unlock
 
 FOLDER = "writers"
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND

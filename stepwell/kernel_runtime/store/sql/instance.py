@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.store.catalog.instance import Connection, leak
-from stepwell.kernel_runtime.store.once import Once
+from stepwell.kernel_runtime.store.locks import Once
 from stepwell.kernel_runtime.store.trouble import one_line
 
 T = TypeVar("T")

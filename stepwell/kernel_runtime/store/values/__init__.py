@@ -1,15 +1,14 @@
-"""A value's stored form: what is kept of it, and how it comes back the same.
+"""The stored form of a value: how it is written, and how it comes back the same.
 
 ===============  ====================================================================================================
 codecs           the value of record by exact type
-pickling         everything that has no form of its own: pickle, protocol 5, large buffers beside the stream
-arrays           arrays whose bytes pickle would copy into its stream; `numpy_forms` what numpy's own pickle changes
-code_copies      classes and functions of a notebook by name, with a copy by value; `code_resolving` which one is used
+pickling         everything without a form of its own: pickle, protocol 5, large buffers out of band
+code_copies      classes and functions of a notebook by name, with a copy by value
+exceptions       exceptions with their arguments, attributes and causes
 framing          the executable stream and the copies as one
 path_results     a path with the contents of its file
-libraries        which versions wrote a value; `loading` what loading needs beside the stored form
-round_trip       whether a value comes back: what is not known to is loaded once before it is stored
-structure        whether offsets and indices of loaded data stay inside it
-describing       the name of a type and a value's size, for a reader
+libraries        which versions wrote a value; `loading` what is needed to load it
+round_trip       whether a value comes back the same; unknown types are loaded once before they are stored
+structure        type and size for a reader, and whether offsets and indices of loaded data stay inside it
 ===============  ====================================================================================================
 """

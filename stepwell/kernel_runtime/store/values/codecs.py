@@ -29,8 +29,8 @@ from stepwell.kernel_runtime.path_contents import PATH
 from stepwell.kernel_runtime.records.protocols import Linked
 from stepwell.kernel_runtime.store.values import libraries, path_results, pickling, structure
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
-from stepwell.kernel_runtime.store.values.describing import type_name
 from stepwell.kernel_runtime.store.values.loading import Loading
+from stepwell.kernel_runtime.store.values.structure import type_name
 
 PICKLE = "pickle"
 

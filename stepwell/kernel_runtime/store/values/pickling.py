@@ -1,4 +1,12 @@
-"""Pickle, protocol 5, with large buffers out of band.
+"""Pickle, protocol 5, with large buffers out of band; and how arrays of numpy are stored in it.
+
+NumPy hands its memory to pickle only where the buffer protocol can describe it: not for dates and time spans, and not for what
+is not contiguous, which is how pandas keeps columns of one type and slices. A date is a 64-bit integer that is called otherwise,
+so it goes as that; what is not contiguous goes as the contiguous copy that pickle would make, too. A buffer of some bytes costs
+more as an entry of its own than it saves.
+
+What numpy's own pickle changes is kept. numpy writes dates, long doubles and strided arrays of the other byte order in the machine's, and a masked array without its hard mask and with a
+full mask where it had none. The functions that rebuild them are named by stored values: they keep their names and arguments.
 
 Classes and functions of the notebook go by name with a copy beside the value (`code_copies`). What pickle would take although it comes back
 as something else (a query that is not executed yet) is refused like what it cannot take. A figure is stored apart from pyplot,
@@ -13,25 +21,97 @@ import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pickle import PickleBuffer
 from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.protocols import Link
-from stepwell.kernel_runtime.store.values import (
-    arrays,
-    code_copies,
-    code_resolving,
-    exceptions,
-    libraries,
-    numpy_forms,
-    path_results,
-    structure,
-)
+from stepwell.kernel_runtime.store.values import code_copies, exceptions, libraries, path_results, structure
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader, NoCopyError
-from stepwell.kernel_runtime.store.values.describing import name_parts, path_to, type_name
 from stepwell.kernel_runtime.store.values.framing import Frame, framed, is_framed, unframed
 from stepwell.kernel_runtime.store.values.loading import Loading
+from stepwell.kernel_runtime.store.values.structure import name_parts, path_to, type_name
+
+BESIDE = 4096
+"""Bytes from which a buffer is kept beside the stream."""
+
+
+def in_stream(buffer: PickleBuffer) -> bool:
+    """Return whether a buffer is better kept in the stream."""
+    return memoryview(buffer).nbytes < BESIDE
+
+
+def reduced(array: Any) -> Any:
+    """Return how a ``numpy.ndarray`` is pickled, or NotImplemented where NumPy's own way keeps its bytes beside the stream."""
+    if array.nbytes < BESIDE or array.dtype.hasobject:
+        return NotImplemented
+    if array.dtype.kind in "mM":
+        return called, (array.view(f"{array.dtype.byteorder}i8"), array.dtype)
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        return array.copy(order="K").__reduce_ex__(5)
+    return NotImplemented
+
+
+def called(numbers: Any, dtype: Any) -> Any:
+    """Return integers as the dates or time spans that they are: stored values name this function."""
+    return numbers.view(dtype)
+
+
+def reducer(kind: type) -> Callable[[Any], Any] | None:
+    """Return what reduces the objects of a type of numpy, or None where numpy does it rightly."""
+    np = sys.modules["numpy"]
+    if kind is np.ndarray:
+        return _array
+    if kind is np.memmap:
+        return _mapped
+    # By name: numpy imports the module of masked arrays when it is asked for.
+    return _masked if (kind.__module__, kind.__name__) == ("numpy.ma", "MaskedArray") else None
+
+
+def _array(value: Any) -> Any:
+    dtype = value.dtype
+    if dtype.isnative or dtype.hasobject or not dtype.itemsize:
+        return reduced(value)
+    np = sys.modules["numpy"]
+    # As bytes without an order; of a strided array those of a copy.
+    plain = value if value.flags.forc else np.array(value, order="K")
+    raw = plain.view(np.dtype((np.void, dtype.itemsize)))
+    raw.flags.writeable = value.flags.writeable or plain is not value
+    return of_dtype, (raw, dtype)
+
+
+def _mapped(value: Any) -> Any:
+    # An array in its place would change no file. One in memory only is the base of none.
+    if value.flags.writeable and getattr(value, "mode", "") in {"r+", "w+"}:
+        raise TypeError("what is assigned to it goes into its file")
+    return NotImplemented
+
+
+def _masked(value: Any) -> Any:
+    np = sys.modules["numpy"]
+    mask = None if value.mask is np.ma.nomask else value._mask  # noqa: SLF001 - the mask itself, not a view of it
+    more = {name: each for name, each in vars(value).items() if name in {"_optinfo", "_basedict"} and each}
+    return masked, (value.data, mask, value._fill_value, value.hardmask, more)  # noqa: SLF001 - None where none was chosen
+
+
+def of_dtype(raw: Any, dtype: Any) -> Any:
+    """Return an array from its bytes."""
+    return raw.view(dtype)
+
+
+def masked(data: Any, mask: Any, fill_value: Any, hard: bool, more: dict[str, Any]) -> Any:
+    """Return a masked array."""
+    import numpy as np
+
+    value: Any = np.ma.MaskedArray(data, mask=np.ma.nomask, copy=False, hard_mask=hard)
+    if mask is not None:
+        value._mask = mask  # noqa: SLF001 - assigned through the property it would be copied into the order of the data
+    if fill_value is not None:
+        value._fill_value = fill_value  # noqa: SLF001 - an array without dimensions, which the property would convert
+    value.__dict__.update(more)
+    return value
+
 
 _LAZY = {
     "polars.LazyFrame": "end the cell with .collect(), so that the value is a DataFrame",
@@ -89,7 +169,7 @@ class _Pickler(pickle.Pickler):
 
     def _keep(self, buffer: pickle.PickleBuffer) -> bool:
         """Tell whether a buffer goes into the stream; else it is kept beside it."""
-        if arrays.in_stream(buffer):
+        if in_stream(buffer):
             return True
         self._buffers.append(buffer)
         return False
@@ -167,7 +247,7 @@ def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
     """Return what reduces the objects of a type, or None where pickle does it rightly."""
     top = name_parts(kind)[0].partition(".")[0]
     if top == "numpy":
-        return numpy_forms.reducer(kind)
+        return reducer(kind)
     if top in {"polars", "duckdb", "_duckdb"} and type_name(value) in _LAZY:
         return _refuse
     if issubclass(kind, BaseException):
@@ -287,7 +367,7 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
         head = frame.head
         if head["kind"] == path_results.KIND:
             return path_results.load(head, buffers, key=key, loading=loading)
-        resolver = code_resolving.Resolver(
+        resolver = code_copies.Resolver(
             head["names"],
             frame.copies,
             head["python"],
@@ -297,7 +377,7 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
             code=loading.code,
             tell=loading.tell,
         )
-        return code_resolving.load_with(resolver, frame.pickle, buffers, check=loading.check, link=loading.link)
+        return code_copies.load_with(resolver, frame.pickle, buffers, check=loading.check, link=loading.link)
     except (ValueUnavailableError, KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:

@@ -36,8 +36,8 @@ from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailabl
 from stepwell.kernel_runtime.store.objects.witness import Witnesses
 from stepwell.kernel_runtime.store.values import codecs, pickling
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
-from stepwell.kernel_runtime.store.values.describing import name_parts, path_to, type_name
 from stepwell.kernel_runtime.store.values.loading import Loading
+from stepwell.kernel_runtime.store.values.structure import name_parts, path_to, type_name
 
 SMALL = 64 * 1024
 """Bytes up to which a value is loaded each time."""

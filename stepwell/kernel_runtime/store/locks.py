@@ -1,5 +1,10 @@
-"""Exclusive locks on whole small files: what every system has, and frees by itself when a process dies.
+"""Locks: exclusive locks on whole small files, and `Once`, an event for which many threads may wait, safe against interrupts.
 
+``threading.Event`` is not safe against interrupts: an interrupt while it takes its own lock again leaves as a RuntimeError, and one inside
+``Thread.start`` leaves a thread that never ran. Here every waiter blocks on a lock of its own, which only the other side
+releases, so an interrupted waiter leaves nothing behind that anybody needs.
+
+File locks are exclusive locks on whole small files, which every system has and frees when a process dies:
 ``flock`` on POSIX, because closing another descriptor of the file never drops it and a lock belongs to an open file, so that
 two of one process keep each other away too; on Windows a locked byte far behind the contents, so that these stay readable.
 
@@ -13,8 +18,39 @@ import os
 import sys
 import threading
 import time
+from _thread import LockType, allocate_lock
+from contextlib import suppress
 
 from stepwell.kernel_runtime.store.folder import Folder
+
+
+class Once:
+    """An event that is never taken back."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._waiters: list[LockType] = []
+
+    def wait(self, seconds: float = -1) -> bool:
+        """Block until it happened, or for some seconds; return whether it did."""
+        if self.over:
+            return True
+        lock = allocate_lock()
+        lock.acquire()
+        self._waiters.append(lock)
+        # It may have happened before the lock was in the list.
+        if self.over or lock.acquire(True, seconds):
+            return True
+        with suppress(ValueError):  # it happens just now
+            self._waiters.remove(lock)
+        return self.over
+
+    def happen(self) -> None:
+        """Let everybody go on who waits, now or later."""
+        self.over = True
+        while self._waiters:
+            self._waiters.pop().release()
+
 
 _BYTE = 1 << 30
 """Where Windows locks."""

@@ -1,8 +1,8 @@
-"""Value files: content-addressed, written once, mapped copy-on-write.
+"""Value files: content-addressed, written once in few calls, mapped copy-on-write.
 
-A file is ``objects/ab/<digest>.<codec>``: a header (`object_header`), the executable stream, the buffers. The digest is that of
+A file is ``objects/ab/<digest>.<codec>``: a header (`stored_form`), the executable stream, the buffers. The digest is that of
 the stream and of the buffers, with the codec; the same value stored twice is one file. It is written below ``tmp/``,
-digested meanwhile (`digests`), given its header last, and renamed, so a file below ``objects/`` is whole unless the machine went
+digested meanwhile, given its header last, and renamed, so a file below ``objects/`` is whole unless the machine went
 down. The signature is over the header, which names the stream's digest; every load checks both. Every other byte is checked at
 the first load in each boot (`witness`).
 
@@ -13,12 +13,13 @@ is a copy that nobody else can change.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import IO, Any
@@ -31,20 +32,96 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects import header as object_header
-from stepwell.kernel_runtime.store.objects.contents import MAP_FROM, contents, write_parts
-from stepwell.kernel_runtime.store.objects.digests import Digesting, blake
-from stepwell.kernel_runtime.store.objects.header import MAGIC, PREFIX, VERSION, Header, HeaderError, OtherFormError
-from stepwell.kernel_runtime.store.objects.inline_form import Parts
+from stepwell.kernel_runtime.store.objects import stored_form as object_header
+from stepwell.kernel_runtime.store.objects.stored_form import (
+    MAGIC,
+    PREFIX,
+    VERSION,
+    Digesting,
+    Header,
+    HeaderError,
+    OtherFormError,
+    Parts,
+    aligned,
+    blake,
+)
 from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.objects.witness import AT_ONCE, Witnesses
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
 from stepwell.kernel_runtime.store.trouble import refused, trouble
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded
 
+MAP_FROM = 1 << 20
+"""Bytes from which a file is mapped; below, reading is as quick and keeps no descriptor."""
+_PIECE_HASHED = 64 << 20
+"""Bytes that one call writes at most: between two calls an interrupt can come through."""
+_BATCH = 512
+"""Parts that one call writes at most; every system takes so many."""
+
+
+def write_parts(descriptor: int, parts: Sequence[bytes | memoryview], at: int) -> None:
+    """Write parts one behind the other, each at the next aligned place; an `OSError` where that is not possible."""
+    batch: list[bytes | memoryview] = []
+    waiting = 0
+    for part in parts:
+        padding = aligned(at) - at
+        if padding:
+            batch.append(b"\0" * padding)
+        view = memoryview(part)
+        at += padding + len(view)
+        for start in range(0, len(view), _PIECE_HASHED):
+            batch.append(view[start : start + _PIECE_HASHED])
+            waiting += len(batch[-1])
+            if waiting >= _PIECE_HASHED or len(batch) >= _BATCH:
+                _write_all(descriptor, batch)
+                batch, waiting = [], 0
+    _write_all(descriptor, batch)
+
+
+def _write_all(descriptor: int, batch: list[bytes | memoryview]) -> None:
+    if not hasattr(os, "writev"):  # pragma: no cover - Windows
+        batch = [b"".join(batch)] if len(batch) > 1 else batch
+    while batch:
+        done = os.writev(descriptor, batch) if hasattr(os, "writev") else os.write(descriptor, batch[0])
+        # A full disk, a limit or an interrupt can end a write early.
+        while batch and done >= len(batch[0]):
+            done -= len(batch.pop(0))
+        if batch and done:
+            batch[0] = memoryview(batch[0])[done:]
+
+
+def contents(descriptor: int) -> memoryview:
+    """Return all of a file, mapped copy-on-write where it is large."""
+    size = os.fstat(descriptor).st_size
+    return _mapped(descriptor, size) if size >= MAP_FROM else _whole(descriptor, size)
+
+
+def _whole(descriptor: int, size: int) -> memoryview:
+    data = bytearray(size)
+    view, at = memoryview(data), 0
+    while at < size:
+        done = os.readv(descriptor, [view[at:]]) if hasattr(os, "readv") else _read_into(descriptor, view[at:])
+        if not done:
+            return view[:at]
+        at += done
+    return view
+
+
+def _read_into(descriptor: int, view: memoryview) -> int:  # pragma: no cover - Windows
+    found = os.read(descriptor, len(view))
+    view[: len(found)] = found
+    return len(found)
+
+
+def _mapped(descriptor: int, size: int) -> memoryview:
+    if sys.version_info >= (3, 13):
+        return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY, trackfd=False))
+    return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY))
+
+
 _SIGNED = b"stepwell object"
 """What a signature over a header begins with, so that it is none over anything else."""
-_PIECE = 4 << 20
+_PIECE_COPIED = 4 << 20
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
 
 
@@ -207,7 +284,7 @@ class Objects:
         except PermissionError:
             # Another user's file: it is replaced by one of one's own.
             with self.opened(name) as source, self.making(name) as target:
-                shutil.copyfileobj(source, target, _PIECE)
+                shutil.copyfileobj(source, target, _PIECE_COPIED)
                 target.seek(0)
                 target.write(prefix)
             self.recorded([name])

@@ -1,0 +1,364 @@
+"""Packs: a zip of value files and their rows, to share with another person's store.
+
+::
+
+    pack.jsonl                   one JSON object a line: the pack itself, code versions, materializations, what is current
+    objects/ab/<digest>.<codec>  value files as they are in the store, in the order of their names
+    signature                    over pack.jsonl, by the key of the person who packed it
+
+Nothing in it is compressed, so it cannot unpack to more than its size. It holds no key, no run history, no printed output and nothing
+of the environment. Rows are read in groups and files copied in pieces, so memory does not grow with the pack. Between groups the catalog
+is free, so that other processes go on writing. The same values make the same file.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import zipfile
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from stepwell.kernel_runtime.errors import PackError, UntrustedValueError, ValueUnavailableError
+from stepwell.kernel_runtime.records.effects import NOTEBOOK
+from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.materializations import Current, Materialization
+from stepwell.kernel_runtime.records.packs import Offer, OfferedValue
+from stepwell.kernel_runtime.store.catalog import reading
+from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.reading import known_codes, rows_of
+from stepwell.kernel_runtime.store.catalog.schema import (
+    MATERIALIZATION_COLUMNS,
+    code_row,
+    materialization,
+    materialization_row,
+)
+from stepwell.kernel_runtime.store.catalog.writing import append
+from stepwell.kernel_runtime.store.objects.stored_form import inline_digest, name_of, unpack
+from stepwell.kernel_runtime.store.objects.value_files import Objects, is_name
+from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
+from stepwell.kernel_runtime.store.values.codecs import PICKLE
+
+
+def read_pickles(connection: Connection, name: str, keys: Sequence[str] | None) -> list[Materialization]:
+    """Read the materializations whose values are pickles: of some keys and the steps inside them, or of all, oldest first."""
+    text = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations WHERE codec = ?"  # noqa: S608 - constants of our own
+    values: list[object] = [PICKLE]
+    if keys is not None:
+        text += (
+            " AND EXISTS (SELECT 1 FROM (SELECT unnest(?::VARCHAR[]) AS asked) "
+            "WHERE key = asked OR starts_with(key, asked || '.') OR starts_with(key, asked || ':'))"
+        )
+        values.append(list(keys))
+    return [materialization(row) for row in rows_of(connection, name, text + " ORDER BY rowid", values)]
+
+
+def add(
+    connection: Connection,
+    name: str,
+    items: Sequence[Materialization],
+    codes: Mapping[str, str],
+    current: Collection[tuple[str, str, str, str]],
+) -> None:
+    """Add what is not there yet; something becomes current only where its notebook has nothing for the key.
+
+    Parameters
+    ----------
+    codes
+        By code version, the column with its parts.
+    current
+        Notebook, key, partition, id of the materialization.
+    """
+    ids = [item.id for item in items]
+    known = {row[0] for row in rows_of(connection, name, _KNOWN, [ids])}
+    append(connection, f"{name}.materializations", [materialization_row(m) for m in items if m.id not in known])
+    sign(
+        connection,
+        name,
+        {
+            m.id: m.value.signature
+            for m in items
+            if m.id in known and m.value is not None and m.value.signature is not None
+        },
+    )
+    there = known_codes(connection, name, codes)
+    append(connection, f"{name}.code_versions", [(of, parts) for of, parts in codes.items() if of not in there])
+    text = "SELECT DISTINCT notebook, key, partition FROM @current WHERE key IN (SELECT unnest(?::VARCHAR[]))"
+    taken = set(rows_of(connection, name, text, [[row[1] for row in current]]))
+    now = time.time()
+    append(connection, f"{name}.current", [(*row, now) for row in current if row[:3] not in taken])
+
+
+def sign(connection: Connection, name: str, signatures: Mapping[str, bytes]) -> None:
+    """Give rows other signatures, by the id of the materialization."""
+    if signatures:
+        rows_of(connection, name, _SIGN, [list(signatures), list(signatures.values())])
+
+
+_KNOWN = "SELECT id FROM @materializations WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+_SIGN = (
+    "UPDATE @materializations SET signature = given.signature "
+    "FROM (SELECT unnest(?::VARCHAR[]) AS id, unnest(?::BLOB[]) AS signature) AS given WHERE given.id = @materializations.id"
+)
+
+
+FORMAT = 1
+ROWS, SIGNATURE, OBJECTS = "pack.jsonl", "signature", "objects/"
+SIGNED = b"stepwell pack"
+"""What the signature of a pack begins with, so that it is none over anything else."""
+LONGEST_LINE = 64 << 20
+"""Bytes of the longest line of ``pack.jsonl``; an inline value has at most 64 KiB."""
+_BYTES = "base64"
+
+
+def line(kind: str, **found: Any) -> bytes:
+    """Return one line of ``pack.jsonl``."""
+    return json.dumps({"is": kind, **found}, separators=(",", ":"), default=_marked).encode() + b"\n"
+
+
+def materialization_line(item: Materialization) -> bytes:
+    """Return the line of a materialization; an inline value's signature is left out, that of the pack counts."""
+    return line("materialization", row=materialization_row(item))
+
+
+def row_of(item: Materialization) -> list[Any]:
+    """Return a materialization as `read_materialization` takes it."""
+    return list(materialization_row(item))
+
+
+def read_lines(file: IO[bytes], what: str) -> Iterator[dict[str, Any]]:
+    """Yield the lines of ``pack.jsonl``.
+
+    Raises
+    ------
+    PackError
+        If one is no line of a pack.
+    """
+    while True:
+        text = file.readline(LONGEST_LINE + 1)
+        if not text:
+            return
+        try:
+            if len(text) > LONGEST_LINE:
+                raise ValueError("a line is too long")  # noqa: TRY301 - told like every other way of being no line
+            found = json.loads(text, object_hook=_unmarked)
+            if not isinstance(found["is"], str):
+                raise TypeError(found["is"])  # noqa: TRY301 - likewise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise damaged(what, "a row cannot be read") from error
+        yield found
+
+
+def read_materialization(found: dict[str, Any], what: str) -> Materialization:
+    """Return the materialization of a line after checking that its value is what its digest says, where it is inline.
+
+    Raises
+    ------
+    PackError
+        If it is none.
+    """
+    try:
+        row = found["row"]
+        # What a cell left in the notebook need not be a value: imports and functions are executed again.
+        alone = row[9] is None and row[4] == NOTEBOOK
+        without = _OF_THE_VALUE if alone else ()
+        if len(row) != _COLUMNS or not all(isinstance(row[at], str) for at in _TEXTS if at not in without):
+            raise TypeError("a column is missing or no text")  # noqa: TRY301 - told like every other way of being no row
+        if not all(isinstance(row[at], float | int) for at in _NUMBERS if at not in without):
+            raise TypeError("a column is no number")  # noqa: TRY301 - likewise
+        if not isinstance(row[26], bytes | None):
+            raise TypeError("its signature is none")  # noqa: TRY301 - likewise
+        item = materialization(tuple(row))
+        value = item.value
+        if value is None and alone:
+            return item
+        if value is None or not isinstance(value.digest, str) or value.size < 0:
+            raise TypeError("it has no value")  # noqa: TRY301 - likewise
+        if value.inline is not None:
+            parts = unpack(value.inline)
+            again = inline_digest(value.codec, parts.stream, parts.buffers)
+            if again != value.digest or value.object_name is not None:
+                raise ValueError("its digest is another")  # noqa: TRY301 - likewise
+        elif value.object_name != name_of(value.digest, value.codec) or not is_name(value.object_name):
+            raise ValueError("its file is no value's")  # noqa: TRY301 - likewise
+    except Exception as error:
+        raise damaged(what, "a materialization in it is damaged") from error
+    return replace(item, value=replace(value, signature=None))
+
+
+_COLUMNS = 27
+_TEXTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 20, 21, 22, 23, 24, 25)
+_NUMBERS = (11, 18, 19)
+_OF_THE_VALUE = range(9, 18)
+
+
+def damaged(what: str, how: str) -> PackError:
+    """Return the error of a pack that is refused whole."""
+    return PackError(
+        f"{what} is no pack that can be trusted: {how}",
+        where="nothing of it was imported",
+        remedy="have it packed again: stepwell pack SELECTION out.zip",
+    )
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray):
+        return {_BYTES: b64encode(value).decode("ascii")}
+    return repr(value)
+
+
+def _unmarked(found: dict[str, Any]) -> Any:
+    return b64decode(found[_BYTES]) if set(found) == {_BYTES} else found
+
+
+Ask = Callable[[Callable[[Any, str], Any]], Any]
+_GROUP = 100
+"""Keys that are read at once: with 64 KiB inline each, some megabytes."""
+_PIECE = 4 << 20
+_WHEN = (1980, 1, 1, 0, 0, 0)
+"""The date of every member: a pack of the same values is the same file."""
+
+
+def write_pack(keys: Sequence[str], path: Path, ask: Ask, objects: Objects, signer: Signer) -> Offer:
+    """Write what is current for some keys into a pack, and return what is in it.
+
+    Parameters
+    ----------
+    ask
+        Answers questions to the catalog: called with a function of a connection and the catalog's name.
+
+    Raises
+    ------
+    ValueUnavailableError
+        If a value's file is gone or damaged.
+    UntrustedValueError
+        If a value was not signed with this user's key.
+    PackError
+        If the file cannot be written, or nothing that was asked for has a stored value.
+    """
+    making = path.with_name(f".{path.name}.{new_id()}")
+    try:
+        with zipfile.ZipFile(making, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            writer = _Writer(objects, signer)
+            with _member(archive, ROWS) as rows:
+                digest = writer.rows(rows, keys, ask)
+            for name in sorted(writer.names):
+                objects.verify(name)
+                with objects.opened(name) as source, _member(archive, OBJECTS + name) as target:
+                    shutil.copyfileobj(source, target, _PIECE)
+            with _member(archive, SIGNATURE) as target:
+                target.write(signer.sign((SIGNED, digest)))
+        making.replace(path)
+    except OSError as error:
+        raise PackError(
+            f"the pack {path} cannot be written", where=str(error), remedy="name a file in a folder that you can write"
+        ) from error
+    finally:
+        making.unlink(missing_ok=True)
+    return Offer(str(path), fingerprint(signer.name), own=True, values=tuple(writer.values))
+
+
+class _Writer:
+    """Writes the rows and remembers which files they need."""
+
+    def __init__(self, objects: Objects, signer: Signer) -> None:
+        self.names: set[str] = set()
+        self.values: list[OfferedValue] = []
+        self._objects = objects
+        self._signer = signer
+
+    def rows(self, file: IO[bytes], keys: Sequence[str], ask: Ask) -> bytes:
+        """Write every row, and return the digest of what was written."""
+        import blake3
+
+        digest = blake3.blake3()
+
+        def write(text: bytes) -> None:
+            digest.update(text)
+            file.write(text)
+
+        write(line("pack", format=FORMAT, key=fingerprint(self._signer.name)))
+        codes: set[str] = set()
+        seen: set[str] = set()
+        for group in _groups(sorted(set(keys))):
+            for row in ask(partial(_read, keys=group)):
+                item = row.materialization
+                if item.value is None and item.output != NOTEBOOK:
+                    continue
+                if item.id not in seen:
+                    seen.add(item.id)
+                    if item.value is not None:
+                        self._check(item)
+                        item = replace(item, value=replace(item.value, signature=None))
+                    write(materialization_line(item))
+                write(
+                    line(
+                        "current",
+                        notebook=row.notebook,
+                        key=row.key,
+                        partition=row.partition,
+                        materialization=item.id,
+                    )
+                )
+                codes.add(item.code_version)
+        if not self.values:
+            raise PackError(
+                "there is nothing to pack: nothing that was named has a stored value",
+                remedy="stepwell status lists what is stored",
+            )
+        for some in _groups(sorted(codes)):
+            for digest_of_code, code in sorted(ask(partial(reading.read_codes, digests=some)).items()):
+                write(line("code", digest=digest_of_code, parts=code_row(code)[1]))
+        return digest.digest()
+
+    def _check(self, item: Materialization) -> None:
+        value = item.value
+        assert value is not None
+        own = self._signer.name
+        name = value.object_name
+        if name is not None:
+            if self._objects.missing(name):
+                raise ValueUnavailableError(
+                    f"the stored value of {item.key!r} is gone", remedy=f"materialize {item.key!r} again"
+                )
+            self.names.add(name)
+        by = b""
+        if value.codec == PICKLE:
+            by = key_name(value.signature) if name is None else self._objects.signer_of(name, own)
+            if by != own:
+                raise UntrustedValueError(
+                    f"the stored value of {item.key!r} was not written by you, so you cannot vouch for it",
+                    remedy=f"if you trust who wrote it: stepwell trust {item.key}; then pack again",
+                )
+        self.values.append(offered(item, fingerprint(by)))
+
+
+def offered(item: Materialization, signer: str) -> OfferedValue:
+    """Return what is told of a materialization's value."""
+    value = item.value
+    assert value is not None
+    executes = value.codec == PICKLE
+    return OfferedValue(
+        item.key, item.notebook, item.created, value.type_name, value.summary, value.size, executes, signer
+    )
+
+
+def _read(connection: Any, name: str, keys: Sequence[str]) -> list[Current]:
+    found = [row for key in keys for row in reading.read_current(connection, name, key)]
+    return sorted(found, key=lambda row: (row.key, row.notebook, row.partition))
+
+
+def _groups(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for at in range(0, len(keys), _GROUP):
+        yield keys[at : at + _GROUP]
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    told = zipfile.ZipInfo(name, _WHEN)
+    told.external_attr = 0o600 << 16
+    return archive.open(told, "w", force_zip64=True)
