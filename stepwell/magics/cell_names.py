@@ -12,9 +12,7 @@ import ast
 from dataclasses import dataclass
 
 from stepwell.magics.cell_changes import changed_names
-from stepwell.magics.cell_paths import Paths, join
-from stepwell.magics.cell_reads import Reads
-from stepwell.magics.cell_strings import looks_up, names_in_strings
+from stepwell.magics.cell_reads import Paths, Reads, join, looks_up, names_in_strings
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,157 @@
-"""What expressions, functions and classes of a body read and bind, in the order in which they run."""
+"""What expressions, functions and classes of a body read and bind, in the order in which they run; and names that strings refer to.
+
+``frame.query("x > @cutoff")``, ``duckdb.sql("from raw")``, ``pd.eval`` and formulas read names through strings. The result may contain too many
+names, never too few: every string constant of the body counts if the body calls something that looks names up. A name that is
+neither an asset nor a variable of the notebook means nothing.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
+import symtable
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from stepwell.magics.cell_paths import Paths, function_globals, join
+from stepwell.kernel_runtime.versions.query_names import names_in_texts
+
+
+@dataclass(slots=True)
+class Paths:
+    """Names that are assigned at a point: on every path that reaches it, and on some path."""
+
+    sure: set[str] = field(default_factory=set)
+    maybe: set[str] = field(default_factory=set)
+    dead: bool = False
+    """No path reaches this point."""
+
+    def copy(self) -> Paths:
+        """Return the same for another branch."""
+        return Paths(set(self.sure), set(self.maybe), self.dead)
+
+
+def join(paths: Iterable[Paths]) -> Paths:
+    """Return what holds where several paths meet."""
+    every = list(paths)
+    alive = [path for path in every if not path.dead]
+    maybe = set().union(*(path.maybe for path in every))
+    if not alive:
+        return Paths(set(every[0].sure) if every else set(), maybe, dead=True)
+    return Paths(set.intersection(*(path.sure for path in alive)), maybe)
+
+
+def function_globals(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> tuple[set[str], set[str]]:
+    """Return the globals that a function reads, and those that it assigns, when it is called; functions inside it included."""
+    reads: set[str] = set()
+    assigns: set[str] = set()
+    tables = list(symtable.symtable(ast.unparse(_bare(node)), "<cell>", "exec").get_children())
+    while tables:
+        table = tables.pop()
+        tables.extend(table.get_children())
+        for symbol in table.get_symbols():
+            if symbol.is_global() and symbol.is_referenced():
+                reads.add(symbol.get_name())
+            if symbol.is_declared_global() and symbol.is_assigned():
+                assigns.add(symbol.get_name())
+    return reads, assigns
+
+
+def _bare(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> ast.AST:
+    """Return a function without what is evaluated where it is defined."""
+    if isinstance(node, ast.Lambda):
+        return ast.Expr(ast.Lambda(_bare_arguments(node.args), node.body))
+    made = type(node)(name=node.name, args=_bare_arguments(node.args), body=node.body, decorator_list=[], returns=None)
+    return ast.fix_missing_locations(made)
+
+
+def _bare_arguments(given: ast.arguments) -> ast.arguments:
+    def bare(argument: ast.arg) -> ast.arg:
+        return ast.arg(argument.arg)
+
+    return ast.arguments(
+        posonlyargs=[bare(each) for each in given.posonlyargs], args=[bare(each) for each in given.args], kwonlyargs=[bare(each) for each in given.kwonlyargs],
+        vararg=bare(given.vararg) if given.vararg else None, kwarg=bare(given.kwarg) if given.kwarg else None, defaults=[], kw_defaults=[None for _ in given.kwonlyargs],
+    )  # fmt: skip
+
+
+_WORD = re.compile(r"[^\W\d]\w*")
+_FORMULA = frozenset(
+    (
+        "ols",
+        "wls",
+        "gls",
+        "glm",
+        "rlm",
+        "logit",
+        "probit",
+        "poisson",
+        "mnlogit",
+        "quantreg",
+        "mixedlm",
+        "gee",
+        "phreg",
+        "negativebinomial",
+        "dmatrix",
+        "dmatrices",
+        "from_formula",
+    )
+)
+"""Functions of patsy and statsmodels that take a formula, in small letters."""
+_LOOK_UP = frozenset(("globals", "locals", "vars", "eval", "exec"))
+_FRAME_MODULES = frozenset(("pd", "pandas"))
+
+
+def names_in_strings(tree: ast.AST) -> frozenset[str]:
+    """Return the names that the string constants of a body may read."""
+    calls = {name for node in ast.walk(tree) if isinstance(node, ast.Call) and (name := _called(node.func))}
+    if not calls:
+        return frozenset()
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    found = set(names_in_texts(texts, list(calls)))
+    if any(name.lower() in _FORMULA for name in calls):
+        found.update(word for text in texts if "~" in text for word in _WORD.findall(text))
+    if _evaluates(tree):
+        found.update(name for text in texts for name in _expression_names(text))
+    return frozenset(found)
+
+
+def _called(function: ast.expr) -> str:
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def _evaluates(tree: ast.AST) -> bool:
+    """Tell whether the body calls ``eval`` or ``pd.eval``, whose text is an expression of names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            function = node.func
+            if isinstance(function, ast.Name) and function.id in ("eval", "exec"):
+                return True
+            if (
+                isinstance(function, ast.Attribute)
+                and function.attr == "eval"
+                and isinstance(function.value, ast.Name)
+                and function.value.id in _FRAME_MODULES
+            ):
+                return True
+    return False
+
+
+def _expression_names(text: str) -> Iterator[str]:
+    try:
+        tree = ast.parse(text.replace("@", ""))
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+
+
+def looks_up(tree: ast.AST) -> bool:
+    """Tell whether a body looks names up in ways that cannot be seen: a builtin that reads or runs a whole namespace."""
+    return any(isinstance(node, ast.Name) and node.id in _LOOK_UP for node in ast.walk(tree))
 
 
 class Reads(ast.NodeVisitor):

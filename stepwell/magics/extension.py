@@ -23,17 +23,15 @@ from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, Ru
 from stepwell.kernel_runtime.session import Session, get_session
 from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.magics.cell_inputs import cell_origin
-from stepwell.magics.cell_watch import CellWatch
+from stepwell.magics.cell_watch import CellWatch, Staleness
 from stepwell.magics.commands import Stepwell
 from stepwell.magics.completion import matcher_for
 from stepwell.magics.displays import DisplayHook
 from stepwell.magics.face import Face
+from stepwell.magics.graph_cells import Recomposition
 from stepwell.magics.lines import say
 from stepwell.magics.progress import tell_waiting
-from stepwell.magics.recomposition import Recomposition
-from stepwell.magics.running import after_run
-from stepwell.magics.staleness import Staleness
-from stepwell.magics.tracebacks import failed_step, present
+from stepwell.magics.running import after_run, failed_step, present
 from stepwell.widgets import differences as formatters
 
 

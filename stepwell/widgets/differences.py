@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stepwell.kernel_runtime.session.differences.result import (
+from stepwell.kernel_runtime.session.differences.difference import (
     ArrayDifference,
     Difference,
     FrameDifference,

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.records.lineage import Lineage
-from stepwell.widgets.focus import upstream_of
 from stepwell.widgets.picture import lineage_text, static_bundle
-from stepwell.widgets.source import LineageSource
+from stepwell.widgets.states import LineageSource, upstream_of
 
 if TYPE_CHECKING:
     from stepwell.widgets.lineage import LineageWidget

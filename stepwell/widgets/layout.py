@@ -1,23 +1,201 @@
-"""Where the cards of a lineage stand and which way the arrows go.
+"""Positions of the cards of a lineage, and the paths of its arrows.
 
 Graphviz decides positions and splines only (``-Tjson``, cards of one fixed size); nothing that it draws is used. The
-engine is one function from DOT to the parsed JSON, so that it can be replaced. Where it fails, plain layers are drawn, so
-that a picture always appears; the layout then says why. Coordinates are pixels, y downwards.
+engine is one function from DOT to the parsed JSON, so that it can be replaced. Where it fails or would take too long, a plain layout in
+layers is used, so that a picture always appears, and the layout says why. In layers, a card stands one column right of the last of its
+upstreams. Each graph-backed asset has a band of its own, so that its box never covers another card; within a band a column is ordered by the
+positions of its upstreams. Coordinates are pixels, y downwards. The ``dot`` on PATH is used, or the console program of the ``graphviz-pure``
+wheel, found by the wheel's list of files, because the kernel of an environment that was never activated lacks its ``bin`` on PATH.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.errors import LayoutError
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode
 
+PATIENCE = 20.0
+"""Seconds after which a layout is given up."""
+
+
+def graphviz_json(dot: str) -> dict[str, Any]:
+    """Lay out a graph with Graphviz.
+
+    Parameters
+    ----------
+    dot
+        A graph in the DOT language.
+
+    Returns
+    -------
+    dict
+        What ``dot -Tjson`` writes: lengths in points, y upwards.
+
+    Raises
+    ------
+    LayoutError
+        If there is no Graphviz, or it failed, or it took more than 20 s.
+    """
+    command = locate_graphviz()
+    try:
+        done = subprocess.run(  # noqa: S603 - a located program, its input on stdin
+            [command, "-Kdot", "-Tjson"], input=dot.encode(), capture_output=True, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LayoutError(f"Graphviz took more than {PATIENCE:.0f} s", where=command) from error
+    except OSError as error:
+        raise LayoutError(f"Graphviz cannot be started: {error}", where=command, remedy=_REMEDY) from error
+    if done.returncode:
+        raise LayoutError(
+            f"Graphviz ended with {done.returncode}: {done.stderr.decode(errors='replace').strip()[:200]}",
+            where=command,
+        )
+    try:
+        drawing = json.loads(done.stdout)
+    except ValueError as error:
+        raise LayoutError("Graphviz answered with something else than JSON", where=command) from error
+    if not isinstance(drawing, dict):
+        raise LayoutError("Graphviz answered with something else than a graph", where=command)
+    return drawing
+
+
+_REMEDY = "install one: `pip install graphviz-pure`, or your system's graphviz package"
+
+
+def locate_graphviz() -> str:
+    """Return the path of the command.
+
+    Raises
+    ------
+    LayoutError
+        If neither ``dot`` nor ``graphviz-pure`` is installed.
+    """
+    command = shutil.which("dot") or shutil.which("graphviz-pure") or _of_the_wheel()
+    if not command:
+        raise LayoutError("Graphviz is not installed here", remedy=_REMEDY)
+    return command
+
+
+@lru_cache(maxsize=1)
+def _of_the_wheel() -> str | None:
+    from importlib.metadata import PackageNotFoundError, files
+
+    try:
+        installed = files("graphviz-pure") or []
+    except PackageNotFoundError:
+        return None
+    for entry in installed:
+        if entry.name in {"graphviz-pure", "graphviz-pure.exe"}:
+            path = Path(str(entry.locate())).resolve()
+            if path.is_file():
+                return str(path)
+    return None
+
+
 CARD_WIDTH = 236
 CARD_HEIGHT = 76
+_COLUMN = CARD_WIDTH + 56
+_ROW = CARD_HEIGHT + 18
+
+
+def layered(lineage: Lineage, *, note: str = "") -> Layout:
+    """Return a layout in columns; ``note`` says why Graphviz did not make it."""
+    columns = _columns(lineage)
+    bands: list[tuple[str, list[LineageNode]]] = [("", [node for node in lineage.nodes if not node.parent])]
+    bands += list(members(lineage.nodes).items())
+    upstream: dict[str, list[str]] = {}
+    for edge in drawn_edges(lineage):
+        upstream.setdefault(edge.target, []).append(edge.source)
+    cards: dict[str, Box] = {}
+    groups: dict[str, Box] = {}
+    top = float(MARGIN)
+    for parent, nodes in bands:
+        if not nodes:
+            continue
+        first = top + (GROUP_HEADER + GROUP_PADDING if parent else 0)
+        rows = 0
+        by_column: dict[int, list[LineageNode]] = {}
+        for node in nodes:
+            by_column.setdefault(columns[node.key], []).append(node)
+        for column in sorted(by_column):
+            heights = {
+                node.key: _mean([cards[key].y for key in upstream.get(node.key, ()) if key in cards])
+                for node in by_column[column]
+            }
+            for row, node in enumerate(sorted(by_column[column], key=lambda node: heights[node.key])):
+                cards[node.key] = Box(MARGIN + GROUP_PADDING + column * _COLUMN, first + row * _ROW)
+            rows = max(rows, len(by_column[column]))
+        bottom = first + rows * _ROW - (_ROW - CARD_HEIGHT)
+        if parent:
+            left = min(cards[node.key].x for node in nodes) - GROUP_PADDING
+            right = max(cards[node.key].right for node in nodes) + GROUP_PADDING
+            bottom += GROUP_PADDING
+            groups[parent] = Box(left, top, right - left, bottom - top)
+        top = bottom + 18
+    boxes = [*cards.values(), *groups.values()]
+    routes = []
+    for edge in drawn_edges(lineage):
+        start, end = cards[edge.source], cards[edge.target]
+        bend = max(28.0, (end.x - start.right) / 2)
+        routes.append(
+            Route(
+                edge,
+                (
+                    (start.right, start.middle),
+                    (start.right + bend, start.middle),
+                    (end.x - bend, end.middle),
+                    (end.x, end.middle),
+                ),
+            )
+        )
+    return Layout(
+        width=max((box.right for box in boxes), default=0.0) + MARGIN,
+        height=max((box.bottom for box in boxes), default=0.0) + MARGIN,
+        cards=cards,
+        groups=groups,
+        routes=tuple(routes),
+        note=note,
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _columns(lineage: Lineage) -> dict[str, int]:
+    """Return each card's column: the longest way to it. A card on a cycle takes its place when nothing else is left."""
+    waiting = {node.key: 0 for node in lineage.nodes}
+    downstream: dict[str, list[str]] = {}
+    for edge in drawn_edges(lineage):
+        waiting[edge.target] += 1
+        downstream.setdefault(edge.source, []).append(edge.target)
+    columns: dict[str, int] = dict.fromkeys(waiting, 0)
+    left = dict.fromkeys(waiting)
+    ready = [key for key, count in waiting.items() if not count]
+    while left:
+        key = ready.pop() if ready else next(iter(left))
+        if key not in left:
+            continue
+        del left[key]
+        for below in downstream.get(key, ()):
+            if below in left:
+                columns[below] = max(columns[below], columns[key] + 1)
+                waiting[below] -= 1
+                if not waiting[below]:
+                    ready.append(below)
+    return columns
+
+
 GROUP_HEADER = 26
 GROUP_PADDING = 14
 MARGIN = 16
@@ -140,11 +318,8 @@ def layout(lineage: Lineage, *, engine: Engine | None = None) -> Layout:
     lineage
         What to draw; only keys, parents and edges matter here.
     engine
-        From DOT to what Graphviz writes with ``-Tjson``; by default `stepwell.widgets.dot.graphviz_json`.
+        From DOT to what Graphviz writes with ``-Tjson``; by default `stepwell.widgets.layout.graphviz_json`.
     """
-    from stepwell.widgets.dot import graphviz_json
-    from stepwell.widgets.layered import layered
-
     chosen = engine or graphviz_json
     structure = (chosen, tuple((node.key, node.parent) for node in lineage.nodes), lineage.edges)
     if structure in _cache:

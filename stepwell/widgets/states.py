@@ -1,4 +1,4 @@
-"""What a card says: the word and the symbol of its state, since when, how long it took, and why.
+"""What a card says: the word and the symbol of its state, since when, how long it took, and why; and which cards are shown.
 
 The words are the model's: failed, missing, unverifiable, stale, may change, fresh; queued and running lie over them while
 a run lasts; sources and jobs have none of these and say what they are. A footer is a list of parts, so that the static
@@ -8,9 +8,11 @@ picture can write absolute times, and the live one times that go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
 
+from stepwell.kernel_runtime.errors import unknown_key
+from stepwell.kernel_runtime.records.events import Subscriber
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
 
 Status: TypeAlias = Literal[
@@ -140,4 +142,56 @@ def summary(node: LineageNode) -> str:
         return ", ".join(node.assets)
     return node.summary or {"source": "read, not computed here", "job": "runs whenever it is asked to"}.get(
         node.kind, ""
+    )
+
+
+class LineageSource(Protocol):
+    """Current states, events of runs, and the three things that a button can ask for."""
+
+    def lineage(self) -> Lineage:
+        """Return everything that is defined, with current states."""
+
+    def subscribe(self, subscriber: Subscriber, /) -> Callable[[], None]:
+        """Call the subscriber with every event, on the thread that publishes it, until the returned function is called."""
+
+    def rerun(self, keys: Sequence[str], /) -> object:
+        """Run these steps on stored inputs, in this thread; raise what the user's code raises."""
+
+    def materialize(self, keys: Sequence[str], /) -> object:
+        """Bring these assets up to date, in this thread; raise what the user's code raises."""
+
+    def cancel(self, run_id: str | None = None, /) -> object:
+        """End the run that goes on, if it is this one, and its running step; may be called on any thread, returns at once."""
+
+
+def upstream_of(lineage: Lineage, keys: Sequence[str] | None) -> Lineage:
+    """Return the cards that ``keys`` name (assets, steps or jobs) with everything upstream; everything if None.
+
+    Raises
+    ------
+    UnknownKeyError
+        If a key is in no card.
+    """
+    if keys is None:
+        return lineage
+    named = {node.key: {node.key} for node in lineage.nodes}
+    for node in lineage.nodes:
+        for asset in assets_of(node):
+            named.setdefault(asset, set()).add(node.key)
+    upstream: dict[str, list[str]] = {}
+    for edge in lineage.edges:
+        upstream.setdefault(edge.target, []).append(edge.source)
+    kept: set[str] = set()
+    for key in keys:
+        if key not in named:
+            raise unknown_key("asset, step or job", key, named)
+        ahead = list(named[key])
+        while ahead:
+            here = ahead.pop()
+            if here not in kept:
+                kept.add(here)
+                ahead += upstream.get(here, ())
+    return Lineage(
+        tuple(node for node in lineage.nodes if node.key in kept),
+        tuple(edge for edge in lineage.edges if edge.source in kept and edge.target in kept),
     )

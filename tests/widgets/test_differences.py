@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from stepwell.kernel_runtime.session.differences import compare
-from stepwell.kernel_runtime.session.differences.result import Side
+from stepwell.kernel_runtime.session.differences.difference import Side
 from stepwell.kernel_runtime.session.history import Version, Versions
 from stepwell.widgets.differences import difference_html, versions_html
 

@@ -4,7 +4,7 @@ import pytest
 from pictured import everything
 
 from stepwell.kernel_runtime.errors import UnknownKeyError
-from stepwell.widgets.focus import upstream_of
+from stepwell.widgets.states import upstream_of
 
 
 def keys(lineage):

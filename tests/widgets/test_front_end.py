@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import stepwell.widgets
+from stepwell.widgets.picture import DARK, LIGHT, status_style
 from stepwell.widgets.states import SYMBOLS
-from stepwell.widgets.svg import DARK, LIGHT, status_style
 
 HERE = Path(stepwell.widgets.__file__).parent
 ESM = (HERE / "lineage.js").read_text(encoding="utf-8")

@@ -12,9 +12,7 @@ from pictured import everything, hostile, lineages
 from stepwell.kernel_runtime.errors import LayoutError
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode
 from stepwell.widgets import layout as layout_module
-from stepwell.widgets.dot import graphviz_json, locate_graphviz
-from stepwell.widgets.layered import layered
-from stepwell.widgets.layout import MOST_CARDS, layout, to_dot
+from stepwell.widgets.layout import MOST_CARDS, graphviz_json, layered, layout, locate_graphviz, to_dot
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from stepwell.kernel_runtime.definitions.registry import Registry
 from stepwell.kernel_runtime.records.events import RunFinished, RunStarted, StepFinished, StepStarted, StepWaiting
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.session.kernel import Session
-from stepwell.widgets.overlay import Overlay
+from stepwell.widgets.lineage import Overlay
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import threading
 
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
-from stepwell.widgets.pace import Paced
+from stepwell.widgets.lineage import Paced
 
 
 def test_many_events_come_in_order_in_few_deliveries():

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pictured import HOSTILE, everything, hostile
 
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
-from stepwell.widgets.layered import layered
-from stepwell.widgets.svg import clean, lineage_svg, shorten
+from stepwell.widgets.layout import layered
+from stepwell.widgets.picture import clean, lineage_svg, shorten
 
 SVG = "{http://www.w3.org/2000/svg}"
 

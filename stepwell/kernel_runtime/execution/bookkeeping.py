@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.execution.failures import error_record
 from stepwell.kernel_runtime.execution.in_process import Outcome
+from stepwell.kernel_runtime.execution.result import error_record
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.code_versions import CodeVersion

@@ -1,19 +1,50 @@
-"""What a step prints and displays: passed on as it happens, and kept with its materialization.
+"""What a step prints and displays: passed on as it happens, and kept with its materialization; and figures among its values.
 
 While a run lasts, ``sys.stdout`` and ``sys.stderr`` are proxies that write through and, in the context of a step, also record.
 The sink is a context variable, so that a thread started with a copied context records into its own step. Displays are
-recorded by whoever publishes them: the notebook's face calls `Capture.display`.
+recorded by whoever publishes them: the notebook's face calls `Capture.display`. Figures are taken from pyplot before they are stored: a
+figure that pyplot still manages would open a window, or be shown in a notebook, wherever its stored form is loaded. A picture of the figure
+is part of the step's displays, so that a hit shows it without loading the figure. Cells display their figures themselves; those of functions
+are rendered here.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Literal, TextIO, cast
 
 from stepwell.kernel_runtime.records.runs import CapturedOutput
+
+
+def release_figures(values: Iterable[Any]) -> None:
+    """Close those of the values that are matplotlib figures; they stay usable, only pyplot forgets them."""
+    module, pyplot = sys.modules.get("matplotlib.figure"), sys.modules.get("matplotlib.pyplot")
+    if module is None or pyplot is None:
+        return
+    for value in values:
+        if issubclass(type(value), module.Figure):
+            pyplot.close(value)
+
+
+def pictures(values: Iterable[Any]) -> Iterator[dict[str, str]]:
+    """Yield those of the values that are matplotlib figures as displays: a rendered picture and a line of text."""
+    module = sys.modules.get("matplotlib.figure")
+    if module is None:
+        return
+    for value in values:
+        if issubclass(type(value), module.Figure):
+            data = io.BytesIO()
+            # A figure that cannot be drawn is a value all the same.
+            with contextlib.suppress(Exception):
+                value.savefig(data, format="png", bbox_inches="tight")
+                yield {"image/png": base64.b64encode(data.getvalue()).decode("ascii"), "text/plain": repr(value)}
+
 
 LIMIT = 1_000_000
 """Characters of text and display data that are kept of one step; the rest is counted only."""

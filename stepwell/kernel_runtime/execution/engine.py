@@ -20,14 +20,13 @@ from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
 from stepwell.kernel_runtime.execution.capture import proxied
 from stepwell.kernel_runtime.execution.claiming import Claiming
 from stepwell.kernel_runtime.execution.contexts import OpExecutionContext, context_for
-from stepwell.kernel_runtime.execution.failures import is_interrupt, user_object_error
 from stepwell.kernel_runtime.execution.hidden_state import HiddenState
 from stepwell.kernel_runtime.execution.in_process import InProcess, Outcome
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.live_cells import LiveRun
 from stepwell.kernel_runtime.execution.notebook import NotebookCells
 from stepwell.kernel_runtime.execution.outputs import plain_metadata
-from stepwell.kernel_runtime.execution.result import RunResult
+from stepwell.kernel_runtime.execution.result import RunResult, is_interrupt, user_object_error
 from stepwell.kernel_runtime.execution.seeds import Seeds
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.planning.memo import Known

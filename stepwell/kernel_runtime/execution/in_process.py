@@ -20,8 +20,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.execution.addresses import reached_names
-from stepwell.kernel_runtime.execution.capture import Capture, recording
-from stepwell.kernel_runtime.execution.figures import pictures, release_figures
+from stepwell.kernel_runtime.execution.capture import Capture, pictures, recording, release_figures
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.outputs import Collector, Produced
 from stepwell.kernel_runtime.planning.plan import PlanStep

@@ -29,9 +29,9 @@ from stepwell.kernel_runtime.execution.addresses import (
     places,
     reached_names,
 )
+from stepwell.kernel_runtime.execution.restoration import View, blocks_of, has_arrays, views
 from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.execution.timeline import Timeline
-from stepwell.kernel_runtime.execution.views import View, blocks_of, has_arrays, views
 from stepwell.kernel_runtime.reads.readers import seedings
 from stepwell.kernel_runtime.records.effects import RESULT, Effects
 from stepwell.kernel_runtime.records.materializations import Read

@@ -14,7 +14,7 @@ from stepwell.kernel_runtime.errors import (
     StepwellError,
     TypeCheckError,
 )
-from stepwell.kernel_runtime.execution.failures import user_object_error
+from stepwell.kernel_runtime.execution.result import user_object_error
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.store.values.structure import type_name
 

@@ -40,14 +40,13 @@ from stepwell.kernel_runtime.records.materializations import Current, Materializ
 from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
 from stepwell.kernel_runtime.records.runs import CapturedOutput
 from stepwell.kernel_runtime.session.acceptance import accept_step, check_acceptable, reader_of_now, revoke_step
-from stepwell.kernel_runtime.session.currents import choose
 from stepwell.kernel_runtime.session.explanation import Explainer, Explanation
 from stepwell.kernel_runtime.session.history import WhichVersion, is_identifier, load_version
 from stepwell.kernel_runtime.session.holding import Holding, users_digest
 from stepwell.kernel_runtime.session.origins import Origins
 from stepwell.kernel_runtime.session.preparation import known_for
 from stepwell.kernel_runtime.session.renaming import Settling
-from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
+from stepwell.kernel_runtime.session.requests import Given, Targets, choose, lookup, read_targets
 from stepwell.kernel_runtime.session.single_steps import plan_of_steps
 from stepwell.kernel_runtime.store.catalog.instance import warm_up
 from stepwell.kernel_runtime.versions.opcodes import untested

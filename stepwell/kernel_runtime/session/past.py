@@ -16,8 +16,8 @@ from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.retention import STORE, Collected, Forgotten, Rule, Sizes
 from stepwell.kernel_runtime.session.differences import Difference, compare
+from stepwell.kernel_runtime.session.differences.difference import Side
 from stepwell.kernel_runtime.session.differences.frames import MEMORY
-from stepwell.kernel_runtime.session.differences.result import Side
 from stepwell.kernel_runtime.session.history import (
     Versions,
     WhichVersion,

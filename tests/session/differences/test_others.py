@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from stepwell.kernel_runtime.session.differences import compare
-from stepwell.kernel_runtime.session.differences.result import Side
+from stepwell.kernel_runtime.session.differences.difference import Side
 
 
 def diff(before, after, **more):

@@ -1,17 +1,14 @@
 """How two values differ: frames by rows and cells, arrays by elements, texts by lines, small objects by paths.
 
 ============  ==================================================================================================
-compare       `compare`: chooses by the types of both values
-result        `Difference` and what it holds: plain frozen data
-columns       a frame's columns as Arrow, so that DuckDB can compare them; what cannot be is compared by digest
+compare       `compare`: chooses by the types of both values; texts, small objects and arrays
+difference    `Difference` and what it holds: plain frozen data
+columns       a frame's columns as Arrow, so that DuckDB can compare them; other columns are compared by digest
 frames        matching rows and comparing cells, in a DuckDB instance of its own with a memory limit
-rows          the differing rows themselves, as a frame
-arrays        numpy and scipy.sparse
-objects       dicts, lists, dataclasses, scalars: bounded, with paths; `texts` likewise for lines of text
 ============  ==================================================================================================
 """
 
 from stepwell.kernel_runtime.session.differences.compare import compare
-from stepwell.kernel_runtime.session.differences.result import Difference
+from stepwell.kernel_runtime.session.differences.difference import Difference
 
 __all__ = ["Difference", "compare"]
