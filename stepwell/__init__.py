@@ -10,6 +10,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stepwell.batch.run import run as run
+    from stepwell.commands.check import check as check
+    from stepwell.commands.code import code as code
+    from stepwell.commands.diff import diff as diff
+    from stepwell.commands.doctor import doctor as doctor
+    from stepwell.commands.forget import forget as forget
+    from stepwell.commands.gc import gc as gc
+    from stepwell.commands.inputs import inputs as inputs
+    from stepwell.commands.keep import keep as keep
+    from stepwell.commands.lineage import lineage as lineage
+    from stepwell.commands.load import load as load
+    from stepwell.commands.logs import logs as logs
+    from stepwell.commands.materialize import materialize as materialize
+    from stepwell.commands.pack import pack as pack
+    from stepwell.commands.rename import rename as rename
+    from stepwell.commands.rerun import rerun as rerun
+    from stepwell.commands.resume import resume as resume
+    from stepwell.commands.runs import runs as runs
+    from stepwell.commands.sql import sql as sql
+    from stepwell.commands.status import status as status
+    from stepwell.commands.trust import trust as trust
+    from stepwell.commands.versions import versions as versions
+    from stepwell.commands.why import why as why
     from stepwell.kernel_runtime.definitions.assets import AssetsDefinition as AssetsDefinition
     from stepwell.kernel_runtime.definitions.assets import SourceAsset as SourceAsset
     from stepwell.kernel_runtime.definitions.declarations import AssetIn as AssetIn
@@ -34,27 +57,17 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.execution.result import RunResult as RunResult
     from stepwell.kernel_runtime.records.keys import AssetKey as AssetKey
     from stepwell.kernel_runtime.session.functions import last_run as last_run
-    from stepwell.kernel_runtime.session.functions import load as load
-    from stepwell.kernel_runtime.session.functions import materialize as materialize
     from stepwell.kernel_runtime.session.functions import open_store as open_store
-    from stepwell.kernel_runtime.session.functions import rerun as rerun
-    from stepwell.kernel_runtime.session.functions import resume as resume
-    from stepwell.kernel_runtime.session.functions import sql as sql
-    from stepwell.kernel_runtime.session.keeping import diff as diff
-    from stepwell.kernel_runtime.session.keeping import doctor as doctor
-    from stepwell.kernel_runtime.session.keeping import forget as forget
-    from stepwell.kernel_runtime.session.keeping import gc as gc
-    from stepwell.kernel_runtime.session.keeping import keep as keep
-    from stepwell.kernel_runtime.session.keeping import rename as rename
-    from stepwell.kernel_runtime.session.keeping import versions as versions
     from stepwell.kernel_runtime.session.kernel import get_session as get_session
     from stepwell.kernel_runtime.session.selects import sql_asset as sql_asset
-    from stepwell.kernel_runtime.session.sharing import pack as pack
-    from stepwell.kernel_runtime.session.sharing import trust as trust
     from stepwell.kernel_runtime.versions.left_out import opaque as opaque
     from stepwell.kernel_runtime.versions.left_out import secret as secret
 
 _RUNTIME = "stepwell.kernel_runtime."
+_VERBS = (
+    "check", "code", "diff", "doctor", "forget", "gc", "inputs", "keep", "lineage", "load", "logs", "materialize", "pack", "rename", "rerun", "resume", "run", "runs", "sql", "status", "trust", "versions", "why",
+)  # fmt: skip
+"""Commands: each is a function of a module of its name in `stepwell.commands`."""
 _HOMES = {
     "AssetExecutionContext": "execution.contexts",
     "AssetIn": "definitions.declarations",
@@ -74,46 +87,39 @@ _HOMES = {
     "SourceAsset": "definitions.assets",
     "StepwellError": "errors",
     "asset": "definitions.decorators",
-    "diff": "session.keeping",
-    "doctor": "session.keeping",
-    "forget": "session.keeping",
-    "gc": "session.keeping",
     "get_session": "session.kernel",
     "graph": "definitions.graphs",
     "graph_asset": "definitions.decorators",
     "job": "definitions.jobs",
-    "keep": "session.keeping",
     "last_run": "session.functions",
-    "load": "session.functions",
-    "materialize": "session.functions",
     "multi_asset": "definitions.decorators",
     "op": "definitions.ops",
     "opaque": "versions.left_out",
     "open_store": "session.functions",
-    "pack": "session.sharing",
-    "rename": "session.keeping",
-    "rerun": "session.functions",
-    "resume": "session.functions",
     "secret": "versions.left_out",
-    "sql": "session.functions",
     "sql_asset": "session.selects",
-    "trust": "session.sharing",
-    "versions": "session.keeping",
-    "why": "session.functions",
 }
 """Where each public name lives below the kernel runtime."""
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *sorted(_HOMES)]  # noqa: PLE0604 - names, all strings
+__all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *sorted((*_HOMES, *_VERBS))]  # noqa: PLE0604 - names, all strings
 
 
 def __getattr__(name: str) -> Any:
     if name == "errors":
         return import_module("stepwell.errors")
-    home = _HOMES.get(name)
+    home = (
+        "stepwell.batch.run"
+        if name == "run"
+        else f"stepwell.commands.{name}"
+        if name in _VERBS
+        else _RUNTIME + _HOMES[name]
+        if name in _HOMES
+        else None
+    )
     if home is None:
         raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
-    module = import_module(_RUNTIME + home)
+    module = import_module(home)
     found = globals()[name] = getattr(module, name)
     return found
 

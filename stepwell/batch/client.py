@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from nbclient import NotebookClient
+from nbclient.exceptions import CellTimeoutError
 from nbclient.util import ensure_async
 
 from stepwell.batch.notebooks import is_run
@@ -37,16 +38,29 @@ class BatchClient(NotebookClient):
         Told of every cell.
     save
         Called after every executed cell, however it ended.
+    limits
+        Seconds that one cell, and the whole run, may take; None for no limit.
     options
         Traits of ``nbclient.NotebookClient``.
     """
 
-    def __init__(self, notebook: Any, *, progress: Progress, save: Callable[[], None], **options: Any) -> None:
+    def __init__(
+        self,
+        notebook: Any,
+        *,
+        progress: Progress,
+        save: Callable[[], None],
+        limits: tuple[float | None, float | None] = (None, None),
+        **options: Any,
+    ) -> None:
         # Times in the cells' metadata would make every two executions differ.
         super().__init__(notebook, **{"record_timing": False, **options})
         self.progress = progress
         self.save = save
         self.signal: signal.Signals | None = None
+        self.timed_out = ""
+        """Which limit was exceeded; empty if none was."""
+        self._cell_limit, self._limit = limits
         self.cell: Any = None
         """The cell that runs or, after the execution, the one that ran last."""
         self._signalling: asyncio.Future[Any] | None = None
@@ -66,6 +80,7 @@ class BatchClient(NotebookClient):
         self.progress.begin(self.code_cells_executed + 1, cell.source)
         ticking = asyncio.ensure_future(self._tick())
         self._executing = True
+        limit = self._call_after(self._cell_limit, "the cell took longer than {} s (--cell-timeout)")
         try:
             await super().async_execute_cell(cell, cell_index, execution_count, store_history)
         except BaseException:
@@ -76,13 +91,34 @@ class BatchClient(NotebookClient):
         finally:
             self._executing = False
             ticking.cancel()
+            if limit is not None:
+                limit.cancel()
             if self.kc is not None:
                 self.kc.session.metadata = {}
             self.save()
+        if self.timed_out:
+            raise CellTimeoutError(self.timed_out)
         if self.signal is not None:
             # The cell caught the interrupt, or is allowed to fail.
             raise InterruptedError
         return cell
+
+    def _call_after(self, seconds: float | None, message: str) -> asyncio.TimerHandle | None:
+        """Interrupt the run after some seconds; None is no limit."""
+        if seconds is None:
+            return None
+        return asyncio.get_running_loop().call_later(seconds, self._time_out, message.format(f"{seconds:g}"))
+
+    def _time_out(self, message: str) -> None:
+        """Interrupt the cell that runs; end the kernel if it does not stop."""
+        self.timed_out = self.timed_out or message
+        if self._executing and self.km is not None:
+            self._signalling = asyncio.ensure_future(ensure_async(self.km.interrupt_kernel()))
+            asyncio.get_running_loop().call_later(TERMINATION_GRACE, self._end_if_running)
+
+    def _end_if_running(self) -> None:
+        if self._executing:
+            self._end_now()
 
     async def _tick(self) -> None:
         while True:
@@ -96,6 +132,8 @@ class BatchClient(NotebookClient):
             # Said to who waits; the executed notebook is to be the same whoever computed what.
             self.progress.note(content["data"]["text/plain"])
             return None
+        if msg["msg_type"] == "stream":
+            self.progress.log(content["text"])
         last = outs[-1] if outs else None
         if (
             msg["msg_type"] == "stream"
@@ -124,6 +162,7 @@ class BatchClient(NotebookClient):
                 loop.add_signal_handler(each, self._on_signal, each, task)
                 handled.append(each)
         self.create_kernel_manager()
+        limit = self._call_after(self._limit, "the run took longer than {} s (--timeout)")
         try:
             await self.async_start_new_kernel(**kwargs)
             await self.async_start_new_kernel_client()
@@ -131,6 +170,8 @@ class BatchClient(NotebookClient):
         finally:
             if self.km is not None:
                 await self._async_cleanup_kernel()
+            if limit is not None:
+                limit.cancel()
             for each in handled:
                 loop.remove_signal_handler(each)
 

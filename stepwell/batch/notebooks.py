@@ -152,7 +152,7 @@ def output_path(notebook: Path, asked: str | None, *, runs: Path, batch: str) ->
     if target.resolve() == notebook.resolve() or (target.exists() and target.samefile(notebook)):
         raise NotebookError(
             f"the output would replace the notebook {notebook} itself",
-            remedy="choose another --output: a file that ends in .ipynb, or a directory",
+            remedy="choose another output path: a file that ends in .ipynb, or a directory",
         )
     return target
 
@@ -177,7 +177,7 @@ def _not_written(target: Path, reason: str) -> NotebookError:
     return NotebookError(
         f"the executed notebook cannot be written to {target}",
         where=reason,
-        remedy="choose another --output, or make room and write access there",
+        remedy="choose another output path, or make room and write access there",
     )
 
 

@@ -8,7 +8,7 @@ import shutil
 from time import monotonic
 from typing import TextIO
 
-from stepwell.kernel_runtime.text import in_one_line
+from stepwell.kernel_runtime.text import coloured, in_one_line
 
 _FIRST_WORDS = 48
 
@@ -22,9 +22,12 @@ class Progress:
         Where to; None says nothing.
     total
         How many cells will be executed.
+    log_output
+        Whether the output of cells is written there, too.
     """
 
-    def __init__(self, stream: TextIO | None, total: int) -> None:
+    def __init__(self, stream: TextIO | None, total: int, *, log_output: bool = False) -> None:
+        self._log_output = log_output
         self._stream = stream
         self._total = total
         self._live = stream is not None and is_terminal(stream)
@@ -52,6 +55,15 @@ class Progress:
         elif self._stream is not None:
             self._stream.write(f"{self._label}  {line}\n")
             self._stream.flush()
+
+    def log(self, text: str) -> None:
+        """Write output of the cell that runs, if it is to be logged."""
+        if self._stream is None or not self._log_output:
+            return
+        if self._live:
+            self._rewrite("")
+        self._stream.write(coloured(text))
+        self._stream.flush()
 
     def end(self, outcome: str = "") -> None:
         """Say that the cell is over, with a word if it did not end as cells do."""

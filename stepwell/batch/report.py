@@ -16,10 +16,17 @@ from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _TRACEBACK_LINES = 24
 _SHOWN_KEYS = 6
+_WORTH_TELLING = 1.0
+"""Seconds that reuse saved, from which on the report tells them."""
 
 
 def as_json(notebook: Path | None, result: BatchResult | None, error: dict[str, Any] | None = None) -> str:
-    """Return the object that ``--json`` prints.
+    """Return the text that ``--json`` prints; parameters as of `as_dict`."""
+    return text.as_json(as_dict(notebook, result, error), indent=2)
+
+
+def as_dict(notebook: Path | None, result: BatchResult | None, error: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what ``--json`` prints.
 
     Parameters
     ----------
@@ -37,22 +44,19 @@ def as_json(notebook: Path | None, result: BatchResult | None, error: dict[str, 
         error = {"cell": failure.cell, "name": failure.name, "message": failure.message}
     elif result is not None and result.signal is not None:
         error = {"cell": None, "name": "KeyboardInterrupt", "message": f"interrupted by {result.signal.name}"}
-    return text.as_json(
-        {
-            "notebook": None if notebook is None else str(notebook.absolute()),
-            "status": "success" if result is not None and result.success else "failure",
-            "runs": [
-                {
-                    "run_id": run.run_id,
-                    "status": run_status(run, interrupted=interrupted),
-                    "steps": [{"key": step.key, "status": step.status, "seconds": step.seconds} for step in steps],
-                }
-                for run, steps in runs
-            ],
-            "error": error,
-        },
-        indent=2,
-    )
+    return {
+        "notebook": None if notebook is None else str(notebook.absolute()),
+        "status": "success" if result is not None and result.success else "failure",
+        "runs": [
+            {
+                "run_id": run.run_id,
+                "status": run_status(run, interrupted=interrupted),
+                "steps": [{"key": step.key, "status": step.status, "seconds": step.seconds} for step in steps],
+            }
+            for run, steps in runs
+        ],
+        "error": error,
+    }
 
 
 def run_status(run: RunRecord, *, interrupted: bool) -> str:
@@ -81,6 +85,15 @@ def lines(result: BatchResult, *, colour: bool) -> list[str]:
             for status in ("executed", "reused", "failed", "skipped", "untouched", "cancelled")
             if counts[status]
         ]
+        saved = sum(
+            made.seconds
+            for _, steps in result.runs
+            for step in steps
+            if step.status == "reused"
+            for made in step.materializations[:1]
+        )
+        if saved >= _WORTH_TELLING:
+            words.append(f"{text.duration(saved)} saved")
         executed = list(
             dict.fromkeys(step.key for _, steps in result.runs for step in steps if step.status == "executed")
         )

@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import IO, Any, TextIO
 
 from stepwell.batch.kernels import choose_kernel
 from stepwell.batch.notebooks import clear, is_run, make_folder, output_path, read_notebook, save
+from stepwell.batch.parameters import checked_parameters, inject
 from stepwell.batch.progress import Progress
-from stepwell.kernel_runtime.errors import NotebookKernelError
+from stepwell.kernel_runtime.errors import InvalidInvocationError, NotebookKernelError
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.session.project import named_or_found
@@ -74,7 +75,12 @@ def run_notebook(
     output: str | None = None,
     store: str | None = None,
     kernel: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    cwd: str | None = None,
     strict: bool = False,
+    log_output: bool = False,
+    cell_timeout: float | None = None,
+    timeout: float | None = None,
     progress: TextIO | None = None,
 ) -> BatchResult:
     """Execute a notebook in its own folder and save it, after every cell, somewhere else.
@@ -89,8 +95,16 @@ def run_notebook(
         The store directory, for the kernel too; by default the one that the notebook's session would use.
     kernel
         An installed kernel's name, in place of the notebook's own.
+    parameters
+        Values for names that the cell tagged ``parameters`` assigns.
+    cwd
+        The kernel's working directory; by default the notebook's folder.
     strict
         Whether a value that cannot be stored is a failure of its step.
+    log_output
+        Whether the output of cells is written to `progress` as it comes.
+    cell_timeout, timeout
+        Seconds after which a cell, or the whole run, is interrupted and fails.
     progress
         Where to say which cell runs.
 
@@ -107,6 +121,10 @@ def run_notebook(
 
     path = path.absolute()
     notebook = read_notebook(path)
+    inject(notebook, checked_parameters(notebook, parameters or {}))
+    folder = path.parent if cwd is None else Path(cwd).absolute()
+    if not folder.is_dir():
+        raise InvalidInvocationError(f"there is no directory {folder}", remedy="--cwd names an existing directory")
     kernel_name = choose_kernel(notebook, path, kernel)
     directory, named = named_or_found(store, path.parent)
     batch = new_id()
@@ -126,7 +144,14 @@ def run_notebook(
         # Absolute: the kernel's folder is not ours.
         environment["STEPWELL_STORE"] = str(directory)
     failure, received = _execute(
-        notebook, saved, kernel_name, folder=path.parent, environment=environment, progress=progress
+        notebook,
+        saved,
+        kernel_name,
+        folder=folder,
+        environment=environment,
+        progress=Progress(progress, sum(map(is_run, notebook.cells)), log_output=log_output),
+        cell_timeout=cell_timeout,
+        timeout=timeout,
     )
     return BatchResult(path, target, directory, _recorded_runs(directory, named, batch), failure, received)
 
@@ -138,17 +163,19 @@ def _execute(
     *,
     folder: Path,
     environment: dict[str, str],
-    progress: TextIO | None,
+    progress: Progress,
+    cell_timeout: float | None,
+    timeout: float | None,
 ) -> tuple[CellFailure | None, signal.Signals | None]:
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     from stepwell.batch.client import BatchClient
 
-    shown = Progress(progress, sum(map(is_run, notebook.cells)))
     client = BatchClient(
         notebook,
-        progress=shown,
+        progress=progress,
         save=saved,
+        limits=(cell_timeout, timeout),
         kernel_name=kernel,
         timeout=None,
         startup_timeout=STARTUP_TIMEOUT,
@@ -162,6 +189,8 @@ def _execute(
             client.execute(cwd=str(folder), env=environment, stdout=log, stderr=log)
         except CellExecutionError as error:
             failure = _failure(client, error.ename, error.evalue)
+        except CellTimeoutError as error:
+            failure = _failure(client, type(error).__name__, str(error))
         except (InterruptedError, KeyboardInterrupt, asyncio.CancelledError):
             client.signal = client.signal or signal.SIGINT
         except (OSError, RuntimeError) as error:
@@ -175,8 +204,10 @@ def _execute(
                 raise
             failure = _failure(client, "DeadKernelError", "\n".join(("the kernel died", *_tail(log))))
         finally:
-            shown.close()
+            progress.close()
     saved()
+    if client.timed_out:
+        failure = _failure(client, "CellTimeoutError", client.timed_out)
     if client.signal is not None:
         failure = _failure(client, "KeyboardInterrupt", f"interrupted by {client.signal.name}")
     return failure, client.signal

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 from stepwell.kernel_runtime.text import printable
 
@@ -188,7 +189,19 @@ class PackError(StepwellError):
 
 
 class TrustNeededError(StepwellError):
-    """What somebody else made would be taken over, and the user has not said so."""
+    """Values that another key signed would be taken over, and the user has not confirmed it.
+
+    Attributes
+    ----------
+    offer
+        What would be taken over (`records.packs.Offer`).
+    """
+
+    offer: Any = None
+
+
+class DefinitionsOnlyError(StepwellError):
+    """A run was asked for in a kernel in which a notebook's definitions are only registered."""
 
 
 class QueryError(StepwellError):

@@ -20,8 +20,7 @@ from stepwell.magics.cell_inputs import cell_origin, check_own_name, given_deps,
 from stepwell.magics.cell_names import Names
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
 from stepwell.magics.displays import value_or_figure
-from stepwell.magics.face import Face
-from stepwell.magics.lines import say
+from stepwell.magics.face import Face, say
 from stepwell.magics.running import compute_unstored, leave_result
 
 

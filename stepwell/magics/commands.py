@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 import shlex
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from traitlets import Bool, Enum, Float, observe
 
+from stepwell.commands import VERBS
+from stepwell.commands.command import all_commands
+from stepwell.commands.wording import result_lines, step_lines, work_line
 from stepwell.kernel_runtime.errors import InvalidInvocationError
-from stepwell.kernel_runtime.text import as_json
-from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells, sql_lines, status
+from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells
 from stepwell.magics.cell_source import cell_text, read_cell
 from stepwell.magics.face import Face
 from stepwell.magics.flags import (
@@ -30,9 +32,9 @@ from stepwell.magics.flags import (
     read_signature,
     split_arrow,
 )
-from stepwell.magics.lines import say, work_line
 from stepwell.magics.progress import Progress
 from stepwell.magics.running import bind, bind_loadable, displays_off, registry_kept, run_definition, users_errors
+from stepwell.magics.verbs import call_verb, parser_of, read_words, select_rows
 
 _OF_HISTORY = re.compile(r"\s*($|-[lg]\b|[\d~])")
 
@@ -88,7 +90,7 @@ class Stepwell(Magics):
         arguments = self._read("asset", line)
         arguments.variable = variable
         if cell is None:
-            status.print_state(self.face, [arguments.name])
+            self._print_state([arguments.name])
         elif arguments.plain:
             self._plain("asset", arguments.name, line, cell)
         else:
@@ -102,7 +104,7 @@ class Stepwell(Magics):
         """Make several assets of a cell: one variable per name."""
         arguments = self._read("multi_asset", line)
         if cell is None:
-            status.print_state(self.face, arguments.names)
+            self._print_state(arguments.names)
         elif arguments.plain:
             self._plain("multi_asset", " ".join(arguments.names), line, cell)
         else:
@@ -116,7 +118,7 @@ class Stepwell(Magics):
         """Make an asset of one SELECT over assets; $name takes a notebook variable."""
         arguments = self._read("sql_asset", line)
         if cell is None:
-            status.print_state(self.face, [arguments.name])
+            self._print_state([arguments.name])
         else:
             run_definition(
                 self.face, sql_cells.sql_asset_of(self.face, arguments, line, cell), arguments, show_value=True
@@ -130,11 +132,16 @@ class Stepwell(Magics):
         """Make an asset of a cell that calls ops, with assets by name: transform(fetch(clean), top=5)."""
         arguments = self._read("graph_asset", line)
         if cell is None:
-            status.print_state(self.face, [arguments.name])
+            self._print_state([arguments.name])
         else:
             with users_errors(self.face):
                 definition, shown = graph_cells.graph_asset_of(self.face, arguments, line, cell)
             run_definition(self.face, definition, arguments, show_value=shown)
+
+    def _print_state(self, names: Iterable[str]) -> None:
+        """Say in which state assets are: ``%asset clean``."""
+        for name in names:
+            call_verb(self.face, "why", [name], "%")
 
     def _plain(self, magic: str, name: str, line: str, cell: str) -> None:
         text = cell_text(self.shell, self.face.running, magic, line, cell)
@@ -205,34 +212,25 @@ class Stepwell(Magics):
 
     # -- runs
 
-    @magic_arguments()
-    @argument(
-        "keys",
-        nargs="*",
-        help="Assets, or selections such as +report, raw*, group:daily; everything that is registered without any.",
-    )
-    @argument("-f", "--force", action="store_true", help="Run them even if their stored values could be reused.")
-    @argument("--no-upstream", action="store_true", help="Take upstream assets as they are stored.")
     @line_magic
     def materialize(self, line: str) -> None:
         """Bring assets and everything that they need up to date, bind them, and display nothing."""
-        arguments = self._read("materialize", line)
+        _, asked = read_words("materialize", shlex.split(line), "%")
         face = self.face
-        for key in arguments.keys:
+        if face.defines_only:
+            return
+        for key in asked.targets:
             if key in face.session.registry.jobs:
                 raise InvalidInvocationError(f"{key!r} is a job, not an asset", remedy=f"run it with {key}.execute()")
-        waiting = [state for state in face.session.states(arguments.keys or None).values() if state.must_run]
-        line = work_line(waiting) if len(waiting) > 1 and not arguments.no_upstream else ""
+        waiting = [state for state in face.session.states(asked.targets or None).values() if state.must_run]
+        line = work_line(waiting) if len(waiting) > 1 and asked.upstream else ""
         with users_errors(face), displays_off(face, off=True), Progress(face, line):
-            result = face.session.materialize(
-                arguments.keys or None, force=arguments.force, upstream=not arguments.no_upstream
-            )
+            result = face.session.materialize(asked.targets or None, force=asked.force, upstream=asked.upstream)
         targets = result.run.targets
         result = bind_loadable(face, targets, result, lambda: face.session.materialize(targets, force=True), cell=False)
-        status.say_result(face, result)
+        for told in result_lines(result):
+            face.say(told)
 
-    @magic_arguments()
-    @argument("steps", nargs="+", help="Steps: report.transform; or assets, for all of their steps.")
     @line_magic
     def rerun(self, line: str) -> None:
         """Run single steps on what is stored for the others, even where that is stale.
@@ -242,34 +240,20 @@ class Stepwell(Magics):
         if self.own_rerun is not None and _OF_HISTORY.match(line):
             self.own_rerun(line)
             return
-        arguments = self._read("rerun", line)
+        _, asked = read_words("rerun", shlex.split(line), "%")
         face = self.face
+        if face.defines_only:
+            return
         with users_errors(face):
-            result = face.session.rerun(arguments.steps, show=arguments.steps)
+            result = face.session.rerun(asked.steps, show=asked.steps)
         bind(face, [key for key in result.run.targets if key in face.session.registry.assets], result, cell=False)
-        status.say_steps(face, result)
+        for told in step_lines(result):
+            face.say(told)
 
-    @magic_arguments()
-    @argument("key", help="An asset or a step.")
-    @argument(
-        "--accept",
-        action="store_true",
-        help="Mark the edit as not mattering: what is stored is valid for what is there now.",
-    )
-    @argument("--revoke", action="store_true", help="Take back what was accepted last.")
-    @argument("--json", action="store_true", help="Print the same as JSON.")
     @line_magic
     def why(self, line: str) -> None:
-        """Say what state an asset or step is in, and the smallest cause of it."""
-        arguments = self._read("why", line)
-        if arguments.accept and arguments.revoke:
-            raise UsageError("%why KEY --accept or --revoke, not both")
-        session = self.face.session
-        ask = session.accept if arguments.accept else session.revoke if arguments.revoke else session.why
-        found = ask(arguments.key)
-        say(as_json(found.as_dict()) if arguments.json else str(found))
-        if not arguments.json:
-            status.say_changed_since(self.face, arguments.key)
+        """Say what state an asset or step is in, and the smallest cause of it; --accept marks an edit as not mattering."""
+        call_verb(self.face, "why", shlex.split(line), "%")
 
     @line_magic
     def lineage(self, line: str) -> Any:
@@ -281,40 +265,22 @@ class Stepwell(Magics):
     @no_var_expand
     @line_cell_magic
     def stepwell(self, line: str, cell: str | None = None) -> Any:
-        """Look into the session: %stepwell COMMAND.
-
-        status          what is registered, each with its state; --sizes: what each key takes in the store
-        runs [N]        the newest runs
-        logs [RUN]      what the steps of a run logged; of the last run without one
-        load KEY...     bind the stored values of keys
-        inputs STEP     bind a step's stored inputs: to look into a step that failed
-        code KEY        show the code that a key was defined with
-        versions KEY    what it was, newest first; -a for all
-        diff KEY [A [B]] [--on COLUMN,...]
-                        how two versions differ, by default the newest two; A, B: -2, an identifier, a time
-        rename OLD NEW  carry what is stored over to another key
-        forget KEY      remove every version of it (--yes); not to be undone
-        keep [KEY] [--versions N] [--age 30d] [--bytes 10GB] [--forever]
-                        what is kept of a key, or of the whole store; shows the rules
-        gc [-n]         free what the rules drop and what nothing refers to; -n only tells; --compact
-        store [PATH]    where the store is and how large; switch to another one
-        doctor [FLAGS]  check the store and its surroundings; --quick, --clean, --rebuild
-        pack SELECTION OUT.zip
-                        write stored values into one file for somebody else
-        trust OUT.zip|KEY...
-                        what another key signed: shown, and taken over with --yes; --all: all of it
-        sql SELECT      rows of one SELECT over stored assets, or over the catalog (FROM stepwell.runs); $name takes a notebook
-                        variable; also %%stepwell sql with the SELECT below
-        """
+        """Look into the session: %stepwell VERB ..., with the arguments of the command line; %stepwell VERB --help explains them."""
         if line.split(maxsplit=1)[:1] == ["sql"]:
-            return sql_lines.rows(self.face, line.split(maxsplit=1)[1:], cell)
+            return select_rows(self.face, line.split(maxsplit=1)[1:], cell)
         if cell is not None:
             raise UsageError("%%stepwell sql is the only command with a body: the SELECT")
         # Dollars and braces belong to the SELECT; elsewhere they are IPython's.
         words = shlex.split(self.face.shell.var_expand(line))
         if not words or words[0] in ("-h", "--help"):
-            raise UsageError(f"%stepwell {' | '.join([*status.COMMANDS, 'sql'])}; %stepwell? explains them")
-        command = status.COMMANDS.get(words[0])
-        if command is None:
-            raise UsageError(f"%stepwell has no command {words[0]!r}; it has {', '.join([*status.COMMANDS, 'sql'])}")
-        return command(self.face, words[1:])
+            raise UsageError(f"%stepwell {' | '.join(VERBS)}; %stepwell? explains them")
+        if words[0] in ("lineage", "materialize", "rerun"):
+            return getattr(self, words[0])(shlex.join(words[1:]))
+        call_verb(self.face, words[0], words[1:])
+        return None
+
+
+_verbs = "\n".join(f"{each.usage}\n    {each.summary}" for each in all_commands())
+Stepwell.stepwell.__doc__ = f"{Stepwell.stepwell.__doc__}\n\n{_verbs}"
+for _magic in (Stepwell.materialize, Stepwell.rerun, Stepwell.why, Stepwell.lineage):
+    _magic.__doc__ = f"{_magic.__doc__}\n\n{parser_of(_magic.__name__, '%')[1].format_help()}"

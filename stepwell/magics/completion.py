@@ -8,34 +8,22 @@ from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
+from stepwell.commands import VERBS
+from stepwell.commands.command import find_command
 from stepwell.kernel_runtime.planning.flatten import asset_steps, job_steps
-from stepwell.magics import status
 from stepwell.magics.commands import Stepwell
 from stepwell.magics.face import Face
 
 _LINE = re.compile(r"^\s*(%{1,2})(\w+)\s+(.*)$")
 _TAKES_KEYS = {
-    "materialize": "assets",
-    "rerun": "steps",
-    "why": "steps",
     "asset": "assets",
     "sql_asset": "assets",
     "multi_asset": "assets",
     "graph_asset": "assets",
-    "lineage": "assets",
 }
-_COMMAND_KEYS = {
-    "load": "steps",
-    "inputs": "steps",
-    "code": "steps",
-    "status": "assets",
-    "versions": "steps",
-    "diff": "steps",
-    "rename": "assets",
-    "forget": "steps",
-    "keep": "steps",
-    "sql": "assets",
-}
+
+
+_VERB_MAGICS = frozenset(("materialize", "rerun", "why", "lineage"))
 
 
 def asset_keys(face: Face) -> list[str]:
@@ -92,9 +80,10 @@ def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
     last = before[-1] if before else ""
     if magic == "stepwell":
         if not before:
-            return fragment, _starting(fragment, [*status.COMMANDS, "sql"])
-        kind = _COMMAND_KEYS.get(before[0], "")
-        return fragment, _starting(fragment, _keys(face, kind)) if kind else []
+            return fragment, _starting(fragment, VERBS)
+        return fragment, _of_verb(face, before[0], fragment)
+    if magic in _VERB_MAGICS:
+        return fragment, _of_verb(face, magic, fragment)
     if magic == "op" and fragment.startswith("-") and not fragment.startswith("->"):
         return fragment, _starting(fragment, flags_of(magic))
     if magic not in _TAKES_KEYS:
@@ -117,6 +106,17 @@ def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
     if sign == "%%" and magic == "multi_asset":
         return fragment, _starting(fragment, asset_keys(face))
     return fragment, _starting(fragment, _keys(face, _TAKES_KEYS[magic]))
+
+
+def _of_verb(face: Face, verb: str, fragment: str) -> list[str]:
+    """Return what completes a word of a verb's line: its flags, or the keys that it takes."""
+    command = find_command(verb)
+    if command is None:
+        return []
+    if fragment.startswith("-"):
+        return _starting(fragment, sorted(flag for each in command.arguments for flag in each.flags))
+    kind = next((each.option.completes for each in command.arguments if each.option.completes), "")
+    return _starting(fragment, _keys(face, kind)) if kind else []
 
 
 def _keys(face: Face, kind: str) -> list[str]:

@@ -27,9 +27,8 @@ from stepwell.magics.cell_watch import CellWatch, Staleness
 from stepwell.magics.commands import Stepwell
 from stepwell.magics.completion import matcher_for
 from stepwell.magics.displays import DisplayHook
-from stepwell.magics.face import Face
+from stepwell.magics.face import Face, say
 from stepwell.magics.graph_cells import Recomposition
-from stepwell.magics.lines import say
 from stepwell.magics.progress import tell_waiting
 from stepwell.magics.running import after_run, failed_step, present
 from stepwell.widgets import differences as formatters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -14,8 +15,9 @@ from stepwell.kernel_runtime.definitions.jobs import JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.records.keys import AssetKey
+from stepwell.kernel_runtime.session.kernel import DEFINE
+from stepwell.kernel_runtime.text import printable
 from stepwell.magics.displays import DisplayHook, Figures
-from stepwell.magics.lines import say
 
 _CODE: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (OpDefinition, "an op"),
@@ -71,6 +73,11 @@ class Face:
         """Whether a person waits for the cell."""
         return not os.environ.get("STEPWELL_BATCH")
 
+    @property
+    def defines_only(self) -> bool:
+        """Whether the notebook's definitions are only registered in this kernel."""
+        return bool(os.environ.get(DEFINE))
+
     def say(self, line: str) -> None:
         """Print one line about a run, unless such lines are turned off."""
         if self.settings.lines:
@@ -91,3 +98,9 @@ class Face:
             and hasattr(type(value), "__stepwell_body__")
             and not hasattr(type(value), "__stepwell_asset_key__")
         )
+
+
+def say(line: str) -> None:
+    """Print a line for the person at the notebook."""
+    sys.stdout.write(printable(line) + "\n")
+    sys.stdout.flush()

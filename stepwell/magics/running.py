@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
+from stepwell.commands.wording import run_line, upstream_line
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import (
@@ -30,8 +31,7 @@ from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.text import duration
 from stepwell.magics.displays import figure_of, show_again
-from stepwell.magics.face import Face
-from stepwell.magics.lines import run_line, say, upstream_line
+from stepwell.magics.face import Face, say
 from stepwell.magics.progress import Progress
 
 
@@ -98,7 +98,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
     own = [step.key for step in asset_steps(definition)]
     with registry_kept(face), face.session.requesting([definition], cell=True):
         face.session.registry.register(definition)
-        if arguments.register:
+        if arguments.register or face.defines_only:
             face.say(f"{name}: registered")
             return
         # Planning twice is spared where nothing upstream can have to run.

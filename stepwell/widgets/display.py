@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from stepwell.commands.cards import LineageSource, upstream_of
+from stepwell.commands.lineage import lineage_text
 from stepwell.kernel_runtime.records.lineage import Lineage
-from stepwell.widgets.picture import lineage_text, static_bundle
-from stepwell.widgets.states import LineageSource, upstream_of
+from stepwell.widgets.picture import static_bundle
 
 if TYPE_CHECKING:
     from stepwell.widgets.lineage import LineageWidget

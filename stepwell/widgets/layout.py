@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from stepwell.commands.cards import drawn_edges
 from stepwell.kernel_runtime.errors import LayoutError
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode
 
@@ -260,13 +261,6 @@ def members(nodes: Iterable[LineageNode]) -> dict[str, list[LineageNode]]:
         if node.parent:
             found.setdefault(node.parent, []).append(node)
     return found
-
-
-def drawn_edges(lineage: Lineage) -> list[LineageEdge]:
-    """Return the edges between two different cards of the picture, each once."""
-    known = {node.key for node in lineage.nodes}
-    seen = dict.fromkeys(e for e in lineage.edges if e.source in known and e.target in known and e.source != e.target)
-    return list(seen)
 
 
 def to_dot(lineage: Lineage) -> str:

@@ -27,6 +27,21 @@ from typing import Any
 import anywidget
 import traitlets
 
+from stepwell.commands.cards import (
+    ATTENTION,
+    KINDS,
+    SYMBOLS,
+    LineageSource,
+    Part,
+    assets_of,
+    counts,
+    duration,
+    group_words,
+    headline,
+    node_state,
+    outdated,
+    upstream_of,
+)
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.records.events import (
     DefinitionsChanged,
@@ -41,21 +56,7 @@ from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.text import printable
 from stepwell.widgets.layout import layout, members
-from stepwell.widgets.picture import headline, lineage_svg, static_bundle, status_style
-from stepwell.widgets.states import (
-    ATTENTION,
-    KINDS,
-    SYMBOLS,
-    LineageSource,
-    Part,
-    assets_of,
-    counts,
-    duration,
-    group_words,
-    node_state,
-    outdated,
-    upstream_of,
-)
+from stepwell.widgets.picture import lineage_svg, static_bundle, status_style
 
 INTERVAL = 0.05
 """Seconds between two deliveries."""

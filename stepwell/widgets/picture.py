@@ -15,8 +15,19 @@ import unicodedata
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from stepwell.commands.cards import (
+    SYMBOLS,
+    chip,
+    footer,
+    group_words,
+    headline,
+    status_of,
+    summary,
+    written,
+)
+from stepwell.commands.lineage import lineage_text
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
-from stepwell.kernel_runtime.text import as_html, in_one_line
+from stepwell.kernel_runtime.text import as_html
 from stepwell.widgets.layout import (
     CARD_HEIGHT,
     CARD_WIDTH,
@@ -25,21 +36,8 @@ from stepwell.widgets.layout import (
     Layout,
     Point,
     Route,
-    drawn_edges,
     layout,
     members,
-)
-from stepwell.widgets.states import (
-    ATTENTION,
-    KINDS,
-    SYMBOLS,
-    chip,
-    counts,
-    footer,
-    group_words,
-    status_of,
-    summary,
-    written,
 )
 
 _FOOT = 25
@@ -119,14 +117,6 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
     body += [_card(node, geometry.cards[node.key], live=live) for node in lineage.nodes]
     body.append("</svg>")
     return "".join(body)
-
-
-def headline(lineage: Lineage) -> str:
-    """Return the counts in words: ``11 steps · 3 stale · 1 failed``."""
-    steps = sum(node.state is not None for node in lineage.nodes)
-    found = counts(status_of(node) for node in lineage.nodes)
-    rest = [f"{number} {status}" for status, number in found.items() if status in ATTENTION]
-    return " · ".join([f"{steps} step{'s' * (steps != 1)}", *rest])
 
 
 def clean(text: str) -> str:
@@ -301,65 +291,3 @@ def static_bundle(lineage: Lineage, *, beside: bool = False) -> dict[str, str]:
         f'<img alt="{alternative}" style="max-width:none" src="data:image/svg+xml;base64,{image}"></div>'
     )
     return {"text/plain": lineage_text(lineage), "text/html": html}
-
-
-def lineage_text(lineage: Lineage) -> str:
-    """Return the lineage as a tree: each card once, below the upstream that it waits for longest, further ones named."""
-    if not lineage.nodes:
-        return "Lineage: nothing is defined yet"
-    nodes = {node.key: node for node in lineage.nodes}
-    inputs: dict[str, list[str]] = {key: [] for key in nodes}
-    for edge in drawn_edges(lineage):
-        inputs[edge.target].append(edge.source)
-    depth = _depths(inputs)
-    below: dict[str | None, list[str]] = {}
-    for key in nodes:
-        candidates = [source for source in inputs[key] if depth[source] < depth[key]]
-        below.setdefault(max(candidates, key=lambda source: depth[source]) if candidates else None, []).append(key)
-    rows: list[tuple[str, LineageNode, list[str]]] = []
-    ahead = [("", "", key, None) for key in reversed(below.get(None, []))]
-    stack: list[tuple[str, str, str, str | None]] = list(ahead)
-    while stack:
-        prefix, branch, key, parent = stack.pop()
-        rows.append(
-            (
-                prefix + branch + _plain(nodes[key].label or key),
-                nodes[key],
-                [source for source in inputs[key] if source != parent],
-            )
-        )
-        children = below.get(key, [])
-        deeper = prefix + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
-        for place, child in reversed(list(enumerate(children))):
-            stack.append((deeper, "└─ " if place == len(children) - 1 else "├─ ", child, key))
-    width = min(48, max(len(name) for name, _, _ in rows))
-    lines = [f"Lineage: {headline(lineage)}"]
-    for name, node, others in rows:
-        said = [f"{SYMBOLS[status_of(node)]} {_plain(written(footer(node)))}", KINDS.get(node.kind, node.kind)]
-        said += [_plain(node.summary)] if node.summary else []
-        said += ["also from " + ", ".join(_plain(nodes[other].label or other) for other in others)] if others else []
-        lines.append(f"{name.ljust(width)}  {' · '.join(said)}")
-    return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """Return text on one line without characters that steer a terminal."""
-    return in_one_line(" ".join(text.split()))
-
-
-def _depths(inputs: dict[str, list[str]]) -> dict[str, int]:
-    """Return the longest way to each key; keys on a cycle keep what is known when it is met."""
-    depth: dict[str, int] = {}
-    for root in inputs:
-        stack = [root]
-        waiting: set[str] = set()
-        while stack:
-            key = stack[-1]
-            missing = [source for source in inputs[key] if source not in depth and source not in waiting]
-            if key in depth or not missing:
-                stack.pop()
-                depth.setdefault(key, 1 + max((depth.get(source, -1) for source in inputs[key]), default=-1))
-            else:
-                waiting.add(key)
-                stack.append(missing[0])
-    return depth

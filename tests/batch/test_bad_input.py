@@ -45,7 +45,7 @@ def newer(project):
         (["run", "prepar.ipynb"], 3, ["NotebookNotFoundError", "prepar.ipynb", "did you mean", "prepare.ipynb"]),
         (["run", "broken.ipynb"], 3, ["NotebookNotFoundError", "not a notebook", "not JSON"]),
         (["run", "other.ipynb"], 4, ["NotebookKernelError", "'fortran-77'", "--kernel", "python3"]),
-        (["run", "prepare.ipynb", "--output", "prepare.ipynb"], 2, ["NotebookError", "itself", "--output"]),
+        (["run", "prepare.ipynb", "prepare.ipynb"], 2, ["NotebookError", "itself", "output path"]),
         (["run", "prepare.ipynb", "--store", "file/below"], 5, ["StoreNotWritableError", "file/below"]),
         (["run", "prepare.ipynb", "--colour"], 2, ["unrecognized arguments: --colour", "--help"]),
     ],
@@ -78,11 +78,11 @@ def test_a_store_of_a_newer_stepwell_is_left_alone(inputs, newer, stepwell):
         (["run", "future.ipynb"], 3, ["NotebookNotFoundError", "format 9", "upgrade"]),
         (["run", "unnamed.ipynb"], 4, ["NotebookKernelError", "names no kernel", "--kernel", "python3"]),
         (["run", "prepare.ipynb", "--kernel", "nope"], 4, ["NotebookKernelError", "'nope'", "python3"]),
-        (["run", "prepare.ipynb", "--output", "."], 2, ["NotebookError", "itself", "--output"]),
-        (["run", "prepare.ipynb", "--output", "file/below"], 2, ["NotebookError", "cannot be written", "--output"]),
+        (["run", "prepare.ipynb", "."], 2, ["NotebookError", "itself", "output path"]),
+        (["run", "prepare.ipynb", "file/below"], 2, ["NotebookError", "cannot be written", "output path"]),
         (["status", "--store", "absent"], 5, ["StoreError", "no store", "absent"]),
         (["run"], 2, ["NOTEBOOK", "--help"]),
-        (["runs", "--limit", "none"], 2, ["--limit", "'none'"]),
+        (["runs", "none"], 2, ["'none'", "at least 1"]),
     ],
 )
 def test_more_wrong_input(inputs, capsys, arguments, code, said):

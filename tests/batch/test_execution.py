@@ -57,7 +57,7 @@ def test_the_copy_on_disk_has_every_cell_that_is_done(write, stepwell, project):
         "import json\nprint([c['outputs'] != [] for c in json.load(open('out.ipynb'))['cells']])",
     )
 
-    ended = stepwell("run", path, "--output", "out.ipynb", "--json")
+    ended = stepwell("run", path, "out.ipynb", "--json")
 
     assert ended.json == {"notebook": str(path), "status": "success", "runs": [], "error": None}
     executed = read(project / "out.ipynb")
@@ -72,7 +72,7 @@ def test_a_failing_cell_ends_the_execution_and_is_saved(write, stepwell, project
     source.cells[2].outputs = [nbformat.v4.new_output("stream", text="of an earlier execution")]
     nbformat.write(source, path)
 
-    ended = stepwell("run", path, "--output", "executed", "--json")
+    ended = stepwell("run", path, "executed", "--json")
 
     assert ended.code == 1
     failing = source.cells[1].id
@@ -115,10 +115,10 @@ def test_an_interrupt_reaches_the_cell_and_keeps_the_notebook(write, start, unti
     path = write(
         "waits.ipynb",
         "print('done')",
-        "import os, threading\nopen('pid', 'w').write(str(os.getpid()))\nprint('waiting', flush=True)\nthreading.Event().wait(600)",
+        "import os, threading\nprint('waiting', flush=True)\nopen('pid', 'w').write(str(os.getpid()))\nthreading.Event().wait(600)",
         "print('never')",
     )
-    process = start("run", path, "--output", "out.ipynb", "--json")
+    process = start("run", path, "out.ipynb", "--json")
     until(lambda: (project / "pid").exists() and (project / "pid").read_text())
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=240)
@@ -143,7 +143,7 @@ def test_a_second_interrupt_ends_a_kernel_that_does_not_stop(write, start, until
         "import time\nfrom pathlib import Path\nPath('began').touch()\nwhile True:\n"
         "    try:\n        time.sleep(600)\n    except KeyboardInterrupt:\n        Path('heard').touch()",
     )
-    process = start("run", path, "--output", "out.ipynb", "--json")
+    process = start("run", path, "out.ipynb", "--json")
     until((project / "began").exists)
     process.send_signal(signal.SIGINT)
     until((project / "heard").exists)

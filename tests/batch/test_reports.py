@@ -23,7 +23,7 @@ def test_a_second_execution_reuses_every_asset(write, stepwell, project):
     path = write("daily.ipynb", LOAD, RAW, TOTAL, "print(total)")
 
     first = stepwell("run", path, "--json")
-    second = stepwell("run", path, "--json", "--output", "again.ipynb")
+    second = stepwell("run", path, "--json", "again.ipynb")
 
     assert (first.code, second.code) == (0, 0), first.err + second.err
     assert set(first.json) == {"notebook", "status", "runs", "error"}
@@ -49,7 +49,7 @@ def test_a_second_execution_reuses_every_asset(write, stepwell, project):
         ("raw", "daily.ipynb"),
         ("total", "daily.ipynb"),
     ]
-    runs = stepwell("runs", "--json", "--limit", "3").json["runs"]
+    runs = stepwell("runs", "3", "--json").json["runs"]
     assert [run["run_id"] for run in runs[:2]] == [run["run_id"] for run in reversed(second.json["runs"])]
     assert len(runs) == 3
 

@@ -52,7 +52,7 @@ def test_no_secret_is_kept_or_shown(write, stepwell, project, monkeypatch):
     (project / "helpers.py").write_text(HELPERS)
     path = write("daily.ipynb", *CELLS[:-1])
 
-    done = stepwell("run", path, "--json", "--output", "done.ipynb")
+    done = stepwell("run", path, "--json", "done.ipynb")
 
     assert done.code == 0, done.err
     executed = json.loads((project / "done.ipynb").read_text())

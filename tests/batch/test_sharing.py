@@ -46,7 +46,9 @@ def test_a_pack_is_told_and_taken_over_after_a_yes(out, capsys, monkeypatch):
     for answer, code in (("n\n", 6), ("", 6), ("y\n", 0)):
         monkeypatch.setattr("sys.stdin", Terminal(answer))
         assert main(["trust", "out.zip", "--store", "theirs"]) == code
-    assert capsys.readouterr().err.endswith("[y/N] trusted from now on: 2 values\n")
+    said = capsys.readouterr()
+    assert said.err.endswith("[y/N] ")
+    assert said.out == "trusted from now on: 2 values\n"
     store = open_store("theirs", create=False)
     (row,) = store.current("model")
     assert store.get(row.materialization.value, key="model")["w"][7] == 7
@@ -75,15 +77,15 @@ def test_values_in_the_store_are_taken_over_by_key_or_all(out, capsys):
     assert main(["trust", "--all", "--store", "ours", "-y"]) == 0
     capsys.readouterr()
     assert main(["trust", "--all", "--store", "ours"]) == 0
-    assert capsys.readouterr().err == "there is nothing that another key signed\n"
+    assert capsys.readouterr().out == "there is nothing that another key signed\n"
 
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["trust"], 2, "stepwell trust takes one file"),
-        (["trust", "out.zip", "model"], 2, "stepwell trust takes one file"),
-        (["trust", "model", "--all"], 2, "stepwell trust takes one file"),
+        (["trust"], 2, "trust takes one file"),
+        (["trust", "out.zip", "model"], 2, "trust takes one file"),
+        (["trust", "model", "--all"], 2, "trust takes one file"),
         (["trust", "none.zip"], 2, "there is no pack"),
         (["trust", "modle", "--store", "ours"], 2, "did you mean model"),
         (["trust", "model", "--store", "nowhere"], 5, "there is no store"),

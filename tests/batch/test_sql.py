@@ -77,7 +77,7 @@ def test_wrong_questions_are_one_screen(sql, store):
         (["SELECT nope FROM clean"], "^^^^"),
         (["SELECT $low"], "$low"),
         (["FROM clean", "-p", "low"], "is not NAME=VALUE"),
-        (["FROM clean", "--limit", "0"], "no number of rows"),
+        (["FROM clean", "--limit", "0"], "not a number of at least 1"),
         (["FROM read_csv('/etc/passwd')"], "not below the project"),
         (["FROM clean", "--notebook", "nobody.ipynb"], "nothing is stored for 'clean'"),
     ):

@@ -43,7 +43,7 @@ def after(slow):
 print("ready", flush=True)
 report = {}
 try:
-    result = stepwell.materialize([slow, after], store=store, stale_only="force" not in options, raise_on_error=False)
+    result = stepwell.materialize([slow, after], store=store, force="force" in options, raise_on_error=False)
     report["value"] = result.value("after") if result.success else ""
 except KeyboardInterrupt:
     report["interrupted"] = True

@@ -57,7 +57,7 @@ def test_a_change_in_place_is_told_and_what_reads_it_is_keyed_anew(notebook, sto
     assert statuses(result) == {"a": "reused", "b": "reused"}
     # And with a full one again the first result is found, though b's key was not known when the run began.
     again = notebook(CELLS)
-    result = stepwell.materialize([again.a], store=store_dir, stale_only=False)
+    result = stepwell.materialize([again.a], store=store_dir, force=True)
     result = stepwell.materialize([again.b], store=store_dir, upstream=False)
     assert (statuses(result), result.value("b")) == ({"b": "reused"}, [1])
 

@@ -23,7 +23,7 @@ def second():
 
 
 def values(store):
-    result = stepwell.materialize([first, second], store=store, stale_only=False)
+    result = stepwell.materialize([first, second], store=store, force=True)
     return result.value("first"), result.value("second")
 
 

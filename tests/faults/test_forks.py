@@ -181,7 +181,7 @@ thread = threading.Thread(target=lambda: stepwell.materialize([waits], store=sto
 thread.start()
 begun.wait()
 def work():
-    assert stepwell.materialize([awaited], store=store, stale_only=False).value("awaited") == 2
+    assert stepwell.materialize([awaited], store=store, force=True).value("awaited") == 2
     store.close()
 ended(in_child(work))
 go.set()

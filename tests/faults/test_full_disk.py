@@ -155,7 +155,7 @@ FREEING = textwrap.dedent(
         stepwell.gc(store=store)
         assert leftovers or os.path.exists(f"{store}/reserve")
         fill()
-    stepwell.forget("large", store=store)
+    stepwell.forget("large", yes=True, store=store)
     assert room() > 1 << 20
     assert main(["doctor", "--store", store]) == 0
     assert stepwell.load("other", store=store)[-1] == 399_999

@@ -62,7 +62,7 @@ def test_everybody_at_once(kernel, tmp_path):
             "def ask():\n    for _ in range(3):\n        asked.append(len(get_session().lineage().nodes) and len(get_session().store.keys()))\n"
             "threads = [threading.Thread(target=ask) for _ in range(2)]\n"
             "[thread.start() for thread in threads]\n"
-            "print(stepwell.materialize(['k0', 'k1'], stale_only=False).status)\n"
+            "print(stepwell.materialize(['k0', 'k1'], force=True).status)\n"
             "[thread.join(60) for thread in threads]\nprint(len(asked), all(asked))"
         )
         assert ran.text.splitlines()[0] == "success"

@@ -101,7 +101,10 @@ def test_what_makes_no_sense_is_refused(notebook):
 def test_a_misspelt_flag_is_told_the_near_one_and_where_the_help_is(notebook, line, near):
     text = notebook.refused(f"{line}\n1" if line.startswith("%%") else line, UsageError)
     assert f"did you mean {near}?" in text
-    assert f"{line.split(maxsplit=1)[0]}? explains its flags" in text
+    magic = line.split(maxsplit=1)[0]
+    # Of a verb the message has the usage.
+    assert f"{magic}? explains its flags" in text or f"; {magic} [" in text
+    assert near in notebook.shell.find_line_magic(magic.strip("%")).__doc__
 
 
 def test_help_and_completion_know_the_flags_of_ops(notebook):

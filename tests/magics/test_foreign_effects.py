@@ -359,7 +359,7 @@ def test_a_changed_file_has_no_effect(scene, how):
 def test_a_renamed_asset_leaves_what_its_cell_left(scene):
     scene.ran()
     scene.begin()
-    assert stepwell.rename("one", "first", store=scene.store) == 1
+    assert stepwell.rename("one", "first", store=scene.store).versions == 1
     cell = ONE.format(value=SMALL).replace("%%asset one", "%%asset first").replace("\none =", "\nfirst =")
     for _ in range(2):
         scene.begin()

@@ -132,5 +132,5 @@ def test_what_is_due_is_done_beside_a_run(made):
 
 def test_the_commands_are_explained(made):
     text = made.shell.find_line_magic("stepwell").__doc__
-    for command in ("versions KEY", "diff KEY", "rename OLD NEW", "forget KEY", "keep [KEY]", "gc [-n]"):
+    for command in ("versions KEY [", "diff KEY [A] [B]", "rename OLD NEW", "forget KEY [-y]", "keep [KEY]", "gc [-n]"):
         assert command in text

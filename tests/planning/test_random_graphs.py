@@ -134,9 +134,7 @@ def test_what_runs_is_what_must_run(shared_store, history):
         before = (
             get_session().states(targets, definitions=definitions, store=shared_store) if shared_store.exists() else {}
         )
-        result = stepwell.materialize(
-            targets, definitions=definitions, store=shared_store, stale_only=not this.everything
-        )
+        result = stepwell.materialize(targets, definitions=definitions, store=shared_store, force=this.everything)
         assert {step.key.removeprefix(prefix): step.status for step in result.steps} == expected
         for index, value in expected_values.items():
             assert result.value(f"{prefix}{index}") == value

@@ -94,7 +94,7 @@ def test_a_state_says_so_and_trust_changes_it(tmp_path, monkeypatch):
     (state,) = session.states([raw], store=tmp_path / "kept").values()
     assert state.state == "fresh"
     assert session.load("raw", store=tmp_path / "kept")["x"][5] == 5
-    assert stepwell.trust(store=tmp_path / "kept").values == ()
+    assert stepwell.trust(all=True, store=tmp_path / "kept").values == ()
 
 
 def test_steps_inside_an_asset_go_with_it(tmp_path):

@@ -30,7 +30,7 @@ def made(tmp_path, monkeypatch):
     store = get_session().open(tmp_path / "store")
     for value in (1, 2, 2, 3):
         monkeypatch.setitem(globals(), "VALUE", value)
-        stepwell.materialize([clean], store=store, stale_only=False)
+        stepwell.materialize([clean], store=store, force=True)
     yield store
     store.close()
 
@@ -50,7 +50,7 @@ def test_equal_neighbours_are_one_version(made):
     assert newest.run_id == made.runs(limit=1)[0].run_id
     assert newest.first <= newest.created <= time.time()
     assert found[1].first < found[1].created
-    assert len(stepwell.versions(clean, store=made, collapse=False)) == 4
+    assert len(stepwell.versions(clean, store=made, all=True)) == 4
     assert str(found).count("\n") == 2
     assert "2 times since" in str(found)
     assert found[0].as_dict()["id"] == newest.id
@@ -62,7 +62,7 @@ def test_a_version_is_named_by_number_identifier_or_time(made):
     assert [first(made, version.id) for version in found] == [3, 2, 1]
     assert first(made, found[1].id[:-2]) == 2
     # Also one of equal neighbours.
-    assert first(made, stepwell.versions("clean", store=made, collapse=False)[2].id) == 2
+    assert first(made, stepwell.versions("clean", store=made, all=True)[2].id) == 2
     moment = dt.datetime.fromtimestamp(found[1].created)  # noqa: DTZ006 - a local time without a zone
     assert first(made, moment) == 2
     assert first(made, moment.astimezone(dt.UTC)) == 2

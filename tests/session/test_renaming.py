@@ -48,7 +48,7 @@ def statuses(*targets, store):
 def test_a_renamed_asset_is_not_computed_again(store):
     statuses(old, store=store)
     made = store.history("old")[0]
-    assert stepwell.rename("old", "new", store=store) == 1
+    assert stepwell.rename("old", "new", store=store).versions == 1
     assert store.keys() == ["new"]
     assert statuses(renamed(), store=store) == {"new": "reused"}
     newest = store.current("new")[0].materialization
@@ -96,7 +96,7 @@ def test_the_whole_history_comes_along(store, monkeypatch):
     for rate in (1, 2, 3):
         monkeypatch.setitem(globals(), "RATE", rate)
         statuses(old, store=store)
-    assert stepwell.rename("old", "new", store=store) == 3
+    assert stepwell.rename("old", "new", store=store).versions == 3
     assert [stepwell.load("new", version=number, store=store) for number in (0, 1, 2)] == [3, 6, 9]
     assert [version.run_id for version in stepwell.versions("new", store=store)] == [
         version.run_id for version in stepwell.versions("old", store=store)

@@ -59,9 +59,9 @@ def test_changed_and_changed_back_is_found_and_current_moves(store_dir):
 
 def test_force_runs_the_targets_and_keeps_both_under_one_memo_key(store_dir):
     first = stepwell.materialize(chain(), store=store_dir)
-    result = stepwell.materialize(chain(), store=store_dir, stale_only=False)
+    result = stepwell.materialize(chain(), store=store_dir, force=True)
     assert set(statuses(result).values()) == {"executed"}
-    again = stepwell.materialize([chain()[1]], definitions=[chain()[0]], store=store_dir, stale_only=False)
+    again = stepwell.materialize([chain()[1]], definitions=[chain()[0]], store=store_dir, force=True)
     assert statuses(again) == {"raw": "reused", "parity": "executed"}
     history = stepwell.open_store(store_dir).history("raw")
     assert len(history) == 2

@@ -6,7 +6,8 @@ import pytest
 
 import stepwell
 from stepwell import asset
-from stepwell.batch import listing
+from stepwell.commands.command import find_command
+from stepwell.kernel_runtime.session import get_session
 from stepwell.kernel_runtime.session.history import read_versions
 from stepwell.kernel_runtime.session.kernel import Session
 from stepwell.kernel_runtime.store.catalog import reading
@@ -53,9 +54,9 @@ def test_lists_of_many_keys_cost_as_many_statements_as_those_of_few(tmp_path, st
         session = filled(tmp_path / f"store{keys}", keys, versions)
         store = session.store
         found = {
-            "status": statements(lambda: listing.current_lines(store)),
-            "status --json": statements(lambda: listing.current_as_json(store)),
-            "runs": statements(lambda: listing.runs_lines(store, limit=100)),
+            "status": statements(lambda: str(stepwell.status(store=store))),
+            "status --json": statements(lambda: stepwell.status(store=store).as_dict()),
+            "runs": statements(lambda: stepwell.runs(100, store=store)),
             "versions": statements(lambda: read_versions(store, "a1")),
             "lineage of stale assets": statements(session.lineage),
         }
@@ -65,10 +66,10 @@ def test_lists_of_many_keys_cost_as_many_statements_as_those_of_few(tmp_path, st
 
     few = costs(3, 2)
     assert costs(12, 5) == few
-    assert few["status"] <= 3
+    assert few["status"] <= 5
 
 
-def test_a_list_has_each_key_with_what_is_current_by_key_newest_first(tmp_path):
+def test_a_list_has_each_key_with_what_is_current_by_key_newest_first(tmp_path, monkeypatch):
     store = open_store(tmp_path / "store")
 
     @asset
@@ -90,6 +91,8 @@ def test_a_list_has_each_key_with_what_is_current_by_key_newest_first(tmp_path):
         # Values are no part of a list.
         assert each.materialization.value.inline is None
         assert each.materialization.value.digest == same.materialization.value.digest
-    (text,) = listing.current_as_json(store)
+    # Nothing is defined here: what is stored is listed.
+    monkeypatch.setattr(get_session().registry, "assets", {})
+    text = find_command("status").json([stepwell.status(store=store)])
     assert [each["key"] for each in json.loads(text)["assets"]] == ["large", "small"]
     store.close()

@@ -5,9 +5,11 @@ import os
 import duckdb
 import pytest
 
-from stepwell.batch.listing import current_as_json, current_lines
+import stepwell
+from stepwell.commands.command import find_command
 from stepwell.kernel_runtime.errors import StepwellError, StoreDamagedError, UntrustedStoreError
 from stepwell.kernel_runtime.records.materializations import Current
+from stepwell.kernel_runtime.session import get_session
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.text import in_one_line, printable
 from tests.store.rows import executed, made, record
@@ -125,18 +127,19 @@ def test_a_name_is_never_sql(store, key):
     assert store.code(key) is None
 
 
-def test_what_rows_say_reaches_a_terminal_as_text_only(store):
+def test_what_rows_say_reaches_a_terminal_as_text_only(store, monkeypatch):
+    monkeypatch.setattr(get_session().registry, "assets", {})
     from dataclasses import replace
 
     evil = "\x1b]0;owned\x07\x1b[2J\r\u202eabc\nnext"
     m = made(store, "a" + evil, 5)
     m = replace(m, notebook=evil, value=replace(m.value, type_name=evil, summary=evil))
     store.record_step(executed(m), current=[Current(evil, m.key, m)]).wait()
-    lines = current_lines(store)
+    lines = str(stepwell.status(store=store)).splitlines()
     line = lines[0]
     assert all(each.isprintable() for each in lines)
     assert "\\x1b[2J" in line
-    assert "\x1b" not in "".join(current_as_json(store))
+    assert "\x1b" not in find_command("status").json([stepwell.status(store=store)])
     assert printable("two\nlines\tand \x1b") == "two\nlines\tand \\x1b"
     assert in_one_line("two\nlines") == "two\\nlines"
 
@@ -199,8 +202,8 @@ def test_any_value_in_any_column_gives_an_answer_or_an_error_of_ours(kept, capsy
         lambda: store.outputs("run", "a"),
         lambda: store.logs("run", "a"),
         lambda: store.snapshot(["a"], ["a"], ["c1"]),
-        lambda: current_lines(store),
-        lambda: current_as_json(store),
+        lambda: str(stepwell.status(store=store)),
+        lambda: stepwell.status(store=store).as_dict(),
         lambda: store.code("c1"),
         store.rules,
         lambda: store.collect(dry_run=True),

@@ -3,8 +3,8 @@
 import pytest
 from pictured import everything
 
+from stepwell.commands.cards import upstream_of
 from stepwell.kernel_runtime.errors import UnknownKeyError
-from stepwell.widgets.states import upstream_of
 
 
 def keys(lineage):

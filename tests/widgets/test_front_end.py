@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import stepwell.widgets
+from stepwell.commands.cards import SYMBOLS
 from stepwell.widgets.picture import DARK, LIGHT, status_style
-from stepwell.widgets.states import SYMBOLS
 
 HERE = Path(stepwell.widgets.__file__).parent
 ESM = (HERE / "lineage.js").read_text(encoding="utf-8")

@@ -5,9 +5,9 @@ import xml.etree.ElementTree as ET
 
 from pictured import everything, hostile
 
+from stepwell.commands.cards import duration
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode
 from stepwell.widgets import lineage_text, static_bundle
-from stepwell.widgets.states import duration
 
 
 def test_the_bundle_has_an_image_that_untrusted_notebooks_show_and_text():

@@ -83,10 +83,12 @@ class Version:
         )
 
 
-class Versions(tuple[Version, ...]):
+class Versions(tuple[Version, ...]):  # noqa: SLOT001 - it has attributes
     """The versions of a key, newest first; printed as a table."""
 
-    __slots__ = ()
+    key: str = ""
+    collapsed: bool = True
+    """Whether neighbours with one value are one version."""
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
@@ -146,7 +148,9 @@ def _grouped(
         else:
             group = newest[place] = [item]
             groups.append(group)
-    return Versions(_version(group, -at, current, store) for at, group in enumerate(groups, 1))
+    found = Versions(_version(group, -at, current, store) for at, group in enumerate(groups, 1))
+    found.key, found.collapsed = key, collapse
+    return found
 
 
 def _version(group: list[Materialization], number: int, current: set[str], store: ValueStore) -> Version:

@@ -13,6 +13,7 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
 from stepwell.kernel_runtime.definitions.registry import REGISTRY
 from stepwell.kernel_runtime.errors import (
+    DefinitionsOnlyError,
     InvalidInvocationError,
     InvariantViolationError,
     UserObjectError,
@@ -47,6 +48,9 @@ from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.values.structure import name_parts
 from stepwell.kernel_runtime.versions.walk import CodeWalk
+
+DEFINE = "STEPWELL_DEFINE"
+"""Set in the environment of a kernel in which a notebook's definitions are only registered."""
 
 
 class Session(Past, Querying):
@@ -225,6 +229,8 @@ class Session(Past, Querying):
         given: Mapping[str, Materialization] | None = None,
         notes: tuple[str, ...] = (),
     ) -> RunResult:
+        if os.environ.get(DEFINE):
+            raise DefinitionsOnlyError("nothing was run: the notebook's definitions are only registered here")
         guard = InterruptGuard()
         # The guard is there before the lock is taken and until it is free again: an interrupt never leaves it taken.
         with guard:

@@ -178,7 +178,7 @@ class Looking(Holding):
         self._in_kernel(known)
         return plan, walk, known, plan_states(plan, known, Explainer(store, known, walk, code_parts(walk)))
 
-    def lineage(self) -> Lineage:
+    def lineage(self, *, store: Any = None) -> Lineage:
         """Return everything that is registered as cards and edges."""
         found = lookup(self.registry)
         walk = self._walk(found)
@@ -187,7 +187,7 @@ class Looking(Holding):
         environment, timeline = environment_now(), self.timeline
         return picture(
             plan,
-            self._states(plan, walk, self.store),
+            self._states(plan, walk, self.chosen(store)),
             found,
             jobs,
             lambda body: hidden_source(source_of(body), environment),
@@ -293,7 +293,7 @@ class Looking(Holding):
             raise ValueUnavailableError(f"nothing is stored for {key!r}")
         return item
 
-    def inputs(self, step_key: str) -> dict[str, Any]:
+    def inputs(self, step_key: str, *, store: Any = None) -> dict[str, Any]:
         """Return a step's stored inputs by the names of its parameters: for looking into a step that failed.
 
         Raises
@@ -303,18 +303,19 @@ class Looking(Holding):
         ValueUnavailableError
             If an input has no stored value.
         """
-        return {name: value for name, (_, value) in self.step_inputs(step_key).items()}
+        return {name: value for name, (_, value) in self.step_inputs(step_key, store=store).items()}
 
-    def step_inputs(self, step_key: str) -> dict[str, tuple[tuple[str, ...], Any]]:
+    def step_inputs(self, step_key: str, *, store: Any = None) -> dict[str, tuple[tuple[str, ...], Any]]:
         """Return a step's stored inputs, each with the keys of the values that it consists of; none for config and defaults.
 
         Where the step is not defined here, they are what it was given in its last run that ended well. Errors are those of `inputs`.
         """
         found = lookup(self.registry)
+        used = self.chosen(store)
         try:
-            plan = plan_of_steps([step_key], found, self._walk(found), self.store)
+            plan = plan_of_steps([step_key], found, self._walk(found), used)
         except DefinitionUnavailableError:
-            recorded = self._recorded_inputs(step_key)
+            recorded = self._recorded_inputs(step_key, used)
             if recorded is None:
                 raise
             return recorded
@@ -322,30 +323,30 @@ class Looking(Holding):
         for step in plan.steps:
             for given in step.inputs:
                 if given.carries_value and given.keys:
-                    loaded = [self.load(key) for key in given.keys]
+                    loaded = [self.load(key, store=store) for key in given.keys]
                     given_values[given.name] = given.keys, loaded if given.fan_in else loaded[0]
                 elif given.name and not given.keys:
                     given_values[given.name] = (), given.default
             given_values.update((name, ((), value)) for name, value in step.config.items())
         return given_values
 
-    def _recorded_inputs(self, step_key: str) -> dict[str, tuple[tuple[str, ...], Any]] | None:
+    def _recorded_inputs(self, step_key: str, store: ValueStore) -> dict[str, tuple[tuple[str, ...], Any]] | None:
         """Return what a step was given when it was executed last; None if that is not recorded."""
-        attempts = self.store.attempts(step_key)
+        attempts = store.attempts(step_key)
         made = next((each.materializations[0] for each in attempts if each.materializations), None)
         if made is None:
             return None
         given: dict[str, list[tuple[str, Any]]] = {}
         for each in made.inputs:
             if each.kind == "value":
-                items = self.store.history(each.key, limit=_VERSIONS)
+                items = store.history(each.key, limit=_VERSIONS)
                 item = next((item for item in items if item.data_version == each.version), None)
                 if item is None or item.value is None:
                     raise ValueUnavailableError(
                         f"the value of {each.key!r} that {step_key!r} was given is not stored any more",
                         remedy=f"%stepwell load {each.key} binds what is current",
                     )
-                given.setdefault(each.name, []).append((each.key, self.store.get(item.value, key=each.key)))
+                given.setdefault(each.name, []).append((each.key, store.get(item.value, key=each.key)))
         # Members of a fan-in have names that end in brackets.
         return {
             name.removesuffix("[]"): (

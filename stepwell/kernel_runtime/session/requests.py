@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from stepwell.kernel_runtime.planning.build import Definitions
 from stepwell.kernel_runtime.planning.memo import choose_current
 from stepwell.kernel_runtime.records.keys import AssetKey, listed
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
+from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.project import notebook_exists
 
 
@@ -138,3 +140,18 @@ def lookup(registry: Registry, given: Given = None, more: Iterable[AssetsDefinit
         if not isinstance(entry.definition, JobDefinition)
     }
     return Definitions(assets, registered, jobs)
+
+
+AnyStore: TypeAlias = "ValueStore | str | os.PathLike[str] | None"
+"""A store directory, an open store, or None for the session's."""
+
+
+def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
+    """Return a key as it is written, of whatever names it; an `InvalidInvocationError` for anything else."""
+    if isinstance(key, AssetsDefinition | SourceAsset):
+        key = key.key
+    if not isinstance(key, AssetKey | str):
+        raise InvalidInvocationError(
+            f"a key is a string, not a {type(key).__name__}", remedy="for example: stepwell.load('raw/flights')"
+        )
+    return str(key)

@@ -12,11 +12,11 @@ from stepwell.kernel_runtime.errors import InvalidInvocationError, StepwellWarni
 from stepwell.kernel_runtime.planning.selection import SelectionGraph, select
 from stepwell.kernel_runtime.records.packs import Offer
 from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.session.requests import AnyStore
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import Store
 
-AnyStore: TypeAlias = "ValueStore | str | os.PathLike[str] | None"
 What: TypeAlias = "str | os.PathLike[str] | Iterable[str] | None"
 """A pack, or keys in the store; None for everything in the store."""
 
@@ -92,11 +92,14 @@ def trust(what: What = None, *, store: AnyStore = None, yes: bool = False) -> Of
     """
     path = _pack_path(what)
     if path is not None:
-        used = _store(store, create=True)
-        offer = used.inspect_pack(path)
+        from stepwell.kernel_runtime.store.signing import Signer
+        from stepwell.kernel_runtime.store.trust import inspect_pack
+
+        # Looked at before a store is made for it.
+        offer = inspect_pack(path, Signer())
         if not (yes or offer.own):
             raise needed(offer)
-        return used.import_pack(path)
+        return _store(store, create=True).import_pack(path)
     used = _store(store)
     given = used.foreign(_keys(what))
     if not given.offer.own:
@@ -132,12 +135,14 @@ def _keys(what: What) -> list[str] | None:
 def needed(offer: Offer) -> TrustNeededError:
     """Return the error that tells what would be trusted."""
     count = len(offer.values)
-    return TrustNeededError(
+    error = TrustNeededError(
         f"{count} value{'' if count == 1 else 's'} in {offer.source} {'is' if count == 1 else 'are'} signed with another key "
         f"({offer.signer}); loading {offer.executing} of them can run code",
         where=", ".join(dict.fromkeys(value.key for value in offer.values[:8])),
         remedy="if you trust who made that: yes=True (on the command line --yes)",
     )
+    error.offer = offer
+    return error
 
 
 def _store(store: AnyStore, *, create: bool = False) -> Store:

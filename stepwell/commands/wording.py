@@ -1,22 +1,16 @@
-"""The wording of the lines that a run prints. Times are absolute and facts are of the original run, so that Run All leaves diffs quiet."""
+"""The wording of what runs print. Times are absolute and facts are of the original run, so that Run All leaves diffs quiet."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Sequence
 
+from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.effects import NOTEBOOK
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import FORCED, StepRecord
-from stepwell.kernel_runtime.text import duration, printable, size_text
-
-
-def say(line: str) -> None:
-    """Print a line for the person at the notebook."""
-    sys.stdout.write(printable(line) + "\n")
-    sys.stdout.flush()
+from stepwell.kernel_runtime.text import duration, size_text
 
 
 def moment(created: float) -> str:
@@ -99,3 +93,22 @@ def _named(states: Iterable[StepState], most: int = 6) -> str:
             facts.append(reason)
         shown.append(state.key + (f" ({'; '.join(facts)})" if facts else ""))
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def step_lines(result: RunResult) -> list[str]:
+    """Return what a run of single steps did: one line for each step."""
+    return [run_line(step.key, [step]) for step in result.steps]
+
+
+def result_lines(result: RunResult) -> list[str]:
+    """Return what a run did: one line for each asset that was asked for, and for each other step that was not reused."""
+    lines: list[str] = []
+    said: set[str] = set()
+    for key in result.run.targets:
+        steps = [step for step in result.steps if step.key == key or step.key.startswith(key + ".")]
+        said |= {step.key for step in steps}
+        if steps:
+            lines.append(run_line(key, steps))
+    return lines + [
+        run_line(step.key, [step]) for step in result.steps if step.key not in said and step.status != "reused"
+    ]

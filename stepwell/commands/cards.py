@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.events import Subscriber
-from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
+from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode
 
 Status: TypeAlias = Literal[
     "failed", "missing", "unverifiable", "stale", "may change", "fresh", "queued", "running", "source", "job"
@@ -195,3 +195,18 @@ def upstream_of(lineage: Lineage, keys: Sequence[str] | None) -> Lineage:
         tuple(node for node in lineage.nodes if node.key in kept),
         tuple(edge for edge in lineage.edges if edge.source in kept and edge.target in kept),
     )
+
+
+def headline(lineage: Lineage) -> str:
+    """Return the counts in words: ``11 steps · 3 stale · 1 failed``."""
+    steps = sum(node.state is not None for node in lineage.nodes)
+    found = counts(status_of(node) for node in lineage.nodes)
+    rest = [f"{number} {status}" for status, number in found.items() if status in ATTENTION]
+    return " · ".join([f"{steps} step{'s' * (steps != 1)}", *rest])
+
+
+def drawn_edges(lineage: Lineage) -> list[LineageEdge]:
+    """Return the edges between two different cards of the picture, each once."""
+    known = {node.key for node in lineage.nodes}
+    seen = dict.fromkeys(e for e in lineage.edges if e.source in known and e.target in known and e.source != e.target)
+    return list(seen)

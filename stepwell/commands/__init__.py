@@ -1,0 +1,14 @@
+"""Commands: each verb of Stepwell is written once, in a module of its own, and every face is derived from it.
+
+``command`` has the mechanism: `command` registers a typed Python function. Its arguments are read from the signature, their help from the
+docstring. `stepwell.<verb>()` is the function itself; ``%stepwell <verb>`` and ``stepwell <verb> [--json]`` parse a line into its arguments
+and render its result. `VERBS` lists the modules in the order of the help; a module is imported when its verb is used.
+"""
+
+VERBS = (
+    "run", "status", "check", "why", "lineage", "materialize", "rerun", "resume", "load", "inputs", "code", "runs", "logs", "versions", "diff", "sql", "rename",
+    "keep", "gc", "forget", "pack", "trust", "store", "doctor",
+)  # fmt: skip
+"""Verbs with a module of the same name, in the order of ``stepwell --help``."""
+HOMES = {"run": "stepwell.batch.run"}
+"""Modules of verbs that belong to a face: executing a notebook needs nbclient."""

@@ -1,0 +1,58 @@
+"""``code``: the source of a definition."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stepwell.commands.command import Option, command
+from stepwell.kernel_runtime.errors import unknown_key
+from stepwell.kernel_runtime.session.kernel import get_session
+
+
+@dataclass(frozen=True, slots=True)
+class StepCode:
+    """The source of one step."""
+
+    key: str
+    where: str
+    code: str
+
+
+class Code(tuple[StepCode, ...]):
+    """The source of the steps of a key."""
+
+    __slots__ = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        return {"steps": [asdict(step) for step in self]}
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"# {step.key}{f' ({step.where})' if step.where else ''}\n{step.code.rstrip() or '# its source is not known'}"
+            for step in self
+        )
+
+
+@command(options={"key": Option(completes="steps")}, definitions="required")
+def code(key: str) -> Code:
+    """Show the code that an asset or step was defined with.
+
+    Parameters
+    ----------
+    key
+        An asset or a step.
+
+    Raises
+    ------
+    UnknownKeyError
+        If nothing is defined under the key.
+    """
+    nodes = get_session().lineage().nodes
+    found = [
+        StepCode(node.key, node.where, node.code) for node in nodes if key in (node.key, node.parent, *node.assets)
+    ]
+    if not found:
+        raise unknown_key("asset or step", key, [node.key for node in nodes])
+    return Code(found)

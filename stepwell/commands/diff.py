@@ -1,0 +1,62 @@
+"""``diff``: how two versions of a key differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stepwell.commands.command import Option, command, read_names
+from stepwell.kernel_runtime.session.differences import Difference
+from stepwell.kernel_runtime.session.differences.frames import MEMORY
+from stepwell.kernel_runtime.session.history import WhichVersion
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
+
+
+@command(
+    options={
+        "key": Option(completes="steps"),
+        "before": Option(metavar="A"),
+        "after": Option(metavar="B"),
+        "on": Option(read=read_names, metavar="COLUMN,..."),
+        "memory_limit": Option(metavar="SIZE"),
+    },
+    displayed=True,
+)
+def diff(
+    key: Target,
+    before: WhichVersion | None = None,
+    after: WhichVersion | None = None,
+    *,
+    on: Sequence[str] | None = None,
+    notebook: str | None = None,
+    memory_limit: str = MEMORY,
+    store: AnyStore = None,
+) -> Difference:
+    """Show how two versions of an asset or step differ, by default the newest two that do.
+
+    Parameters
+    ----------
+    key
+        An asset or a step.
+    before
+        A version: a number (-2), the beginning of an identifier, or a time; by default the last different one.
+    after
+        A version; by default the newest.
+    on
+        For frames, the columns or index levels that match rows; empty for their position. By default a unique index, or a column named like
+        a key that is unique in both, else the position.
+    notebook
+        Only versions that this notebook made.
+    memory_limit
+        For frames, the memory that the comparison may use before it spills to the disk.
+    store
+        A store directory or an open store; by default the session's.
+
+    Raises
+    ------
+    UnknownKeyError, UnknownVersionError, ValueUnavailableError
+        If there are no such versions, or one of them cannot be loaded.
+    """
+    return get_session().diff(
+        key_text(key), before, after, on=on, notebook=notebook, memory_limit=memory_limit, store=store
+    )

@@ -1,0 +1,63 @@
+"""``doctor``: the health of a store and its surroundings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stepwell.commands.command import NO_STORE, command
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session.requests import AnyStore
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.doctor.checks import Finding
+
+PROBLEMS = 1
+
+
+def _data(findings: list[Finding]) -> dict[str, Any]:
+    from stepwell.kernel_runtime.store.doctor.checks import worst
+
+    return {"status": worst(findings), "findings": [each.as_dict() for each in findings]}
+
+
+def _exit_code(findings: list[Finding]) -> int:
+    from stepwell.kernel_runtime.store.doctor.checks import worst
+
+    return {"problem": PROBLEMS, "unusable": NO_STORE}.get(worst(findings), 0)
+
+
+@command(
+    needs="directory",
+    text=lambda findings: "\n".join(map(str, findings)),
+    data=_data,
+    exit_code=_exit_code,
+    epilog="""\
+exit codes:
+  0  nothing is wrong (lines with ! are good to know)
+  1  problems were found; each line with a cross says what to do
+  5  there is no store, or it cannot be used as it is
+""",
+)
+def doctor(*, quick: bool = False, clean: bool = False, rebuild: bool = False, store: AnyStore = None) -> list[Finding]:
+    """Check a store and its surroundings: locks, file system, permissions, key, free space, every table and every value file.
+
+    Other processes may use the store meanwhile. Damaged value files are set aside, and their values are computed again. The store may be one
+    that cannot be opened.
+
+    Parameters
+    ----------
+    quick
+        Do not read the value files, only look whether they are there.
+    clean
+        Remove garbage: leftovers of dead processes and value files without a row, both older than an hour, and damaged files.
+    rebuild
+        Make a new catalog of what can be read of the old one and of the value files' headers; the old one is kept.
+    store
+        A store directory or an open store; by default the session's.
+
+    Raises
+    ------
+    StoreError
+        If there is no store.
+    """
+    return get_session().doctor(store=store, full=not quick, clean=clean, rebuild=rebuild)

@@ -1,0 +1,39 @@
+"""``forget``: the removal of a key."""
+
+from __future__ import annotations
+
+from stepwell.commands.command import USAGE, Option, command
+from stepwell.kernel_runtime.records.retention import Forgotten
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
+
+
+def _text(found: Forgotten) -> str:
+    return f"{found}\nnothing was removed: --yes does it" if found.dry_run else str(found)
+
+
+@command(
+    options={"key": Option(completes="steps"), "yes": Option("-y")},
+    text=_text,
+    exit_code=lambda found: USAGE if found.dry_run else 0,
+)
+def forget(key: Target, *, yes: bool = False, store: AnyStore = None) -> Forgotten:
+    """Remove every version of an asset or step, of all notebooks, with the steps inside it. It cannot be undone.
+
+    Values that another key shares stay.
+
+    Parameters
+    ----------
+    key
+        An asset or a step.
+    yes
+        Do it; without, only tell what would be removed.
+    store
+        A store directory or an open store; by default the session's.
+
+    Raises
+    ------
+    UnknownKeyError
+        If nothing is stored for the key.
+    """
+    return get_session().forget(key_text(key), dry_run=not yes, store=store)

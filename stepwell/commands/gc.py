@@ -1,0 +1,24 @@
+"""``gc``: garbage collection of a store."""
+
+from __future__ import annotations
+
+from stepwell.commands.command import Option, command
+from stepwell.kernel_runtime.records.retention import Collected
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session.requests import AnyStore
+
+
+@command(options={"dry_run": Option("-n")})
+def gc(*, dry_run: bool = False, compact: bool = False, store: AnyStore = None) -> Collected:
+    """Delete versions that the rules of `keep` drop, value files that no row refers to, and leftovers of dead processes.
+
+    Parameters
+    ----------
+    dry_run
+        Only tell what would be freed.
+    compact
+        Write the catalog again without its free space, also where it is small.
+    store
+        A store directory or an open store; by default the session's.
+    """
+    return get_session().gc(dry_run=dry_run, compact=True if compact else None, store=store)

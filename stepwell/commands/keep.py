@@ -1,0 +1,60 @@
+"""``keep``: rules of what is kept."""
+
+from __future__ import annotations
+
+from stepwell.commands.command import Option, command
+from stepwell.kernel_runtime.records.retention import STORE, Rule
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
+
+
+def _text(rules: dict[str, Rule]) -> str:
+    lines = [f"{key or 'the whole store'}: {rule}" for key, rule in rules.items()]
+    return "\n".join(lines) or "everything is kept: no rule drops anything"
+
+
+@command(
+    options={
+        "key": Option(completes="steps"),
+        "versions": Option(metavar="N"),
+        "age": Option(metavar="30d"),
+        "bytes": Option(metavar="10GB"),
+    },
+    text=_text,
+    data=lambda rules: {"rules": {key: rule.as_dict() for key, rule in rules.items()}},
+)
+def keep(
+    key: Target = STORE,
+    *,
+    versions: int | str | None = None,
+    age: float | str | None = None,
+    bytes: int | str | None = None,  # noqa: A002 - the word that people type
+    forever: bool = False,
+    store: AnyStore = None,
+) -> dict[str, Rule]:
+    """Show or set how much is kept of a key, or of the whole store.
+
+    Nothing is dropped without a rule. The current value and the newest version of a key always stay. Rules are applied by `gc`, and at most
+    once an hour after a run. Limits that are given replace those of the same name; others stay.
+
+    Parameters
+    ----------
+    key
+        An asset or a step; empty for the whole store.
+    versions
+        How many of the newest different values are kept, for each notebook and partition.
+    age
+        Seconds, or 30d, after which a version is dropped.
+    bytes
+        Bytes, or 10GB, of all values together.
+    forever
+        Remove the rule.
+    store
+        A store directory or an open store; by default the session's.
+
+    Raises
+    ------
+    InvalidInvocationError
+        If a limit cannot be read.
+    """
+    return get_session().keep(key_text(key), versions=versions, age=age, bytes=bytes, forever=forever, store=store)

@@ -1,0 +1,54 @@
+"""``load``: the value of an asset or step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.commands.command import Option, command
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
+from stepwell.kernel_runtime.records.keys import AssetKey
+from stepwell.kernel_runtime.records.protocols import Verify
+from stepwell.kernel_runtime.session.history import WhichVersion
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session.requests import AnyStore, key_text
+from stepwell.kernel_runtime.store.values.structure import summary, type_name
+
+
+def _data(value: Any) -> dict[str, Any]:
+    return {"type": type_name(value), "summary": summary(value), "value": repr(value)}
+
+
+@command(options={"key": Option(completes="steps", repeated=True)}, text=repr, data=_data)
+def load(
+    key: AssetKey | AssetsDefinition | SourceAsset | str,
+    *,
+    store: AnyStore = None,
+    notebook: str | None = None,
+    version: WhichVersion | None = None,
+    verify: Verify = "signed",
+) -> Any:
+    """Load the current value of an asset or step: a copy of its own unless its type is immutable.
+
+    In a notebook ``%stepwell load`` binds it to a variable; the command line prints it.
+
+    Parameters
+    ----------
+    key
+        An asset or a step.
+    store
+        A store directory or an open store; by default the session's.
+    notebook
+        The notebook whose value is meant, where several notebooks define the key and their values differ.
+    version
+        An older version: a number (-1 is the newest, -2 the one before), the beginning of an identifier, or a time.
+    verify
+        ``full`` checks every byte of the value's file; by default that is done at its first load since the machine was started.
+
+    Raises
+    ------
+    ValueUnavailableError, AmbiguousKeyError
+        If there is none, it cannot be loaded, or several notebooks have different ones.
+    UnknownVersionError
+        If the key has no such version, or several.
+    """
+    return get_session().load(key_text(key), notebook=notebook, version=version, verify=verify, store=store)

@@ -1,0 +1,43 @@
+"""``pack``: stored values in one file, to share with another person."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from stepwell.commands.command import Option, command
+from stepwell.kernel_runtime.records.packs import Offer
+from stepwell.kernel_runtime.session import sharing
+from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.text import in_one_line, size_text
+
+
+def _text(offer: Offer) -> str:
+    return in_one_line(f"{offer.source}: {offer.counted}, {size_text(offer.size)}, signed with the key {offer.signer}")
+
+
+@command(options={"selection": Option(completes="assets"), "path": Option(metavar="OUT.zip")}, text=_text)
+def pack(selection: str | Iterable[str], path: str | os.PathLike[str], *, store: AnyStore = None) -> Offer:
+    """Write the current values of a selection into one file that another person can trust: values, their records, their code.
+
+    No key, no run history and nothing of the environment is in it. The receiver looks at it, and takes it over, with `trust`.
+
+    Parameters
+    ----------
+    selection
+        Keys, or selections of what is stored: "++model" with all upstream. The steps inside a graph-backed asset come with it.
+    path
+        The file to write; an existing one is replaced when the new one is complete.
+    store
+        A store directory or an open store; by default the session's.
+
+    Raises
+    ------
+    UnknownKeyError, InvalidSelectionError
+        If nothing is stored under a name, or the selection cannot be read.
+    PackError
+        If the file cannot be written, or nothing has a stored value.
+    ValueUnavailableError, UntrustedValueError
+        If a value's file is gone or damaged, or was signed with another key.
+    """
+    return sharing.pack(selection, path, store=store)

@@ -1,0 +1,54 @@
+"""``rename``: stored versions under another key."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stepwell.commands.command import Option, command
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session.requests import AnyStore, key_text
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """The result of `rename`."""
+
+    old: str
+    new: str
+    versions: int
+    """How many versions were carried over."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        name = self.new.rpartition("/")[2]
+        return (
+            f"{self.old} -> {self.new}: {self.versions} version{'' if self.versions == 1 else 's'} carried over; "
+            f"in its cell, rename the variable to {name} as well and change nothing else: it is not computed again"
+        )
+
+
+@command(options={"old": Option(completes="assets"), "new": Option(completes="assets")})
+def rename(old: str, new: str, *, store: AnyStore = None) -> Renamed:
+    """Carry the stored versions of an asset over to another key.
+
+    A cell that is renamed likewise, its variable too, is not computed again.
+
+    Parameters
+    ----------
+    old
+        The asset's key.
+    new
+        Its new key.
+    store
+        A store directory or an open store; by default the session's.
+
+    Raises
+    ------
+    UnknownKeyError, InvalidDefinitionError, InvalidInvocationError, InvariantViolationError
+        If there is nothing to carry over, the new key is none or has results, or the old one is an output of a multi-asset.
+    """
+    return Renamed(key_text(old), key_text(new), get_session().rename(key_text(old), key_text(new), store=store))

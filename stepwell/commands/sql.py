@@ -1,0 +1,244 @@
+"""``sql``: rows of one SELECT over stored assets or the catalog, and how the command line prints them.
+
+The command line prints rows a batch at a time: nothing is kept but the rows that a table shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, time
+from typing import Any, TextIO
+
+from stepwell.commands.command import Option, command, read_count
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.text import as_json, in_one_line, printable
+
+_EPILOG = """\
+examples:
+  stepwell sql "SELECT origin, count(*) FROM clean GROUP BY ALL"
+  stepwell sql "FROM clean WHERE delay > $low" -p low=30 --csv > late.csv
+  stepwell sql "SELECT key, max(seconds) FROM stepwell.steps GROUP BY key"
+
+formats: table shows at most --limit rows; csv, json and jsonl print all of them, as they are made. json is one object:
+  {"columns": [{"name", "type"}], "rows": [[...]]}
+jsonl is one object a line, by column. Numbers that JSON has no form for, dates and times are strings.
+"""
+
+
+class Printer:
+    """What the command line adds: parameters of the SELECT, and the form in which rows are printed."""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Add the arguments to a parser."""
+        parser.add_argument(
+            "-p", "--parameter", dest="parameters", metavar="NAME=VALUE", type=_parameter, action="append", default=[],
+            help="the value of $NAME: JSON where it is JSON (30, true, [1, 2]), else a string",
+        )  # fmt: skip
+        form = parser.add_mutually_exclusive_group()
+        form.add_argument(
+            "--format",
+            choices=["table", "csv", "json", "jsonl"],
+            default="table",
+            help="how rows are printed (default: table)",
+        )
+        form.add_argument("--json", action="store_true", help="the same as --format json")
+        form.add_argument("--csv", dest="format", action="store_const", const="csv", help="the same as --format csv")
+        parser.add_argument(
+            "--raw", action="store_true",
+            help="csv with texts exactly as they are, for a program; without, control and invisible characters are written out (\\x1b)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--limit", metavar="N", type=_count, default=40, help="rows that a table shows at most (default: 40)"
+        )
+
+    @staticmethod
+    def given(asked: argparse.Namespace) -> dict[str, Any]:
+        """Return further arguments of the function."""
+        asked.json = asked.json or asked.format == "json"
+        if asked.text == "-":
+            asked.text = sys.stdin.read()
+        return {"parameters": dict(asked.parameters), "frame": "reader"}
+
+    @staticmethod
+    def show(reader: Any, asked: argparse.Namespace, out: TextIO) -> None:
+        """Print the rows."""
+        with reader:
+            if asked.json:
+                print_json(reader, out)
+            elif asked.format == "jsonl":
+                print_json_lines(reader, out)
+            elif asked.format == "csv":
+                print_csv(reader, out, raw=asked.raw)
+            else:
+                print_table(reader, out, limit=asked.limit)
+            out.flush()
+
+
+def _count(text: str) -> int:
+    try:
+        return read_count(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+@command(options={"text": Option(metavar="SELECT", completes="assets")}, epilog=_EPILOG, printer=Printer)
+def sql(
+    text: str,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    frame: str = "auto",
+    store: AnyStore = None,
+    notebook: str | None = None,
+) -> Any:
+    """Run one SELECT over stored assets, or over the catalog of the store, and return the rows.
+
+    A table is an asset's key: ``clean``, ``raw.flights`` or ``"raw/flights"``, read as `load` reads it. Its value is a frame of pandas,
+    polars or pyarrow, an array of one or two dimensions, a list of dicts or a dict of lists. A named index of pandas becomes columns.
+    ``read_csv``, ``read_json`` and ``read_parquet`` read files below the project. The schema ``stepwell`` holds views of the catalog: runs, steps,
+    materializations, current, lineage, reads, sizes, durations, code_versions, logs. Nothing is ever written. Inside a step everything
+    that is read counts as an input of the step, except the catalog.
+
+    Parameters
+    ----------
+    text
+        One SELECT in DuckDB's dialect; FROM, WITH, VALUES, DESCRIBE and SUMMARIZE are SELECTs too. On the command line - reads it from
+        standard input.
+    parameters
+        Values of ``$name`` in the text.
+    frame
+        ``pandas``, ``polars``, ``pyarrow``, ``reader`` (a ``pyarrow.RecordBatchReader`` that makes rows as they are read), or ``auto``
+        (pandas where it is installed, else pyarrow).
+    store
+        A store directory or an open store; by default the session's.
+    notebook
+        The notebook whose values are meant, where several notebooks define a key and their values differ.
+
+    Raises
+    ------
+    CellSyntaxError
+        If the text is not one SELECT over assets, files and the catalog.
+    QueryError
+        If it cannot be run: no such table or parameter, a file elsewhere, DuckDB's own errors.
+    NotTabularError
+        If an asset that it reads is no table.
+    ValueUnavailableError, AmbiguousKeyError
+        As in `load`.
+    """
+    return get_session().sql(text, parameters=parameters, frame=frame, store=store, notebook=notebook)
+
+
+_WIDEST = 60
+"""Characters that a table shows of one value."""
+
+
+def print_csv(reader: Any, out: TextIO, *, raw: bool = False) -> None:
+    """Print a header and all rows as CSV; NULL is empty.
+
+    Parameters
+    ----------
+    raw
+        Whether texts are written as they are, for a program; otherwise control and invisible characters are written out.
+    """
+    shown = str if raw else printable
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(shown, reader.schema.names))
+    for row in _rows(reader):
+        writer.writerow(["" if value is None else shown(_text(value)) for value in row])
+
+
+def print_json(reader: Any, out: TextIO) -> None:
+    """Print ``{"columns": [{"name", "type"}], "rows": [[...]]}``, a row a line."""
+    columns = [{"name": field.name, "type": str(field.type)} for field in reader.schema]
+    out.write(f'{{"columns": {as_json(columns)}, "rows": [')
+    begin = "\n"
+    for row in _rows(reader):
+        out.write(begin + as_json([_plain(value) for value in row]))
+        begin = ",\n"
+    out.write("]}\n")
+
+
+def print_json_lines(reader: Any, out: TextIO) -> None:
+    """Print one object a row, by column."""
+    names = reader.schema.names
+    out.writelines(
+        as_json({name: _plain(value) for name, value in zip(names, row, strict=True)}) + "\n" for row in _rows(reader)
+    )
+
+
+def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
+    """Print the first rows in columns, and a line that says whether there are more."""
+    shown: list[tuple[Any, ...]] = []
+    more = False
+    for row in _rows(reader):
+        if len(shown) == limit:
+            more = True
+            break
+        shown.append(row)
+    names = [in_one_line(name) for name in reader.schema.names]
+    lines = [[_short(value) for value in row] for row in shown]
+    numbers = [
+        any(isinstance(row[at], int | float) for row in shown)
+        and all(row[at] is None or isinstance(row[at], int | float) for row in shown)
+        for at in range(len(names))
+    ]
+    widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
+    for line in (names, *lines):
+        cells = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, numbers, strict=True)
+        ]
+        out.write("  ".join(cells).rstrip() + "\n")
+    if not shown:
+        out.write("no rows\n")
+    elif more:
+        out.write(f"the first {limit} rows; --limit shows more, --csv all\n")
+
+
+def _rows(reader: Any) -> Iterator[tuple[Any, ...]]:
+    for batch in reader:
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _short(value: Any) -> str:
+    text = "NULL" if value is None else in_one_line(" ".join(_text(value).split()))
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime | date | time):
+        return value.isoformat(" ") if isinstance(value, datetime) else value.isoformat()
+    if isinstance(value, dict | list):
+        return as_json(_plain(value))
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; what it has no form for becomes a string."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return _text(value)

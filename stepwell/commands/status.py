@@ -1,0 +1,142 @@
+"""``status``: what is defined, each with its state, and what the store holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from stepwell.commands.command import Option, Table, command, moment
+from stepwell.kernel_runtime.errors import unknown_key
+from stepwell.kernel_runtime.records.effects import NOTEBOOK
+from stepwell.kernel_runtime.records.lineage import LineageNode
+from stepwell.kernel_runtime.records.materializations import Current
+from stepwell.kernel_runtime.records.retention import KeySize
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.text import duration, in_one_line, size_text
+
+_MOST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The result of `status`.
+
+    Attributes
+    ----------
+    store
+        The store directory.
+    nodes
+        What is defined in this process, with states.
+    stored
+        What is current in the store; empty if something is defined.
+    sizes
+        Totals of the store.
+    key_sizes
+        The size of each key, the largest first; None if they were not asked for.
+    """
+
+    store: str
+    nodes: tuple[LineageNode, ...]
+    stored: tuple[Current, ...]
+    sizes: dict[str, int]
+    key_sizes: tuple[KeySize, ...] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return ``{"store", "assets": [{"key", "state", ...}], "sizes"}``, with ``"keys"`` for the size of each key."""
+        found: dict[str, Any] = {"store": self.store, "sizes": self.sizes}
+        if self.key_sizes is not None:
+            found["keys"] = [
+                {"key": each.key, "bytes": each.bytes, "versions": each.versions} for each in self.key_sizes
+            ]
+            return found
+        names = ("key", "state", "reason", "summary", "seconds", "created", "error", "where")
+        defined = [{name: getattr(node, name) for name in names} for node in self.nodes]
+        return {**found, "assets": [*defined, *map(_stored_as_dict, self.stored)]}
+
+    def __str__(self) -> str:
+        total = size_text(self.sizes["object_bytes"] + self.sizes["catalog_bytes"])
+        end = f"store: {self.store} · {self.sizes['materializations']:,} materializations · {total}"
+        if self.key_sizes is not None:
+            return "\n".join([*_size_lines(self.key_sizes), end])
+        if self.nodes:
+            width = max(len(node.key) for node in self.nodes)
+            return "\n".join([*(in_one_line(f"{node.key.ljust(width)}  {_facts(node)}") for node in self.nodes), end])
+        rows = [tuple(map(in_one_line, row)) for row in map(_stored_row, self.stored)]
+        return f"{Table(rows, 'nothing is stored yet')}\n{end}"
+
+
+def _facts(node: LineageNode) -> str:
+    why = node.error.partition("\n")[0] or node.reason
+    seconds = duration(node.seconds) if node.seconds is not None else ""
+    created = moment(node.created) if node.created is not None else ""
+    return " · ".join(filter(None, [node.state or node.kind, why, node.summary, seconds, created]))
+
+
+def _stored_row(item: Current) -> tuple[str, ...]:
+    made = item.materialization
+    return item.key, made.value.summary if made.value else "-", moment(made.created), item.notebook
+
+
+def _stored_as_dict(item: Current) -> dict[str, Any]:
+    made = item.materialization
+    return {
+        "key": item.key,
+        "state": "stored",
+        "notebook": item.notebook,
+        "created": made.created,
+        "seconds": made.seconds,
+        "type": made.value.type_name if made.value else None,
+        "summary": made.value.summary if made.value else None,
+    }
+
+
+def _size_lines(found: tuple[KeySize, ...]) -> list[str]:
+    rows = [
+        (in_one_line(each.key), size_text(each.bytes), f"{each.versions:,} version{'' if each.versions == 1 else 's'}")
+        for each in found[:_MOST]
+    ]
+    more = found[_MOST:]
+    rest = [f"and {len(more):,} more keys: {size_text(sum(each.bytes for each in more))}"] if more else []
+    return [*filter(None, [str(Table(rows))]), *rest]
+
+
+@command(options={"keys": Option(completes="assets")}, definitions="optional")
+def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
+    """List what is defined, each with its state; where nothing is defined, what the store holds.
+
+    Parameters
+    ----------
+    keys
+        Assets and steps to list; by default everything.
+    sizes
+        List the size of each key in the store instead, the largest first.
+    store
+        A store directory or an open store; by default the session's.
+
+    Raises
+    ------
+    UnknownKeyError
+        If one of the keys is neither defined nor stored.
+    """
+    session = get_session()
+    used = session.chosen(store)
+    totals = used.sizes()
+    directory = str(used.directory)
+    if sizes:
+        return Status(directory, (), (), totals, tuple(used.key_sizes()))
+    registry = session.registry
+    nodes = session.lineage(store=used).nodes if registry.assets or registry.jobs else ()
+    # What a cell left in the notebook besides its value is no key of its own for a reader.
+    stored = () if nodes else tuple(item for item in used.all_current() if not item.key.endswith(f":{NOTEBOOK}"))
+    wanted = set(keys)
+    known = {name for node in nodes for name in (node.key, node.parent)} | {item.key for item in stored}
+    for key in keys:
+        if key not in known:
+            raise unknown_key("asset or step", key, known)
+    return Status(
+        directory,
+        tuple(node for node in nodes if not wanted or node.key in wanted or node.parent in wanted),
+        tuple(item for item in stored if not wanted or item.key in wanted),
+        totals,
+    )

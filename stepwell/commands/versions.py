@@ -1,0 +1,52 @@
+"""``versions``: the versions of a key."""
+
+from __future__ import annotations
+
+from stepwell.commands.command import Option, command
+from stepwell.kernel_runtime.session.history import Versions
+from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
+
+_MOST = 20
+
+
+def _text(found: Versions) -> str:
+    lines = [str(version) for version in (found[:_MOST] if found.collapsed else found)]
+    older = len(found) - len(lines)
+    return "\n".join([*lines, *([f"and {older:,} older; --all lists them"] if older else [])])
+
+
+@command(
+    options={"key": Option(completes="steps"), "all": Option("-a")},
+    text=_text,
+    data=lambda found: {"key": found.key, "versions": [version.as_dict() for version in found]},
+)
+def versions(
+    key: Target,
+    *,
+    notebook: str | None = None,
+    partition: str | None = None,
+    all: bool = False,  # noqa: A002 - the word that people type
+    store: AnyStore = None,
+) -> Versions:
+    """List the versions of an asset or step, newest first.
+
+    Parameters
+    ----------
+    key
+        An asset or a step.
+    notebook
+        Only versions that this notebook made.
+    partition
+        Only versions of this partition.
+    all
+        List neighbours with the same value one by one.
+    store
+        A store directory or an open store; by default the session's.
+
+    Raises
+    ------
+    UnknownKeyError
+        If nothing was ever stored for the key.
+    """
+    return get_session().versions(key_text(key), notebook=notebook, partition=partition, collapse=not all, store=store)

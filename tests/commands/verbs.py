@@ -1,0 +1,45 @@
+"""The table of verbs by face in ``docs/commands.md``, made from the commands themselves: ``python tests/commands/verbs.py`` writes it."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "commands.md"
+HEAD = """\
+# Commands
+
+Every verb is one function. Python calls it, `%stepwell VERB` calls it in a notebook, `stepwell VERB` on the command line (there with
+`--store DIR` and `--json`). `%materialize`, `%rerun`, `%why` and `%lineage` are short for `%stepwell VERB`. Where a verb needs the definitions of a
+notebook, the command line takes `--notebook NB`: the plain cells of that notebook run in a temporary kernel, its assets do not.
+
+| verb | Python | notebook | command line | what it does |
+|---|---|---|---|---|
+"""
+DEFINITIONS = {"none": "", "optional": " [--notebook NB]", "required": " --notebook NB", "notebooks": " NB..."}
+
+
+def rows():
+    import stepwell
+    from stepwell.commands.command import all_commands
+
+    for command in all_commands():
+        python = f"`stepwell.{command.name}`" if command.name in stepwell.__all__ else ""
+        line = command.usage if command.definitions != "notebooks" else command.name
+        shell = f"`stepwell {line}{DEFINITIONS[command.definitions]}`"
+        yield (
+            command.name,
+            python,
+            f"`%stepwell {command.usage}`",
+            shell,
+            command.summary.removesuffix(".").replace("`", ""),
+        )
+
+
+def text():
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows()]
+    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(text(), encoding="utf-8")
+    sys.stdout.write(f"{DOCUMENT}\n")
