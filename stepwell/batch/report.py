@@ -85,13 +85,7 @@ def lines(result: BatchResult, *, colour: bool) -> list[str]:
             for status in ("executed", "reused", "failed", "skipped", "untouched", "cancelled")
             if counts[status]
         ]
-        saved = sum(
-            made.seconds
-            for _, steps in result.runs
-            for step in steps
-            if step.status == "reused"
-            for made in step.materializations[:1]
-        )
+        saved = _saved_seconds(result)
         if saved >= _WORTH_TELLING:
             words.append(f"{text.duration(saved)} saved")
         executed = list(
@@ -108,6 +102,18 @@ def lines(result: BatchResult, *, colour: bool) -> list[str]:
         for each in not_kept
     ]
     return said
+
+
+def _saved_seconds(result: BatchResult) -> float:
+    """Return how long the reused steps took when they ran: each once, and none that ran in this execution."""
+    here = {run.run_id for run, _ in result.runs}
+    made = {
+        step.key: step.materializations[0]
+        for _, steps in result.runs
+        for step in steps
+        if step.status == "reused" and step.materializations
+    }
+    return sum(each.seconds for each in made.values() if each.run_id not in here)
 
 
 def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:

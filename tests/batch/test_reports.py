@@ -124,3 +124,9 @@ def test_values_that_are_not_stored_are_listed_and_fail_where_that_is_asked_for(
     strict = stepwell("run", path, "--strict")
     assert strict.code != 0
     assert "the value of 'rows' cannot be stored: it is a generator" in strict.err
+
+
+def test_the_last_line_says_how_long_reused_steps_took(write, stepwell):
+    path = write("slow.ipynb", LOAD, "%%asset slow\nimport time\ntime.sleep(1.2)\nslow = 1", "%materialize slow")
+    assert "steps: 1 executed, 1 reused (executed: slow)" in stepwell("run", path).err.splitlines()
+    assert "steps: 2 reused, 1.2 s saved" in stepwell("run", path).err.splitlines()
