@@ -30,6 +30,7 @@ from stepwell.commands.command import (
     LineParser,
     find_command,
 )
+from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.errors import (
     InvalidInvocationError,
     NotebookKernelError,
@@ -242,7 +243,7 @@ def _named_store(asked: argparse.Namespace) -> Any:
     from stepwell.kernel_runtime.store.store import open_store
 
     directory, named = _directory(asked)
-    return closing(open_store(directory, create=False, follow=named, tell=say))
+    return closing(open_store(directory, create=False, follow=named, tell=lambda found: say(notice_text(found))))
 
 
 def _fail(asked: argparse.Namespace, error: StepwellError) -> int:

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stepwell.commands.command import Option, command
+from stepwell.commands.face import get_session
 from stepwell.kernel_runtime.errors import unknown_key
-from stepwell.kernel_runtime.session.kernel import get_session
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stepwell.commands.command import Option, command, read_names
+from stepwell.commands.face import get_session
 from stepwell.kernel_runtime.session.differences import Difference
 from stepwell.kernel_runtime.session.differences.frames import MEMORY
 from stepwell.kernel_runtime.session.history import WhichVersion
-from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from stepwell.commands.command import Option, command
+from stepwell.commands.face import get_session
 from stepwell.kernel_runtime.records.retention import Collected
-from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore
 
 

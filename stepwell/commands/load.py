@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.commands.command import Option, command
+from stepwell.commands.face import get_session
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
 from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.kernel_runtime.records.protocols import Verify
 from stepwell.kernel_runtime.session.history import WhichVersion
-from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore, key_text
 from stepwell.kernel_runtime.store.values.structure import summary, type_name
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.commands.command import Option, command
-from stepwell.commands.wording import result_lines
+from stepwell.commands.face import get_session
+from stepwell.commands.wording import notice_text, result_lines
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
 
 
 def run_data(result: RunResult) -> dict[str, Any]:
     """Return a run as JSON values."""
     steps = [{"key": step.key, "status": step.status, "seconds": step.seconds} for step in result.steps]
-    return {"run_id": result.run.run_id, "status": result.status, "steps": steps, "notes": list(result.notes)}
+    return {
+        "run_id": result.run.run_id,
+        "status": result.status,
+        "steps": steps,
+        "notices": [{"kind": each.kind, "key": each.key, **dict(each.facts)} for each in result.notices],
+    }
 
 
 @command(
     options={"targets": Option(completes="assets"), "force": Option("-f")},
     definitions="required",
-    text=lambda result: "\n".join([*result.notes, *result_lines(result)]),
+    text=lambda result: "\n".join([*map(notice_text, result.notices), *result_lines(result)]),
     data=run_data,
 )
 def materialize(
@@ -46,7 +51,7 @@ def materialize(
     force
         Run the targets even if they could be reused.
     upstream
-        Whether upstream assets are brought up to date, too. If not, they are read as they are stored, and notes name stale ones.
+        Whether upstream assets are brought up to date, too. If not, they are read as they are stored, and notices name stale ones.
     raise_on_error
         Whether an exception of a step is raised after the run is recorded: the user's own exception, with a note that names
         the run. Else the result says what failed.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from stepwell.commands.command import Option, command
+from stepwell.commands.face import get_session
 from stepwell.commands.materialize import run_data
-from stepwell.commands.wording import step_lines
+from stepwell.commands.wording import notice_text, step_lines
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
 
 
 @command(
     options={"steps": Option(completes="steps")},
     definitions="required",
-    text=lambda result: "\n".join([*result.notes, *step_lines(result)]),
+    text=lambda result: "\n".join([*map(notice_text, result.notices), *step_lines(result)]),
     data=run_data,
 )
 def rerun(

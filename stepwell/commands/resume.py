@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from stepwell.commands.command import command
+from stepwell.commands.face import get_session
 from stepwell.commands.materialize import run_data
-from stepwell.commands.wording import step_lines
+from stepwell.commands.wording import notice_text, step_lines
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore, Given
 
 
-@command(definitions="required", text=lambda result: "\n".join([*result.notes, *step_lines(result)]), data=run_data)
+@command(
+    definitions="required",
+    text=lambda result: "\n".join([*map(notice_text, result.notices), *step_lines(result)]),
+    data=run_data,
+)
 def resume(run: str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True) -> RunResult:
     """Run exactly the steps of a run that failed or never started; outputs of the others are loaded.
 

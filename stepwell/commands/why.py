@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from stepwell.commands.command import Option, command
+from stepwell.commands.face import get_session
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.kernel_runtime.session.explanation import Explanation
-from stepwell.kernel_runtime.session.kernel import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore, Given, key_text
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import platform
+import sys
 import time
-from collections.abc import Iterable, Sequence
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 
+from stepwell.kernel_runtime.errors import StepwellWarning
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.effects import NOTEBOOK
+from stepwell.kernel_runtime.records.events import Event, Notice, StepWaiting
+from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import FORCED, StepRecord
+from stepwell.kernel_runtime.session.kernel import Session
 from stepwell.kernel_runtime.text import duration, size_text
+
+_log = logging.getLogger("stepwell")
 
 
 def moment(created: float) -> str:
@@ -112,3 +123,146 @@ def result_lines(result: RunResult) -> list[str]:
     return lines + [
         run_line(step.key, [step]) for step in result.steps if step.key not in said and step.status != "reused"
     ]
+
+
+# -- notices
+
+
+def notice_text(found: Notice) -> str:
+    """Return the wording of a notice: one fact, and one action where there is one."""
+    return _NOTICES[found.kind](found)
+
+
+def _first(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _stale_input(found: Notice) -> str:
+    cause = f" ({found['cause']})" if found["cause"] else ""
+    return f"{found.key} is {found['state']}{cause}: its stored value is used"
+
+
+def _foreign(found: Notice) -> str:
+    names = found["names"]
+    verbs = ("is", "counts") if len(names) == 1 else ("are", "count")
+    line = f"{listed(names)} {verbs[0]} signed with another key ({found['signer']}) and {verbs[1]} as missing"
+    return f"{line}; if you trust who made that: stepwell trust {' '.join(names[:5])}"
+
+
+def _large_store(found: Notice) -> str:
+    more = (
+        f", and {size_text(found['older'])} more with %stepwell keep --versions 1"
+        if found["older"] > found["garbage"]
+        else ""
+    )
+    return (
+        f"the store {found.key} holds {size_text(found['held'])}, and {found['free']:.0%} of the disk is free: "
+        f"%stepwell gc would free {size_text(found['garbage'])}{more}"
+    )
+
+
+def _copy_used(found: Notice) -> str:
+    module, name = found["module"], found["name"]
+    place = "the notebook" if module == "__main__" else module
+    how = f"has another {name} now" if found["exists"] else f"has no {name}"
+    return f"{found.key}: its stored copy of {name} is used, {place} {how}"
+
+
+def _path_only(found: Notice) -> str:
+    what = "a folder" if found["folder"] else f"larger than {found['most'] >> 30} GiB"
+    return f"{found.key}: {found['path']} is {what}: its path is stored, not its contents; when they change it is computed again"
+
+
+_NOTICES: dict[str, Callable[[Notice], str]] = {
+    "changed later": lambda n: f"{n.key}: reused, {n['changes']}",
+    "class inside": lambda n: (
+        f"{n.key}: the class {n['name']} was defined inside the step and is stored by value: define it in a cell of its own"
+    ),
+    "computed again": lambda n: f"{n['why']}; computed again",
+    "copy read": lambda n: (
+        f"the store {n.key} is read from a copy of {n['moment']}: its lock cannot be used, so later changes are not seen"
+    ),
+    "copy used": _copy_used,
+    "file left": lambda n: (
+        f"{n.key} wrote {n['path']}, which something else changed since: it is left as it is (-f writes it again)"
+    ),
+    "foreign": _foreign,
+    "global changed": lambda n: f"{n.key} changed the global {_first(n['names'])}: steps that read it are keyed again",
+    "large store": _large_store,
+    "network": lambda n: f"{n.key} used {', '.join(n['hosts'])}: reused until you say otherwise; --max-age 1d",
+    "not set": lambda n: f"{n.key} set {', '.join(n['names'])}, which cannot be set here",
+    "path only": _path_only,
+    "path restored": lambda n: (
+        f"{n.key}: {n['path']} has changed or is gone; the stored contents are in {n['restored']}"
+    ),
+    "processes": lambda n: (
+        f"{n.key} ran {', '.join(n['programs'])}: reads of other processes are not seen; declare files with reads=[...], anything else with max_age"
+    ),
+    "read": lambda n: f"{n.key} <- store ({n['notebook']}, {moment(n['created'])})",
+    "slow global": lambda n: f"the global {n.key} takes {n['seconds']:.1f} s to digest in every run: make it an asset",
+    "stale input": _stale_input,
+    "unrestored": lambda n: (
+        f"{n.key} changed {_first(n['names'])}, which cannot be restored: it runs once in every kernel"
+    ),
+    "unseen read": lambda n: (
+        f"{n.key} read {n['what']} with {n['reader']}, which cannot be checked later: declare files with reads=[...], anything else with max_age"
+    ),
+    "untested python": lambda n: (
+        f"{n['reason']}: every step runs, and nothing is reused. Use another Python, or a newer stepwell."
+    ),
+}
+"""By the kind of a notice, its wording."""
+
+
+# -- who hears notices where there is no notebook
+
+
+_listening: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def listen(session: Session) -> None:
+    """Give notices of a session in a plain process: as warnings, and waiting steps as log records. A notebook's face takes over."""
+    if session.face:
+        return
+    session.face = "python"
+    if session in _listening:
+        return
+    _listening.add(session)
+
+    def hear(event: Event) -> None:
+        if session.face != "python":
+            return
+        if isinstance(event, Notice):
+            # The line of the user's that led here, not one of ours.
+            level, frame = 1, sys._getframe()  # noqa: SLF001 - as `warnings` does itself
+            while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "stepwell":
+                level, frame = level + 1, frame.f_back
+            warnings.warn(notice_text(event), StepwellWarning, stacklevel=level)
+        elif isinstance(event, StepWaiting):
+            _log.warning("%s", waiting_line(event))
+
+    session.subscribe(hear)
+
+
+# -- waiting
+
+
+def waiting_line(event: StepWaiting) -> str:
+    """Return who computes a step, since when, and how long it usually takes."""
+    who = event.claimant
+    facts = []
+    if who.pid:
+        elsewhere = f" on {who.host}" if who.host and who.host != platform.node() else ""
+        facts.append(f"pid {who.pid}{elsewhere}")
+    if who.since:
+        began = time.localtime(who.since)
+        facts.append(f"since {time.strftime('%H:%M' if _is_today(began) else '%Y-%m-%d %H:%M', began)}")
+    if event.expected_seconds:
+        facts.append(f"usually {duration(event.expected_seconds)}")
+    name = who.notebook.rpartition("/")[2]
+    whom = name if name and name != "__main__" else "another process"
+    return f"{event.key}: waiting for {whom}" + (f" ({', '.join(facts)})" if facts else "")
+
+
+def _is_today(moment: time.struct_time) -> bool:
+    return moment[:3] == time.localtime()[:3]

@@ -15,13 +15,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stepwell.commands.wording import listen, notice_text
 from stepwell.kernel_runtime.definitions.signatures import set_cell_names, set_name_places
 from stepwell.kernel_runtime.errors import DuplicateKeyError, StoreError
 from stepwell.kernel_runtime.execution.file_effects import lost
 from stepwell.kernel_runtime.reads.readers import seeded
-from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, RunFinished, StepFinished, StepStarted
+from stepwell.kernel_runtime.records.events import (
+    DefinitionsChanged,
+    Event,
+    Notice,
+    RunEnded,
+    RunFinished,
+    StepFinished,
+    StepStarted,
+    StepWaiting,
+)
 from stepwell.kernel_runtime.session import Session, get_session
-from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_watch import CellWatch, Staleness
 from stepwell.magics.commands import Stepwell
@@ -82,13 +91,8 @@ class Extension:
         registry = face.session.registry
         registry.replaced = self._replaced
         self._end.append(lambda: setattr(registry, "replaced", None))
-        self.face.session.after_run = partial(after_run, self.face)
-        self.face.session.tell_waiting = partial(tell_waiting, self.face)
-        self.face.session.say = self.face.say
-        self.face.session.before_raising = lambda error, result: present(
-            self.face, error, shown_as=failed_step(self.face, result)
-        )
-        self._end.append(self._no_presenting)
+        self.face.session.face = "notebook"
+        self._end.append(self._no_notebook)
         formatters.install(shell)
         self._end.append(partial(formatters.remove, shell))
         set_cell_names(self._cell_name)
@@ -107,11 +111,9 @@ class Extension:
             sys.modules["stepwell.widgets"].forget(self.face.session)
         self.face.session.close()
 
-    def _no_presenting(self) -> None:
-        self.face.session.before_raising = None
-        self.face.session.after_run = None
-        self.face.session.tell_waiting = log_waiting
-        self.face.session.say = None
+    def _no_notebook(self) -> None:
+        self.face.session.face = ""
+        listen(self.face.session)
 
     def _remove_magics(self) -> None:
         manager = self.shell.magics_manager
@@ -183,7 +185,15 @@ class Extension:
     # -- events
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, StepStarted):
+        if isinstance(event, Notice):
+            self.face.say(notice_text(event))
+        elif isinstance(event, StepWaiting):
+            tell_waiting(self.face, event)
+        elif isinstance(event, RunEnded):
+            after_run(self.face, event.result)
+            if event.error is not None:
+                present(self.face, event.error, shown_as=failed_step(self.face, event.result))
+        elif isinstance(event, StepStarted):
             self.face.figures.begin()
         elif isinstance(event, StepFinished):
             # May come from the catalog's thread: nothing is loaded here.

@@ -11,8 +11,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from stepwell.commands.wording import waiting_line
 from stepwell.kernel_runtime.records.events import Event, StepFinished, StepStarted, StepWaiting
-from stepwell.kernel_runtime.session.waiting import waiting_line
 from stepwell.kernel_runtime.text import duration, printable
 from stepwell.magics.face import Face
 

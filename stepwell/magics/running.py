@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
-from stepwell.commands.wording import run_line, upstream_line
+from stepwell.commands.wording import notice_text, run_line, upstream_line
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import (
@@ -353,8 +353,8 @@ def after_run(face: Face, result: Any) -> None:
 
     Names that are bound already follow by themselves; this is for a run that was asked for in Python after a failure.
     """
-    for note in result.notes:
-        face.say(note)
+    for each in result.notices:
+        face.say(notice_text(each))
     if result.run.kind == "assets":
         registered = face.session.registry.assets
         free = [

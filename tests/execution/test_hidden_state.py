@@ -7,6 +7,7 @@ import pytest
 
 import stepwell
 from stepwell import asset, job, op
+from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.session.kernel import get_session
 
 
@@ -48,7 +49,9 @@ def test_a_change_in_place_is_told_and_what_reads_it_is_keyed_anew(notebook, sto
     cells = notebook(CELLS)
     result = stepwell.materialize([cells.a, cells.b], store=store_dir)
     assert result.value("b") == [1]
-    assert result.notes == ("a changed the global CACHE: steps that read it are keyed anew",)
+    assert tuple(map(notice_text, result.notices)) == (
+        "a changed the global CACHE: steps that read it are keyed again",
+    )
     # In a fresh kernel CACHE is empty when b starts, because a is reused: what b gave with a full one is not reused.
     fresh = notebook(CELLS)
     result = stepwell.materialize([fresh.a, fresh.b], store=store_dir)
@@ -85,7 +88,7 @@ def test_every_way_to_change_a_global_is_seen(notebook, store_dir, *, state, cha
     cells = f"{state}\n@asset\ndef a():\n    {change}\n    return 1\n\n@asset\ndef b(a):\n    return {read}\n"
     first = notebook(cells)
     result = stepwell.materialize([first.a, first.b], store=store_dir)
-    assert [note for note in result.notes if name in note]
+    assert [note for note in map(notice_text, result.notices) if name in note]
     changed = result.value("b")
     fresh = notebook(cells)
     unchanged = stepwell.materialize([fresh.a, fresh.b], store=store_dir).value("b")
@@ -109,14 +112,17 @@ def test_a_default_that_a_helper_changes_is_seen(notebook, store_dir):
     """
     first = notebook(cells)
     result = stepwell.materialize([first.a, first.b], store=store_dir)
-    assert (result.value("b"), result.notes[0].split(":")[0]) == ([1, 2], "a changed the global collect(seen=)")
+    assert (result.value("b"), notice_text(result.notices[0]).split(":")[0]) == (
+        [1, 2],
+        "a changed the global collect(seen=)",
+    )
     fresh = notebook(cells)
     assert stepwell.materialize([fresh.a, fresh.b], store=store_dir).value("b") == [2]
 
 
 def test_a_step_that_changes_nothing_says_nothing(notebook, store_dir):
     cells = notebook("TABLE = {'a': 1}\n@asset\ndef a():\n    return TABLE['a']\n")
-    assert stepwell.materialize([cells.a], store=store_dir).notes == ()
+    assert stepwell.materialize([cells.a], store=store_dir).notices == ()
 
 
 def test_what_a_step_of_a_job_changed_counts_for_the_memoised_ones_after_it(store_dir):
@@ -144,8 +150,8 @@ def test_a_global_that_takes_long_to_digest_is_told_once(notebook, store_dir, mo
 
     monkeypatch.setattr(expand, "SLOW", 0.0)
     cells = notebook("TABLE_OF_IT_ALL = {'a': [1, 2]}\n@asset\ndef a():\n    return len(TABLE_OF_IT_ALL)\n")
-    (note,) = stepwell.materialize([cells.a], store=store_dir).notes
+    (note,) = map(notice_text, stepwell.materialize([cells.a], store=store_dir).notices)
     assert note.startswith("the global TABLE_OF_IT_ALL takes ")
     assert note.endswith("make it an asset")
-    assert stepwell.materialize([cells.a], store=store_dir).notes == ()
-    assert "TABLE_OF_IT_ALL" in get_session()._advised
+    assert stepwell.materialize([cells.a], store=store_dir).notices == ()
+    assert "TABLE_OF_IT_ALL" in get_session()._slow

@@ -47,7 +47,7 @@ def program(tmp_path):
     return run
 
 
-RUN = "r = stepwell.materialize([raw, small, number], store='kept')\nprint(ran(r), *r.notes, sep='|')"
+RUN = "from stepwell.commands.wording import notice_text\nr = stepwell.materialize([raw, small, number], store='kept')\nprint(ran(r), *map(notice_text, r.notices), sep='|')"
 
 
 def test_another_users_values_are_computed_again_with_one_line_that_names_the_command(program):

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 import stepwell
+from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
 from stepwell.kernel_runtime.session.kernel import Session
 
@@ -214,7 +215,7 @@ def test_a_native_read_that_cannot_be_checked_is_said_once_for_the_step(folder, 
         return found
 
     assert run(computed) == ["executed"]
-    (note,) = [note for note in run.last.notes if "computed" in note]
+    (note,) = [note for note in map(notice_text, run.last.notices) if "computed" in note]
     assert note.startswith("computed read a file whose name is computed with duckdb.execute")
     assert "reads=[...]" in note
 
@@ -273,9 +274,9 @@ def test_a_step_that_runs_a_program_says_that_what_it_reads_is_not_seen(folder, 
 
     def notes(**declared):
         run(stepwell.asset(name="counted", **declared)(counted))
-        return run.last.notes
+        return tuple(map(notice_text, run.last.notices))
 
     (line,) = notes()
-    assert line.startswith("counted ran wc: what other processes read is not seen; declare files with reads=[...]")
+    assert line.startswith("counted ran wc: reads of other processes are not seen; declare files with reads=[...]")
     assert notes() == ()
     assert notes(reads=["data.csv"]) == notes(max_age="1d") == notes(volatile=True) == ()

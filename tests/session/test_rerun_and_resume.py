@@ -6,6 +6,7 @@ import pytest
 
 import stepwell
 from stepwell import GraphOut, Out, Output, asset, graph, graph_asset, job, op
+from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.errors import (
     DefinitionUnavailableError,
     InvariantViolationError,
@@ -77,7 +78,7 @@ def test_a_step_runs_again_with_new_code_and_stale_inputs_are_named(store_dir):
     given = [other_source, other_report, mail]
     result = stepwell.rerun(["report.transform"], definitions=given, store=store_dir)
     assert result.value("report") == 20
-    assert any("report.fetch" in note for note in result.notes)
+    assert any("report.fetch" in note for note in map(notice_text, result.notices))
     states = {key: state.state for key, state in get_session().states(given, store=store_dir).items()}
     assert states["source"] == "stale"
     assert states["mail"] != "fresh"

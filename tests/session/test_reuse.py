@@ -2,6 +2,7 @@
 
 import stepwell
 from stepwell import AssetOut, Output, SourceAsset, asset, graph_asset, job, multi_asset, op
+from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.session.kernel import get_session
 
 
@@ -317,7 +318,7 @@ def test_upstream_from_the_list_then_the_registry_then_the_store(store_dir):
         session.registry.withdraw("raw")
     result = stepwell.materialize([clean], store=store_dir)
     assert statuses(result) == {"clean": "reused"}
-    (note,) = result.notes
+    (note,) = map(notice_text, result.notices)
     assert note.startswith("raw <- store (")
 
 
@@ -337,7 +338,7 @@ def test_upstream_false_reads_what_is_stored_and_names_what_is_stale(store_dir):
     raw, clean = make(2)
     result = stepwell.materialize([clean], definitions=[raw], store=store_dir, upstream=False)
     assert (statuses(result), result.value("clean")) == ({"clean": "reused"}, 10)
-    assert any("raw is stale" in note for note in result.notes)
+    assert any("raw is stale" in note for note in map(notice_text, result.notices))
     assert stepwell.materialize([clean], definitions=[raw], store=store_dir).value("clean") == 20
 
 

@@ -9,6 +9,7 @@ import types
 import numpy as np
 import pytest
 
+from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
@@ -36,7 +37,11 @@ def said():
 
 @pytest.fixture
 def store(tmp_path, said):
-    store = open_store(tmp_path / "store", code=CodeReader(class_version, is_secret=hides), tell=said.append)
+    store = open_store(
+        tmp_path / "store",
+        code=CodeReader(class_version, is_secret=hides),
+        tell=lambda found: said.append(notice_text(found)),
+    )
     yield store
     store.close()
 

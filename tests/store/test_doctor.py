@@ -56,7 +56,8 @@ def acted(raw) -> None:
 
 result = stepwell.materialize([raw, scaled, total, pair, acted], store=sys.argv[1])
 import json
-print(json.dumps([[step.key for step in result.steps if step.status == "executed"], result.value("total"), list(result.notes)]))
+from stepwell.commands.wording import notice_text
+print(json.dumps([[step.key for step in result.steps if step.status == "executed"], result.value("total"), [notice_text(each) for each in result.notices]]))
 """
 
 

@@ -35,6 +35,7 @@ sys.path.insert(0, "site")
 sys.dont_write_bytecode = True
 import modelling
 import stepwell
+from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.session.kernel import get_session
 
 # The library's version does not count, so that what is stored has to be tried.
@@ -61,7 +62,7 @@ def test_what_does_not_load_is_missing_and_computed_again_with_the_version_that_
     install(tmp_path, "1.0")
     assert script('stepwell.materialize([model, score], store="kept")', small=True) == ["fits"]
     install(tmp_path, "1.1")
-    loads = 'print(stepwell.load("model", store="kept")["m"].n, stepwell.materialize([model], store="kept").notes)'
+    loads = 'print(stepwell.load("model", store="kept")["m"].n, tuple(map(notice_text, stepwell.materialize([model], store="kept").notices)))'
     assert script(loads, small=True) == ["5 ()"]
 
     install(tmp_path, "2.0")
@@ -74,7 +75,7 @@ def test_what_does_not_load_is_missing_and_computed_again_with_the_version_that_
         except stepwell.StepwellError as error:
             print(type(error).__name__, "|", str(error).replace(chr(10), " | "))
         print(stepwell.materialize([score], store="kept").steps[-1].status)
-        print(stepwell.materialize([model], store="kept").notes)
+        print(tuple(map(notice_text, stepwell.materialize([model], store="kept").notices)))
         """,
         small=True,
     )

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 import stepwell
+from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import path_results
@@ -21,7 +22,7 @@ def said():
 
 @pytest.fixture
 def store(tmp_path, said):
-    store = open_store(tmp_path / "store", tell=said.append)
+    store = open_store(tmp_path / "store", tell=lambda found: said.append(notice_text(found)))
     yield store
     store.close()
 
@@ -64,7 +65,7 @@ def test_otherwise_its_contents_are_restored_below_the_store(store, folder, said
     assert back.name == "data.csv"
     assert store.directory in back.parents
     assert store.get(stored, key="out") == back
-    assert said[0] == f"out: {path} has changed or is gone; what was stored of it is in {back}"
+    assert said[0] == f"out: {path} has changed or is gone; the stored contents are in {back}"
     assert (path.read_bytes() if path.exists() else None) == now
 
 
@@ -210,5 +211,5 @@ def test_steps_downstream_get_the_contents_and_run_only_if_these_change(store_di
     assert run() == "second"
     assert len(runs) == 2
     pathlib.Path("report.txt").unlink()
-    with pytest.warns(stepwell.errors.StepwellWarning, match="what was stored of it is in"):
+    with pytest.warns(stepwell.errors.StepwellWarning, match="the stored contents are in"):
         assert stepwell.load("report", store=store_dir).read_text() == "second"

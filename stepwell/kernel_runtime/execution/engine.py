@@ -34,6 +34,7 @@ from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
 from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
+from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
 from stepwell.kernel_runtime.records.memo_keys import provenance
 from stepwell.kernel_runtime.records.protocols import ValueStore
@@ -64,17 +65,17 @@ class Request:
     """The notebook's namespace, for helpers that read assets by name."""
     code_parts: Callable[[PlanStep], CodeVersion | None] = field(default=lambda step: step.code)
     """Returns a step's code version with the parts that explain it."""
-    notes: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     hidden: HiddenState | None = None
     """Watches what bodies change; None where code versions are given and final."""
     seed_steps: bool = True
     """Whether the global random generators are seeded before each body."""
     timeline: Timeline | None = None
     """What happened to the names of the notebook; None where there is no notebook."""
-    said: set[str] = field(default_factory=set)
-    """Lines that are said once per session, and have been."""
-    told: list[str] = field(default_factory=list)
-    """Lines of the store while the run goes on."""
+    said: set[Notice] = field(default_factory=set)
+    """Notices that are given once per session, and were."""
+    told: list[Notice] = field(default_factory=list)
+    """Notices of the store while the run goes on."""
     strict: bool = False
     """Whether a value of an asset cell that cannot be stored is a failure, as everywhere else."""
 
@@ -117,12 +118,12 @@ class Engine:
         """Values by value key: of jobs the objects themselves, else exact immutables and what is not isolated."""
         self.error: BaseException | None = None
         self.interrupt: BaseException | None = None
-        self.notes = list(request.notes)
+        self.notices = list(request.notices)
         self.seeds = Seeds(enabled=request.seed_steps)
         self.claiming = Claiming(store, known, books, guard, len(plan.steps))
         self.collection = no_collection()
         self.cells = (
-            NotebookCells(request.timeline, store, self.seeds, self.notes.append, strict=request.strict)
+            NotebookCells(request.timeline, store, self.seeds, self.notices.append, strict=request.strict)
             if request.timeline is not None
             else None
         )
@@ -167,7 +168,7 @@ class Engine:
             load=self._load_stored,
             values=self.known.values,
             memory=self.memory,
-            notes=(*self.notes, *self.request.told),
+            notices=(*self.notices, *self.request.told),
         )
 
     # -- one step
@@ -235,7 +236,7 @@ class Engine:
                 self._rekey()
             again = self.cells.later_changes_text(step)
             if again:
-                self.notes.append(f"{step.key}: reused, {again}")
+                self.notices.append(notice("changed later", step.key, changes=again))
         self._reuse(step, memo, group)
         return True
 
@@ -251,10 +252,10 @@ class Engine:
         if group is not None and step.key in self.plan.target_steps:
             lost = next((f"{item.key}: {why}" for item in group if (why := self.known.lost(item))), "")
             if lost:
-                note = f"{lost}; computed again"
+                note = notice("computed again", step.key, why=lost)
                 # Of values that another key signed the run says one line for all.
-                if note not in self.notes and not any(item.id in self.known.snapshot.foreign for item in group):
-                    self.notes.append(note)
+                if note not in self.notices and not any(item.id in self.known.snapshot.foreign for item in group):
+                    self.notices.append(note)
                 return None
         return group
 
@@ -329,19 +330,15 @@ class Engine:
             self._tell_changes(step, self.guard.look(lambda: state.after(step, watched)))
         expires = step.op.volatile or step.op.max_age is not None or not step.memoised
         if outcome.network and not expires:
-            used = f"{step.key} used {', '.join(outcome.network[:3])}"
+            used = notice("network", step.key, hosts=outcome.network[:3])
             if used not in self.request.said:
                 self.request.said.add(used)
-                self.notes.append(f"{used}: reused until you say otherwise; --max-age 1d")
+                self.notices.append(used)
         if outcome.unseen and not expires:
             reader, _, what = outcome.unseen[0].partition(": ")
-            self.notes.append(
-                f"{step.key} read {what} with {reader}, which cannot be checked later: declare files with reads=[...], anything else with max_age"
-            )
+            self.notices.append(notice("unseen read", step.key, reader=reader, what=what))
         if outcome.children and not expires and not step.op.reads:
-            self.notes.append(
-                f"{step.key} ran {', '.join(outcome.children[:3])}: what other processes read is not seen; declare files with reads=[...], anything else with max_age"
-            )
+            self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
         context = arguments.get(step.op.context) if step.op.context is not None else None
         if isinstance(context, OpExecutionContext):
             for name, metadata in context.output_metadata.items():
@@ -412,8 +409,7 @@ class Engine:
 
     def _tell_changes(self, step: PlanStep, names: tuple[str, ...]) -> None:
         if names:
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            self.notes.append(f"{step.key} changed the global {shown}: steps that read it are keyed anew")
+            self.notices.append(notice("global changed", step.key, names=tuple(names)))
 
     def _keep(  # noqa: PLR0915 - everything that becomes of an outcome, in one order
         self,
@@ -592,7 +588,7 @@ class Engine:
         except ValueUnavailableError as error:
             if producer is None or not producer.memoised or self.books.steps[producer.key].status != "reused":
                 raise
-            self.notes.append(f"{error.what}: computed again")
+            self.notices.append(notice("computed again", step.key, why=error.what))
             self._again(producer)
             return self._value(key, step)
         if _is_immutable(value) or (producer is not None and not producer.isolate):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.effects import NOTEBOOK, RESULT, Effects
+from stepwell.kernel_runtime.records.events import Notify, notice
 from stepwell.kernel_runtime.records.materializations import Materialization, Read, StoredValue
 from stepwell.kernel_runtime.records.protocols import Linked, ValueStore
 from stepwell.kernel_runtime.versions import library_state
@@ -69,13 +70,13 @@ class NotebookCells:
     """
 
     def __init__(
-        self, timeline: Timeline, store: ValueStore, seeds: Seeds, tell: Callable[[str], None], *, strict: bool = False
+        self, timeline: Timeline, store: ValueStore, seeds: Seeds, notify: Notify, *, strict: bool = False
     ) -> None:
         self._strict = strict
         self._seeds = seeds
         self._timeline = timeline
         self._store = store
-        self._tell = tell
+        self._notify = notify
 
     def must_be_stored(self, body: CellBody) -> bool:
         """Return True if a value that cannot be stored is a failure of its step."""
@@ -256,8 +257,7 @@ class NotebookCells:
         if effects.lost:
             # An attribute of a library's class is named as in code.
             names = [name.removeprefix("patches:").replace(":.", ".").replace(":", ".") for name in effects.lost]
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            self._tell(f"{step.key} changed {shown}, which cannot be restored: it runs once in every kernel")
+            self._notify(notice("unrestored", step.key, names=tuple(names)))
         effects = self._once(body, effects, (*unstored, *left_out))
         outcome.produced[NOTEBOOK] = Produced(PlanOutput(NOTEBOOK, key, None, stored=True, required=False), None)
         return effects, value
@@ -448,7 +448,7 @@ class NotebookCells:
         except Exception as error:
             # Whatever cannot be restored is computed: the body raises its own errors.
             if isinstance(error, ValueUnavailableError):
-                self._tell(f"{error.what}: computed again")
+                self._notify(notice("computed again", step.key, why=error.what))
                 return error.what
             return f"what it left cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
         timeline.brought(step.key, step.code, body.source, group)
@@ -540,15 +540,13 @@ class NotebookCells:
                 [entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)], settings
             )
             if failed:
-                self._tell(f"{step.key} set {', '.join(failed[:3])}, which cannot be set here")
+                self._notify(notice("not set", step.key, names=tuple(failed[:3])))
             for name, value in effects.state:
                 if name.startswith(ENVIRONMENT):
                     set_variable(name.removeprefix(ENVIRONMENT), value)
             timeline.note_settings(step.key, before, environment)
         for path in todo.left:
-            self._tell(
-                f"{step.key} wrote {path}, which was changed by something else since: it is left as it is (-f writes it again)"
-            )
+            self._notify(notice("file left", step.key, path=path))
         return bound
 
     def _was_written(self, path: str, digest: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.signatures import place
 from stepwell.kernel_runtime.errors import UserObjectError, ValueUnavailableError, unknown_key
 from stepwell.kernel_runtime.planning.plan import PlanStep
+from stepwell.kernel_runtime.records.events import Notice
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import ErrorRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.store.values.structure import name_parts
@@ -104,7 +105,7 @@ class RunResult:
         The first exception of the user's code, or None.
     interrupt
         The KeyboardInterrupt that ended a step, with its traceback, or None.
-    notes
+    notices
         Lines for a reader: what was read from the store.
     """
 
@@ -118,13 +119,13 @@ class RunResult:
         load: Callable[[Materialization], Any],
         values: dict[str, Materialization],
         memory: dict[str, Any],
-        notes: tuple[str, ...] = (),
+        notices: tuple[Notice, ...] = (),
     ) -> None:
         self.run = run
         self.steps = steps
         self.error = error
         self.interrupt = interrupt
-        self.notes = notes
+        self.notices = notices
         self._load = load
         self._values = values
         self._memory = memory

@@ -7,10 +7,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.records.bulk import quick
 from stepwell.kernel_runtime.records.runs import Claimant, LogRecord, RunRecord, StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A fact that a person may want to know. The faces choose its wording (`stepwell.commands.wording.notice_text`).
+
+    Attributes
+    ----------
+    kind
+        What it is about: ``network``, ``unrestored``, ``stale input``, ...
+    key
+        The step, asset or store that it is about.
+    facts
+        What is to be said, by name, as plain values.
+    """
+
+    kind: str
+    key: str = ""
+    facts: tuple[tuple[str, Any], ...] = ()
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.facts)[name]
+
+
+Notify: TypeAlias = Callable[[Notice], None]
+
+
+def notice(kind: str, key: str = "", **facts: Any) -> Notice:
+    """Return a notice; facts are texts, numbers and tuples of them."""
+    return Notice(kind, key, tuple(facts.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """A run is over and about to return: published in the thread that runs it, with the result and the exception that will be raised, if any."""
+
+    result: Any
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,5 +118,15 @@ class DefinitionsChanged:
     keys: tuple[str, ...]
 
 
-Event: TypeAlias = RunStarted | StepStarted | StepWaiting | StepFinished | StepLogged | RunFinished | DefinitionsChanged
+Event: TypeAlias = (
+    Notice
+    | RunEnded
+    | RunStarted
+    | StepStarted
+    | StepWaiting
+    | StepFinished
+    | StepLogged
+    | RunFinished
+    | DefinitionsChanged
+)
 Subscriber: TypeAlias = Callable[[Event], None]

@@ -7,7 +7,6 @@ import shutil
 import sys
 import tempfile
 import threading
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,17 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.registry import Registry
 from stepwell.kernel_runtime.errors import (
-    StepwellWarning,
     StoreError,
 )
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.reads import watch
-from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, StepWaiting, Subscriber
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, Notice, Subscriber
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, project_directory, store_directory
-from stepwell.kernel_runtime.session.waiting import log_waiting
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.versions.classes import definition_version, hides, remember_copy
@@ -53,14 +50,6 @@ class Holding:
         What happened to its names; None where there is no notebook.
     last_run
         The result of the newest run, also of one that failed; None before the first.
-    after_run
-        Called with the result of every run: a face says what is to be said of it.
-    say
-        Called with a line for the person at the notebook that belongs to no run: that a stored class is another now.
-    before_raising
-        Called with an exception of a step before it is raised again: a face says how it is to be shown.
-    tell_waiting
-        Called when a step waits for another process: a face says so; a plain process logs it.
     seed_steps
         Whether the global random generators are seeded from the step's key before each body.
     """
@@ -71,18 +60,18 @@ class Holding:
         self.namespace: dict[str, Any] | None = None
         self.timeline: Timeline | None = None
         self.last_run: RunResult | None = None
-        self.after_run: Callable[[RunResult], None] | None = None
-        self.say: Callable[[str], None] | None = None
-        self.before_raising: Callable[[BaseException, RunResult], None] | None = None
-        self.tell_waiting: Callable[[StepWaiting], None] = log_waiting
         self.seed_steps = True
+        self.face = ""
+        """Which face gives notices to the person: ``python`` or ``notebook``; empty before any does."""
         self._store: ValueStore | None = None
         self._stores: dict[Path, ValueStore] = {}
-        self._subscribers: list[Subscriber] = [self._on_event]
-        self._advised: set[str] = set()
+        self._subscribers: list[Subscriber] = []
+        self._noticed: set[Notice] = set()
+        self._slow: set[str] = set()
+        """Globals that take long to digest, of which a notice was given."""
         self._not_settled: set[tuple[str, str]] = set()
-        self._told: list[str] | None = None
-        """Lines that a run is to say at its end; None where none is going on."""
+        self._pending: list[Notice] | None = None
+        """Notices that a run gives at its end; None where none is going on."""
         self._opening = threading.RLock()
         self._running = threading.Lock()
         self._guard: InterruptGuard | None = None
@@ -142,7 +131,7 @@ class Holding:
                     create=create,
                     follow=follow,
                     code=CodeReader(definition_version, owner, hides, remember_copy, data_version),
-                    tell=self.tell,
+                    tell=self.notify,
                 )
         return found
 
@@ -234,22 +223,15 @@ class Holding:
         for store in self._stores.values():
             store.close()
 
-    def tell(self, line: str) -> None:
-        """Say a line once per session: at the end of the run that is going on, else at once, as a warning where there is no face."""
-        if line in self._advised:
+    def notify(self, found: Notice) -> None:
+        """Give a notice, once per session: with the result of the run that is going on, else at once."""
+        if found in self._noticed:
             return
-        self._advised.add(line)
-        told = self._told
-        if told is not None:
-            told.append(line)
-        elif self.say is not None:
-            self.say(line)
+        self._noticed.add(found)
+        if self._pending is not None:
+            self._pending.append(found)
         else:
-            # The line of the user's that led here, not one of ours.
-            level, frame = 1, sys._getframe()  # noqa: SLF001 - as `warnings` does itself
-            while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "stepwell":
-                level, frame = level + 1, frame.f_back
-            warnings.warn(line, StepwellWarning, stacklevel=level)
+            self.publish(found)
 
     # -- events
 
@@ -262,10 +244,6 @@ class Holding:
                 self._subscribers.remove(subscriber)
 
         return end
-
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, StepWaiting):
-            self.tell_waiting(event)
 
     def publish(self, event: Event) -> None:
         """Hand an event to every subscriber; one that fails does not keep the others from it."""

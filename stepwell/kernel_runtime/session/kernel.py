@@ -32,13 +32,14 @@ from stepwell.kernel_runtime.planning.build import (
     resolve_targets,
 )
 from stepwell.kernel_runtime.planning.plan import Plan
+from stepwell.kernel_runtime.records.events import Notice, RunEnded, notice
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.looking import code_parts
 from stepwell.kernel_runtime.session.past import Past
-from stepwell.kernel_runtime.session.preparation import check_reads, foreign_notes, known_for, read_notes
+from stepwell.kernel_runtime.session.preparation import check_reads, foreign_notices, known_for, read_notices
 from stepwell.kernel_runtime.session.project import in_ipython
 from stepwell.kernel_runtime.session.querying import Querying
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
@@ -104,7 +105,7 @@ class Session(Past, Querying):
                 forced=plan.target_steps if force else frozenset(),
                 shown=frozenset(show),
                 raise_on_error=raise_on_error,
-                notes=() if upstream else self._stale_notes(plan, found, walk, used),
+                notices=() if upstream else self._stale_notices(plan, found, walk, used),
             )
 
     def execute_job(self, job: JobDefinition, *, store: Any = None, raise_on_error: bool = True) -> RunResult:
@@ -113,8 +114,10 @@ class Session(Past, Querying):
         walk = self._walk(found)
         plan = build_job_plan(job, walk)
         used = self.chosen(store, create=True)
-        notes = self._stale_notes(plan, found, walk, used)
-        return self._run(plan, walk, found, used, shown=plan.target_steps, raise_on_error=raise_on_error, notes=notes)
+        notices = self._stale_notices(plan, found, walk, used)
+        return self._run(
+            plan, walk, found, used, shown=plan.target_steps, raise_on_error=raise_on_error, notices=notices
+        )
 
     def rerun(
         self,
@@ -156,7 +159,7 @@ class Session(Past, Querying):
             forced=frozenset(step.key for step in plan.steps),
             shown=frozenset(show),
             raise_on_error=raise_on_error,
-            notes=self._stale_notes(plan, found, walk, used),
+            notices=self._stale_notices(plan, found, walk, used),
         )
 
     def resume(
@@ -227,7 +230,7 @@ class Session(Past, Querying):
         raise_on_error: bool,
         parent: RunRecord | None = None,
         given: Mapping[str, Materialization] | None = None,
-        notes: tuple[str, ...] = (),
+        notices: tuple[Notice, ...] = (),
     ) -> RunResult:
         if os.environ.get(DEFINE):
             raise DefinitionsOnlyError("nothing was run: the notebook's definitions are only registered here")
@@ -247,9 +250,9 @@ class Session(Past, Querying):
                 known = guard.call(lambda: known_for(plan, store, self._choose, self._loaded, given, settle=settle))
                 self._in_kernel(known)
                 check_reads(plan, known, found, store.keys, resumed=given is not None)
-                notes = (*read_notes(plan, known, found), *self._once(foreign_notes(plan, known)), *notes)
+                notices = (*read_notices(plan, known, found), *self._once(foreign_notices(plan, known)), *notices)
                 self._run_store = store
-                told = self._told = []
+                told = self._pending = []
                 run = new_run(new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent)
                 guard.run_id = run.run_id
                 books = Bookkeeping(run, store, self.publish, known)
@@ -261,11 +264,11 @@ class Session(Past, Querying):
                     shown,
                     self.namespace,
                     code_parts(hidden),
-                    (*notes, *self._advice(walk), *self._size_advice(store)),
+                    (*notices, *self._advice(walk), *self._size_advice(store)),
                     hidden,
                     self.seed_steps,
                     self.timeline,
-                    self._advised,
+                    self._noticed,
                     told,
                     strict=bool(os.environ.get("STEPWELL_STRICT")),
                 )
@@ -276,38 +279,31 @@ class Session(Past, Querying):
             finally:
                 self._guard = None
                 self._run_store = None
-                self._told = None
+                self._pending = None
                 self._running.release()
         self._ran(store, result)
-        if self.after_run is not None:
-            self.after_run(result)
+        error: BaseException | None = None
         # A cancel that came after the last step ends nothing any more.
         if (guard.interrupted and not guard.cancelled) or (result.status == "cancelled" and not guard.stops_itself):
-            interrupt = result.interrupt or KeyboardInterrupt()
-            if self.before_raising is not None:
-                self.before_raising(interrupt, result)
-            raise interrupt
-        if result.error is not None and raise_on_error:
+            error = result.interrupt or KeyboardInterrupt()
+        elif result.error is not None and raise_on_error:
             error = _with_note(result.error, result)
-            if self.before_raising is not None:
-                self.before_raising(error, result)
+        self.publish(RunEnded(result, error))
+        if error is not None:
             raise error
         return result
 
-    def _once(self, lines: tuple[str, ...]) -> tuple[str, ...]:
-        """Return those of some lines that were not said in this session."""
-        found = tuple(line for line in lines if line not in self._advised)
-        self._advised.update(found)
+    def _once(self, notices: tuple[Notice, ...]) -> tuple[Notice, ...]:
+        """Return those of some notices that were not given in this session."""
+        found = tuple(each for each in notices if each not in self._noticed)
+        self._noticed.update(found)
         return found
 
-    def _advice(self, walk: CodeWalk) -> tuple[str, ...]:
-        """Return a line, once per session, for each global that takes long to digest."""
-        found = {name: seconds for name, seconds in walk.slow.items() if name not in self._advised}
-        self._advised.update(found)
-        return tuple(
-            f"the global {name} takes {seconds:.1f} s to digest in every run: make it an asset"
-            for name, seconds in found.items()
-        )
+    def _advice(self, walk: CodeWalk) -> tuple[Notice, ...]:
+        """Return a notice, once per session, for each global that takes long to digest."""
+        found = {name: seconds for name, seconds in walk.slow.items() if name not in self._slow}
+        self._slow.update(found)
+        return tuple(notice("slow global", name, seconds=seconds) for name, seconds in found.items())
 
 
 def _with_note(error: BaseException, result: RunResult) -> BaseException:

@@ -34,7 +34,7 @@ from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.planning.states import StepState, plan_states
 from stepwell.kernel_runtime.reads import active, watch
 from stepwell.kernel_runtime.records.code_versions import CodeVersion
-from stepwell.kernel_runtime.records.events import DefinitionsChanged
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Notice, notice
 from stepwell.kernel_runtime.records.lineage import Lineage
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read
 from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
@@ -360,21 +360,21 @@ class Looking(Holding):
         """Return what the step printed and displayed when it made a materialization."""
         return self.store.outputs(item.run_id, item.step_key)
 
-    def _stale_notes(self, plan: Plan, found: Definitions, walk: CodeWalk, store: ValueStore) -> tuple[str, ...]:
-        """Return a line for each value that the plan reads as it is stored although it is not fresh."""
+    def _stale_notices(self, plan: Plan, found: Definitions, walk: CodeWalk, store: ValueStore) -> tuple[Notice, ...]:
+        """Return a notice for each value that the plan reads as it is stored although it is not fresh."""
         owners = {key: found.asset(key) or step_owner(key.split(":", 1)[0], found) for key in plan.read}
         keys = [str(own) for owner in owners.values() if isinstance(owner, AssetsDefinition) for own in owner.keys]
         if not keys:
             return ()
         whole = build_plan(list(dict.fromkeys(keys)), found, walk)
         states = self._states(whole, walk, store)
-        notes = []
+        notices = []
         for key in plan.read:
             state = states[whole.producers[key].key] if key in whole.producers else None
             if state is not None and state.state not in ("fresh", "missing"):
                 cause = state.reasons[0].text if state.reasons else ""
-                notes.append(f"{key} is {state.state}{f' ({cause})' if cause else ''}: its stored value is used")
-        return tuple(notes)
+                notices.append(notice("stale input", key, state=state.state, cause=cause))
+        return tuple(notices)
 
     def _outputs_of_step(self, key: str) -> list[str]:
         found = lookup(self.registry)
@@ -400,7 +400,7 @@ class Looking(Holding):
         warm_up()
         reason = untested()
         if reason:
-            self.tell(f"{reason}: every step runs, and nothing is reused. Use another Python, or a newer stepwell.")
+            self.notify(notice("untested python", reason=reason))
         timeline = self.timeline
         if timeline is None:
             return CodeWalk(asset_names=found.names(), namespace=self.namespace, keyed=users_digest())

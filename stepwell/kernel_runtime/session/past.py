@@ -6,15 +6,14 @@ import shutil
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.records.events import DefinitionsChanged
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Notice, notice
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.retention import STORE, Collected, Forgotten, Rule, Sizes
+from stepwell.kernel_runtime.records.retention import STORE, Collected, Forgotten, Rule
 from stepwell.kernel_runtime.session.differences import Difference, compare
 from stepwell.kernel_runtime.session.differences.difference import Side
 from stepwell.kernel_runtime.session.differences.frames import MEMORY
@@ -28,7 +27,6 @@ from stepwell.kernel_runtime.session.history import (
 from stepwell.kernel_runtime.session.looking import Looking
 from stepwell.kernel_runtime.session.renaming import carry_over
 from stepwell.kernel_runtime.session.retaining import set_rule
-from stepwell.kernel_runtime.text import size_text
 
 _QUIET = 100
 """How many runs that reused everything go by before one looks whether something is due."""
@@ -42,6 +40,7 @@ class Past(Looking):
     """The history of a session's store, and its size."""
 
     _quiet_runs = 0
+    _told_size = False
 
     def versions(
         self,
@@ -175,9 +174,9 @@ class Past(Looking):
 
     # -- by itself
 
-    def _size_advice(self, store: ValueStore) -> tuple[str, ...]:
-        """Return one line, once per session, where the store is large or the disk almost full: what ``gc`` would free."""
-        if "size" in self._advised:
+    def _size_advice(self, store: ValueStore) -> tuple[Notice, ...]:
+        """Return one notice, once per session, where the store is large or the disk almost full: what ``gc`` would free."""
+        if self._told_size:
             return ()
         try:
             disk = shutil.disk_usage(store.directory)
@@ -189,8 +188,16 @@ class Past(Looking):
         held = sizes.object_bytes + sizes.catalog_bytes
         if held <= LARGE and disk.free >= FULL * disk.total:
             return ()
-        self._advised.add("size")
-        return (size_line(store.directory, sizes, disk.free / disk.total),)
+        self._told_size = True
+        found = notice(
+            "large store",
+            str(store.directory),
+            held=held,
+            free=disk.free / disk.total,
+            garbage=sizes.garbage_bytes,
+            older=sizes.older_bytes,
+        )
+        return (found,)
 
     def _ran(self, store: ValueStore, result: RunResult) -> None:
         """Have done beside whatever follows what is due once an hour; a run that reused everything hardly asks."""
@@ -215,17 +222,6 @@ def _housekeep(store: ValueStore) -> None:
         store.housekeep()
     except (StepwellError, OSError) as error:
         print(f"stepwell: the hourly housekeeping failed: {error}", file=sys.stderr)  # noqa: T201 - nobody waits for it
-
-
-def size_line(directory: Path, sizes: Sizes, free: float) -> str:
-    """Return the line that says how large a store is, what part of the disk is free, and what would make it smaller."""
-    more = ""
-    if sizes.older_bytes > sizes.garbage_bytes:
-        more = f", and {size_text(sizes.older_bytes)} more with %stepwell keep --versions 1"
-    return (
-        f"the store {directory} holds {size_text(sizes.object_bytes + sizes.catalog_bytes)}, and {free:.0%} of the disk is free: "
-        f"%stepwell gc would free {size_text(sizes.garbage_bytes)}{more}"
-    )
 
 
 def _side(item: Materialization) -> Side:

@@ -10,11 +10,10 @@ from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.reads import read_holds
 from stepwell.kernel_runtime.records.code_versions import renaming
-from stepwell.kernel_runtime.records.keys import listed
+from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.snapshot import Snapshot
-from stepwell.kernel_runtime.session.explanation import when
 from stepwell.kernel_runtime.store.signing import Signer
 
 Choose = Callable[[str, list[Current], ValueStore], Materialization | None]
@@ -141,8 +140,8 @@ def _missing(key: str, step: PlanStep, found: Definitions, stored: Callable[[], 
     )
 
 
-def foreign_notes(plan: Plan, known: Known) -> tuple[str, ...]:
-    """Return a line where another user's key signed values that the plan would reuse or read."""
+def foreign_notices(plan: Plan, known: Known) -> tuple[Notice, ...]:
+    """Return a notice where another user's key signed values that the plan would reuse or read."""
     foreign = known.snapshot.foreign
     if not foreign:
         return ()
@@ -158,13 +157,11 @@ def foreign_notes(plan: Plan, known: Known) -> tuple[str, ...]:
     if not found:
         return ()
     names = sorted(found)
-    verbs = ("is", "counts") if len(names) == 1 else ("are", "count")
-    line = f"{listed(names)} {verbs[0]} signed with another key ({found[names[0]]}) and {verbs[1]} as missing"
-    return (f"{line}; if you trust who made that: stepwell trust {' '.join(names[:5])}",)
+    return (notice("foreign", names=tuple(names), signer=found[names[0]]),)
 
 
-def read_notes(plan: Plan, known: Known, found: Definitions) -> tuple[str, ...]:
-    """Return a line for each value that is read from the store although nothing here defines it."""
+def read_notices(plan: Plan, known: Known, found: Definitions) -> tuple[Notice, ...]:
+    """Return a notice for each value that is read from the store although nothing here defines it."""
     inside = f"{plan.targets[0]}." if plan.kind == "job" and plan.targets else "\0"
     items = [
         known.values[key]
@@ -174,4 +171,4 @@ def read_notes(plan: Plan, known: Known, found: Definitions) -> tuple[str, ...]:
         and found.asset(key) is None
         and step_owner(key.split(":", 1)[0], found) is None
     ]
-    return tuple(f"{item.key} <- store ({item.notebook}, {when(item.created)})" for item in items)
+    return tuple(notice("read", item.key, notebook=item.notebook, created=item.created) for item in items)

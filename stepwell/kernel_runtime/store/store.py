@@ -14,6 +14,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.code_versions import CodeVersion
+from stepwell.kernel_runtime.records.events import Notify
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.packs import Offer
 from stepwell.kernel_runtime.records.protocols import Commit, Link, Linked, Verify
@@ -40,7 +41,7 @@ from stepwell.kernel_runtime.store.sql import catalog_views
 from stepwell.kernel_runtime.store.trouble import named, refused, trouble
 from stepwell.kernel_runtime.store.values import codecs, libraries, round_trip
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
-from stepwell.kernel_runtime.store.values.loading import Loading, Tell, silent
+from stepwell.kernel_runtime.store.values.loading import Loading, silent
 from stepwell.kernel_runtime.store.values.structure import summary, type_name
 
 INLINE = 64 * 1024
@@ -97,7 +98,7 @@ def open_store(
     create: bool = True,
     follow: bool = True,
     code: CodeReader | None = None,
-    tell: Tell = silent,
+    tell: Notify = silent,
 ) -> Store:
     """Open the store in a directory, the one with ``catalog.duckdb``.
 
@@ -112,7 +113,7 @@ def open_store(
     code
         Reads the code of classes and functions of the notebook that a value names.
     tell
-        Is given a line where a value is stored or loaded in another way than one would think.
+        Gets a notice where a value is stored or loaded in another way than one would think.
 
     Raises
     ------
@@ -153,7 +154,7 @@ def open_store(
 class Store:
     """Values and catalog of one directory; made by `open_store`. Implements `ValueStore`; every method from any thread."""
 
-    def __init__(self, directory: Path, shared: _Shared, code: CodeReader, tell: Tell) -> None:
+    def __init__(self, directory: Path, shared: _Shared, code: CodeReader, tell: Notify) -> None:
         self._directory = directory
         self._shared = shared
         self._catalog = shared.catalog
@@ -212,8 +213,8 @@ class Store:
         # A value with links is loaded where these mean something; if that fails, its step runs.
         if encoded.kinds and type(value) is not Linked:
             round_trip.check(value, encoded, key=key, code=self._code, witnesses=self._objects.witnesses)
-        for note in encoded.notes:
-            self._tell(note)
+        for each in encoded.notices:
+            self._tell(each)
         stored = self._put(value, encoded, key, memo_key, about)
         self._shared.marks.remove(stored.digest)
         return stored

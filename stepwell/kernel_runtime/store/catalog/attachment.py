@@ -32,6 +32,7 @@ from stepwell.kernel_runtime.errors import (
     StoreFormatError,
     UntrustedStoreError,
 )
+from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cursor, give_up_if_dead, leak
 from stepwell.kernel_runtime.store.catalog.lease import SEAL, Lease, read_seal, write_seal
@@ -102,7 +103,7 @@ class Attachment:
         """Whether the catalog was looked at since somebody else wrote it."""
         self.read_only: StoreError | None = None
         """Why nothing can be written, as of the last attach; None if it can."""
-        self.notices: list[str] = []
+        self.notices: list[Notice] = []
         """Lines for whoever asks next."""
         self._source = folder
         """Where the catalog that is attached, and its seal, are."""
@@ -220,9 +221,7 @@ class Attachment:
             self.epoch += 1
             if told:
                 moment = time.strftime("%Y-%m-%d %H:%M:%S")
-                self.notices.append(
-                    f"the store {self.directory} is read from a copy of {moment}: its lock cannot be used, so later changes are not seen"
-                )
+                self.notices.append(notice("copy read", str(self.directory), moment=moment))
         self._source = Folder(Path(self._copy))
         try:
             self._attach_file()

@@ -22,6 +22,7 @@ from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from stepwell.kernel_runtime.errors import StepwellError, StoreError
+from stepwell.kernel_runtime.records.events import Notify
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.catalog.groups import Group, Question
 from stepwell.kernel_runtime.store.catalog.instance import Connection, catalogs, check_going_on
@@ -74,7 +75,7 @@ class Catalog:
         self._attachment = Attachment(folder)
         self._write = write
         self._ended = ended
-        self.tell: Callable[[str], None] = lambda _: None
+        self.tell: Notify = lambda _: None
         """Is given lines for the person who uses the store."""
         self._reset()
         catalogs.add(self)

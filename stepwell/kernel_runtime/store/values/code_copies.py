@@ -37,6 +37,7 @@ from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import ValueUnavailableError
+from stepwell.kernel_runtime.records.events import Notify, notice
 from stepwell.kernel_runtime.records.protocols import Link
 from stepwell.kernel_runtime.store.values import structure
 from stepwell.kernel_runtime.store.values.libraries import Owner, by_its_word
@@ -400,7 +401,7 @@ class Resolver:
         *,
         key: str,
         code: CodeReader,
-        tell: Callable[[str], None],
+        tell: Notify,
     ) -> None:
         self._names = [(name, version) for name, version in names]
         self._copies = copies
@@ -435,8 +436,7 @@ class Resolver:
         if self._python != PYTHON:
             self._refuse(short, there, f"its copy was made by Python {self._python}, and this is Python {PYTHON}")
         if name not in self._inside:
-            how = f"has another {short} now" if there is not None else f"has no {short}"
-            self._tell(f"{self._key}: its stored copy of {short} is used, {_where(module)} {how}")
+            self._tell(notice("copy used", self._key, name=short, module=module, exists=there is not None))
         if self._loaded is None:
             self._loaded = self._load_copies()
         return self._loaded[number]

@@ -26,6 +26,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.path_contents import PATH
+from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.protocols import Linked
 from stepwell.kernel_runtime.store.values import libraries, path_results, pickling, structure
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
@@ -44,7 +45,7 @@ class Encoded:
     buffers: Sequence[memoryview] = ()
     classes: tuple[tuple[str, str], ...] = ()
     """Classes and functions of the notebook that it names, each with its code version; libraries that wrote it, each with its own."""
-    notes: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     """Lines for who stored it."""
     kinds: tuple[type, ...] = ()
     """Types in it, apart from plain data: whether it comes back depends on them (`round_trip`)."""
@@ -92,13 +93,10 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
         if found is not None:
             return replace(found, classes=libraries.libraries_of(("polars",), code.owner))
     if kind is PATH:
-        stream, buffers, notes = path_results.dump(value, key=key)
-        return Encoded(PICKLE, stream, buffers, notes=notes)
+        stream, buffers, notices = path_results.dump(value, key=key)
+        return Encoded(PICKLE, stream, buffers, notices=notices)
     pickled = pickling.dump(value, key=key, code=code, link=link, portable=portable)
-    advice = tuple(
-        f"{key}: the class {name} was defined inside the step and is stored by value: define it in a cell of its own"
-        for name in dict.fromkeys(pickled.inside)
-    )
+    advice = tuple(notice("class inside", key, name=name) for name in dict.fromkeys(pickled.inside))
     classes = (*pickled.named, *pickled.libraries)
     return Encoded(PICKLE, pickled.stream, pickled.buffers, classes, advice, pickled.kinds, bool(pickled.named))
 

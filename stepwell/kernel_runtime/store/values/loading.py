@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from stepwell.kernel_runtime.records.events import Notice, Notify
 from stepwell.kernel_runtime.records.protocols import Link
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.libraries import Library
 
-Tell = Callable[[str], None]
-"""Is given one line for the person at the notebook."""
 
-
-def silent(line: str) -> None:
-    """Tell nobody."""
-    del line
+def silent(found: Notice) -> None:
+    """Give the notice to nobody."""
+    del found
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +21,7 @@ class Loading:
     """Where a value is loaded: who reads code, who is told, which store, and what wrote the value."""
 
     code: CodeReader = field(default_factory=CodeReader)
-    tell: Tell = silent
+    tell: Notify = silent
     folder: Folder | None = None
     """The store directory; below it the contents of files are restored."""
     written: tuple[Library, ...] = ()

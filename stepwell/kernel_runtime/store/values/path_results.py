@@ -30,6 +30,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.path_contents import PathContents, contents_of
+from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.values.framing import Frame, framed
@@ -42,7 +43,7 @@ _MAP_FROM = 1 << 26
 KIND = "path"
 
 
-def dump(path: Path, *, key: str) -> tuple[bytes, list[memoryview], tuple[str, ...]]:
+def dump(path: Path, *, key: str) -> tuple[bytes, list[memoryview], tuple[Notice, ...]]:
     """Return stream, buffers and lines for who stored it.
 
     Raises
@@ -60,12 +61,9 @@ def dump(path: Path, *, key: str) -> tuple[bytes, list[memoryview], tuple[str, .
             where=f"{type(error).__name__}: {error}",
             remedy="return the path of a file that can be read, or str(path) to store the text alone",
         ) from error
-    notes: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     if found.kind != "nothing" and not kept:
-        what = "a folder" if found.kind == "folder" else f"larger than {MOST_KEPT >> 30} GiB"
-        notes = (
-            f"{key}: {path} is {what}: its path is stored, not its contents; when they change it is computed again",
-        )
+        notices = (notice("path only", key, path=str(path), folder=found.kind == "folder", most=MOST_KEPT),)
     head = {
         "kind": KIND,
         "path": os.fspath(path),
@@ -74,7 +72,7 @@ def dump(path: Path, *, key: str) -> tuple[bytes, list[memoryview], tuple[str, .
         "size": found.size,
         "digest": found.digest,
     }
-    return framed(Frame(head, b"", b"")), buffers, notes
+    return framed(Frame(head, b"", b"")), buffers, notices
 
 
 def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loading) -> Path:
@@ -108,7 +106,7 @@ def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loa
             where=f"{type(error).__name__}: {error}",
             remedy=f"materialize {key!r} again",
         ) from error
-    loading.tell(f"{key}: {head['path']} has changed or is gone; what was stored of it is in {restored}")
+    loading.tell(notice("path restored", key, path=head["path"], restored=str(restored)))
     return restored
 
 
