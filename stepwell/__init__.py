@@ -146,8 +146,8 @@ def _fill_slot() -> None:
     from stepwell.kernel_runtime.definitions.jobs import load_runner
 
     def runner() -> Any:
-        from stepwell.commands.face import get_session
-        from stepwell.kernel_runtime.session.runner import SessionRunner
+        from stepwell.commands.wording import get_session
+        from stepwell.kernel_runtime.session.functions import SessionRunner
 
         get_session()
 

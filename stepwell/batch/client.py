@@ -19,7 +19,7 @@ from nbclient.exceptions import CellTimeoutError
 from nbclient.util import ensure_async
 
 from stepwell.batch.notebooks import is_run
-from stepwell.batch.progress import Progress
+from stepwell.batch.terminal import Progress
 
 TERMINATION_GRACE = 5.0
 """Seconds from SIGTERM to the kernel's end if the running cell does not stop; whoever sends SIGTERM soon sends SIGKILL."""

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stepwell.batch.terminal import EXIT_CODES, INTERRUPTED, STORE_HELP, print_result, say
+from stepwell.batch.terminal import EXIT_CODES, INTERRUPTED, STORE_HELP, print_result, say, show
 from stepwell.commands import VERBS
 from stepwell.commands.command import (
     CELL_FAILED,
@@ -210,15 +210,6 @@ def _called(command: Command[Any, Any], asked: argparse.Namespace, more: dict[st
         else:
             print_result(as_json({**error.offer.as_dict(), "trusted": False}, indent=2))
         return None
-
-
-def show(command: Command[Any, Any], results: Sequence[Any], *, json: bool, about: dict[str, Any]) -> None:
-    """Print results on standard output, as text or as JSON."""
-    if json:
-        print_result(command.json(results, about))
-        return
-    for result in results:
-        print_result(command.text(result))
 
 
 def _directory(asked: argparse.Namespace) -> tuple[Path, bool]:

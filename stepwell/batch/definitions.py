@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepwell.batch.terminal import say
+from stepwell.batch.terminal import say, show
 from stepwell.commands.command import CELL_FAILED, USAGE, Command, find_command
 from stepwell.kernel_runtime.errors import NotebookKernelError, StepwellError
 from stepwell.kernel_runtime.records.keys import new_id
@@ -48,8 +48,7 @@ def in_notebook(command: Command[Any, Any], path: Path, given: Mapping[str, Any]
     from nbclient import NotebookClient
     from nbformat import v4
 
-    from stepwell.batch.kernels import choose_kernel
-    from stepwell.batch.notebooks import clear, is_run, read_notebook
+    from stepwell.batch.notebooks import choose_kernel, clear, is_run, read_notebook
 
     path = path.absolute()
     notebook = read_notebook(path)
@@ -143,8 +142,6 @@ def tell_names() -> None:
 
 def answer(text: str) -> None:
     """In the kernel: call a command and print its result."""
-    from stepwell.batch.command_line import show
-
     os.environ.pop(DEFINE, None)
     question = json.loads(text)
     command = find_command(question["command"])

@@ -1,18 +1,80 @@
-"""Notebooks as files: finding and reading one, where the executed one goes, and saving it."""
+"""Notebooks as files: finding and reading one, which kernel runs it, where the executed copy goes, and saving it.
+
+nbformat validates with jsonschema, which builds the IRI grammar of ``rfc3987_syntax`` when it is imported, if that is installed
+(JupyterLab brings it): two seconds for a format that the notebook's schema does not have. jsonschema treats the
+package as optional, so it is hidden from it for as long as the import takes. Only the command line does this, in its own process.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import json
 import os
+import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-from stepwell.batch.quick_import import import_nbformat
-from stepwell.kernel_runtime.errors import NotebookError, NotebookNotFoundError
+from stepwell.kernel_runtime.errors import NotebookError, NotebookKernelError, NotebookNotFoundError
 from stepwell.kernel_runtime.store.folder import Folder
+
+_GRAMMAR = "rfc3987_syntax"
+
+
+def import_nbformat() -> Any:
+    """Return nbformat, imported quickly if it is not imported yet."""
+    hide = _GRAMMAR not in sys.modules and "jsonschema" not in sys.modules
+    if hide:
+        # None in sys.modules is Python's own way to say "not there": the import raises ModuleNotFoundError.
+        sys.modules[_GRAMMAR] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("nbformat")
+    finally:
+        if hide:
+            del sys.modules[_GRAMMAR]
+
+
+_LOADS_STEPWELL = re.compile(r"^\s*%(?:load_ext|reload_ext)\s+stepwell\b", re.MULTILINE)
+
+
+def choose_kernel(notebook: Any, path: Path, asked: str | None) -> str:
+    """Return the name of an installed kernel: the one asked for, else the one that the notebook names.
+
+    A notebook without a kernelspec gets ``python3`` if it says in another way that it is Python: by its language, or by
+    loading Stepwell. Anything else would be a guess.
+
+    Raises
+    ------
+    NotebookKernelError
+        If no kernel is named, or the named one is not installed; lists those that are.
+    """
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    name = asked or notebook.metadata.get("kernelspec", {}).get("name")
+    if not name and (
+        notebook.metadata.get("language_info", {}).get("name") == "python"
+        or any(cell.cell_type == "code" and _LOADS_STEPWELL.search(cell.source) for cell in notebook.cells)
+    ):
+        name = "python3"
+    specs = KernelSpecManager()
+    if not name:
+        raise NotebookKernelError(f"the notebook {path} names no kernel", remedy=_remedy(specs.find_kernel_specs()))
+    try:
+        specs.get_kernel_spec(name)
+    except NoSuchKernel as error:
+        who = f"the kernel {name!r}" if asked else f"the kernel {name!r}, which {path} names,"
+        raise NotebookKernelError(f"{who} is not installed", remedy=_remedy(specs.find_kernel_specs())) from error
+    return str(name)
+
+
+def _remedy(installed: dict[str, str]) -> str:
+    if not installed:
+        return "no kernel is installed here: pip install ipykernel"
+    return "choose one with --kernel; installed: " + ", ".join(sorted(installed))
+
 
 SUFFIX = ".ipynb"
 SKIP_TAG = "skip-execution"

@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, TextIO
 
-from stepwell.batch.progress import is_terminal
 from stepwell.batch.runner import BatchResult, CellFailure
+from stepwell.batch.terminal import is_terminal
 from stepwell.kernel_runtime import text
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 

@@ -17,10 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from stepwell.batch.kernels import choose_kernel
-from stepwell.batch.notebooks import clear, is_run, make_folder, output_path, read_notebook, save
+from stepwell.batch.notebooks import choose_kernel, clear, is_run, make_folder, output_path, read_notebook, save
 from stepwell.batch.parameters import checked_parameters, inject
-from stepwell.batch.progress import Progress
+from stepwell.batch.terminal import Progress
 from stepwell.kernel_runtime.errors import InvalidInvocationError, NotebookKernelError
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord

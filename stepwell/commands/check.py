@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepwell.commands.command import Option, command
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
 from stepwell.kernel_runtime.text import duration, in_one_line

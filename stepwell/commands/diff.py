@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stepwell.commands.command import Option, command, read_names
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.session.differences import Difference
 from stepwell.kernel_runtime.session.differences.frames import MEMORY
 from stepwell.kernel_runtime.session.history import WhichVersion

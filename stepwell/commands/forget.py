@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepwell.commands.command import USAGE, Option, command
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.records.retention import Forgotten
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.commands.command import Option, Table, command
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.store.values.structure import summary, type_name
 from stepwell.kernel_runtime.text import in_one_line

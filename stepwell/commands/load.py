@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.commands.command import Option, command
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
 from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.kernel_runtime.records.protocols import Verify

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stepwell.commands.command import command, moment
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.runs import LogRecord
 from stepwell.kernel_runtime.session.requests import AnyStore

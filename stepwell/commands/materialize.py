@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.commands.command import Option, command
-from stepwell.commands.face import get_session
-from stepwell.commands.wording import notice_text, result_lines
+from stepwell.commands.wording import get_session, notice_text, result_lines
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stepwell.commands.command import Option, command
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore, key_text
 
 

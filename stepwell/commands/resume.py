@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from stepwell.commands.command import command
-from stepwell.commands.face import get_session
 from stepwell.commands.materialize import run_data
-from stepwell.commands.wording import notice_text, step_lines
+from stepwell.commands.wording import get_session, notice_text, step_lines
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.session.requests import AnyStore, Given

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepwell.commands.command import Option, Table, command, moment, read_count
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.text import duration, in_one_line

@@ -15,7 +15,7 @@ from datetime import date, datetime, time
 from typing import Any, TextIO
 
 from stepwell.commands.command import Option, command, read_count
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.text import as_json, in_one_line, printable
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepwell.commands.command import Option, Table, command, moment
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.errors import unknown_key
-from stepwell.kernel_runtime.records.effects import NOTEBOOK
 from stepwell.kernel_runtime.records.lineage import LineageNode
-from stepwell.kernel_runtime.records.materializations import Current
+from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Current
 from stepwell.kernel_runtime.records.retention import KeySize
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.text import duration, in_one_line, size_text

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepwell.commands.command import command
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.text import size_text
 
 

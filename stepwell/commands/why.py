@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stepwell.commands.command import Option, command
-from stepwell.commands.face import get_session
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.records.keys import AssetKey

@@ -1,4 +1,7 @@
-"""The wording of what runs print. Times are absolute and facts are of the original run, so that Run All leaves diffs quiet."""
+"""The wording of runs and notices; and Python as a face, which gives notices as warnings where no notebook shows them.
+
+Times are absolute and facts are of the original run, so that Run All leaves diffs of a saved notebook quiet.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from stepwell.kernel_runtime.errors import StepwellWarning
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.kernel_runtime.records.effects import NOTEBOOK
 from stepwell.kernel_runtime.records.events import Event, Notice, StepWaiting
 from stepwell.kernel_runtime.records.keys import listed
-from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Materialization
 from stepwell.kernel_runtime.records.runs import FORCED, StepRecord
+from stepwell.kernel_runtime.session import kernel
 from stepwell.kernel_runtime.session.kernel import Session
 from stepwell.kernel_runtime.text import duration, size_text
 
@@ -266,3 +269,10 @@ def waiting_line(event: StepWaiting) -> str:
 
 def _is_today(moment: time.struct_time) -> bool:
     return moment[:3] == time.localtime()[:3]
+
+
+def get_session() -> kernel.Session:
+    """Return this process's session, with somebody who hears its notices."""
+    session = kernel.get_session()
+    listen(session)
+    return session

@@ -1,26 +1,30 @@
-"""``%%asset`` and ``%%multi_asset``: a cell becomes the definition of one asset, or of several."""
+"""``%%asset``, ``%%multi_asset``, ``%%op`` and ``%%sql_asset``: a cell becomes a definition."""
 
 from __future__ import annotations
 
+import ast
+import difflib
 import keyword
 import re
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.assets import AssetKind, AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import CellBody
-from stepwell.kernel_runtime.definitions.declarations import In, Out
+from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
-from stepwell.kernel_runtime.errors import CellError, CellNameError, CellValueError
-from stepwell.kernel_runtime.records.keys import AssetKey, listed
-from stepwell.magics.cell_inputs import cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
-from stepwell.magics.cell_names import Names
+from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxError, CellValueError
+from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, listed
+from stepwell.kernel_runtime.session.selects import read_select, select_asset, select_body
+from stepwell.kernel_runtime.store.sql.statements import folded
+from stepwell.magics.cell_names import Names, cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
 from stepwell.magics.displays import value_or_figure
 from stepwell.magics.face import Face, say
+from stepwell.magics.flags import outside_brackets
 from stepwell.magics.running import compute_unstored, leave_result
 
 
@@ -247,3 +251,243 @@ def run_plain(face: Face, source: CellSource) -> Any:
         face.figures.show(value)
         leave_result(face, value)
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What stands after ``%%op`` or ``%%graph``."""
+
+    name: str
+    ins: dict[str, In]
+    defaults: dict[str, Any]
+    config: dict[str, Any]
+    """Keyword-only parameters with their defaults."""
+    outputs: tuple[str, ...]
+    """Names after ``->``."""
+
+
+def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) -> Header:
+    """Read ``transform(data, *, top=10) -> out``.
+
+    Parameters
+    ----------
+    namespace
+        Where defaults and annotations are evaluated.
+
+    Raises
+    ------
+    CellSyntaxError
+        If the line is no signature.
+    """
+    usage = f"write %%{magic} name(inputs{', *, option=1) -> out' if magic == 'op' else ')'}"
+    arrow = next((place for place in outside_brackets(line) if line.startswith("->", place)), None)
+    left, right = (line.strip(), "") if arrow is None else (line[:arrow].strip(), line[arrow + 2 :])
+    if left and "(" not in left:
+        left += "()"
+    try:
+        # Compiled too: that refuses two parameters of one name.
+        compile(f"def {left}: pass", "<line>", "exec")
+        parsed = ast.parse(f"def {left}: pass").body
+        function = parsed[0]
+        outputs = _outputs(right) if arrow is not None else ()
+    except (SyntaxError, ValueError, IndexError):
+        raise CellSyntaxError(f"%%{magic} {line} cannot be read", where=where, remedy=usage) from None
+    if len(parsed) != 1 or not isinstance(function, ast.FunctionDef) or function.args.vararg or function.args.kwarg:
+        raise CellSyntaxError(f"%%{magic} {line} cannot be read: each input has a name", where=where, remedy=usage)
+
+    def evaluated(node: ast.expr) -> Any:
+        try:
+            return eval(compile(ast.Expression(node), f"<%%{magic} {function.name}>", "eval"), namespace)  # noqa: S307 - the user's own default
+        except Exception as error:
+            raise CellError(
+                f"in %%{magic} {function.name}: {ast.unparse(node)} cannot be evaluated: {error}",
+                where=where,
+                remedy="run the cell that defines what it uses first",
+            ) from error
+
+    check_name("an op" if magic == "op" else "a graph", function.name, where=where)
+    given = function.args
+    positional = [*given.posonlyargs, *given.args]
+    if positional and positional[0].arg == "context":
+        raise CellError(
+            f"in %%{magic} {function.name}: a cell is not given a context",
+            where=where,
+            remedy="take it out; an op that needs one is written with @op in a plain cell",
+        )
+    ins = {each.arg: In(evaluated(each.annotation) if each.annotation is not None else UNSET) for each in positional}
+    for name in ins:
+        check_name("an input", name, where=where)
+    with_default = positional[len(positional) - len(given.defaults) :] if given.defaults else []
+    defaults = {each.arg: evaluated(value) for each, value in zip(with_default, given.defaults, strict=True)}
+    config = {
+        each.arg: evaluated(value) if value is not None else UNSET
+        for each, value in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    }
+    return Header(function.name, ins, defaults, config, outputs)
+
+
+def _outputs(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.strip().strip("()").split(",") if part.strip())
+    if (
+        not names
+        or any(not name.isidentifier() or keyword.iskeyword(name) for name in names)
+        or len(set(names)) < len(names)
+    ):
+        raise ValueError(text)
+    return names
+
+
+def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str) -> OpDefinition:
+    """Make the op of a ``%%op`` cell.
+
+    Parameters
+    ----------
+    arguments
+        Its flags.
+    signature
+        The line without them.
+    line, body
+        The rest of the magic's line as it was typed, and what is below it.
+
+    Raises
+    ------
+    CellError
+        If the cell cannot become an op; nothing is bound then.
+    """
+    text = cell_text(face.shell, face.running, "op", line, body)
+    header = read_header(signature, "op", face.namespace, text.where)
+    source = read_cell(face.shell, text, header.name)
+    assigned = source.names.assigned
+    outputs = header.outputs or ((header.name,) if header.name in assigned else ())
+    for name in outputs:
+        if name not in assigned and name not in header.ins:
+            raise CellValueError(
+                f"the cell of {header.name!r} never assigns {name!r}",
+                where=text.where,
+                remedy=f"assign {name}, or take `-> {name}` out of the first line",
+            )
+    if not outputs and source.tail is None:
+        raise CellValueError(
+            f"the cell of {header.name!r} has no value",
+            where=text.where,
+            remedy=f"assign {header.name}, name the output (-> out), or end the cell with an expression",
+        )
+    if arguments.cache and arguments.no_cache:
+        raise CellError(
+            f"the op {header.name!r} is given --cache and --no-cache",
+            where=text.where,
+            remedy="take one of them out",
+        )
+    parameters = (*header.ins, *header.config)
+    assets, _ = inputs_of(face, source.names.reads - set(parameters), (), {}, text.where)
+    if assets:
+        name, key = next(iter(assets.items()))
+        raise CellError(
+            f"the op {header.name!r} reads the asset {key}",
+            where=text.where,
+            remedy=f"ops are given what they read: write {name} in the parentheses, and pass the asset where the op is called",
+        )
+    made = cell_body(
+        face, source, header.name, parameters=parameters, outputs=outputs, assets=set(), declared=is_declared(arguments)
+    )
+    return OpDefinition(
+        header.name, made, ins=header.ins, outs={name: Out() for name in outputs} if len(outputs) > 1 else {"result": Out()},
+        config=header.config, where=text.where, defaults=header.defaults,
+        cache=True if arguments.cache else False if arguments.no_cache else None, volatile=arguments.volatile, max_age=arguments.max_age,
+        ignore=",".join(arguments.ignore), reads=arguments.reads,
+    )  # fmt: skip
+
+
+def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
+    """Make the definition of a ``%%sql_asset`` cell.
+
+    Raises
+    ------
+    CellError
+        If the cell cannot become an asset; nothing is registered then.
+    """
+    text = cell_text(face.shell, face.running, "sql_asset", line, body)
+    key = key_from(arguments.name, arguments.key_prefix, text.where)
+    if not body.strip():
+        raise CellError(
+            f"the cell of {key.name!r} is empty", where=text.where, remedy="write one SELECT below the magic's line"
+        )
+    select = read_select(f"the cell of {key.name!r}", body, text.where)
+    tables = select.tables
+    given = given_inputs(arguments.inputs, text.where)
+    if (key.name in tables and key.name not in given) or str(key) in tables:
+        raise CellError(
+            f"the SELECT of {key.name!r} reads {key.name!r}: the asset would depend on itself",
+            where=text.where,
+            remedy="give the asset another name than what it reads",
+        )
+    inputs = _inputs(face, tables, key, given, text.where)
+    for name in select.parameters:
+        if name not in face.namespace:
+            raise CellNameError(
+                f"the SELECT of {key.name!r} takes ${name}, but no variable is called {name!r}",
+                where=text.where,
+                remedy=f"run the cell that assigns {name} first",
+            )
+    body_of = select_body(select, key, inputs, face.namespace, frame=face.settings.frame, where=text.where)
+    return select_asset(
+        key,
+        body_of,
+        inputs,
+        deps=given_deps(face, arguments.deps, (key,), text.where),
+        group=arguments.group or None,
+        cache=False if arguments.no_cache else None,
+        volatile=arguments.volatile,
+        max_age=arguments.max_age,
+        ignore=",".join(arguments.ignore),
+        where=text.where,
+        module="__main__",
+    )
+
+
+def _inputs(
+    face: Face, tables: tuple[str, ...], key: AssetKey, given: dict[str, AssetKey], where: str
+) -> dict[str, AssetKey]:
+    inputs, _ = inputs_of(face, (name for name in tables if name.isidentifier()), (key,), given, where)
+    for name in tables:
+        if name in inputs:
+            continue
+        found = _whole_key(face, name, where)
+        if found is None:
+            variable = (
+                f"{name} is a variable, not an asset: make it one (%%asset {name})"
+                if name in face.namespace
+                else _remedy(face, name)
+            )
+            raise CellNameError(
+                f"the SELECT of {key.name!r} reads {name!r}, which is no asset", where=where, remedy=variable
+            )
+        inputs[name] = found
+    return {name: inputs[name] for name in tables}
+
+
+def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
+    """Return the asset whose whole key, or last part in other capitals, a table's name is; None if there is none."""
+    stored: list[str] = face.session.store.keys()
+    known = [
+        *face.session.registry.assets,
+        *(each for each in stored if "." not in each and ":" not in each),
+    ]
+    if name in known:
+        return as_asset_key(name)
+    # SQL does not tell capitals apart.
+    near = sorted({key for key in known if folded(name) in (folded(key), folded(key.rpartition("/")[2]))})
+    if len(near) > 1:
+        raise CellNameError(
+            f"{name!r} could be {' or '.join(near)}", where=where, remedy=f'write the whole key: "{near[0]}"'
+        )
+    return as_asset_key(near[0]) if near else None
+
+
+def _remedy(face: Face, name: str) -> str:
+    known = sorted({*face.session.registry.assets, *face.session.store.keys()})
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    last = name.rpartition("/")[2]
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"run the cell that defines {name} first, or name its key: --in {last}=KEY"

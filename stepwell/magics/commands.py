@@ -20,9 +20,9 @@ from stepwell.commands import VERBS
 from stepwell.commands.command import all_commands
 from stepwell.commands.wording import result_lines, step_lines, work_line
 from stepwell.kernel_runtime.errors import InvalidInvocationError
-from stepwell.magics import asset_cells, graph_cells, op_cells, sql_cells
+from stepwell.magics import asset_cells, graph_cells
 from stepwell.magics.cell_source import cell_text, read_cell
-from stepwell.magics.face import Face
+from stepwell.magics.face import Face, Progress
 from stepwell.magics.flags import (
     argument,
     asset_flags,
@@ -32,7 +32,6 @@ from stepwell.magics.flags import (
     read_signature,
     split_arrow,
 )
-from stepwell.magics.progress import Progress
 from stepwell.magics.running import bind, bind_loadable, displays_off, registry_kept, run_definition, users_errors
 from stepwell.magics.verbs import call_verb, parser_of, read_words, select_rows
 
@@ -121,7 +120,7 @@ class Stepwell(Magics):
             self._print_state([arguments.name])
         else:
             run_definition(
-                self.face, sql_cells.sql_asset_of(self.face, arguments, line, cell), arguments, show_value=True
+                self.face, asset_cells.sql_asset_of(self.face, arguments, line, cell), arguments, show_value=True
             )
 
     @magic_arguments()
@@ -170,7 +169,7 @@ class Stepwell(Magics):
 
         def make(face: Face, line: str, cell: str) -> Any:
             signature, arguments = read_signature(getattr(self, magic), line)
-            return op_cells.op_of(face, arguments, signature, line, cell)
+            return asset_cells.op_of(face, arguments, signature, line, cell)
 
         self._bind_composable(magic, line, cell, make)
 

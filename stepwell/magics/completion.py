@@ -10,7 +10,7 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 
 from stepwell.commands import VERBS
 from stepwell.commands.command import find_command
-from stepwell.kernel_runtime.planning.flatten import asset_steps, job_steps
+from stepwell.kernel_runtime.planning.plan import asset_steps, job_steps
 from stepwell.magics.commands import Stepwell
 from stepwell.magics.face import Face
 

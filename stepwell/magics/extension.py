@@ -18,7 +18,7 @@ from typing import Any
 from stepwell.commands.wording import listen, notice_text
 from stepwell.kernel_runtime.definitions.signatures import set_cell_names, set_name_places
 from stepwell.kernel_runtime.errors import DuplicateKeyError, StoreError
-from stepwell.kernel_runtime.execution.file_effects import lost
+from stepwell.kernel_runtime.execution.restoration import lost_file
 from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.events import (
     DefinitionsChanged,
@@ -31,14 +31,13 @@ from stepwell.kernel_runtime.records.events import (
     StepWaiting,
 )
 from stepwell.kernel_runtime.session import Session, get_session
-from stepwell.magics.cell_inputs import cell_origin
+from stepwell.magics.cell_names import cell_origin
 from stepwell.magics.cell_watch import CellWatch, Staleness
 from stepwell.magics.commands import Stepwell
 from stepwell.magics.completion import matcher_for
 from stepwell.magics.displays import DisplayHook
-from stepwell.magics.face import Face, say
+from stepwell.magics.face import Face, say, tell_waiting
 from stepwell.magics.graph_cells import Recomposition
-from stepwell.magics.progress import tell_waiting
 from stepwell.magics.running import after_run, failed_step, present
 from stepwell.widgets import differences as formatters
 
@@ -161,7 +160,7 @@ class Extension:
             return
         timeline = self.face.timeline
         with suppress(StoreError):
-            said = lost(
+            said = lost_file(
                 str(Path(error.filename).absolute()), timeline.project, timeline.world.files, self.face.session.store
             )
             if said:

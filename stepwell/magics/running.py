@@ -26,13 +26,12 @@ from stepwell.kernel_runtime.execution.contents import can_change
 from stepwell.kernel_runtime.execution.notebook import Unstored
 from stepwell.kernel_runtime.execution.result import RunResult, user_traceback
 from stepwell.kernel_runtime.execution.world import Writer
-from stepwell.kernel_runtime.planning.flatten import asset_steps
+from stepwell.kernel_runtime.planning.plan import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.text import duration
 from stepwell.magics.displays import figure_of, show_again
-from stepwell.magics.face import Face, say
-from stepwell.magics.progress import Progress
+from stepwell.magics.face import Face, Progress, say
 
 
 def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:

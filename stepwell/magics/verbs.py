@@ -18,7 +18,7 @@ from stepwell.kernel_runtime.errors import CellNameError, TrustNeededError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.session.selects import plain
 from stepwell.kernel_runtime.store.sql.statements import read_statement
-from stepwell.magics.cell_inputs import is_inner
+from stepwell.magics.cell_names import is_inner
 from stepwell.magics.face import Face, say
 
 

@@ -9,8 +9,7 @@ import sys
 import nbformat
 import pytest
 
-from stepwell.batch.kernels import choose_kernel
-from stepwell.batch.notebooks import output_path, read_notebook
+from stepwell.batch.notebooks import choose_kernel, output_path, read_notebook
 from stepwell.kernel_runtime.errors import NotebookError, NotebookKernelError
 
 

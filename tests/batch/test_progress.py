@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from stepwell.batch.progress import Progress
 from stepwell.batch.report import wants_colour
+from stepwell.batch.terminal import Progress
 
 
 def told(stream):

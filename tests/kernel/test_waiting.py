@@ -4,8 +4,8 @@ import json
 import time
 
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.locks import ClaimFolder
 from stepwell.kernel_runtime.store.store import open_store
 
 RAW = "%%asset raw\n1"

@@ -3,7 +3,7 @@
 import pytest
 
 from stepwell.kernel_runtime.errors import InvalidSelectionError, UnknownKeyError
-from stepwell.kernel_runtime.planning.selection import SelectionGraph, select
+from stepwell.kernel_runtime.planning.build import SelectionGraph, select
 
 #  raw/a -> b -> c -> d -> e        x -> c        lone
 GRAPH = SelectionGraph(

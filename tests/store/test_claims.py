@@ -13,16 +13,15 @@ import pytest
 
 from stepwell.kernel_runtime.errors import UntrustedStoreError
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locks import lock, open_file, remove_locked
+from stepwell.kernel_runtime.store.locks import ClaimFolder, lock, open_file, remove_locked
 
 ROOT = Path(__file__).resolve().parents[2]
 ME = Claimant("prepare.ipynb", 4711, "host", 1.5)
 HOLDER = """
 import sys
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.store.claims import ClaimFolder
+from stepwell.kernel_runtime.store.locks import ClaimFolder
 from stepwell.kernel_runtime.store.folder import Folder
 from pathlib import Path
 claims = ClaimFolder(Folder(Path(sys.argv[1])))
@@ -110,7 +109,7 @@ RACER = """
 import os, sys
 from pathlib import Path
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.store.claims import ClaimFolder
+from stepwell.kernel_runtime.store.locks import ClaimFolder
 from stepwell.kernel_runtime.store.folder import Folder
 folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
 inside = folder / "inside"
@@ -208,7 +207,7 @@ def test_a_forked_child_neither_frees_nor_keeps_its_parents_claim(tmp_path, star
         import os, sys, signal
         from pathlib import Path
         from stepwell.kernel_runtime.records.runs import Claimant
-        from stepwell.kernel_runtime.store.claims import ClaimFolder
+        from stepwell.kernel_runtime.store.locks import ClaimFolder
         from stepwell.kernel_runtime.store.folder import Folder
         claims = ClaimFolder(Folder(Path(sys.argv[1])))
         claim = claims.take("0" * 32, Claimant())

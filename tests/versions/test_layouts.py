@@ -18,7 +18,10 @@ from stepwell.kernel_runtime.versions.walk import CodeWalk
 OURS = Path(__file__).parents[2] / "stepwell" / "kernel_runtime"
 STANDARD = Path(json_module.__file__).parents[1]
 SOURCES = [
-    *(OURS / name for name in ("versions/flow.py", "versions/expand.py", "versions/modules.py", "execution/engine.py")),
+    *(
+        OURS / name
+        for name in ("versions/opcodes.py", "versions/expand.py", "versions/modules.py", "execution/engine.py")
+    ),
     *(STANDARD / name for name in ("argparse.py", "json/decoder.py", "textwrap.py", "tarfile.py", "asyncio/tasks.py")),
 ]
 

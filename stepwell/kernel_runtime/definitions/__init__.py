@@ -6,10 +6,9 @@
 ``composition``      the call of a graph's body: handles instead of values
 ``assets``           an op or graph bound to asset keys; source assets are only read
 ``decorators``       the decorators of assets
-``declarations``     In, Out, GraphOut, AssetIn, AssetOut, Output, and the types of values
+``declarations``     In, Out, GraphOut, AssetIn, AssetOut, Output, the types of values, and options that limit reuse
 ``signatures``       what a function's parameters and annotations declare, and where it is defined
 ``bodies``           the code of a step that is a notebook cell or one SELECT
-``reuse``            the options that limit reuse: ``cache``, ``volatile``, ``max_age``, ``ignore``, ``reads``
 ``registry``         what is defined in this process, by key, and which cell defined it
 ===================  =====================================================================================
 """

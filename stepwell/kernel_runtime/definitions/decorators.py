@@ -15,10 +15,9 @@ from stepwell.kernel_runtime.definitions.assets import (
     dep_keys,
     own_key,
 )
-from stepwell.kernel_runtime.definitions.declarations import UNSET, AssetIn, AssetOut, In, Out
+from stepwell.kernel_runtime.definitions.declarations import UNSET, AssetIn, AssetOut, In, MaxAge, Out
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, graph_of
 from stepwell.kernel_runtime.definitions.ops import OpDefinition, build_op
-from stepwell.kernel_runtime.definitions.reuse import MaxAge
 from stepwell.kernel_runtime.definitions.signatures import place_of, place_of_function
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey

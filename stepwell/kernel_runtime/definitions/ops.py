@@ -17,14 +17,18 @@ from stepwell.kernel_runtime.definitions.declarations import (
     UNSET,
     Checker,
     In,
+    MaxAge,
     Nothing,
     Out,
     Output,
+    check_reuse,
     checker,
+    declared_reads,
+    ignored_names,
     is_nothing,
+    seconds_of,
     type_name,
 )
-from stepwell.kernel_runtime.definitions.reuse import MaxAge, check_reuse, declared_reads, ignored_names, seconds_of
 from stepwell.kernel_runtime.definitions.signatures import Parameter, place_of_function, read_signature
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, TypeCheckError
 from stepwell.kernel_runtime.records.keys import check_name

@@ -2,17 +2,14 @@
 
 ==================  ==================================================================================
 ``engine``          decides for each step: reuse, run, skip; keeps the records; publishes events
-``claiming``        who computes a step that several processes need, and who waits
-``bookkeeping``     makes the records of a run and has them committed
-``hidden_state``    globals that steps change; ``seeds`` of random generators
+``bookkeeping``     makes the records of a run and has them committed; claims steps that several processes need
+``seeds``           random generators and globals that steps change
 ``in_process``      the executor: calls a step's body on the main thread, async bodies on a loop thread
-``outputs``         matches what a body returned or yielded with the outputs that it declared
-``contexts``        what a body sees of its run: ``context.log``, keys, metadata
+``contexts``        what a body sees of its run: ``context.log``, keys, metadata; its values as outputs
 ``capture``         what a body prints and displays
 ``live_cells``      asset cells run in the notebook: the changes of a run; ``notebook`` records them for the engine, ``restoration`` restores them
 ``timeline``        which cell or step bound and changed each name of the notebook; ``world`` the same for files and the like
 ``addresses``       objects of the notebook and the paths to them; ``contents`` what they hold
-``file_effects``    files that steps wrote
 ``interrupts``      who gets Ctrl-C: the user's code, or a flag of the engine
 ``result``          the result of a run, and exceptions of users' code without our frames
 ==================  ==================================================================================

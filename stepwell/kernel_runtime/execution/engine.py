@@ -16,27 +16,29 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError, StoreError, UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
+from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, Claiming
 from stepwell.kernel_runtime.execution.capture import proxied
-from stepwell.kernel_runtime.execution.claiming import Claiming
-from stepwell.kernel_runtime.execution.contexts import OpExecutionContext, context_for
-from stepwell.kernel_runtime.execution.hidden_state import HiddenState
+from stepwell.kernel_runtime.execution.contexts import OpExecutionContext, context_for, plain_metadata
 from stepwell.kernel_runtime.execution.in_process import InProcess, Outcome
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.live_cells import LiveRun
 from stepwell.kernel_runtime.execution.notebook import NotebookCells
-from stepwell.kernel_runtime.execution.outputs import plain_metadata
 from stepwell.kernel_runtime.execution.result import RunResult, is_interrupt, user_object_error
-from stepwell.kernel_runtime.execution.seeds import Seeds
+from stepwell.kernel_runtime.execution.seeds import HiddenState, Seeds
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
 from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.records.code_versions import CodeVersion
-from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
 from stepwell.kernel_runtime.records.events import Notice, notice
-from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization, StoredValue
-from stepwell.kernel_runtime.records.memo_keys import provenance
+from stepwell.kernel_runtime.records.materializations import (
+    NOTEBOOK,
+    Effects,
+    InputVersion,
+    Materialization,
+    StoredValue,
+    provenance,
+)
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import FORCED, RunRecord
 from stepwell.kernel_runtime.store.liveness import this_process

@@ -21,8 +21,8 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.capture import Capture, pictures, recording, release_figures
+from stepwell.kernel_runtime.execution.contexts import Collector, Produced
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
-from stepwell.kernel_runtime.execution.outputs import Collector, Produced
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.reads import ReadRecorder
 from stepwell.kernel_runtime.records.materializations import Read

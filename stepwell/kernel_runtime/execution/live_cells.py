@@ -33,8 +33,7 @@ from stepwell.kernel_runtime.execution.restoration import View, blocks_of, has_a
 from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.reads.readers import seedings
-from stepwell.kernel_runtime.records.effects import RESULT, Effects
-from stepwell.kernel_runtime.records.materializations import Read
+from stepwell.kernel_runtime.records.materializations import RESULT, Effects, Read
 from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.bytecode import facts

@@ -9,21 +9,33 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.execution import file_effects
 from stepwell.kernel_runtime.execution.addresses import code_in, outdated_class, reached_names
 from stepwell.kernel_runtime.execution.contents import is_handle
+from stepwell.kernel_runtime.execution.contexts import Produced
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun
-from stepwell.kernel_runtime.execution.outputs import Produced
-from stepwell.kernel_runtime.execution.restoration import Restoration
+from stepwell.kernel_runtime.execution.restoration import (
+    FilesToRestore,
+    Restoration,
+    compare_files,
+    lost_file,
+    restore_files,
+    taken_files,
+)
 from stepwell.kernel_runtime.execution.seeds import Seeds, set_stream
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.reads.readers import seeded
-from stepwell.kernel_runtime.records.effects import NOTEBOOK, RESULT, Effects
 from stepwell.kernel_runtime.records.events import Notify, notice
-from stepwell.kernel_runtime.records.materializations import Materialization, Read, StoredValue
+from stepwell.kernel_runtime.records.materializations import (
+    NOTEBOOK,
+    RESULT,
+    Effects,
+    Materialization,
+    Read,
+    StoredValue,
+)
 from stepwell.kernel_runtime.records.protocols import Linked, ValueStore
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.atoms import ATOMS
@@ -223,7 +235,7 @@ class NotebookCells:
         self._timeline.note_settings(step.key, run.settings, run.environment)
         effects = replace(effects, seeded=tuple(sorted(streams & effects.streams.keys())))
         if outcome.recorder is not None:
-            files, contents = file_effects.taken(outcome.recorder, self._timeline.project)
+            files, contents = taken_files(outcome.recorder, self._timeline.project)
             run.bundle.files = contents
             effects = replace(effects, files=files, lost=(*effects.lost, *outcome.recorder.database_changes()))
             for each in files:
@@ -356,7 +368,7 @@ class NotebookCells:
         assert error is not None
         missed = dict.fromkeys(read.name for read in outcome.reads if read.kind == "absent")
         for path in missed:
-            said = file_effects.lost(path, self._timeline.project, self._timeline.world.files, self._store)
+            said = lost_file(path, self._timeline.project, self._timeline.world.files, self._store)
             if said:
                 error.add_note(said)
 
@@ -407,7 +419,7 @@ class NotebookCells:
             return "its value is not stored"
         by_text = [read.name for read in group[0].reads if read.kind == "name"]
         timeline.look_before(step.key, body.bound & body.reads.union(by_text))
-        todo = file_effects.compare(
+        todo = compare_files(
             effects.files,
             timeline.project,
             self._was_written,
@@ -486,7 +498,7 @@ class NotebookCells:
 
     def _restore(
         self, step: PlanStep, body: CellBody, group: tuple[Materialization, ...], kept: Materialization | None,
-        restoration: Restoration, *, todo: file_effects.FilesToRestore, skip_objects: bool, again: bool,
+        restoration: Restoration, *, todo: FilesToRestore, skip_objects: bool, again: bool,
     ) -> list[str]:  # fmt: skip
         timeline, store, effects = self._timeline, self._store, restoration.effects
         items = {item.output: item for item in group}
@@ -502,7 +514,7 @@ class NotebookCells:
         settings: dict[str, Any] = {}
         if kept is not None and kept.value is not None:
             plain = store.get(kept.value, key=kept.key, link=restoration.link)
-            file_effects.restore(todo, plain[4], timeline.project)
+            restore_files(todo, plain[4], timeline.project)
             more = restoration.apply(plain, skip_objects=skip_objects)
             if RESULT in plain[1] and self.is_cell(step):
                 timeline.results[step.key] = plain[1][RESULT]
@@ -521,7 +533,7 @@ class NotebookCells:
                 if name in more and item is not None:
                     timeline.bind(name, item.key, item, timeline.namespace[name])
         else:
-            file_effects.restore(todo, {}, timeline.project)
+            restore_files(todo, {}, timeline.project)
         for definition in waiting:
             exec(definition.code, timeline.namespace)  # noqa: S102 - the user's own cell
         bound += restoration.delete()

@@ -1,6 +1,10 @@
-"""Chance: the global generators of ``random`` and ``numpy.random`` are seeded before each body, from the step's key.
+"""State outside of a step's inputs: global random generators, which are seeded before each body, and globals that bodies change.
 
-So an unseeded fit is the same twice, and differs between steps. The state that they had before the run's first body is put back
+A step's code version is made before the first step runs, from the globals as they are then. A body that changes one of them makes
+it wrong for the steps that follow: these are keyed again before they start, and a notice says so. What a step of a job that is
+not memoised has changed is not known, for its code is not walked; what follows it is always keyed again.
+
+The global generators of ``random`` and ``numpy.random`` are seeded from the step's key. So an unseeded fit is the same twice, and differs between steps. The state that they had before the run's first body is put back
 after the run: saving it costs more than seeding, and between two bodies of a run only the engine works.
 """
 
@@ -16,7 +20,66 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from stepwell.kernel_runtime.planning.build import step_extra
+from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.reads.readers import seeded
+from stepwell.kernel_runtime.versions.walk import CodeWalk, Watched
+
+
+class HiddenState:
+    """Keeps the code versions of one run true.
+
+    Parameters
+    ----------
+    walk
+        The walk that the plan's code versions come from.
+    new_walk
+        Makes another one, which digests everything that can change anew.
+    """
+
+    def __init__(self, walk: CodeWalk, new_walk: Callable[[], CodeWalk]) -> None:
+        self.walk = walk
+        self._new_walk = new_walk
+        self._changes = 0
+        self._settled: dict[str, int] = {}
+
+    def settle(self, step: PlanStep) -> bool:
+        """Give a step that is about to be decided its code version of now; tell whether it is another one."""
+        if not self._changes or step.code is None or self._settled.get(step.key) == self._changes:
+            return False
+        self._settled[step.key] = self._changes
+        before = step.code.digest
+        step.code = self.walk.of(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
+        return step.code.digest != before
+
+    def changed(self) -> None:
+        """Have the steps that follow keyed again: a cell has changed the notebook."""
+        self._changes += 1
+        self.walk = self._new_walk()
+
+    def before(self, step: PlanStep) -> Watched | None:
+        """Take down what a step could change; None if it reaches nothing of that kind."""
+        if step.code is None:
+            return None
+        return self.walk.watched(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
+
+    def after(self, step: PlanStep, watched: Watched | None) -> tuple[str, ...]:
+        """Return the names of what a step has changed, as its code reaches them: ``CACHE``, ``helper(seen=)``."""
+        if step.code is None:
+            self._changes += 1
+            self.walk = self._new_walk()
+            return ()
+        if watched is None:
+            return ()
+        walk = self._new_walk()
+        roots = walk.roots(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
+        paths = watched.changed(roots)
+        if not paths:
+            return ()
+        self._changes += 1
+        self.walk = walk
+        return tuple(dict.fromkeys(path.rpartition(" -> ")[2] for path in paths))
+
 
 _NUMPY = "numpy.random"
 

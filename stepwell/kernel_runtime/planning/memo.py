@@ -9,12 +9,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from stepwell.kernel_runtime.definitions.reuse import age_text
+from stepwell.kernel_runtime.definitions.declarations import age_text
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.reads import what_changed
 from stepwell.kernel_runtime.records.code_versions import Unverifiable, acceptance, revoked_run
-from stepwell.kernel_runtime.records.materializations import LOCAL, Current, InputVersion, Materialization, Read
-from stepwell.kernel_runtime.records.memo_keys import memo_key
+from stepwell.kernel_runtime.records.materializations import (
+    LOCAL,
+    Current,
+    InputVersion,
+    Materialization,
+    Read,
+    memo_key,
+)
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 
 _SKEW = 1.0

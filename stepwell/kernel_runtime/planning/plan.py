@@ -1,20 +1,28 @@
-"""The plan as data: steps in an order in which they can run, and what each takes and gives.
+"""The plan as data: steps in an order in which they can run, and what each takes and gives; and the steps of a definition.
 
 A value is known by one string everywhere, its *value key*: the asset key for what is an asset, else the step key (with
 ``:output`` where a step has several). An input names value keys; whichever step of the plan gives them must come first, and
 what no step gives is read from the store.
+
+An op is one step, a graph one step per op, with keys that name the path to it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepwell.kernel_runtime.definitions.declarations import UNSET
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.composition import AssetRead, Connection, GraphInput, NodeOutput
+from stepwell.kernel_runtime.definitions.declarations import UNSET, is_nothing
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
+from stepwell.kernel_runtime.definitions.jobs import JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
+from stepwell.kernel_runtime.errors import InvalidDefinitionError
 from stepwell.kernel_runtime.records.bulk import quick
 from stepwell.kernel_runtime.records.code_versions import CodeVersion
-from stepwell.kernel_runtime.records.keys import AssetKey
+from stepwell.kernel_runtime.records.keys import AssetKey, join_step
 from stepwell.kernel_runtime.records.runs import RunKind
 
 
@@ -159,3 +167,218 @@ def order_steps(steps: list[PlanStep]) -> tuple[list[PlanStep], list[str]]:
                 state[step.key] = 2
                 ordered.append(step)
     return ordered, []
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """What an input is connected to, as value keys."""
+
+    keys: tuple[str, ...]
+    fan_in: bool
+
+
+def asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
+    """Return the steps that compute an assets definition: new objects, which a plan may complete."""
+    known: list[PlanStep] | None = definition.planned
+    if known is None:
+        known = definition.planned = _asset_steps(definition)
+    notebook = definition.notebook or definition.module
+    return [step.copy(notebook) for step in known]
+
+
+def _asset_steps(definition: AssetsDefinition) -> list[PlanStep]:
+    key = definition.step_key
+    group = definition.group_name(definition.keys[0])
+    # Lists: a generator takes longer than what it yields here.
+    order = tuple([PlanInput("", (str(dep),), carries_value=False) for dep in definition.deps])
+    if isinstance(definition.node, OpDefinition):
+        op = definition.node
+        upstream = definition.keys_by_input
+        inputs = tuple(
+            [
+                PlanInput(name, (str(upstream[name]),)) if name in upstream else PlanInput("", (), carries_value=False)
+                for name in op.parameters
+            ]
+        )
+        outputs = tuple(
+            [
+                _output(op, name, written, own)
+                for (name, own), written in zip(definition.keys_by_output.items(), definition.written_keys, strict=True)
+            ]
+        )
+        defaults = {name: default for name, default in op.config.items() if default is not UNSET}
+        return [
+            PlanStep(
+                key,
+                op,
+                (*inputs, *order) if order else inputs,
+                outputs,
+                config=defaults,
+                memoised=op.cache is not False,
+                notebook=definition.notebook or definition.module,
+                where=definition.where,
+                group=group,
+                isolate=definition.isolate,
+                address=key,
+            )
+        ]
+    bound = {name: _Bound((str(upstream),), fan_in=False) for name, upstream in definition.keys_by_input.items()}
+    finals = {
+        _final(definition.node, handle): own
+        for (name, own) in definition.keys_by_output.items()
+        for handle in [definition.node.outputs[name]]
+    }
+    steps = list(
+        _flatten(
+            definition.node,
+            key,
+            bound,
+            lambda node, output: finals.get((node, output)),
+            default_cache=True,
+            notebook=definition.notebook or definition.module,
+            address=key,
+        )
+    )
+    for step in steps:
+        step.group = group
+        step.isolate = definition.isolate
+        if order:
+            step.add_inputs(order)
+    return steps
+
+
+def job_steps(job: JobDefinition) -> list[PlanStep]:
+    """Return the steps of a job; their keys do not name it, their addresses in the store do."""
+    return list(
+        _flatten(
+            job.graph,
+            "",
+            {},
+            _no_asset,
+            default_cache=False,
+            notebook=job.notebook or job.module,
+            address=job.name,
+        )
+    )
+
+
+def _no_asset(node: tuple[str, ...], output: str) -> None:
+    del node, output
+
+
+def _final(graph: GraphDefinition, handle: NodeOutput, path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], str]:
+    """Return the path of the op, and its output, behind an output of a graph."""
+    node = graph.nodes[handle.node]
+    if isinstance(node.definition, GraphDefinition):
+        return _final(node.definition, node.definition.outputs[handle.output], (*path, handle.node))
+    return (*path, handle.node), handle.output
+
+
+def _flatten(
+    graph: GraphDefinition,
+    key: str,
+    bound: Mapping[str, _Bound],
+    asset_of: Callable[[tuple[str, ...], str], AssetKey | None],
+    *,
+    default_cache: bool,
+    notebook: str,
+    address: str,
+    path: tuple[str, ...] = (),
+    root: GraphDefinition | None = None,
+) -> Iterator[PlanStep]:
+    top = root or graph
+
+    def value_key(node_path: tuple[str, ...], op: OpDefinition, output: str) -> str:
+        own = asset_of(node_path, output)
+        if own is not None:
+            return str(own)
+        base = ".".join((address, *node_path))
+        return base if len(op.outs) == 1 else f"{base}:{output}"
+
+    def resolve(connection: Connection) -> _Bound:
+        keys: list[str] = []
+        fan_in = connection.fan_in
+        for source in connection.sources:
+            if isinstance(source, AssetRead):
+                keys.append(str(source.key))
+            elif isinstance(source, GraphInput):
+                given = bound.get(source.name)
+                if given is not None:
+                    keys.extend(given.keys)
+                    fan_in = fan_in or given.fan_in
+            else:
+                final, output = _final(graph, source, path)
+                keys.append(value_key(final, _op_at(top, final), output))
+        return _Bound(tuple(keys), fan_in)
+
+    for node in graph.nodes.values():
+        node_path = (*path, node.name)
+        connections = {name: resolve(connection) for name, connection in node.connections.items()}
+        connections = {name: given for name, given in connections.items() if given.keys or given.fan_in}
+        if isinstance(node.definition, GraphDefinition):
+            yield from _flatten(
+                node.definition,
+                join_step(key, node.name),
+                connections,
+                asset_of,
+                default_cache=default_cache,
+                notebook=notebook,
+                address=address,
+                path=node_path,
+                root=top,
+            )
+            continue
+        op = node.definition
+        assert isinstance(op, OpDefinition)
+        outputs = tuple(
+            _output(op, name, value_key(node_path, op, name), asset_of(node_path, name)) for name in op.outs
+        )
+        yield PlanStep(
+            join_step(key, node.name),
+            op,
+            tuple(_inputs(op, connections, join_step(key, node.name))),
+            outputs,
+            config=_config(op, node.config),
+            memoised=op.cache if op.cache is not None else default_cache,
+            notebook=notebook,
+            where=op.where,
+            address=".".join((address, *node_path)),
+        )
+
+
+def _op_at(graph: GraphDefinition, path: tuple[str, ...]) -> OpDefinition:
+    for name in path[:-1]:
+        inner = graph.nodes[name].definition
+        if isinstance(inner, GraphDefinition):
+            graph = inner
+    found = graph.nodes[path[-1]].definition
+    if not isinstance(found, OpDefinition):
+        raise InvalidDefinitionError(f"{'.'.join(path)} is a graph")
+    return found
+
+
+def _inputs(op: OpDefinition, connections: Mapping[str, _Bound], key: str) -> Iterator[PlanInput]:
+    for name, declared in op.ins.items():
+        carries = not is_nothing(declared.dagster_type)
+        given = connections.get(name)
+        if given is not None:
+            yield PlanInput(name if carries else "", given.keys, given.fan_in, carries)
+        elif not carries:
+            continue
+        elif name in op.defaults:
+            yield PlanInput(name, (), default=op.defaults[name])
+        else:
+            raise InvalidDefinitionError(
+                f"step {key!r}: the input {name!r} is not connected and has no default",
+                where=op.where,
+                remedy=f"pass it where {op.name!r} is called, or give the parameter a default",
+            )
+
+
+def _config(op: OpDefinition, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given.get(name, default) for name, default in op.config.items()}
+
+
+def _output(op: OpDefinition, name: str, key: str, asset_key: AssetKey | None) -> PlanOutput:
+    declared = op.outs[name]
+    return PlanOutput(name, key, asset_key, stored=not is_nothing(declared.dagster_type), required=declared.is_required)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
-from stepwell.kernel_runtime.definitions.reuse import age_text
+from stepwell.kernel_runtime.definitions.declarations import age_text
 from stepwell.kernel_runtime.planning.memo import Known, choose_current
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.code_versions import acceptance
-from stepwell.kernel_runtime.records.effects import NOTEBOOK, Effects
 from stepwell.kernel_runtime.records.lineage import State
-from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
+from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Effects, InputVersion, Materialization
 
 
 @dataclass(frozen=True, slots=True)

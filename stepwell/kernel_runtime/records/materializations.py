@@ -1,8 +1,16 @@
-"""Materializations: the records that a step produced values, or changed the world, for a key; and what the step read besides its inputs."""
+"""Materializations: the records that a step produced values, or changed the world, for a key; its reads, its effects, its memo key.
+
+Effects are what a step did to the notebook and the project besides producing its value. A hit restores them, so that reuse leaves the same
+state as the run. The memo key is the digest of everything that a step's result can depend on.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Literal, TypeAlias
 
 from stepwell.kernel_runtime.records.bulk import quick
@@ -124,3 +132,180 @@ class Current:
     key: str
     materialization: Materialization
     partition: str = ""
+
+
+NOTEBOOK = "notebook"
+"""The name of the output that keeps what a cell left in the notebook."""
+
+RESULT = "Out[]"
+"""Among the variables of a step, what the shell keeps as the result of the cell: the value of its last expression."""
+
+ELSEWHERE = "elsewhere"
+"""In place of effects: another output of the same step has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileEffect:
+    """The state in which a step left a file or folder."""
+
+    path: str
+    """Absolute, or relative to the project's folder if it is inside it."""
+    digest: str
+    """Of the content; ``/`` for a folder, empty for a path that the step removed."""
+    size: int = 0
+    kept: bool = False
+    """Whether the content is stored, so that a lost file can be restored."""
+    before: str = ""
+    """The digest of the content that the step found; empty if there was no file, or it was too large."""
+    appended: bool = False
+    """Whether the step appended to what it found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a step did."""
+
+    values: tuple[str, ...] = ()
+    """Variables whose values are stored."""
+    unstored: tuple[str, ...] = ()
+    """Variables whose values are not stored."""
+    definitions: tuple[int, ...] = ()
+    """Which of the body's imports, functions and classes were executed, by their place in it."""
+    deleted: tuple[str, ...] = ()
+    """Names that the body deleted."""
+    objects: tuple[str, ...] = ()
+    """Names of the notebook whose objects were changed in place."""
+    lost: tuple[str, ...] = ()
+    """Names of objects that were changed and cannot be restored."""
+    files: tuple[FileEffect, ...] = ()
+    streams: dict[str, str] = field(default_factory=dict)
+    """By random stream, the digest of the state in which the step left it."""
+    state: tuple[tuple[str, Any], ...] = ()
+    """Settings of libraries and of the process that the step changed, with their new values."""
+    seeded: tuple[str, ...] = ()
+    """Those random streams that the step seeded."""
+    handles: tuple[str, ...] = ()
+    """Those variables without a stored value that are open or closed files, connections and the like."""
+
+    def __bool__(self) -> bool:
+        """Return True if the step did anything."""
+        return bool(
+            self.values
+            or self.unstored
+            or self.definitions
+            or self.deleted
+            or self.objects
+            or self.lost
+            or self.files
+            or self.streams
+            or self.state
+        )
+
+    @property
+    def acts(self) -> bool:
+        """True if the step changed more than it bound: objects, random streams, files, settings, names that it deleted."""
+        return bool(self.objects or self.streams or self.files or self.state or self.deleted)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the effects as JSON values; fields that are empty are left out."""
+        found: dict[str, Any] = {}
+        for name in ("values", "unstored", "definitions", "deleted", "objects", "lost", "streams", "seeded", "handles"):
+            value = getattr(self, name)
+            if value:
+                found[name] = value
+        if self.files:
+            found["files"] = [
+                [each.path, each.digest, each.size, each.kept, each.before, each.appended] for each in self.files
+            ]
+        if self.state:
+            found["state"] = [list(each) for each in self.state]
+        return found
+
+    def as_text(self) -> str:
+        """Return the effects as JSON."""
+        return json.dumps(self.as_json(), separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: str) -> Effects:
+        """Read what `as_text` wrote; no text means no effects.
+
+        Raises
+        ------
+        ValueError
+            If it is something else.
+        """
+        return cls.from_json(json.loads(text)) if text else cls()
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Effects:
+        """Read what `as_json` wrote."""
+        return cls(
+            tuple(found.get("values", ())),
+            tuple(found.get("unstored", ())),
+            tuple(found.get("definitions", ())),
+            tuple(found.get("deleted", ())),
+            tuple(found.get("objects", ())),
+            tuple(found.get("lost", ())),
+            tuple(FileEffect(*each) for each in found.get("files", ())),
+            dict(found.get("streams", {})),
+            tuple((name, value) for name, value in found.get("state", ())),
+            tuple(found.get("seeded", ())),
+            tuple(found.get("handles", ())),
+        )
+
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+_PROVENANCE = "from:"
+
+
+def provenance(memo: str, reads: Iterable[Read], output: str) -> str:
+    """Return what stands for the data version of a value that cannot be stored: the digest of all that it was computed from."""
+    text = repr((memo, sorted((read.kind, read.name, read.digest) for read in reads), output))
+    return _PROVENANCE + blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+
+
+def is_provenance(version: str) -> bool:
+    """Return True for what `provenance` returned: it says where a value is from, and nothing of what it is now."""
+    return version.startswith(_PROVENANCE)
+
+
+def memo_key(
+    step_key: str,
+    code_version: str,
+    inputs: Iterable[InputVersion],
+    *,
+    config: str = "",
+    selected_outputs: Iterable[str] = (),
+    partition: str = "",
+    declared: Iterable[tuple[str, str]] = (),
+) -> str:
+    """Return the memo key of a step as 32 hexadecimal digits (DESIGN, section 1).
+
+    Parameters
+    ----------
+    inputs
+        Values in the order of the parameters; order edges in any order, they are sorted by key here.
+    config
+        A canonical text of the configuration of the op and of the resources that it requires.
+    selected_outputs
+        Where the step can see which of its outputs are asked for.
+    partition
+        The partition key or range.
+    declared
+        Declared files and environment names, each with its digest.
+    """
+    values: list[tuple[str, str]] = []
+    order: list[tuple[str, str]] = []
+    for item in inputs:
+        if item.kind == "value":
+            values.append((item.name, item.version))
+        else:
+            order.append((item.key, item.version))
+    order.sort()
+    # The text of a tuple of strings is different for different tuples.
+    text = repr(
+        (step_key, code_version, values, order, config, tuple(selected_outputs), partition, tuple(declared), PYTHON)
+    )
+    return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()

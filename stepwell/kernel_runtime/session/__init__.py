@@ -1,22 +1,19 @@
 """What one kernel holds: the registry, the store, settings and one queue of runs.
 
 =================  ===========================================================================
-``kernel``         `Session`: runs; what the faces (magics, widgets, batch) and the public functions use
+``kernel``         `Session`: runs; what the faces and the commands use
 ``looking``        what can be asked at any moment: states, reasons, the lineage, stored values
-``past``           time and size: versions, differences, renaming, forgetting, what is kept; ``keeping`` has them as public functions
-``history``        the versions of a key, and which one is meant; ``differences`` between two, a package
-``renaming``       carrying results over to another key; ``retaining`` sets rules of what is kept
-``sharing``        packs, and trusting what somebody else stored; ``waiting`` says that a step waits in a plain process
-``querying``       SELECTs over stored values and over the catalog
-``holding``        the registry, stores by directory, the namespace, subscribers
-``preparation``    what a plan reads from the store before its first step
-``single_steps``   plans of single steps: re-running one, resuming a run
-``currents``       what a key means when several notebooks have defined it
+``past``           time and size: versions, differences, renaming, forgetting, rules of what is kept
+``holding``        the registry, stores by directory, the namespace, subscribers, notices
+``querying``       SELECTs over stored values and the catalog; ``sql`` runs them and makes frames of their rows
+``history``        the versions of a key, and renaming; ``differences`` between two, a package
+``preparation``    plans of single steps, and what a plan reads from the store before its first step
 ``explanation``    why a step is in its state; ``origins`` follows causes upstream; ``acceptance`` of an edit that does not matter
-``project``        where the store is, and which notebook or script this process is
 ``requests``       targets in any form to definitions and keys
-``selects``        SQL assets: `sql_asset`, and what ``%%sql_asset`` shares with it; ``sql`` runs SELECTs and makes frames of their rows
-``functions``      the public functions; ``runner`` is what definitions reach through their slot
+``project``        where the store is, and which notebook or script this process is
+``sharing``        packs, and trusting values of another key; ``retaining`` sets rules of what is kept
+``selects``        `sql_asset`, and what ``%%sql_asset`` shares with it
+``functions``      public functions that are no commands, and what definitions reach through their slot
 =================  ===========================================================================
 """
 

@@ -17,8 +17,7 @@ from stepwell.kernel_runtime.planning.states import Reason, StepState
 from stepwell.kernel_runtime.reads import what_changed
 from stepwell.kernel_runtime.records.code_versions import CodeVersion, Unverifiable, renaming
 from stepwell.kernel_runtime.records.keys import listed
-from stepwell.kernel_runtime.records.materializations import InputVersion, Materialization
-from stepwell.kernel_runtime.records.memo_keys import PYTHON
+from stepwell.kernel_runtime.records.materializations import PYTHON, InputVersion, Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.text import printable
 from stepwell.kernel_runtime.versions.atoms import ARROW, ATOMS

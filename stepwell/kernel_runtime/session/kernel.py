@@ -21,10 +21,10 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
 from stepwell.kernel_runtime.execution.engine import Engine, Request, new_run
-from stepwell.kernel_runtime.execution.hidden_state import HiddenState
 from stepwell.kernel_runtime.execution.in_process import InProcess
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
+from stepwell.kernel_runtime.execution.seeds import HiddenState
 from stepwell.kernel_runtime.planning.build import (
     Definitions,
     build_job_plan,
@@ -39,11 +39,19 @@ from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.looking import code_parts
 from stepwell.kernel_runtime.session.past import Past
-from stepwell.kernel_runtime.session.preparation import check_reads, foreign_notices, known_for, read_notices
+from stepwell.kernel_runtime.session.preparation import (
+    check_reads,
+    foreign_notices,
+    known_for,
+    not_produced,
+    plan_of_steps,
+    plan_to_resume,
+    read_notices,
+    what_is_left,
+)
 from stepwell.kernel_runtime.session.project import in_ipython
 from stepwell.kernel_runtime.session.querying import Querying
 from stepwell.kernel_runtime.session.requests import Given, Targets, lookup, read_targets
-from stepwell.kernel_runtime.session.single_steps import not_produced, plan_of_steps, plan_to_resume, what_is_left
 from stepwell.kernel_runtime.session.sql import run_sql, surroundings
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer

@@ -17,7 +17,7 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
     unknown_key,
 )
-from stepwell.kernel_runtime.execution.hidden_state import HiddenState
+from stepwell.kernel_runtime.execution.seeds import HiddenState
 from stepwell.kernel_runtime.planning.build import (
     Definitions,
     build_job_plan,
@@ -27,10 +27,9 @@ from stepwell.kernel_runtime.planning.build import (
     step_owner,
     unknown_step,
 )
-from stepwell.kernel_runtime.planning.flatten import asset_steps
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.picture import picture
-from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
+from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps
 from stepwell.kernel_runtime.planning.states import StepState, plan_states
 from stepwell.kernel_runtime.reads import active, watch
 from stepwell.kernel_runtime.records.code_versions import CodeVersion
@@ -41,13 +40,11 @@ from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
 from stepwell.kernel_runtime.records.runs import CapturedOutput
 from stepwell.kernel_runtime.session.acceptance import accept_step, check_acceptable, reader_of_now, revoke_step
 from stepwell.kernel_runtime.session.explanation import Explainer, Explanation
-from stepwell.kernel_runtime.session.history import WhichVersion, is_identifier, load_version
+from stepwell.kernel_runtime.session.history import Settling, WhichVersion, is_identifier, load_version
 from stepwell.kernel_runtime.session.holding import Holding, users_digest
 from stepwell.kernel_runtime.session.origins import Origins
-from stepwell.kernel_runtime.session.preparation import known_for
-from stepwell.kernel_runtime.session.renaming import Settling
+from stepwell.kernel_runtime.session.preparation import known_for, plan_of_steps
 from stepwell.kernel_runtime.session.requests import Given, Targets, choose, lookup, read_targets
-from stepwell.kernel_runtime.session.single_steps import plan_of_steps
 from stepwell.kernel_runtime.store.catalog.instance import warm_up
 from stepwell.kernel_runtime.versions.opcodes import untested
 from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source

@@ -20,12 +20,12 @@ from stepwell.kernel_runtime.session.differences.frames import MEMORY
 from stepwell.kernel_runtime.session.history import (
     Versions,
     WhichVersion,
+    carry_over,
     check_loadable,
     read_versions,
     two_versions,
 )
 from stepwell.kernel_runtime.session.looking import Looking
-from stepwell.kernel_runtime.session.renaming import carry_over
 from stepwell.kernel_runtime.session.retaining import set_rule
 
 _QUIET = 100

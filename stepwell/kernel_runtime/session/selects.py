@@ -9,10 +9,9 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, CoercibleToAssetDep, dep_keys
 from stepwell.kernel_runtime.definitions.bodies import SqlBody
-from stepwell.kernel_runtime.definitions.declarations import In, Out
+from stepwell.kernel_runtime.definitions.declarations import In, MaxAge, Out
 from stepwell.kernel_runtime.definitions.jobs import runner
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
-from stepwell.kernel_runtime.definitions.reuse import MaxAge
 from stepwell.kernel_runtime.definitions.signatures import place
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxError
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, prefixed

@@ -7,11 +7,10 @@
 ``catalog/``     rows in one DuckDB file: one thread per process, a lease between processes
 ``sql/``         one SELECT over values, files and the catalog
 ``doctor/``      checks of a store and its surroundings, and the rebuilding of a lost catalog
-``claims``       who computes a long step at present: a lock on a file per memo key
 ``signing``      HMAC over streams that execute code when they are loaded; ``captured`` signs the output of steps
 ``packs``        values and their rows in one file; ``trust`` takes over what another person stored
 ``retention``    rules of what is kept; ``housekeeping`` deletes what they drop
-``folder``       every access to the store's files; ``locks`` on them; ``reserve`` keeps room for a full disk
+``folder``       every access to the store's files; ``locks`` on them, and claims of long steps; ``reserve`` keeps room for a full disk
 ``trouble``      errors of the machine (disk full, no rights), called by their name
 ===============  ====================================================================================================
 """

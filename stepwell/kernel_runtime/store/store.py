@@ -30,8 +30,8 @@ from stepwell.kernel_runtime.store.catalog.remembered import Remembered
 from stepwell.kernel_runtime.store.catalog.schema import materialization_row
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.catalog.writing import Recorded, RowWriter
-from stepwell.kernel_runtime.store.claims import ClaimFolder
 from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.locks import ClaimFolder
 from stepwell.kernel_runtime.store.objects import stored_form, value_files
 from stepwell.kernel_runtime.store.objects.damaged import Marks, lacking, set_aside
 from stepwell.kernel_runtime.store.objects.stored_form import about as about_row

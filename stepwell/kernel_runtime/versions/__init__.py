@@ -1,7 +1,7 @@
 """Versions: they decide whether a stored value may be used again, and explain why not.
 
 ``walk``           the code version of a step; ``graph`` digests what it reaches, ``expand`` takes each object apart, ``modules`` follows attributes
-                   of modules, ``naming`` and ``ownership`` decide what counts by name and version, ``bytecode`` what code means and loads,
+                   of modules, ``graph`` and ``ownership`` decide what counts by name and version, ``bytecode`` what code means and loads,
                    ``classes`` what of a class counts, ``reduction`` what of an instance
 ``data``           the data version of a value; ``encode`` is the typed encoding that both share, ``atoms`` its leaves, ``frames`` arrays and frames
 ``environment``    which reads of the environment count, and their digests

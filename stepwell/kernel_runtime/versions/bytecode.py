@@ -24,9 +24,8 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.signatures import annotations_of
 from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.atoms import PLAIN, atom, digest
-from stepwell.kernel_runtime.versions.flow import Block, ordered
 from stepwell.kernel_runtime.versions.graph import Node, digest_of, identity
-from stepwell.kernel_runtime.versions.opcodes import NO_VALUE, Instruction, chain
+from stepwell.kernel_runtime.versions.opcodes import NO_VALUE, Block, Instruction, chain, ordered
 from stepwell.kernel_runtime.versions.query_names import FRAME_TEXT, SQL_TEXT, names_in_texts
 
 READERS = frozenset((

@@ -17,7 +17,7 @@ from stepwell.kernel_runtime.path_contents import PATH, contents_of
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, hexdigest
 from stepwell.kernel_runtime.versions.classes import class_version, exact_class_version
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible, encode
-from stepwell.kernel_runtime.versions.naming import is_found
+from stepwell.kernel_runtime.versions.graph import is_found
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.reduction import reduced
 

@@ -22,9 +22,23 @@ from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts, 
 from stepwell.kernel_runtime.versions.classes import class_parts, is_data, version_of_copy
 from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
-from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, MUTABLE, SPEAKS, VALUE, Node, identity, keyed_ref
+from stepwell.kernel_runtime.versions.graph import (
+    ASSET,
+    LAZY,
+    MISSING,
+    MUTABLE,
+    SPEAKS,
+    VALUE,
+    Node,
+    bound,
+    getattr_static,
+    identity,
+    keyed_ref,
+    named,
+    resolved,
+    token,
+)
 from stepwell.kernel_runtime.versions.left_out import NOTHING, OPAQUE, Ignored, Secret
-from stepwell.kernel_runtime.versions.naming import LAZY, bound, getattr_static, named, resolved, token
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.reduction import first_line, reduced
 from stepwell.kernel_runtime.versions.secrets import Environment, hidden_text, looks_secret

@@ -18,9 +18,8 @@ from typing import Any, Protocol, TypeAlias
 
 from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.atoms import ATOMS, atom
-from stepwell.kernel_runtime.versions.graph import MISSING, Node
+from stepwell.kernel_runtime.versions.graph import MISSING, Node, bound, named
 from stepwell.kernel_runtime.versions.left_out import Ignored
-from stepwell.kernel_runtime.versions.naming import bound, named
 from stepwell.kernel_runtime.versions.opcodes import Instruction
 from stepwell.kernel_runtime.versions.ownership import owner
 

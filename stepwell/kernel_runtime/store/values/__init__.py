@@ -4,7 +4,6 @@
 codecs           the value of record by exact type
 pickling         everything without a form of its own: pickle, protocol 5, large buffers out of band
 code_copies      classes and functions of a notebook by name, with a copy by value
-exceptions       exceptions with their arguments, attributes and causes
 framing          the executable stream and the copies as one
 path_results     a path with the contents of its file
 libraries        which versions wrote a value; `loading` what is needed to load it

@@ -1,4 +1,8 @@
-"""Pickle, protocol 5, with large buffers out of band; and how arrays of numpy are stored in it.
+"""Pickle, protocol 5, with large buffers out of band; and how exceptions and arrays of numpy are stored in it.
+
+Pickle makes an exception again from ``args``: that calls a user's ``__init__`` with other arguments than the ones it was given, and loses the
+cause and the fields that the interpreter keeps beside ``args``. Here the object is made without ``__init__`` and gets the fields that it had.
+The functions that rebuild it are named by stored values: they keep their names and arguments.
 
 NumPy hands its memory to pickle only where the buffer protocol can describe it: not for dates and time spans, and not for what
 is not contiguous, which is how pandas keeps columns of one type and slices. A date is a 64-bit integer that is called otherwise,
@@ -16,22 +20,122 @@ cannot be loaded later, the message says which ones wrote it.
 
 from __future__ import annotations
 
+import builtins
+import copyreg
+import inspect
 import io
 import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pickle import PickleBuffer
-from types import CellType, FunctionType, ModuleType
+from types import CellType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.protocols import Link
-from stepwell.kernel_runtime.store.values import code_copies, exceptions, libraries, path_results, structure
+from stepwell.kernel_runtime.store.values import code_copies, libraries, path_results, structure
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader, NoCopyError
 from stepwell.kernel_runtime.store.values.framing import Frame, framed, is_framed, unframed
 from stepwell.kernel_runtime.store.values.loading import Loading
 from stepwell.kernel_runtime.store.values.structure import name_parts, path_to, type_name
+
+_HOOKS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
+_LEFT_OUT = frozenset({"__class__", "__dict__", "__weakref__", "__traceback__", "message", "exceptions"})
+"""What goes another way (the parts of a group cannot be set), or cannot be stored."""
+_WORD = 8
+_NAMESPACE: Any = vars(BaseException)["__dict__"]
+_PARTS: Any = (vars(BaseExceptionGroup)["message"], vars(BaseExceptionGroup)["exceptions"])
+
+
+def exception_reducer(kind: type) -> Callable[[Any], Any] | None:
+    """Return what reduces exceptions of a type, or None where their class says how, or is not written in Python."""
+    mro = type.__dict__["__mro__"].__get__(kind)
+    base = _builtin_base(kind)
+    room = base.__basicsize__ + 2 * _WORD
+    for cls in mro:
+        if _is_builtin(cls):
+            continue
+        own = type.__dict__["__dict__"].__get__(cls)
+        room += _WORD * sum(type(each) is MemberDescriptorType for each in own.values())
+        made_by = own.get("__new__")
+        made_by = made_by.__func__ if type(made_by) is staticmethod else made_by
+        if any(name in own for name in _HOOKS) or type(made_by) not in {type(None), FunctionType}:
+            return None
+    if kind in copyreg.dispatch_table or kind.__basicsize__ > room:
+        return None
+    return _reduced
+
+
+def check_arguments(value: BaseException) -> None:
+    """Raise PicklingError for an exception that pickle, by which values travel to other processes, cannot make again from its ``args``."""
+    init = type(value).__init__
+    own = any(vars(cls).keys() & set(_HOOKS) for cls in type(value).__mro__ if not _is_builtin(cls))
+    if own or type(init) is not FunctionType:
+        return
+    try:
+        inspect.signature(init).bind(value, *value.args)
+    except TypeError as error:
+        raise pickle.PicklingError(
+            f"{type(value).__qualname__}(*args) does not make it again: {error}; give all arguments to super().__init__()"
+        ) from error
+
+
+def _builtin_base(kind: type) -> type[BaseException]:
+    mro: tuple[Any, ...] = type.__dict__["__mro__"].__get__(kind)
+    found: type[BaseException] = next(cls for cls in mro if _is_builtin(cls))
+    return found
+
+
+def _is_builtin(cls: type) -> bool:
+    return vars(builtins).get(cls.__name__) is cls
+
+
+def _reduced(value: BaseException) -> tuple[Any, ...]:
+    kind = type(value)
+    parts = tuple([part.__get__(value) for part in _PARTS]) if issubclass(kind, BaseExceptionGroup) else ()
+    fields: dict[str, Any] = {}
+    for cls in reversed(type.__dict__["__mro__"].__get__(kind)):
+        for name, descriptor in type.__dict__["__dict__"].__get__(cls).items():
+            if type(descriptor) not in {MemberDescriptorType, GetSetDescriptorType} or name in _LEFT_OUT:
+                continue
+            if cls is AttributeError and name == "obj":
+                continue  # as for pickle: the object may be anything, such as a module
+            try:
+                found = descriptor.__get__(value, kind)
+            except (AttributeError, TypeError):
+                continue  # it has no value
+            if found is not None:
+                fields[name] = found
+    state = (fields, dict(_NAMESPACE.__get__(value)))
+    return exception_of, (kind, *parts), state, None, None, set_exception
+
+
+def exception_of(kind: type[BaseException], *parts: Any) -> BaseException:
+    """Return an exception of a type whose fields are not set yet.
+
+    Parameters
+    ----------
+    parts
+        Of a group, its message and its exceptions.
+    """
+    made: BaseException = _builtin_base(kind).__new__(kind, *parts)
+    return made
+
+
+def set_exception(made: BaseException, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Set the fields and the attributes of an exception."""
+    fields, attributes = state
+    by_name: dict[str, Any] = {}
+    for cls in type.__dict__["__mro__"].__get__(type(made)):
+        for name, descriptor in type.__dict__["__dict__"].__get__(cls).items():
+            if name in fields and type(descriptor) in {MemberDescriptorType, GetSetDescriptorType}:
+                by_name.setdefault(name, descriptor)
+    # A cause suppresses the context when it is set.
+    for name in sorted(by_name, key=lambda each: each == "__suppress_context__"):
+        by_name[name].__set__(made, fields[name])
+    _NAMESPACE.__get__(made).update(attributes)
+
 
 BESIDE = 4096
 """Bytes from which a buffer is kept beside the stream."""
@@ -178,7 +282,7 @@ class _Pickler(pickle.Pickler):
         self.last = value
         kind = type(value)
         if self.portable and issubclass(kind, BaseException):
-            exceptions.check_arguments(value)
+            check_arguments(value)
         if kind in _reducers:
             self.kinds.add(kind)
             reduce = _reducers[kind]
@@ -251,7 +355,7 @@ def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
     if top in {"polars", "duckdb", "_duckdb"} and type_name(value) in _LAZY:
         return _refuse
     if issubclass(kind, BaseException):
-        return exceptions.reducer(kind)
+        return exception_reducer(kind)
     if issubclass(kind, _figures()):
         return _apart_from_pyplot
     return code_copies.rewrapped if top == "functools" else None
