@@ -34,8 +34,8 @@ def keep(
 ) -> dict[str, Rule]:
     """Show or set how much is kept of a key, or of the whole store.
 
-    Nothing is dropped without a rule. The current value and the newest version of a key always stay. Rules are applied by `gc`, and at most
-    once an hour after a run. Limits that are given replace those of the same name; others stay.
+    Nothing is dropped without a rule. The current value and the newest version of a key always stay. Rules are applied by `gc`, and when a
+    session ends, at most once an hour. Limits that are given replace those of the same name; others stay.
 
     Parameters
     ----------

@@ -15,7 +15,6 @@ import stepwell
 from stepwell.commands.command import all_commands, parameter_help
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 
 
 def test_the_table_of_the_documentation_is_that_of_the_commands():
@@ -51,7 +50,6 @@ def shell(tmp_path, monkeypatch):
     """Run the command line in a project with one notebook."""
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     monkeypatch.setenv("STEPWELL_KEY_FILE", str(tmp_path / "key"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "pyproject.toml").touch()
 
     def run(*words, code=0, cells=CELLS):

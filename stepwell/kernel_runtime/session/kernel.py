@@ -289,7 +289,6 @@ class Session(Past, Querying):
                 self._run_store = None
                 self._pending = None
                 self._running.release()
-        self._ran(store, result)
         error: BaseException | None = None
         # A cancel that came after the last step ends nothing any more.
         if (guard.interrupted and not guard.cancelled) or (result.status == "cancelled" and not guard.stops_itself):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StepwellError
-from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Notice, notice
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
@@ -28,8 +26,6 @@ from stepwell.kernel_runtime.session.history import (
 from stepwell.kernel_runtime.session.looking import Looking
 from stepwell.kernel_runtime.session.retaining import set_rule
 
-_QUIET = 100
-"""How many runs that reused everything go by before one looks whether something is due."""
 LARGE = 10 << 30
 """Bytes of values above which a session says once what ``gc`` would free."""
 FULL = 0.10
@@ -39,7 +35,6 @@ FULL = 0.10
 class Past(Looking):
     """The history of a session's store, and its size."""
 
-    _quiet_runs = 0
     _told_size = False
 
     def versions(
@@ -199,18 +194,8 @@ class Past(Looking):
         )
         return (found,)
 
-    def _ran(self, store: ValueStore, result: RunResult) -> None:
-        """Have done beside whatever follows what is due once an hour; a run that reused everything hardly asks."""
-        if all(step.status == "reused" for step in result.steps):
-            self._quiet_runs += 1
-            if self._quiet_runs % _QUIET:
-                return
-        if store.is_housekeeping_due():
-            threading.Thread(target=_housekeep, args=(store,), name="stepwell-housekeeping", daemon=True).start()
-
     def close(self) -> None:
         """Do what is due, commit what is pending and let every store go."""
-        # Batch runs that find everything fresh end here, and never above.
         for store in self._stores.values():
             if self.last_run is not None and store.is_housekeeping_due():
                 _housekeep(store)
