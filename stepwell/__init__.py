@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from stepwell.commands.logs import logs as logs
     from stepwell.commands.materialize import materialize as materialize
     from stepwell.commands.pack import pack as pack
+    from stepwell.commands.public_store import Store as Store
+    from stepwell.commands.public_store import open_store as open_store
     from stepwell.commands.rename import rename as rename
     from stepwell.commands.rerun import rerun as rerun
     from stepwell.commands.resume import resume as resume
@@ -57,7 +59,6 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.execution.result import RunResult as RunResult
     from stepwell.kernel_runtime.records.keys import AssetKey as AssetKey
     from stepwell.kernel_runtime.session.functions import last_run as last_run
-    from stepwell.kernel_runtime.session.functions import open_store as open_store
     from stepwell.kernel_runtime.session.kernel import get_session as get_session
     from stepwell.kernel_runtime.session.selects import sql_asset as sql_asset
     from stepwell.kernel_runtime.versions.left_out import opaque as opaque
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
 
 _RUNTIME = "stepwell.kernel_runtime."
 _VERBS = (
-    "check", "code", "diff", "doctor", "forget", "gc", "inputs", "keep", "lineage", "load", "logs", "materialize", "pack", "rename", "rerun", "resume", "run", "runs", "sql", "status", "trust", "versions", "why",
+    "check", "code", "diff", "doctor", "forget", "gc", "inputs", "keep", "lineage", "load", "logs", "materialize", "pack", "rename", "rerun", "resume", "runs", "sql", "status", "trust", "versions", "why",
 )  # fmt: skip
 """Commands: each is a function of a module of its name in `stepwell.commands`."""
 _HOMES = {
@@ -95,28 +96,28 @@ _HOMES = {
     "multi_asset": "definitions.decorators",
     "op": "definitions.ops",
     "opaque": "versions.left_out",
-    "open_store": "session.functions",
     "secret": "versions.left_out",
     "sql_asset": "session.selects",
 }
 """Where each public name lives below the kernel runtime."""
 
+_OUTSIDE = {
+    "Store": "stepwell.commands.public_store",
+    "open_store": "stepwell.commands.public_store",
+    "run": "stepwell.batch.run",
+}
+"""Where public names live that are above the kernel runtime."""
+
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *sorted((*_HOMES, *_VERBS))]  # noqa: PLE0604 - names, all strings
+__all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *sorted((*_HOMES, *_OUTSIDE, *_VERBS))]  # noqa: PLE0604 - names, all strings
 
 
 def __getattr__(name: str) -> Any:
     if name == "errors":
         return import_module("stepwell.errors")
-    home = (
-        "stepwell.batch.run"
-        if name == "run"
-        else f"stepwell.commands.{name}"
-        if name in _VERBS
-        else _RUNTIME + _HOMES[name]
-        if name in _HOMES
-        else None
-    )
+    home = _OUTSIDE.get(name) or (f"stepwell.commands.{name}" if name in _VERBS else None)
+    if home is None and name in _HOMES:
+        home = _RUNTIME + _HOMES[name]
     if home is None:
         raise AttributeError(f"module 'stepwell' has no attribute {name!r}")
     module = import_module(home)

@@ -49,7 +49,7 @@ except KeyboardInterrupt:
     report["interrupted"] = True
     result = stepwell.last_run()
 report["steps"] = {step.key: step.status for step in result.steps}
-report["status"] = stepwell.open_store(store).run(result.run_id)[0].status
+report["status"] = stepwell.get_session().open(store).run(result.run_id)[0].status
 report["another"] = stepwell.materialize([asset(name="another")(lambda: 5)], store=store).value("another")
 print(json.dumps(report))
 """
@@ -319,7 +319,7 @@ class Lost:
         return self.open().history(key)[0].memo_key
 
     def open(self):
-        return stepwell.open_store(self.store)
+        return stepwell.get_session().open(self.store)
 
 
 @pytest.fixture
@@ -369,8 +369,8 @@ def test_what_another_key_signed_while_one_waited_is_computed_again(tmp_path, mo
         return list(range(40_000))
 
     stepwell.materialize([waited], store=tmp_path / "elsewhere")
-    memo = stepwell.open_store(tmp_path / "elsewhere").history("waited")[0].memo_key
-    stepwell.open_store(tmp_path / "store")
+    memo = stepwell.get_session().open(tmp_path / "elsewhere").history("waited")[0].memo_key
+    stepwell.get_session().open(tmp_path / "store")
     claim = ClaimFolder(Folder(tmp_path / "store")).take(memo, Claimant("other.ipynb", 7))
     waiting, results = threading.Event(), []
     session = Session()
@@ -398,8 +398,8 @@ def test_cancelling_a_run_ends_its_waiting(tmp_path):
         return 1
 
     stepwell.materialize([waited], store=tmp_path / "elsewhere")
-    memo = stepwell.open_store(tmp_path / "elsewhere").history("waited")[0].memo_key
-    stepwell.open_store(tmp_path / "store")
+    memo = stepwell.get_session().open(tmp_path / "elsewhere").history("waited")[0].memo_key
+    stepwell.get_session().open(tmp_path / "store")
     claim = ClaimFolder(Folder(tmp_path / "store")).take(memo, Claimant("other.ipynb", 7))
     session, results = Session(), []
     session.subscribe(lambda event: session.cancel() if isinstance(event, StepWaiting) else None)

@@ -50,7 +50,7 @@ def define(round_, number):
     return asset(name=f"s{number:03}")(body)
 
 
-opened = stepwell.open_store(store)
+opened = stepwell.get_session().open(store)
 stepwell.materialize([asset(name="warm")(lambda: 1)], store=opened)
 for round_ in range(rounds):
     definitions = [define(round_, number) for number in range(COUNT)]
@@ -209,7 +209,7 @@ try:
     stepwell.materialize([long], store=sys.argv[1])
 except KeyboardInterrupt:
     print([step.status for step in stepwell.last_run().steps])
-    print(stepwell.open_store(sys.argv[1]).outputs(stepwell.last_run().run_id, "long")[0].text.splitlines()[0])
+    print(stepwell.get_session().open(sys.argv[1]).outputs(stepwell.last_run().run_id, "long")[0].text.splitlines()[0])
 """
 
 
@@ -332,7 +332,7 @@ import stepwell
 from stepwell import asset
 from stepwell.kernel_runtime.session.kernel import get_session
 
-opened = stepwell.open_store(sys.argv[1])
+opened = stepwell.get_session().open(sys.argv[1])
 moments = random.Random(1)
 seen = set()
 

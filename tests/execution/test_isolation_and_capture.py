@@ -89,7 +89,7 @@ def test_numpy_views_of_one_stored_value_do_not_touch(store_dir):
 
 
 def streams(store, result, key):
-    return [(out.stream, out.text) for out in stepwell.open_store(store).outputs(result.run_id, key)]
+    return [(out.stream, out.text) for out in stepwell.get_session().open(store).outputs(result.run_id, key)]
 
 
 def test_what_a_step_prints_passes_on_and_is_kept(store_dir, capsys):
@@ -162,7 +162,7 @@ def test_log_lines_are_kept_with_the_step(store_dir):
         also()
 
     result = stepwell.materialize([logs], store=store_dir)
-    store = stepwell.open_store(store_dir)
+    store = stepwell.get_session().open(store_dir)
     lines = store.logs(result.run_id, "logs")
     assert [(line.level, line.message.splitlines()[0]) for line in lines] == [
         ("INFO", "read 3 rows"),
@@ -248,7 +248,7 @@ def test_a_logged_line_is_kept_without_values_of_the_environment(store_dir, monk
         return 1
 
     run_id = stepwell.materialize([sent], store=store_dir).run_id
-    assert [log.message for log in stepwell.open_store(store_dir).logs(run_id)] == ["sent by <hidden>"]
+    assert [log.message for log in stepwell.get_session().open(store_dir).logs(run_id)] == ["sent by <hidden>"]
 
 
 def test_a_stored_figure_opens_nothing_in_pyplot_when_it_is_loaded(store_dir):

@@ -25,7 +25,7 @@ def definitions():
 
 @pytest.mark.parametrize("where", ["loop", "executor"])
 def test_executor_threads_ask_while_a_run_goes_on(store_dir, where):
-    store = stepwell.open_store(store_dir)
+    store = stepwell.get_session().open(store_dir)
     stepwell.materialize([asset(name="base")(lambda: 1)], store=store)
     given = definitions()
 

@@ -58,7 +58,7 @@ def test_nothing_is_lost_and_nothing_fails(python, store_dir):
         for steps in found.values():
             own = {status for key, status in steps if key.startswith(name)}
             assert own == {"executed"}
-    store = stepwell.open_store(store_dir)
+    store = stepwell.get_session().open(store_dir)
     assert {run.run_id for run in store.runs(limit=100)} == set(runs)
     assert {run.status for run in store.runs(limit=100)} == {"success"}
     made = 0

@@ -11,7 +11,7 @@ import stepwell
 from stepwell import asset
 from stepwell.kernel_runtime.records.runs import StepRecord
 
-store = stepwell.open_store(sys.argv[1])
+store = stepwell.get_session().open(sys.argv[1])
 
 
 def step(name):

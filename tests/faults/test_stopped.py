@@ -31,7 +31,7 @@ from stepwell import asset
 when = sys.argv[2]
 # Outside of a run an interrupt does nothing here, so that its moment does not matter.
 signal.signal(signal.SIGINT, lambda *_: None)
-store = stepwell.open_store(sys.argv[1])
+store = stepwell.get_session().open(sys.argv[1])
 
 
 @asset

@@ -118,7 +118,7 @@ class Naive:
 def shared_store(tmp_path_factory):
     directory = tmp_path_factory.mktemp("random") / "kept"
     yield directory
-    stepwell.open_store(directory).close()
+    stepwell.get_session().open(directory).close()
 
 
 @settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))

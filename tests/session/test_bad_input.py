@@ -41,7 +41,7 @@ def refused(store_dir):
     def check(kind, call, *words):
         before = dict(session.registry.assets), dict(session.registry.jobs)
         existed = store_dir.exists()
-        rows = stepwell.open_store(store_dir).sizes() if existed else None
+        rows = stepwell.get_session().open(store_dir).sizes() if existed else None
         with pytest.raises(kind) as caught:
             call()
         error = caught.value
@@ -54,7 +54,7 @@ def refused(store_dir):
         assert (dict(session.registry.assets), dict(session.registry.jobs)) == before
         assert store_dir.exists() is existed
         if existed:
-            assert stepwell.open_store(store_dir).sizes() == rows
+            assert stepwell.get_session().open(store_dir).sizes() == rows
         return error
 
     return check
@@ -241,7 +241,7 @@ def test_a_store_directory_that_cannot_be_written(refused, store_dir, tmp_path):
 
 def test_a_store_of_a_newer_format(python, store_dir):
     stepwell.materialize([raw], store=store_dir)
-    stepwell.open_store(store_dir).close()
+    stepwell.get_session().open(store_dir).close()
     python(
         """
         import duckdb, sys

@@ -55,7 +55,7 @@ def test_changed_and_changed_back_is_found_and_current_moves(store_dir):
     assert (stepwell.load("raw", store=store_dir), stepwell.load("report", store=store_dir)) == (6, "x0")
     assert set(statuses(stepwell.materialize(chain(), store=store_dir)).values()) == {"reused"}
     assert (stepwell.load("raw", store=store_dir), stepwell.load("report", store=store_dir)) == (3, "x1")
-    assert len(stepwell.open_store(store_dir).history("raw")) == 2
+    assert len(stepwell.get_session().open(store_dir).history("raw")) == 2
 
 
 def test_force_runs_the_targets_and_keeps_both_under_one_memo_key(store_dir):
@@ -64,7 +64,7 @@ def test_force_runs_the_targets_and_keeps_both_under_one_memo_key(store_dir):
     assert set(statuses(result).values()) == {"executed"}
     again = stepwell.materialize([chain()[1]], definitions=[chain()[0]], store=store_dir, force=True)
     assert statuses(again) == {"raw": "reused", "parity": "executed"}
-    history = stepwell.open_store(store_dir).history("raw")
+    history = stepwell.get_session().open(store_dir).history("raw")
     assert len(history) == 2
     assert {item.memo_key for item in history} == {first.step("raw").memo_key}
 

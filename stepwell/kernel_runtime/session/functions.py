@@ -1,25 +1,12 @@
-"""Public functions that are no commands (`open_store`, `last_run`), and the session as definitions reach it: `job.execute()` and `asset.load()`."""
+"""The public function `last_run`, and the session as definitions reach it: `job.execute()` and `asset.load()`."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.registry import Definition
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.kernel import get_session
-
-
-def open_store(directory: str | os.PathLike[str]) -> ValueStore:
-    """Open a store directory: the one with ``catalog.duckdb``; made if it is not there.
-
-    Raises
-    ------
-    StoreError
-        If it cannot be written, was written by a newer Stepwell, or is damaged.
-    """
-    return get_session().open(directory)
 
 
 def last_run() -> RunResult | None:

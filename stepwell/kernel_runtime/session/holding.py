@@ -142,11 +142,15 @@ class Holding:
         self.publish(DefinitionsChanged(()))
         return self._store
 
-    def chosen(self, store: ValueStore | str | os.PathLike[str] | None, *, create: bool = False) -> ValueStore:
+    def chosen(self, store: Any, *, create: bool = False) -> ValueStore:
         """Return a store given as a directory or open, or the session's; a directory is made only where `create` says so."""
         if store is None:
             return self.store
-        return self.open(store, create=create) if isinstance(store, str | os.PathLike) else store
+        if isinstance(store, str | os.PathLike):
+            return self.open(store, create=create)
+        # The public `Store` holds the runtime's.
+        found: ValueStore = getattr(store, "values", store)
+        return found
 
     @property
     def notebook(self) -> str:
@@ -157,7 +161,7 @@ class Holding:
     def doctor(
         self,
         *,
-        store: ValueStore | str | os.PathLike[str] | None = None,
+        store: Any = None,
         full: bool = True,
         clean: bool = False,
         rebuild: bool = False,

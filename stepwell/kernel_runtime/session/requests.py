@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
 from stepwell.kernel_runtime.definitions.jobs import JobDefinition
@@ -142,7 +142,13 @@ def lookup(registry: Registry, given: Given = None, more: Iterable[AssetsDefinit
     return Definitions(assets, registered, jobs)
 
 
-AnyStore: TypeAlias = "ValueStore | str | os.PathLike[str] | None"
+class HoldsValues(Protocol):
+    """The public `stepwell.Store`, which holds the runtime's store."""
+
+    values: ValueStore
+
+
+AnyStore: TypeAlias = "HoldsValues | ValueStore | str | os.PathLike[str] | None"
 """A store directory, an open store, or None for the session's."""
 
 
