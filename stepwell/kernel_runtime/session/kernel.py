@@ -70,7 +70,7 @@ class Session(Past, Querying):
         targets: Targets = None,
         *,
         definitions: Given = None,
-        store: ValueStore | str | os.PathLike[str] | None = None,
+        store: Any = None,
         force: bool = False,
         upstream: bool = True,
         raise_on_error: bool = True,
