@@ -130,7 +130,7 @@ def measure(directory, count, rounds):
 
 def listing(folder, keys, versions):
     """Return the seconds that each list takes of a store with `keys` keys."""
-    from stepwell.batch.listing import current_as_json, current_lines, runs_lines
+    import stepwell
 
     store = open_store(folder / f"listed{keys}")
     fill(store, keys * versions, keys)
@@ -138,7 +138,7 @@ def listing(folder, keys, versions):
     for name, ask in {
         "status": current_lines,
         "status --json": current_as_json,
-        "runs": lambda store: runs_lines(store, limit=20),
+        "runs": lambda store: stepwell.runs(20, store=store),
         "versions": lambda store: read_versions(store, "asset_7"),
     }.items():
         store.close()
