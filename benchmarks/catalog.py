@@ -136,8 +136,8 @@ def listing(folder, keys, versions):
     fill(store, keys * versions, keys)
     found = {}
     for name, ask in {
-        "status": current_lines,
-        "status --json": current_as_json,
+        "status": lambda store: str(stepwell.status(store=store)),
+        "status --json": lambda store: stepwell.status(store=store).as_dict(),
         "runs": lambda store: stepwell.runs(20, store=store),
         "versions": lambda store: read_versions(store, "asset_7"),
     }.items():
