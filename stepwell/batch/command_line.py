@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stepwell.batch.terminal import EXIT_CODES, INTERRUPTED, STORE_HELP, print_result, say, show
+from stepwell.batch.terminal import EXIT_CODES, INTERRUPTED, STORE_HELP, print_result, say, show, show_files
 from stepwell.commands import VERBS
 from stepwell.commands.command import (
     CELL_FAILED,
@@ -173,6 +173,7 @@ def _act(command: Command[Any, Any], asked: argparse.Namespace) -> int:
             more["store"], about["store"] = store, str(store.directory)
         elif command.needs == "directory":
             more["store"], about["store"] = asked.store, str(_directory(asked)[0])
+            more["progress"] = show_files if sys.stderr.isatty() else None
         elif command.needs == "itself":
             more["store"] = asked.store
         elif command.needs == "maybe":

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, TextIO
 
 from stepwell.commands.command import Command
-from stepwell.kernel_runtime.text import coloured, in_one_line, printable
+from stepwell.kernel_runtime.text import coloured, in_one_line, printable, size_text
 
 INTERRUPTED = 128
 """Plus the signal's number, as shells count."""
@@ -142,3 +142,10 @@ def first_words(source: str) -> str:
     """Return how a cell begins, on one short line."""
     line = re.sub(r"\s+", " ", next((line for line in source.splitlines() if line.strip()), "")).strip()
     return line if len(line) <= _FIRST_WORDS else line[: _FIRST_WORDS - 1] + "…"
+
+
+def show_files(done: int, total: int, size: int) -> None:
+    """Show how many value files a check has read, on one line that is updated."""
+    end = "\r" if done < total else "\r\033[K"
+    sys.stderr.write(f"  value files: {done:,} of {total:,}, {size_text(size)}{end}")
+    sys.stderr.flush()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stepwell.commands.command import NO_STORE, command
+from stepwell.commands.command import NO_STORE, Option, command
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.doctor.checks import Finding
+    from stepwell.kernel_runtime.store.doctor.checks import Finding, Progress
 
 PROBLEMS = 1
 
@@ -28,6 +28,7 @@ def _exit_code(findings: list[Finding]) -> int:
 
 @command(
     needs="directory",
+    options={"progress": Option(hidden=True)},
     text=lambda findings: "\n".join(map(str, findings)),
     data=_data,
     exit_code=_exit_code,
@@ -38,7 +39,14 @@ exit codes:
   5  there is no store, or it cannot be used as it is
 """,
 )
-def doctor(*, quick: bool = False, clean: bool = False, rebuild: bool = False, store: AnyStore = None) -> list[Finding]:
+def doctor(
+    *,
+    quick: bool = False,
+    clean: bool = False,
+    rebuild: bool = False,
+    store: AnyStore = None,
+    progress: Progress | None = None,
+) -> list[Finding]:
     """Check a store and its surroundings: locks, file system, permissions, key, free space, every table and every value file.
 
     Other processes may use the store meanwhile. Damaged value files are set aside, and their values are computed again. The store may be one
@@ -54,10 +62,12 @@ def doctor(*, quick: bool = False, clean: bool = False, rebuild: bool = False, s
         Make a new catalog of what can be read of the old one and of the value files' headers; the old one is kept.
     store
         A store directory or an open store; by default the session's.
+    progress
+        Called with the value files that are checked, their number, and the bytes checked.
 
     Raises
     ------
     StoreError
         If there is no store.
     """
-    return get_session().doctor(store=store, full=not quick, clean=clean, rebuild=rebuild)
+    return get_session().doctor(store=store, full=not quick, clean=clean, rebuild=rebuild, progress=progress)
