@@ -187,7 +187,7 @@ _NOTICES: dict[str, Callable[[Notice], str]] = {
     ),
     "copy used": _copy_used,
     "file left": lambda n: (
-        f"{n.key} wrote {n['path']}, which something else changed since: it is left as it is (-f writes it again)"
+        f"{n.key} wrote {n['path']}, which was changed by something else since: it is left as it is (-f writes it again)"
     ),
     "foreign": _foreign,
     "global changed": lambda n: f"{n.key} changed the global {_first(n['names'])}: steps that read it are keyed again",
