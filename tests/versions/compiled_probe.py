@@ -8,6 +8,7 @@ from itertools import count
 
 from compiled_classes import CLASSES
 
+from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.store.values import codecs
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.loading import Loading
@@ -16,7 +17,20 @@ from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 
 MAIN = vars(sys.modules["__main__"])
-BEFORE = {*MAIN, "BEFORE", "SERIAL", "READER", "define", "undefine", "digests", "store", "load", "bytes_of", "text_of"}
+BEFORE = {
+    *MAIN,
+    "BEFORE",
+    "SERIAL",
+    "READER",
+    "define",
+    "undefine",
+    "digests",
+    "store",
+    "load",
+    "bytes_of",
+    "text_of",
+    "notice_text",
+}
 SERIAL = count(1)
 READER = CodeReader(class_version, owner, hides, remember_copy)
 
@@ -84,7 +98,7 @@ def load(stored):
             else:
                 model = MAIN.get("Model")
                 each[way] = {
-                    "lines": lines,
+                    "lines": list(map(notice_text, lines)),
                     "isinstance": type(value) is dict or (isinstance(model, type) and isinstance(value, model)),
                     "data": data_version(value),
                     "shown": repr(value)[:60],
