@@ -60,7 +60,7 @@ def stepwell(chain, count, expected):
 
     import stepwell
     import stepwell.kernel_runtime.reads.hooks
-    import stepwell.kernel_runtime.session.functions
+    import stepwell.commands.materialize
     import stepwell.kernel_runtime.store.store
 
     with Measured() as first:
