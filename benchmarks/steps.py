@@ -59,8 +59,8 @@ def stepwell(chain, count, expected):
     import duckdb  # noqa: F401 - imports are not counted
 
     import stepwell
-    import stepwell.kernel_runtime.reads.hooks
     import stepwell.commands.materialize
+    import stepwell.kernel_runtime.reads.hooks
     import stepwell.kernel_runtime.store.store
 
     with Measured() as first:
