@@ -30,7 +30,8 @@ import scipy.sparse
 
 from stepwell.kernel_runtime.errors import ValueUnavailableError
 from stepwell.kernel_runtime.store.objects import stored_form, value_files
-from stepwell.kernel_runtime.store.objects.stored_form import Header, blake, read_header, room_for
+from stepwell.kernel_runtime.store.objects.digests import blake
+from stepwell.kernel_runtime.store.objects.header import Header, read_header, room_for
 from stepwell.kernel_runtime.store.objects.value_files import write_parts
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.versions.data import data_version

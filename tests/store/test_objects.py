@@ -16,7 +16,7 @@ from pandas.testing import assert_frame_equal
 from stepwell.kernel_runtime.errors import StoreFullError
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import value_files as object_files
-from stepwell.kernel_runtime.store.objects.stored_form import PREFIX, read_header, read_prefix
+from stepwell.kernel_runtime.store.objects.header import PREFIX, read_header, read_prefix
 from stepwell.kernel_runtime.store.objects.value_files import Objects
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.values.codecs import Encoded, encode

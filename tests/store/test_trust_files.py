@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stepwell.kernel_runtime.errors import UntrustedStoreError, UntrustedValueError, ValueUnavailableError
-from stepwell.kernel_runtime.store.objects.stored_form import PREFIX, read_header, read_prefix
+from stepwell.kernel_runtime.store.objects.header import PREFIX, read_header, read_prefix
 from stepwell.kernel_runtime.store.objects.value_files import Objects
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.store import open_store

@@ -38,7 +38,8 @@ from stepwell.kernel_runtime.store.catalog.schema import (
     materialization_row,
 )
 from stepwell.kernel_runtime.store.catalog.writing import append
-from stepwell.kernel_runtime.store.objects.stored_form import inline_digest, name_of, unpack
+from stepwell.kernel_runtime.store.objects.header import name_of
+from stepwell.kernel_runtime.store.objects.stored_form import inline_digest, unpack
 from stepwell.kernel_runtime.store.objects.value_files import Objects, is_name
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
 from stepwell.kernel_runtime.store.values.codecs import PICKLE

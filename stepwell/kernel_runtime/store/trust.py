@@ -20,7 +20,7 @@ from stepwell.kernel_runtime.records.packs import Offer, OfferedValue
 from stepwell.kernel_runtime.store import packs
 from stepwell.kernel_runtime.store import packs as shared_rows
 from stepwell.kernel_runtime.store.catalog import reading
-from stepwell.kernel_runtime.store.objects.stored_form import PREFIX, Header, HeaderError, read_header, read_prefix
+from stepwell.kernel_runtime.store.objects.header import PREFIX, Header, HeaderError, read_header, read_prefix
 from stepwell.kernel_runtime.store.objects.value_files import Objects, is_name
 from stepwell.kernel_runtime.store.packs import offered
 from stepwell.kernel_runtime.store.signing import SIGNATURE_SIZE, Signer, fingerprint, key_name

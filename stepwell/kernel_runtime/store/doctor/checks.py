@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.store.catalog.schema import TABLES
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.housekeeping import CONDEMNED, OBJECTS_AT_ONCE, delete_unneeded
 from stepwell.kernel_runtime.store.objects.damaged import DAMAGED
-from stepwell.kernel_runtime.store.objects.stored_form import Header
+from stepwell.kernel_runtime.store.objects.header import Header
 from stepwell.kernel_runtime.store.objects.value_files import Objects, value_files
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.trouble import trouble

@@ -42,7 +42,8 @@ from stepwell.kernel_runtime.store.catalog.schema import (
 )
 from stepwell.kernel_runtime.store.doctor.checks import CheckedFile
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.stored_form import Header, rebuilt
+from stepwell.kernel_runtime.store.objects.header import Header
+from stepwell.kernel_runtime.store.objects.stored_form import rebuilt
 
 _SMALLEST = 2048
 """Rows that DuckDB reads at once."""

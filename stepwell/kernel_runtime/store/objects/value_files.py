@@ -1,6 +1,6 @@
 """Value files: content-addressed, written once in few calls, mapped copy-on-write.
 
-A file is ``objects/ab/<digest>.<codec>``: a header (`stored_form`), the executable stream, the buffers. The digest is that of
+A file is ``objects/ab/<digest>.<codec>``: a header (`header`), the executable stream, the buffers. The digest is that of
 the stream and of the buffers, with the codec; the same value stored twice is one file. It is written below ``tmp/``,
 digested meanwhile, given its header last, and renamed, so a file below ``objects/`` is whole unless the machine went
 down. The signature is over the header, which names the stream's digest; every load checks both. Every other byte is checked at
@@ -32,19 +32,18 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects import stored_form as object_header
-from stepwell.kernel_runtime.store.objects.stored_form import (
+from stepwell.kernel_runtime.store.objects import header as object_header
+from stepwell.kernel_runtime.store.objects.digests import Digesting, blake
+from stepwell.kernel_runtime.store.objects.header import (
     MAGIC,
     PREFIX,
     VERSION,
-    Digesting,
     Header,
     HeaderError,
     OtherFormError,
-    Parts,
     aligned,
-    blake,
 )
+from stepwell.kernel_runtime.store.objects.stored_form import Parts
 from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
 from stepwell.kernel_runtime.store.objects.witness import AT_ONCE, Witnesses
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
