@@ -7,13 +7,13 @@ picture can write absolute times, and the live one times that go on.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.events import Subscriber
 from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode
+from stepwell.kernel_runtime.text import moment
 
 Status: TypeAlias = Literal[
     "failed", "missing", "unverifiable", "stale", "may change", "fresh", "queued", "running", "source", "job"
@@ -105,12 +105,7 @@ def footer(node: LineageNode) -> list[Part]:
 
 def written(parts: Sequence[Part]) -> str:
     """Return a footer's words with absolute times, so that a saved picture never changes by itself."""
-    return " · ".join(part if isinstance(part, str) else absolute(next(iter(part.values()))) for part in parts)
-
-
-def absolute(moment: float) -> str:
-    """Return a moment (seconds since the epoch) in local time: ``2026-11-22 14:03``."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
+    return " · ".join(part if isinstance(part, str) else moment(next(iter(part.values()))) for part in parts)
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,6 @@ import argparse
 import difflib
 import inspect
 import re
-import time
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -317,11 +316,6 @@ class LineParser(argparse.ArgumentParser):
             each for word in unknown if word not in flags for each in difflib.get_close_matches(word, flags, 1, 0.5)
         ]
         return f": did you mean {' '.join(near)}?" if near else ""
-
-
-def moment(seconds: float) -> str:
-    """Return a point in time, given in seconds since the epoch: ``2026-11-22 14:03``."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def read_count(text: str) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stepwell.commands.command import command, moment
+from stepwell.commands.command import command
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.runs import LogRecord
 from stepwell.kernel_runtime.session.requests import AnyStore
-from stepwell.kernel_runtime.text import in_one_line
+from stepwell.kernel_runtime.text import in_one_line, moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.commands.command import Option, command
-from stepwell.commands.wording import get_session, notice_text, result_lines
+from stepwell.commands.wording import get_session, notice_text, result_lines, step_lines
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
 
@@ -19,6 +19,11 @@ def run_data(result: RunResult) -> dict[str, Any]:
         "steps": steps,
         "notices": [{"kind": each.kind, "key": each.key, **dict(each.facts)} for each in result.notices],
     }
+
+
+def steps_text(result: RunResult) -> str:
+    """Return what a run of single steps did: its notices, and a line for each step."""
+    return "\n".join([*map(notice_text, result.notices), *step_lines(result)])
 
 
 @command(

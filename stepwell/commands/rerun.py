@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from stepwell.commands.command import Option, command
-from stepwell.commands.materialize import run_data
-from stepwell.commands.wording import get_session, notice_text, step_lines
+from stepwell.commands.materialize import run_data, steps_text
+from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
 
@@ -12,7 +12,7 @@ from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
 @command(
     options={"steps": Option(completes="steps")},
     definitions="required",
-    text=lambda result: "\n".join([*map(notice_text, result.notices), *step_lines(result)]),
+    text=steps_text,
     data=run_data,
 )
 def rerun(

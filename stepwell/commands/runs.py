@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stepwell.commands.command import Option, Table, command, moment, read_count
+from stepwell.commands.command import Option, Table, command, read_count
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.requests import AnyStore
-from stepwell.kernel_runtime.text import duration, in_one_line
+from stepwell.kernel_runtime.text import duration, in_one_line, moment
 
 
 def _row(run: RunRecord) -> tuple[str, ...]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stepwell.commands.command import Option, Table, command, moment
+from stepwell.commands.command import Option, Table, command
+from stepwell.commands.store import StoreFacts
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.lineage import LineageNode
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Current
 from stepwell.kernel_runtime.records.retention import KeySize
 from stepwell.kernel_runtime.session.requests import AnyStore
-from stepwell.kernel_runtime.text import duration, in_one_line, size_text
+from stepwell.kernel_runtime.text import duration, in_one_line, moment, size_text
 
 _MOST = 20
 
@@ -54,8 +55,7 @@ class Status:
         return {**found, "assets": [*defined, *map(_stored_as_dict, self.stored)]}
 
     def __str__(self) -> str:
-        total = size_text(self.sizes["object_bytes"] + self.sizes["catalog_bytes"])
-        end = f"store: {self.store} · {self.sizes['materializations']:,} materializations · {total}"
+        end = str(StoreFacts(self.store, self.sizes))
         if self.key_sizes is not None:
             return "\n".join([*_size_lines(self.key_sizes), end])
         if self.nodes:

@@ -22,14 +22,9 @@ from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Materiali
 from stepwell.kernel_runtime.records.runs import FORCED, StepRecord
 from stepwell.kernel_runtime.session import kernel
 from stepwell.kernel_runtime.session.kernel import Session
-from stepwell.kernel_runtime.text import duration, size_text
+from stepwell.kernel_runtime.text import duration, moment, size_text
 
 _log = logging.getLogger("stepwell")
-
-
-def moment(created: float) -> str:
-    """Return a point in time: ``2026-11-22 14:03``."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
 
 
 def _facts(materializations: Sequence[Materialization], *, summary: bool) -> list[str]:
@@ -247,6 +242,13 @@ def listen(session: Session) -> None:
     session.subscribe(hear)
 
 
+def get_session() -> kernel.Session:
+    """Return this process's session, with somebody who hears its notices."""
+    session = kernel.get_session()
+    listen(session)
+    return session
+
+
 # -- waiting
 
 
@@ -267,12 +269,5 @@ def waiting_line(event: StepWaiting) -> str:
     return f"{event.key}: waiting for {whom}" + (f" ({', '.join(facts)})" if facts else "")
 
 
-def _is_today(moment: time.struct_time) -> bool:
-    return moment[:3] == time.localtime()[:3]
-
-
-def get_session() -> kernel.Session:
-    """Return this process's session, with somebody who hears its notices."""
-    session = kernel.get_session()
-    listen(session)
-    return session
+def _is_today(began: time.struct_time) -> bool:
+    return began[:3] == time.localtime()[:3]

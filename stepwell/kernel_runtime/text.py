@@ -11,6 +11,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import time
 from typing import Any
 
 _INVISIBLE = (
@@ -73,6 +74,11 @@ def duration(seconds: float) -> str:
     if seconds < 5970:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def moment(seconds: float) -> str:
+    """Return a point in local time, given in seconds since the epoch: ``2026-11-22 14:03``."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def size_text(count: float) -> str:

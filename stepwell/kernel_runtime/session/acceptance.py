@@ -15,7 +15,7 @@ from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import CapturedOutput, RunRecord, StepRecord
-from stepwell.kernel_runtime.session.explanation import when
+from stepwell.kernel_runtime.text import moment
 from stepwell.kernel_runtime.versions.environment import ALL, Keyed, value_of, whole
 
 _MOST = 10_000
@@ -80,7 +80,7 @@ def accept_step(
     now = time.time()
     run_id = new_id()
     note = {
-        "on": when(now),
+        "on": moment(now),
         "of": state.current[0].id,
         "run_id": run_id,
         "causes": [reason.text for reason in state.reasons],

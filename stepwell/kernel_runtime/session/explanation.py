@@ -19,7 +19,7 @@ from stepwell.kernel_runtime.records.code_versions import CodeVersion, Unverifia
 from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import PYTHON, InputVersion, Materialization
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.text import printable
+from stepwell.kernel_runtime.text import moment, printable
 from stepwell.kernel_runtime.versions.atoms import ARROW, ATOMS
 from stepwell.kernel_runtime.versions.code_differences import Change, explain
 from stepwell.kernel_runtime.versions.code_differences import describe as describe_change
@@ -133,7 +133,7 @@ def headline(reason: Reason) -> str:
 
 
 def _facts(shown: Materialization) -> str:
-    return f" · {describe(shown)} · {when(shown.created)} · {shown.seconds:.1f} s"
+    return f" · {describe(shown)} · {moment(shown.created)} · {shown.seconds:.1f} s"
 
 
 def _reason_lines(reason: Reason, *, told: bool = False) -> list[str]:
@@ -157,20 +157,13 @@ def _reason_lines(reason: Reason, *, told: bool = False) -> list[str]:
 def _last_lines(run: LastRun) -> list[str]:
     """Return the lines about a step's last run, the first with its time."""
     causes = [origin for reason in run.reasons for origin in reason.origins or (reason,)]
-    began = f"  last run {when(run.started)}" + ("" if run.status == "executed" else f": {run.status}")
+    began = f"  last run {moment(run.started)}" + ("" if run.status == "executed" else f": {run.status}")
     if len(causes) == 1:
         return [f"{began}, because {headline(causes[0])}", *[f"    {line}" for line in causes[0].detail.splitlines()]]
     lines = [f"{began}, because"]
     for cause in causes:
         lines += [f"    {headline(cause)}", *[f"      {line}" for line in cause.detail.splitlines()]]
     return lines
-
-
-def when(seconds: float) -> str:
-    """Return a time of the clock as ``2026-11-22 14:03``."""
-    import time
-
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 class Explainer:

@@ -22,27 +22,7 @@ What: TypeAlias = "str | os.PathLike[str] | Iterable[str] | None"
 
 
 def pack(selection: str | Iterable[str], path: str | os.PathLike[str], *, store: AnyStore = None) -> Offer:
-    """Write what is current for some assets into one file that somebody else can trust: values, their records, their code.
-
-    No key, no run history and nothing of the environment is in it.
-
-    Parameters
-    ----------
-    selection
-        Keys and selection strings (``"++model"`` with what is upstream) over what the store holds. The steps inside
-        a graph-backed asset come with it.
-    path
-        The file to write; one that is there is replaced when the new one is whole.
-
-    Raises
-    ------
-    UnknownKeyError, InvalidSelectionError
-        If nothing is stored under a name, or the selection cannot be read.
-    PackError
-        If the file cannot be written, or nothing has a stored value.
-    ValueUnavailableError, UntrustedValueError
-        If a value's file is gone or damaged, or was signed with another key.
-    """
+    """Write the current values of a selection into one file; parameters and errors as of the command ``pack``."""
     used = _store(store)
     words = [selection] if isinstance(selection, str) else list(selection)
     if not words:
@@ -69,27 +49,7 @@ def selected(words: Iterable[str], store: ValueStore) -> list[str]:
 
 
 def trust(what: What = None, *, store: AnyStore = None, yes: bool = False) -> Offer:
-    """Take over what somebody else made, and sign it with one's own key: a pack, or values that are in the store already.
-
-    Loading a pickle runs what is stored in it: trust only whom you would let run code on your machine. What one's own key
-    signed (a team and its CI can share one: ``STEPWELL_KEY_FILE``) needs no ``yes``.
-
-    Parameters
-    ----------
-    what
-        A pack (a path, or a name that ends in ``.zip``), or keys in the store; None for everything in the store.
-    yes
-        Whether it is trusted. Without it, the error tells what there is.
-
-    Raises
-    ------
-    TrustNeededError
-        If ``yes`` is not given and another key signed something.
-    PackError
-        If the pack is damaged or unsafe; nothing is imported then.
-    UnknownKeyError
-        If nothing is stored under a key.
-    """
+    """Take over a pack, or values in the store, that another key signed; parameters and errors as of the command ``trust``."""
     path = _pack_path(what)
     if path is not None:
         from stepwell.kernel_runtime.store.signing import Signer
