@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +41,15 @@ class Parameter:
 
 def declared_parameters(notebook: Any) -> dict[str, Parameter] | None:
     """Return the parameters that a notebook declares; None if it has no cell tagged ``parameters``."""
+    # Imported here: a run without parameters needs none of it.
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    transformer: Callable[[], Any] = TransformerManager
     place = _tagged(notebook, DECLARES)
     if place is None:
         return None
     try:
-        tree = ast.parse(notebook.cells[place].source)
+        tree = ast.parse(transformer().transform_cell(notebook.cells[place].source))
     except SyntaxError:
         return {}
     found: dict[str, Parameter] = {}
@@ -120,7 +125,7 @@ def inject(notebook: Any, values: Mapping[str, Any]) -> None:
     place = _tagged(notebook, DECLARES)
     if place is None or not values:
         return
-    source = "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in values.items())])
+    source = "\n".join(["# Parameters", *(f"{name} = {_source_of(value)}" for name, value in values.items())])
     cell = new_cell(source, id=INJECTED, metadata={"tags": [INJECTED]})
     notebook.cells.insert(place + 1, cell)
 
@@ -141,7 +146,7 @@ def _type_of(value: ast.expr | None, hint: ast.expr | None) -> type | None:
         return _TYPES[hint.id]
     try:
         found = type(ast.literal_eval(value)) if value is not None else None
-    except ValueError:
+    except (ValueError, TypeError):
         return None
     return found if found in _TYPES.values() else None
 
@@ -208,6 +213,15 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return value is None or type(value) in {bool, int, float, str}
+
+
+def _source_of(value: Any) -> str:
+    """Return the expression that makes a value; ``nan`` and ``inf`` are no literals."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_source_of(key)}: {_source_of(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_source_of, value))}]"
+    return f"float({str(value)!r})" if isinstance(value, float) and not math.isfinite(value) else repr(value)
 
 
 def _wrong(parameter: Parameter, value: Any) -> InvalidInvocationError:

@@ -127,3 +127,11 @@ def test_a_cell_that_takes_too_long_is_interrupted(write, stepwell, project, lim
     assert ended.json["error"]["name"] == "CellTimeoutError"
     assert limit in ended.json["error"]["message"]
     assert nbformat.read(project / "out.ipynb", 4).cells[2].execution_count is None
+
+
+def test_values_without_a_literal_and_magics_among_the_defaults_are_taken(write, stepwell, project):
+    cells = "%load_ext stepwell\nshare = 0.5\nranks = []", "print(share, ranks)"
+    path = write("nan.ipynb", (cells[0], "parameters"), cells[1])
+    ended = stepwell("run", path, "out.ipynb", "-p", "share", "nan", "-p", "ranks", "[-.inf, {a: .nan}]")
+    assert ended.code == 0, ended.err
+    assert printed(project) == "nan [-inf, {'a': nan}]\n"
