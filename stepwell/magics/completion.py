@@ -14,15 +14,8 @@ from stepwell.kernel_runtime.planning.plan import asset_steps, job_steps
 from stepwell.magics.commands import Stepwell
 from stepwell.magics.face import Face
 
-_LINE = re.compile(r"^\s*(%{1,2})(\w+)\s+(.*)$")
-_TAKES_KEYS = {
-    "asset": "assets",
-    "sql_asset": "assets",
-    "multi_asset": "assets",
-    "graph_asset": "assets",
-}
-
-
+_LINE = re.compile(r"^\s*%{1,2}(\w+)\s+(.*)$")
+_ASSET_MAGICS = frozenset(("asset", "sql_asset", "multi_asset", "graph_asset"))
 _VERB_MAGICS = frozenset(("materialize", "rerun", "why", "lineage"))
 
 
@@ -74,7 +67,7 @@ def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
     matched = _LINE.match(line)
     if matched is None:
         return None
-    sign, magic, rest = matched.groups()
+    magic, rest = matched.groups()
     words = rest.split(" ")
     fragment, before = words[-1], [word for word in words[:-1] if word]
     last = before[-1] if before else ""
@@ -86,7 +79,7 @@ def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
         return fragment, _of_verb(face, magic, fragment)
     if magic == "op" and fragment.startswith("-") and not fragment.startswith("->"):
         return fragment, _starting(fragment, flags_of(magic))
-    if magic not in _TAKES_KEYS:
+    if magic not in _ASSET_MAGICS:
         return None
     if last in ("-d", "--dep"):
         return fragment, _starting(fragment, asset_keys(face))
@@ -103,9 +96,7 @@ def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
         return part, _starting(part, asset_keys(face))
     if fragment.startswith("-"):
         return fragment, _starting(fragment, flags_of(magic))
-    if sign == "%%" and magic == "multi_asset":
-        return fragment, _starting(fragment, asset_keys(face))
-    return fragment, _starting(fragment, _keys(face, _TAKES_KEYS[magic]))
+    return fragment, _starting(fragment, asset_keys(face))
 
 
 def _of_verb(face: Face, verb: str, fragment: str) -> list[str]:
