@@ -46,13 +46,14 @@ from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.records.events import (
     DefinitionsChanged,
     Event,
+    Lineage,
+    LineageNode,
     RunFinished,
     RunStarted,
     StepFinished,
     StepStarted,
     StepWaiting,
 )
-from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.text import printable
 from stepwell.widgets.layout import layout, members

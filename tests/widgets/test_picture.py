@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from pictured import everything, hostile
 
 from stepwell.commands.cards import duration
-from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode
+from stepwell.kernel_runtime.records.events import Lineage, LineageEdge, LineageNode
 from stepwell.widgets import lineage_text, static_bundle
 
 

@@ -17,8 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
-from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CycleError, DuplicateKeyError, InvalidSelectionError, unknown_key
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep, asset_steps, job_steps, order_steps

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
-from stepwell.kernel_runtime.records.retention import Collected, Forgotten, KeySize, Rule, Sizes
-from stepwell.kernel_runtime.records.runs import CapturedOutput, Claimant, LogRecord, RunRecord, StepRecord
-from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.records.maintenance import Collected, Forgotten, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, StoredValue
+from stepwell.kernel_runtime.records.runs import CapturedOutput, Claimant, LogRecord, RunRecord, Snapshot, StepRecord
 
 Link: TypeAlias = Callable[[Any], Any]
 """When storing: returns what identifies an object, or None to store it by value. When loading: returns the object."""

@@ -14,8 +14,7 @@ from stepwell.kernel_runtime.errors import AmbiguousKeyError, QueryError, ValueU
 from stepwell.kernel_runtime.reads import active
 from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.looking import Looking
-from stepwell.kernel_runtime.session.selects import plain
-from stepwell.kernel_runtime.session.sql import frame_type, rows_as, surroundings
+from stepwell.kernel_runtime.session.sql import frame_type, plain, rows_as, surroundings
 
 _Path = tuple[str, ...]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from stepwell.kernel_runtime.records.maintenance import Rule
 from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.retention import Rule
 from stepwell.kernel_runtime.store.retention import read_age, read_bytes, read_versions
 
 

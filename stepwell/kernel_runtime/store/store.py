@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.events import Notify
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
-from stepwell.kernel_runtime.records.packs import Offer
+from stepwell.kernel_runtime.records.maintenance import Collected, Forgotten, KeySize, Offer, Rule, Sizes
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, StoredValue
 from stepwell.kernel_runtime.records.protocols import Commit, Link, Linked, Verify
-from stepwell.kernel_runtime.records.retention import Collected, Forgotten, KeySize, Rule, Sizes
-from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, StepRecord
-from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, Snapshot, StepRecord
 from stepwell.kernel_runtime.store import captured, housekeeping, packs, trust
 from stepwell.kernel_runtime.store.catalog import reading
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
-from stepwell.kernel_runtime.records.snapshot import FailedAttempt, Snapshot
+from stepwell.kernel_runtime.records.runs import FailedAttempt, Snapshot
 from stepwell.kernel_runtime.store.catalog.writing import Recorded
 
 Asked: TypeAlias = tuple[frozenset[str], frozenset[str], frozenset[str]]

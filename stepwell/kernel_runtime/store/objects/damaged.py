@@ -16,7 +16,7 @@ import re
 from hashlib import sha256
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.records.runs import Snapshot
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.value_files import Objects, is_name
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
