@@ -21,7 +21,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from stepwell.kernel_runtime.errors import (
     InvalidInvocationError,
@@ -33,11 +33,13 @@ from stepwell.kernel_runtime.errors import (
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.code_versions import RENAMED, CodeVersion, acceptance, renaming, revoked_run
 from stepwell.kernel_runtime.records.keys import AssetKey, listed, new_id
-from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Current, Materialization, memo_key
-from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
+from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Current, Materialization, Verify, memo_key
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.text import in_one_line, size_text
 from stepwell.kernel_runtime.versions.renaming import same_but_for_name
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 WhichVersion: TypeAlias = "str | int | dt.datetime | dt.date"
 _ALL = 1_000_000_000
