@@ -35,7 +35,6 @@ from stepwell.commands.cards import (
     Part,
     assets_of,
     counts,
-    duration,
     group_words,
     headline,
     node_state,
@@ -55,7 +54,7 @@ from stepwell.kernel_runtime.records.events import (
     StepWaiting,
 )
 from stepwell.kernel_runtime.records.runs import StepRecord
-from stepwell.kernel_runtime.text import printable
+from stepwell.kernel_runtime.text import duration, printable
 from stepwell.widgets.layout import layout, members
 from stepwell.widgets.picture import lineage_svg, static_bundle, status_style
 

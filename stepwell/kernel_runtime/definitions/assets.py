@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NoReturn, TypeAlias
 
 from stepwell.kernel_runtime.definitions.composition import composing
-from stepwell.kernel_runtime.definitions.declarations import AssetIn
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, asset_reads, runner
 from stepwell.kernel_runtime.definitions.ops import OpDefinition, invoke
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, InvariantViolationError
-from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, check_name, prefixed
+from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key
 
 
 class SourceAsset:

@@ -32,7 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.execution.in_process import Outcome
@@ -59,10 +59,14 @@ from stepwell.kernel_runtime.records.materializations import (
     Materialization,
     StoredValue,
 )
-from stepwell.kernel_runtime.records.protocols import Claim, Commit, ValueStore
 from stepwell.kernel_runtime.records.runs import Claimant, ErrorRecord, LogRecord, RunRecord, RunStatus, StepRecord
 from stepwell.kernel_runtime.store.locks import Once
 from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.catalog.groups import Commit
+    from stepwell.kernel_runtime.store.locks import Claim
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 Publish = Callable[[Event], None]
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
-from stepwell.kernel_runtime.text import age_text
 from stepwell.kernel_runtime.planning.memo import Known, choose_current
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.events import State
@@ -17,6 +16,7 @@ from stepwell.kernel_runtime.records.materializations import (
     Materialization,
     acceptance,
 )
+from stepwell.kernel_runtime.text import age_text
 
 
 @dataclass(frozen=True, slots=True)

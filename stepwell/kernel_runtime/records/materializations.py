@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal, TypeAlias
@@ -129,6 +129,21 @@ class StoredValue:
     """Classes and functions of the notebook that it names, ``__main__.Point``, each with its code version when it was stored; and the
     libraries that wrote it: the module ``sklearn`` with ``scikit-learn 1.9.1``."""
 
+
+Link: TypeAlias = Callable[[Any], Any]
+"""When storing: returns what identifies an object, or None to store it by value. When loading: returns the object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A value for the store in which some objects are stored as links."""
+
+    value: Any
+    link: Link
+
+
+Verify: TypeAlias = Literal["signed", "full"]
+"""What a load checks: what would be executed, and sizes; or every byte."""
 
 InputKind: TypeAlias = Literal["value", "order"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.errors import InvariantViolationError, ValueUnavailableError
 from stepwell.kernel_runtime.planning.plan import PlanStep
@@ -21,10 +22,12 @@ from stepwell.kernel_runtime.records.materializations import (
     acceptance,
     revoked_run,
 )
-from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import CapturedOutput, RunRecord, StepRecord
 from stepwell.kernel_runtime.text import moment
 from stepwell.kernel_runtime.versions.environment import ALL, Keyed, value_of, whole
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 _MOST = 10_000
 

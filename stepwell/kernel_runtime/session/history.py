@@ -21,7 +21,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from stepwell.kernel_runtime.errors import (
     InvalidInvocationError,
@@ -38,15 +38,18 @@ from stepwell.kernel_runtime.records.materializations import (
     CodeVersion,
     Current,
     Materialization,
+    Verify,
     acceptance,
     memo_key,
     renaming,
     revoked_run,
 )
-from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
-from stepwell.kernel_runtime.text import in_one_line, size_text
+from stepwell.kernel_runtime.text import in_one_line, moment, size_text
 from stepwell.kernel_runtime.versions.renaming import same_but_for_name
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 WhichVersion: TypeAlias = "str | int | dt.datetime | dt.date"
 _ALL = 1_000_000_000
@@ -246,7 +249,9 @@ def _chosen(key: str, found: Versions, which: WhichVersion, every: list[Material
     then = next((version for version in every if version.created <= latest), None)
     if then is None:
         raise UnknownVersionError(
-            f"{key!r} had no version at {which}", where=f"its oldest is of {moment(every[-1].created, exact=True)}", remedy=_see(key)
+            f"{key!r} had no version at {which}",
+            where=f"its oldest is of {moment(every[-1].created, exact=True)}",
+            remedy=_see(key),
         )
     return then.id
 

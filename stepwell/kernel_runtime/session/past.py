@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Notice, notice
 from stepwell.kernel_runtime.records.maintenance import STORE, Collected, Forgotten, Rule
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.differences import Difference, compare
 from stepwell.kernel_runtime.session.differences.difference import Side
 from stepwell.kernel_runtime.session.differences.frames import MEMORY
@@ -25,6 +24,9 @@ from stepwell.kernel_runtime.session.history import (
 )
 from stepwell.kernel_runtime.session.looking import Looking
 from stepwell.kernel_runtime.session.retaining import set_rule
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 LARGE = 10 << 30
 """Bytes of values above which a session says once what ``gc`` would free."""

@@ -1,7 +1,7 @@
 """Values by content, and the catalog of what is known about them (DESIGN, section 5).
 
 ===============  ====================================================================================================
-``store``        `open_store` and `Store`, which puts the rest together
+``store``        `open_store` and `ValueStore`, which puts the rest together
 ``values/``      the stored form of a value, by exact type
 ``objects/``     where stored forms are: value files, and small values in their row
 ``catalog/``     rows in one DuckDB file: one thread per process, a lease between processes

@@ -168,13 +168,13 @@ _MOST = 4096
 _TRIES = 100
 """How often a file that is removed just as it is opened is opened again."""
 
-_held: dict[str, FileClaim] = {}
+_held: dict[str, Claim] = {}
 """The claims of this process by the path of their files. On file systems that lock for whole processes, as NFS does, a second open of the file
 would be given the lock, and closing it would drop the first one's: files of claims that are ours are never opened again."""
 _mutex = threading.Lock()
 
 
-class FileClaim:
+class Claim:
     """A claim that is held until `release`."""
 
     def __init__(self, folder: Folder, name: str, descriptor: int) -> None:
@@ -202,7 +202,7 @@ class FileClaim:
             os.close(self._descriptors.pop())
 
 
-class ClaimFolder:
+class Claims:
     """The claims in one store directory.
 
     Parameters
@@ -231,7 +231,7 @@ class ClaimFolder:
                 self._names = frozenset()
         return memo_key in self._names
 
-    def take(self, memo_key: str, claimant: Claimant) -> FileClaim | None:
+    def take(self, memo_key: str, claimant: Claimant) -> Claim | None:
         """Return the claim of a memo key, or None if somebody else holds it; never waits.
 
         Where the file system gives no locks the claim that is returned holds nothing.
@@ -244,10 +244,10 @@ class ClaimFolder:
             try:
                 descriptor = _locked(folder, name)
             except OSError:
-                return FileClaim(folder, name, -1)
+                return Claim(folder, name, -1)
             if descriptor < 0:
                 return None
-            claim = _held[path] = FileClaim(folder, name, descriptor)
+            claim = _held[path] = Claim(folder, name, descriptor)
             # A full disk: the lock counts, not the text.
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)

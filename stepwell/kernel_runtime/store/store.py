@@ -10,13 +10,20 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.events import Notify
 from stepwell.kernel_runtime.records.maintenance import Collected, Forgotten, KeySize, Offer, Rule, Sizes
-from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, StoredValue
-from stepwell.kernel_runtime.records.protocols import Commit, Link, Linked, Verify
+from stepwell.kernel_runtime.records.materializations import (
+    CodeVersion,
+    Current,
+    Link,
+    Linked,
+    Materialization,
+    StoredValue,
+    Verify,
+)
 from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, Snapshot, StepRecord
 from stepwell.kernel_runtime.store import captured, housekeeping, packs, trust
 from stepwell.kernel_runtime.store.catalog import reading
@@ -28,7 +35,7 @@ from stepwell.kernel_runtime.store.catalog.schema import materialization_row
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.catalog.writing import Recorded, RowWriter
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locks import ClaimFolder
+from stepwell.kernel_runtime.store.locks import Claims
 from stepwell.kernel_runtime.store.objects import stored_form, value_files
 from stepwell.kernel_runtime.store.objects.damaged import Marks, lacking, set_aside
 from stepwell.kernel_runtime.store.objects.stored_form import about as about_row
@@ -40,6 +47,9 @@ from stepwell.kernel_runtime.store.values import codecs, libraries, round_trip
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.loading import Loading, silent
 from stepwell.kernel_runtime.store.values.structure import summary, type_name
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.catalog.groups import Commit
 
 INLINE = 64 * 1024
 """Bytes up to which a value is kept in its row."""
@@ -55,7 +65,7 @@ class _Shared:
         self.unrecorded = Unrecorded(folder)
         self.catalog = Catalog(folder, self.rows.write, self._ended)
         self.marks = Marks(folder)
-        self.claims = ClaimFolder(folder)
+        self.claims = Claims(folder)
         self.same: dict[tuple[tuple[str, str], ...], bool] = {}
         """Whether the libraries that wrote values are here in the same versions."""
         self.tried: dict[str, str] = {}
@@ -96,7 +106,7 @@ def open_store(
     follow: bool = True,
     code: CodeReader | None = None,
     tell: Notify = silent,
-) -> Store:
+) -> ValueStore:
     """Open the store in a directory, the one with ``catalog.duckdb``.
 
     Parameters
@@ -145,11 +155,11 @@ def open_store(
     if tell is not silent:
         shared.catalog.tell = tell
     shared.catalog.open(create=create)
-    return Store(directory, shared, code or CodeReader(), tell)
+    return ValueStore(directory, shared, code or CodeReader(), tell)
 
 
-class Store:
-    """Values and catalog of one directory; made by `open_store`. Implements `ValueStore`; every method from any thread."""
+class ValueStore:
+    """Values and catalog of one directory; made by `open_store`. Every method may be called from any thread."""
 
     def __init__(self, directory: Path, shared: _Shared, code: CodeReader, tell: Notify) -> None:
         self._directory = directory
@@ -164,7 +174,7 @@ class Store:
         """The last one: values that are loaded in a row need the same."""
 
     @property
-    def claims(self) -> ClaimFolder:
+    def claims(self) -> Claims:
         """Who computes what just now."""
         return self._shared.claims
 
@@ -179,7 +189,7 @@ class Store:
         return self._directory
 
     def __repr__(self) -> str:
-        return f"Store({str(self._directory)!r})"
+        return f"ValueStore({str(self._directory)!r})"
 
     # -- values ----------------------------------------------------------------------------------------------------------
 

@@ -97,7 +97,7 @@ _MOST_KNOWN = 100_000
 
 
 class CodeWalk:
-    """Code versions of the steps of one run (`records.protocols.CodeVersions`).
+    """Code versions of the steps of one run.
 
     Parameters
     ----------

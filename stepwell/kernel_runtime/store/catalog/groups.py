@@ -25,8 +25,8 @@ class Committing(Protocol):
         """Commit what is pending without gathering more."""
 
 
-class Group:
-    """Rows that are committed together: all of them or none. The `Commit` that all of them share."""
+class Commit:
+    """Rows that are committed together: all of them or none."""
 
     def __init__(self, catalog: Committing) -> None:
         self._catalog = catalog

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from stepwell.kernel_runtime.errors import StepwellError, StoreError
 from stepwell.kernel_runtime.records.events import Notify
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
-from stepwell.kernel_runtime.store.catalog.groups import Group, Question
+from stepwell.kernel_runtime.store.catalog.groups import Commit, Question
 from stepwell.kernel_runtime.store.catalog.instance import Connection, catalogs, check_going_on
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.locks import Once
@@ -87,11 +87,11 @@ class Catalog:
         self._clear()
 
     def _clear(self) -> None:
-        self._group: Group | None = None
-        self._writing: Group | None = None
+        self._group: Commit | None = None
+        self._writing: Commit | None = None
         self._questions: deque[Question[Any]] = deque()
         self._thread: int | None = None
-        self._farewells: list[tuple[Once, Group | None]] = []
+        self._farewells: list[tuple[Once, Commit | None]] = []
         """Who waits for the catalog to be let go, each with the group that was the newest then."""
         self._urgent = False
         self._letting_go = False
@@ -106,7 +106,7 @@ class Catalog:
         question.wait()
         self._say()
 
-    def add(self, record: Any) -> Group:
+    def add(self, record: Any) -> Commit:
         """Add a record to the group that is gathered now."""
         check_going_on()
         self.check_writable()
@@ -114,7 +114,7 @@ class Catalog:
             group = self._group
             if group is None:
                 self._wake()
-                group = self._group = Group(self)
+                group = self._group = Commit(self)
             group.records.append(record)
             return group
 
@@ -229,7 +229,7 @@ class Catalog:
         """Whether this user cannot write the store, as of the last time that it was attached."""
         return self._attachment.read_only is not None
 
-    def pending(self) -> Group | None:
+    def pending(self) -> Commit | None:
         """Return the newest group that is not committed yet, or None."""
         with self.mutex:
             return self._group or self._writing
@@ -410,7 +410,7 @@ class Catalog:
                     continue
             self._release()
 
-    def _are_done(self, farewells: list[tuple[Once, Group | None]]) -> bool:
+    def _are_done(self, farewells: list[tuple[Once, Commit | None]]) -> bool:
         return all(pending is None or pending.over for _, pending in farewells)
 
     def _ready(self) -> bool:
@@ -436,7 +436,7 @@ class Catalog:
         held = now - lease.since
         return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.wanted()
 
-    def _serve(self, questions: list[Question[Any]], group: Group | None) -> None:
+    def _serve(self, questions: list[Question[Any]], group: Commit | None) -> None:
         """Commit a group, then answer questions. What fails is told to those who wait, never raised here."""
         create = all(question.create for question in questions)
         failure = self._attached(create=create)
@@ -489,7 +489,7 @@ class Catalog:
             question.error = found
             self._roll_back()
 
-    def _commit(self, group: Group) -> None:
+    def _commit(self, group: Commit) -> None:
         connection = self._attachment.connection
         failure: StoreError | None = None
         try:
@@ -512,7 +512,7 @@ class Catalog:
             self._roll_back()
         self._end(group, failure)
 
-    def _end(self, group: Group | None, failure: StoreError | None) -> None:
+    def _end(self, group: Commit | None, failure: StoreError | None) -> None:
         if group is not None:
             self._ended(group.records, failure)
             self._writing = None

@@ -38,7 +38,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.errors import ValueUnavailableError
 from stepwell.kernel_runtime.records.events import Notify, notice
-from stepwell.kernel_runtime.records.protocols import Link
+from stepwell.kernel_runtime.records.materializations import Link
 from stepwell.kernel_runtime.store.values import structure
 from stepwell.kernel_runtime.store.values.libraries import Owner, by_its_word
 

@@ -27,7 +27,7 @@ from typing import Any
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.path_contents import PATH
 from stepwell.kernel_runtime.records.events import Notice, notice
-from stepwell.kernel_runtime.records.protocols import Linked
+from stepwell.kernel_runtime.records.materializations import Linked
 from stepwell.kernel_runtime.store.values import libraries, path_results, pickling, structure
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.loading import Loading

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stepwell.kernel_runtime.records.events import Notice, Notify
-from stepwell.kernel_runtime.records.protocols import Link
+from stepwell.kernel_runtime.records.materializations import Link
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader
 from stepwell.kernel_runtime.store.values.libraries import Library

@@ -33,7 +33,7 @@ from types import CellType, FunctionType, GetSetDescriptorType, MemberDescriptor
 from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
-from stepwell.kernel_runtime.records.protocols import Link
+from stepwell.kernel_runtime.records.materializations import Link
 from stepwell.kernel_runtime.store.values import code_copies, libraries, path_results, structure
 from stepwell.kernel_runtime.store.values.code_copies import CodeReader, NoCopyError
 from stepwell.kernel_runtime.store.values.framing import Frame, framed, is_framed, unframed

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-from stepwell.kernel_runtime.records.protocols import Link
+from stepwell.kernel_runtime.records.materializations import Link
 
 _LONGEST = 60
 _MOST_SEEN = 100_000
