@@ -21,10 +21,10 @@ from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxE
 from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, listed
 from stepwell.kernel_runtime.session.sql import read_select
 from stepwell.kernel_runtime.store.sql.statements import folded
-from stepwell.magics.cell_names import Names, cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
+from stepwell.magics.cell_inputs import cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
+from stepwell.magics.cell_names import Names
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
-from stepwell.magics.displays import value_or_figure
-from stepwell.magics.face import Face, say
+from stepwell.magics.face import Face, say, value_or_figure
 from stepwell.magics.flags import outside_brackets
 from stepwell.magics.running import compute_unstored, leave_result
 

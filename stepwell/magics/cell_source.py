@@ -20,6 +20,7 @@ from IPython.core.displayhook import DisplayHook
 
 from stepwell.kernel_runtime.definitions.bodies import Definition
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError
+from stepwell.magics.cell_changes import shell_call
 from stepwell.magics.cell_names import Names, names_of
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -53,7 +54,7 @@ def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
                 f"imports * from {node.module or '.'}",
                 "import the names that it uses: what a cell depends on must be seen",
             )
-        magic = _shell_call(node)
+        magic = shell_call(node)
         if (
             isinstance(node, ast.Call)
             and magic is not None
@@ -72,7 +73,7 @@ def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
 
 def is_set_up(node: ast.stmt) -> bool:
     """Return True for a statement that is a magic which sets the kernel up, such as ``%matplotlib inline``."""
-    call = _shell_call(node.value) if isinstance(node, ast.Expr) else None
+    call = shell_call(node.value) if isinstance(node, ast.Expr) else None
     return call is not None and call[0] == "run_line_magic" and call[1] in _SET_UP
 
 
@@ -81,19 +82,6 @@ def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
         if not isinstance(child, _FUNCTIONS):
             yield child
             yield from _outside_functions(child)
-
-
-def _shell_call(node: ast.AST) -> tuple[str, str, str] | None:
-    """Return method, first and second argument of a call that IPython's transformer writes, or None."""
-    if not (
-        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call)
-    ):
-        return None
-    inner = node.func.value.func
-    if not (isinstance(inner, ast.Name) and inner.id == "get_ipython"):
-        return None
-    given = [each.value if isinstance(each, ast.Constant) and isinstance(each.value, str) else "" for each in node.args]
-    return node.func.attr, *([*given, "", ""][:2])  # type: ignore[return-value]
 
 
 _SHELL_NAME = re.compile(r"\$\$?([A-Za-z_]\w*)|\{([^{}]*)\}")
@@ -107,7 +95,7 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
     """
     found: set[str] = set()
     does: dict[str, None] = {}
-    calls = [(node, call) for node in ast.walk(tree) if (call := _shell_call(node)) is not None]
+    calls = [(node, call) for node in ast.walk(tree) if (call := shell_call(node)) is not None]
     for _, (method, command, _) in calls:
         if method not in ("system", "getoutput"):
             continue
@@ -166,7 +154,7 @@ class Timed(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> Any:
         """Rewrite ``%time EXPR`` on a line of its own."""
-        call = _shell_call(node.value)
+        call = shell_call(node.value)
         if call is None or call[:2] != ("run_line_magic", "time"):
             return self.generic_visit(node)
         before, inner, after = self._expanded(call[2], node)
@@ -184,7 +172,7 @@ class Timed(ast.NodeTransformer):
 
     def visit_Assign(self, node: ast.Assign) -> Any:
         """Rewrite ``name = %time EXPR``."""
-        call = _shell_call(node.value)
+        call = shell_call(node.value)
         if call is None or call[:2] != ("run_line_magic", "time"):
             return self.generic_visit(node)
         before, inner, after = self._expanded(call[2], node)

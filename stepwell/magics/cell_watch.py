@@ -22,7 +22,8 @@ from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.text import duration
 from stepwell.kernel_runtime.versions.patches import look
 from stepwell.magics.cell_changes import changed_names
-from stepwell.magics.cell_names import cell_origin, names_of
+from stepwell.magics.cell_inputs import cell_origin
+from stepwell.magics.cell_names import names_of
 from stepwell.magics.face import Face
 from stepwell.magics.running import compute_unstored
 

@@ -31,13 +31,12 @@ from stepwell.kernel_runtime.records.events import (
     StepWaiting,
 )
 from stepwell.kernel_runtime.session import Session, get_session
-from stepwell.magics.cell_names import cell_origin
+from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_watch import CellWatch, Staleness
-from stepwell.magics.commands import Stepwell
-from stepwell.magics.completion import matcher_for
-from stepwell.magics.displays import DisplayHook
-from stepwell.magics.face import Face, say, tell_waiting
+from stepwell.magics.face import DisplayHook, Face, say, tell_waiting
+from stepwell.magics.flags import matcher_for
 from stepwell.magics.graph_cells import Recomposition
+from stepwell.magics.magics import Stepwell
 from stepwell.magics.running import after_run, failed_step, present
 from stepwell.widgets import differences as formatters
 

@@ -30,8 +30,7 @@ from stepwell.kernel_runtime.planning.plan import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.text import duration
-from stepwell.magics.displays import figure_of, show_again
-from stepwell.magics.face import Face, Progress, say
+from stepwell.magics.face import Face, Progress, figure_of, say, show_again
 
 
 def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
