@@ -28,7 +28,7 @@ TICK = 0.5
 
 
 class BatchClient(NotebookClient):
-    """Executes a notebook for `stepwell.batch.runner`.
+    """Executes a notebook for `stepwell.batch.run`.
 
     Parameters
     ----------
