@@ -98,11 +98,6 @@ class BatchResult:
 # -- the report
 
 
-def result_json(notebook: Path | None, result: BatchResult | None, error: dict[str, Any] | None = None) -> str:
-    """Return the text that ``--json`` prints; parameters as of `result_dict`."""
-    return text.as_json(result_dict(notebook, result, error), indent=2)
-
-
 def result_dict(
     notebook: Path | None, result: BatchResult | None, error: dict[str, Any] | None = None
 ) -> dict[str, Any]:

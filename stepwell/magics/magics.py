@@ -264,7 +264,7 @@ class Stepwell(Magics):
     @line_magic
     def lineage(self, line: str) -> Any:
         """Show the graph of assets, their steps and their states; keys limit it."""
-        from stepwell.widgets.display import show
+        from stepwell.widgets import show
 
         show(self.face.session, shlex.split(line) or None)
 
