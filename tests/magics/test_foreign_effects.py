@@ -16,6 +16,8 @@ from stepwell.kernel_runtime.store.doctor.checks import check_files
 from stepwell.kernel_runtime.store.doctor.rebuilding import rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.header import about
+from stepwell.kernel_runtime.store.objects.value_files import Objects
+from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import codecs
 
@@ -308,12 +310,11 @@ def test_headers_of_files_have_no_effect(scene):
     rows = scene.rows()
     made = replace(signed_by_them(scene, rows), code_version=rows["one"].code_version)
     encoded = codecs.encode({"x": bytes(100_000)}, key="one", code=None)
-    store = open_store(scene.store)
+    files = Objects(Folder(scene.store), Signer())
     for item in (made, rows["one:notebook"]):
         said = {**about(item), "effects": made.effects, "record_signature": item.record_signature.decode("latin-1")}
         told = {"type_name": "", "summary": "", "about": said}
-        store._objects.write(encoded, key="one:notebook", memo_key=made.memo_key, about=told)
-    store.close()
+        files.write(encoded, key="one:notebook", memo_key=made.memo_key, about=told)
     os.truncate(scene.store / "catalog.duckdb", 5000)
     assert rebuild(Folder(scene.store), check_files(Folder(scene.store))).from_files > 1
     assert "executed" in scene.again(LARGE)

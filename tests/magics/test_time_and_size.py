@@ -113,7 +113,6 @@ def test_sizes_are_shown(made):
 def test_a_large_store_says_once_what_gc_would_free(made):
     directory = made.session.store.directory
     write_sizes(Folder(directory), Sizes(time.time(), 20 << 30, 0, 1_000_000, 5_000_000_000))
-    made.session._told_size = False
     text = made("n = 3\n%materialize clean").text
     assert "%stepwell gc would free 1.0 MB, and 5.0 GB more with %stepwell keep --versions 1" in text
     assert "gc" not in made("n = 4\n%materialize clean").text
