@@ -473,11 +473,11 @@ def _without_secrets(line: str) -> str:
     return line if hidden == plain else hidden
 
 
-def _tail(log: IO[bytes], lines: int = 5) -> list[str]:
+def _tail(log: IO[bytes]) -> list[str]:
     log.seek(0)
     written = log.read().decode("utf-8", "replace").strip().splitlines()
     # The kernel's own advice at its start is not why it died.
-    return [line for line in written if "IPKernelApp] WARNING" not in line][-lines:]
+    return [line for line in written if "IPKernelApp] WARNING" not in line][-5:]
 
 
 def _recorded_runs(directory: Path, named: bool, batch: str) -> tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]:

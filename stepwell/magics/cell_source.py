@@ -99,8 +99,9 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
     for _, (method, command, _) in calls:
         if method not in ("system", "getoutput"):
             continue
+        program = (command.split() or [""])[0]
         does[
-            f"!{_program(command)} runs a program, and what that reads and does is not seen: declare --reads, --max-age or --volatile"
+            f"!{program} runs a program, and what that reads and does is not seen: declare --reads, --max-age or --volatile"
         ] = None
         for name, expression in _SHELL_NAME.findall(command):
             if name:
@@ -122,11 +123,6 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
         at = sum(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
         tree.body.insert(at, _import_of_the_shell(tree.body[0]))
     return tree, replace(names, reads=reads), tuple(does)
-
-
-def _program(command: str) -> str:
-    words = command.split()
-    return words[0] if words else ""
 
 
 def _import_of_the_shell(place: ast.stmt) -> ast.stmt:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,8 @@ class Extension:
         session.seed_steps = settings.seed_steps
         if _loaded is None and not _scanned:
             _scanned.append(True)
-            note_seeds(shell.user_ns.get("In", ()))
+            for text in shell.user_ns.get("In", ()):
+                seeded.update(stream for stream, pattern in _SEEDS.items() if re.search(pattern, text))
         self._recomposition = Recomposition(self.face)
         self._staleness = Staleness(self.face)
         self._watch = CellWatch(self.face)
@@ -210,13 +211,7 @@ class Extension:
 
 
 _SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual_seed\s*\("}
-"""By random stream, what a cell that seeds it looks like."""
-
-
-def note_seeds(cells: Iterable[str]) -> None:
-    """Note the random streams that cells seeded before the extension was loaded."""
-    for text in cells:
-        seeded.update(stream for stream, pattern in _SEEDS.items() if re.search(pattern, text))
+"""By random stream, what a cell that seeds it looks like: such cells may have run before the extension was loaded."""
 
 
 _scanned: list[bool] = []

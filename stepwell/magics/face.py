@@ -94,16 +94,15 @@ def _portable(data: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def show_again(outputs: Iterable[CapturedOutput], *, streams: bool = True, displays: bool = True) -> None:
+def show_again(outputs: Iterable[CapturedOutput], *, displays: bool = True) -> None:
     """Show what a step printed and displayed when it ran."""
     from IPython.display import publish_display_data
 
     for output in outputs:
         if output.kind == "stream":
-            if streams:
-                stream = sys.stderr if output.stream == "stderr" else sys.stdout
-                stream.write(output.text)
-                stream.flush()
+            stream = sys.stderr if output.stream == "stderr" else sys.stdout
+            stream.write(output.text)
+            stream.flush()
         elif displays and output.data:
             publish_display_data(dict(output.data), dict(output.metadata))  # type: ignore[no-untyped-call]
 

@@ -100,7 +100,9 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
             face.say(f"{name}: registered")
             return
         # Planning twice is spared where nothing upstream can have to run.
-        states = face.session.states([definition]) if arguments.dry_run or has_upstream(face, definition) else {}
+        registered = face.session.registry.assets
+        has_upstream = any(str(key) in registered for key in definition.upstream_keys)
+        states = face.session.states([definition]) if arguments.dry_run or has_upstream else {}
         if arguments.dry_run:
             _say_what_would_run(name, states, own)
             return
@@ -137,12 +139,6 @@ def registry_kept(face: Face) -> Iterator[None]:
         if registry.changed is not None:
             registry.changed(changed)
         raise
-
-
-def has_upstream(face: Face, definition: AssetsDefinition) -> bool:
-    """Whether an upstream is computed in this session."""
-    registered = face.session.registry.assets
-    return any(str(key) in registered for key in definition.upstream_keys)
 
 
 def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:

@@ -26,7 +26,7 @@ _shown: dict[tuple[int, tuple[str, ...] | None], LineageWidget] = {}
 # By the session's identity: a widget holds its session, so that the identity stays its own as long as the entry.
 
 
-def show(session: Session, keys: Sequence[str] | None = None, *, live: bool | None = None) -> LineageWidget | None:
+def show(session: Session, keys: Sequence[str] | None = None) -> LineageWidget | None:
     """Show the lineage of a session in the current cell.
 
     Parameters
@@ -35,13 +35,12 @@ def show(session: Session, keys: Sequence[str] | None = None, *, live: bool | No
         The session.
     keys
         Assets, steps and jobs that are shown with everything upstream of them; everything if None.
-    live
-        Whether to show the widget too; by default in a kernel, but not in batch, where nobody could press anything.
 
     Returns
     -------
     LineageWidget or None
-        The widget, one for each session and selection however often it is shown; None if only the picture was shown.
+        The widget, one for each session and selection however often it is shown; None outside a kernel, and in batch, where nobody
+        could press anything: only the picture is shown.
 
     Raises
     ------
@@ -56,7 +55,7 @@ def show(session: Session, keys: Sequence[str] | None = None, *, live: bool | No
 
     lineage = upstream_of(session.lineage(), keys)
     widget = None
-    if live if live is not None else hasattr(shell, "kernel") and not os.environ.get("STEPWELL_BATCH"):
+    if hasattr(shell, "kernel") and not os.environ.get("STEPWELL_BATCH"):
         widget = _widget(session, keys, lineage)
         display(widget.live_bundle(), raw=True)  # type: ignore[no-untyped-call]
     display(static_bundle(lineage, beside=widget is not None), raw=True)  # type: ignore[no-untyped-call]

@@ -131,7 +131,6 @@ def build_graph(
     description: str | None = None,
     where: str = "",
     source: object = None,
-    bound: Mapping[str, Any] | None = None,
 ) -> GraphDefinition:
     """Compose a graph by calling its body with handles.
 
@@ -141,8 +140,6 @@ def build_graph(
         Names of the graph's inputs; the body is called with one handle each, by keyword.
     declared
         Names of the outputs, or None where the body decides.
-    bound
-        More keyword arguments of the body: handles of assets that it reads.
 
     Raises
     ------
@@ -152,7 +149,7 @@ def build_graph(
     check_name(f"a {kind}", name, where=where)
     composition = Composition(name, kind, where)
     handles = {key: GraphInput(key) for key in inputs}
-    returned = compose(composition, lambda: body(**handles, **(bound or {})))
+    returned = compose(composition, lambda: body(**handles))
     outputs = output_mapping(composition, returned, declared)
     unused = composition.unused_inputs(inputs, list(outputs.values()))
     if unused:

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from types import FunctionType
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, TypedDict, Unpack, overload
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Parameter, SqlBody, place_of_function, read_signature
 from stepwell.kernel_runtime.definitions.composition import composing
@@ -33,6 +33,16 @@ from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvoca
 from stepwell.kernel_runtime.records.keys import check_name
 
 Body: TypeAlias = Callable[..., Any] | CellBody | SqlBody
+
+
+class Reuse(TypedDict, total=False):
+    """The options that decide when a step's result is reused, as `asset` describes them."""
+
+    cache: bool | None
+    volatile: bool
+    max_age: MaxAge
+    ignore: Iterable[str] | str | None
+    reads: Iterable[str | os.PathLike[str]] | str | None
 
 
 class OpDefinition:
@@ -251,13 +261,9 @@ def build_op(
     out: Out | Mapping[str, Out] | None = None,
     description: str | None = None,
     tags: Mapping[str, str] | None = None,
-    cache: bool | None = None,
     keyword_config: bool = True,
-    volatile: bool = False,
-    max_age: MaxAge = None,
-    ignore: Iterable[str] | str | None = None,
-    reads: Iterable[str | os.PathLike[str]] | str | None = None,
     where: str | None = None,
+    **reuse: Unpack[Reuse],
 ) -> OpDefinition:
     """Make an op of a function.
 
@@ -310,13 +316,9 @@ def build_op(
         context=signature.context,
         description=description or function.__doc__,
         tags=tags,
-        cache=cache,
         where=where,
         defaults=defaults,
-        volatile=volatile,
-        max_age=max_age,
-        ignore=ignore,
-        reads=reads,
+        **reuse,
     )
 
 

@@ -149,10 +149,13 @@ def join_step(parent: str, node: str) -> str:
     return f"{parent}.{node}" if parent else node
 
 
-def listed(keys: Iterable[object], most: int = 6) -> str:
+_LISTED = 6
+
+
+def listed(keys: Iterable[object]) -> str:
     """Return keys as a short readable list for messages."""
     names = [str(key) for key in keys]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 _counter = count()
