@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("stepwell: interrupted")
         return INTERRUPTED + 2
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more when it closes the stream.
+        # The reader of our output has gone; Python would report that again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CELL_FAILED
     except Exception as error:

@@ -101,7 +101,7 @@ def read_notebook(path: Path) -> Any:
     Raises
     ------
     NotebookNotFoundError
-        If there is no such file, with the nearest names beside it, or it is no notebook.
+        If the file does not exist (the message has the nearest names), or is not a notebook.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -130,7 +130,7 @@ def read_notebook(path: Path) -> Any:
         _name_cells(content)
     try:
         with warnings.catch_warnings():
-            # What nbformat mends by itself, and says so in a warning, is fine here: the source is not written.
+            # nbformat warns of what it repairs: that is fine here, the source is not written.
             warnings.simplefilter("ignore")
             notebook = nbformat.reads(json.dumps(content), as_version=4)
             _name_cells(notebook)
@@ -186,7 +186,7 @@ def _not_a_notebook(path: Path, reason: str) -> NotebookNotFoundError:
 
 
 def is_run(cell: Any) -> bool:
-    """Return whether a cell is executed: code that is not empty and not tagged to be skipped."""
+    """Return True if a cell is executed: code that is not empty and not tagged to be skipped."""
     return bool(cell.cell_type == "code" and cell.source.strip() and SKIP_TAG not in cell.metadata.get("tags", []))
 
 
@@ -376,7 +376,7 @@ def read_pairs(pairs: Iterable[str], files: Iterable[Path]) -> dict[str, Any]:
     InvalidInvocationError
         If a pair or a file is not of this form.
     NotebookNotFoundError
-        If there is no such file.
+        If a file does not exist.
     """
     found: dict[str, Any] = {}
     for file in files:
@@ -499,7 +499,7 @@ def _read_text(parameter: Parameter, text: Text) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether the repr of a value is a literal."""
+    """Return True if the repr of a value is a literal."""
     if isinstance(value, dict):
         return all(map(_is_plain, (*value, *value.values())))
     if isinstance(value, list):
@@ -508,7 +508,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _source_of(value: Any) -> str:
-    """Return the expression that makes a value; ``nan`` and ``inf`` are no literals."""
+    """Return the expression that makes a value; ``nan`` and ``inf`` are not literals."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_source_of(key)}: {_source_of(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""``run``: one notebook from its first cell to its last, in a kernel of its own, and the report of what that came to.
+"""``run``: one notebook executed from its first cell to its last in a new kernel, and the report of the result.
 
 The kernel learns from its environment that it is in batch, whose notebook it runs and, where the user chose one, the store; the session in
 it records the runs as usual, under the identifier of this execution. What the runs did is read from the store afterwards, so the report is
@@ -49,7 +49,7 @@ OUTPUT_TIMEOUT = 30
 _TRACEBACK_LINES = 24
 _SHOWN_KEYS = 6
 _WORTH_TELLING = 1.0
-"""Seconds that reuse saved, from which on the report tells them."""
+"""Seconds that reuse must have saved for the report to mention them."""
 _EPILOG = """\
 standard output is the path of the executed notebook; progress and errors go to standard error. With --json it is one object:
   {"notebook", "status": "success"|"failure", "runs": [{"run_id", "status", "steps": [{"key", "status", "seconds"}]}],
@@ -77,7 +77,7 @@ class CellFailure:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What an execution of a notebook came to."""
+    """The result of an execution of a notebook."""
 
     notebook: Path
     output: Path
@@ -87,11 +87,11 @@ class BatchResult:
     """Oldest first."""
     failure: CellFailure | None
     signal: signal.Signals | None
-    """What interrupted it."""
+    """The signal that interrupted it; None if none did."""
 
     @property
     def success(self) -> bool:
-        """Whether every cell was executed."""
+        """True if every cell was executed."""
         return self.failure is None and self.signal is None
 
 
@@ -223,7 +223,7 @@ def _resume_line(run: RunRecord, steps: tuple[StepRecord, ...]) -> str:
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Return whether colours may be written: to a terminal that nobody records, unless ``NO_COLOR`` is set."""
+    """Return True if colours may be written: to a terminal whose output is not recorded, unless ``NO_COLOR`` is set."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
@@ -231,7 +231,7 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 class Printer:
-    """What the command line adds: parameters as papermill has them, progress while the notebook runs, a report at the end."""
+    """Additions of the command line: parameters as papermill has them, progress while the notebook runs, a report at the end."""
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -428,7 +428,7 @@ def _execute(
         store_widget_state=False,
     )
     failure = None
-    # What the kernel's process itself writes is no output of a cell; it matters only if the process dies.
+    # The output of the kernel's process itself belongs to no cell; it matters only if the process dies.
     with tempfile.TemporaryFile() as log:
         try:
             client.execute(cwd=str(folder), env=environment, stdout=log, stderr=log)

@@ -59,7 +59,7 @@ def variable_from(written: str | None, key: AssetKey, where: str) -> str:
     Raises
     ------
     CellError
-        If what stands after the arrow is no name.
+        If the text after the arrow is not a name.
     """
     if written is None:
         return key.name
@@ -156,7 +156,7 @@ def _others(
     Raises
     ------
     CellNameError
-        If the cell does not assign one of them beside its value.
+        If the cell does not assign one of them, or it is the value.
     """
     found = frozenset(each.strip() for word in getattr(arguments, flag) for each in word.split(",") if each.strip())
     unknown = sorted(found - (source.stored - set(variables)))
@@ -170,7 +170,7 @@ def _others(
 
 
 def is_declared(arguments: Namespace) -> bool:
-    """Whether flags say when a step is to run again whatever can be seen of it."""
+    """Return True if flags declare when the step runs again."""
     return bool(arguments.reads or arguments.max_age or arguments.volatile)
 
 
@@ -226,7 +226,7 @@ _NOT_DEFINED = re.compile(r"(?:name|local variable) '(\w+)' is not defined")
 
 def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[[NameError], BaseException | None]:
     def explain(error: NameError) -> BaseException | None:
-        # pandas raises a NameError of its own for `@name` in a query.
+        # pandas raises a NameError, too, for `@name` in a query.
         said = _NOT_DEFINED.fullmatch(str(error))
         if said is None or said[1] in names.assigned or said[1] not in face.namespace:
             return None  # the cell's own variable, read before it has a value: the traceback shows where
@@ -256,7 +256,7 @@ def run_plain(face: Face, source: CellSource) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What stands after ``%%op`` or ``%%graph``."""
+    """The first line of a ``%%op`` or ``%%graph`` cell."""
 
     name: str
     ins: dict[str, In]
@@ -278,7 +278,7 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
     Raises
     ------
     CellSyntaxError
-        If the line is no signature.
+        If the line is not a signature.
     """
     usage = f"write %%{magic} name(inputs{', *, option=1) -> out' if magic == 'op' else ')'}"
     arrow = next((place for place in outside_brackets(line) if line.startswith("->", place)), None)
@@ -477,7 +477,7 @@ def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
     ]
     if name in known:
         return as_asset_key(name)
-    # SQL does not tell capitals apart.
+    # SQL does not distinguish capitals.
     near = sorted({key for key in known if folded(name) in (folded(key), folded(key.rpartition("/")[2]))})
     if len(near) > 1:
         raise CellNameError(

@@ -1,4 +1,4 @@
-"""Which names of the notebook code may change in place, found without running it.
+"""The names of the notebook whose objects code may change in place, found without running it.
 
 The answer may name too much, never too little, for code that changes objects through the names that it uses. A name counts as changed
 unless every use of it is known to leave its object alone: reading attributes and items, operators, comparisons, and calls of functions

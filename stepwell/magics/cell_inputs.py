@@ -1,4 +1,4 @@
-"""What a cell is called, and which of the names that it reads are assets: its key, its inputs, and the assets that come before it."""
+"""The key of a cell's asset, its inputs (the names that it reads and that are assets), and the assets that come before it."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def inputs_of(
 ) -> tuple[dict[str, AssetKey], tuple[tuple[str, str], ...]]:
     """Return which of the names that a body reads are assets.
 
-    A variable that Stepwell bound means its asset as long as no plain cell changes it. A name that is no variable is an input if
+    A variable that Stepwell bound means its asset as long as no plain cell changes it. A name that is not a variable is an input if
     it is the last part of a registered asset's key, or of a key of this notebook in the store.
 
     Parameters
@@ -223,7 +223,7 @@ def cell_origin(info: Any) -> str:
 
 
 def is_inner(key: str) -> bool:
-    """Whether a key is that of a step's value inside a graph or job, not that of an asset."""
+    """Return True if a key is that of a step's value inside a graph or job, not that of an asset."""
     return "." in key or ":" in key
 
 

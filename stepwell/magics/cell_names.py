@@ -24,7 +24,7 @@ from stepwell.magics.cell_changes import changed_names
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What analysis found of a body."""
+    """The names of a body, by how it uses them."""
 
     reads: frozenset[str]
     """Names that some path reads before the body assigns them; builtins among them."""
@@ -35,7 +35,7 @@ class Names:
     imported: frozenset[str]
     """Those of `assigned` that an import binds."""
     looks_up: bool = False
-    """Whether the body looks names up in ways that cannot be seen."""
+    """True if the body looks names up in ways that cannot be seen."""
     sure: frozenset[str] = frozenset()
     """Those of `assigned` that every path assigns."""
     changes: frozenset[str] | None = None
@@ -154,7 +154,7 @@ def _called(function: ast.expr) -> str:
 
 
 def _evaluates(tree: ast.AST) -> bool:
-    """Tell whether the body calls ``eval`` or ``pd.eval``, whose text is an expression of names."""
+    """Return True if the body calls ``eval`` or ``pd.eval``, whose text is an expression of names."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             function = node.func
@@ -181,7 +181,7 @@ def _expression_names(text: str) -> Iterator[str]:
 
 
 def looks_up(tree: ast.AST) -> bool:
-    """Tell whether a body looks names up in ways that cannot be seen: a builtin that reads or runs a whole namespace."""
+    """Return True if a body calls a builtin that reads or runs a whole namespace: the names cannot be seen then."""
     return any(isinstance(node, ast.Name) and node.id in _LOOK_UP for node in ast.walk(tree))
 
 
@@ -304,7 +304,7 @@ class _Walker(ast.NodeVisitor):
             self.read(found)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """The body of a class runs at once, in names of its own; its methods later."""
+        """The body of a class runs at once, in a separate namespace; its methods run later."""
         for part in (*node.decorator_list, *node.bases, *node.keywords):
             self.visit(part)
         outer, self._owner = self._owner, self._owner if self.class_names else node.name

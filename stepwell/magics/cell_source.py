@@ -149,7 +149,7 @@ class Timed(ast.NodeTransformer):
         return before, inner, after
 
     def visit_Expr(self, node: ast.Expr) -> Any:
-        """Rewrite ``%time EXPR`` on a line of its own."""
+        """Rewrite ``%time EXPR`` on a separate line."""
         call = shell_call(node.value)
         if call is None or call[:2] != ("run_line_magic", "time"):
             return self.generic_visit(node)
@@ -186,7 +186,7 @@ class CellText:
     """A magic's cell as it was typed."""
 
     body: str
-    """What is below the magic's line."""
+    """The lines below the magic's line."""
     full: str
     """The whole cell."""
     above: int
@@ -208,12 +208,12 @@ class CellSource:
     tail: CodeType | None
     """The last expression."""
     quiet: bool
-    """Whether the last expression ends in ``;``."""
+    """True if the last expression ends in ``;``."""
     is_async: bool
     may_have_value: bool = True
-    """Whether the body can have a value without assigning the variable: it does not just end by assigning another one."""
+    """True if the body can have a value without assigning the variable: it does not just end by assigning another one."""
     ends_in_assignment: bool = False
-    """Whether the body ends by assigning a variable: if that is not the asset's, only a figure that it opened can be its value."""
+    """True if the body ends by assigning a variable: if that is not the asset's, only a figure that it opened can be its value."""
     definitions: tuple[Definition, ...] = ()
     """Imports, functions and classes that it defines at its top level, in order."""
     stored: frozenset[str] = frozenset()
@@ -221,7 +221,7 @@ class CellSource:
     last_name: str = ""
     """The variable that the last expression is, if it is one."""
     shell: tuple[str, ...] = ()
-    """What it does with the shell, each in words: nothing can be seen of that."""
+    """Its uses of the shell, in words: what they do cannot be seen."""
 
 
 def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellText:
@@ -305,7 +305,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
 
 
 def _assigns_a_name(last: ast.stmt) -> bool:
-    """Return whether a body ends by assigning a variable: with another name than the asset's, that is likely to be a mistake."""
+    """Return True if a body ends by assigning a variable: with another name than the asset's, that is likely to be a mistake."""
     if isinstance(last, ast.Assign):
         return any(isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) for node in ast.walk(last))
     return isinstance(last, ast.AugAssign | ast.AnnAssign) and isinstance(last.target, ast.Name)

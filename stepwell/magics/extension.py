@@ -42,7 +42,7 @@ from stepwell.widgets import differences as formatters
 
 
 class Extension:
-    """What is installed in one shell."""
+    """Everything that is installed in one shell."""
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
@@ -66,7 +66,7 @@ class Extension:
     def install(self) -> None:
         """Put everything in place."""
         face, shell = self.face, self.shell
-        # IPython has a %rerun of its own, for lines of the history. Looked up, it is loaded: loaded later it would replace ours.
+        # IPython has a %rerun for lines of the history. Looking it up loads it: if it was loaded later, it would replace ours.
         self._shadowed = {
             kind: {
                 name: found

@@ -1,4 +1,4 @@
-"""What the magics of one kernel share, and what a person sees of a run: its lines, its progress, its displays and figures.
+"""The state that the magics of one kernel share, and what a person sees of a run: its lines, its progress, its displays and figures.
 
 While a run with several steps lasts, a line names the work and the step that is running. In a notebook the line is one display that is
 updated, and ends as it began, so that a saved notebook keeps a quiet line and no times of the run. In a terminal, and in batch, it is
@@ -37,7 +37,7 @@ from stepwell.kernel_runtime.text import duration, printable
 # -- displays
 
 _LIVE = ("application/vnd.jupyter.widget-view+json",)
-"""What means nothing once its kernel is gone."""
+"""MIME types that mean nothing once their kernel is gone."""
 
 
 class DisplayHook:
@@ -48,7 +48,7 @@ class DisplayHook:
         self._publish = self._publisher.publish
         self._clear = self._publisher.clear_output
         self.quiet = False
-        """Whether what steps display is only recorded."""
+        """True if what steps display is only recorded."""
 
     def install(self) -> None:
         """Put the wrappers in place."""
@@ -223,7 +223,7 @@ def value_or_figure(value: Any, figures: Figures, tell: Callable[[str], None], n
     Parameters
     ----------
     tell
-        Is given a line where the value is None although figures are open, or just None.
+        Called with a line if the value is None.
     must
         Whether a cell without such a figure has no value.
 
@@ -281,7 +281,7 @@ class Face:
     displays: DisplayHook
     figures: Figures = field(default_factory=Figures)
     running: Any = None
-    """What IPython says of the cell that is running; None between cells."""
+    """IPython's record of the cell that is running; None between cells."""
     read_before: dict[str, dict[str, AssetKey]] = field(default_factory=dict)
     progress: Any = None
     """The line about a run that is updated while it lasts, where there is one."""
@@ -296,19 +296,19 @@ class Face:
 
     @property
     def timeline(self) -> Timeline:
-        """What happened to the notebook's variables."""
+        """The record of changes of the notebook's variables."""
         found = self.session.timeline
         assert isinstance(found, Timeline)
         return found
 
     @property
     def interactive(self) -> bool:
-        """Whether a person waits for the cell."""
+        """True if a person waits for the cell."""
         return not os.environ.get("STEPWELL_BATCH")
 
     @property
     def defines_only(self) -> bool:
-        """Whether the notebook's definitions are only registered in this kernel."""
+        """True if the notebook's definitions are only registered in this kernel."""
         return bool(os.environ.get(DEFINE))
 
     def say(self, line: str) -> None:
@@ -324,7 +324,7 @@ class Face:
         return next((kind for types, kind in _CODE if isinstance(value, types)), "")
 
     def is_definition(self, name: str) -> bool:
-        """Whether a variable is an op, a graph or an alias: what a composition calls."""
+        """Return True if a variable is an op, a graph or an alias: what a composition calls."""
         value = self.namespace.get(name)
         return (
             callable(value)
@@ -421,7 +421,7 @@ WAITING = "waiting"
 
 
 def tell_waiting(face: Face, event: StepWaiting) -> None:
-    """Say that a step waits for another process: in the line of the run if there is one, else in one of its own."""
+    """Say that a step waits for another process: in the line of the run if there is one, else in a separate line."""
     line = waiting_line(event)
     if not face.interactive and hasattr(face.shell, "kernel"):
         face.shell.display_pub.publish({"text/plain": printable(line)}, {"stepwell": WAITING})

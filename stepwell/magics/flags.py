@@ -136,7 +136,7 @@ def _all_of(flags: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
 
 
 def split_arrow(line: str) -> tuple[str, str | None]:
-    """Return a line without ``-> variable``, and the variable; None if there is no arrow."""
+    """Return a line without ``-> variable``, and the variable, or None without an arrow."""
     before, arrow, after = line.partition("->")
     if not arrow:
         return line, None

@@ -295,7 +295,7 @@ def parser_of(name: str, sign: str = "%stepwell ") -> tuple[Command[Any, Any], L
     Raises
     ------
     UsageError
-        If there is no such command.
+        If the command is unknown.
     """
     command = find_command(name)
     if command is None:

@@ -37,7 +37,7 @@ def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
     """Make IPython show an exception without our frames.
 
     IPython asks an exception for ``_render_traceback_``. The traceback is rendered now, since frames of ours are added again
-    while the exception travels on; rendering also tells ``%debug`` where to begin: in the user's innermost frame.
+    while the exception travels on; rendering also sets where ``%debug`` begins: in the user's innermost frame.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
 
 @contextmanager
 def registry_kept(face: Face) -> Iterator[None]:
-    """Put the registry back as it was if what was registered cannot be planned: a cycle, an upstream that nobody has."""
+    """Put the registry back as it was if what was registered cannot be planned: a cycle, a missing upstream."""
     registry = face.session.registry
     assets, jobs, run = dict(registry.assets), dict(registry.jobs), face.session.last_run
     try:
@@ -359,7 +359,7 @@ def after_run(face: Face, result: Any) -> None:
         try:
             bind(face, free, result)
         except ValueUnavailableError as error:
-            # The run itself went well: whoever asks for the value computes it again, or is told how.
+            # The run succeeded: code that needs the value computes it again, or gets an error with the remedy.
             face.say(error.what)
 
 

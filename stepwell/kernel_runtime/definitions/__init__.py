@@ -1,4 +1,4 @@
-"""What the user declares, and the registry of it.
+"""Everything that the user declares, and the registry of it.
 
 ===================  =====================================================================================
 ``ops``              a function or cell with typed inputs, outputs and config

@@ -144,7 +144,7 @@ def asset(
     output_required
         Whether the function must yield a value.
     isolate
-        Whether each consumer gets a load of its own; False shares one object and marks the asset so.
+        Whether each consumer loads a separate object; False shares one object and marks the asset so.
     cache
         False runs it in every run.
     volatile
@@ -352,7 +352,7 @@ def graph_backed(
     Raises
     ------
     InvalidDefinitionError
-        If the graph has no output or several, or `ins` names what is no input.
+        If the graph has no output or several, or `ins` names something that is not an input.
     """
     _check_parts(key, where)
     if len(graph.outputs) != 1:
@@ -421,7 +421,7 @@ def sql_asset(
     CellSyntaxError
         If the text is not exactly one SELECT.
     InvalidInvocationError
-        If there is no such type of frame.
+        If the type of frame is unknown.
     CellNameError
         If a parameter has no value, or a table's name cannot be an asset's.
     CellError

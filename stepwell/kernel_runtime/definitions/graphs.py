@@ -28,7 +28,7 @@ from stepwell.kernel_runtime.records.keys import AssetKey, check_name, listed
 
 
 class GraphDefinition:
-    """Nodes and their connections, with inputs and outputs of its own.
+    """Nodes, their connections, and the inputs and outputs of the whole.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class GraphDefinition:
 
     @property
     def __stepwell_body__(self) -> object:
-        """What its code version is made from."""
+        """The object whose code version counts."""
         return self.source
 
     def alias(self, name: str) -> Alias:
@@ -228,7 +228,7 @@ def graph(
 
 
 class Runner(Protocol):
-    """What a definition asks of the session."""
+    """The part of the session that definitions use."""
 
     def execute_job(self, job: Any, *, store: Any = None, raise_on_error: bool = True) -> Any:
         """Run a job and return its result."""
@@ -282,7 +282,7 @@ class JobDefinition:
 
     @property
     def __stepwell_body__(self) -> object:
-        """What its code version is made from."""
+        """The object whose code version counts."""
         return self.graph.source
 
     def execute(self, *, store: Any = None, raise_on_error: bool = True) -> Any:

@@ -125,7 +125,7 @@ class OpDefinition:
 
     @property
     def __stepwell_body__(self) -> Body:
-        """What its code version is made from."""
+        """The object whose code version counts."""
         return self.body
 
     @property
@@ -270,7 +270,7 @@ def build_op(
     Raises
     ------
     InvalidDefinitionError
-        If a name cannot be one, or `ins` names what is no parameter.
+        If a name cannot be one, or `ins` names something that is not a parameter.
     """
     where = place_of_function(function) if where is None else where
     name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)
@@ -323,7 +323,7 @@ def build_op(
 
 
 _PLAIN = In()
-"""What is said of an input of which nothing is said."""
+"""The declaration of an input without options."""
 _BARE = Out()
 
 
@@ -437,7 +437,7 @@ def op(
     name
         By default the function's.
     ins, out
-        What is said of inputs and outputs beside names and annotations.
+        Options of inputs and outputs, in addition to names and annotations.
     cache
         True memoises its steps also in jobs, False nowhere; by default they are memoised inside graph-backed assets.
     volatile, max_age, ignore, reads

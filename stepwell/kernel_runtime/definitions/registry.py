@@ -1,7 +1,7 @@
-"""What is defined in this process: assets by key, jobs by name, and the cell that defined each.
+"""The definitions of this process: assets by key, jobs by name, and the cell that defined each.
 
 A cell that is run again replaces what it defined and withdraws what it no longer defines. When another live cell defines
-the same key, the last run wins; `Registry.replaced` tells the face, which says so (or, in batch, raises).
+the same key, the last run wins; `Registry.replaced` notifies the face, which prints a line (or, in batch, raises).
 """
 
 from __future__ import annotations

@@ -86,12 +86,12 @@ class AssetKey:
         return self.path[-1]
 
     def to_user_string(self) -> str:
-        """Return the key as it is written: ``raw/flights``."""
+        """Return the key in its written form: ``raw/flights``."""
         return "/".join(self.path)
 
     @staticmethod
     def from_user_string(text: str) -> AssetKey:
-        """Read a key as it is written: ``raw/flights`` has two parts."""
+        """Read a key in its written form: ``raw/flights`` has two parts."""
         return AssetKey(text.split("/"))
 
     def with_prefix(self, prefix: str | Sequence[str]) -> AssetKey:
