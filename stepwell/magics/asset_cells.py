@@ -29,8 +29,8 @@ from stepwell.magics.flags import outside_brackets
 from stepwell.magics.running import compute_unstored, leave_result
 
 
-def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
-    """Make the definition of a ``%%asset`` cell.
+def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
+    """Make the definition of an ``%%asset`` cell, which displays its value itself.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDe
             remedy=f"assign {variable}, {arrow}or end the cell with the expression that is its value",
         )
     outputs = (variable,) if assigned else ()
-    return _definition(face, arguments, source, "asset", (key,), variables=(variable,), outputs=outputs)
+    return _definition(face, arguments, source, "asset", (key,), variables=(variable,), outputs=outputs), False
 
 
 def variable_from(written: str | None, key: AssetKey, where: str) -> str:
@@ -68,8 +68,8 @@ def variable_from(written: str | None, key: AssetKey, where: str) -> str:
     return written
 
 
-def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
-    """Make the definition of a ``%%multi_asset`` cell: one variable per name.
+def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
+    """Make the definition of a ``%%multi_asset`` cell: one variable per name, and nothing is displayed.
 
     Raises
     ------
@@ -90,7 +90,8 @@ def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> As
             where=text.where,
             remedy=f"assign {missing[0]}: a multi-asset is one variable per name",
         )
-    return _definition(face, arguments, source, "multi_asset", keys, variables=tuple(names), outputs=tuple(names))
+    own = tuple(names)
+    return _definition(face, arguments, source, "multi_asset", keys, variables=own, outputs=own), False
 
 
 def _definition(
@@ -399,8 +400,8 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
     )  # fmt: skip
 
 
-def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
-    """Make the definition of a ``%%sql_asset`` cell.
+def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
+    """Make the definition of a ``%%sql_asset`` cell, whose rows are displayed.
 
     Raises
     ------
@@ -432,19 +433,12 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> Asse
                 where=text.where,
                 remedy=f"run the cell that assigns {name} first",
             )
-    return select_asset(
-        key,
-        select,
-        inputs,
-        deps=given_deps(face, arguments.deps, (key,), text.where),
-        group=arguments.group or None,
-        cache=False if arguments.no_cache else None,
-        volatile=arguments.volatile,
-        max_age=arguments.max_age,
-        ignore=",".join(arguments.ignore),
-        where=text.where,
-        module="__main__",
-    )
+    made = select_asset(
+        key, select, inputs, deps=given_deps(face, arguments.deps, (key,), text.where), group=arguments.group or None,
+        cache=False if arguments.no_cache else None, volatile=arguments.volatile, max_age=arguments.max_age,
+        ignore=",".join(arguments.ignore), where=text.where, module="__main__",
+    )  # fmt: skip
+    return made, True
 
 
 def _inputs(

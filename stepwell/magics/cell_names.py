@@ -155,19 +155,13 @@ def _called(function: ast.expr) -> str:
 
 def _evaluates(tree: ast.AST) -> bool:
     """Return True if the body calls ``eval`` or ``pd.eval``, whose text is an expression of names."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            function = node.func
-            if isinstance(function, ast.Name) and function.id in ("eval", "exec"):
-                return True
-            if (
-                isinstance(function, ast.Attribute)
-                and function.attr == "eval"
-                and isinstance(function.value, ast.Name)
-                and function.value.id in _FRAME_MODULES
-            ):
-                return True
-    return False
+    return any(isinstance(node, ast.Call) and _is_eval(node.func) for node in ast.walk(tree))
+
+
+def _is_eval(function: ast.expr) -> bool:
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+        return function.attr == "eval" and function.value.id in _FRAME_MODULES
+    return isinstance(function, ast.Name) and function.id in ("eval", "exec")
 
 
 def _expression_names(text: str) -> Iterator[str]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 import shlex
 from argparse import SUPPRESS, Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
@@ -22,6 +22,7 @@ from traitlets import Bool, Enum, Float, observe
 from stepwell.commands import VERBS
 from stepwell.commands.command import Command, LineError, LineParser, all_commands, find_command
 from stepwell.commands.wording import result_lines, step_lines, work_line
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.errors import CellNameError, InvalidInvocationError, TrustNeededError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.session.sql import plain
@@ -42,6 +43,8 @@ from stepwell.magics.flags import (
 )
 from stepwell.magics.running import bind, bind_loadable, displays_off, registry_kept, run_definition, users_errors
 
+Maker: TypeAlias = Callable[[Face, Namespace, str, str], tuple[AssetsDefinition, bool]]
+"""Makes the definition of a cell, and says whether its value is displayed after the run: the body displays nothing by itself."""
 _OF_HISTORY = re.compile(r"\s*($|-[lg]\b|[\d~])")
 
 
@@ -77,10 +80,6 @@ class Stepwell(Magics):
         if hasattr(self, "face"):
             self.face.session.seed_steps = change["new"]
 
-    def _read(self, name: str, line: str) -> Namespace:
-        """Read the line of a magic."""
-        return read_line(getattr(self, name), line)
-
     # -- assets
 
     @magic_arguments()
@@ -93,14 +92,7 @@ class Stepwell(Magics):
         The value is the variable named like the asset if the body assigns it, else the last expression.
         """
         line, variable = split_arrow(line)
-        arguments = self._read("asset", line)
-        arguments.variable = variable
-        if cell is None:
-            self._print_state([arguments.name])
-        elif arguments.plain:
-            self._plain("asset", arguments.name, line, cell)
-        else:
-            run_definition(self.face, asset_cells.asset_of(self.face, arguments, line, cell), arguments)
+        self._define("asset", line, cell, asset_cells.asset_of, variable=variable)
 
     @magic_arguments()
     @argument("names", nargs="+", help="The assets' names: one variable of the body each.")
@@ -108,13 +100,7 @@ class Stepwell(Magics):
     @line_cell_magic
     def multi_asset(self, line: str, cell: str | None = None) -> None:
         """Make several assets of a cell: one variable per name."""
-        arguments = self._read("multi_asset", line)
-        if cell is None:
-            self._print_state(arguments.names)
-        elif arguments.plain:
-            self._plain("multi_asset", " ".join(arguments.names), line, cell)
-        else:
-            run_definition(self.face, asset_cells.multi_asset_of(self.face, arguments, line, cell), arguments)
+        self._define("multi_asset", line, cell, asset_cells.multi_asset_of)
 
     @magic_arguments()
     @argument("name", help="The asset's name, or its key with a prefix: raw/daily.")
@@ -122,13 +108,7 @@ class Stepwell(Magics):
     @line_cell_magic
     def sql_asset(self, line: str, cell: str | None = None) -> None:
         """Make an asset of one SELECT over assets; $name takes a notebook variable."""
-        arguments = self._read("sql_asset", line)
-        if cell is None:
-            self._print_state([arguments.name])
-        else:
-            run_definition(
-                self.face, asset_cells.sql_asset_of(self.face, arguments, line, cell), arguments, show_value=True
-            )
+        self._define("sql_asset", line, cell, asset_cells.sql_asset_of)
 
     @magic_arguments()
     @argument("name", help="The asset's name, or its key with a prefix: raw/report.")
@@ -136,24 +116,24 @@ class Stepwell(Magics):
     @line_cell_magic
     def graph_asset(self, line: str, cell: str | None = None) -> None:
         """Make an asset of a cell that calls ops, with assets by name: transform(fetch(clean), top=5)."""
-        arguments = self._read("graph_asset", line)
+        self._define("graph_asset", line, cell, graph_cells.graph_asset_of)
+
+    def _define(self, magic: str, line: str, cell: str | None, make: Maker, **more: Any) -> None:
+        """Do what the line of an asset's cell says; without a cell, say in which state the assets are."""
+        arguments = read_line(getattr(self, magic), line)
+        vars(arguments).update(more)
+        names = arguments.names if magic == "multi_asset" else [arguments.name]
         if cell is None:
-            self._print_state([arguments.name])
-        else:
-            with users_errors(self.face):
-                definition, shown = graph_cells.graph_asset_of(self.face, arguments, line, cell)
-            run_definition(self.face, definition, arguments, show_value=shown)
-
-    def _print_state(self, names: Iterable[str]) -> None:
-        """Say in which state assets are: ``%asset clean``."""
-        for name in names:
-            call_verb(self.face, "why", [name], "%")
-
-    def _plain(self, magic: str, name: str, line: str, cell: str) -> None:
-        text = cell_text(self.shell, self.face.running, magic, line, cell)
-        source = read_cell(self.shell, text, name)
+            for name in names:
+                call_verb(self.face, "why", [name], "%")
+            return
         with users_errors(self.face):
-            asset_cells.run_plain(self.face, source)
+            if getattr(arguments, "plain", False):
+                text = cell_text(self.shell, self.face.running, magic, line, cell)
+                asset_cells.run_plain(self.face, read_cell(self.shell, text, " ".join(names)))
+                return
+            definition, shown = make(self.face, arguments, line, cell)
+        run_definition(self.face, definition, arguments, show_value=shown)
 
     # -- ops, graphs, jobs
 

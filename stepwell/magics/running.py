@@ -18,6 +18,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import (
     InvalidDefinitionError,
     StepwellError,
+    UnknownKeyError,
     UpstreamBudgetError,
     ValueUnavailableError,
 )
@@ -432,8 +433,6 @@ def variable_of(definition: Any, key: str) -> str:
 
 
 def _materialization(result: Any, key: str) -> Any:
-    from stepwell.kernel_runtime.errors import UnknownKeyError
-
     try:
         return result.materialization(key)
     except UnknownKeyError:  # an optional output that the step left out
