@@ -92,9 +92,13 @@ def join(paths: Iterable[Paths]) -> Paths:
 
 def function_globals(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> tuple[set[str], set[str]]:
     """Return the globals that a function reads, and those that it assigns, when it is called; functions inside it included."""
+    if isinstance(node, ast.Lambda):
+        node = ast.FunctionDef(name="lambda_", args=node.args, body=[ast.Return(node.body)], decorator_list=[])
     reads: set[str] = set()
     assigns: set[str] = set()
-    tables = list(symtable.symtable(ast.unparse(_bare(node)), "<cell>", "exec").get_children())
+    text = ast.unparse(ast.fix_missing_locations(node))
+    # Decorators, defaults and annotations are evaluated where it is defined: their tables are siblings of its own.
+    tables = [each for each in symtable.symtable(text, "<cell>", "exec").get_children() if each.get_name() == node.name]
     while tables:
         table = tables.pop()
         tables.extend(table.get_children())
@@ -104,24 +108,6 @@ def function_globals(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) 
             if symbol.is_declared_global() and symbol.is_assigned():
                 assigns.add(symbol.get_name())
     return reads, assigns
-
-
-def _bare(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> ast.AST:
-    """Return a function without what is evaluated where it is defined."""
-    if isinstance(node, ast.Lambda):
-        return ast.Expr(ast.Lambda(_bare_arguments(node.args), node.body))
-    made = type(node)(name=node.name, args=_bare_arguments(node.args), body=node.body, decorator_list=[], returns=None)
-    return ast.fix_missing_locations(made)
-
-
-def _bare_arguments(given: ast.arguments) -> ast.arguments:
-    def bare(argument: ast.arg) -> ast.arg:
-        return ast.arg(argument.arg)
-
-    return ast.arguments(
-        posonlyargs=[bare(each) for each in given.posonlyargs], args=[bare(each) for each in given.args], kwonlyargs=[bare(each) for each in given.kwonlyargs],
-        vararg=bare(given.vararg) if given.vararg else None, kwarg=bare(given.kwarg) if given.kwarg else None, defaults=[], kw_defaults=[None for _ in given.kwonlyargs],
-    )  # fmt: skip
 
 
 _WORD = re.compile(r"[^\W\d]\w*")
