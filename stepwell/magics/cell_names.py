@@ -96,9 +96,11 @@ def function_globals(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) 
         node = ast.FunctionDef(name="lambda_", args=node.args, body=[ast.Return(node.body)], decorator_list=[])
     reads: set[str] = set()
     assigns: set[str] = set()
-    text = ast.unparse(ast.fix_missing_locations(node))
-    # Decorators, defaults and annotations are evaluated where it is defined: their tables are siblings of its own.
-    tables = [each for each in symtable.symtable(text, "<cell>", "exec").get_children() if each.get_name() == node.name]
+    # Decorators, defaults, annotations and type parameters are evaluated where it is defined: in other tables than its own.
+    own = symtable.symtable(ast.unparse(ast.fix_missing_locations(node)), "<cell>", "exec")
+    while own.get_type() != "function":
+        own = next(table for table in own.get_children() if table.get_name() == node.name)
+    tables = [own]
     while tables:
         table = tables.pop()
         tables.extend(table.get_children())
