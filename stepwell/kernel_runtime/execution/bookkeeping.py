@@ -38,7 +38,7 @@ from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import error_record
-from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.planning.decision import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.events import (
@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 Publish = Callable[[Event], None]
+
+_WITHOUT_VALUE = frozenset(("failed", "cancelled", "untouched"))
 
 
 class Bookkeeping:
@@ -325,6 +327,8 @@ class Bookkeeping:
         outputs: Sequence[Any] = (),
     ) -> None:
         self.steps[step.key] = record
+        if record.status in _WITHOUT_VALUE:
+            self.known.valueless[step.key] = "untouched"
         logs, self._logs = self._logs, []
         # In the store a step is known by its address, which names its job.
         stored = record if step.address == step.key else replace(record, key=step.address)

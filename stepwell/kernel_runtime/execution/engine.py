@@ -1,6 +1,6 @@
 """The engine: walks a plan once and decides for each step whether it is reused, run, skipped or never started.
 
-It knows the order (the plan), asks `Known` whether a step must run, has an executor run it, and keeps the records. Values
+It knows the order (the plan), asks `decide` what becomes of a step, has an executor run it, and keeps the records. Values
 are loaded only when a step that runs needs them.
 """
 
@@ -26,7 +26,7 @@ from stepwell.kernel_runtime.execution.notebook import NotebookCells
 from stepwell.kernel_runtime.execution.result import RunResult, is_interrupt, user_object_error
 from stepwell.kernel_runtime.execution.seeds import HiddenState, Seeds
 from stepwell.kernel_runtime.execution.timeline import Timeline
-from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.planning.decision import Decision, Known, decide, decide_keyed, reason_to_run
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
 from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.records.code_versions import CodeVersion
@@ -85,7 +85,6 @@ class Request:
 
 
 _AS_IT_IS = nullcontext()
-_WITHOUT_VALUE = frozenset(("failed", "cancelled", "untouched"))
 
 
 class _ValueLostError(Exception):
@@ -124,6 +123,8 @@ class Engine:
         self.interrupt: BaseException | None = None
         self.notices = list(request.notices)
         self.seeds = Seeds(enabled=request.seed_steps)
+        if request.hidden is not None:
+            known.settle = self._settle
         self.claiming = Claiming(store, known, books, guard, len(plan.steps))
         self.collection = no_collection()
         self.cells = (
@@ -195,38 +196,32 @@ class Engine:
             return self._fail(step, error, "", ())
 
     def _decide(self, step: PlanStep, position: int) -> str:
-        held = self._held_back(step)
-        if held is not None:
-            if held == "skipped":
-                self.books.not_run(step, skipped=True)
-            return held
-        inputs = self.known.inputs(step)
-        if inputs is None:
+        kind = "forced" if step.key in self.request.forced else self.known.kind(step.key)
+        decision = decide(step, self.plan, self.known, kind)
+        if decision.action in {"skip", "untouched"}:
+            self.books.not_run(step, skipped=decision.action == "skip")
+            return decision.action
+        if decision.inputs is None:
             missing = next(key for key in step.input_keys if key not in self.known.values)
-            return self._fail(
-                step,
-                ValueUnavailableError(f"step {step.key!r} needs {missing!r}, which has no value", where=step.where),
-                "",
-                (),
-            )
-        self._settle(step)
-        memo = self.known.key(step, inputs)
-        forced = step.key in self.request.forced
-        if not forced and self._reuse_found(step, memo):
+            error = ValueUnavailableError(f"step {step.key!r} needs {missing!r}, which has no value", where=step.where)
+            return self._fail(step, error, "", ())
+        if decision.action == "reuse" and self._reuse(step, decision):
             return "reused"
+        memo, inputs = decision.memo_key, decision.inputs
         try:
-            if not forced and self.claiming.before(step, memo, position) and self._reuse_found(step, memo):
-                return "reused"
+            if kind != "forced" and self.claiming.before(step, memo, position):
+                # Another process may have computed it meanwhile.
+                decision = decide_keyed(step, self.plan, self.known, kind, memo=memo, inputs=inputs)
+                if decision.action == "reuse" and self._reuse(step, decision):
+                    return "reused"
             # The interrupt may have come while another process was waited for.
-            return "cancelled" if self.guard.interrupted else self._execute(step, memo, inputs, position, forced=forced)
+            return "cancelled" if self.guard.interrupted else self._execute(step, decision, position)
         finally:
             self.claiming.ended()
 
-    def _reuse_found(self, step: PlanStep, memo: str) -> bool:
-        """Reuse what the store has of a step, if there is such a result and its effects can be restored."""
-        group = self._found(step, memo)
-        if group is None:
-            return False
+    def _reuse(self, step: PlanStep, decision: Decision) -> bool:
+        """Reuse an execution of a step; return False if its effects cannot be restored."""
+        group = decision.group
         if self.cells is not None and self.cells.is_live(step):
             self.collection.let()
             try:
@@ -241,8 +236,13 @@ class Engine:
             again = self.cells.later_changes_text(step)
             if again:
                 self.notices.append(notice("changed later", step.key, changes=again))
-        self._reuse(step, memo, group)
+        self._take(step, decision)
         return True
+
+    def _take(self, step: PlanStep, decision: Decision) -> None:
+        for item in decision.group:
+            self.known.values[item.key] = item
+        self.books.reused(step, decision.memo_key, decision.group)
 
     def _rekey(self) -> None:
         """Have the steps that follow keyed again: effects were applied."""
@@ -250,52 +250,22 @@ class Engine:
         if self.request.hidden is not None:
             self.request.hidden.changed()
 
-    def _found(self, step: PlanStep, memo: str) -> tuple[Materialization, ...] | None:
-        """Return what the store has of a step; a target's value must be there, too."""
-        group = self.known.hit(step, memo)
-        if group is not None and step.key in self.plan.target_steps:
-            lost = next((f"{item.key}: {why}" for item in group if (why := self.known.lost(item))), "")
-            if lost:
-                note = notice("computed again", step.key, why=lost)
-                # Of values that another key signed the run says one line for all.
-                if note not in self.notices and not any(item.id in self.known.snapshot.foreign for item in group):
-                    self.notices.append(note)
-                return None
-        return group
+    def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
+        """Give a notice of a value that is computed again because the stored one is lost."""
+        note = notice("computed again", step.key, why=decision.lost)
+        # Of values that another key signed the run says one line for all.
+        if note not in self.notices and self.known.snapshot.foreign.keys().isdisjoint(
+            [item.id for item in decision.group]
+        ):
+            self.notices.append(note)
 
-    def _reuse(self, step: PlanStep, memo: str, group: tuple[Materialization, ...]) -> str:
-        for item in group:
-            self.known.values[item.key] = item
-        self.books.reused(step, memo, group)
-        return "reused"
-
-    def _held_back(self, step: PlanStep) -> str | None:
-        """Tell whether something upstream keeps a step from running: ``untouched``, ``skipped`` or None."""
-        values, producers, done = self.known.values, self.plan.producers, self.books.steps
-        skipped = False
-        for given in step.inputs:
-            if len(given.keys) == 1 and given.keys[0] in values:
-                producer = producers.get(given.keys[0])
-                record = done.get(producer.key) if producer is not None else None
-                if producer is None or (record is not None and record.status not in _WITHOUT_VALUE):
-                    continue
-            lacking = [key for key in given.keys if key not in values and (key in producers or key in self.plan.absent)]
-            for key in given.keys:
-                producer = producers.get(key)
-                if producer is not None:
-                    record = done.get(producer.key)
-                    if record is None or record.status in _WITHOUT_VALUE:
-                        return "untouched"
-            if lacking and (not given.fan_in or len(lacking) == len(given.keys)):
-                skipped = True
-        return "skipped" if skipped else None
-
-    def _execute(
-        self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], position: int, *, forced: bool = False
-    ) -> str:
+    def _execute(self, step: PlanStep, decision: Decision, position: int) -> str:
         started = time.time()
-        # Told now: afterwards the world is as the step leaves it.
-        reason = FORCED if forced and self.plan.kind != "job" else self._reason(step, memo, inputs)
+        memo, inputs = decision.memo_key, decision.inputs or ()
+        # Before the body runs: afterwards the world is as the step leaves it.
+        reason = self._reason(step, decision)
+        if decision.lost:
+            self._tell_lost(step, decision)
         self.books.started(step, position, len(self.plan.steps))
         before = self._run_again
         live = self.cells is not None and self.cells.is_live(step)
@@ -332,17 +302,7 @@ class Engine:
         self.collection.hold()
         if state is not None and (watched is not None or step.code is None):
             self._tell_changes(step, self.guard.look(lambda: state.after(step, watched)))
-        expires = step.op.volatile or step.op.max_age is not None or not step.memoised
-        if outcome.network and not expires:
-            used = notice("network", step.key, hosts=outcome.network[:3])
-            if used not in self.request.said:
-                self.request.said.add(used)
-                self.notices.append(used)
-        if outcome.unseen and not expires:
-            reader, _, what = outcome.unseen[0].partition(": ")
-            self.notices.append(notice("unseen read", step.key, reader=reader, what=what))
-        if outcome.children and not expires and not step.op.reads:
-            self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
+        self._tell_unchecked(step, outcome)
         context = arguments.get(step.op.context) if step.op.context is not None else None
         if isinstance(context, OpExecutionContext):
             for name, metadata in context.output_metadata.items():
@@ -350,6 +310,21 @@ class Engine:
                     outcome.produced[name].metadata.update(metadata)
         del arguments
         return self._keep(step, outcome, memo, inputs, started=started, code=code, reason=reason, run=run)
+
+    def _tell_unchecked(self, step: PlanStep, outcome: Outcome) -> None:
+        """Give notices of what a body used and no later run can check: its result is reused although that may change."""
+        if step.op.volatile or step.op.max_age is not None or not step.memoised:
+            return
+        if outcome.network:
+            used = notice("network", step.key, hosts=outcome.network[:3])
+            if used not in self.request.said:
+                self.request.said.add(used)
+                self.notices.append(used)
+        if outcome.unseen:
+            reader, _, what = outcome.unseen[0].partition(": ")
+            self.notices.append(notice("unseen read", step.key, reader=reader, what=what))
+        if outcome.children and not step.op.reads:
+            self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
     def _with_present_names(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...]) -> str:
         """Return the memo key of an asset cell that is about to run: it reads the notebook as it is now."""
@@ -361,27 +336,14 @@ class Engine:
         self._settle(step)
         return self.known.key(step, inputs)
 
-    def _reason(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...]) -> str:
-        """Return why a step runs although nothing that its memo key has was changed; empty if something was."""
+    def _reason(self, step: PlanStep, decision: Decision) -> str:
+        """Return why a step runs although nothing that its memo key contains was changed; empty if something was."""
         obstacle = self._obstacles.pop(step.key, "")
-        if obstacle or self.plan.kind == "job":
+        if self.plan.kind == "job":
             return obstacle
-        return self.known.refusal(step, memo) or self._made_again(step, inputs)
-
-    def _made_again(self, step: PlanStep, inputs: tuple[InputVersion, ...]) -> str:
-        """Return which input without a stored value was computed again since the step ran last; empty if none was."""
-        given = {each.name for each in step.inputs if each.carries_value}
-        lacking = [
-            each
-            for each in inputs
-            if each.name in given and each.key in self.known.values and self.known.values[each.key].value is None
-        ]
-        if not lacking:
-            return ""
-        earlier = self.known.snapshot.current.get(step.outputs[0].key, ())
-        before = {(each.name, each.version) for row in earlier[:1] for each in row.materialization.inputs}
-        changed = [each.key for each in lacking if (each.name, each.version) not in before]
-        return f"{changed[0]} is not stored and was computed again" if earlier and changed else ""
+        if decision.cause == "forced":
+            return FORCED
+        return obstacle or reason_to_run(step, decision.memo_key, decision.inputs or (), self.known)
 
     def _coded(self, step: PlanStep) -> set[str]:
         """Return the inputs of a step whose values may hold functions of the notebook, or instances of its classes."""
@@ -601,18 +563,20 @@ class Engine:
 
     def _again(self, producer: PlanStep) -> None:
         """Run a step again whose stored value cannot be loaded, or take what another process has made of it meanwhile."""
-        inputs = self.known.inputs(producer) or ()
-        memo = self.known.key(producer, inputs)
+        known = self.known
+        inputs = known.inputs(producer) or ()
+        decision = Decision("run", "lost", known.key(producer, inputs), inputs)
         position = self.plan.steps.index(producer) + 1
         self._run_again += 1
         self.claiming.drop()
         try:
-            if self.claiming.before(producer, memo, position):
-                group = self._found(producer, memo)
-                if group is not None and group[0].id not in {item.id for item in self.known.values.values()}:
-                    self._reuse(producer, memo, group)
+            if self.claiming.before(producer, decision.memo_key, position):
+                kind = known.kind(producer.key)
+                new = decide_keyed(producer, self.plan, known, kind, memo=decision.memo_key, inputs=inputs)
+                if new.action == "reuse" and new.group[0].id not in {item.id for item in known.values.values()}:
+                    self._take(producer, new)
                     return
-            status = "cancelled" if self.guard.interrupted else self._execute(producer, memo, inputs, position)
+            status = "cancelled" if self.guard.interrupted else self._execute(producer, decision, position)
         finally:
             self.claiming.ended()
         if status != "executed":

@@ -24,6 +24,7 @@ from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import database_state, has_content
 from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.execution.world import OTHER, World, Writer
+from stepwell.kernel_runtime.planning.decision import Kind
 from stepwell.kernel_runtime.reads.checks import what_changed
 from stepwell.kernel_runtime.reads.file_state import UNSTABLE
 from stepwell.kernel_runtime.reads.recorder import value_digest
@@ -547,18 +548,23 @@ class Timeline:
         pulled = step_key not in self.requested
         return memory is not None and self.world.was_seeded(stream, step_key, memory.number, pulled=pulled)
 
-    def keeps(self, step_key: str, item: Materialization) -> bool:
-        """Return True if a cell runs that needs a step which gave this materialization here: as in a plain notebook, it does not run again."""
-        return bool(self.cells) and step_key not in self.cells and self.has_brought(step_key, item)
+    def kind(self, step_key: str) -> Kind:
+        """Return how the present request asks for a step."""
+        if step_key in self.requested:
+            return "cell" if step_key in self.cells else "named"
+        return "cell pull" if self.cells and step_key not in self.cells else "pull"
 
-    def read_holds(self, read: Read, step_key: str, item: Materialization) -> bool:
+    def read_holds(self, read: Read, step_key: str, item: Materialization, kind: Kind) -> bool:
         """Return True if what a step read from the kernel itself is still so, or changed only by later cells and steps.
 
         Parameters
         ----------
         item
             The materialization that has the read.
+        kind
+            How the step is requested: where its own cell runs, or the request names it, what other cells changed counts.
         """
+        pulled = kind in ("pull", "cell pull")
         again = self.has_brought(step_key, item)
         if read.kind == "stream":
             if again and not self.was_seeded(read.name, step_key):
@@ -567,7 +573,7 @@ class Timeline:
             state = stream_states().get(read.name)
             return state is not None and data_version(state) == read.digest
         if self.world.has(read):
-            return again and self.world.is_later_change(read, step_key, pulled=step_key not in self.requested)
+            return again and self.world.is_later_change(read, step_key, pulled=pulled)
         value = self.namespace.get(read.name, _GONE)
         if read.kind == "given":
             # Where the notebook has no such variable, the code in the input's value has its own.
@@ -579,7 +585,7 @@ class Timeline:
             return False
         memory = self._memories[step_key]
         since = self._since(read.name, memory.number)
-        return bool(since) and self._is_explained(read.name, memory, since, step_key)
+        return bool(since) and self._is_explained(read.name, memory, since, step_key, pulled=pulled)
 
     def look_at_world(self, writer: Writer = OTHER) -> None:
         """Note who changed files, the environment and the like that steps read, right after the change."""
@@ -594,9 +600,11 @@ class Timeline:
         bound = self.asset_of(name)
         return (bound.data_version if bound is not None else "") or value_digest(self.namespace[name])
 
-    def _is_explained(self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str) -> bool:
+    def _is_explained(
+        self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str, *, pulled: bool
+    ) -> bool:
         """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
-        if step_key in self.requested and (
+        if not pulled and (
             any(writer.kind == "cell" for _, writer in since)
             or any(number > memory.number and writer.id != step_key for number, writer in self._binds.get(name, ()))
         ):
@@ -656,7 +664,7 @@ class Timeline:
             if not since:
                 continue
             touched = True
-            if not self._is_explained(name, memory, since, step_key):
+            if not self._is_explained(name, memory, since, step_key, pulled=not own):
                 return version
             if own:
                 continue
