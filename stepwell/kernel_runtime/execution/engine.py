@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError, StoreError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, Claiming
-from stepwell.kernel_runtime.execution.capture import proxied
-from stepwell.kernel_runtime.execution.contexts import OpExecutionContext, context_for, plain_metadata
-from stepwell.kernel_runtime.execution.in_process import InProcess, Outcome
+from stepwell.kernel_runtime.execution.in_process import InProcess, OpExecutionContext, Outcome, context_for, proxied
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.live_cells import LiveRun
 from stepwell.kernel_runtime.execution.notebook import NotebookCells
-from stepwell.kernel_runtime.execution.result import RunResult, is_interrupt, user_object_error
-from stepwell.kernel_runtime.execution.seeds import HiddenState, Seeds
+from stepwell.kernel_runtime.execution.result import RunResult, is_interrupt, plain_metadata, user_object_error
 from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.execution.world import HiddenState, Seeds
 from stepwell.kernel_runtime.planning.decision import Decision, Known, decide, decide_keyed, reason_to_run
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
 from stepwell.kernel_runtime.records.bulk import no_collection

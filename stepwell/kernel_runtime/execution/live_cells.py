@@ -30,8 +30,8 @@ from stepwell.kernel_runtime.execution.addresses import (
     reached_names,
 )
 from stepwell.kernel_runtime.execution.restoration import View, blocks_of, has_arrays, views
-from stepwell.kernel_runtime.execution.seeds import stream_states
 from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.execution.world import stream_states
 from stepwell.kernel_runtime.reads.readers import seedings
 from stepwell.kernel_runtime.records.materializations import RESULT, Effects, Read
 from stepwell.kernel_runtime.versions import library_state, patches

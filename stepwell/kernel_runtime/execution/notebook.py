@@ -11,7 +11,6 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution.addresses import code_in, outdated_class, reached_names
 from stepwell.kernel_runtime.execution.contents import is_handle
-from stepwell.kernel_runtime.execution.contexts import Produced
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun
 from stepwell.kernel_runtime.execution.restoration import (
@@ -22,9 +21,9 @@ from stepwell.kernel_runtime.execution.restoration import (
     restore_files,
     taken_files,
 )
-from stepwell.kernel_runtime.execution.seeds import Seeds, set_stream
+from stepwell.kernel_runtime.execution.result import Produced
 from stepwell.kernel_runtime.execution.timeline import Timeline
-from stepwell.kernel_runtime.execution.world import Writer
+from stepwell.kernel_runtime.execution.world import Seeds, Writer, set_stream
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.events import Notify, notice

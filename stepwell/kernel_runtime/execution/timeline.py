@@ -22,8 +22,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import database_state, has_content
-from stepwell.kernel_runtime.execution.seeds import stream_states
-from stepwell.kernel_runtime.execution.world import OTHER, World, Writer
+from stepwell.kernel_runtime.execution.world import OTHER, World, Writer, stream_states
 from stepwell.kernel_runtime.planning.decision import Kind
 from stepwell.kernel_runtime.reads.checks import what_changed
 from stepwell.kernel_runtime.reads.file_state import UNSTABLE

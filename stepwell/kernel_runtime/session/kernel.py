@@ -24,7 +24,7 @@ from stepwell.kernel_runtime.execution.engine import Engine, Request, new_run
 from stepwell.kernel_runtime.execution.in_process import InProcess
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.execution.seeds import HiddenState
+from stepwell.kernel_runtime.execution.world import HiddenState
 from stepwell.kernel_runtime.planning.build import (
     Definitions,
     build_job_plan,

@@ -17,7 +17,7 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
     unknown_key,
 )
-from stepwell.kernel_runtime.execution.seeds import HiddenState
+from stepwell.kernel_runtime.execution.world import HiddenState
 from stepwell.kernel_runtime.planning.build import (
     Definitions,
     build_job_plan,
