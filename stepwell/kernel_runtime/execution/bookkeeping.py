@@ -64,8 +64,8 @@ from stepwell.kernel_runtime.store.locks import Once
 from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.catalog.groups import Commit
-    from stepwell.kernel_runtime.store.locks import Claim
+    from stepwell.kernel_runtime.store.catalog.thread import Commit
+    from stepwell.kernel_runtime.store.processes import Claim
     from stepwell.kernel_runtime.store.store import ValueStore
 
 Publish = Callable[[Event], None]

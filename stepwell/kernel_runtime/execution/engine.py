@@ -38,7 +38,7 @@ from stepwell.kernel_runtime.records.materializations import (
     provenance,
 )
 from stepwell.kernel_runtime.records.runs import FORCED, RunRecord
-from stepwell.kernel_runtime.store.liveness import this_process
+from stepwell.kernel_runtime.store.processes import this_process
 from stepwell.kernel_runtime.store.values.structure import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 

@@ -108,9 +108,8 @@ def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -
 
 def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
     """Run a SELECT and return its rows as a type of frame; errors as in `run_select`."""
-    from stepwell.kernel_runtime.store.sql.files import file_access
     from stepwell.kernel_runtime.store.sql.select import run_select, stream_select
-    from stepwell.kernel_runtime.store.sql.statements import read_statement
+    from stepwell.kernel_runtime.store.sql.statements import file_access, read_statement
 
     sources = read_statement(text).files
     files = None

@@ -42,8 +42,7 @@ from stepwell.kernel_runtime.store.catalog.schema import (
 )
 from stepwell.kernel_runtime.store.doctor.checks import CheckedFile
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.header import Header
-from stepwell.kernel_runtime.store.objects.stored_form import rebuilt
+from stepwell.kernel_runtime.store.objects.header import Header, rebuilt
 
 _SMALLEST = 2048
 """Rows that DuckDB reads at once."""
