@@ -111,7 +111,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         line = upstream_line(name, waiting) if waiting else ""
         for key in own:
             # As in a new kernel, the cell and what is planned for it find settings without its own.
-            face.timeline.undo_settings(key)
+            face.timeline.world.undo_settings(key)
         with users_errors(face), displays_off(face, off=arguments.quiet), Progress(face, line):
             result = face.session.materialize([definition], force=arguments.force, show=own)
     keys = [str(key) for key in definition.keys]

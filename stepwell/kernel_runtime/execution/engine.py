@@ -6,9 +6,8 @@ are loaded only when a step that runs needs them.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import call
@@ -16,12 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError, StoreError, UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, Claiming
+from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, Claiming, Execution
 from stepwell.kernel_runtime.execution.in_process import InProcess, OpExecutionContext, Outcome, context_for, proxied
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.live_cells import LiveRun
 from stepwell.kernel_runtime.execution.notebook import NotebookCells
-from stepwell.kernel_runtime.execution.result import RunResult, is_interrupt, plain_metadata, user_object_error
+from stepwell.kernel_runtime.execution.result import (
+    Produced,
+    RunResult,
+    is_interrupt,
+    plain_metadata,
+    user_object_error,
+)
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.execution.world import HiddenState, Seeds
 from stepwell.kernel_runtime.planning.decision import Decision, Known, decide, decide_keyed, reason_to_run
@@ -31,28 +36,24 @@ from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import (
     NOTEBOOK,
-    Effects,
-    InputVersion,
     Materialization,
     StoredValue,
     provenance,
 )
-from stepwell.kernel_runtime.records.runs import FORCED, RunRecord
-from stepwell.kernel_runtime.store.processes import this_process
+from stepwell.kernel_runtime.records.runs import FORCED
 from stepwell.kernel_runtime.store.values.structure import name_parts
+from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
-_IMMUTABLE = frozenset({int, float, str, bytes, bool, type(None), complex})
-"""Exact types whose values are shared between consumers instead of being loaded for each."""
-
 
 def _is_immutable(value: Any) -> bool:
+    """Return True for a value that consumers share; any other is loaded for each."""
     kind = type(value)
     # The hash of a class with another metaclass is the user's code, which may never end.
-    return type(kind) is type and kind in _IMMUTABLE
+    return type(kind) is type and kind in ATOMS
 
 
 @dataclass(slots=True)
@@ -63,8 +64,6 @@ class Request:
     """Keys of steps that run even if they could be reused."""
     shown: frozenset[str] = frozenset()
     """Keys of steps whose displays appear while they run."""
-    namespace: dict[str, Any] | None = None
-    """The notebook's namespace, for helpers that read assets by name."""
     code_parts: Callable[[PlanStep], CodeVersion | None] = field(default=lambda step: step.code)
     """Returns a step's code version with the parts that explain it."""
     notices: tuple[Notice, ...] = ()
@@ -80,9 +79,6 @@ class Request:
     """Notices of the store while the run goes on."""
     strict: bool = False
     """Whether a value of an asset cell that cannot be stored is a failure, as everywhere else."""
-
-
-_AS_IT_IS = nullcontext()
 
 
 class _ValueLostError(Exception):
@@ -114,6 +110,7 @@ class Engine:
         self.guard = guard
         self.books = books
         books.look = guard.look
+        books.code_parts = request.code_parts
         self.request = request
         self.memory: dict[str, Any] = {}
         """Values by value key: of jobs the objects themselves, else exact immutables and what is not isolated."""
@@ -133,8 +130,6 @@ class Engine:
         self._run_again = 0
         self._obstacles: dict[str, str] = {}
         """By step, why what the store has of it cannot be restored in the notebook."""
-        self._kept_codes: set[str] | None = None
-        """Code versions that some materialization of an earlier run has; they are written together with it."""
 
     def run(self) -> RunResult:
         """Run the plan to its end, or to an interrupt; return what happened. Exceptions of user code are in the result."""
@@ -187,11 +182,11 @@ class Engine:
                 raise
             if self._is_users_interrupt(error):
                 self.interrupt = error
-                self.books.failed(step, error, "", started=time.time(), code=step.code, cancelled=True)
+                self.books.failed(Execution(step, code=step.code), error, cancelled=True)
                 return "cancelled"
             if not issubclass(type(error), StepwellError | MemoryError):
                 error = user_object_error(step, "an object that it reaches, takes or gives", error)
-            return self._fail(step, error, "", ())
+            return self._fail(Execution(step, code=step.code), error)
 
     def _decide(self, step: PlanStep, position: int) -> str:
         kind = "forced" if step.key in self.request.forced else self.known.kind(step.key)
@@ -202,7 +197,7 @@ class Engine:
         if decision.inputs is None:
             missing = next(key for key in step.input_keys if key not in self.known.values)
             error = ValueUnavailableError(f"step {step.key!r} needs {missing!r}, which has no value", where=step.where)
-            return self._fail(step, error, "", ())
+            return self._fail(Execution(step, code=step.code), error)
         if decision.action == "reuse" and self._reuse(step, decision):
             return "reused"
         memo, inputs = decision.memo_key, decision.inputs
@@ -258,16 +253,14 @@ class Engine:
             self.notices.append(note)
 
     def _execute(self, step: PlanStep, decision: Decision, position: int) -> str:
-        started = time.time()
-        memo, inputs = decision.memo_key, decision.inputs or ()
+        execution = Execution(step, decision.memo_key, decision.inputs or (), step.code)
         # Before the body runs: afterwards the world is as the step leaves it.
-        reason = self._reason(step, decision)
+        execution.reason = self._reason(step, decision)
         if decision.lost:
             self._tell_lost(step, decision)
         self.books.started(step, position, len(self.plan.steps))
         before = self._run_again
         live = self.cells is not None and self.cells.is_live(step)
-        run: LiveRun | None = None
         try:
             if self.cells is not None and live:
                 self.cells.check(step)
@@ -278,26 +271,35 @@ class Engine:
             self.books.not_run(step, skipped=False)
             return "untouched"
         except (StepwellError, MemoryError) as error:
-            return self._fail(step, error, memo, inputs, started=started)
+            return self._fail(execution, error)
         if self._run_again != before:
             # What was run again may have another value than the one that was lost.
-            inputs = self.known.inputs(step) or inputs
-            memo = self.known.key(step, inputs)
+            execution.inputs = self.known.inputs(step) or execution.inputs
+            execution.memo = self.known.key(step, execution.inputs)
+        self._take_present_names(execution)
+        run = self._run_body(execution, arguments, hidden, live=live)
+        del arguments
+        return self._keep(execution, run)
+
+    def _run_body(
+        self, execution: Execution, arguments: dict[str, Any], hidden: dict[str, Any], *, live: bool
+    ) -> LiveRun | None:
+        """Have a step's body run; return what a cell may have changed in the notebook."""
+        step, cells = execution.step, self.cells
         state = None if live else self.request.hidden
-        memo = self._with_present_names(step, memo, inputs)
         # What explains a code version is read before the body can change it.
-        watched, code = self.guard.look(
-            lambda: (state.before(step) if state is not None else None, self._explained(step))
+        watched, execution.code = self.guard.look(
+            lambda: (state.before(step) if state is not None else None, self.books.explained(step))
         )
         self.seeds.seed(step.key, live=live)
-        cells = self.cells
+        run: LiveRun | None = None
         if cells is not None and live:
-            run = self.guard.look(partial(cells.begin, step, arguments, self._coded(step)))
-        self.claiming.computing(step, memo)
+            run = self.guard.look(partial(cells.begin, step, arguments, self.known.values))
+        self.claiming.computing(step, execution.memo)
         self.collection.let()
-        with self._asset_names(hidden) if hidden else _AS_IT_IS:
-            outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
+        outcome = self.executor.run(step, arguments, hidden, show_displays=step.key in self.request.shown)
         self.collection.hold()
+        execution.outcome = outcome
         if state is not None and (watched is not None or step.code is None):
             self._tell_changes(step, self.guard.look(lambda: state.after(step, watched)))
         self._tell_unchecked(step, outcome)
@@ -306,8 +308,7 @@ class Engine:
             for name, metadata in context.output_metadata.items():
                 if name in outcome.produced:
                     outcome.produced[name].metadata.update(metadata)
-        del arguments
-        return self._keep(step, outcome, memo, inputs, started=started, code=code, reason=reason, run=run)
+        return run
 
     def _tell_unchecked(self, step: PlanStep, outcome: Outcome) -> None:
         """Give notices of what a body used and no later run can check: its result is reused although that may change."""
@@ -324,15 +325,13 @@ class Engine:
         if outcome.children and not step.op.reads:
             self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
-    def _with_present_names(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...]) -> str:
-        """Return the memo key of an asset cell that is about to run: it reads the notebook as it is now."""
-        state = self.request.hidden
-        cells = self.cells
-        if state is None or cells is None or not cells.is_live(step) or not cells.is_renamed(step):
-            return memo
-        state.changed()
-        self._settle(step)
-        return self.known.key(step, inputs)
+    def _take_present_names(self, execution: Execution) -> None:
+        """Key an asset cell that is about to run by the notebook as it is now."""
+        step, state, cells = execution.step, self.request.hidden, self.cells
+        if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
+            state.changed()
+            self._settle(step)
+            execution.memo = self.known.key(step, execution.inputs)
 
     def _reason(self, step: PlanStep, decision: Decision) -> str:
         """Return why a step runs although nothing that its memo key contains was changed; empty if something was."""
@@ -342,24 +341,6 @@ class Engine:
         if decision.cause == "forced":
             return FORCED
         return obstacle or reason_to_run(step, decision.memo_key, decision.inputs or (), self.known)
-
-    def _coded(self, step: PlanStep) -> set[str]:
-        """Return the inputs of a step whose values may hold functions of the notebook, or instances of its classes."""
-        found = set()
-        for given in step.inputs:
-            values = [self.known.values[key].value for key in given.keys if key in self.known.values]
-            if any(each is None or any(name.startswith("__main__.") for name, _ in each.classes) for each in values):
-                found.add(given.name)
-        return found
-
-    def _explained(self, step: PlanStep) -> CodeVersion | None:
-        """Return a step's code version, with the parts that explain it unless the store has them from an earlier run."""
-        if self._kept_codes is None:
-            found = self.known.snapshot.by_memo_key.values()
-            self._kept_codes = {group[0].code_version for groups in found for group in groups}
-        if step.code is not None and step.code.digest in self._kept_codes:
-            return step.code
-        return self.request.code_parts(step)
 
     def _settle(self, step: PlanStep) -> None:
         """Key a step anew if one before it has changed what its code reaches."""
@@ -375,123 +356,94 @@ class Engine:
         if names:
             self.notices.append(notice("global changed", step.key, names=tuple(names)))
 
-    def _keep(  # noqa: PLR0915 - everything that becomes of an outcome, in one order
-        self,
-        step: PlanStep,
-        outcome: Outcome,
-        memo: str,
-        inputs: tuple[InputVersion, ...],
-        *,
-        started: float,
-        code: CodeVersion | None,
-        reason: str,
-        run: LiveRun | None = None,
-    ) -> str:
+    def _keep(self, execution: Execution, run: LiveRun | None) -> str:
         """Store what a body produced, and record how it ended."""
+        step, outcome, cells = execution.step, execution.outcome, self.cells
+        assert outcome is not None
         error = outcome.error
-        if error is not None and self.cells is not None:
-            self.cells.name_writers(outcome)
-        effects, kept_value = Effects(), None
-        stored: dict[str, tuple[StoredValue | None, str]] = {}
-        not_kept: list[str] = []
-        unstored: list[str] = []
-        is_job = self.plan.kind == "job" and not step.memoised
+        if error is not None and cells is not None:
+            cells.name_writers(outcome)
         try:
-            for produced in outcome.produced.values():
-                if produced.metadata:
-                    # What is recorded of it must be plain, also where this fails.
-                    given, produced.metadata = produced.metadata, {}
-                    produced.metadata = self.guard.look(partial(plain_metadata, step, given))
-            results = list(outcome.produced.items())
-            if run is not None and self.cells is not None and error is None:
-                effects, kept_value = self.cells.keep(step, run, outcome, memo)
-            for name, produced in results:
-                key = produced.output.key
-                if not produced.output.stored:
-                    stored[name] = (None, "")
-                    continue
-                # Plain values have no code that could take for ever.
-                look = call if _is_immutable(produced.value) else self.guard.look
-                version = "" if is_job else look(partial(data_version, produced.value)) or ""
-                kept = memo if error is None else ""
-                try:
-                    about = partial(
-                        self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code,
-                        effects=effects,
-                    )  # fmt: skip
-                    value = look(
-                        partial(
-                            self.store.put, produced.value, key=key, memo_key=kept, about=about, portable=run is None
-                        )
-                    )
-                except UnstorableValueError as unstorable:
-                    if not is_job and (run is None or self._must_be_stored(step)):
-                        raise
-                    # In a kernel the value lives on, under the variable that it is bound to.
-                    held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
-                    not_kept.append(f"{name}: {held or name_parts(type(produced.value))[1]}")
-                    stored[name] = (None, "")
-                    unstored.append(name)
-                else:
-                    stored[name] = (value, version or value.digest)
-                if is_job or _is_immutable(produced.value) or not step.isolate:
-                    self.memory[key] = produced.value
-            if unstored and run is not None and self.cells is not None:
-                effects = self.cells.lacking(step, effects, unstored)
-                if code is None or not code.unverifiable:
-                    stored.update([(name, (None, provenance(memo, outcome.reads, name))) for name in unstored])
-            if effects:
-                stored[NOTEBOOK] = (kept_value, kept_value.digest if kept_value is not None else "none")
+            self._store(execution, outcome, run)
         except BaseException as broken:
             if error is None:
                 error = broken
                 if not issubclass(type(broken), StepwellError | MemoryError) and not self._is_users_interrupt(broken):
                     error = user_object_error(step, "storing what it gave", broken)
-                stored = {name: each for name, each in stored.items() if outcome.produced[name].output.stored is False}
+                produced = outcome.produced
+                execution.stored = {
+                    name: each for name, each in execution.stored.items() if not produced[name].output.stored
+                }
         if error is None:
-            made = self.books.executed(
-                step,
-                outcome,
-                memo,
-                inputs,
-                stored,
-                started=started,
-                code=code,
-                not_kept=tuple(not_kept),
-                reason=reason,
-                effects=effects,
-            )
+            made = self.books.executed(execution)
             self.known.values.update([(item.key, item) for item in made])
-            if run is not None and self.cells is not None:
-                self.cells.executed(step, run, outcome, {item.output: item for item in made}, effects)
-                if effects:
+            if run is not None and cells is not None:
+                cells.executed(step, run, outcome, {item.output: item for item in made}, execution.effects)
+                if execution.effects:
                     self._rekey()
             return "executed"
-        if run is not None and self.cells is not None:
-            self.cells.failed(step, run)
+        if run is not None and cells is not None:
+            cells.failed(step, run)
             self._rekey()
-        cancelled = is_interrupt(error)
-        self.books.failed(
-            step, error, memo, inputs, started=started, outcome=outcome, stored=stored, code=code, cancelled=cancelled
-        )
-        if cancelled:
+        if is_interrupt(error):
             self.interrupt = error
-        elif self.error is None:
-            self.error = error
-        return "cancelled" if cancelled else "failed"
+            self.books.failed(execution, error, cancelled=True)
+            return "cancelled"
+        return self._fail(execution, error)
 
-    def _must_be_stored(self, step: PlanStep) -> bool:
-        body = step.op.body
-        return self.cells is not None and isinstance(body, CellBody) and self.cells.must_be_stored(body)
+    def _store(self, execution: Execution, outcome: Outcome, run: LiveRun | None) -> None:
+        """Store the outputs of a step, and what a cell left in the notebook."""
+        step, cells = execution.step, self.cells
+        for produced in outcome.produced.values():
+            if produced.metadata:
+                # What is recorded of it must be plain, also where this fails.
+                given, produced.metadata = produced.metadata, {}
+                produced.metadata = self.guard.look(partial(plain_metadata, step, given))
+        outputs = list(outcome.produced.items())
+        left: StoredValue | None = None
+        if run is not None and cells is not None and outcome.error is None:
+            execution.effects, left = cells.keep(step, run, outcome, execution.memo)
+        unstored = [name for name, produced in outputs if not self._store_output(execution, name, produced, run)]
+        if unstored and run is not None and cells is not None:
+            execution.effects = cells.lacking(step, execution.effects, unstored)
+            if execution.code is None or not execution.code.unverifiable:
+                for name in unstored:
+                    execution.stored[name] = (None, provenance(execution.memo, outcome.reads, name))
+        if execution.effects:
+            execution.stored[NOTEBOOK] = (left, left.digest if left is not None else "none")
+
+    def _store_output(self, execution: Execution, name: str, produced: Produced, run: LiveRun | None) -> bool:
+        """Store one output; return False for a value that cannot be stored and need not be."""
+        step, value = execution.step, produced.value
+        if not produced.output.stored:
+            execution.stored[name] = (None, "")
+            return True
+        is_job = self.plan.kind == "job" and not step.memoised
+        # Plain values have no code that could take for ever.
+        look = call if _is_immutable(value) else self.guard.look
+        version = "" if is_job else look(partial(data_version, value)) or ""
+        kept = True
+        try:
+            at = look(partial(self.books.put, execution, name, value, version=version, portable=run is None))
+            execution.stored[name] = (at, version or at.digest)
+        except UnstorableValueError as unstorable:
+            if not is_job and (run is None or self.cells is None or self.cells.must_be_stored(step)):
+                raise
+            # In a kernel the value lives on, under the variable that it is bound to.
+            held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
+            execution.not_kept.append(f"{name}: {held or name_parts(type(value))[1]}")
+            execution.stored[name] = (None, "")
+            kept = False
+        if is_job or _is_immutable(value) or not step.isolate:
+            self.memory[produced.output.key] = value
+        return kept
 
     def _is_users_interrupt(self, error: BaseException) -> bool:
         """Return whether an exception is Ctrl-C, and not a KeyboardInterrupt that an object raised."""
         return is_interrupt(error) and self.guard.interrupted
 
-    def _fail(
-        self, step: PlanStep, error: BaseException, memo: str, inputs: tuple[InputVersion, ...], *, started: float = 0.0
-    ) -> str:
-        self.books.failed(step, error, memo, inputs, started=started or time.time(), code=step.code)
+    def _fail(self, execution: Execution, error: BaseException) -> str:
+        self.books.failed(execution, error)
         if self.error is None:
             self.error = error
         return "failed"
@@ -587,41 +539,6 @@ class Engine:
 
     def _hidden(self, step: PlanStep) -> dict[str, Any]:
         """Return the values of assets that a helper reads by their global names."""
-        if self.request.namespace is None:
+        if self.executor.namespace is None:
             return {}
         return {given.name: self._value(given.keys[0], step) for given in step.inputs if not given.declared}
-
-    @contextmanager
-    def _asset_names(self, hidden: Mapping[str, Any]) -> Iterator[None]:
-        """Let a helper find the stored value of an asset under its global name while a step runs."""
-        space = self.request.namespace
-        if space is None:
-            yield
-            return
-        absent = object()
-        before: Mapping[str, Any] = {name: space.get(name, absent) for name in hidden}
-        try:
-            space.update(hidden)
-            yield
-        finally:
-            for name, value in before.items():
-                if value is absent:
-                    space.pop(name, None)
-                else:
-                    space[name] = value
-
-
-def new_run(run_id: str, plan: Plan, notebook: str, *, batch: str, parent: RunRecord | None = None) -> RunRecord:
-    """Return the record of a run that is about to start."""
-    return RunRecord(
-        run_id,
-        plan.kind,
-        notebook,
-        plan.targets,
-        "running",
-        time.time(),
-        batch=batch,
-        parent_run_id=parent.run_id if parent else "",
-        root_run_id=(parent.root_run_id or parent.run_id) if parent else "",
-        process=this_process(),
-    )

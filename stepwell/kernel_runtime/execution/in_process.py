@@ -73,6 +73,7 @@ class Outcome:
     """What noted the reads; it also knows what was written."""
 
 
+_AS_IT_IS = contextlib.nullcontext()
 SqlRunner = Callable[[SqlBody, Mapping[str, Any]], Any]
 
 
@@ -103,10 +104,17 @@ class InProcess:
         assert self.namespace is not None
         return {*step.op.parameters, *reached_names(self.namespace, body.reads)}
 
-    def run(self, step: PlanStep, arguments: Mapping[str, Any], *, show_displays: bool) -> Outcome:
+    def run(
+        self, step: PlanStep, arguments: Mapping[str, Any], hidden: Mapping[str, Any], *, show_displays: bool
+    ) -> Outcome:
         """Run a step's body with its arguments by name.
 
         An exception of the body, KeyboardInterrupt included, is part of the outcome and not raised.
+
+        Parameters
+        ----------
+        hidden
+            Values of assets that a helper reads by their global names: bound in the notebook while the body runs.
         """
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
@@ -127,7 +135,7 @@ class InProcess:
         error: BaseException | None = None
         started = time.perf_counter()
         try:
-            with recording(capture), recorder:
+            with self._bound(hidden) if hidden else _AS_IT_IS, recording(capture), recorder:
                 for name in reached_by(arguments.values(), _codes(step.op.body)) if arguments else ():
                     recorder.state_read(name)
                 self.guard.call(lambda: self._call(step, arguments, collector))
@@ -149,6 +157,22 @@ class InProcess:
             collector.last,
             recorder,
         )
+
+    @contextmanager
+    def _bound(self, hidden: Mapping[str, Any]) -> Iterator[None]:
+        """Bind names in the notebook, and give back what they were bound to."""
+        space, absent = self.namespace, object()
+        assert space is not None
+        before: Mapping[str, Any] = {name: space.get(name, absent) for name in hidden}
+        try:
+            space.update(hidden)
+            yield
+        finally:
+            for name, value in before.items():
+                if value is absent:
+                    space.pop(name, None)
+                else:
+                    space[name] = value
 
     def _figures(self, step: PlanStep, collector: Collector, capture: Capture) -> None:
         values = [produced.value for produced in collector.produced.values()]

@@ -12,7 +12,7 @@ from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValue
 from stepwell.kernel_runtime.execution.addresses import code_in, outdated_class, reached_names
 from stepwell.kernel_runtime.execution.contents import is_handle
 from stepwell.kernel_runtime.execution.in_process import Outcome
-from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun
+from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, coded_inputs
 from stepwell.kernel_runtime.execution.restoration import (
     FilesToRestore,
     Restoration,
@@ -92,9 +92,9 @@ class NotebookCells:
         self._store = store
         self._notify = notify
 
-    def must_be_stored(self, body: CellBody) -> bool:
-        """Return True if a value that cannot be stored is a failure of its step."""
-        return self._strict or body.must_be_stored
+    def must_be_stored(self, step: PlanStep) -> bool:
+        """Return True if a value of a cell that cannot be stored is a failure of its step."""
+        return isinstance(step.op.body, CellBody) and (self._strict or step.op.body.must_be_stored)
 
     @staticmethod
     def is_live(step: PlanStep) -> bool:
@@ -168,22 +168,18 @@ class NotebookCells:
             )
         return found
 
-    def begin(self, step: PlanStep, arguments: Mapping[str, Any], coded: Collection[str]) -> LiveRun:
-        """Bind inputs that the notebook does not have, and note what the body may change.
-
-        Parameters
-        ----------
-        coded
-            Names of inputs whose values may hold functions of the notebook, or instances of its classes.
-        """
+    def begin(
+        self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]
+    ) -> LiveRun:
+        """Bind inputs that the notebook does not have, and note what the body may change."""
         body = step.op.body
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
         self._timeline.look_before(step.key, body.bound & body.reads)
-        self._timeline.undo_settings(step.key)
+        self._timeline.world.undo_settings(step.key)
         names = {*body.reads, *body.parameters}
         timeline = self._timeline
-        code = code_in([arguments.get(name, space.get(name)) for name in coded])
+        code = code_in([arguments.get(name, space.get(name)) for name in coded_inputs(step, materializations)])
         through = reached_names(space, (), code) if code else set()
         reached = reached_names(space, names) | through
         run = LiveRun(self._timeline, body, reached, arguments)
@@ -234,7 +230,7 @@ class NotebookCells:
             self._seeds.leave(stream)
             self._timeline.seeded(stream, Writer("step", step.key))
         effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last)
-        self._timeline.note_settings(step.key, run.settings, run.environment)
+        self._timeline.world.note_settings(step.key, run.settings, run.environment)
         effects = replace(effects, seeded=tuple(sorted(streams & effects.streams.keys())))
         if outcome.recorder is not None:
             files, contents = taken_files(outcome.recorder, self._timeline.project)
@@ -378,7 +374,7 @@ class NotebookCells:
         """Note what a body bound before it failed: as after a plain cell, it stays."""
         bound, changed = [*run.bound(), *run.deleted()], run.changed_names()
         run.give_back()
-        self._timeline.note_settings(step.key, run.settings, run.environment)
+        self._timeline.world.note_settings(step.key, run.settings, run.environment)
         self._timeline.note(Writer("step", step.key, step.key), bound=bound, changed=changed)
 
     # -- a hit
@@ -417,7 +413,7 @@ class NotebookCells:
             return f"once in every kernel: what it changed cannot be restored ({', '.join(effects.lost)})"
         if not again and not body.kept.isdisjoint(effects.unstored):
             return "a variable that --keep names is not stored"
-        if self.must_be_stored(body) and any(item.value is None for item in group if item.output != NOTEBOOK):
+        if self.must_be_stored(step) and any(item.value is None for item in group if item.output != NOTEBOOK):
             return "its value is not stored"
         by_text = [read.name for read in group[0].reads if read.kind == "name"]
         timeline.look_before(step.key, body.bound & body.reads.union(by_text))
@@ -547,8 +543,8 @@ class NotebookCells:
             else:
                 timeline.wrote(each.path, each.digest, step.key)
         if not again:
-            timeline.undo_settings(step.key)
-        if effects.state and not (skip_objects and timeline.has_settings(step.key)):
+            timeline.world.undo_settings(step.key)
+        if effects.state and not (skip_objects and timeline.world.has_settings(step.key)):
             before, environment = library_state.snapshot(), whole()
             failed = library_state.apply(
                 [entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)], settings
@@ -558,7 +554,7 @@ class NotebookCells:
             for name, value in effects.state:
                 if name.startswith(ENVIRONMENT):
                     set_variable(name.removeprefix(ENVIRONMENT), value)
-            timeline.note_settings(step.key, before, environment)
+            timeline.world.note_settings(step.key, before, environment)
         for path in todo.left:
             self._notify(notice("file left", step.key, path=path))
         return bound

@@ -32,7 +32,6 @@ from stepwell.kernel_runtime.records.materializations import Materialization, Re
 from stepwell.kernel_runtime.versions import duckdb_state, library_state
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
-from stepwell.kernel_runtime.versions.environment import set_variable, value_of, whole
 from stepwell.kernel_runtime.versions.graph import MISSING
 
 _GONE: Any = object()
@@ -77,16 +76,6 @@ class Memory:
     """How many statements cells had executed with DuckDB's own connection."""
     databases: dict[str, str | None] = field(default_factory=dict)
     """By variable, the states of the databases that its files, connections and the like lead to; None where that is not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class SettingsOfStep:
-    """The settings of libraries and of the process as they were before and after a step in this kernel."""
-
-    before: library_state.Snapshot
-    after: library_state.Snapshot
-    environment: dict[str, tuple[str | None, str | None]]
-    """Variables of the environment that it changed: their values before and after."""
 
 
 class Timeline:
@@ -146,7 +135,6 @@ class Timeline:
         self._waiting: dict[str, Materialization] = {}
         self._memories: dict[str, Memory] = {}
         self._earlier: dict[str, dict[str, Any]] = {}
-        self._settings: dict[str, SettingsOfStep] = {}
         self._lock = threading.Lock()
 
     # -- events
@@ -451,31 +439,6 @@ class Timeline:
         )
         self._reassigned.pop(step_key, None)
 
-    def note_settings(self, step_key: str, before: library_state.Snapshot, environment: Mapping[str, str]) -> None:
-        """Note what a step has changed in the settings of libraries and in the environment, by their states before it."""
-        after, now = library_state.snapshot(), whole()
-        names = {name for name, _ in environment.items() ^ now.items()}
-        changed = {name: (environment.get(name), now.get(name)) for name in names}
-        if changed or library_state.changed(before, after):
-            self._settings[step_key] = SettingsOfStep(before, after, changed)
-
-    def has_settings(self, step_key: str) -> bool:
-        """Return True if what a step set when it ran here last was not set back since."""
-        return step_key in self._settings
-
-    def undo_settings(self, step_key: str) -> None:
-        """Set back what a step set when it ran here last, unless something else has set it since."""
-        done = self._settings.pop(step_key, None)
-        if done is None:
-            return
-        since = {name for name, _ in library_state.changed(done.after, library_state.snapshot())}
-        entries = [entry for entry in library_state.changed(done.after, done.before) if entry[0] not in since]
-        values = {name: library_state.value_in(done.before, name) for name, text in entries if text is None}
-        library_state.apply(entries, values)
-        for name, (before, after) in done.environment.items():
-            if value_of(name) == after:
-                set_variable(name, before)
-
     def has_brought(self, step_key: str, item: Materialization) -> bool:
         """Return True if a step already gave this materialization in this kernel."""
         memory = self._memories.get(step_key)
@@ -679,7 +642,7 @@ class Timeline:
                 is_edit = own
             else:
                 # Settings that the step itself has made are none.
-                is_edit = not self.has_settings(step_key)
+                is_edit = not self.world.has_settings(step_key)
             if is_edit:
                 return version
         self._reassigned[step_key] = again

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -34,7 +34,8 @@ from stepwell.kernel_runtime.reads.checks import read_holds
 from stepwell.kernel_runtime.reads.file_state import UNSTABLE, file_digest, file_stat
 from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.materializations import LOCAL, Read
-from stepwell.kernel_runtime.versions.environment import ALL, value_of, whole
+from stepwell.kernel_runtime.versions import library_state
+from stepwell.kernel_runtime.versions.environment import ALL, set_variable, value_of, whole
 from stepwell.kernel_runtime.versions.walk import CodeWalk, Watched
 
 _GONE: Any = object()
@@ -69,6 +70,16 @@ class _Seen:
     """The result of a look at each of its reads then."""
 
 
+@dataclass(frozen=True, slots=True)
+class SettingsOfStep:
+    """The settings of libraries and of the process as they were before and after a step in this kernel."""
+
+    before: library_state.Snapshot
+    after: library_state.Snapshot
+    environment: dict[str, tuple[str | None, str | None]]
+    """Variables of the environment that it changed: their values before and after."""
+
+
 class World:
     """The reads of steps from outside the variables of a kernel, and the cells and steps that changed them.
 
@@ -93,6 +104,7 @@ class World:
         self._first_run: dict[Writer, int] = {}
         """When each cell and step ran here for the first time."""
         self._seen: dict[str, _Seen] = {}
+        self._settings: dict[str, SettingsOfStep] = {}
 
     @staticmethod
     def has(read: Read) -> bool:
@@ -200,6 +212,31 @@ class World:
             )
             for writer in since
         )
+
+    def note_settings(self, step_key: str, before: library_state.Snapshot, environment: Mapping[str, str]) -> None:
+        """Note what a step has changed in the settings of libraries and in the environment, by their states before it."""
+        after, now = library_state.snapshot(), whole()
+        names = {name for name, _ in environment.items() ^ now.items()}
+        changed = {name: (environment.get(name), now.get(name)) for name in names}
+        if changed or library_state.changed(before, after):
+            self._settings[step_key] = SettingsOfStep(before, after, changed)
+
+    def has_settings(self, step_key: str) -> bool:
+        """Return True if what a step set when it ran here last was not set back since."""
+        return step_key in self._settings
+
+    def undo_settings(self, step_key: str) -> None:
+        """Set back what a step set when it ran here last, unless something else has set it since."""
+        done = self._settings.pop(step_key, None)
+        if done is None:
+            return
+        since = {name for name, _ in library_state.changed(done.after, library_state.snapshot())}
+        entries = [entry for entry in library_state.changed(done.after, done.before) if entry[0] not in since]
+        values = {name: library_state.value_in(done.before, name) for name, text in entries if text is None}
+        library_state.apply(entries, values)
+        for name, (before, after) in done.environment.items():
+            if value_of(name) == after:
+                set_variable(name, before)
 
     def changed_by_cells(self, step_key: str) -> dict[Read, str]:
         """Return what cells have changed since the step was last brought up to date, of what it read: the label of the cell that did so last."""
