@@ -32,10 +32,10 @@ from stepwell.kernel_runtime.execution.world import HiddenState, Seeds
 from stepwell.kernel_runtime.planning.decision import Decision, Known, decide, decide_keyed, reason_to_run
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
 from stepwell.kernel_runtime.records.bulk import no_collection
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import (
     NOTEBOOK,
+    CodeVersion,
     Materialization,
     StoredValue,
     provenance,

@@ -13,9 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from stepwell.kernel_runtime.definitions.bodies import CellBody
+from stepwell.kernel_runtime.definitions.bodies import CellBody, place
 from stepwell.kernel_runtime.definitions.declarations import Output
-from stepwell.kernel_runtime.definitions.signatures import place
 from stepwell.kernel_runtime.errors import (
     InvariantViolationError,
     StepOutputNotFoundError,

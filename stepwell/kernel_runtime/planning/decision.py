@@ -18,11 +18,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from stepwell.kernel_runtime.definitions.declarations import age_text
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.reads import what_changed
 from stepwell.kernel_runtime.records.bulk import quick
-from stepwell.kernel_runtime.records.code_versions import Unverifiable, acceptance, revoked_run
 from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import (
     LOCAL,
@@ -30,9 +28,13 @@ from stepwell.kernel_runtime.records.materializations import (
     InputVersion,
     Materialization,
     Read,
+    Unverifiable,
+    acceptance,
     memo_key,
+    revoked_run,
 )
-from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.records.runs import Snapshot
+from stepwell.kernel_runtime.text import age_text
 
 Kind: TypeAlias = Literal["pull", "cell pull", "named", "cell", "forced"]
 """How a step is requested; it decides which changes in the notebook count (CELLS: Assigned again, Run again).

@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.events import Notify
-from stepwell.kernel_runtime.records.materializations import Current, Link, Linked, Materialization, StoredValue, Verify
-from stepwell.kernel_runtime.records.packs import Offer
-from stepwell.kernel_runtime.records.retention import Collected, Forgotten, KeySize, Rule, Sizes
-from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, StepRecord
-from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.records.maintenance import Collected, Forgotten, KeySize, Offer, Rule, Sizes
+from stepwell.kernel_runtime.records.materializations import (
+    CodeVersion,
+    Current,
+    Link,
+    Linked,
+    Materialization,
+    StoredValue,
+    Verify,
+)
+from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, Snapshot, StepRecord
 from stepwell.kernel_runtime.store import housekeeping, packs, signing, trust
 from stepwell.kernel_runtime.store.catalog import tables
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import PackError, StepwellError, UnknownKeyError, unknown_key
+from stepwell.kernel_runtime.records.maintenance import Offer, OfferedValue
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.packs import Offer, OfferedValue
 from stepwell.kernel_runtime.store import packs
 from stepwell.kernel_runtime.store import packs as shared_rows
 from stepwell.kernel_runtime.store.catalog import tables
