@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -35,62 +35,24 @@ T = TypeVar("T")
 
 
 def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata as JSON values; what is none is kept as its text, and what is too much is cut off, with a mark.
+    """Return metadata as JSON values; other values are kept as their texts, and what is too much is cut off, with a mark.
 
     Raises
     ------
     UserObjectError
         If one of them raises when it is asked for its text.
     """
-    left = _MOST
-
-    def bounded(text: str) -> str:
-        nonlocal left
-        room, left = max(left, 0), left - len(text)
-        return text if len(text) <= room else f"{text[:room]}… ({len(text):,} characters)"
-
-    def text(value: Any) -> str:
-        found = str(value)
-        return found if type(found) is str else str.__str__(found)
-
-    def while_room(members: Iterator[T]) -> Iterator[T]:
-        for member in members:
-            yield member
-            if left < 0:
-                return
-
-    def plain(value: Any, depth: int = 0) -> Any:
-        nonlocal left
-        kind = type(value)
-        left -= 1
-        if left < 0:
-            return "…"
-        if value is None or kind in {bool, float}:
-            return value
-        if issubclass(kind, str):
-            return bounded(str.__str__(value))
-        if issubclass(kind, int):
-            number = int.__int__(value)
-            # Python prints, and JSON keeps, no number of any length.
-            return number if number.bit_length() <= _MOST_BITS else f"an integer of {number.bit_length():,} bits"
-        if issubclass(kind, float):
-            return float.__float__(value)
-        if depth < _DEEPEST and issubclass(kind, Mapping):
-            return dict(while_room((bounded(text(key)), plain(member, depth + 1)) for key, member in value.items()))
-        if depth < _DEEPEST and issubclass(kind, list | tuple | set | frozenset):
-            return list(while_room(plain(member, depth + 1) for member in value))
-        return bounded(text(value))
-
-    found = {}
+    plain = _PlainMetadata()
+    kept = {}
     for name, value in metadata.items():
         try:
-            found[text(name)[:_LONGEST_NAME]] = plain(value)
+            kept[_own_text(name)[:_LONGEST_NAME]] = plain.value(value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             shown = name if type(name) is str else type_name(name)
             raise user_object_error(step, f"its metadata {shown!r}", error) from error
-    return found
+    return kept
 
 
 _DEEPEST = 50
@@ -99,6 +61,54 @@ _MOST = 1 << 18
 """Characters and members of a step's metadata that are kept: all are searched for secrets."""
 _LONGEST_NAME = 1000
 _MOST_BITS = 10_000
+
+
+class _PlainMetadata:
+    """Turns the values of one step's metadata into JSON values, within `_MOST` in all."""
+
+    def __init__(self) -> None:
+        self.left = _MOST
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        kind = type(value)
+        self.left -= 1
+        if self.left < 0:
+            return "…"
+        if value is None or kind in {bool, float}:
+            return value
+        if issubclass(kind, str):
+            return self._bounded(str.__str__(value))
+        if issubclass(kind, int):
+            number = int.__int__(value)
+            # Python prints, and JSON keeps, no number of any length.
+            return number if number.bit_length() <= _MOST_BITS else f"an integer of {number.bit_length():,} bits"
+        if issubclass(kind, float):
+            return float.__float__(value)
+        if depth < _DEEPEST and issubclass(kind, Mapping):
+            return {
+                self._bounded(_own_text(key)): self.value(member, depth + 1)
+                for key, member in self._while_room(value.items())
+            }
+        if depth < _DEEPEST and issubclass(kind, list | tuple | set | frozenset):
+            return [self.value(member, depth + 1) for member in self._while_room(value)]
+        return self._bounded(_own_text(value))
+
+    def _bounded(self, text: str) -> str:
+        room, self.left = max(self.left, 0), self.left - len(text)
+        return text if len(text) <= room else f"{text[:room]}… ({len(text):,} characters)"
+
+    def _while_room(self, members: Iterable[T]) -> Iterator[T]:
+        """Yield members until the room is used up; the last one is cut off."""
+        for member in members:
+            yield member
+            if self.left < 0:
+                return
+
+
+def _own_text(value: Any) -> str:
+    """Return the text of an object as an exact str."""
+    text = str(value)
+    return text if type(text) is str else str.__str__(text)
 
 
 @dataclass(slots=True)

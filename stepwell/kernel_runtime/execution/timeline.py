@@ -77,6 +77,23 @@ class Memory:
     """By variable, the states of the databases that its files, connections and the like lead to; None where that is not known."""
 
 
+class Unstored:
+    """Stands for the result of a reused cell that was not stored, until it is needed.
+
+    Parameters
+    ----------
+    key
+        Of an asset of the cell.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __repr__(self) -> str:
+        """Say how to get it."""
+        return f"<not stored: run the cell of {self.key} with -f>"
+
+
 class Timeline:
     """What happened to the names of one notebook.
 
