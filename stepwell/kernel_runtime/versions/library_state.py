@@ -22,7 +22,7 @@ from importlib.machinery import ModuleSpec
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeAlias
 
-from stepwell.kernel_runtime.versions import duckdb_state, patches
+from stepwell.kernel_runtime.versions import patches, queries
 from stepwell.kernel_runtime.versions.atoms import ATOMS, digest
 from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
 from stepwell.kernel_runtime.versions.graph import known
@@ -246,8 +246,8 @@ def state_digest(name: str) -> str:
     if name == FOLDER:
         # Not below the folder in which the process started: that is another one in another process.
         return digest(_here()).hex()
-    if name.startswith(duckdb_state.NAME):
-        return duckdb_state.object_digest(name)
+    if name.startswith(queries.IN_CONNECTION):
+        return queries.object_digest(name)
     row = _ROWS.get(name.removesuffix(_SHOWN))
     if row is None:
         return ""
