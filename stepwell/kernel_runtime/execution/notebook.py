@@ -38,7 +38,7 @@ from stepwell.kernel_runtime.records.materializations import (
 )
 from stepwell.kernel_runtime.records.protocols import Linked, ValueStore
 from stepwell.kernel_runtime.versions import library_state
-from stepwell.kernel_runtime.versions.atoms import ATOMS
+from stepwell.kernel_runtime.versions.encode import ATOMS
 from stepwell.kernel_runtime.versions.environment import set_variable, whole
 
 _SHARE = 0.05

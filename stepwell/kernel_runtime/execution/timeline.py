@@ -30,8 +30,8 @@ from stepwell.kernel_runtime.reads.recorder import value_digest
 from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.materializations import Materialization, Read, is_provenance
 from stepwell.kernel_runtime.versions import library_state, queries
-from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.encode import ATOMS
 from stepwell.kernel_runtime.versions.environment import set_variable, value_of, whole
 from stepwell.kernel_runtime.versions.graph import MISSING
 

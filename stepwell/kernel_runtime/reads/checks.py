@@ -8,6 +8,7 @@ from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.reads import file_state
 from stepwell.kernel_runtime.reads.file_state import ABSENT, UNSTABLE, file_digest, file_stat, status
 from stepwell.kernel_runtime.records.materializations import LOCAL, Read
+from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.environment import (
     ALL,
     Keyed,
@@ -46,7 +47,7 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     if read.kind == "glob":
         return file_state.names_digest(file_state.matches(read.name), read.own) == read.digest
     if read.kind == "state":
-        return state_digest(read.name) == read.digest
+        return state_digest(read.name, data_version) == read.digest
     if read.kind in LOCAL:
         # Only the notebook's kernel can tell.
         return False

@@ -30,6 +30,7 @@ from stepwell.kernel_runtime.reads.file_state import (
 )
 from stepwell.kernel_runtime.records.materializations import Read
 from stepwell.kernel_runtime.versions import queries
+from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.environment import ALL, Keyed, all_digest, name_digest, process_keyed
 from stepwell.kernel_runtime.versions.library_state import FOLDER, WARNINGS, state_digest, warnings_watched
 from stepwell.kernel_runtime.versions.ownership import is_input_path
@@ -48,8 +49,6 @@ _CLOCK_TICK_NS = 20_000_000
 
 def value_digest(value: Any) -> str:
     """Return the digest of a variable's value as a recorded read has it; of a value without one, what no other value has."""
-    from stepwell.kernel_runtime.versions.data import data_version
-
     return data_version(value) or UNSTABLE
 
 
@@ -158,7 +157,7 @@ class ReadRecorder:
             self.state_read(WARNINGS)
             self.state_read(f"{WARNINGS} text")
         else:
-            self._end_warnings = warnings_watched(self._warned)
+            self._end_warnings = warnings_watched(self._warned, data_version)
         return self
 
     def __exit__(
@@ -361,7 +360,7 @@ class ReadRecorder:
         if self._states is None:
             self._states = {}
         with self.looks():
-            self._states[name] = state_digest(name)
+            self._states[name] = state_digest(name, data_version)
 
     def _warned(self, digest: str) -> None:
         """Note that a warning was issued: whether it is an error, filters decide."""

@@ -17,10 +17,20 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.versions import library_state, modules, patches
-from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, atoms_only
 from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts, is_reader
-from stepwell.kernel_runtime.versions.classes import class_parts, is_data, version_of_copy
-from stepwell.kernel_runtime.versions.encode import FOREIGN, Form, SetHasForeign, Undigestible, encode, refuse
+from stepwell.kernel_runtime.versions.classes import class_parts, first_line, is_data, reduced, version_of_copy
+from stepwell.kernel_runtime.versions.encode import (
+    ATOMS,
+    Form,
+    SetHasForeign,
+    Tag,
+    Undigestible,
+    atom,
+    atoms_only,
+    encode,
+    identity,
+    refuse,
+)
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.graph import (
     ASSET,
@@ -32,7 +42,6 @@ from stepwell.kernel_runtime.versions.graph import (
     Node,
     bound,
     getattr_static,
-    identity,
     keyed_ref,
     named,
     resolved,
@@ -40,7 +49,6 @@ from stepwell.kernel_runtime.versions.graph import (
 )
 from stepwell.kernel_runtime.versions.left_out import NOTHING, OPAQUE, Ignored, Secret
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
-from stepwell.kernel_runtime.versions.reduction import first_line, reduced
 from stepwell.kernel_runtime.versions.secrets import Environment, hidden_text, looks_secret
 
 _BUILTINS = builtins.__dict__
@@ -112,7 +120,7 @@ class Expander:
         node = Node(keyed_ref(item, identity(item)) if weakly else lambda: item)
         if OPAQUE and id(item) in OPAQUE:
             node.stable = False
-            node.own.append(b"\xea" + atom(OPAQUE[id(item)][1]))
+            node.own.append(Tag.OPAQUE + atom(OPAQUE[id(item)][1]))
         elif kind is FunctionType:
             self._function(node, item)
         elif kind is CellBody:
@@ -129,7 +137,7 @@ class Expander:
                 self._object(node, item, kind)
             except Undigestible as error:
                 node.unverifiable(error.path, error.reason)
-                node.own.append(b"\xe0" + kind.__qualname__.encode())
+                node.own.append(Tag.UNDIGESTIBLE + kind.__qualname__.encode())
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -138,7 +146,7 @@ class Expander:
                     "",
                     f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {hidden_text(first_line(error))}",
                 )
-                node.own.append(b"\xe0" + kind.__qualname__.encode())
+                node.own.append(Tag.UNDIGESTIBLE + kind.__qualname__.encode())
         return node
 
     # -- references
@@ -154,7 +162,7 @@ class Expander:
             written = atom(item)
             if self.hides and kind is not bool and item is not None and _names_secret(label):
                 # A short secret could be guessed from a code version, as from any plain digest.
-                written = b"\xed" + self.keyed(written).encode()
+                written = Tag.KEYED + self.keyed(written).encode()
             if len(written) > _SMALL:
                 # A guard would keep it alive.
                 node.stable = False
@@ -163,7 +171,7 @@ class Expander:
         else:
             found = None if OPAQUE and id(item) in OPAQUE else token(item, kind)
             if found is None:
-                own.append(FOREIGN)
+                own.append(Tag.FOREIGN)
                 node.pending.append((label, item))
                 if self.trace is not None:
                     self.trace.append((label, item, None))
@@ -197,18 +205,18 @@ class Expander:
         else:
             who = None
             known = facts(code)
-            own.append(b"\xd0" + known.blob)
+            own.append(Tag.FUNCTION + known.blob)
             name = function.__name__
             if name != known.name:
                 own.append(atom(name))
             self._loads(node, known, (code,), scope)
         if defaults:
-            own.append(b"\xd1" + len(defaults).to_bytes(2, "little"))
+            own.append(Tag.DEFAULTS + len(defaults).to_bytes(2, "little"))
             names = code.co_varnames[: code.co_argcount][-len(defaults) :]
             for name, value in zip(names, defaults, strict=True):
                 self.refer(node, f"({name}=)", value)
         if keyword_defaults:
-            own.append(b"\xd2")
+            own.append(Tag.KEYWORD_DEFAULTS)
             for name in sorted(keyword_defaults):
                 own.append(atom(name))
                 self.refer(node, f"({name}=)", keyword_defaults[name])
@@ -217,7 +225,7 @@ class Expander:
         closure = function.__closure__
         if closure:
             cells = []
-            own.append(b"\xd3")
+            own.append(Tag.CLOSURE)
             for name, cell in zip(code.co_freevars, closure, strict=True):
                 try:
                     value = cell.cell_contents
@@ -230,7 +238,7 @@ class Expander:
                     or (who is not None and module in _WRAPPING and name in _PRIVATE_CELLS)
                     or id(cell) in self.ignored.cells
                 ):
-                    own.append(b"\xd4")
+                    own.append(Tag.EMPTY)
                 elif issubclass(type(value), ModuleType):
                     modules.read_of(self, node, name, value, modules.chains_read(code, name))
                     if who is None:
@@ -243,7 +251,7 @@ class Expander:
         attributes = function.__dict__
         node.shape = (code, defaults, keyword_defaults, held, len(attributes))
         if attributes:
-            own.append(b"\xd5")
+            own.append(Tag.ATTRIBUTES)
             for name in sorted(attributes):
                 value = attributes[name]
                 if name == "__wrapped__" and any(value is item for _, item in held):
@@ -282,7 +290,7 @@ class Expander:
                 self._asset(node, name)
                 continue
             if leaves_out and self._is_ignored(scope, name):
-                own.append(b"\xeb")
+                own.append(Tag.IGNORED)
                 continue
             if seen and name in earlier:
                 value = earlier[name]
@@ -294,14 +302,14 @@ class Expander:
             if value is MISSING:
                 value = _BUILTINS.get(name, MISSING)
                 if value is MISSING:
-                    own.append(b"\xd6")
+                    own.append(Tag.UNBOUND)
                     continue
                 node.mappings += ((_BUILTINS, name, value),)
                 reason = _BLIND.get(identity(value))
                 if reason is not None and (name != "vars" or known.bare_vars):
                     node.unverifiable(name, reason)
             if leaves_data and not callable(value) and not issubclass(type(value), ModuleType):
-                own.append(b"\xeb")
+                own.append(Tag.IGNORED)
             elif type(value) in ATOMS:
                 self.refer(node, name, value)
             elif issubclass(type(value), ModuleType):
@@ -394,13 +402,17 @@ class Expander:
     def _state(self, node: Node, known: CodeFacts, library: str) -> None:
         if self.ignored.data:
             return
-        for name, text in library_state.told(library, text=library_state.renders(known)):
+        for name, text, objects in library_state.options_of(library, text=library_state.renders(known)):
             guard = (library_state.state, name, text)
             if guard in node.mappings:
                 continue
             node.mappings += (guard,)
             if text:
                 self.refer(node, name, text)
+            for option, value in objects:
+                # It may change in place, or be replaced by another one without a text: no guard tells.
+                node.stable = False
+                self.refer(node, f"{name} {option}", value)
 
     def _spoken(self, node: Node, label: str, value: Any, chain: tuple[str, ...]) -> None:
         """Write documentation or annotations that code reads: they are left out elsewhere."""
@@ -420,21 +432,21 @@ class Expander:
         key = self.assets[name]
         node.assets += ((name, key),)
         node.flags |= ASSET
-        node.own.append(b"\xd7" + atom(key))
+        node.own.append(Tag.ASSET + atom(key))
 
     # -- cells and SQL
 
     def _cell(self, node: Node, body: CellBody) -> None:
         node.stable = False
         own = node.own
-        own.append(b"\xd9" + atom((body.parameters, body.outputs, body.is_async)))
+        own.append(Tag.CELL + atom((body.parameters, body.outputs, body.is_async)))
         inputs = frozenset(body.parameters)
         seen: set[str] = set()
         codes = tuple(code for code in (body.code, body.tail) if code is not None)
         assigned = frozenset().union(*(facts(code).assigned for code in codes))
         for code in (body.code, body.tail):
             if code is None:
-                own.append(b"\xd4")
+                own.append(Tag.EMPTY)
                 continue
             known = facts(code)
             own.append(known.blob)
@@ -455,23 +467,23 @@ class Expander:
             if name in self.assets:
                 self._asset(node, name)
             elif self._is_ignored(body.globals, name):
-                own.append(b"\xeb")
+                own.append(Tag.IGNORED)
             elif name in body.globals:
                 own.append(atom(name))
                 self.refer(node, name, body.globals[name])
 
     def _sql(self, node: Node, body: SqlBody) -> None:
         node.stable = False
-        node.own.append(b"\xda" + atom((body.canonical or body.text, body.frame, body.inputs, body.parameters)))
+        node.own.append(Tag.SELECT + atom((body.canonical or body.text, body.frame, body.inputs, body.parameters)))
         for name in body.parameters:
             if name in self.assets:
                 self._asset(node, name)
             elif self._is_ignored(body.globals, name):
-                node.own.append(b"\xeb")
+                node.own.append(Tag.IGNORED)
             elif name in body.globals:
                 self.refer(node, name, body.globals[name])
             else:
-                node.own.append(b"\xd6")
+                node.own.append(Tag.UNBOUND)
 
     # -- classes and modules
 
@@ -487,7 +499,7 @@ class Expander:
             return
         own = node.own
         namespace = vars(cls)
-        own.append(b"\xdb" + atom(cls.__name__))
+        own.append(Tag.CLASS + atom(cls.__name__))
         self.refer(node, "(metaclass)", type(cls))
         own.append(len(cls.__bases__).to_bytes(2, "little"))
         for base in cls.__bases__:
@@ -495,9 +507,9 @@ class Expander:
         for name, value in class_parts(cls):
             if self.ignored.data and is_data(cls, name, value):
                 continue
-            own.append(b"\xdc" + atom(name))
+            own.append(Tag.CLASS_ENTRY + atom(name))
             if (id(cls), name) in self.ignored.attributes:
-                own.append(b"\xeb")
+                own.append(Tag.IGNORED)
                 continue
             self.refer(node, "." + name, value)
         node.mappings += tuple((namespace, name, value) for name, value in namespace.items())
@@ -510,7 +522,7 @@ class Expander:
         if written is not None:
             node.own.append(written)
             return
-        node.own.append(b"\xdd" + atom(module.__name__))
+        node.own.append(Tag.MODULE + atom(module.__name__))
         for name, value in sorted(vars(module).items()):
             if name.startswith("__") and name.endswith("__"):
                 continue
@@ -522,21 +534,21 @@ class Expander:
     def _object(self, node: Node, item: Any, kind: type) -> None:
         inner = getattr_static(item, "__stepwell_body__")
         if inner is not None:
-            node.own.append(b"\xde")
+            node.own.append(Tag.DEFINITION)
             self.refer(node, "", inner)
         elif kind is MethodType:
-            node.own.append(b"\xdf")
+            node.own.append(Tag.METHOD)
             self.refer(node, "", item.__func__)
             self.refer(node, ".__self__", item.__self__)
         elif kind is functools.partial:
-            node.own.append(b"\xe1")
+            node.own.append(Tag.PARTIAL)
             self.refer(node, "", item.func)
             self.refer(node, "(args)", item.args)
             self.refer(node, "(keywords)", item.keywords)
             if item.__dict__:
                 self.refer(node, "(attributes)", item.__dict__)
         elif kind is _LRU:
-            node.own.append(b"\xe2")
+            node.own.append(Tag.CACHED_FUNCTION)
             self.refer(node, "", item.__wrapped__)
             self.refer(
                 node,
@@ -544,31 +556,31 @@ class Expander:
                 tuple(item.cache_parameters().items()) if hasattr(item, "cache_parameters") else (),
             )
         elif kind in {staticmethod, classmethod}:
-            node.own.append(b"\xe3" + kind.__name__.encode())
+            node.own.append(Tag.STATIC + kind.__name__.encode())
             self.refer(node, "", item.__func__)
         elif kind is functools.cached_property:
             # It holds a lock beside the function.
-            node.own.append(b"\xe9" + atom(item.attrname))
+            node.own.append(Tag.CACHED_PROPERTY + atom(item.attrname))
             self.refer(node, "", item.func)
         elif kind is property:
-            node.own.append(b"\xe4")
+            node.own.append(Tag.PROPERTY)
             for label, function in (("", item.fget), (".setter", item.fset), (".deleter", item.fdel)):
                 self.refer(node, label, function)
         elif kind is BuiltinFunctionType or kind is MethodWrapperType:
-            node.own.append(b"\xe5" + atom(item.__name__))
+            node.own.append(Tag.BUILTIN_METHOD + atom(item.__name__))
             self.refer(node, ".__self__", item.__self__)
         elif kind is Secret:
-            node.own.append(b"\xec" + atom((item.name, self.keyed(str(item).encode()) if item.counts else "")))
+            node.own.append(Tag.SECRET + atom((item.name, self.keyed(str(item).encode()) if item.counts else "")))
         elif kind is CellType:
-            node.own.append(b"\xe6")
+            node.own.append(Tag.CELL_VARIABLE)
             self.refer(node, "", item.cell_contents)
         elif kind in {set, frozenset} and _has_foreign(item):
             node.unordered = True
             node.flags |= MUTABLE if kind is set else 0
-            node.own.append(b"\xe7" + kind.__name__.encode())
+            node.own.append(Tag.SET_OF_OBJECTS + kind.__name__.encode())
             for member in item:
                 # Each is a node of its own, even if it is an atom, so that the digests can be sorted.
-                node.own.append(b"\xe7")
+                node.own.append(Tag.SET_OF_OBJECTS)
                 node.pending.append(("[...]", (member,)))
         else:
             self._value(node, item)
@@ -593,10 +605,10 @@ class Expander:
             node.pending.append((path(), found))
             if self.trace is not None:
                 self.trace.append((path(), found, None))
-            return FOREIGN
+            return Tag.FOREIGN
 
         started = thread_time()
-        node.own.append(b"\xe8" + encode(item, foreign, sets_apart=True, apart=OPAQUE))
+        node.own.append(Tag.VALUE + encode(item, foreign, sets_apart=True, apart=OPAQUE))
         seconds = thread_time() - started
         if seconds > SLOW:
             self.slow[id(node)] = seconds

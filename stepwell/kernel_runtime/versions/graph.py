@@ -30,8 +30,32 @@ from types import (
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.records.code_versions import CodeVersion
-from stepwell.kernel_runtime.versions.atoms import atom, digest
+from stepwell.kernel_runtime.versions.encode import Tag, atom, digest
 from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.secrets import hidden_text
+
+ARROW = " -> "
+IGNORED = "(ignore)"
+"""Ends the path of the part that lists the names which do not count."""
+_MOST_STEPS = 12
+
+
+def reached(path: str, label: str) -> str:
+    """Return the path of what is called `label` in the thing at `path`.
+
+    A name is a step of its own; an attribute, an item or a default belongs to the thing that has it. The middle of a
+    long path is left out.
+    """
+    if not label:
+        return path
+    if label[0] in ".[(":
+        # A key of a mapping may be anything, a token too.
+        return path + (hidden_text(label) if label[0] == "[" else label)
+    if path.count(ARROW) >= _MOST_STEPS:
+        steps = path.split(ARROW)
+        path = ARROW.join([*steps[:4], "..", *steps[-5:]])
+    return path + ARROW + label
+
 
 _WRITTEN: Any = ()
 """In place of what a node was made of, once its digest is all that is asked of it: a run has thousands of them."""
@@ -45,9 +69,6 @@ VALUE = ("value",)
 MISSING: Any = object()
 """What a name is bound to that is not bound."""
 
-
-identity: Callable[[object], int] = object.__hash__
-"""What ``id`` tells, in other bits. ``id`` raises an audit event, and a session listens to those: that takes three times as long."""
 
 known: dict[int, Node] = {}
 """Nodes that outlive a run, by the identity of their object."""
@@ -297,7 +318,7 @@ def _written_from(start: Node) -> bytes:
     assert group is not None
     places = {id(start): 0}
     queue = [start]
-    out: list[bytes] = [b"\xc5"]
+    out: list[bytes] = [Tag.GROUP]
     for node in queue:
         out += node.own
         below: list[bytes] = []
@@ -307,7 +328,7 @@ def _written_from(start: Node) -> bytes:
                 if place is None:
                     place = places[id(child)] = len(queue)
                     queue.append(child)
-                below.append(b"\xc6" + place.to_bytes(4, "little"))
+                below.append(Tag.MEMBER + place.to_bytes(4, "little"))
             else:
                 below.append(digest_of(child))
         if node.unordered:
@@ -404,7 +425,7 @@ def named(module: str | None, name: str, who: str) -> bytes:
     key = (module, name, who)
     found = _names.get(key)
     if found is None:
-        found = _names[key] = b"\xc7" + atom(key)
+        found = _names[key] = Tag.NAMED + atom(key)
     return found
 
 

@@ -17,7 +17,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, Protocol, TypeAlias
 
 from stepwell.kernel_runtime.versions import opcodes
-from stepwell.kernel_runtime.versions.atoms import ATOMS, atom
+from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom
 from stepwell.kernel_runtime.versions.graph import MISSING, Node, bound, named
 from stepwell.kernel_runtime.versions.left_out import Ignored
 from stepwell.kernel_runtime.versions.opcodes import Instruction
@@ -142,7 +142,7 @@ def attribute(to: Writer, node: Node, label: str, module: ModuleType, chain: tup
     for name in chain:
         namespace = vars(value)
         if (id(namespace), name) in to.ignored.globals:
-            node.own.append(b"\xeb")
+            node.own.append(Tag.IGNORED)
             return
         found = bound(namespace, name)
         node.mappings += ((namespace, name, found),)
@@ -151,7 +151,7 @@ def attribute(to: Writer, node: Node, label: str, module: ModuleType, chain: tup
         if found is MISSING:
             # Made at first use by the module's __getattr__, or not there. Of a library it counts as when it is made.
             node.own.append(
-                named(value.__name__, name, who) if who is not None else named(value.__name__, name, "") + b"\xd6"
+                named(value.__name__, name, who) if who is not None else named(value.__name__, name, "") + Tag.UNBOUND
             )
             if who is None and "__getattr__" in namespace:
                 to.refer(node, label, namespace["__getattr__"])
@@ -208,7 +208,7 @@ def imports(to: Writer, node: Node, found: Iterable[Imported], scope: Mapping[st
         if module is None:
             # It may be there next time.
             node.stable = False
-            node.own.append(b"\xd8")
+            node.own.append(Tag.NO_MODULE)
         elif each.item == "*":
             to.refer(node, name, module)
         elif each.item:
@@ -233,7 +233,7 @@ def _item(to: Writer, node: Node, label: str, module: ModuleType, each: Imported
     """Write what ``from module import item`` binds."""
     namespace = vars(module)
     if (id(namespace), each.item) in to.ignored.globals:
-        node.own.append(b"\xeb")
+        node.own.append(Tag.IGNORED)
         return
     found = bound(namespace, each.item)
     node.own.append(atom(each.item))

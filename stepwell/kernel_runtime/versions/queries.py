@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepwell.kernel_runtime.versions.atoms import digest
+from stepwell.kernel_runtime.versions.encode import digest
 
 # -- names
 
