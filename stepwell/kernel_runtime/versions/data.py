@@ -20,10 +20,11 @@ from typing import Any
 from stepwell.kernel_runtime.path_contents import PATH, contents_of
 from stepwell.kernel_runtime.versions.classes import reduced
 from stepwell.kernel_runtime.versions.encode import ATOMS, Form, Undigestible, atom, encode, hexdigest
-from stepwell.kernel_runtime.versions.graph import UNVERIFIABLE, digest_of, is_found
+from stepwell.kernel_runtime.versions.graph import UNVERIFIABLE, digest_of
 from stepwell.kernel_runtime.versions.left_out import DATA, NOTHING
 from stepwell.kernel_runtime.versions.opcodes import untested
 from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.references import is_found
 from stepwell.kernel_runtime.versions.secret_forms import looks_generated, names_secret
 from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source, holds_secret, looks_secret
 from stepwell.kernel_runtime.versions.walk import CodeWalk
