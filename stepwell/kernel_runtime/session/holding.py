@@ -119,7 +119,7 @@ class Holding:
         """
         from stepwell.kernel_runtime.store.sql import instance as sql_instance
         from stepwell.kernel_runtime.store.store import open_store
-        from stepwell.kernel_runtime.store.values.code_copies import CodeReader
+        from stepwell.kernel_runtime.store.values.loading import CodeReader
 
         directory = Path(path).absolute()
         sql_instance.expect(directory)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Notice, notice
-from stepwell.kernel_runtime.records.retention import STORE, Collected, Forgotten, Rule
+from stepwell.kernel_runtime.records.maintenance import STORE, Collected, Forgotten, Rule
 from stepwell.kernel_runtime.session.history import (
     Versions,
     carry_over,
