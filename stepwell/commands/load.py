@@ -8,7 +8,7 @@ from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
 from stepwell.kernel_runtime.records.keys import AssetKey
-from stepwell.kernel_runtime.records.protocols import Verify
+from stepwell.kernel_runtime.records.materializations import Verify
 from stepwell.kernel_runtime.session.history import WhichVersion
 from stepwell.kernel_runtime.session.requests import AnyStore, key_text
 from stepwell.kernel_runtime.store.values.structure import summary, type_name

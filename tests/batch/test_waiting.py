@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locks import ClaimFolder
+from stepwell.kernel_runtime.store.processes import Claims
 from stepwell.kernel_runtime.store.store import open_store
 
 
@@ -18,7 +18,7 @@ def test_for_whom_a_step_waits_is_said_and_not_kept(write, stepwell, start, proj
     # A memo key does not depend on where it is stored.
     memo = open_store(project / "elsewhere").history("clean")[0].memo_key
     open_store(project / ".stepwell").close()
-    claim = ClaimFolder(Folder(project / ".stepwell")).take(memo, Claimant("prepare.ipynb", 4711, "", 0.0))
+    claim = Claims(Folder(project / ".stepwell")).take(memo, Claimant("prepare.ipynb", 4711, "", 0.0))
     patience = threading.Timer(60, claim.release)
     patience.start()
     process = start("run", path)

@@ -15,7 +15,7 @@ from stepwell.kernel_runtime.records.events import StepFinished, StepStarted, St
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.session.kernel import Session
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locks import ClaimFolder
+from stepwell.kernel_runtime.store.processes import Claims
 
 SCRIPT = """
 import json, os, sys, time
@@ -87,7 +87,7 @@ class Processes:
 
     def claimed(self, process):
         """Wait until a process holds its claim."""
-        claims = ClaimFolder(Folder(self.store))
+        claims = Claims(Folder(self.store))
         self.until(lambda: any(claims.claimant(name).pid == process.pid for name in self.claims()))
 
     def waits(self, process):
@@ -290,7 +290,7 @@ class Lost:
 
     def __init__(self, store):
         self.store = store
-        self.claims = ClaimFolder(Folder(store))
+        self.claims = Claims(Folder(store))
         self.during = []
 
     def run(self, session, factor):
@@ -371,7 +371,7 @@ def test_what_another_key_signed_while_one_waited_is_computed_again(tmp_path, mo
     stepwell.materialize([waited], store=tmp_path / "elsewhere")
     memo = stepwell.get_session().open(tmp_path / "elsewhere").history("waited")[0].memo_key
     stepwell.get_session().open(tmp_path / "store")
-    claim = ClaimFolder(Folder(tmp_path / "store")).take(memo, Claimant("other.ipynb", 7))
+    claim = Claims(Folder(tmp_path / "store")).take(memo, Claimant("other.ipynb", 7))
     waiting, results = threading.Event(), []
     session = Session()
     session.open(tmp_path / "store")
@@ -400,7 +400,7 @@ def test_cancelling_a_run_ends_its_waiting(tmp_path):
     stepwell.materialize([waited], store=tmp_path / "elsewhere")
     memo = stepwell.get_session().open(tmp_path / "elsewhere").history("waited")[0].memo_key
     stepwell.get_session().open(tmp_path / "store")
-    claim = ClaimFolder(Folder(tmp_path / "store")).take(memo, Claimant("other.ipynb", 7))
+    claim = Claims(Folder(tmp_path / "store")).take(memo, Claimant("other.ipynb", 7))
     session, results = Session(), []
     session.subscribe(lambda event: session.cancel() if isinstance(event, StepWaiting) else None)
     thread = threading.Thread(

@@ -25,7 +25,7 @@ from stepwell.kernel_runtime.session.kernel import Session  # noqa: F401 - impor
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.catalog.lease import Lease
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.store import Store, open_store
+from stepwell.kernel_runtime.store.store import ValueStore, open_store
 
 
 def value_of(key):
@@ -122,7 +122,7 @@ def arm(point, chance):
         "before the checkpoint": lambda: wrap(Attachment, "detach", before=kill),
         "while it checkpoints": lambda: wrap(Attachment, "detach", before=lambda: soon(chance, 0.02)),
         "after the checkpoint": lambda: wrap(Lease, "release", before=kill),
-        "after a put": lambda: wrap(Store, "put", after=kill, at=4),
+        "after a put": lambda: wrap(ValueStore, "put", after=kill, at=4),
     }
     points[point]()
 

@@ -5,7 +5,7 @@ import time
 
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locks import ClaimFolder
+from stepwell.kernel_runtime.store.processes import Claims
 from stepwell.kernel_runtime.store.store import open_store
 
 RAW = "%%asset raw\n1"
@@ -17,7 +17,7 @@ def claimed(kernel, tmp_path, key):
     """Claim, in the kernel's store, a step that the kernel has run in another store."""
     memo = open_store(tmp_path / "store").history(key)[0].memo_key
     kernel(f"%stepwell store {tmp_path / 'other'}")
-    return ClaimFolder(Folder(tmp_path / "other")).take(memo, Claimant("prepare.ipynb", 4711, "", 0.0))
+    return Claims(Folder(tmp_path / "other")).take(memo, Claimant("prepare.ipynb", 4711, "", 0.0))
 
 
 def test_a_cell_says_for_whom_it_waits_and_goes_on(kernel, tmp_path):
@@ -63,7 +63,7 @@ def test_a_step_of_a_kernel_that_was_restarted_is_free_at_once(kernel, tmp_path)
     slow = f"%%asset slow\nimport os, time\nprint('began')\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\nslow = 5"
     sent = kernel.send(slow)
     kernel.collect(sent, until="began")
-    claims, names, deadline = ClaimFolder(Folder(kernel.store)), [], time.monotonic() + PATIENCE
+    claims, names, deadline = Claims(Folder(kernel.store)), [], time.monotonic() + PATIENCE
     while not names or not claims.claimant(names[0]).pid:
         assert time.monotonic() < deadline
         names = [path.name for path in (kernel.store / "claims").glob("*")]

@@ -10,13 +10,12 @@ import pytest
 
 import stepwell
 from stepwell.kernel_runtime.reads.file_state import file_digest
-from stepwell.kernel_runtime.records.materializations import Effects, FileEffect
-from stepwell.kernel_runtime.records.protocols import Linked
+from stepwell.kernel_runtime.records.materializations import Effects, FileEffect, Linked
 from stepwell.kernel_runtime.store.catalog.schema import MATERIALIZATION_COLUMNS, materialization_row
 from stepwell.kernel_runtime.store.doctor.checks import check_files
 from stepwell.kernel_runtime.store.doctor.rebuilding import rebuild
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.stored_form import about
+from stepwell.kernel_runtime.store.objects.header import about
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import codecs
 

@@ -14,17 +14,18 @@ import pytest
 from stepwell.kernel_runtime.errors import UntrustedStoreError
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locks import ClaimFolder, lock, open_file, remove_locked
+from stepwell.kernel_runtime.store.locks import lock, open_file, remove_locked
+from stepwell.kernel_runtime.store.processes import Claims
 
 ROOT = Path(__file__).resolve().parents[2]
 ME = Claimant("prepare.ipynb", 4711, "host", 1.5)
 HOLDER = """
 import sys
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.store.locks import ClaimFolder
+from stepwell.kernel_runtime.store.processes import Claims
 from stepwell.kernel_runtime.store.folder import Folder
 from pathlib import Path
-claims = ClaimFolder(Folder(Path(sys.argv[1])))
+claims = Claims(Folder(Path(sys.argv[1])))
 held = [claims.take(key, Claimant("other.ipynb", 1, "h", 2.0)) for key in sys.argv[2:]]
 print(all(held), flush=True)
 sys.stdin.readline()
@@ -61,7 +62,7 @@ def names(folder):
 
 
 def test_a_claim_is_one_persons_until_it_is_let_go(tmp_path):
-    one, other = ClaimFolder(Folder(tmp_path)), ClaimFolder(Folder(tmp_path))
+    one, other = Claims(Folder(tmp_path)), Claims(Folder(tmp_path))
     assert not one.is_there(K)
     claim = one.take(K, ME)
     assert one.take(K, ME) is None
@@ -82,7 +83,7 @@ def test_a_claim_is_one_persons_until_it_is_let_go(tmp_path):
 def test_another_processs_claim_is_free_the_moment_it_is_killed(tmp_path, start):
     process = start(HOLDER, tmp_path, K, LEFT1, LEFT2)
     assert process.stdout.readline() == "True\n"
-    claims = ClaimFolder(Folder(tmp_path))
+    claims = Claims(Folder(tmp_path))
     assert claims.take(K, ME) is None
     assert claims.claimant(K).notebook == "other.ipynb"
     live = start(HOLDER, tmp_path, LIVE)
@@ -109,14 +110,14 @@ RACER = """
 import os, sys
 from pathlib import Path
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.store.locks import ClaimFolder
+from stepwell.kernel_runtime.store.processes import Claims
 from stepwell.kernel_runtime.store.folder import Folder
 folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
 inside = folder / "inside"
 got = missed = 0
 while got < rounds:
     # A new folder object each time: it sweeps with its first claim.
-    claim = ClaimFolder(Folder(folder)).take("0" * 32, Claimant())
+    claim = Claims(Folder(folder)).take("0" * 32, Claimant())
     if claim is None:
         missed += 1
         continue
@@ -162,13 +163,13 @@ def test_a_claim_is_not_written_through_another_name_of_its_file(tmp_path):
     (tmp_path / "precious").write_text("precious")
     os.link(tmp_path / "precious", tmp_path / "store" / "claims" / K)
     with pytest.raises(UntrustedStoreError, match="hard link"):
-        ClaimFolder(Folder(tmp_path / "store")).take(K, ME)
+        Claims(Folder(tmp_path / "store")).take(K, ME)
     assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_where_no_claim_can_be_had_everybody_goes_on(tmp_path):
     (tmp_path / "claims").write_text("in the way")
-    claims = ClaimFolder(Folder(tmp_path))
+    claims = Claims(Folder(tmp_path))
     one, two = claims.take(K, ME), claims.take(K, ME)
     assert one is not None
     assert two is not None
@@ -182,7 +183,7 @@ def test_threads_of_one_process_keep_each_other_away(tmp_path):
     inside, most = [], []
 
     def work():
-        claims = ClaimFolder(Folder(tmp_path))
+        claims = Claims(Folder(tmp_path))
         for _ in range(50):
             while (claim := claims.take(K, ME)) is None:
                 pass
@@ -207,9 +208,9 @@ def test_a_forked_child_neither_frees_nor_keeps_its_parents_claim(tmp_path, star
         import os, sys, signal
         from pathlib import Path
         from stepwell.kernel_runtime.records.runs import Claimant
-        from stepwell.kernel_runtime.store.locks import ClaimFolder
+        from stepwell.kernel_runtime.store.processes import Claims
         from stepwell.kernel_runtime.store.folder import Folder
-        claims = ClaimFolder(Folder(Path(sys.argv[1])))
+        claims = Claims(Folder(Path(sys.argv[1])))
         claim = claims.take("0" * 32, Claimant())
         if os.fork() == 0:
             claim.release()
@@ -226,7 +227,7 @@ def test_a_forked_child_neither_frees_nor_keeps_its_parents_claim(tmp_path, star
     )
     living = int(parent.stdout.readline())
     try:
-        claims = ClaimFolder(Folder(tmp_path))
+        claims = Claims(Folder(tmp_path))
         assert claims.take(K, ME) is None
         assert names(tmp_path) == [K]
         parent.kill()
@@ -240,4 +241,4 @@ def test_text_that_says_nothing_is_nobody(tmp_path):
     (tmp_path / "claims").mkdir()
     for text in ("", "{", "[]", json.dumps({"notebook": "n"}), json.dumps({"notebook": 1, "pid": "x"}), "\xff" * 9000):
         (tmp_path / "claims" / K).write_text(text)
-        assert ClaimFolder(Folder(tmp_path)).claimant(K) == Claimant()
+        assert Claims(Folder(tmp_path)).claimant(K) == Claimant()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
@@ -32,14 +32,17 @@ from stepwell.kernel_runtime.records.materializations import (
     NOTEBOOK,
     RESULT,
     Effects,
+    Linked,
     Materialization,
     Read,
     StoredValue,
 )
-from stepwell.kernel_runtime.records.protocols import Linked, ValueStore
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.encode import ATOMS
 from stepwell.kernel_runtime.versions.environment import set_variable, whole
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 _SHARE = 0.05
 """Part of a step's time that storing its other variables may take."""

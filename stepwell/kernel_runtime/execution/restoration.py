@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
 from stepwell.kernel_runtime.execution.addresses import put, resolve
@@ -29,8 +29,10 @@ from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.reads.file_state import file_digest
 from stepwell.kernel_runtime.reads.recorder import ReadRecorder
 from stepwell.kernel_runtime.records.materializations import RESULT, Effects, FileEffect
-from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.versions.ownership import is_input_path
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 MOST_KEPT = 1 << 20
 """Bytes of a file up to which its content is stored."""

@@ -15,16 +15,18 @@ import fnmatch
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
-from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CycleError, DuplicateKeyError, InvalidSelectionError, unknown_key
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep, asset_steps, job_steps, order_steps
 from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.records.keys import AssetKey, listed
-from stepwell.kernel_runtime.records.protocols import CodeVersions
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -311,7 +313,7 @@ def step_owner(key: str, definitions: Definitions) -> AssetsDefinition | None:
 def build_plan(
     targets: Collection[str],
     definitions: Definitions,
-    code: CodeVersions,
+    code: CodeWalk,
     *,
     upstream: bool = True,
     steps_only: Collection[str] | None = None,
@@ -339,7 +341,7 @@ def build_plan(
 def _plan(
     targets: Collection[str],
     definitions: Definitions,
-    code: CodeVersions,
+    code: CodeWalk,
     *,
     upstream: bool,
     steps_only: Collection[str] | None,
@@ -378,7 +380,7 @@ def _plan(
     return finish(Plan("assets", tuple(targets), tuple(in_order), target_steps=frozenset(wanted)))
 
 
-def build_job_plan(job: JobDefinition, code: CodeVersions, *, steps_only: Collection[str] | None = None) -> Plan:
+def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection[str] | None = None) -> Plan:
     """Return the plan of a job; assets that it reads are read from the store.
 
     Raises
@@ -444,7 +446,7 @@ def _take_defaults(step: PlanStep, definitions: Definitions) -> None:
         step.add_inputs(inputs)
 
 
-def _walk(step: PlanStep, code: CodeVersions, names: Mapping[str, str]) -> None:
+def _walk(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) -> None:
     step.code = code.of(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
     if step.code.asset_names:
         known = set(step.input_keys)

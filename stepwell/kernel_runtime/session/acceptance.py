@@ -5,18 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.errors import InvariantViolationError, ValueUnavailableError
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.reads import ReadRecorder
-from stepwell.kernel_runtime.records.code_versions import ACCEPTED, REVOKED, CodeVersion, acceptance, revoked_run
 from stepwell.kernel_runtime.records.keys import new_id
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read
-from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.materializations import (
+    ACCEPTED,
+    REVOKED,
+    CodeVersion,
+    Current,
+    Materialization,
+    Read,
+    acceptance,
+    revoked_run,
+)
 from stepwell.kernel_runtime.records.runs import CapturedOutput, RunRecord, StepRecord
 from stepwell.kernel_runtime.text import moment
 from stepwell.kernel_runtime.versions.environment import ALL, Keyed, value_of, whole
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 _MOST = 10_000
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.planning.build import step_extra
@@ -15,10 +15,15 @@ from stepwell.kernel_runtime.planning.picture import describe
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import Reason, StepState
 from stepwell.kernel_runtime.reads import what_changed
-from stepwell.kernel_runtime.records.code_versions import CodeVersion, Unverifiable, renaming
 from stepwell.kernel_runtime.records.keys import listed
-from stepwell.kernel_runtime.records.materializations import PYTHON, InputVersion, Materialization
-from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.materializations import (
+    PYTHON,
+    CodeVersion,
+    InputVersion,
+    Materialization,
+    Unverifiable,
+    renaming,
+)
 from stepwell.kernel_runtime.text import moment, printable
 from stepwell.kernel_runtime.versions.code_differences import Change, explain
 from stepwell.kernel_runtime.versions.code_differences import describe as describe_change
@@ -27,6 +32,9 @@ from stepwell.kernel_runtime.versions.graph import ARROW, MISSING
 from stepwell.kernel_runtime.versions.left_out import name_in, scope_of, value_at
 from stepwell.kernel_runtime.versions.renaming import under_new_name
 from stepwell.kernel_runtime.versions.walk import CodeWalk
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 

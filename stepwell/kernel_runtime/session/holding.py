@@ -21,7 +21,6 @@ from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.reads import watch
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, Notice, Subscriber
-from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, project_directory, store_directory
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
@@ -32,6 +31,7 @@ from stepwell.kernel_runtime.versions.ownership import owner
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.doctor.checks import Finding, Progress
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 
 class Holding:
@@ -119,7 +119,7 @@ class Holding:
         """
         from stepwell.kernel_runtime.store.sql import instance as sql_instance
         from stepwell.kernel_runtime.store.store import open_store
-        from stepwell.kernel_runtime.store.values.code_copies import CodeReader
+        from stepwell.kernel_runtime.store.values.loading import CodeReader
 
         directory = Path(path).absolute()
         sql_instance.expect(directory)

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Collection, Mapping
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import JobDefinition
 from stepwell.kernel_runtime.definitions.registry import REGISTRY
 from stepwell.kernel_runtime.errors import (
     DefinitionsOnlyError,
@@ -35,7 +35,6 @@ from stepwell.kernel_runtime.planning.plan import Plan
 from stepwell.kernel_runtime.records.events import Notice, RunEnded, notice
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.looking import code_parts
 from stepwell.kernel_runtime.session.past import Past
@@ -57,6 +56,9 @@ from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.values.structure import name_parts
 from stepwell.kernel_runtime.versions.walk import CodeWalk
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 DEFINE = "STEPWELL_DEFINE"
 """Set in the environment of a kernel in which a notebook's definitions are only registered."""

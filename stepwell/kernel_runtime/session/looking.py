@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import source_of
@@ -32,11 +32,8 @@ from stepwell.kernel_runtime.planning.picture import picture
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps
 from stepwell.kernel_runtime.planning.states import StepState, plan_states
 from stepwell.kernel_runtime.reads import active, watch
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
-from stepwell.kernel_runtime.records.events import DefinitionsChanged, Notice, notice
-from stepwell.kernel_runtime.records.lineage import Lineage
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read
-from stepwell.kernel_runtime.records.protocols import ValueStore, Verify
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Lineage, Notice, notice
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, Read, Verify
 from stepwell.kernel_runtime.records.runs import CapturedOutput
 from stepwell.kernel_runtime.session.acceptance import accept_step, check_acceptable, reader_of_now, revoke_step
 from stepwell.kernel_runtime.session.explanation import Explainer, Explanation
@@ -49,6 +46,9 @@ from stepwell.kernel_runtime.store.catalog.instance import warm_up
 from stepwell.kernel_runtime.versions.opcodes import untested
 from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 _VERSIONS = 200
 """Materializations of a key among which the one that a step was given is looked for."""

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.planning.states import Reason, StepState
 from stepwell.kernel_runtime.records.materializations import Materialization, Read
-from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.session.explanation import LastRun, code_reasons, headline, input_reasons
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 _MOST = 5
 """Origins that are named."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.errors import (
@@ -17,16 +18,17 @@ from stepwell.kernel_runtime.planning.build import Definitions, build_job_plan, 
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps, job_steps
 from stepwell.kernel_runtime.reads import read_holds
-from stepwell.kernel_runtime.records.code_versions import renaming
 from stepwell.kernel_runtime.records.events import Notice, notice
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read
-from stepwell.kernel_runtime.records.protocols import CodeVersions, ValueStore
-from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
-from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read, renaming
+from stepwell.kernel_runtime.records.runs import RunRecord, Snapshot, StepRecord
 from stepwell.kernel_runtime.store.signing import Signer
 
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
+    from stepwell.kernel_runtime.versions.walk import CodeWalk
 
-def plan_of_steps(keys: Sequence[str], found: Definitions, code: CodeVersions, store: ValueStore) -> Plan:
+
+def plan_of_steps(keys: Sequence[str], found: Definitions, code: CodeWalk, store: ValueStore) -> Plan:
     """Return the plan of steps by their keys: a step's, an asset's for all of its steps, ``job.step`` for a job's.
 
     Raises
@@ -70,7 +72,7 @@ def plan_of_steps(keys: Sequence[str], found: Definitions, code: CodeVersions, s
     return build_plan(list(targets), found, code, steps_only=steps)
 
 
-def plan_to_resume(run: RunRecord, again: set[str], found: Definitions, code: CodeVersions, store: ValueStore) -> Plan:
+def plan_to_resume(run: RunRecord, again: set[str], found: Definitions, code: CodeWalk, store: ValueStore) -> Plan:
     """Return the plan of those steps of a run that are to be executed again.
 
     Raises
@@ -157,8 +159,8 @@ def code_unavailable(key: str, notebook: str) -> DefinitionUnavailableError:
     )
 
 
-Choose = Callable[[str, list[Current], ValueStore], Materialization | None]
-Find = Callable[[Read, ValueStore], Materialization]
+Choose: TypeAlias = "Callable[[str, list[Current], ValueStore], Materialization | None]"
+Find: TypeAlias = "Callable[[Read, ValueStore], Materialization]"
 Settle = Callable[[PlanStep, Materialization], bool]
 
 

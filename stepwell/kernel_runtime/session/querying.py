@@ -8,14 +8,15 @@ input of that step. Names of the schema ``stepwell`` are views of the catalog.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import AmbiguousKeyError, QueryError, ValueUnavailableError
 from stepwell.kernel_runtime.reads import active
-from stepwell.kernel_runtime.records.protocols import ValueStore
 from stepwell.kernel_runtime.session.looking import Looking
-from stepwell.kernel_runtime.session.selects import plain
-from stepwell.kernel_runtime.session.sql import frame_type, rows_as, surroundings
+from stepwell.kernel_runtime.session.sql import frame_type, plain, rows_as, surroundings
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 _Path = tuple[str, ...]
 

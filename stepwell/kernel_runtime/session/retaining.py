@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from stepwell.kernel_runtime.records.protocols import ValueStore
-from stepwell.kernel_runtime.records.retention import Rule
+from typing import TYPE_CHECKING
+
+from stepwell.kernel_runtime.records.maintenance import Rule
 from stepwell.kernel_runtime.store.retention import read_age, read_bytes, read_versions
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 
 def set_rule(

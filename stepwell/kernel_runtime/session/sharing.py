@@ -6,16 +6,15 @@ import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError, StepwellWarning, TrustNeededError
 from stepwell.kernel_runtime.planning.build import SelectionGraph, select
-from stepwell.kernel_runtime.records.packs import Offer
-from stepwell.kernel_runtime.records.protocols import ValueStore
+from stepwell.kernel_runtime.records.maintenance import Offer
 from stepwell.kernel_runtime.session.requests import AnyStore
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.store import Store
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 What: TypeAlias = "str | os.PathLike[str] | Iterable[str] | None"
 """A pack, or keys in the store; None for everything in the store."""
@@ -105,9 +104,7 @@ def needed(offer: Offer) -> TrustNeededError:
     return error
 
 
-def _store(store: AnyStore, *, create: bool = False) -> Store:
+def _store(store: AnyStore, *, create: bool = False) -> ValueStore:
     from stepwell.kernel_runtime.session.kernel import get_session
 
-    found: Any = get_session().chosen(store, create=create)
-    used: Store = found
-    return used
+    return get_session().chosen(store, create=create)

@@ -15,7 +15,7 @@ from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from types import FunctionType, GetSetDescriptorType
 from typing import Any, ForwardRef
 
-from stepwell.kernel_runtime.definitions.signatures import annotations_of
+from stepwell.kernel_runtime.definitions.bodies import annotations_of
 from stepwell.kernel_runtime.versions.encode import Form, Undigestible
 
 _SKIPPED = frozenset((

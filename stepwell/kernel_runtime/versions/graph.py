@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
+from stepwell.kernel_runtime.records.materializations import CodeVersion
 from stepwell.kernel_runtime.versions.encode import Tag, digest
 from stepwell.kernel_runtime.versions.secrets import hidden_text
 

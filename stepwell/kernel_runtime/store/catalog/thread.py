@@ -1,13 +1,13 @@
-"""The catalog thread: the only one of the process that talks to a store's DuckDB catalog.
+"""The catalog thread: the only thread of the process that talks to a store's DuckDB catalog.
 
-Other threads hand it rows and questions. Rows are gathered in a *group*, one transaction; a group is committed when its first
-row has waited 50 ms, at once when somebody waits for it, and always before a question is answered, so that everybody
+Other threads hand it records and questions. Records are gathered in a `Commit`, which is one transaction. It is committed when its first
+record has waited 50 ms, at once when another thread waits for it, and always before a question is answered, so that everybody
 reads what they wrote. Between two pieces of work the thread keeps the catalog attached for a
-short while, looks whether another process waits for it, and lets it go. With nothing to do for some seconds it ends; the
+short while, checks whether another process waits for it, and lets it go. With nothing to do for some seconds the thread ends; the
 next call starts it again.
 
-An interrupt (Ctrl-C) is raised in the main thread only, which at most waits here for something to happen (`once`): nothing
-in this thread, and no half-made transaction, is ever touched by one.
+An interrupt (Ctrl-C) is raised in the main thread only, which at most waits here for an event (`Once`): no interrupt reaches
+this thread or a transaction that has begun.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from stepwell.kernel_runtime.errors import StepwellError, StoreError
 from stepwell.kernel_runtime.records.events import Notify
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
-from stepwell.kernel_runtime.store.catalog.groups import Group, Question
 from stepwell.kernel_runtime.store.catalog.instance import Connection, catalogs, check_going_on
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.locks import Once
-from stepwell.kernel_runtime.store.reserve import spare, with_room
-from stepwell.kernel_runtime.store.trouble import one_line, trouble
+from stepwell.kernel_runtime.store.trouble import one_line, spare, trouble, with_room
 
 T = TypeVar("T")
 
@@ -50,6 +48,91 @@ LINGER = 5.0
 """Seconds without work after which the thread ends."""
 
 _log = logging.getLogger(__name__)
+
+
+class Commit:
+    """Rows that are committed together: all of them or none."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._over = Once()
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[BaseException | None], None]] = []
+        self.records: list[Any] = []
+        self.since = monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether it was committed, or failed to be."""
+        return self._over.over
+
+    def wait(self) -> None:
+        """Block until the group is committed; raise the `StoreError` that kept it from being committed."""
+        if not self._over.over:
+            self._catalog.hurry()
+            self._over.wait()
+        if self._error is not None:
+            raise self._error
+
+    def then(self, callback: Callable[[BaseException | None], None]) -> None:
+        """Call ``callback`` on the catalog thread after the commit, with the error if it failed; at once if over."""
+        with self._catalog.mutex:
+            if not self._over.over:
+                self._callbacks.append(callback)
+                return
+        callback(self._error)
+
+    def disown(self, error: BaseException) -> None:
+        """Let nobody wait for it in a forked child; the callbacks are the parent's."""
+        self._error = error
+        self._over.happen()
+
+    def finish(self, error: BaseException | None) -> None:
+        """Tell everybody; called by the catalog thread."""
+        with self._catalog.mutex:
+            self._error = error
+            self._over.happen()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback(error)
+            except Exception:
+                _log.exception("a callback after a commit failed")
+
+
+class Question(Generic[T]):
+    """Something that needs the attached catalog, asked from another thread."""
+
+    def __init__(self, answer: Callable[[Connection, str], T], *, create: bool = True) -> None:
+        self._answer = answer
+        self.create = create
+        self._over = Once()
+        self._result: T | None = None
+        self.error: BaseException | None = None
+
+    def run(self, connection: Connection, name: str) -> None:
+        """Ask the attached catalog, on the catalog thread; what is raised is kept for who waits."""
+        self.error = None
+        try:
+            self._result = self._answer(connection, name)
+        except BaseException as error:
+            self.error = error
+
+    def tell(self) -> None:
+        """Let who waits go on."""
+        self._over.happen()
+
+    def fail(self, error: BaseException) -> None:
+        """Let who waits go on with an error."""
+        self.error = error
+        self._over.happen()
+
+    def wait(self) -> T:
+        """Block until it was answered; return the answer, or raise what kept it from being given."""
+        self._over.wait()
+        if self.error is not None:
+            raise self.error
+        return self._result  # type: ignore[return-value]  # set together with the event
 
 
 class Catalog:
@@ -87,11 +170,11 @@ class Catalog:
         self._clear()
 
     def _clear(self) -> None:
-        self._group: Group | None = None
-        self._writing: Group | None = None
+        self._group: Commit | None = None
+        self._writing: Commit | None = None
         self._questions: deque[Question[Any]] = deque()
         self._thread: int | None = None
-        self._farewells: list[tuple[Once, Group | None]] = []
+        self._farewells: list[tuple[Once, Commit | None]] = []
         """Who waits for the catalog to be let go, each with the group that was the newest then."""
         self._urgent = False
         self._letting_go = False
@@ -106,7 +189,7 @@ class Catalog:
         question.wait()
         self._say()
 
-    def add(self, record: Any) -> Group:
+    def add(self, record: Any) -> Commit:
         """Add a record to the group that is gathered now."""
         check_going_on()
         self.check_writable()
@@ -114,7 +197,7 @@ class Catalog:
             group = self._group
             if group is None:
                 self._wake()
-                group = self._group = Group(self)
+                group = self._group = Commit(self)
             group.records.append(record)
             return group
 
@@ -229,7 +312,7 @@ class Catalog:
         """Whether this user cannot write the store, as of the last time that it was attached."""
         return self._attachment.read_only is not None
 
-    def pending(self) -> Group | None:
+    def pending(self) -> Commit | None:
         """Return the newest group that is not committed yet, or None."""
         with self.mutex:
             return self._group or self._writing
@@ -410,7 +493,7 @@ class Catalog:
                     continue
             self._release()
 
-    def _are_done(self, farewells: list[tuple[Once, Group | None]]) -> bool:
+    def _are_done(self, farewells: list[tuple[Once, Commit | None]]) -> bool:
         return all(pending is None or pending.over for _, pending in farewells)
 
     def _ready(self) -> bool:
@@ -436,7 +519,7 @@ class Catalog:
         held = now - lease.since
         return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.wanted()
 
-    def _serve(self, questions: list[Question[Any]], group: Group | None) -> None:
+    def _serve(self, questions: list[Question[Any]], group: Commit | None) -> None:
         """Commit a group, then answer questions. What fails is told to those who wait, never raised here."""
         create = all(question.create for question in questions)
         failure = self._attached(create=create)
@@ -489,7 +572,7 @@ class Catalog:
             question.error = found
             self._roll_back()
 
-    def _commit(self, group: Group) -> None:
+    def _commit(self, group: Commit) -> None:
         connection = self._attachment.connection
         failure: StoreError | None = None
         try:
@@ -512,7 +595,7 @@ class Catalog:
             self._roll_back()
         self._end(group, failure)
 
-    def _end(self, group: Group | None, failure: StoreError | None) -> None:
+    def _end(self, group: Commit | None, failure: StoreError | None) -> None:
         if group is not None:
             self._ended(group.records, failure)
             self._writing = None
