@@ -42,8 +42,8 @@ from stepwell.kernel_runtime.records.materializations import (
 )
 from stepwell.kernel_runtime.records.runs import FORCED
 from stepwell.kernel_runtime.store.values.structure import name_parts
-from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.encode import ATOMS
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
