@@ -478,7 +478,7 @@ def test_a_header_that_says_anything_does_not_keep_a_store_from_being_rebuilt(tm
     record(store, made(store, "good", b"x" * 100_000)).wait()
     for number, said in enumerate(SAID.values()):
         told = {"type_name": "bytes", "summary": "", "about": {}, "key": "crafted", **said}
-        store._objects.write(
+        store.objects.write(
             codecs.encode(bytes([number]) * 100_000, key="a", code=None), key="k", memo_key="m", about=told
         )
     store.close()

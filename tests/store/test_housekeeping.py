@@ -21,7 +21,7 @@ def due(store):
 
 
 def count(store, table, where="true"):
-    return store._catalog.ask(
+    return store.catalog.ask(
         lambda con, name: con.execute(f"SELECT count(*) FROM {name}.{table} WHERE {where}").fetchall()
     )[0][0]
 
@@ -66,7 +66,7 @@ def test_overtaken_pointers_go_and_what_is_current_stays(store):
             rows.record(store, rows.made(store, "a", number, run_id=f"{notebook}{number}", notebook=notebook))
     store.flush()
     before = store.current("a")
-    assert store._catalog.change(housekeeping.fold) == (10, 0)
+    assert store.catalog.change(housekeeping.fold) == (10, 0)
     assert store.current("a") == before
     assert count(store, "current") == 2
 
@@ -78,8 +78,8 @@ def test_of_runs_that_reused_everything_only_the_newest_keep_their_steps(store):
     for number in range(20):
         reuse(store, f"r{number}", items, "failure" if number == 3 else "success")
     store.flush()
-    assert store._catalog.change(lambda con, name: housekeeping.fold(con, name, 500)) == (0, 0)
-    _, steps = store._catalog.change(lambda con, name: housekeeping.fold(con, name, 100))
+    assert store.catalog.change(lambda con, name: housekeeping.fold(con, name, 500)) == (0, 0)
+    _, steps = store.catalog.change(lambda con, name: housekeeping.fold(con, name, 100))
     # The newest five runs have fifty rows; a run that failed can be resumed and keeps its own.
     assert steps == 140
     assert [len(store.run(f"r{number}")[1]) for number in (2, 3, 14, 15, 19)] == [0, 10, 0, 10, 10]
@@ -97,7 +97,7 @@ def test_no_op_runs_of_many_steps_do_not_blow_the_catalog_up(store):
     for number in range(12):
         reuse(store, f"r{number}", items)
         store.flush()
-        store._catalog.change(lambda con, name: housekeeping.fold(con, name, 6000))
+        store.catalog.change(lambda con, name: housekeeping.fold(con, name, 6000))
         store.close()
         sizes.append(path.stat().st_size)
     assert count(store, "steps", "status = 'reused'") <= 6000
@@ -116,7 +116,7 @@ def test_a_reused_row_that_was_overtaken_and_folded_becomes_current_again(store)
     rows.record(store, old)
     new = rows.made(store, "a", 2)
     rows.record(store, new).wait()
-    store._catalog.change(housekeeping.fold)
+    store.catalog.change(housekeeping.fold)
     store.record_step(
         StepRecord("r", "a", "reused", 0.0, 0.0, "m", (old,)), current=[Current(rows.NOTEBOOK, "a", old)]
     ).wait()

@@ -48,8 +48,8 @@ def made(directory):
 
     stepwell.materialize([replacements.large, replacements.other, replacements.small], store=directory)
     store = get_session().open(directory)
-    store.forget("other")
-    with store.scratch():
+    housekeeping.forget(store, "other")
+    with store.folder.scratch():
         pass
     housekeeping.write_sizes(store.folder, housekeeping.measure(store._catalog, store.folder, store._objects))
     store.close()

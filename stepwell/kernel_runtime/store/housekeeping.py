@@ -36,21 +36,27 @@ import stat
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.errors import StoreFullError, unknown_key
 from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.records.retention import STORE, Collected, Forgotten, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.store.catalog import compaction
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.schema import code_row, current_row, materialization_row
-from stepwell.kernel_runtime.store.catalog.tables import append, known_codes, read_keys, rows_of
+from stepwell.kernel_runtime.store.catalog.tables import append, known_codes, read_counts, read_keys, rows_of
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.value_files import Objects, value_files
+from stepwell.kernel_runtime.store.objects.value_files import value_files
 from stepwell.kernel_runtime.store.processes import unrecorded_names
-from stepwell.kernel_runtime.store.retention import Kept, dropped
+from stepwell.kernel_runtime.store.retention import Kept, dropped, read_rules
+from stepwell.kernel_runtime.store.trouble import named
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 EVERY = 3600.0
 """Seconds between two housekeepings of a store, by whichever processes."""
@@ -60,12 +66,17 @@ _FILE = "housekeeping.json"
 _MOST = 4096
 
 
-def is_due(folder: Folder, every: float = EVERY) -> bool:
-    """Tell whether a store's last housekeeping, or its making, is that long ago; a clock that was set back makes it due."""
+def is_due(store: ValueStore) -> bool:
+    """Return True if the last housekeeping is an hour ago, and the store can be written.
+
+    A store that was never cleaned counts from its making. A clock that was set back makes housekeeping due.
+    """
+    if store.catalog.read_only or not store.folder.is_in_place():
+        return False
     for name in (_FILE, "CACHEDIR.TAG"):
         with contextlib.suppress(OSError):
-            age = time.time() - folder.glance(name).st_mtime
-            return not 0 <= age < every
+            age = time.time() - store.folder.glance(name).st_mtime
+            return not 0 <= age < EVERY
     return True
 
 
@@ -83,27 +94,6 @@ def write_sizes(folder: Folder, sizes: Sizes) -> None:
     with contextlib.suppress(OSError):
         folder.write(making, json.dumps(asdict(sizes)).encode())
         folder.rename(making, _FILE)
-
-
-def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
-    """Read the retention rules that hold, by key; the newest row of a key is its rule."""
-    rows = rows_of(
-        connection,
-        name,
-        "SELECT key, versions, age, bytes FROM @retention QUALIFY row_number() OVER (PARTITION BY key ORDER BY rowid DESC) = 1 ORDER BY key",
-    )
-    rules = {key: Rule(versions, age, size) for key, versions, age, size in rows}
-    return {key: rule for key, rule in rules.items() if not rule.empty}
-
-
-def write_rule(connection: Connection, name: str, key: str, rule: Rule) -> None:
-    """Append the rule of a key; an empty one takes it back."""
-    rows_of(
-        connection,
-        name,
-        "INSERT INTO @retention (key, versions, age, bytes, changed) VALUES (?, ?, ?, ?, ?)",
-        [key, rule.versions, rule.age, rule.bytes, time.time()],
-    )
 
 
 def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, int]:
@@ -141,10 +131,11 @@ CONDEMNED = ".condemned"
 """What is moved away and not deleted yet is called so."""
 
 
+@named
 def collect(
-    catalog: Catalog, folder: Folder, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
+    store: ValueStore, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
 ) -> Collected:
-    """Free what nothing needs; return what was freed.
+    """Delete what retention drops, files without a row, and what dead processes left; return what was freed.
 
     Parameters
     ----------
@@ -155,11 +146,12 @@ def collect(
     compact
         Whether the catalog is rewritten; None where it is large and mostly free.
     """
+    catalog, folder = store.catalog, store.folder
     if compact:
-        catalog.check_owner()
+        compaction.check_owner(catalog)
     if dry_run:
-        rules, gone = catalog.ask(lambda connection, name: _to_drop(connection, name, None))
-        referenced = catalog.ask(lambda connection, name: _referenced(connection, name, gone))
+        rules, gone = catalog.ask(_to_drop)
+        referenced = catalog.ask(_referenced, gone)
     else:
         try:
             rules, gone = catalog.change(drop, frees=True)
@@ -167,7 +159,7 @@ def collect(
             # Not even the reserve is there any more. Files without a row need no transaction.
             _delete_files(catalog, folder, grace)
             rules, gone = catalog.change(drop, frees=True)
-        referenced = catalog.ask(lambda connection, name: _referenced(connection, name, ()))
+        referenced = catalog.ask(_referenced, ())
     now = time.time()
     orphans, young = _orphans(folder, referenced, now - grace)
     objects = bytes_ = 0
@@ -189,7 +181,7 @@ def collect(
 
 
 def _delete_files(catalog: Catalog, folder: Folder, grace: float) -> None:
-    referenced = catalog.ask(lambda connection, name: _referenced(connection, name, ()))
+    referenced = catalog.ask(_referenced, ())
     now = time.time()
     _clear_temporary(folder, now - max(grace, DEAD), dry_run=False)
     orphans, _ = _orphans(folder, referenced, now - grace)
@@ -201,7 +193,7 @@ def _compacted(catalog: Catalog, compact: bool | None) -> int:
     if compact is False:
         return 0
     try:
-        return catalog.compact(force=bool(compact))
+        return compaction.compact(catalog, force=bool(compact))
     except StoreFullError:
         if compact:
             raise
@@ -213,7 +205,7 @@ def _compacted(catalog: Catalog, compact: bool | None) -> int:
 
 def drop(connection: Connection, name: str) -> tuple[dict[str, Rule], set[str]]:
     """Delete what the rules drop, in the caller's transaction; return the rules and the ids."""
-    rules, gone = _to_drop(connection, name, None)
+    rules, gone = _to_drop(connection, name)
     delete_rows(connection, name, gone)
     return rules, gone
 
@@ -223,7 +215,9 @@ def would_drop(connection: Connection, name: str, rules: dict[str, Rule]) -> set
     return _to_drop(connection, name, rules)[1]
 
 
-def _to_drop(connection: Connection, name: str, rules: dict[str, Rule] | None) -> tuple[dict[str, Rule], set[str]]:
+def _to_drop(
+    connection: Connection, name: str, rules: dict[str, Rule] | None = None
+) -> tuple[dict[str, Rule], set[str]]:
     rules = read_rules(connection, name) if rules is None else rules
     if all(rule.empty for rule in rules.values()):
         return rules, set()
@@ -312,7 +306,7 @@ def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tu
     count = total = 0
     for at in range(0, len(names), OBJECTS_AT_ONCE):
         portion = list(names[at : at + OBJECTS_AT_ONCE])
-        deleted = catalog.ask(lambda connection, name: delete_unneeded(connection, name, folder, portion))  # noqa: B023 - asked at once
+        deleted = catalog.ask(delete_unneeded, folder, portion)
         count += len(deleted)
         total += sum(deleted.values())
     return count, total
@@ -395,32 +389,43 @@ def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
     return [KeySize(*row) for row in rows]
 
 
-def housekeep(catalog: Catalog, folder: Folder, objects: Objects) -> bool:
-    """Do what is due once an hour, if it is due; tell whether it was.
+@named
+def housekeep(store: ValueStore) -> bool:
+    """Do what is due once an hour, if it is due; return whether it was.
 
     Where there are retention rules, they are applied and what they freed is collected; without one nothing but dead rows goes. A catalog that is
     large and mostly free room is rewritten.
     """
-    if not is_due(folder):
+    if not is_due(store):
         return False
-    _, total = objects.usage()
     # Before the work: nobody else begins the same.
-    write_sizes(folder, Sizes(time.time(), total, folder.stat(CATALOG).st_size))
-    if catalog.ask(read_rules):
-        collect(catalog, folder)
+    write_sizes(store.folder, Sizes(time.time(), *_bytes(store)))
+    if store.catalog.ask(read_rules):
+        collect(store)
     else:
-        catalog.change(fold)
-        catalog.compact(force=False)
-    write_sizes(folder, measure(catalog, folder, objects))
+        store.catalog.change(fold)
+        compaction.compact(store.catalog, force=False)
+    write_sizes(store.folder, measure(store))
     return True
 
 
-def measure(catalog: Catalog, folder: Folder, objects: Objects) -> Sizes:
+def measure(store: ValueStore) -> Sizes:
     """Return how large a store is, and what of it ``gc`` would free."""
-    _, total = objects.usage()
-    garbage = collect(catalog, folder, dry_run=True)
-    older = catalog.ask(_older_bytes)
-    return Sizes(time.time(), total, folder.stat(CATALOG).st_size, garbage.bytes, older)
+    garbage = collect(store, dry_run=True)
+    return Sizes(time.time(), *_bytes(store), garbage.bytes, store.catalog.ask(_older_bytes))
+
+
+def _bytes(store: ValueStore) -> tuple[int, int]:
+    """Return the bytes of all value files, and those of the catalog."""
+    return store.objects.usage()[1], store.folder.stat(CATALOG).st_size
+
+
+@named
+def sizes(store: ValueStore) -> dict[str, int]:
+    """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
+    counts = store.catalog.ask(read_counts)
+    files, total = store.objects.usage()
+    return {**counts, "objects": files, "object_bytes": total, "catalog_bytes": store.folder.stat(CATALOG).st_size}
 
 
 def _older_bytes(connection: Connection, name: str) -> int:
@@ -447,7 +452,8 @@ _SHARED = f"SELECT DISTINCT object_name FROM @materializations WHERE NOT {_MINE}
 _DELETE = tuple(f"DELETE FROM @{table} WHERE {_MINE}" for table in ("current", "retention"))  # noqa: S608 - as above
 
 
-def forget(catalog: Catalog, folder: Folder, key: str, *, dry_run: bool = False) -> Forgotten:
+@named
+def forget(store: ValueStore, key: str, *, dry_run: bool = False) -> Forgotten:
     """Remove every version of a key, of all notebooks, with the steps inside it; return what that freed.
 
     Values are kept by their content: one that another key has too stays.
@@ -458,14 +464,14 @@ def forget(catalog: Catalog, folder: Folder, key: str, *, dry_run: bool = False)
         If nothing is stored for the key.
     """
     if dry_run:
-        return catalog.ask(lambda connection, name: _found(connection, name, key, dry_run=True))[0]
-    forgotten, names = catalog.change(lambda connection, name: _forget(connection, name, key), frees=True)
-    delete_objects(catalog, folder, names)
+        return store.catalog.ask(_found, key, True)[0]
+    forgotten, names = store.catalog.change(_forget, key, frees=True)
+    delete_objects(store.catalog, store.folder, names)
     return forgotten
 
 
 def _forget(connection: Connection, name: str, key: str) -> tuple[Forgotten, list[str]]:
-    forgotten, ids, names = _found(connection, name, key, dry_run=False)
+    forgotten, ids, names = _found(connection, name, key, False)
     steps = [step for (step,) in rows_of(connection, name, _STEPS, [key])]
     delete_rows(connection, name, ids)
     for text in _DELETE:
@@ -480,7 +486,7 @@ def _forget(connection: Connection, name: str, key: str) -> tuple[Forgotten, lis
     return forgotten, names
 
 
-def _found(connection: Connection, name: str, key: str, *, dry_run: bool) -> tuple[Forgotten, list[str], list[str]]:
+def _found(connection: Connection, name: str, key: str, dry_run: bool) -> tuple[Forgotten, list[str], list[str]]:
     rows = rows_of(connection, name, _ROWS, [key])
     pointed = rows_of(connection, name, _POINTERS, [key])[0][0]
     if not rows and not pointed:
@@ -496,9 +502,8 @@ def _found(connection: Connection, name: str, key: str, *, dry_run: bool) -> tup
     return forgotten, [row[0] for row in rows], alone
 
 
-def carry(
-    connection: Connection,
-    name: str,
+def carry_over(
+    store: ValueStore,
     made: Sequence[Materialization],
     current: Sequence[Current],
     *,
@@ -506,7 +511,7 @@ def carry(
     gone: Sequence[Current] = (),
     code: CodeVersion | None = None,
 ) -> None:
-    """Append materializations and what is current, in the caller's transaction.
+    """Record materializations that are copies of others under another key, and what is current now, all or nothing.
 
     Parameters
     ----------
@@ -519,24 +524,28 @@ def carry(
     code
         The parts of the code version that they have.
     """
-    if code is not None and code.digest not in known_codes(connection, name, [code.digest]):
-        append(connection, f"{name}.code_versions", [code_row(code)])
-    append(connection, f"{name}.materializations", [materialization_row(item) for item in made])
-    now = time.time()
-    append(connection, f"{name}.current", [current_row(each, now) for each in current])
-    for old, new in steps.items():
-        rows_of(
-            connection,
-            name,
-            "INSERT INTO @outputs (run_id, step_key, kind, stream, text, data, metadata) "
-            "SELECT run_id, ?, kind, stream, text, data, metadata FROM @outputs WHERE step_key = ? "
-            "AND run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY rowid",
-            [new, old, list({item.run_id for item in made if item.step_key == new})],
-        )
-    for each in gone:
-        rows_of(
-            connection,
-            name,
-            "DELETE FROM @current WHERE notebook = ? AND key = ? AND partition = ?",
-            [each.notebook, each.key, each.partition],
-        )
+
+    def carried(connection: Connection, name: str) -> None:
+        if code is not None and code.digest not in known_codes(connection, name, [code.digest]):
+            append(connection, f"{name}.code_versions", [code_row(code)])
+        append(connection, f"{name}.materializations", [materialization_row(item) for item in made])
+        now = time.time()
+        append(connection, f"{name}.current", [current_row(each, now) for each in current])
+        for old, new in steps.items():
+            rows_of(
+                connection,
+                name,
+                "INSERT INTO @outputs (run_id, step_key, kind, stream, text, data, metadata) "
+                "SELECT run_id, ?, kind, stream, text, data, metadata FROM @outputs WHERE step_key = ? "
+                "AND run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY rowid",
+                [new, old, list({item.run_id for item in made if item.step_key == new})],
+            )
+        for each in gone:
+            rows_of(
+                connection,
+                name,
+                "DELETE FROM @current WHERE notebook = ? AND key = ? AND partition = ?",
+                [each.notebook, each.key, each.partition],
+            )
+
+    store.catalog.change(carried)

@@ -4,19 +4,25 @@ Nothing is dropped where there is no rule. A key's own rule comes before the sto
 holds for the steps inside it. Whatever the rules say, these stay: what is current in any notebook, the newest of
 each key and notebook, what a run that is going on has made, and what an acceptance needs to be shown or taken back.
 
-All of it is a function from rows to ids; `collecting` applies it.
+`dropped` is a function from rows to ids; `housekeeping.collect` applies it. The rules are rows of the catalog.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.records.code_versions import ACCEPTED, REVOKED
 from stepwell.kernel_runtime.records.retention import STORE, UNITS, Rule
+from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.tables import rows_of
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +164,40 @@ def _needed(rows: Sequence[Kept], gone: Collection[str]) -> set[str]:
                 if other in notes:
                     waiting.append(other)
     return needed
+
+
+# -- the rules in the catalog -----------------------------------------------------------------------------------------
+
+
+def rules_of(store: ValueStore) -> dict[str, Rule]:
+    """Return the retention rules that hold, by key; the store's own under the empty key."""
+    return store.catalog.ask(read_rules)
+
+
+def keep(store: ValueStore, key: str, rule: Rule) -> None:
+    """Set what is kept of a key, or of the whole store where the key is empty; an empty rule takes a rule back."""
+    store.catalog.change(write_rule, key, rule)
+
+
+def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
+    """Read the retention rules that hold, by key; the newest row of a key is its rule."""
+    rows = rows_of(
+        connection,
+        name,
+        "SELECT key, versions, age, bytes FROM @retention QUALIFY row_number() OVER (PARTITION BY key ORDER BY rowid DESC) = 1 ORDER BY key",
+    )
+    rules = {key: Rule(versions, age, size) for key, versions, age, size in rows}
+    return {key: rule for key, rule in rules.items() if not rule.empty}
+
+
+def write_rule(connection: Connection, name: str, key: str, rule: Rule) -> None:
+    """Append the rule of a key; an empty one takes it back."""
+    rows_of(
+        connection,
+        name,
+        "INSERT INTO @retention (key, versions, age, bytes, changed) VALUES (?, ?, ?, ?, ?)",
+        [key, rule.versions, rule.age, rule.bytes, time.time()],
+    )
 
 
 # -- limits as people write them ---------------------------------------------------------------------------------------

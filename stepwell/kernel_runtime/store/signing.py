@@ -23,8 +23,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import CapturedOutput
-from stepwell.kernel_runtime.store.catalog.schema import output_rows
+from stepwell.kernel_runtime.store.catalog import tables
+from stepwell.kernel_runtime.store.catalog.schema import materialization_row, output_rows
+from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.text import coloured
 
 SIGNATURE_SIZE = 40
@@ -184,6 +187,11 @@ def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[Captur
     return (*outputs, CapturedOutput(_SIGNATURE, text=signature.hex()))
 
 
+def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
+    """Return what an executed step printed and displayed, as it is shown again: unchanged if our key signed exactly this."""
+    return shown(catalog.ask(tables.read_outputs, run_id, step_key), signer)
+
+
 def shown(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[CapturedOutput, ...]:
     """Return recorded outputs as they are shown again: unchanged if our key signed exactly these."""
     given = tuple(each for each in outputs if each.kind != _SIGNATURE)
@@ -221,3 +229,19 @@ def _harmless(output: CapturedOutput) -> CapturedOutput:
         data=data,
         metadata={},
     )
+
+
+def sign_record(signer: Signer, item: Materialization) -> bytes:
+    """Return the signature of a whole record, its own column excepted."""
+    return signer.sign(_record_parts(item))
+
+
+def vouches(signer: Signer, item: Materialization) -> bool:
+    """Return True if a trusted key signed the whole record."""
+    return signer.verify(item.record_signature, _record_parts(item))
+
+
+def _record_parts(item: Materialization) -> tuple[bytes, ...]:
+    """Return what the signature of a record covers: every column as it is stored, the run and the signature itself excepted."""
+    row = materialization_row(replace(item, record_signature=None))
+    return (b"record", repr(row).encode("utf-8", "backslashreplace"))

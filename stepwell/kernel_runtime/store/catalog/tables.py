@@ -193,7 +193,7 @@ def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list
     return [run_record(row) for row in rows]
 
 
-def read_attempts(connection: Connection, name: str, step_key: str, limit: int) -> list[StepRecord]:
+def read_attempts(connection: Connection, name: str, step_key: str, limit: int = 20) -> list[StepRecord]:
     """Read the newest records of a step, newest first, of runs in which its turn came; of reuses in a row the first."""
     where = (
         "WHERE key = ? AND status IN ('executed', 'reused', 'failed', 'cancelled') "
@@ -211,7 +211,7 @@ def read_outputs(connection: Connection, name: str, run_id: str, step_key: str) 
     return tuple(output_record(row) for row in rows_of(connection, name, text, [run_id, step_key]))
 
 
-def read_logs(connection: Connection, name: str, run_id: str, step_key: str) -> list[LogRecord]:
+def read_logs(connection: Connection, name: str, run_id: str, step_key: str = "") -> list[LogRecord]:
     """Read what a run's steps logged, oldest first; of all its steps if none is named."""
     text = "SELECT run_id, step_key, time, level, message FROM @logs WHERE run_id = ? AND ? IN ('', step_key) ORDER BY time, rowid"
     return [log_record(row) for row in rows_of(connection, name, text, [run_id, step_key])]

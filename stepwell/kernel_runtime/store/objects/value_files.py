@@ -31,6 +31,7 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
 )
 from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.materializations import StoredValue
 from stepwell.kernel_runtime.records.snapshot import Snapshot
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import header as object_header
@@ -302,6 +303,10 @@ class Objects:
             return self.folder.glance(f"objects/{name}").st_size < size
         except OSError:
             return True
+
+    def holds(self, value: StoredValue) -> bool:
+        """Return whether the stored form of a value is there; whether it can be loaded only loading it tells."""
+        return value.inline is not None or (value.object_name is not None and not self.missing(value.object_name))
 
     def signer_of(self, name: str, own: bytes) -> bytes:
         """Return the name of the key that signed a file, by its own word; empty where it cannot be read.
