@@ -88,7 +88,7 @@ def questions(store, count):
         "keys": store.keys,
         "runs of 20": store.runs,
         "run and its steps": lambda: store.run(store.runs(limit=1)[0].run_id),
-        "sizes by key": store.key_sizes,
+        "sizes by key": lambda: store.catalog.ask(housekeeping.read_key_sizes),
         "gc, dry": lambda: housekeeping.collect(store, dry_run=True),
     }
 

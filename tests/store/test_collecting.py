@@ -95,7 +95,7 @@ def test_a_value_written_again_after_it_was_found_is_put_back(store):
     made = rows.made(store, "a", array(5))
     name = made.value.object_name
 
-    deleted = housekeeping.delete_objects(store._catalog, store.folder, [name])
+    deleted = housekeeping.delete_objects(store.catalog, store.folder, [name])
     assert deleted == (0, 0)
     assert (store.get(made.value, key="a") == 5).all()
 

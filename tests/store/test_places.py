@@ -51,7 +51,7 @@ def made(directory):
     housekeeping.forget(store, "other")
     with store.folder.scratch():
         pass
-    housekeeping.write_sizes(store.folder, housekeeping.measure(store._catalog, store.folder, store._objects))
+    housekeeping.write_sizes(store.folder, housekeeping.measure(store))
     store.close()
     list(examine(directory, mend=True))
     store = open_store(directory)

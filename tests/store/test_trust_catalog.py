@@ -10,7 +10,7 @@ from stepwell.commands.command import find_command
 from stepwell.kernel_runtime.errors import StepwellError, StoreDamagedError, UntrustedStoreError
 from stepwell.kernel_runtime.records.materializations import Current
 from stepwell.kernel_runtime.session import get_session
-from stepwell.kernel_runtime.store import housekeeping
+from stepwell.kernel_runtime.store import housekeeping, retention
 from stepwell.kernel_runtime.store.catalog.tables import read_attempts, read_logs
 from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.store.store import open_store
@@ -208,7 +208,7 @@ def test_any_value_in_any_column_gives_an_answer_or_an_error_of_ours(kept, capsy
         lambda: str(stepwell.status(store=store)),
         lambda: stepwell.status(store=store).as_dict(),
         lambda: store.codes(["c1"]).get("c1"),
-        store.rules,
+        lambda: retention.rules_of(store),
         lambda: housekeeping.collect(store, dry_run=True),
     )
     for table, column, kind in columns:

@@ -276,11 +276,10 @@ def _rebuilt(found: Rebuilt) -> Finding:
     }
     if found.complete:
         return Finding("rebuild", "ok", f"a new catalog is in place; nothing was lost: {read}{kept}", facts=facts)
-    unread = sum(found.salvaged.unread.values())
     parts = [
         f"{read if found.salvaged.opened else 'nothing could be read from the old one'}",
         f"{counted(found.from_files, 'materialization')} came back from value files",
-        *([f"up to {counted(unread, 'row')} could not be read"] if unread else []),
+        *([f"{', '.join(found.salvaged.unread)} could not be read"] if found.salvaged.unread else []),
         *([f"{counted(found.only_loadable, 'value')} can be loaded but not reused"] if found.only_loadable else []),
         *([f"{counted(found.distrusted, 'older result')} will not be reused"] if found.distrusted else []),
     ]

@@ -1,18 +1,14 @@
-"""Rebuilding a catalog that cannot be read, from what can be read of it and from the headers of the value files.
+"""Rebuilding a catalog that cannot be read, or that lacks acknowledged commits, from the headers of the value files.
 
-It is attached read-only, with its log if that can be replayed and without it if not, so that nothing of it changes. A table that cannot be
-read whole is read in halves, and halves of these, down to the portions in which DuckDB keeps rows; what cannot be read then is
-given up. An error may make DuckDB refuse the attached file altogether: then it is attached again.
+A value file says in its header which step wrote it and what that step had read (`header.about`). So what is brought back is reused under the same conditions as before;
+a file that does not say so can be loaded, and is never reused. Inline values, further materializations of a stored value and the history of
+runs are in the catalog only. Each table of the old catalog that can be read whole is copied: an older copy that was put in its place, a lost log or a damaged page
+of one table do not cost the other tables. The old catalog is attached read-only, with its log if that can be replayed and without it if not, so that nothing of it changes.
 
-A new catalog, of what can be read of a damaged one and of what the value files say in their headers.
+If the old catalog may lack its newest rows, older rows must not be trusted that a lost row may have overtaken: of steps that changed
+the world, and of edits that were accepted (the acceptance may have been revoked). They lose their memo keys.
 
-Inline values, further materializations of a stored value and the history of runs are in the catalog only: where it cannot be read, they
-are lost and computed again. What is brought back is reused under the same conditions as before, because a value file says
-also what its step had read (`about`); one that does not say so can be loaded, and is never reused. If the catalog may lack its newest rows, three
-kinds of older ones must not be trusted any more, since a lost row may have overtaken them: of steps that changed the world, of edits that
-were accepted (the acceptance may have been taken back), and with them nothing else. They lose their memo keys.
-
-All is made below ``tmp/`` and then put into place by one rename; the damaged catalog is kept beside it. A process killed before the
+The new catalog is made below ``tmp/`` and put into place by one rename; the damaged catalog is kept under another name. A process killed before the
 rename leaves the damaged catalog as it was. After it only the log of the damaged one may still be there, which DuckDB refuses beside another
 catalog: then the same command finishes.
 """
@@ -44,173 +40,129 @@ from stepwell.kernel_runtime.store.doctor.checks import CheckedFile
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.header import Header, rebuilt
 
-_SMALLEST = 2048
-"""Rows that DuckDB reads at once."""
-
 
 @dataclass(slots=True)
 class Salvaged:
-    """What came of it."""
+    """What was read of the old catalog."""
 
     opened: bool = False
     with_log: bool = False
     rows: dict[str, int] = field(default_factory=dict)
-    """By table, how many were read."""
-    unread: dict[str, int] = field(default_factory=dict)
-    """By table, how many could not be, at most."""
+    """By table, how many."""
+    unread: list[str] = field(default_factory=list)
+    """Tables that cannot be read."""
     commits: int = 0
     store_id: str = ""
 
     def complete(self, seal: Seal | None) -> bool:
-        """Tell whether nothing is missing that was acknowledged, as far as can be known."""
+        """Return True if nothing is missing that was acknowledged, as far as can be known."""
         return (
             self.opened
             and self.with_log
-            and not any(self.unread.values())
+            and not self.unread
             and seal is not None
             and not seal.lost(self.commits, self.store_id)
         )
 
 
-class Salvage:
-    """Copies from one damaged catalog into the attached, empty catalog ``new``.
+def _copy_tables(connection: Connection, folder: Folder, spare: str) -> Salvaged:
+    """Copy every table that can be read whole into the attached, empty catalog ``new``.
 
     Parameters
     ----------
     spare
         Where a copy of the catalog without its log may be made.
+
+    Raises
+    ------
+    StoreFormatError
+        If a newer Stepwell wrote it.
     """
+    import duckdb
 
-    def __init__(self, connection: Connection, folder: Folder, spare: str) -> None:
-        self._connection = connection
-        self._folder = folder
-        self._spare = spare
-        self._source = CATALOG
-        self.found = Salvaged()
-
-    def run(self) -> Salvaged:
-        """Copy what can be read.
-
-        Raises
-        ------
-        StoreFormatError
-            If a newer Stepwell wrote it.
-        """
-        import duckdb
-
-        if not self._folder.exists(CATALOG):
-            return self.found
-        try:
-            if not self._open():
-                return self.found
-            for table in TABLES:
-                if table != "meta":
-                    with contextlib.suppress(duckdb.Error):
-                        self._table(table)
-        finally:
-            self._close()
-            self._folder.unlink(self._spare, missing_ok=True)
-        return self.found
-
-    def _open(self) -> bool:
-        found = self.found
-        found.opened = found.with_log = self._attach()
-        if not found.opened:
+    found = Salvaged()
+    if not folder.exists(CATALOG):
+        return found
+    try:
+        source = CATALOG
+        found.with_log = _attach_old(connection, folder, source)
+        if not found.with_log:
             # Under another name it has no log beside it.
             try:
-                self._folder.link(CATALOG, self._spare)
+                folder.link(CATALOG, spare)
             except OSError:
-                self._folder.copy(CATALOG, self._spare)
-            self._source = self._spare
-            found.opened = self._attach()
-        return found.opened
-
-    def _attach(self) -> bool:
-        import duckdb
-
-        try:
-            with self._folder.database(self._source) as path:
-                self._connection.execute(f"ATTACH '{quoted(path)}' AS old (READ_ONLY)")
-        except duckdb.Error:
-            return False
-        try:
-            cursor = self._connection.execute("SELECT * FROM old.meta")
-            row = cursor.fetchone()
-            meta = dict(zip([column[0] for column in cursor.description], row or (), strict=bool(row)))
-        except duckdb.Error:
-            return True
-        if meta.get("format", 0) > FORMAT:
-            raise StoreFormatError(
-                f"the catalog {self._folder.path / CATALOG} was written by a newer Stepwell (format {meta['format']}; this one knows {FORMAT})",
-                remedy="upgrade: pip install -U stepwell",
-            )
-        self.found.commits = meta.get("commits") or 0
-        self.found.store_id = meta.get("store_id") or ""
-        return True
-
-    def _close(self) -> None:
-        import duckdb
-
+                folder.copy(CATALOG, spare)
+            source = spare
+        if not (found.with_log or _attach_old(connection, folder, source)):
+            return found
+        found.opened = True
         with contextlib.suppress(duckdb.Error):
-            self._connection.execute("DETACH DATABASE IF EXISTS old")
-
-    def _table(self, table: str) -> None:
-        columns = self._columns(table)
-        if not columns:
-            return
-        if self._copy(table, columns, ""):
-            return
-        count = self._count(table)
-        portions = [(0, -(-count // _SMALLEST) * _SMALLEST)]
-        while portions:
-            begin, end = portions.pop()
-            if self._copy(table, columns, f"WHERE rowid >= {begin} AND rowid < {end}"):
+            _read_meta(connection, folder, found)
+        for table in TABLES:
+            if table == "meta":
                 continue
-            if end - begin <= _SMALLEST:
-                self.found.unread[table] = self.found.unread.get(table, 0) + min(end, count) - begin
-            else:
-                middle = begin + (end - begin) // _SMALLEST // 2 * _SMALLEST
-                # The later half is put back first: rows keep their order.
-                portions += [(middle, end), (begin, middle)]
+            try:
+                found.rows[table] = _copy_table(connection, table)
+            except duckdb.Error:
+                found.unread.append(table)
+                # DuckDB may refuse the attached file after an error.
+                with contextlib.suppress(duckdb.Error):
+                    connection.rollback()
+                _detach_old(connection)
+                _attach_old(connection, folder, source)
+    finally:
+        _detach_old(connection)
+        folder.unlink(spare, missing_ok=True)
+    return found
 
-    def _columns(self, table: str) -> list[str]:
-        rows = self._connection.execute(
-            "SELECT database_name, column_name FROM duckdb_columns() WHERE database_name IN ('old', 'new') AND table_name = ? ORDER BY column_index",
-            [table],
-        ).fetchall()
-        there = {column for database, column in rows if database == "old"}
-        return [
-            column
-            for database, column in rows
-            if database == "new" and column in there and f"{column} TIMESTAMP GENERATED" not in TABLES[table]
-        ]
 
-    def _count(self, table: str) -> int:
-        (count,) = self._connection.execute(
-            "SELECT max(estimated_size) FROM duckdb_tables() WHERE database_name = 'old' AND table_name = ?", [table]
-        ).fetchone()
-        # Deleted rows leave their numbers unused.
-        return int(count or 0) * 2 + _SMALLEST
+def _attach_old(connection: Connection, folder: Folder, source: str) -> bool:
+    import duckdb
 
-    def _copy(self, table: str, columns: list[str], where: str) -> bool:
-        import duckdb
+    try:
+        with folder.database(source) as path:
+            connection.execute(f"ATTACH '{quoted(path)}' AS old (READ_ONLY)")
+    except duckdb.Error:
+        return False
+    return True
 
-        names = ", ".join(columns)
-        connection = self._connection
-        try:
-            connection.begin()
-            (count,) = connection.execute(
-                f"INSERT INTO new.{table} ({names}) SELECT {names} FROM old.{table} {where} ORDER BY rowid"  # noqa: S608 - names of our own tables
-            ).fetchone()
-            connection.commit()
-        except duckdb.Error:
-            with contextlib.suppress(duckdb.Error):
-                connection.rollback()
-            self._close()
-            self._attach()
-            return False
-        self.found.rows[table] = self.found.rows.get(table, 0) + count
-        return True
+
+def _detach_old(connection: Connection) -> None:
+    import duckdb
+
+    with contextlib.suppress(duckdb.Error):
+        connection.execute("DETACH DATABASE IF EXISTS old")
+
+
+def _read_meta(connection: Connection, folder: Folder, found: Salvaged) -> None:
+    cursor = connection.execute("SELECT * FROM old.meta")
+    row = cursor.fetchone()
+    meta = dict(zip([column[0] for column in cursor.description], row or (), strict=bool(row)))
+    if meta.get("format", 0) > FORMAT:
+        raise StoreFormatError(
+            f"the catalog {folder.path / CATALOG} was written by a newer Stepwell (format {meta['format']}; this one knows {FORMAT})",
+            remedy="upgrade: pip install -U stepwell",
+        )
+    found.commits = meta.get("commits") or 0
+    found.store_id = meta.get("store_id") or ""
+
+
+def _copy_table(connection: Connection, table: str) -> int:
+    """Copy the columns of a table that both catalogs have, in the order of the rows; return how many rows."""
+    columns = connection.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name IN ('old', 'new') AND table_name = ? "
+        "GROUP BY column_name HAVING count(*) = 2 ORDER BY max(column_index)",
+        [table],
+    ).fetchall()
+    names = ", ".join(column for (column,) in columns if f"{column} TIMESTAMP GENERATED" not in TABLES[table])
+    if not names:
+        return 0
+    connection.begin()
+    ((count,),) = connection.execute(
+        f"INSERT INTO new.{table} ({names}) SELECT {names} FROM old.{table} ORDER BY rowid"  # noqa: S608 - names of our own tables
+    ).fetchall()
+    connection.commit()
+    return int(count)
 
 
 @dataclass(slots=True)
@@ -261,7 +213,7 @@ def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
                 connection.execute(f"ATTACH '{quoted(path)}' AS new")
             for statement in create_statements("new"):
                 connection.execute(statement)
-            salvaged = Salvage(connection, folder, spare).run()
+            salvaged = _copy_tables(connection, folder, spare)
             found = Rebuilt(salvaged, salvaged.complete(read_seal(folder)))
             if not found.complete:
                 found.distrusted = _distrust(connection)
