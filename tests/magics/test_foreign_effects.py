@@ -12,8 +12,7 @@ import stepwell
 from stepwell.kernel_runtime.reads.file_state import file_digest
 from stepwell.kernel_runtime.records.materializations import Effects, FileEffect, Linked
 from stepwell.kernel_runtime.store.catalog.schema import MATERIALIZATION_COLUMNS, materialization_row
-from stepwell.kernel_runtime.store.doctor.checks import check_files
-from stepwell.kernel_runtime.store.doctor.rebuilding import rebuild
+from stepwell.kernel_runtime.store.doctor.contents import check_files, rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.header import about
 from stepwell.kernel_runtime.store.signing import sign_record

@@ -18,9 +18,8 @@ from stepwell.batch.command_line import main
 from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFormatError
 from stepwell.kernel_runtime.session.kernel import Session
 from stepwell.kernel_runtime.store.doctor import surroundings
-from stepwell.kernel_runtime.store.doctor.checks import check_catalog, check_files
+from stepwell.kernel_runtime.store.doctor.contents import check_catalog, check_files, rebuild
 from stepwell.kernel_runtime.store.doctor.examination import examine
-from stepwell.kernel_runtime.store.doctor.rebuilding import rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import codecs
@@ -256,20 +255,20 @@ def test_damaged_pages_cost_only_the_table_that_they_are_in(tmp_path):
 KILL = """
 import os, sys
 from pathlib import Path
-from stepwell.kernel_runtime.store.doctor import rebuilding
+from stepwell.kernel_runtime.store.doctor import contents
 place = sys.argv[2]
 kill = lambda *_, **__: os.kill(os.getpid(), 9)
 from stepwell.kernel_runtime.store.folder import Folder
 if place in ("_add_files", "_put_in_place", "write_seal"):
-    setattr(rebuilding, place, kill)
+    setattr(contents, place, kill)
 elif place == "sync":
     Folder.sync = kill
 else:
     real = getattr(Folder, place)
     setattr(Folder, place, lambda *given: (real(*given), kill()))
-from stepwell.kernel_runtime.store.doctor.checks import check_files
+from stepwell.kernel_runtime.store.doctor.contents import check_files
 folder = Folder(Path(sys.argv[1]))
-rebuilding.rebuild(folder, check_files(folder))
+contents.rebuild(folder, check_files(folder))
 """
 
 

@@ -10,20 +10,21 @@ from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.lease import SEAL, read_seal
 from stepwell.kernel_runtime.store.doctor import surroundings
-from stepwell.kernel_runtime.store.doctor.checks import (
+from stepwell.kernel_runtime.store.doctor.contents import (
     OLD,
     CheckedCatalog,
     CheckedFile,
     Finding,
     Progress,
+    Rebuilt,
     check_catalog,
     check_files,
     counted,
     leftovers,
+    rebuild,
     remove,
     remove_orphans,
 )
-from stepwell.kernel_runtime.store.doctor.rebuilding import Rebuilt, rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.checked import set_aside
 from stepwell.kernel_runtime.store.objects.value_files import value_files
