@@ -15,7 +15,7 @@ from IPython.core.error import UsageError
 from stepwell.commands.command import Command, LineError, LineParser, find_command
 from stepwell.kernel_runtime.errors import CellNameError, TrustNeededError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
-from stepwell.kernel_runtime.session.selects import plain
+from stepwell.kernel_runtime.session.sql import plain
 from stepwell.kernel_runtime.store.sql.statements import read_statement
 from stepwell.kernel_runtime.text import moment
 from stepwell.magics.cell_names import is_inner

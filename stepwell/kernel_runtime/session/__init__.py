@@ -5,14 +5,13 @@
 ``looking``        what can be asked at any moment: states, reasons, the lineage, stored values
 ``past``           time and size: versions, differences, renaming, forgetting, rules of what is kept
 ``holding``        the registry, stores by directory, the namespace, subscribers, notices
-``querying``       SELECTs over stored values and the catalog; ``sql`` runs them and makes frames of their rows
+``querying``       SELECTs over stored values and the catalog; ``sql`` reads and runs them, and makes frames of their rows
 ``history``        the versions of a key, and renaming; ``differences`` between two, a package
 ``preparation``    plans of single steps, and what a plan reads from the store before its first step
 ``explanation``    why a step is in its state; ``origins`` follows causes upstream; ``acceptance`` of an edit that does not matter
 ``requests``       targets in any form to definitions and keys
 ``project``        where the store is, and which notebook or script this process is
 ``sharing``        packs, and trusting values of another key; ``retaining`` sets rules of what is kept
-``selects``        `sql_asset`, and what ``%%sql_asset`` shares with it
 ``functions``      public functions that are no commands, and what definitions reach through their slot
 =================  ===========================================================================
 """

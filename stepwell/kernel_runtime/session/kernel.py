@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import JobDefinition
 from stepwell.kernel_runtime.definitions.registry import REGISTRY
 from stepwell.kernel_runtime.errors import (
     DefinitionsOnlyError,

@@ -32,10 +32,8 @@ from stepwell.kernel_runtime.planning.picture import picture
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps
 from stepwell.kernel_runtime.planning.states import StepState, plan_states
 from stepwell.kernel_runtime.reads import active, watch
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
-from stepwell.kernel_runtime.records.events import DefinitionsChanged, Notice, notice
-from stepwell.kernel_runtime.records.lineage import Lineage
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read, Verify
+from stepwell.kernel_runtime.records.events import DefinitionsChanged, Lineage, Notice, notice
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, Read, Verify
 from stepwell.kernel_runtime.records.runs import CapturedOutput
 from stepwell.kernel_runtime.session.acceptance import accept_step, check_acceptable, reader_of_now, revoke_step
 from stepwell.kernel_runtime.session.explanation import Explainer, Explanation

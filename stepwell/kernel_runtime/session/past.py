@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Notice, notice
+from stepwell.kernel_runtime.records.maintenance import STORE, Collected, Forgotten, Rule
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.retention import STORE, Collected, Forgotten, Rule
 from stepwell.kernel_runtime.session.differences import Difference, compare
 from stepwell.kernel_runtime.session.differences.difference import Side
 from stepwell.kernel_runtime.session.differences.frames import MEMORY

@@ -19,11 +19,9 @@ from stepwell.kernel_runtime.planning.build import Definitions, build_job_plan, 
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps, job_steps
 from stepwell.kernel_runtime.reads import read_holds
-from stepwell.kernel_runtime.records.code_versions import renaming
 from stepwell.kernel_runtime.records.events import Notice, notice
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read
-from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
-from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read, renaming
+from stepwell.kernel_runtime.records.runs import RunRecord, Snapshot, StepRecord
 from stepwell.kernel_runtime.store.signing import Signer, vouches
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.kernel_runtime.errors import AmbiguousKeyError, QueryError, ValueUnavailableError
 from stepwell.kernel_runtime.reads import active
 from stepwell.kernel_runtime.session.looking import Looking
-from stepwell.kernel_runtime.session.selects import plain
-from stepwell.kernel_runtime.session.sql import frame_type, rows_as, surroundings
+from stepwell.kernel_runtime.session.sql import frame_type, plain, rows_as, surroundings
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore

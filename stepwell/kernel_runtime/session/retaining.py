@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stepwell.kernel_runtime.records.retention import Rule
+from stepwell.kernel_runtime.records.maintenance import Rule
 from stepwell.kernel_runtime.store.retention import keep, read_age, read_bytes, read_versions, rules_of
 
 if TYPE_CHECKING:

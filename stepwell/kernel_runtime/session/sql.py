@@ -1,4 +1,4 @@
-"""One SELECT over stored values: the body of a SQL asset, and the frame that its rows become.
+"""One SELECT over stored values: the text of a SQL asset, how it runs, and the frame that its rows become.
 
 Where a SELECT may read files, and where it spills, follows from the store and the project (`Surroundings`). Files that it reads inside a
 step are recorded as reads of that step.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import SqlBody
-from stepwell.kernel_runtime.errors import CellError, InvalidInvocationError, QueryError, StepwellError
+from stepwell.kernel_runtime.errors import CellError, CellSyntaxError, InvalidInvocationError, QueryError, StepwellError
 from stepwell.kernel_runtime.reads import active
 from stepwell.kernel_runtime.session.project import STORE, notebook_path, project_root
 from stepwell.kernel_runtime.store.signing import key_path
@@ -79,6 +79,60 @@ def frame_type(setting: str, kinds: tuple[str, ...] = FRAMES) -> str:
     if setting != "auto":
         return setting
     return "pandas" if importlib.util.find_spec("pandas") is not None else "pyarrow"
+
+
+def plain(text: str) -> str:
+    """Return the text of a statement without the semicolons at its end."""
+    return text.strip().rstrip("; \n\t")
+
+
+def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, frame: str, where: str) -> SqlBody:
+    """Read the text of a SQL asset.
+
+    Parameters
+    ----------
+    name
+        The last part of the asset's key.
+    variables
+        Where its ``$name`` parameters are looked up when it runs.
+    what
+        What messages call the text: ``the cell of 'daily'``.
+    frame
+        The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto``.
+
+    Raises
+    ------
+    CellSyntaxError
+        If it is not exactly one SELECT.
+    CellError
+        If it reads the catalog.
+    InvalidInvocationError
+        If there is no such type of frame.
+    """
+    from stepwell.kernel_runtime.store.sql.catalog_views import catalog_view
+    from stepwell.kernel_runtime.store.sql.statements import folded, read_statement
+
+    statement = plain(text)
+    try:
+        parsed = read_statement(statement)
+    except CellSyntaxError as error:
+        raise CellSyntaxError(
+            f"{what}: {error.what}",
+            where=", ".join(part for part in (where, error.where) if part),
+            remedy=error.remedy,
+        ) from None
+    tables: dict[str, str] = {}
+    for path in parsed.tables:
+        if catalog_view(path):
+            raise CellError(
+                f"{what} reads the catalog ({'.'.join(path)}), which changes with every run",
+                where=where,
+                remedy="look at it with %stepwell sql, or stepwell.sql(...)",
+            )
+        written = "/".join(path)
+        tables.setdefault(folded(written), written)
+    kind = frame_type(frame, FRAMES[:-1])
+    return SqlBody(name, statement, where, tuple(tables.values()), parsed.parameters, variables, kind, parsed.canonical)
 
 
 def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -> Any:

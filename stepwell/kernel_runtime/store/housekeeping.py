@@ -39,10 +39,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.errors import StoreFullError, unknown_key
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.keys import new_id
-from stepwell.kernel_runtime.records.materializations import Current, Materialization
-from stepwell.kernel_runtime.records.retention import STORE, Collected, Forgotten, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.records.maintenance import STORE, Collected, Forgotten, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization
 from stepwell.kernel_runtime.store.catalog import compaction
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection

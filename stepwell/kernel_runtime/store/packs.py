@@ -25,8 +25,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import PackError, UntrustedValueError, ValueUnavailableError
 from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.maintenance import Offer, OfferedValue
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Current, Materialization
-from stepwell.kernel_runtime.records.packs import Offer, OfferedValue
 from stepwell.kernel_runtime.store.catalog import tables
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.schema import (

@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.events import Notify
-from stepwell.kernel_runtime.records.materializations import Current, Link, Linked, Materialization, StoredValue, Verify
-from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, StepRecord
-from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.records.materializations import (
+    CodeVersion,
+    Current,
+    Link,
+    Linked,
+    Materialization,
+    StoredValue,
+    Verify,
+)
+from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, Snapshot, StepRecord
 from stepwell.kernel_runtime.store import signing
 from stepwell.kernel_runtime.store.catalog import tables
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import PackError, StepwellError, UnknownKeyError, unknown_key
+from stepwell.kernel_runtime.records.maintenance import Offer, OfferedValue
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.packs import Offer, OfferedValue
 from stepwell.kernel_runtime.store import packs
 from stepwell.kernel_runtime.store.objects.header import PREFIX, Header, HeaderError, is_name, read_header, read_prefix
 from stepwell.kernel_runtime.store.packs import offered

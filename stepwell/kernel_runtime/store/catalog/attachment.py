@@ -39,6 +39,7 @@ from stepwell.kernel_runtime.store.catalog.lease import SEAL, Lease, read_seal, 
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements, keep_copy, migrate
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.trouble import keep_reserve, one_line, refused, trouble
+from stepwell.kernel_runtime.text import moment
 
 _EXTRA = """
     SELECT 'view', view_name FROM duckdb_views() WHERE database_name = $1 AND NOT internal
@@ -219,8 +220,8 @@ class Attachment:
             weakref.finalize(self, shutil.rmtree, self._copy, ignore_errors=True)
             self.epoch += 1
             if told:
-                moment = time.strftime("%Y-%m-%d %H:%M:%S")
-                self.notices.append(notice("copy read", str(self.directory), moment=moment))
+                copied = moment(time.time(), exact=True)
+                self.notices.append(notice("copy read", str(self.directory), moment=copied))
         self._source = Folder(Path(self._copy))
         try:
             self._attach_file()

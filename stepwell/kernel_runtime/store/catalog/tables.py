@@ -20,10 +20,15 @@ from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.errors import StoreDamagedError
 from stepwell.kernel_runtime.records.bulk import no_collection
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
-from stepwell.kernel_runtime.records.materializations import Current, Materialization
-from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, StepRecord
-from stepwell.kernel_runtime.records.snapshot import FailedAttempt, Snapshot
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization
+from stepwell.kernel_runtime.records.runs import (
+    CapturedOutput,
+    FailedAttempt,
+    LogRecord,
+    RunRecord,
+    Snapshot,
+    StepRecord,
+)
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.schema import (
     MATERIALIZATION_COLUMNS,

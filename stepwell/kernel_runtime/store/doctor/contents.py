@@ -40,9 +40,8 @@ from stepwell.kernel_runtime.errors import (
     ValueDamagedError,
     ValueUnavailableError,
 )
-from stepwell.kernel_runtime.records.code_versions import ACCEPTED
 from stepwell.kernel_runtime.records.keys import new_id
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
+from stepwell.kernel_runtime.records.materializations import ACCEPTED, Current, Materialization, StoredValue
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, LOG, Attachment, quoted
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.lease import Lease, Seal, read_seal, write_seal

@@ -32,7 +32,7 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import StoredValue
-from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.records.runs import Snapshot
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import header as object_header
 from stepwell.kernel_runtime.store.objects.checked import AT_ONCE, Witnesses
