@@ -9,7 +9,7 @@ import numpy as np
 from stepwell.kernel_runtime.records.maintenance import Rule
 from stepwell.kernel_runtime.records.materializations import Current
 from stepwell.kernel_runtime.records.runs import StepRecord
-from stepwell.kernel_runtime.store import housekeeping
+from stepwell.kernel_runtime.store import housekeeping, retention
 
 from . import rows
 
@@ -33,12 +33,12 @@ def reuse(store, run_id, items, status="success"):
 
 
 def test_it_is_done_at_most_once_an_hour(store):
-    assert not store.housekeep()
+    assert not housekeeping.housekeep(store)
     due(store)
-    assert store.housekeep()
-    assert not store.housekeep()
+    assert housekeeping.housekeep(store)
+    assert not housekeeping.housekeep(store)
     os.utime(store.directory / "housekeeping.json", (time.time() + 9000,) * 2)
-    assert store.housekeep()
+    assert housekeeping.housekeep(store)
 
 
 def test_without_rules_no_version_goes_and_with_one_it_does(store):
@@ -47,14 +47,14 @@ def test_without_rules_no_version_goes_and_with_one_it_does(store):
             store, rows.made(store, "a", np.full(20_000, number), run_id=f"r{number}", memo_key=f"m{number}")
         ).wait()
     due(store)
-    assert store.housekeep()
+    assert housekeeping.housekeep(store)
     assert len(store.history("a")) == 3
     sizes = housekeeping.read_sizes(store.folder)
     assert sizes.object_bytes > 480_000
     assert 320_000 <= sizes.older_bytes < 330_000
-    store.keep("a", Rule(versions=1))
+    retention.keep(store, "a", Rule(versions=1))
     due(store)
-    assert store.housekeep()
+    assert housekeeping.housekeep(store)
     assert len(store.history("a")) == 1
     # Files without a row are left alone for an hour; these are minutes old.
     assert housekeeping.read_sizes(store.folder).older_bytes == 0
