@@ -1,9 +1,9 @@
 """Housekeeping: what keeps a store small. Garbage collection, hourly folding of the catalog, sizes, forgetting a key, carrying rows to another key.
 
-*Folding* takes nothing away that anybody can ask for but one thing: moves of pointers that were overtaken by later ones, and, of
-runs that succeeded, the rows of steps that were merely reused, once there are more than `REUSED` of them. (Ten thousand steps that
-are found fresh every minute are fourteen million such rows a day, which say nothing.) The newest runs keep theirs; so do runs
-that failed, since a resumed run reads them; what was executed stays in any case.
+*Folding* deletes moves of pointers that later ones have overtaken, and, of
+runs that succeeded, the rows of steps that were only reused, once there are more than `REUSED` of them. (Ten thousand steps that
+are found fresh every minute make fourteen million such rows a day.) The newest runs keep theirs; so do runs
+that failed, since a resumed run reads them. Rows of executed steps always stay.
 
 The time of the last housekeeping, and the sizes that it found, are in ``housekeeping.json`` beside the catalog: one small file that every
 process can look at without the lease.
@@ -12,11 +12,11 @@ process can look at without the lease.
 
 Rows go in one transaction, under the lease, from rules and rows as they are at that moment.
 
-A file goes only if no committed row refers to it and nobody is about to commit one that does. Candidates are found without the lease: no
+A file goes only if no committed row refers to it and no process is about to commit one that does. Candidates are found without the lease: no
 row names them, and they are older than `grace` (for workers, which write files that another process records). Then, some
 at a time, under the lease: those that a row refers to by now are left; each other one is *moved away* (``tmp/<name>.condemned``); the lists of
 what living processes have not recorded yet are read (`processes` says why in this order); what is on one is put back, the
-rest is deleted. Commits need the lease, so that no row can appear in between; the lease is given back between portions, so that nobody waits
+rest is deleted. Commits need the lease, so that no row can appear in between; the lease is given back between portions, so that no process waits
 for long. A collector that is killed leaves condemned files behind; the next one treats them as candidates that are moved away already, and puts back
 what a row refers to.
 
@@ -120,14 +120,14 @@ def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, 
 GRACE = 3600.0
 """Seconds that a file without a row is left alone."""
 DEAD = 86400.0
-"""Seconds after which a file in ``tmp/`` that nobody writes to is nobody's."""
+"""Seconds after its last change for which a file in ``tmp/`` may belong to a living process."""
 GOING_ON = 7 * 86400.0
-"""Seconds after its start in which a run without an end counts as going on: nobody writes the end of one that was killed. What a
-longer one made is current in its notebook, and stays for that."""
+"""Seconds after its start for which a run without an end counts as going on: the end of a killed run is never written. The results of a
+longer run are current in its notebook, and stay for that reason."""
 OBJECTS_AT_ONCE = 200
 """Files that are looked at under one lease."""
 CONDEMNED = ".condemned"
-"""What is moved away and not deleted yet is called so."""
+"""The suffix of files that are moved away and not deleted yet."""
 
 
 @named
@@ -139,7 +139,7 @@ def collect(
     Parameters
     ----------
     dry_run
-        Only tell; nothing is changed.
+        Only report; nothing is changed.
     grace
         Seconds that a file without a row is left alone.
     compact
@@ -188,7 +188,7 @@ def _delete_files(catalog: Catalog, folder: Folder, grace: float) -> None:
 
 
 def _compacted(catalog: Catalog, compact: bool | None) -> int:
-    """Compact the catalog where that is wanted; where nobody asked for it, it waits until there is room for the copy."""
+    """Compact the catalog. If that was not asked for and there is no room for the copy, do nothing."""
     if compact is False:
         return 0
     try:
@@ -255,7 +255,7 @@ def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None
         "AND (run_id, step_key) NOT IN (SELECT (run_id, step_key) FROM @materializations)",
         [[run_id for run_id, _ in steps], [step_key for _, step_key in steps]],
     )
-    # Digests that other processes know to be recorded: they ask again when they see that somebody wrote.
+    # Digests that other processes know to be recorded: they ask again when they see that another process wrote.
     rows_of(
         connection,
         name,
@@ -301,7 +301,7 @@ def _condemned(folder: Folder, before: float) -> list[str]:
 
 
 def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Delete those of some objects that nobody needs, a portion under each lease; return how many and their bytes."""
+    """Delete those objects that no row and no writer refers to, a portion under each lease; return how many and their bytes."""
     count = total = 0
     for at in range(0, len(names), OBJECTS_AT_ONCE):
         portion = list(names[at : at + OBJECTS_AT_ONCE])
@@ -312,7 +312,7 @@ def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tu
 
 
 def delete_unneeded(connection: Connection, name: str, folder: Folder, names: list[str]) -> dict[str, int]:
-    """Delete those of some objects that nobody needs; the caller holds the lease. Return what was deleted, with sizes."""
+    """Delete those objects that no row and no writer refers to; the caller holds the lease. Return the deleted names with their sizes."""
     rows = rows_of(
         connection,
         name,
@@ -397,7 +397,7 @@ def housekeep(store: ValueStore) -> bool:
     """
     if not is_due(store):
         return False
-    # Before the work: nobody else begins the same.
+    # Before the work, so that no other process begins the same.
     write_sizes(store.folder, Sizes(time.time(), *_bytes(store)))
     if store.catalog.ask(read_rules):
         collect(store)

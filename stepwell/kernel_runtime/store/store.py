@@ -49,7 +49,7 @@ INLINE = 64 * 1024
 
 
 class _Shared:
-    """What all stores of one directory in one process share: the catalog thread, what it remembers, and the claims."""
+    """The parts that all stores of one directory in one process share: the catalog thread, the last snapshot, the claims."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -60,9 +60,9 @@ class _Shared:
         self.marks = Marks(folder)
         self.claims = Claims(folder)
         self.same: dict[tuple[tuple[str, str], ...], bool] = {}
-        """Whether the libraries that wrote values are here in the same versions."""
+        """By the libraries that wrote a value, True if they are installed in the same versions."""
         self.tried: dict[str, str] = {}
-        """By digest, why a value of other versions does not load; empty where it does."""
+        """By digest, why a value that other versions wrote does not load; empty if it does."""
 
     def _ended(self, records: list[Any], error: BaseException | None) -> None:
         if error is None:
@@ -109,11 +109,11 @@ def open_store(
     create
         Make it if it is not there.
     follow
-        Whether the path may be a link to a directory: where the user named this very path.
+        True if the path may be a link to a directory: the user named this very path.
     code
         Reads the code of classes and functions of the notebook that a value names.
     tell
-        Gets a notice where a value is stored or loaded in another way than one would think.
+        Gets a notice if a value is stored or loaded in an unexpected way.
 
     Raises
     ------
@@ -166,7 +166,7 @@ class ValueStore:
         self.catalog = shared.catalog
         """Runs functions of a connection and the catalog's name on the thread that has the catalog."""
         self.claims = shared.claims
-        """Which process computes which step."""
+        """The claims of processes that compute long steps."""
         self.signer = Signer()
         self.objects = value_files.Objects(self.folder, self.signer, shared.unrecorded)
         self._shared = shared
@@ -194,9 +194,9 @@ class ValueStore:
         Parameters
         ----------
         about
-            Returns what will be recorded of it, except for the value: a file says so in its header. Called for files only.
+            Returns the materialization without its value, which the header of a value file keeps. Called for files only.
         portable
-            Whether pickle alone must be able to bring the value to another process: the step may run in one.
+            True if pickle alone must be able to bring the value to another process: the step may run in one.
 
         Raises
         ------
@@ -223,7 +223,7 @@ class ValueStore:
     ) -> StoredValue:
         kind, shape = _kind_of(value), _summary_of(value)
         if type(value) in {str, bytes} and self._code.hides("", value):
-            # The value is the step's own affair; what is listed and packed beside it is ours.
+            # Lists and packs show the summary, so the secret must not be in it.
             shape = f"{len(value):,} {'characters' if type(value) is str else 'bytes'}"
         size = encoded.size
         if size <= INLINE and codecs.packs(encoded):
@@ -291,7 +291,7 @@ class ValueStore:
                 if (full or not signed) and codecs.inline_digest(
                     stored.codec, parts.stream, parts.buffers
                 ) != stored.digest:
-                    raise ValueError("its contents changed")  # noqa: TRY301 - told like sizes that do not fit
+                    raise ValueError("its contents changed")  # noqa: TRY301 - reported like sizes that do not fit
             except (ValueError, struct.error) as error:
                 raise ValueDamagedError(
                     f"the stored value of {key!r} is damaged: {error}", remedy=f"materialize {key!r} again"
@@ -396,7 +396,7 @@ class ValueStore:
         return found
 
     def is_newest(self, snapshot: Snapshot) -> bool:
-        """Tell, without a query, whether no other process wrote since a snapshot was read."""
+        """Return True if no other process wrote since a snapshot was read; takes no query."""
         return self.catalog.unchanged() and snapshot.epoch == self.catalog.epoch
 
     def current(self, key: str) -> list[Current]:

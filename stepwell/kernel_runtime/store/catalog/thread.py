@@ -64,7 +64,7 @@ class Commit:
 
     @property
     def over(self) -> bool:
-        """Whether it was committed, or failed to be."""
+        """True once it was committed, or failed to be."""
         return self._over.over
 
     def wait(self) -> None:
@@ -84,12 +84,12 @@ class Commit:
         callback(self._error)
 
     def disown(self, error: BaseException) -> None:
-        """Let nobody wait for it in a forked child; the callbacks are the parent's."""
+        """End the waiting in a forked child with an error; the callbacks are the parent's."""
         self._error = error
         self._over.happen()
 
     def finish(self, error: BaseException | None) -> None:
-        """Tell everybody; called by the catalog thread."""
+        """End the waiting and call the callbacks; called by the catalog thread."""
         with self._catalog.mutex:
             self._error = error
             self._over.happen()
@@ -112,7 +112,7 @@ class Question(Generic[T]):
         self.error: BaseException | None = None
 
     def run(self, connection: Connection, name: str) -> None:
-        """Ask the attached catalog, on the catalog thread; what is raised is kept for who waits."""
+        """Ask the attached catalog, on the catalog thread; an error is raised in the waiting thread."""
         self.error = None
         try:
             self._result = self._answer(connection, name)
@@ -120,11 +120,11 @@ class Question(Generic[T]):
             self.error = error
 
     def tell(self) -> None:
-        """Let who waits go on."""
+        """End the waiting."""
         self._over.happen()
 
     def fail(self, error: BaseException) -> None:
-        """Let who waits go on with an error."""
+        """End the waiting with an error."""
         self.error = error
         self._over.happen()
 
@@ -176,7 +176,7 @@ class Catalog:
         self._questions: deque[Question[Any]] = deque()
         self._thread: int | None = None
         self._farewells: list[tuple[Once, Commit | None]] = []
-        """Who waits for the catalog to be let go, each with the group that was the newest then."""
+        """For each thread that waits until the catalog is detached: its event, and the group that was the newest then."""
         self._urgent = False
         self._letting_go = False
         self._pausing = False
@@ -215,13 +215,13 @@ class Catalog:
         return found
 
     def _say(self) -> None:
-        """Say what is to be said of the attached state, in the thread of whoever asks."""
+        """Pass on the notices of the attachment, in the thread that asked."""
         while self.attachment.notices:
             with suppress(IndexError):
                 self.tell(self.attachment.notices.pop(0))
 
     def change(self, answer: Callable[[Connection, str, *Ts], T], *given: *Ts, frees: bool = False) -> T:
-        """Run ``answer(connection, name, *given)`` in a transaction of its own, after everything added so far was committed.
+        """Run ``answer(connection, name, *given)`` in one transaction, after everything added so far was committed.
 
         What is remembered of the catalog is out of date afterwards, in this process too.
 
@@ -258,7 +258,7 @@ class Catalog:
             return found
 
         def spared(connection: Connection, name: str) -> T:
-            # Under the lease, so that nobody else's rows take the room.
+            # Under the lease, so that rows of other processes do not take the room.
             with spare(self.attachment.folder):
                 return changed(connection, name)
 
@@ -273,7 +273,7 @@ class Catalog:
 
     @property
     def read_only(self) -> bool:
-        """Whether this user cannot write the store, as of the last time that it was attached."""
+        """True if this user could not write the store when it was last attached."""
         return self.attachment.read_only is not None
 
     def pending(self) -> Commit | None:
@@ -282,7 +282,7 @@ class Catalog:
             return self._group or self._writing
 
     def unchanged(self) -> bool:
-        """Return whether nobody else wrote since we last had the catalog."""
+        """Return True if no other process wrote since the catalog was last attached here."""
         return self.attachment.unchanged()
 
     @property
@@ -341,14 +341,14 @@ class Catalog:
         """Go on after a fork, in the parent."""
         self._pausing = False
         self._condition.notify_all()
-        # More than once where `pause` was interrupted when it just had them; nobody else can have them here.
+        # More than once where `pause` was interrupted when it just had them; no other thread can have them here.
         for taken in (self.mutex, self.attachment.lease.gate):
             with suppress(RuntimeError):
                 while True:
                     taken.release()
 
     def abandon(self) -> None:
-        """Start anew in a forked child: what is pending is the parent's to commit, and nobody here can know whether it did."""
+        """Forget everything in a forked child: the parent commits pending rows, and the child cannot know whether it did."""
         failure = StoreError(
             f"what the parent of this process was recording in {self.attachment.directory} when it was forked is not known here",
             remedy="wait for it in the parent; or start worker processes with the method 'spawn'",
@@ -384,7 +384,7 @@ class Catalog:
         try:
             self._work()
         except BaseException as error:
-            # Nobody may wait for a thread that is gone.
+            # No thread may wait for a thread that is gone.
             _log.exception("the catalog thread of %s ended", self.attachment.directory)
             self._fail_all(error)
 
@@ -484,7 +484,7 @@ class Catalog:
         return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.wanted()
 
     def _serve(self, questions: list[Question[Any]], group: Commit | None) -> None:
-        """Commit a group, then answer questions. What fails is told to those who wait, never raised here."""
+        """Commit a group, then answer questions. Errors are raised in the waiting threads, never here."""
         create = all(question.create for question in questions)
         failure = self._attached(create=create)
         if group is not None:
@@ -544,7 +544,7 @@ class Catalog:
             self.attachment.lease.mark()
             self.attachment.prepare_log()
             connection.begin()
-            # What is known to be recorded may have been deleted by whoever wrote since.
+            # Another process may have deleted rows that we believe exist.
             known = f"{self.attachment.store_id} {self.attachment.epoch}"
             self._write(connection, self.attachment.name, known, group.records)
             self.attachment.count()
@@ -576,7 +576,7 @@ class Catalog:
         try:
             self.attachment.detach()
         except Exception as error:
-            # Every row was committed: it is in the log beside the catalog, and whoever opens it next reads that.
+            # Every row was committed: it is in the log, which the next process that opens the catalog reads.
             _log.warning("the catalog of %s was not checkpointed: %s", self.attachment.directory, one_line(error))
 
     def failure(self, error: BaseException, what: str, remedy: str) -> StoreError:

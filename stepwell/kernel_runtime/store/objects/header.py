@@ -63,7 +63,7 @@ class Header:
     buffers: tuple[tuple[int, str, bool], ...]
     """Size, digest, and whether it is read-only."""
     more: dict[str, Any] = field(default_factory=dict)
-    """``python``, ``libraries``, ``classes``, ``key``, ``memo_key``: for a reader, and for making a lost catalog again."""
+    """``python``, ``classes`` (with the versions of libraries), ``key``, ``memo_key``, ``about``: for a reader, and for rebuilding a lost catalog."""
 
     @property
     def digest(self) -> str:

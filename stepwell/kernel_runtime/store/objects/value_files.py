@@ -20,7 +20,6 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import (
@@ -163,7 +162,6 @@ class Objects:
         buffers = [memoryview(buffer) for buffer in encoded.buffers]
         told = {
             "python": ".".join(map(str, sys.version_info[:3])),
-            "libraries": _libraries(encoded.codec),
             "classes": encoded.classes,
             "key": key,
             "memo_key": memo_key,
@@ -514,29 +512,6 @@ def value_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
             for name, status in folder.entries(f"objects/{above}"):
                 if stat.S_ISREG(status.st_mode):
                     yield f"{above}/{name}", status
-
-
-@cache
-def _version_of(library: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return ""
-
-
-def _libraries(codec: str) -> dict[str, str]:
-    """Return the versions of the libraries that wrote a value: what is imported of those whose pickles change form."""
-    if codec.startswith("arrow-"):
-        names: tuple[str, ...] = ("pyarrow",)
-    elif codec.startswith("polars-"):
-        names = ("polars",)
-    elif codec == PICKLE:
-        names = tuple(name for name in ("numpy", "pandas", "pyarrow") if name in sys.modules)
-    else:
-        names = ()
-    return {name: _version_of(name) for name in names}
 
 
 def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[frozenset[str], dict[str, str]]:
