@@ -110,7 +110,7 @@ _SIGN = (
 FORMAT = 1
 ROWS, SIGNATURE, OBJECTS = "pack.jsonl", "signature", "objects/"
 SIGNED = b"stepwell pack"
-"""What the signature of a pack begins with, so that it is none over anything else."""
+"""The beginning of what the signature of a pack covers, so that it fits nothing else."""
 LONGEST_LINE = 64 << 20
 """Bytes of the longest line of ``pack.jsonl``; an inline value has at most 64 KiB."""
 _BYTES = "base64"
@@ -333,7 +333,7 @@ class _Writer:
 
 
 def offered(item: Materialization, signer: str) -> OfferedValue:
-    """Return what is told of a materialization's value."""
+    """Return the description of a materialization's value."""
     value = item.value
     assert value is not None
     executes = value.codec == PICKLE

@@ -1,6 +1,6 @@
 """Which materializations are kept: rules by number of versions, by age, by bytes, for a key or for the whole store.
 
-Nothing is dropped where there is no rule. A key's own rule comes before the store's, limit by limit; the rule of a graph-backed asset or job
+Without a rule nothing is dropped. A key's own rule comes before the store's, limit by limit; the rule of a graph-backed asset or job
 holds for the steps inside it. Whatever the rules say, these stay: what is current in any notebook, the newest of
 each key and notebook, what a run that is going on has made, and what an acceptance needs to be shown or taken back.
 
@@ -15,12 +15,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stepwell.kernel_runtime.errors import InvalidInvocationError
+from stepwell.kernel_runtime.definitions.declarations import seconds_of
+from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError
 from stepwell.kernel_runtime.records.maintenance import STORE, Rule
 from stepwell.kernel_runtime.records.materializations import ACCEPTED, REVOKED
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.tables import rows_of
-from stepwell.kernel_runtime.text import SECONDS
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the rules look at in a materialization."""
+    """The fields of a materialization that the rules look at."""
 
     id: str
     key: str
@@ -223,17 +223,11 @@ def read_versions(given: int | str | None) -> int | None:
 
 
 def read_age(given: float | str | None) -> float | None:
-    """Read an age in seconds, or as ``30m``, ``12h``, ``30d``, ``4w``; an `InvalidInvocationError` for anything else."""
-    if given is None:
-        return None
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        found = float(given)
-    else:
-        matched = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", str(given))
-        found = float(matched[1]) * SECONDS[matched[2]] if matched else 0.0
-    if not 0 < found < float("inf"):
-        raise InvalidInvocationError(f"{given!r} is no age", remedy="for example: age='30d' (s, m, h, d, w)")
-    return found
+    """Read an age in seconds, or as ``30m``, ``12h``, ``1d12h``, ``4w``; an `InvalidInvocationError` for anything else."""
+    try:
+        return seconds_of(given)
+    except InvalidDefinitionError as error:
+        raise InvalidInvocationError(f"{given!r} is no age", remedy="for example: age='30d' (s, m, h, d, w)") from error
 
 
 def read_bytes(given: int | str | None) -> int | None:

@@ -87,7 +87,7 @@ class Signer:
         return signature[:_NAME] == self._name and hmac.compare_digest(signature[_NAME:], self._mac(parts))
 
     def keyed(self, data: bytes) -> str:
-        """Return a digest of data that tells nothing of it without this user's key, 32 hexadecimal digits."""
+        """Return a digest of data that reveals nothing without this user's key, 32 hexadecimal digits."""
         if self._keyed is None:
             self._load()
         found: str = self._keyed(data).hexdigest(16)
@@ -123,7 +123,7 @@ def _read_or_make(path: Path) -> bytes:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Made whole beside its place, then linked: of two processes that make it at once, one wins and both read it.
+            # Written in full under another name, then linked: of two processes that make it at once, one wins and both read it.
             making = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
             descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -177,7 +177,7 @@ _PIXELS = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[CapturedOutput]:
-    """Return outputs with their signature behind them; as they are where there is no key, or nothing to sign."""
+    """Return outputs followed by their signature; unchanged if there is no key or nothing to sign."""
     if not outputs:
         return outputs
     try:
@@ -188,7 +188,7 @@ def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[Captur
 
 
 def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
-    """Return what an executed step printed and displayed, as it is shown again: unchanged if our key signed exactly this."""
+    """Return what an executed step printed and displayed: unchanged if our key signed exactly this, else made harmless."""
     return shown(catalog.ask(tables.read_outputs, run_id, step_key), signer)
 
 
@@ -242,6 +242,6 @@ def vouches(signer: Signer, item: Materialization) -> bool:
 
 
 def _record_parts(item: Materialization) -> tuple[bytes, ...]:
-    """Return what the signature of a record covers: every column as it is stored, the run and the signature itself excepted."""
+    """Return what the signature of a record covers: every stored column except the run and the signature itself."""
     row = materialization_row(replace(item, record_signature=None))
     return (b"record", repr(row).encode("utf-8", "backslashreplace"))

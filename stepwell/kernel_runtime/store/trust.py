@@ -1,4 +1,4 @@
-"""Taking over what somebody else stored: looked at as data, told to the user, and signed with the user's own key only then.
+"""Taking over values of another person: they are checked as data, listed to the user, and only then signed with the user's own key.
 
 Nothing is loaded here. Of a pack every name, size and digest is checked before anything is written, and again of what is
 copied; a pack in which one thing is wrong is refused whole. Rows are added in one transaction after the files are there.
@@ -32,7 +32,7 @@ _PIECE = 4 << 20
 
 @dataclass(slots=True)
 class _Contents:
-    """What a pack holds, once all of it was checked."""
+    """The contents of a pack that was checked in full."""
 
     signer: bytes = b""
     own: bool = False
@@ -272,7 +272,7 @@ class _Foreign:
 
 @dataclass(frozen=True, slots=True)
 class ForeignValues:
-    """What of a store another key signed, as it was looked at; `adopt` signs exactly that."""
+    """The values of a store that another key signed; `adopt` signs exactly these."""
 
     found: tuple[_Foreign, ...]
     offer: Offer

@@ -1,11 +1,11 @@
-"""Compaction: the catalog written anew, without the room that deleted rows left in it.
+"""Compaction: the catalog is rewritten without the room that deleted rows left in it.
 
 A DuckDB file never shrinks. Under the lease, with the old catalog still attached, every table is copied in the order of its
 rows (``rowid`` is what "newest" means, so the order is what must survive) into a file below ``tmp/``; that one is detached, which writes its
 checkpoint, and flushed to the disk; the old one is detached and the new one renamed into its place. A process killed before the rename
-leaves the old catalog and a dead file, after it the new one: there is no moment without a whole catalog. Nobody else has the file
-open meanwhile, because nobody else has the lease; who attaches next opens the path, and so the new file, and sees by its identity
-that what was remembered is out of date.
+leaves the old catalog and a dead file, after it the new one: a whole catalog exists at every moment. No other process has the file
+open meanwhile, because none has the lease. The next process that attaches the catalog opens the path, and so the new file, and sees by its identity
+that its snapshot is out of date.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stepwell.kernel_runtime.store.folder import user_name
 from stepwell.kernel_runtime.store.trouble import spare
 
 WORTH = 16 << 20
-"""Bytes of free room in the file below which it is left as it is."""
+"""Bytes of free room in the file from which a compaction is worth its time."""
 
 
 def check_owner(catalog: Catalog) -> None:
@@ -70,12 +70,12 @@ def compact(catalog: Catalog, *, force: bool) -> int:
 
 
 def _is_large(attachment: Attachment) -> bool:
-    """Tell whether a catalog can have so much free room, without the checkpoint that `_is_worthwhile` needs."""
+    """Return True if a catalog can have so much free room; this takes no checkpoint, unlike `_is_worthwhile`."""
     return attachment.folder.stat(CATALOG).st_size >= WORTH
 
 
 def _is_worthwhile(connection: Connection, name: str) -> bool:
-    """Tell whether a catalog is mostly free room, and much of it."""
+    """Return True if more than half of a catalog, and at least `WORTH`, is free room."""
     with alone():
         found = connection.execute(
             "SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() WHERE database_name = ?", [name]
@@ -85,7 +85,7 @@ def _is_worthwhile(connection: Connection, name: str) -> bool:
 
 
 def _keeps_owner(attachment: Attachment) -> bool:
-    """Tell whether the new file would belong to the same user as the old one: nobody but root can give files away."""
+    """Return True if the new file would belong to the same user as the old one: only root can give files away."""
     return sys.platform == "win32" or os.geteuid() in (0, attachment.folder.stat(CATALOG).st_uid)
 
 

@@ -71,9 +71,9 @@ class Finding:
     """One thing that was looked at."""
 
     about: str
-    """What: ``locks``, ``mount``, ``permissions``, ``key``, ``disk``, ``versions``, ``catalog``, ``values``, ``missing``, ``orphans``, ``leftovers``, ..."""
+    """The topic: ``locks``, ``mount``, ``permissions``, ``key``, ``disk``, ``versions``, ``catalog``, ``values``, ``missing``, ``orphans``, ``leftovers``, ..."""
     status: Status
-    """``warning``: good to know; ``problem``: to be mended; ``unusable``: the store cannot be used as it is."""
+    """``warning``: good to know; ``problem``: should be repaired; ``unusable``: the store cannot be used."""
     text: str
     remedy: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -169,7 +169,7 @@ ROWS_AT_ONCE = 50_000
 
 @dataclass(slots=True)
 class CheckedCatalog:
-    """What a catalog that can be read holds."""
+    """The contents of a catalog that can be read."""
 
     rows: dict[str, int] = field(default_factory=dict)
     """By table."""
@@ -260,7 +260,7 @@ OLD = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file that nobody needs any more."""
+    """A file that is not needed any more."""
 
     name: str
     size: int
@@ -297,7 +297,7 @@ def remove(folder: Folder, found: Iterable[Leftover]) -> tuple[int, int]:
 
 
 def remove_orphans(folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Remove those of some value files that no row refers to and nobody is about to record (`collecting`); return how many, and their bytes."""
+    """Remove those value files that no row and no writer refers to (`housekeeping`); return how many, and their bytes."""
     attachment = Attachment(folder)
     removed: dict[str, int] = {}
     for at in range(0, len(names), OBJECTS_AT_ONCE):
@@ -308,7 +308,7 @@ def remove_orphans(folder: Folder, names: Sequence[str]) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class Salvaged:
-    """What was read of the old catalog."""
+    """The part of the old catalog that could be read."""
 
     opened: bool = False
     with_log: bool = False
@@ -352,7 +352,7 @@ def _copy_tables(connection: Connection, folder: Folder, spare: str) -> Salvaged
         source = CATALOG
         found.with_log = _attach_old(connection, folder, source)
         if not found.with_log:
-            # Under another name it has no log beside it.
+            # Under another name DuckDB does not find the log.
             try:
                 folder.link(CATALOG, spare)
             except OSError:
@@ -432,11 +432,11 @@ def _copy_table(connection: Connection, table: str) -> int:
 
 @dataclass(slots=True)
 class Rebuilt:
-    """What a rebuild brought back."""
+    """The result of a rebuild."""
 
     salvaged: Salvaged
     complete: bool
-    """Whether everything that was acknowledged could be read from the catalog itself."""
+    """True if everything that was acknowledged could be read from the catalog itself."""
     from_files: int = 0
     """Materializations made from the headers of value files."""
     only_loadable: int = 0
@@ -538,7 +538,7 @@ def _add_files(connection: Connection, files: list[CheckedFile], found: Rebuilt)
 
 
 def _materialization(file: CheckedFile, header: Header) -> Materialization:
-    # A text that is no Unicode, which JSON can hold, cannot be put into a catalog.
+    # JSON can hold halves of surrogates, which a catalog cannot.
     more = json.loads(json.dumps(header.more, ensure_ascii=False).encode("utf-8", "replace"))
     value = StoredValue(
         header.codec,

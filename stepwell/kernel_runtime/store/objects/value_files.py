@@ -120,7 +120,7 @@ def _mapped(descriptor: int, size: int) -> memoryview:
 
 
 _SIGNED = b"stepwell object"
-"""What a signature over a header begins with, so that it is none over anything else."""
+"""The beginning of what a signature over a header covers, so that it fits nothing else."""
 _PIECE_COPIED = 4 << 20
 
 
@@ -150,8 +150,7 @@ class Objects:
     ) -> tuple[str, str]:
         """Write a value's file; return its digest and its name below ``objects/``.
 
-        A file that is there already is replaced: that costs no more than finding out whether it is whole, and mends one that
-        is not. Nothing is synced to the disk: after a power loss a file may be short or hold zeros, which its first load in the
+        A file that is there already is replaced: that costs no more than checking it, and repairs a damaged one. Nothing is synced to the disk: after a power loss a file may be short or hold zeros, which its first load in the
         next boot sees.
 
         Parameters
@@ -206,7 +205,9 @@ class Objects:
             self.folder.mkdir("objects")
             self.folder.mkdir(f"objects/{name[:2]}")
             self.folder.rename(making, path)
-        except PermissionError:  # pragma: no cover - Windows: somebody has it mapped, so it is there and was readable
+        except (
+            PermissionError
+        ):  # pragma: no cover - Windows: another process has it mapped, so it is there and readable
             if os.name != "nt" or not self.folder.exists(path):
                 raise
 
@@ -232,7 +233,7 @@ class Objects:
             If it would execute code and this user's key did not sign it.
         """
         if name != object_header.name_of(found, codec):
-            # No `ValueDamagedError`: the file that is named may well be whole, and somebody else's value.
+            # No `ValueDamagedError`: the file may well be whole, and the value of another key.
             raise ValueUnavailableError(
                 f"the stored value of {key!r} is damaged: its row names a file that can be no stored value",
                 where=f"file objects/{name}",
@@ -303,7 +304,7 @@ class Objects:
             return True
 
     def holds(self, value: StoredValue) -> bool:
-        """Return whether the stored form of a value is there; whether it can be loaded only loading it tells."""
+        """Return True if the stored form of a value is there; it may fail to load even so."""
         return value.inline is not None or (value.object_name is not None and not self.missing(value.object_name))
 
     def signer_of(self, name: str, own: bytes) -> bytes:
@@ -389,7 +390,7 @@ class Objects:
         try:
             descriptor = self.folder.open(making, flags)
         except FileNotFoundError:
-            # Somebody removed the folder, or all of the store.
+            # Another process removed the folder, or the whole store.
             self.folder.examine(create=True)
             descriptor = self.folder.open(making, flags)
         try:
