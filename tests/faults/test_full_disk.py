@@ -12,7 +12,6 @@ PROGRAM = textwrap.dedent(
     import hashlib, resource, sys
     from stepwell.kernel_runtime.errors import StoreError
     from stepwell.kernel_runtime.records.runs import StepRecord
-    from stepwell.kernel_runtime.store.catalog import compaction
     from stepwell.kernel_runtime.store.store import open_store
 
     def step(name):
@@ -65,6 +64,7 @@ COMPACTION = textwrap.dedent(
     import hashlib, resource, subprocess, sys
     from stepwell.kernel_runtime.errors import StoreError
     from stepwell.kernel_runtime.records.runs import StepRecord
+    from stepwell.kernel_runtime.store.catalog import compaction
     from stepwell.kernel_runtime.store.store import open_store
 
     def step(name):
