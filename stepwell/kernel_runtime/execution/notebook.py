@@ -40,7 +40,7 @@ from stepwell.kernel_runtime.records.materializations import (
 from stepwell.kernel_runtime.store.catalog.tables import read_writers
 from stepwell.kernel_runtime.store.signing import vouches
 from stepwell.kernel_runtime.versions import library_state
-from stepwell.kernel_runtime.versions.atoms import ATOMS
+from stepwell.kernel_runtime.versions.encode import ATOMS
 from stepwell.kernel_runtime.versions.environment import set_variable, whole
 
 if TYPE_CHECKING:
