@@ -70,6 +70,7 @@ from stepwell.kernel_runtime.records.runs import (
 )
 from stepwell.kernel_runtime.store.locks import Once
 from stepwell.kernel_runtime.store.processes import this_process
+from stepwell.kernel_runtime.store.signing import sign_record
 from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class Bookkeeping:
         made = self._materializations(execution, execution.memo)
         if execution.effects:
             last = replace(made[-1], effects=execution.effects.as_text())
-            last = replace(last, record_signature=self.store.sign_record(last))
+            last = replace(last, record_signature=sign_record(self.store.signer, last))
             # Where that record is missing, as in a pack of the value alone, the value must not be reused for the step.
             made = (*[replace(item, effects=ELSEWHERE) for item in made[:-1]], last)
         self._record_execution(execution, "executed", made)
