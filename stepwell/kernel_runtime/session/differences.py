@@ -194,7 +194,7 @@ def compare_versions(
         assert version.value is not None
         return store.get(version.value, key=key)
 
-    with store.scratch() as folder:
+    with store.folder.scratch() as folder:
         return compare(
             key, _side(old), _side(new), (lambda: load(old), lambda: load(new)),
             same=bool(old.data_version) and old.data_version == new.data_version,
