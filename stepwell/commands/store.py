@@ -5,6 +5,7 @@ from __future__ import annotations
 from stepwell.commands.command import command
 from stepwell.commands.status import StoreFacts
 from stepwell.commands.wording import get_session
+from stepwell.kernel_runtime.store import housekeeping
 
 
 @command(needs="nothing")
@@ -23,4 +24,4 @@ def store(path: str | None = None) -> StoreFacts:
     """
     session = get_session()
     used = session.use(path) if path is not None else session.store
-    return StoreFacts(str(used.directory), used.sizes())
+    return StoreFacts(str(used.directory), housekeeping.sizes(used))

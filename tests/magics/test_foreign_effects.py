@@ -12,12 +12,10 @@ import stepwell
 from stepwell.kernel_runtime.reads.file_state import file_digest
 from stepwell.kernel_runtime.records.materializations import Effects, FileEffect, Linked
 from stepwell.kernel_runtime.store.catalog.schema import MATERIALIZATION_COLUMNS, materialization_row
-from stepwell.kernel_runtime.store.doctor.checks import check_files
-from stepwell.kernel_runtime.store.doctor.rebuilding import rebuild
+from stepwell.kernel_runtime.store.doctor.contents import check_files, rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.header import about
-from stepwell.kernel_runtime.store.objects.value_files import Objects
-from stepwell.kernel_runtime.store.signing import Signer
+from stepwell.kernel_runtime.store.signing import sign_record
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import codecs
 
@@ -147,10 +145,10 @@ def of_ours(scene, rows):
     """The key is ours, and nothing else is."""
     store = scene.theirs()
     made = scene.planted(rows["one:notebook"], store)
-    signature = store.sign_record(made)
+    signature = sign_record(store.signer, made)
     store.close()
     ours = open_store(scene.store)
-    name = ours.sign_record(made)[:8]
+    name = sign_record(ours.signer, made)[:8]
     ours.close()
     return replace(made, record_signature=name + signature[8:])
 
@@ -158,7 +156,7 @@ def of_ours(scene, rows):
 def signed_by_them(scene, rows):
     store = scene.theirs()
     made = scene.planted(rows["one:notebook"], store)
-    made = replace(made, record_signature=store.sign_record(made))
+    made = replace(made, record_signature=sign_record(store.signer, made))
     store.close()
     return made
 
@@ -310,11 +308,12 @@ def test_headers_of_files_have_no_effect(scene):
     rows = scene.rows()
     made = replace(signed_by_them(scene, rows), code_version=rows["one"].code_version)
     encoded = codecs.encode({"x": bytes(100_000)}, key="one", code=None)
-    files = Objects(Folder(scene.store), Signer())
+    store = open_store(scene.store)
     for item in (made, rows["one:notebook"]):
         said = {**about(item), "effects": made.effects, "record_signature": item.record_signature.decode("latin-1")}
         told = {"type_name": "", "summary": "", "about": said}
-        files.write(encoded, key="one:notebook", memo_key=made.memo_key, about=told)
+        store.objects.write(encoded, key="one:notebook", memo_key=made.memo_key, about=told)
+    store.close()
     os.truncate(scene.store / "catalog.duckdb", 5000)
     assert rebuild(Folder(scene.store), check_files(Folder(scene.store))).from_files > 1
     assert "executed" in scene.again(LARGE)
