@@ -180,7 +180,8 @@ def told(library: str, *, text: bool) -> list[tuple[str, str]]:
 
 def look_again() -> None:
     """Read the options of every library that some code has used, and find what was set on libraries' classes."""
-    patches.look()
+    if patches.has_looked():
+        patches.look()
     limits = _text(LIMITS)
     if state.setdefault(LIMITS, "") != limits:
         # Most code can reach them: no guard of each piece of code says that they are others.
@@ -252,7 +253,7 @@ def state_digest(name: str) -> str:
     if row is None:
         return ""
     text = _text(name)
-    if patches.table and row.reach:
+    if row.reach and patches.present():
         text += "".join(f"; {each.option}={described(each.value())}" for each in patches.reached_in(row.reach))
     return _digest(text)
 
