@@ -325,7 +325,7 @@ class Expander:
         limits = library_state.state.get(library_state.LIMITS)
         if limits and not leaves_data and self._calls(known, names):
             self.refer(node, library_state.LIMITS, limits)
-        if not leaves_data and patches.may_reach(codes, known) and patches.present():
+        if not leaves_data and patches.may_count(codes, known):
             self._patched(node, codes, [value for _, value in names])
         if known.suspects:
             for reason in known.suspects:

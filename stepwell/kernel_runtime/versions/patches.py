@@ -121,11 +121,16 @@ def has_looked() -> bool:
     return bool(_seen_modules)
 
 
-def may_reach(codes: Iterable[CodeType], known: CodeFacts) -> bool:
-    """Return False for code that names no attribute, no global, no module and no text: no patch can count for it."""
+def may_count(codes: Iterable[CodeType], known: CodeFacts) -> bool:
+    """Return True if something that was set may count for code; it cannot for code that names no attribute, global, module or text."""
+    if has_looked():
+        return bool(table)
     if known.attributes or known.loads or known.imports:
-        return True
-    return not all(_TEXTS.isdisjoint(map(type, code.co_consts)) for code in codes)
+        return bool(present())
+    for code in codes:
+        if not _TEXTS.isdisjoint(map(type, code.co_consts)):
+            return bool(present())
+    return False
 
 
 def _look(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
