@@ -24,13 +24,13 @@ from stepwell.kernel_runtime.records.events import DefinitionsChanged, Event, No
 from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, project_directory, store_directory
 from stepwell.kernel_runtime.store.catalog.instance import at_end
 from stepwell.kernel_runtime.store.signing import Signer
-from stepwell.kernel_runtime.versions.classes import definition_version, hides, remember_copy
-from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.classes import remember_copy
+from stepwell.kernel_runtime.versions.data import data_version, definition_version, hides
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.ownership import owner
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.doctor.checks import Finding, Progress
+    from stepwell.kernel_runtime.store.doctor.contents import Finding, Progress
     from stepwell.kernel_runtime.store.store import ValueStore
 
 

@@ -1,29 +1,22 @@
-"""What a session says and does about time and size: versions, differences, renaming, forgetting, what is kept."""
+"""What a session says and does about time and size: versions, renaming, forgetting, what is kept."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged, Notice, notice
 from stepwell.kernel_runtime.records.maintenance import STORE, Collected, Forgotten, Rule
-from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.session.differences import Difference, compare
-from stepwell.kernel_runtime.session.differences.difference import Side
-from stepwell.kernel_runtime.session.differences.frames import MEMORY
 from stepwell.kernel_runtime.session.history import (
     Versions,
-    WhichVersion,
     carry_over,
-    check_loadable,
     read_versions,
-    two_versions,
 )
 from stepwell.kernel_runtime.session.looking import Looking
 from stepwell.kernel_runtime.session.retaining import set_rule
+from stepwell.kernel_runtime.store import housekeeping
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -51,56 +44,6 @@ class Past(Looking):
         """Return the versions of a key, newest first; parameters and errors as in `history.read_versions`."""
         return read_versions(self.chosen(store), key, notebook=notebook, partition=partition, collapse=collapse)
 
-    def diff(
-        self,
-        key: str,
-        before: WhichVersion | None = None,
-        after: WhichVersion | None = None,
-        *,
-        on: Sequence[str] | None = None,
-        notebook: str | None = None,
-        memory_limit: str = MEMORY,
-        store: Any = None,
-    ) -> Difference:
-        """Return how two versions of a key differ: by default the newest two that do.
-
-        Parameters
-        ----------
-        before, after
-            Versions as `load` takes them; with one, it is compared with the newest.
-        on
-            For frames, the columns or index levels that rows are matched by; ``[]`` for their position.
-        memory_limit
-            For frames, how much memory the comparison may use before it spills to the disk: ``2GB``.
-
-        Raises
-        ------
-        UnknownKeyError, UnknownVersionError
-            If there are no such versions.
-        ValueUnavailableError
-            If one of them cannot be loaded.
-        """
-        used = self.chosen(store)
-        old, new = two_versions(used, key, before, after, notebook)
-        for item in (old, new):
-            check_loadable(key, item)
-
-        def loader(item: Materialization) -> Any:
-            assert item.value is not None
-            return used.get(item.value, key=key)
-
-        with used.scratch() as spill:
-            return compare(
-                key,
-                _side(old),
-                _side(new),
-                (lambda: loader(old), lambda: loader(new)),
-                same=bool(old.data_version) and old.data_version == new.data_version,
-                on=on,
-                memory_limit=memory_limit,
-                folder=spill,
-            )
-
     def rename(self, old: str, new: str, *, store: Any = None) -> int:
         """Carry what is stored for an asset over to another key; return how many versions.
 
@@ -123,7 +66,7 @@ class Past(Looking):
         UnknownKeyError
             If nothing is stored for it.
         """
-        found = self.chosen(store).forget(key, dry_run=dry_run)
+        found = housekeeping.forget(self.chosen(store), key, dry_run=dry_run)
         if not dry_run:
             self.publish(DefinitionsChanged(found.keys))
         return found
@@ -164,7 +107,7 @@ class Past(Looking):
 
     def gc(self, *, dry_run: bool = False, compact: bool | None = None, store: Any = None) -> Collected:
         """Delete versions that the rules drop, value files without a row, and what dead processes left; return what was freed."""
-        found = self.chosen(store).collect(dry_run=dry_run, compact=compact)
+        found = housekeeping.collect(self.chosen(store), dry_run=dry_run, compact=compact)
         if found.materializations and not dry_run:
             self.publish(DefinitionsChanged(()))
         return found
@@ -179,7 +122,7 @@ class Past(Looking):
             disk = shutil.disk_usage(store.directory)
         except OSError:
             return ()
-        sizes = store.housekept_sizes()
+        sizes = housekeeping.read_sizes(store.folder)
         if sizes is None:
             return ()
         held = sizes.object_bytes + sizes.catalog_bytes
@@ -199,18 +142,13 @@ class Past(Looking):
     def close(self) -> None:
         """Do what is due, commit what is pending and let every store go."""
         for store in self._stores.values():
-            if self.last_run is not None and store.is_housekeeping_due():
+            if self.last_run is not None and housekeeping.is_due(store):
                 _housekeep(store)
         super().close()
 
 
 def _housekeep(store: ValueStore) -> None:
     try:
-        store.housekeep()
+        housekeeping.housekeep(store)
     except (StepwellError, OSError) as error:
         print(f"stepwell: the hourly housekeeping failed: {error}", file=sys.stderr)  # noqa: T201 - nobody waits for it
-
-
-def _side(item: Materialization) -> Side:
-    value = item.value
-    return Side(item.id, item.created, value.type_name if value else "", value.summary if value else "")

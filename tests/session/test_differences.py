@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from stepwell.kernel_runtime.session.differences import compare
-from stepwell.kernel_runtime.session.differences.difference import Side
+from stepwell.commands.diff import worded
+from stepwell.kernel_runtime.session.differences import Side, compare
 
 
 def diff(before, after, **more):
     sides = (Side("before", None, type(before).__name__, ""), Side("after", None, type(after).__name__, ""))
-    return compare("k", *sides, (lambda: before, lambda: after), **more)
+    return worded(compare("k", *sides, (lambda: before, lambda: after), **more))
 
 
 # -- arrays ------------------------------------------------------------------------------------------------------------

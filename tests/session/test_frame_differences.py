@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepwell.commands.diff import worded
 from stepwell.kernel_runtime.errors import InvalidInvocationError, UnknownKeyError
-from stepwell.kernel_runtime.session.differences import compare
-from stepwell.kernel_runtime.session.differences.difference import Side
+from stepwell.kernel_runtime.session.differences import Side, compare
 
 
 def diff(before, after, **more):
     sides = (Side("before", None, type(before).__name__, ""), Side("after", None, type(after).__name__, ""))
-    return compare("k", *sides, (lambda: before, lambda: after), **more)
+    return worded(compare("k", *sides, (lambda: before, lambda: after), **more))
 
 
 BEFORE = {"id": [1, 2, 3, 4], "x": [1.0, float("nan"), 3.0, 4.0], "s": ["a", None, "c", "d"]}
