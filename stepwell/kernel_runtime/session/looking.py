@@ -17,7 +17,7 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
     unknown_key,
 )
-from stepwell.kernel_runtime.execution.seeds import HiddenState
+from stepwell.kernel_runtime.execution.world import HiddenState
 from stepwell.kernel_runtime.planning.build import (
     Definitions,
     build_job_plan,
@@ -27,7 +27,7 @@ from stepwell.kernel_runtime.planning.build import (
     step_owner,
     unknown_step,
 )
-from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.planning.decision import Known
 from stepwell.kernel_runtime.planning.picture import picture
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps
 from stepwell.kernel_runtime.planning.states import StepState, plan_states
@@ -438,7 +438,7 @@ class Looking(Holding):
         """Have recorded reads from the notebook's kernel checked there."""
         if self.timeline is not None:
             timeline = self.timeline
-            known.local, known.kept, known.brought = timeline.read_holds, timeline.keeps, timeline.has_brought
+            known.kind, known.local, known.brought = timeline.kind, timeline.read_holds, timeline.has_brought
             known.made_from = lambda step: timeline.made_from(step.key, step.op.body)
 
     def _load_current(self, key: str) -> Any:
