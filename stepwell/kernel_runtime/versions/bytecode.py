@@ -2,7 +2,9 @@
 
 Two code objects have equal `CodeFacts.blob` exactly if they do the same. Instructions, the constants that they use (typed),
 names, control flow, exception handlers and argument counts count. File name, lines, docstring and effects of the source's layout
-do not. `opcodes` reads the instructions, `flow` brings them into one order. The blob belongs to one minor version of Python, and says so.
+do not. Nor does the name of a function: whatever refers to the function writes it. `opcodes` reads the instructions, `flow` brings them into one order. The blob belongs to one minor version of Python, and says so.
+
+The variable that an asset's cell is named like has no name in the blob, so that an asset that is renamed keeps its results.
 
 `CodeFacts.loads` has the names that are really loaded as globals, each with the chain of attributes read from it at once:
 ``np.linalg.norm(x)`` loads ``("np", ("linalg", "norm"))``. An attribute of a local, ``text.upper()``, is no global.
@@ -18,12 +20,13 @@ from __future__ import annotations
 import marshal
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import annotations_of
 from stepwell.kernel_runtime.versions import opcodes
-from stepwell.kernel_runtime.versions.encode import PLAIN, atom, digest, identity
+from stepwell.kernel_runtime.versions.encode import PLAIN, Tag, atom, digest, identity
 from stepwell.kernel_runtime.versions.graph import Node, digest_of
 from stepwell.kernel_runtime.versions.opcodes import NO_VALUE, Block, Instruction, chain, ordered
 from stepwell.kernel_runtime.versions.queries import FRAME_TEXT, SQL_TEXT, names_in_texts
@@ -107,13 +110,14 @@ class CodeFacts(weakref.ref[CodeType]):
     What most code has nothing of is told by the class: a run reads code by the thousand.
     """
 
-    __slots__ = ("__dict__", "blob", "key", "loads", "name")
+    __slots__ = ("__dict__", "blob", "key", "loads")
 
     key: int
     """The identity of the code object."""
     blob: bytes
     """Equal exactly if the code does the same."""
-    name: str
+    own: str = ""
+    """The variable whose name is left out of the blob: that of the asset whose cell this is."""
     loads: tuple[tuple[str, tuple[str, ...]], ...]
     """Names loaded as globals, each with the attributes read from it at once; in the order of first use."""
     imports: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
@@ -142,13 +146,19 @@ class CodeFacts(weakref.ref[CodeType]):
 _known: dict[int, CodeFacts] = {}
 
 
-def facts(code: CodeType) -> CodeFacts:
-    """Return what is known of a code object, read once as long as it lives."""
+def facts(code: CodeType, own: str = "") -> CodeFacts:
+    """Return what is known of a code object, read once as long as it lives.
+
+    Parameters
+    ----------
+    own
+        Of the code of an asset's cell, the variable that is named like the asset.
+    """
     key = identity(code)
     found = _known.get(key)
-    if found is not None and found() is code:
+    if found is not None and found() is code and (not own or found.own == own):
         return found
-    found = _known[key] = _read(code, key)
+    found = _known[key] = _read(code, key, own)
     return found
 
 
@@ -157,10 +167,11 @@ def _gone(found: CodeFacts, table: dict[int, CodeFacts] = _known) -> None:
         del table[found.key]
 
 
-def _read(code: CodeType, key: int) -> CodeFacts:
+def _read(code: CodeType, key: int, own: str = "", named: frozenset[int] = opcodes.MODULE_NAMES) -> CodeFacts:
     self = CodeFacts(code, _gone)
     self.key = key
-    self.name = code.co_name
+    if own:
+        self.own = own
     if opcodes.untested():
         self.blob = digest(_header(code) + code.co_code + code.co_exceptiontable + repr(code.co_consts).encode())
         self.loads = ()
@@ -168,9 +179,10 @@ def _read(code: CodeType, key: int) -> CodeFacts:
     decoded = opcodes.decode(code)
     if not code.co_flags & _OPTIMIZED and "__firstlineno__" in code.co_names:
         _leave_out_lines(code, decoded)
-    blocks, shape = ordered(code, decoded, _written)
+    write = partial(_written, own=own, named=named) if own else _written
+    blocks, shape = ordered(code, decoded, write)
     blob = b"".join((_header(code), *[block.content for block in blocks], marshal.dumps(shape, 2)))
-    self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
+    self.blob = blob if len(blob) < _HASH_ABOVE else Tag.LONG_CODE + digest(blob)
     inner = [facts(each) for each in code.co_consts if type(each) is CodeType]
     if _formats(decoded) or (inner and any(each.formats for each in inner)):
         self.formats = True
@@ -214,7 +226,6 @@ def _header(code: CodeType) -> bytes:
     return marshal.dumps(
         (
             *opcodes.THIS,
-            code.co_name,
             code.co_argcount,
             code.co_posonlyargcount,
             code.co_kwonlyargcount,
@@ -227,13 +238,23 @@ def _header(code: CodeType) -> bytes:
     )
 
 
-def _written(steps: list[Instruction]) -> bytes:
-    """Return the encoding of instructions without jumps."""
+def _written(steps: list[Instruction], own: str = "", named: frozenset[int] = frozenset()) -> bytes:
+    """Return the encoding of instructions without jumps.
+
+    Parameters
+    ----------
+    own
+        The variable whose name is left out.
+    named
+        The instructions that name it.
+    """
     operations, arguments, held = zip(*steps, strict=True) if steps else ((), (), ())
+    if own:
+        held = tuple(["" if op in named and value == own else value for op, _, value in steps])
     values = [value for value in held if value is not NO_VALUE]
     parts: list[bytes] = []
     if not PLAIN.issuperset(map(type, values)):
-        parts = [b"\xc0" + facts(value).blob if type(value) is CodeType else atom(value) for value in values]
+        parts = [Tag.CODE + _nested(value, own) if type(value) is CodeType else atom(value) for value in values]
     # Plain values are written with the rest, others behind it, after their number.
     blob = marshal.dumps(
         (
@@ -244,6 +265,24 @@ def _written(steps: list[Instruction]) -> bytes:
         2,
     )
     return b"".join((blob, *parts)) if parts else blob
+
+
+def _nested(code: CodeType, own: str) -> bytes:
+    """Return the encoding of code that is nested in other code, with its name."""
+    name = code.co_name
+    if not own or not _names(code, own):
+        return atom(name) + facts(code).blob
+    # In the body of a class, names that it binds are attributes.
+    return atom("" if name == own else name) + _read(code, identity(code), own, opcodes.GLOBAL_NAMES).blob
+
+
+def _names(code: CodeType, name: str) -> bool:
+    """Return True if code, or code nested in it, has a name."""
+    return (
+        code.co_name == name
+        or name in code.co_names
+        or any(_names(each, name) for each in code.co_consts if type(each) is CodeType)
+    )
 
 
 def _leave_out_lines(code: CodeType, decoded: opcodes.Decoded) -> None:
