@@ -15,10 +15,9 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.versions import library_state, patches
-from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts, is_reader
+from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, chains_read, facts, imported, is_reader
 from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom, identity
 from stepwell.kernel_runtime.versions.graph import MISSING, MUTABLE, SPEAKS, Node
-from stepwell.kernel_runtime.versions.imports import chains_read, imported
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.references import Writer, bound, from_module, imports, named, of_module
 

@@ -27,10 +27,10 @@ from types import (
 )
 from typing import Any
 
+from stepwell.kernel_runtime.versions.bytecode import Chains, Imported
 from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom, atoms_only
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, Node
-from stepwell.kernel_runtime.versions.imports import Chains, Imported
 from stepwell.kernel_runtime.versions.left_out import NOTHING, OPAQUE, Ignored
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.secrets import Environment, looks_secret
