@@ -259,7 +259,7 @@ def _written(steps: list[Instruction], own: str = "", named: frozenset[int] = fr
     values = [value for value in held if value is not NO_VALUE]
     parts: list[bytes] = []
     if not PLAIN.issuperset(map(type, values)):
-        parts = [Tag.CODE + _nested(value, own) if type(value) is CodeType else atom(value) for value in values]
+        parts = [Tag.CODE + _inner(value, own) if type(value) is CodeType else atom(value) for value in values]
     # Plain values are written with the rest, others behind it, after their number.
     blob = marshal.dumps(
         (
@@ -272,7 +272,7 @@ def _written(steps: list[Instruction], own: str = "", named: frozenset[int] = fr
     return b"".join((blob, *parts)) if parts else blob
 
 
-def _nested(code: CodeType, own: str) -> bytes:
+def _inner(code: CodeType, own: str) -> bytes:
     """Return the encoding of code that is nested in other code, with its name."""
     name = code.co_name
     if not own or not _names(code, own):
@@ -423,7 +423,7 @@ def _no_arguments(steps: list[Instruction], at: int) -> bool:
     return op in opcodes.CALLS and argument == 0
 
 
-# -- imports
+# -- what import statements bind
 
 Chains: TypeAlias = tuple[tuple[str, ...], ...] | None
 """Attributes that are read at once from a name: ``lmod.sub.f`` and ``lmod.K`` are ``(("sub", "f"), ("K",))``. None where the name is used otherwise."""
@@ -465,11 +465,11 @@ def chains_read(code: CodeType, name: str) -> Chains:
 def _chains(scopes: list[tuple[CodeType, list[Instruction]]], name: str) -> Chains:
     chains: dict[tuple[str, ...], None] = {}
     for code, instructions in scopes:
-        for read, chain in _reads(code, instructions):
+        for read, attributes in _reads(code, instructions):
             if read == name:
-                if not chain:
+                if not attributes:
                     return None
-                chains[chain] = None
+                chains[attributes] = None
     return tuple(chains)
 
 
@@ -525,4 +525,4 @@ def _reads(code: CodeType, steps: list[Instruction]) -> Iterator[tuple[str, tupl
     for at, (op, _, name) in enumerate(steps):
         # The cell itself is loaded for the closure of a nested function, which is looked at by itself.
         if op in opcodes.LOADS and not (op in opcodes.CLOSURE_LOADS and name in shared):
-            yield name, opcodes.chain(steps, at)
+            yield name, chain(steps, at)
