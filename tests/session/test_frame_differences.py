@@ -84,6 +84,17 @@ def test_a_unique_index_of_pandas_is_the_key():
     assert diff(pd.Series([1, 2], index=[7, 8]), pd.Series([1, 3], index=[7, 8])).details.changed == 1
 
 
+def test_a_level_that_only_one_index_has_leaves_no_key():
+    one, two = (pd.MultiIndex.from_tuples([(1, "a"), (1, "b")], names=["n", last]) for last in ("s", "t"))
+    found = diff(pd.DataFrame({"x": [1, 2]}, index=one), pd.DataFrame({"x": [1, 5]}, index=two)).details
+    assert (found.matched_by, found.changed, found.added) == ((), 1, 0)
+
+
+def test_rows_of_columns_with_one_name():
+    one, two = (pa.table([[1, 2], [3, number]], names=["a", "a"]) for number in (4, 5))
+    assert diff(one, two).rows().to_pydict() == {"a #2 (before)": [4], "a #2 (after)": [5]}
+
+
 def test_an_index_that_repeats_is_no_key():
     one = pd.DataFrame({"x": [1, 2]}, index=pd.Index(["a", "a"]))
     found = diff(one, one.assign(x=[1, 3])).details

@@ -17,7 +17,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +29,8 @@ from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.reads.file_state import file_digest
 from stepwell.kernel_runtime.reads.recorder import ReadRecorder
 from stepwell.kernel_runtime.records.materializations import RESULT, Effects, FileEffect
+from stepwell.kernel_runtime.store.catalog.tables import read_writers
+from stepwell.kernel_runtime.store.signing import vouches
 from stepwell.kernel_runtime.versions.ownership import is_input_path
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ _MOST_IN_ALL = 16 << 20
 FOLDER = "/"
 _CACHES = ("__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".cache", ".stepwell")
 _JOURNALS = ("-wal", "-shm", "-journal", ".wal", ".lock")
+
+_FORM = 2
+"""The first item of a stored bundle."""
 
 WasWritten = Callable[[str, str], bool]
 """Given a path as effects have it and a digest: whether a step of a trusted key left the file in that state."""
@@ -178,8 +183,8 @@ def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], st
         return ""
     digest, key = files.get(name, ("", ""))
     if name not in files:
-        for item in store.writers_of(name):
-            if store.vouches(item):
+        for item in store.catalog.ask(read_writers, name):
+            if vouches(store.signer, item):
                 digest = next(each.digest for each in Effects.from_text(item.effects).files if each.path == name)
                 key = item.key.rpartition(":")[0]
                 break
@@ -435,6 +440,30 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
         raise ValueError("the array whose memory it was is read-only")
     made.flags.writeable = writeable
     return made if kind is np.ndarray else made.view(kind)
+
+
+@dataclass(slots=True)
+class Bundle:
+    """What a body left in the notebook: stored as one value, so that shared objects stay shared."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    """Variables by name."""
+    put: list[tuple[Any, str, Any]] = field(default_factory=list)
+    """Changed objects (stored as links), ``content`` or ``leaf``, and what is put there."""
+    streams: dict[str, Any] = field(default_factory=dict)
+    """States of random streams."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Contents of files by path."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of libraries that have no text: functions of the notebook, objects of libraries."""
+
+    def plain(self) -> tuple[Any, ...]:
+        """Return what is stored."""
+        return (_FORM, self.values, self.put, self.streams, self.files, self.settings)
+
+    def __bool__(self) -> bool:
+        """Return True if there is anything to store."""
+        return bool(self.values or self.put or self.streams or self.files or self.settings)
 
 
 class Restoration:

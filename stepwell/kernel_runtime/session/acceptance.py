@@ -23,6 +23,7 @@ from stepwell.kernel_runtime.records.materializations import (
     revoked_run,
 )
 from stepwell.kernel_runtime.records.runs import CapturedOutput, RunRecord, StepRecord
+from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.text import moment
 from stepwell.kernel_runtime.versions.environment import ALL, Keyed, value_of, whole
 
@@ -121,7 +122,14 @@ def accept_step(
     )
     current = [Current(step.notebook, item.key, item, item.partition) for item in made]
     run = RunRecord(run_id, "assets", notebook, (step.key,), "running", now)
-    _record(store, run, record, current, code=code, shown=store.outputs(old.run_id, old.step_key))
+    _record(
+        store,
+        run,
+        record,
+        current,
+        code=code,
+        shown=read_outputs(store.catalog, store.signer, old.run_id, old.step_key),
+    )
 
 
 def newest_acceptance(items: Sequence[Materialization]) -> Materialization | None:

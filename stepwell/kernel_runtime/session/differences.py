@@ -194,7 +194,7 @@ def compare_versions(
         assert version.value is not None
         return store.get(version.value, key=key)
 
-    with store.scratch() as folder:
+    with store.folder.scratch() as folder:
         return compare(
             key, _side(old), _side(new), (lambda: load(old), lambda: load(new)),
             same=bool(old.data_version) and old.data_version == new.data_version,
@@ -430,12 +430,14 @@ _DEEPEST = 200
 _LONGEST = 80
 _SCALARS = (int, float, complex, bool, str, bytes, type(None))
 _Members: TypeAlias = Mapping[Any, Any]
+_Path: TypeAlias = "tuple[tuple[Callable[[Any], str], Any], ...]"
+"""The keys of members from the outside in, each with the function that writes it: most members are equal, and their places never written."""
 
 
 def compare_objects(before: Any, after: Any) -> ObjectDifference:
     """Compare two objects, and list the places where they differ."""
     search = _Search()
-    changes = tuple(islice(search.changes(before, after, "", frozenset()), _PLACES + 1))
+    changes = tuple(islice(search.changes(before, after, (), frozenset()), _PLACES + 1))
     return ObjectDifference(changes[:_PLACES], more=len(changes) > _PLACES or search.steps >= _STEPS)
 
 
@@ -444,27 +446,29 @@ class _Search:
 
     steps = 0
 
-    def changes(self, old: Any, new: Any, path: str, above: frozenset[tuple[int, int]]) -> Iterator[Example]:
+    def changes(self, old: Any, new: Any, path: _Path, above: frozenset[tuple[int, int]]) -> Iterator[Example]:
         """Yield the places where two objects differ; `above` are the pairs that they are members of."""
         self.steps += 1
         pair = (id(old), id(new))
-        if old is new or pair in above or self.steps >= _STEPS:
+        if old is new or pair in above:
             return
         if type(old) is not type(new):
             yield _change(path, _shown(old, typed=True), _shown(new, typed=True))
         elif isinstance(old, set | frozenset):
-            yield from (_change(f"{path} without", text, "") for text in sorted(map(_shown, old - new)))
-            yield from (_change(f"{path} with", "", text) for text in sorted(map(_shown, new - old)))
+            yield from (_change(path, text, "", " without") for text in sorted(map(_shown, old - new)))
+            yield from (_change(path, "", text, " with") for text in sorted(map(_shown, new - old)))
         elif len(above) < _DEEPEST and (members := _members(old)) is not None:
             yield from self._changes_inside(members, _members(new) or {}, _label(old), path, above | {pair})
         elif not _are_equal(old, new):
             yield _change(path, _shown(old), _shown(new))
 
     def _changes_inside(
-        self, old: _Members, new: _Members, label: Callable[[Any], str], path: str, above: frozenset[tuple[int, int]]
+        self, old: _Members, new: _Members, label: Callable[[Any], str], path: _Path, above: frozenset[tuple[int, int]]
     ) -> Iterator[Example]:
         for key in chain(old, (key for key in new if key not in old)):
-            place = f"{path}{label(key)}"
+            place = (*path, (label, key))
+            if self.steps >= _STEPS:
+                return
             if key not in new:
                 yield _change(place, _shown(old[key]), "")
             elif key not in old:
@@ -473,7 +477,8 @@ class _Search:
                 yield from self.changes(old[key], new[key], place, above)
         orders = [key for key in old if key in new], [key for key in new if key in old]
         if orders[0] != orders[1]:
-            yield _change(f"{path} order", *(", ".join(map(_shown, order[:5])) for order in orders))
+            before, after = (", ".join(map(_shown, order[:5])) for order in orders)
+            yield _change(path, before, after, " order")
 
 
 def _members(value: Any) -> _Members | None:
@@ -516,8 +521,9 @@ def _are_equal(one: Any, two: Any) -> bool:
     return version is not None and version == data_version(two)
 
 
-def _change(path: str, before: str, after: str) -> Example:
-    return example(path, before, after, longest=_LONGEST)
+def _change(path: _Path, before: str, after: str, what: str = "") -> Example:
+    place = "".join(label(key) for label, key in path)
+    return example(f"{place}{what}", before, after, longest=_LONGEST)
 
 
 def _shown(value: Any, *, typed: bool = False) -> str:
@@ -527,5 +533,5 @@ def _shown(value: Any, *, typed: bool = False) -> str:
     try:
         text = repr(value)
     except Exception:
-        text = summary(value)
+        text = summary(value) or type_name(value)
     return shortened(f"{text} ({type_name(value)})" if typed else text, _LONGEST)

@@ -30,7 +30,7 @@ from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.ownership import owner
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.doctor.checks import Finding, Progress
+    from stepwell.kernel_runtime.store.doctor.contents import Finding, Progress
     from stepwell.kernel_runtime.store.store import ValueStore
 
 

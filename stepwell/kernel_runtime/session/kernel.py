@@ -19,12 +19,12 @@ from stepwell.kernel_runtime.errors import (
     UserObjectError,
     unknown_key,
 )
-from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
-from stepwell.kernel_runtime.execution.engine import Engine, Request, new_run
+from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, new_run
+from stepwell.kernel_runtime.execution.engine import Engine, Request
 from stepwell.kernel_runtime.execution.in_process import InProcess
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.execution.seeds import HiddenState
+from stepwell.kernel_runtime.execution.world import HiddenState
 from stepwell.kernel_runtime.planning.build import (
     Definitions,
     build_job_plan,
@@ -272,7 +272,6 @@ class Session(Past, Querying):
                 request = Request(
                     forced,
                     shown,
-                    self.namespace,
                     code_parts(hidden),
                     (*notices, *self._advice(walk), *self._size_advice(store)),
                     hidden,

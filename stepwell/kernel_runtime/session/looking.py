@@ -17,7 +17,7 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
     unknown_key,
 )
-from stepwell.kernel_runtime.execution.seeds import HiddenState
+from stepwell.kernel_runtime.execution.world import HiddenState
 from stepwell.kernel_runtime.planning.build import (
     Definitions,
     build_job_plan,
@@ -27,7 +27,7 @@ from stepwell.kernel_runtime.planning.build import (
     step_owner,
     unknown_step,
 )
-from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.planning.decision import Known
 from stepwell.kernel_runtime.planning.picture import picture
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps
 from stepwell.kernel_runtime.planning.states import StepState, plan_states
@@ -43,6 +43,8 @@ from stepwell.kernel_runtime.session.origins import Origins
 from stepwell.kernel_runtime.session.preparation import known_for, plan_of_steps
 from stepwell.kernel_runtime.session.requests import Given, Targets, choose, lookup, read_targets
 from stepwell.kernel_runtime.store.catalog.instance import warm_up
+from stepwell.kernel_runtime.store.catalog.tables import read_attempts
+from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.versions.opcodes import untested
 from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -329,7 +331,7 @@ class Looking(Holding):
 
     def _recorded_inputs(self, step_key: str, store: ValueStore) -> dict[str, tuple[tuple[str, ...], Any]] | None:
         """Return what a step was given when it was executed last; None if that is not recorded."""
-        attempts = store.attempts(step_key)
+        attempts = store.catalog.ask(read_attempts, step_key)
         made = next((each.materializations[0] for each in attempts if each.materializations), None)
         if made is None:
             return None
@@ -355,7 +357,7 @@ class Looking(Holding):
 
     def outputs(self, item: Materialization) -> tuple[CapturedOutput, ...]:
         """Return what the step printed and displayed when it made a materialization."""
-        return self.store.outputs(item.run_id, item.step_key)
+        return read_outputs(self.store.catalog, self.store.signer, item.run_id, item.step_key)
 
     def _stale_notices(self, plan: Plan, found: Definitions, walk: CodeWalk, store: ValueStore) -> tuple[Notice, ...]:
         """Return a notice for each value that the plan reads as it is stored although it is not fresh."""
@@ -436,7 +438,7 @@ class Looking(Holding):
         """Have recorded reads from the notebook's kernel checked there."""
         if self.timeline is not None:
             timeline = self.timeline
-            known.local, known.kept, known.brought = timeline.read_holds, timeline.keeps, timeline.has_brought
+            known.kind, known.local, known.brought = timeline.kind, timeline.read_holds, timeline.has_brought
             known.made_from = lambda step: timeline.made_from(step.key, step.op.body)
 
     def _load_current(self, key: str) -> Any:

@@ -16,6 +16,7 @@ from stepwell.kernel_runtime.session.history import (
 )
 from stepwell.kernel_runtime.session.looking import Looking
 from stepwell.kernel_runtime.session.retaining import set_rule
+from stepwell.kernel_runtime.store import housekeeping
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -65,7 +66,7 @@ class Past(Looking):
         UnknownKeyError
             If nothing is stored for it.
         """
-        found = self.chosen(store).forget(key, dry_run=dry_run)
+        found = housekeeping.forget(self.chosen(store), key, dry_run=dry_run)
         if not dry_run:
             self.publish(DefinitionsChanged(found.keys))
         return found
@@ -106,7 +107,7 @@ class Past(Looking):
 
     def gc(self, *, dry_run: bool = False, compact: bool | None = None, store: Any = None) -> Collected:
         """Delete versions that the rules drop, value files without a row, and what dead processes left; return what was freed."""
-        found = self.chosen(store).collect(dry_run=dry_run, compact=compact)
+        found = housekeeping.collect(self.chosen(store), dry_run=dry_run, compact=compact)
         if found.materializations and not dry_run:
             self.publish(DefinitionsChanged(()))
         return found
@@ -121,7 +122,7 @@ class Past(Looking):
             disk = shutil.disk_usage(store.directory)
         except OSError:
             return ()
-        sizes = store.housekept_sizes()
+        sizes = housekeeping.read_sizes(store.folder)
         if sizes is None:
             return ()
         held = sizes.object_bytes + sizes.catalog_bytes
@@ -141,13 +142,13 @@ class Past(Looking):
     def close(self) -> None:
         """Do what is due, commit what is pending and let every store go."""
         for store in self._stores.values():
-            if self.last_run is not None and store.is_housekeeping_due():
+            if self.last_run is not None and housekeeping.is_due(store):
                 _housekeep(store)
         super().close()
 
 
 def _housekeep(store: ValueStore) -> None:
     try:
-        store.housekeep()
+        housekeeping.housekeep(store)
     except (StepwellError, OSError) as error:
         print(f"stepwell: the hourly housekeeping failed: {error}", file=sys.stderr)  # noqa: T201 - nobody waits for it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
@@ -15,13 +16,13 @@ from stepwell.kernel_runtime.errors import (
     unknown_key,
 )
 from stepwell.kernel_runtime.planning.build import Definitions, build_job_plan, build_plan, step_owner, unknown_step
-from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.planning.decision import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps, job_steps
 from stepwell.kernel_runtime.reads import read_holds
 from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read, renaming
 from stepwell.kernel_runtime.records.runs import RunRecord, Snapshot, StepRecord
-from stepwell.kernel_runtime.store.signing import Signer
+from stepwell.kernel_runtime.store.signing import Signer, vouches
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -193,7 +194,7 @@ def known_for(
     known = Known(
         snapshot,
         _still_holds(store, loaded),
-        store.vouches,
+        partial(vouches, store.signer),
         obstacle=lambda item: store.obstacle(item.value, key=item.key) if item.value is not None else "",
     )
     for key in plan.read:

@@ -13,7 +13,7 @@ from stepwell.kernel_runtime.definitions.graphs import JobDefinition
 from stepwell.kernel_runtime.definitions.registry import Registry, by_key
 from stepwell.kernel_runtime.errors import AmbiguousKeyError, InvalidInvocationError
 from stepwell.kernel_runtime.planning.build import Definitions
-from stepwell.kernel_runtime.planning.memo import choose_current
+from stepwell.kernel_runtime.planning.decision import choose_current
 from stepwell.kernel_runtime.records.keys import AssetKey, listed
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.session.project import notebook_exists

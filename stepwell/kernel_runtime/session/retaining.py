@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.records.maintenance import Rule
-from stepwell.kernel_runtime.store.retention import read_age, read_bytes, read_versions
+from stepwell.kernel_runtime.store.retention import keep, read_age, read_bytes, read_versions, rules_of
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -31,10 +31,11 @@ def set_rule(
     """
     rule = Rule(read_versions(versions), read_age(age), read_bytes(size))
     if forever:
-        store.keep(key, rule)
+        keep(store, key, rule)
     elif not rule.empty:
-        before = store.rules().get(key, Rule())
-        store.keep(
+        before = rules_of(store).get(key, Rule())
+        keep(
+            store,
             key,
             Rule(
                 rule.versions if rule.versions is not None else before.versions,
@@ -42,4 +43,4 @@ def set_rule(
                 rule.bytes if rule.bytes is not None else before.bytes,
             ),
         )
-    return store.rules()
+    return rules_of(store)
