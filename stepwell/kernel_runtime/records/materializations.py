@@ -374,12 +374,8 @@ def is_provenance(version: str) -> bool:
     return version.startswith(_PROVENANCE)
 
 
-def memo_key(
-    step_key: str,
-    code_version: str,
-    inputs: Iterable[InputVersion],
-) -> str:
-    """Return the memo key of a step as 32 hexadecimal digits.
+def memo_key(step_key: str, code_version: str, inputs: Iterable[InputVersion]) -> str:
+    """Return the memo key of a step as 32 hexadecimal digits (DESIGN, section 1).
 
     Parameters
     ----------
@@ -394,7 +390,6 @@ def memo_key(
         else:
             order.append((item.key, item.version))
     order.sort()
-    # The text of a tuple of strings is different for different tuples. The empty places are those of config, selected outputs,
-    # partition and declared files, which no step has yet.
-    text = repr((step_key, code_version, values, order, "", (), "", (), PYTHON))
+    # The text of a tuple of strings is different for different tuples.
+    text = repr((step_key, code_version, values, order, PYTHON))
     return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
