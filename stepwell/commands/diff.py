@@ -6,10 +6,17 @@ from collections.abc import Sequence
 
 from stepwell.commands.command import Option, command, read_names
 from stepwell.commands.wording import get_session
-from stepwell.kernel_runtime.session.differences import Difference
+from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.session.differences import Difference, compare
+from stepwell.kernel_runtime.session.differences.difference import Side
 from stepwell.kernel_runtime.session.differences.frames import MEMORY
-from stepwell.kernel_runtime.session.history import WhichVersion
+from stepwell.kernel_runtime.session.history import WhichVersion, two_versions, value_of
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
+
+
+def _side(item: Materialization) -> Side:
+    value = item.value
+    return Side(item.id, item.created, value.type_name if value else "", value.summary if value else "")
 
 
 @command(
@@ -57,6 +64,17 @@ def diff(
     UnknownKeyError, UnknownVersionError, ValueUnavailableError
         If there are no such versions, or one of them cannot be loaded.
     """
-    return get_session().diff(
-        key_text(key), before, after, on=on, notebook=notebook, memory_limit=memory_limit, store=store
-    )
+    name, used = key_text(key), get_session().open(store, create=False)
+    old, new = two_versions(used, name, before, after, notebook)
+    values = value_of(name, old), value_of(name, new)
+    with used.scratch() as folder:
+        return compare(
+            name,
+            _side(old),
+            _side(new),
+            (lambda: used.get(values[0], key=name), lambda: used.get(values[1], key=name)),
+            same=bool(old.data_version) and old.data_version == new.data_version,
+            on=on,
+            memory_limit=memory_limit,
+            folder=folder,
+        )

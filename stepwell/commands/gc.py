@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
+from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.retention import Collected
 from stepwell.kernel_runtime.session.requests import AnyStore
 
@@ -21,4 +22,8 @@ def gc(*, dry_run: bool = False, compact: bool = False, store: AnyStore = None) 
     store
         A store directory or an open store; by default the session's.
     """
-    return get_session().gc(dry_run=dry_run, compact=True if compact else None, store=store)
+    session = get_session()
+    collected = session.open(store, create=False).collect(dry_run=dry_run, compact=True if compact else None)
+    if collected.materializations and not dry_run:
+        session.publish(DefinitionsChanged(()))
+    return collected

@@ -18,7 +18,7 @@ from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxError, CellValueError
 from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, listed
-from stepwell.kernel_runtime.session.selects import read_select, select_asset, select_body
+from stepwell.kernel_runtime.session.sql import read_select, select_asset, select_body
 from stepwell.kernel_runtime.store.sql.statements import folded
 from stepwell.magics.cell_names import Names, cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell

@@ -13,9 +13,11 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from stepwell.commands.command import Command, LineError, LineParser, find_command
+from stepwell.commands.inputs import step_inputs
 from stepwell.kernel_runtime.errors import CellNameError, TrustNeededError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
-from stepwell.kernel_runtime.session.selects import plain
+from stepwell.kernel_runtime.session.query import query
+from stepwell.kernel_runtime.session.sql import plain
 from stepwell.kernel_runtime.store.sql.statements import read_statement
 from stepwell.kernel_runtime.text import moment
 from stepwell.magics.cell_names import is_inner
@@ -112,7 +114,7 @@ def _load(face: Face, given: Mapping[str, Any]) -> None:
 
 def _inputs(face: Face, given: Mapping[str, Any]) -> None:
     shown = []
-    for name, (keys, value) in face.session.step_inputs(given["step"]).items():
+    for name, (keys, value) in step_inputs(face.session, given["step"]).items():
         key = keys[0] if len(keys) == 1 and not is_inner(keys[0]) else ""
         chosen, note = _free_name(face, name, key)
         if key:
@@ -175,4 +177,4 @@ def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
                 remedy=f"run the cell that assigns {name} first",
             )
     given = {name: face.namespace[name] for name in statement.parameters}
-    return face.session.sql(text, parameters=given, frame=face.settings.frame)
+    return query(face.session, text, parameters=given, frame=face.settings.frame)

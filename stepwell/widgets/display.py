@@ -11,19 +11,20 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stepwell.commands.cards import LineageSource, upstream_of
+from stepwell.commands.cards import upstream_of
 from stepwell.commands.lineage import lineage_text
 from stepwell.kernel_runtime.records.lineage import Lineage
 from stepwell.widgets.picture import static_bundle
 
 if TYPE_CHECKING:
+    from stepwell.kernel_runtime.session import Session
     from stepwell.widgets.lineage import LineageWidget
 
 _shown: dict[tuple[int, tuple[str, ...] | None], LineageWidget] = {}
 # By the session's identity: a widget holds its session, so that the identity stays its own as long as the entry.
 
 
-def show(source: LineageSource, keys: Sequence[str] | None = None, *, live: bool | None = None) -> LineageWidget | None:
+def show(source: Session, keys: Sequence[str] | None = None, *, live: bool | None = None) -> LineageWidget | None:
     """Show the lineage of a session in the current cell.
 
     Parameters
@@ -47,11 +48,11 @@ def show(source: LineageSource, keys: Sequence[str] | None = None, *, live: bool
     """
     shell = _shell()
     if shell is None:
-        print(lineage_text(upstream_of(source.lineage(), keys)))  # noqa: T201 - the caller asked to see it
+        print(lineage_text(upstream_of(source.inspect().lineage(), keys)))  # noqa: T201 - the caller asked to see it
         return None
     from IPython.display import display
 
-    lineage = upstream_of(source.lineage(), keys)
+    lineage = upstream_of(source.inspect().lineage(), keys)
     widget = None
     if live if live is not None else hasattr(shell, "kernel") and not os.environ.get("STEPWELL_BATCH"):
         widget = _widget(source, keys, lineage)
@@ -69,7 +70,7 @@ def _shell() -> object | None:
     return shell
 
 
-def _widget(source: LineageSource, keys: Sequence[str] | None, lineage: Lineage) -> LineageWidget:
+def _widget(source: Session, keys: Sequence[str] | None, lineage: Lineage) -> LineageWidget:
     from stepwell.widgets.lineage import LineageWidget
 
     name = (id(source), None if keys is None else tuple(keys))
@@ -81,7 +82,7 @@ def _widget(source: LineageSource, keys: Sequence[str] | None, lineage: Lineage)
     return widget
 
 
-def forget(source: LineageSource) -> None:
+def forget(source: Session) -> None:
     """Close the widgets of a session that ends."""
     for name in [name for name in _shown if name[0] == id(source)]:
         _shown.pop(name).close()

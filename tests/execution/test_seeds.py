@@ -9,7 +9,7 @@ import pytest
 import stepwell
 from stepwell import asset
 from stepwell.kernel_runtime.execution.seeds import Seeds
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 
 
 @asset

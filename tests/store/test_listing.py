@@ -7,9 +7,8 @@ import pytest
 import stepwell
 from stepwell import asset
 from stepwell.commands.command import find_command
-from stepwell.kernel_runtime.session import get_session
+from stepwell.kernel_runtime.session import Session, get_session
 from stepwell.kernel_runtime.session.history import read_versions
-from stepwell.kernel_runtime.session.kernel import Session
 from stepwell.kernel_runtime.store.catalog import reading
 from stepwell.kernel_runtime.store.store import open_store
 
@@ -60,7 +59,7 @@ def test_lists_of_many_keys_cost_as_many_statements_as_those_of_few(tmp_path, st
             "versions": statements(lambda: read_versions(store, "a1")),
             "lineage of stale assets": statements(session.lineage),
         }
-        assert {node.state for node in session.lineage().nodes} == {"stale"}
+        assert {node.state for node in session.inspect().lineage().nodes} == {"stale"}
         store.close()
         return found
 

@@ -33,7 +33,14 @@ from stepwell.kernel_runtime.errors import (
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.code_versions import RENAMED, CodeVersion, acceptance, renaming, revoked_run
 from stepwell.kernel_runtime.records.keys import AssetKey, listed, new_id
-from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Current, Materialization, Verify, memo_key
+from stepwell.kernel_runtime.records.materializations import (
+    NOTEBOOK,
+    Current,
+    Materialization,
+    StoredValue,
+    Verify,
+    memo_key,
+)
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.text import in_one_line, size_text
 from stepwell.kernel_runtime.versions.renaming import same_but_for_name
@@ -280,14 +287,15 @@ def two_versions(
     )
 
 
-def check_loadable(key: str, item: Materialization) -> None:
-    """Check that a version has a value at all; a `ValueUnavailableError` if not."""
+def value_of(key: str, item: Materialization) -> StoredValue:
+    """Return the stored value of a version; a `ValueUnavailableError` if it has none."""
     if item.value is None:
         raise ValueUnavailableError(
             f"version {item.id[: _SHORT * 2]} of {key!r} has no stored value",
             where=f"made {_when(item.created)}",
             remedy="its output is Nothing, or could not be kept",
         )
+    return item.value
 
 
 def is_identifier(text: str) -> bool:
@@ -300,9 +308,7 @@ def load_version(
 ) -> Any:
     """Return the value of a version; errors as in `find_version`, and a `ValueUnavailableError` where it cannot be loaded."""
     item = find_version(store, key, which, notebook=notebook)
-    check_loadable(key, item)
-    assert item.value is not None
-    return store.get(item.value, key=key, verify=verify)
+    return store.get(value_of(key, item), key=key, verify=verify)
 
 
 def _see(key: str) -> str:
