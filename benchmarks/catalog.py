@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.maintenance import Rule
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, Read, StoredValue
-from stepwell.kernel_runtime.records.retention import Rule
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.session.history import read_versions
 from stepwell.kernel_runtime.store.housekeeping import fold

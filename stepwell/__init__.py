@@ -47,10 +47,11 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.definitions.decorators import asset as asset
     from stepwell.kernel_runtime.definitions.decorators import graph_asset as graph_asset
     from stepwell.kernel_runtime.definitions.decorators import multi_asset as multi_asset
+    from stepwell.kernel_runtime.definitions.decorators import sql_asset as sql_asset
     from stepwell.kernel_runtime.definitions.graphs import GraphDefinition as GraphDefinition
+    from stepwell.kernel_runtime.definitions.graphs import JobDefinition as JobDefinition
     from stepwell.kernel_runtime.definitions.graphs import graph as graph
-    from stepwell.kernel_runtime.definitions.jobs import JobDefinition as JobDefinition
-    from stepwell.kernel_runtime.definitions.jobs import job as job
+    from stepwell.kernel_runtime.definitions.graphs import job as job
     from stepwell.kernel_runtime.definitions.ops import OpDefinition as OpDefinition
     from stepwell.kernel_runtime.definitions.ops import op as op
     from stepwell.kernel_runtime.errors import StepwellError as StepwellError
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.records.keys import AssetKey as AssetKey
     from stepwell.kernel_runtime.session.session import get_session as get_session
     from stepwell.kernel_runtime.session.session import last_run as last_run
-    from stepwell.kernel_runtime.session.sql import sql_asset as sql_asset
     from stepwell.kernel_runtime.versions.left_out import opaque as opaque
     from stepwell.kernel_runtime.versions.left_out import secret as secret
 
@@ -78,7 +78,7 @@ _HOMES = {
     "GraphDefinition": "definitions.graphs",
     "GraphOut": "definitions.declarations",
     "In": "definitions.declarations",
-    "JobDefinition": "definitions.jobs",
+    "JobDefinition": "definitions.graphs",
     "Nothing": "definitions.declarations",
     "OpDefinition": "definitions.ops",
     "OpExecutionContext": "execution.contexts",
@@ -91,13 +91,13 @@ _HOMES = {
     "get_session": "session.session",
     "graph": "definitions.graphs",
     "graph_asset": "definitions.decorators",
-    "job": "definitions.jobs",
     "last_run": "session.session",
+    "job": "definitions.graphs",
     "multi_asset": "definitions.decorators",
     "op": "definitions.ops",
     "opaque": "versions.left_out",
     "secret": "versions.left_out",
-    "sql_asset": "session.sql",
+    "sql_asset": "definitions.decorators",
 }
 """Where each public name lives below the kernel runtime."""
 
@@ -144,15 +144,13 @@ def unload_ipython_extension(ipython: Any) -> None:
 
 
 def _fill_slot() -> None:
-    from stepwell.kernel_runtime.definitions.jobs import load_runner
+    from stepwell.kernel_runtime.definitions.graphs import load_runner
 
     def runner() -> Any:
         from stepwell.commands.wording import get_session
         from stepwell.kernel_runtime.session.session import SessionRunner
 
-        get_session()
-
-        return SessionRunner()
+        return SessionRunner(get_session)
 
     load_runner(runner)
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 from stepwell.kernel_runtime.errors import unknown_key
-from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode
-from stepwell.kernel_runtime.text import moment
+from stepwell.kernel_runtime.records.events import Lineage, LineageEdge, LineageNode
+from stepwell.kernel_runtime.text import duration, moment
 
 Status: TypeAlias = Literal[
     "failed", "missing", "unverifiable", "stale", "may change", "fresh", "queued", "running", "source", "job"
@@ -105,18 +105,6 @@ def footer(node: LineageNode) -> list[Part]:
 def written(parts: Sequence[Part]) -> str:
     """Return a footer's words with absolute times, so that a saved picture never changes by itself."""
     return " · ".join(part if isinstance(part, str) else moment(next(iter(part.values()))) for part in parts)
-
-
-def duration(seconds: float) -> str:
-    """Return how long something took as one reads it: ``12 ms``, ``1.9 s``, ``3 min``, ``2.5 h``."""
-    if seconds < 0.0005:
-        return "< 1 ms"
-    if seconds < 0.0995:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 59.5:
-        return f"{seconds:.1f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 59.5 else f"{minutes / 60:.1f} h"
 
 
 def node_state(node: LineageNode) -> dict[str, Any]:

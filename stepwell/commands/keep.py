@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
-from stepwell.kernel_runtime.records.retention import STORE, Rule
+from stepwell.kernel_runtime.records.maintenance import STORE, Rule
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
 from stepwell.kernel_runtime.store.retention import read_age, read_bytes, read_versions
 

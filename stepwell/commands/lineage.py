@@ -8,7 +8,7 @@ from typing import Any
 from stepwell.commands.cards import KINDS, SYMBOLS, drawn_edges, footer, headline, status_of, upstream_of, written
 from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
-from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
+from stepwell.kernel_runtime.records.events import Lineage, LineageNode
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.text import in_one_line
 

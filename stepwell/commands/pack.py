@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from stepwell.commands.command import Option, command
-from stepwell.kernel_runtime.records.packs import Offer
+from stepwell.kernel_runtime.records.maintenance import Offer
 from stepwell.kernel_runtime.session import sharing
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.text import in_one_line, size_text

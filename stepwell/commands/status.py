@@ -9,9 +9,9 @@ from stepwell.commands.command import Option, Table, command
 from stepwell.commands.store import StoreFacts
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.errors import unknown_key
-from stepwell.kernel_runtime.records.lineage import LineageNode
+from stepwell.kernel_runtime.records.events import LineageNode
+from stepwell.kernel_runtime.records.maintenance import KeySize
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Current
-from stepwell.kernel_runtime.records.retention import KeySize
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.text import duration, in_one_line, moment, size_text
 

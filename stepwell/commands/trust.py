@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from stepwell.commands.command import Option, command
 from stepwell.kernel_runtime.errors import InvalidInvocationError
-from stepwell.kernel_runtime.records.packs import Offer
+from stepwell.kernel_runtime.records.maintenance import Offer
 from stepwell.kernel_runtime.session import sharing
 from stepwell.kernel_runtime.session.requests import AnyStore
 

@@ -194,7 +194,7 @@ class TrustNeededError(StepwellError):
     Attributes
     ----------
     offer
-        What would be taken over (`records.packs.Offer`).
+        What would be taken over (`records.maintenance.Offer`).
     """
 
     offer: Any = None

@@ -1,4 +1,4 @@
-r"""Text for a reader: texts that came with data, durations, numbers of bytes.
+r"""Text for a reader: texts that came with data, durations, ages, points in time, numbers of bytes.
 
 A stored text must not move the cursor, reverse a line or hide a part of it. So every face shows a line or a message through `printable`, a
 cell of a table through `in_one_line`, JSON through `as_json`, HTML through `as_html`, and the output of a step that our key did not sign
@@ -20,6 +20,8 @@ _INVISIBLE = (
     r"\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
     r"\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
+SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+"""How many seconds the units have in which ages are written: ``1d12h``."""
 _UNSAFE = re.compile(f"[{_INVISIBLE}]")
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _UNCOLOURED = re.compile(rf"(\x1b\[[0-9;:]*m)|[{_INVISIBLE}]")
@@ -76,9 +78,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def moment(seconds: float) -> str:
-    """Return a point in local time, given in seconds since the epoch: ``2026-11-22 14:03``."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+def age_text(seconds: float) -> str:
+    """Return an age as it is written: ``1d``, ``1d12h``, ``30m``."""
+    rest, found = seconds, ""
+    for unit in ("d", "h", "m"):
+        count, rest = divmod(rest, SECONDS[unit])
+        found += f"{count:.0f}{unit}" if count else ""
+    return found + (f"{rest:g}s" if rest or not found else "")
+
+
+def moment(seconds: float, *, exact: bool = False) -> str:
+    """Return a point in local time, given in seconds since the epoch: ``2026-11-22 14:03``; with its seconds if it is to be exact."""
+    return time.strftime("%Y-%m-%d %H:%M:%S" if exact else "%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def size_text(count: float) -> str:

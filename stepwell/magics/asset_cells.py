@@ -15,10 +15,11 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.assets import AssetKind, AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.definitions.declarations import UNSET, In, Out
+from stepwell.kernel_runtime.definitions.decorators import select_asset
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxError, CellValueError
 from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, listed
-from stepwell.kernel_runtime.session.sql import read_select, select_asset, select_body
+from stepwell.kernel_runtime.session.sql import read_select
 from stepwell.kernel_runtime.store.sql.statements import folded
 from stepwell.magics.cell_names import Names, cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
@@ -412,8 +413,10 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> Asse
         raise CellError(
             f"the cell of {key.name!r} is empty", where=text.where, remedy="write one SELECT below the magic's line"
         )
-    select = read_select(f"the cell of {key.name!r}", body, text.where)
-    tables = select.tables
+    select = read_select(
+        key.name, body, face.namespace, what=f"the cell of {key.name!r}", frame=face.settings.frame, where=text.where
+    )
+    tables = select.inputs
     given = given_inputs(arguments.inputs, text.where)
     if (key.name in tables and key.name not in given) or str(key) in tables:
         raise CellError(
@@ -429,10 +432,9 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> Asse
                 where=text.where,
                 remedy=f"run the cell that assigns {name} first",
             )
-    body_of = select_body(select, key, inputs, face.namespace, frame=face.settings.frame, where=text.where)
     return select_asset(
         key,
-        body_of,
+        select,
         inputs,
         deps=given_deps(face, arguments.deps, (key,), text.where),
         group=arguments.group or None,

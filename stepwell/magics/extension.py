@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.commands.wording import listen, notice_text
-from stepwell.kernel_runtime.definitions.signatures import set_cell_names, set_name_places
+from stepwell.kernel_runtime.definitions.bodies import set_cell_names, set_name_places
 from stepwell.kernel_runtime.errors import DuplicateKeyError, StoreError
 from stepwell.kernel_runtime.execution.restoration import lost_file
 from stepwell.kernel_runtime.reads.readers import seeded

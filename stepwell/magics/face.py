@@ -17,8 +17,7 @@ from typing import Any
 
 from stepwell.commands.wording import waiting_line
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
-from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.records.events import Event, StepFinished, StepStarted, StepWaiting

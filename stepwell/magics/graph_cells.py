@@ -17,8 +17,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.definitions.composition import AssetRead, NodeOutput
 from stepwell.kernel_runtime.definitions.declarations import AssetIn
 from stepwell.kernel_runtime.definitions.decorators import graph_backed
-from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, build_graph
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefinition, build_graph
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError, CellValueError
 from stepwell.kernel_runtime.records.keys import AssetKey, check_name
 from stepwell.magics.asset_cells import read_header

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from stepwell.commands.cards import upstream_of
 from stepwell.commands.lineage import lineage_text
-from stepwell.kernel_runtime.records.lineage import Lineage
+from stepwell.kernel_runtime.records.events import Lineage
 from stepwell.widgets.picture import static_bundle
 
 if TYPE_CHECKING:

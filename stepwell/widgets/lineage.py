@@ -34,7 +34,6 @@ from stepwell.commands.cards import (
     Part,
     assets_of,
     counts,
-    duration,
     group_words,
     headline,
     node_state,
@@ -45,16 +44,17 @@ from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.records.events import (
     DefinitionsChanged,
     Event,
+    Lineage,
+    LineageNode,
     RunFinished,
     RunStarted,
     StepFinished,
     StepStarted,
     StepWaiting,
 )
-from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.session import Session
-from stepwell.kernel_runtime.text import printable
+from stepwell.kernel_runtime.text import duration, printable
 from stepwell.widgets.layout import layout, members
 from stepwell.widgets.picture import lineage_svg, static_bundle, status_style
 

@@ -26,7 +26,7 @@ from stepwell.commands.cards import (
     written,
 )
 from stepwell.commands.lineage import lineage_text
-from stepwell.kernel_runtime.records.lineage import Lineage, LineageNode
+from stepwell.kernel_runtime.records.events import Lineage, LineageNode
 from stepwell.kernel_runtime.text import as_html
 from stepwell.widgets.layout import (
     CARD_HEIGHT,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locks import Claims
+from stepwell.kernel_runtime.store.processes import Claims
 from stepwell.kernel_runtime.store.store import open_store
 
 

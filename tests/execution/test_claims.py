@@ -15,7 +15,7 @@ from stepwell.kernel_runtime.records.events import StepFinished, StepStarted, St
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locks import Claims
+from stepwell.kernel_runtime.store.processes import Claims
 
 SCRIPT = """
 import json, os, sys, time

@@ -29,11 +29,12 @@ import pyarrow as pa
 import scipy.sparse
 
 from stepwell.kernel_runtime.errors import ValueUnavailableError
-from stepwell.kernel_runtime.store.objects import stored_form, value_files
+from stepwell.kernel_runtime.store.objects import value_files
 from stepwell.kernel_runtime.store.objects.digests import blake
 from stepwell.kernel_runtime.store.objects.header import Header, read_header, room_for
 from stepwell.kernel_runtime.store.objects.value_files import write_parts
 from stepwell.kernel_runtime.store.store import open_store
+from stepwell.kernel_runtime.store.values import codecs
 from stepwell.kernel_runtime.versions.data import data_version
 
 SLACK = 24 << 20
@@ -238,7 +239,7 @@ class Stored:
             self.header = read_header(self.data[64 : 64 + length])
             self.parts = [self.data[start:end] for start, end in self.header.places(length)]
         else:
-            parts = stored_form.unpack(self.stored.inline)
+            parts = codecs.unpack(self.stored.inline)
             self.parts = [bytes(parts.stream), *map(bytes, parts.buffers)]
             self.readonly = [buffer.readonly for buffer in parts.buffers]
 
@@ -288,10 +289,10 @@ class Stored:
                 memoryview(part if readonly else bytearray(part))
                 for part, readonly in zip(parts[1:], self.readonly, strict=True)
             ]
-            encoded = stored_form.Encoded(stored.codec, parts[0], views)
-            inline = stored_form.pack(encoded)
+            encoded = codecs.Encoded(stored.codec, parts[0], views)
+            inline = codecs.pack(encoded)
             signature = signer.sign((stored.codec.encode(), inline)) if stored.codec == "pickle" else None
-            digest = stored_form.inline_digest(stored.codec, parts[0], views)
+            digest = codecs.inline_digest(stored.codec, parts[0], views)
             return dataclasses.replace(stored, inline=inline, signature=signature, digest=digest), how
         described = tuple(
             (len(part), blake(part), readonly)

@@ -19,7 +19,7 @@ from corrupting import mutated
 import stepwell
 from stepwell.kernel_runtime.errors import SignatureDamagedError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.materializations import StoredValue
-from stepwell.kernel_runtime.store.objects import stored_form, value_files, witness
+from stepwell.kernel_runtime.store.objects import checked, value_files
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import codecs
 from stepwell.kernel_runtime.store.values.structure import StructureError, arrow_batches
@@ -48,7 +48,7 @@ def test_two_thousand_mutations_give_no_crash_no_hang_and_no_wrong_value(tmp_pat
 def cache(tmp_path, monkeypatch):
     """A cache directory of the test's own, and a process that has checked nothing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(witness, "_made", None)
+    monkeypatch.setattr(checked, "_made", None)
     return tmp_path / "cache" / "stepwell" / "checked"
 
 
@@ -67,7 +67,7 @@ def path_of(store, stored):
 
 def begin_again(monkeypatch):
     """Forget what this process knows, as a new one would."""
-    monkeypatch.setattr(witness, "_made", None)
+    monkeypatch.setattr(checked, "_made", None)
 
 
 def flip(path, at=-5000):
@@ -80,7 +80,7 @@ def flip(path, at=-5000):
 
 def settled():
     """Wait until a change of a file just now has another time than the next one."""
-    time.sleep(2 * witness._COARSE / 1e9)
+    time.sleep(2 * checked._COARSE / 1e9)
 
 
 def test_a_large_file_that_was_written_here_is_never_read_to_be_checked(store, cache, checks, monkeypatch):
@@ -120,13 +120,13 @@ def test_a_file_that_changes_is_checked_again_also_where_its_time_is_set_back(st
 def test_everything_is_checked_again_after_a_start_of_the_machine(store, cache, checks, monkeypatch):
     stored = store.put(LARGE, key="a", memo_key="m")
     settled()
-    monkeypatch.setattr(witness, "boot_id", lambda: "the next boot")
+    monkeypatch.setattr(checked, "boot_id", lambda: "the next boot")
     begin_again(monkeypatch)
     store.get(stored, key="a")
     begin_again(monkeypatch)
     store.get(stored, key="a")
     assert len(checks) == 1
-    assert sorted(path.name for path in cache.iterdir()) == sorted([witness.boot_id(), *cache_of_the_first_boot(cache)])
+    assert sorted(path.name for path in cache.iterdir()) == sorted([checked.boot_id(), *cache_of_the_first_boot(cache)])
 
 
 def cache_of_the_first_boot(cache):
@@ -135,7 +135,7 @@ def cache_of_the_first_boot(cache):
 
 def test_a_zeroed_end_after_a_power_loss_is_seen(store, cache, monkeypatch):
     stored = store.put(LARGE, key="a", memo_key="m")
-    monkeypatch.setattr(witness, "boot_id", lambda: "the next boot")
+    monkeypatch.setattr(checked, "boot_id", lambda: "the next boot")
     with path_of(store, stored).open("rb+") as file:
         file.seek(-4096, os.SEEK_END)
         file.write(bytes(4096))
@@ -201,7 +201,7 @@ def test_what_one_process_checked_another_does_not_check_again(store, cache, che
 
 
 def test_a_long_list_of_witnesses_is_begun_again(store, cache, checks, monkeypatch):
-    monkeypatch.setattr(witness, "_LARGEST", 100)
+    monkeypatch.setattr(checked, "_LARGEST", 100)
     stored = [store.put(LARGE + each, key="a", memo_key="m") for each in range(9)]
     begin_again(monkeypatch)
     store.get(stored[-1], key="a")
@@ -275,9 +275,9 @@ def test_what_points_outside_is_damaged_whoever_signed_it(store, name):
     crafted = replace(encoded, stream=stream, buffers=buffers)
     found, written = store._objects.write(crafted, key="a", memo_key="m")
     in_a_file = StoredValue(crafted.codec, found, crafted.size, None, written, None, "", "")
-    inline = stored_form.pack(crafted)
+    inline = codecs.pack(crafted)
     signature = store._signer.sign((crafted.codec.encode(), inline))
-    digest = stored_form.inline_digest(crafted.codec, stream, buffers)
+    digest = codecs.inline_digest(crafted.codec, stream, buffers)
     in_a_row = StoredValue(crafted.codec, digest, crafted.size, inline, None, signature, "", "")
     for stored in (in_a_row, in_a_file):
         with pytest.raises(ValueDamagedError, match="damaged"):

@@ -5,7 +5,7 @@ import time
 
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locks import Claims
+from stepwell.kernel_runtime.store.processes import Claims
 from stepwell.kernel_runtime.store.store import open_store
 
 RAW = "%%asset raw\n1"

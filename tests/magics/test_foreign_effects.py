@@ -15,7 +15,7 @@ from stepwell.kernel_runtime.store.catalog.schema import MATERIALIZATION_COLUMNS
 from stepwell.kernel_runtime.store.doctor.checks import check_files
 from stepwell.kernel_runtime.store.doctor.rebuilding import rebuild
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.stored_form import about
+from stepwell.kernel_runtime.store.objects.header import about
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import codecs
 

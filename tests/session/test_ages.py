@@ -8,9 +8,10 @@ import pytest
 
 import stepwell
 from stepwell import AssetOut, asset, graph_asset, multi_asset, op
-from stepwell.kernel_runtime.definitions.declarations import age_text, seconds_of
+from stepwell.kernel_runtime.definitions.declarations import seconds_of
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
 from stepwell.kernel_runtime.session import get_session
+from stepwell.kernel_runtime.text import age_text
 
 
 def statuses(*targets, store):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from stepwell.kernel_runtime.session import get_session
-from stepwell.kernel_runtime.store.liveness import is_gone, this_process
+from stepwell.kernel_runtime.store.processes import is_gone, this_process
 
 SCRIPT = """
 import stepwell

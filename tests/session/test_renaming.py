@@ -10,7 +10,7 @@ from stepwell.kernel_runtime.errors import (
     InvariantViolationError,
     UnknownKeyError,
 )
-from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion
+from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion
 from stepwell.kernel_runtime.session import get_session
 from stepwell.kernel_runtime.versions.renaming import same_but_for_name
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion, Unverifiable
-from stepwell.kernel_runtime.records.materializations import Current
+from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion, Current, Unverifiable
 from stepwell.kernel_runtime.records.runs import CapturedOutput, ErrorRecord, LogRecord, StepRecord
 from stepwell.kernel_runtime.store.store import open_store
 

@@ -14,14 +14,15 @@ import pytest
 from stepwell.kernel_runtime.errors import UntrustedStoreError
 from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locks import Claims, lock, open_file, remove_locked
+from stepwell.kernel_runtime.store.locks import lock, open_file, remove_locked
+from stepwell.kernel_runtime.store.processes import Claims
 
 ROOT = Path(__file__).resolve().parents[2]
 ME = Claimant("prepare.ipynb", 4711, "host", 1.5)
 HOLDER = """
 import sys
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.store.locks import Claims
+from stepwell.kernel_runtime.store.processes import Claims
 from stepwell.kernel_runtime.store.folder import Folder
 from pathlib import Path
 claims = Claims(Folder(Path(sys.argv[1])))
@@ -109,7 +110,7 @@ RACER = """
 import os, sys
 from pathlib import Path
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.store.locks import Claims
+from stepwell.kernel_runtime.store.processes import Claims
 from stepwell.kernel_runtime.store.folder import Folder
 folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
 inside = folder / "inside"
@@ -207,7 +208,7 @@ def test_a_forked_child_neither_frees_nor_keeps_its_parents_claim(tmp_path, star
         import os, sys, signal
         from pathlib import Path
         from stepwell.kernel_runtime.records.runs import Claimant
-        from stepwell.kernel_runtime.store.locks import Claims
+        from stepwell.kernel_runtime.store.processes import Claims
         from stepwell.kernel_runtime.store.folder import Folder
         claims = Claims(Folder(Path(sys.argv[1])))
         claim = claims.take("0" * 32, Claimant())

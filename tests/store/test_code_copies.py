@@ -12,7 +12,7 @@ import pytest
 from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.store.store import open_store
-from stepwell.kernel_runtime.store.values.code_copies import CodeReader
+from stepwell.kernel_runtime.store.values.loading import CodeReader
 from stepwell.kernel_runtime.versions.classes import class_version, hides
 from stepwell.kernel_runtime.versions.data import data_version
 
@@ -338,7 +338,7 @@ def test_code_of_every_shape_works_by_name_and_as_a_copy(store, notebook, said, 
 
 SCRIPT = """
 import dataclasses, sys
-from stepwell.kernel_runtime.store.values.code_copies import CodeReader
+from stepwell.kernel_runtime.store.values.loading import CodeReader
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.versions.classes import class_version
 from stepwell.kernel_runtime.versions.data import data_version

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from stepwell.kernel_runtime.errors import UnknownKeyError
+from stepwell.kernel_runtime.records.maintenance import Rule
 from stepwell.kernel_runtime.records.materializations import Current
-from stepwell.kernel_runtime.records.retention import Rule
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.store.store import open_store
 
@@ -146,7 +146,7 @@ def test_writers_and_collectors_race_without_losing_a_value(tmp_path):
 
 
 def test_versions_beyond_the_rule_go_with_their_files_and_outputs(store):
-    from stepwell.kernel_runtime.records.code_versions import CodeVersion
+    from stepwell.kernel_runtime.records.materializations import CodeVersion
     from stepwell.kernel_runtime.records.runs import CapturedOutput
 
     for number in range(5):
@@ -177,7 +177,7 @@ def test_runs_that_were_killed_long_ago_keep_nothing(store):
 
 
 def test_code_that_was_collected_is_recorded_again_by_a_process_that_knew_it(store):
-    from stepwell.kernel_runtime.records.code_versions import CodeVersion
+    from stepwell.kernel_runtime.records.materializations import CodeVersion
 
     rows.record(store, rows.made(store, "a", 1, code="c"), code=CodeVersion("c")).wait()
     program(

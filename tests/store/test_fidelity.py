@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from hypothesis.extra import pandas as pdst
 
-from stepwell.kernel_runtime.store.objects import stored_form
 from stepwell.kernel_runtime.store.values import codecs
-from stepwell.kernel_runtime.store.values.libraries import libraries_of
+from stepwell.kernel_runtime.store.values.loading import libraries_of
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.ownership import owner
 
@@ -34,7 +33,7 @@ def through(store, value):
 def stored_and_loaded(value):
     """Through the stored form alone, without a catalog."""
     encoded = codecs.encode(value, key="a")
-    parts = stored_form.unpack(stored_form.pack(encoded))
+    parts = codecs.unpack(codecs.pack(encoded))
     return codecs.decode(encoded.codec, parts.stream, parts.buffers, key="a")
 
 

@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
+from stepwell.kernel_runtime.records.maintenance import Rule
 from stepwell.kernel_runtime.records.materializations import Current
-from stepwell.kernel_runtime.records.retention import Rule
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.store import housekeeping
 

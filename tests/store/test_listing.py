@@ -9,20 +9,20 @@ from stepwell import asset
 from stepwell.commands.command import find_command
 from stepwell.kernel_runtime.session import Session, get_session
 from stepwell.kernel_runtime.session.history import read_versions
-from stepwell.kernel_runtime.store.catalog import reading
+from stepwell.kernel_runtime.store.catalog import tables
 from stepwell.kernel_runtime.store.store import open_store
 
 
 @pytest.fixture
 def statements(monkeypatch):
     """Return a function that counts the statements that a call makes in the catalog."""
-    rows_of, made = reading.rows_of, []
+    rows_of, made = tables.rows_of, []
 
     def counted(connection, name, text, values=()):
         made.append(text)
         return rows_of(connection, name, text, values)
 
-    monkeypatch.setattr(reading, "rows_of", counted)
+    monkeypatch.setattr(tables, "rows_of", counted)
 
     def count(call):
         made.clear()

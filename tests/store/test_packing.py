@@ -17,7 +17,7 @@ from stepwell.kernel_runtime.errors import (
     UntrustedValueError,
     ValueUnavailableError,
 )
-from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion
+from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion
 from stepwell.kernel_runtime.store.store import open_store
 from tests.store.rows import made, record
 

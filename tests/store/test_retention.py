@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError
-from stepwell.kernel_runtime.records.retention import STORE, Rule
+from stepwell.kernel_runtime.records.maintenance import STORE, Rule
 from stepwell.kernel_runtime.store.retention import Kept, dropped, read_age, read_bytes, read_versions
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import round_trip
-from stepwell.kernel_runtime.store.values.code_copies import CodeReader
+from stepwell.kernel_runtime.store.values.loading import CodeReader
 from stepwell.kernel_runtime.versions.classes import class_version
 from stepwell.kernel_runtime.versions.data import data_version
 

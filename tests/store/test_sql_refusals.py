@@ -12,9 +12,8 @@ import pytest
 
 from stepwell.kernel_runtime.errors import CellSyntaxError, QueryError, StepwellError
 from stepwell.kernel_runtime.store.sql import instance as sql_instance
-from stepwell.kernel_runtime.store.sql.files import file_access
 from stepwell.kernel_runtime.store.sql.select import Scope, run_select
-from stepwell.kernel_runtime.store.sql.statements import read_statement, select_tables
+from stepwell.kernel_runtime.store.sql.statements import file_access, read_statement, select_tables
 
 pytestmark = pytest.mark.attack(
     "A SELECT from a stranger writes, reads files outside of the project, loads extensions or changes settings.",

@@ -9,7 +9,7 @@ import pytest
 
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded, unrecorded_names
+from stepwell.kernel_runtime.store.processes import Unrecorded, unrecorded_names
 from stepwell.kernel_runtime.store.store import open_store
 
 from . import rows
@@ -25,7 +25,7 @@ def named(store):
 
 def seen_by_others(store, python):
     script = (
-        "import sys; from pathlib import Path; from stepwell.kernel_runtime.store.objects.unrecorded import unrecorded_names\n"
+        "import sys; from pathlib import Path; from stepwell.kernel_runtime.store.processes import unrecorded_names\n"
         "from stepwell.kernel_runtime.store.folder import Folder\n"
         "print(*sorted(unrecorded_names(Folder(Path(sys.argv[1])))))"
     )

@@ -20,8 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal, assert_series_equal
 
-from stepwell.kernel_runtime.store.objects.stored_form import pack, unpack
-from stepwell.kernel_runtime.store.values.codecs import decode, encode
+from stepwell.kernel_runtime.store.values.codecs import decode, encode, pack, unpack
 
 
 def through(store, value, key="a"):

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 from edited_cells import run_cells
 
-from stepwell.kernel_runtime.definitions.signatures import set_cell_names
-from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion
+from stepwell.kernel_runtime.definitions.bodies import set_cell_names
+from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion
 from stepwell.kernel_runtime.versions.code_differences import describe, explain
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 

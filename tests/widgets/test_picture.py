@@ -5,8 +5,7 @@ import xml.etree.ElementTree as ET
 
 from pictured import everything, hostile
 
-from stepwell.commands.cards import duration
-from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode
+from stepwell.kernel_runtime.records.events import Lineage, LineageEdge, LineageNode
 from stepwell.widgets import lineage_text, static_bundle
 
 
@@ -59,17 +58,3 @@ def test_text_and_image_hold_hostile_names_on_their_own_lines():
 
 def test_nothing_defined_is_said():
     assert lineage_text(Lineage((), ())) == "Lineage: nothing is defined yet"
-
-
-def test_durations_read_well():
-    assert [duration(s) for s in (0.00001, 0.012, 0.0996, 1.94, 59.4, 59.6, 90, 3599, 9000)] == [
-        "< 1 ms",
-        "12 ms",
-        "0.1 s",
-        "1.9 s",
-        "59.4 s",
-        "1 min",
-        "2 min",
-        "1.0 h",
-        "2.5 h",
-    ]

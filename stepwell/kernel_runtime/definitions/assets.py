@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NoReturn, TypeAlias
 
 from stepwell.kernel_runtime.definitions.composition import composing
-from stepwell.kernel_runtime.definitions.declarations import AssetIn
-from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, asset_reads
-from stepwell.kernel_runtime.definitions.jobs import runner
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, asset_reads, runner
 from stepwell.kernel_runtime.definitions.ops import OpDefinition, invoke
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, InvariantViolationError
-from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, check_name, prefixed
+from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key
 
 
 class SourceAsset:
@@ -234,55 +232,3 @@ class AssetsDefinition:
         return (
             f"<{self.kind} {', '.join(map(str, self.keys))} <- {', '.join(map(str, self.upstream_keys)) or 'nothing'}>"
         )
-
-
-def dep_keys(deps: Iterable[CoercibleToAssetDep] | None) -> tuple[AssetKey, ...]:
-    """Return the keys of what `deps=` names: keys, written keys, assets or source assets."""
-    found: list[AssetKey] = []
-    for dep in deps or ():
-        if isinstance(dep, AssetsDefinition):
-            found.extend(dep.keys)
-        elif isinstance(dep, SourceAsset):
-            found.append(dep.key)
-        else:
-            found.append(as_asset_key(dep))
-    return tuple(dict.fromkeys(found))
-
-
-def as_asset_ins(ins: Mapping[str, AssetIn | CoercibleToAssetKey] | None) -> dict[str, AssetIn]:
-    """Return what `ins=` says of each parameter; a key alone is an `AssetIn` of it."""
-    return {name: given if isinstance(given, AssetIn) else AssetIn(key=given) for name, given in (ins or {}).items()}
-
-
-def announce(made: AssetsDefinition) -> AssetsDefinition:
-    """Register a definition made in ``__main__``; a module's are passed or loaded."""
-    if made.module == "__main__":
-        runner().register(made)
-    return made
-
-
-def own_key(
-    name: str, key: CoercibleToAssetKey | None, key_prefix: str | Sequence[str] | None, named: bool, where: str
-) -> AssetKey:
-    """Return the key that a decorator's ``name``, ``key`` and ``key_prefix`` say.
-
-    Raises
-    ------
-    InvalidDefinitionError
-        If the whole key is given and a part of it too.
-    """
-    if key is None:
-        return prefixed(key_prefix, name)
-    if named or key_prefix is not None:
-        raise InvalidDefinitionError(
-            f"asset {as_asset_key(key)}: key= is given together with name= or key_prefix=",
-            where=where,
-            remedy="give the whole key, or its name and prefix",
-        )
-    return as_asset_key(key)
-
-
-def check_parts(key: AssetKey, where: str) -> None:
-    """Check that every part of a key can be an asset's name; `InvalidDefinitionError` if not."""
-    for part in key.path:
-        check_name("an asset", part, where=where)

@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
 from stepwell.kernel_runtime.records.bulk import quick
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, prefixed
+from stepwell.kernel_runtime.text import SECONDS
 
 Checker: TypeAlias = Callable[[Any], bool]
 
@@ -277,7 +278,6 @@ class Output(Generic[T]):
 
 MaxAge: TypeAlias = "str | float | timedelta | None"
 
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)")
 _WHOLE = re.compile(rf"(?:{_PART.pattern}\s*)+")
 
@@ -305,7 +305,7 @@ def seconds_of(given: MaxAge, *, where: str = "") -> float | None:
     elif isinstance(given, str):
         text = given.strip().lower()
         if _WHOLE.fullmatch(text):
-            found = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+            found = sum(float(number) * SECONDS[unit] for number, unit in _PART.findall(text))
     if found is None or not math.isfinite(found) or found <= 0:
         raise InvalidDefinitionError(
             f"{given!r} is no age that a result could have",
@@ -313,15 +313,6 @@ def seconds_of(given: MaxAge, *, where: str = "") -> float | None:
             remedy="write a number and a unit: 30m, 12h, 1d, 2w; in Python also seconds or a timedelta",
         )
     return found
-
-
-def age_text(seconds: float) -> str:
-    """Return an age as it is written: ``1d``, ``1d12h``, ``30m``."""
-    rest, found = seconds, ""
-    for unit in ("d", "h", "m"):
-        count, rest = divmod(rest, _UNITS[unit])
-        found += f"{count:.0f}{unit}" if count else ""
-    return found + (f"{rest:g}s" if rest or not found else "")
 
 
 def ignored_names(given: Iterable[str] | str | None, *, where: str = "") -> tuple[str, ...]:

@@ -1,26 +1,79 @@
-"""The decorators `asset`, `multi_asset` (assets computed by one function) and `graph_asset` (an asset computed by a composition of ops)."""
+"""How assets are made: of one function (`asset`, `multi_asset`), of a composition of ops (`graph_asset`), or of one SELECT (`sql_asset`).
+
+Assets of functions are made by decorators. `sql_asset` is a plain function, because the text of a SELECT has nothing to decorate; what it
+and ``%%sql_asset`` share is `select_asset`.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
 from stepwell.kernel_runtime.definitions.assets import (
     AssetsDefinition,
     CoercibleToAssetDep,
-    announce,
-    as_asset_ins,
-    check_parts,
-    dep_keys,
-    own_key,
+    SourceAsset,
 )
+from stepwell.kernel_runtime.definitions.bodies import SqlBody, place, place_of, place_of_function
 from stepwell.kernel_runtime.definitions.declarations import UNSET, AssetIn, AssetOut, In, MaxAge, Out
-from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, graph_of
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, graph_of, runner
 from stepwell.kernel_runtime.definitions.ops import OpDefinition, build_op
-from stepwell.kernel_runtime.definitions.signatures import place_of, place_of_function
-from stepwell.kernel_runtime.errors import InvalidDefinitionError
-from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey
+from stepwell.kernel_runtime.errors import CellError, CellNameError, InvalidDefinitionError
+from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, check_name, prefixed
+
+
+def _dep_keys(deps: Iterable[CoercibleToAssetDep] | None) -> tuple[AssetKey, ...]:
+    """Return the keys of what `deps=` names: keys, written keys, assets or source assets."""
+    found: list[AssetKey] = []
+    for dep in deps or ():
+        if isinstance(dep, AssetsDefinition):
+            found.extend(dep.keys)
+        elif isinstance(dep, SourceAsset):
+            found.append(dep.key)
+        else:
+            found.append(as_asset_key(dep))
+    return tuple(dict.fromkeys(found))
+
+
+def _as_asset_ins(ins: Mapping[str, AssetIn | CoercibleToAssetKey] | None) -> dict[str, AssetIn]:
+    """Return what `ins=` says of each parameter; a key alone is an `AssetIn` of it."""
+    return {name: given if isinstance(given, AssetIn) else AssetIn(key=given) for name, given in (ins or {}).items()}
+
+
+def _announce(made: AssetsDefinition) -> AssetsDefinition:
+    """Register a definition made in ``__main__``; a module's are passed or loaded."""
+    if made.module == "__main__":
+        runner().register(made)
+    return made
+
+
+def _own_key(
+    name: str, key: CoercibleToAssetKey | None, key_prefix: str | Sequence[str] | None, named: bool, where: str
+) -> AssetKey:
+    """Return the key that a decorator's ``name``, ``key`` and ``key_prefix`` say.
+
+    Raises
+    ------
+    InvalidDefinitionError
+        If the whole key is given and a part of it too.
+    """
+    if key is None:
+        return prefixed(key_prefix, name)
+    if named or key_prefix is not None:
+        raise InvalidDefinitionError(
+            f"asset {as_asset_key(key)}: key= is given together with name= or key_prefix=",
+            where=where,
+            remedy="give the whole key, or its name and prefix",
+        )
+    return as_asset_key(key)
+
+
+def _check_parts(key: AssetKey, where: str) -> None:
+    """Check that every part of a key can be an asset's name; `InvalidDefinitionError` if not."""
+    for part in key.path:
+        check_name("an asset", part, where=where)
 
 
 def _resolve_inputs(op: OpDefinition, ins: Mapping[str, AssetIn]) -> tuple[dict[str, AssetKey], tuple[AssetKey, ...]]:
@@ -112,9 +165,9 @@ def asset(
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
         where = place_of_function(function)
         own_name = name or str(getattr(function, "__name__", ""))
-        own = own_key(own_name, key, key_prefix, name is not None, where)
-        check_parts(own, where)
-        inputs = as_asset_ins(ins)
+        own = _own_key(own_name, key, key_prefix, name is not None, where)
+        _check_parts(own, where)
+        inputs = _as_asset_ins(ins)
         out = Out(dagster_type, description, output_required)
         made = build_op(
             function,
@@ -132,13 +185,13 @@ def asset(
         )
         keys, order = _resolve_inputs(made, inputs)
         told = description or function.__doc__
-        return announce(
+        return _announce(
             AssetsDefinition(
                 made,
                 kind="asset",
                 keys_by_input=keys,
                 keys_by_output={"result": own},
-                deps=tuple(dict.fromkeys((*order, *dep_keys(deps)))),
+                deps=tuple(dict.fromkeys((*order, *_dep_keys(deps)))),
                 group_names={own: group_name} if group_name else None,
                 descriptions={own: told} if told else None,
                 where=where,
@@ -187,10 +240,10 @@ def multi_asset(
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
         where = place_of_function(function)
-        inputs = as_asset_ins(ins)
+        inputs = _as_asset_ins(ins)
         keys = {output: declared.resolve(output) for output, declared in outs.items()}
         for own in keys.values():
-            check_parts(own, where)
+            _check_parts(own, where)
         made = build_op(
             function,
             name=name,
@@ -210,13 +263,13 @@ def multi_asset(
         )
         upstream, order = _resolve_inputs(made, inputs)
         groups = {keys[output]: declared.group_name or group_name for output, declared in outs.items()}
-        return announce(
+        return _announce(
             AssetsDefinition(
                 made,
                 kind="multi_asset",
                 keys_by_input=upstream,
                 keys_by_output=keys,
-                deps=tuple(dict.fromkeys((*order, *dep_keys(deps)))),
+                deps=tuple(dict.fromkeys((*order, *_dep_keys(deps)))),
                 group_names={own: group for own, group in groups.items() if group},
                 descriptions={
                     keys[output]: declared.description or description or "" for output, declared in outs.items()
@@ -267,15 +320,15 @@ def graph_asset(
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
         where = place_of(getattr(function, "__code__", None))
-        own = own_key(name or function.__name__, key, key_prefix, name is not None, where)
+        own = _own_key(name or function.__name__, key, key_prefix, name is not None, where)
         composed = graph_of(
             function, name="__".join(own.path), kind="graph-backed asset", declared=None, description=description
         )
-        return announce(
+        return _announce(
             graph_backed(
                 composed,
                 own,
-                ins=as_asset_ins(ins),
+                ins=_as_asset_ins(ins),
                 group_name=group_name,
                 where=where,
                 module=getattr(function, "__module__", "") or "",
@@ -301,7 +354,7 @@ def graph_backed(
     InvalidDefinitionError
         If the graph has no output or several, or `ins` names what is no input.
     """
-    check_parts(key, where)
+    _check_parts(key, where)
     if len(graph.outputs) != 1:
         given = "returns nothing" if not graph.outputs else f"returns {len(graph.outputs)} outputs"
         raise InvalidDefinitionError(
@@ -327,3 +380,118 @@ def graph_backed(
         where=where,
         module=module,
     )
+
+
+def sql_asset(
+    name: str,
+    text: str,
+    *,
+    key_prefix: str | Sequence[str] | None = None,
+    ins: Mapping[str, CoercibleToAssetKey] | None = None,
+    deps: Iterable[CoercibleToAssetDep] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    frame: str = "auto",
+    group_name: str | None = None,
+    description: str | None = None,
+    cache: bool | None = None,
+    volatile: bool = False,
+    max_age: MaxAge = None,
+) -> AssetsDefinition:
+    """Make an asset of one SELECT; the tables that it names are the upstream assets.
+
+    Parameters
+    ----------
+    name, key_prefix
+        The asset's key.
+    text
+        One SELECT in DuckDB's dialect. White space and comments do not count in its code version.
+    ins
+        Which asset a table is, where that is not its name.
+    deps
+        Upstreams that are not read: they only come first.
+    parameters
+        Values of ``$name`` in the text.
+    frame
+        The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto`` (pandas where it is installed).
+    group_name, description, cache, volatile, max_age
+        As in `asset`.
+
+    Raises
+    ------
+    CellSyntaxError
+        If the text is not exactly one SELECT.
+    InvalidInvocationError
+        If there is no such type of frame.
+    CellNameError
+        If a parameter has no value, or a table's name cannot be an asset's.
+    CellError
+        If the asset would depend on itself.
+    """
+    caller = sys._getframe(1)  # noqa: SLF001 - where the definition is, as a decorator knows from its function
+    where = place(caller.f_code.co_filename, caller.f_lineno)
+    key = prefixed(key_prefix, name)
+    values = dict(parameters or {})
+    select = runner().read_select(key.name, text, values, what=f"the SELECT of {key.name!r}", frame=frame, where=where)
+    for missing in select.parameters:
+        if missing not in values:
+            raise CellNameError(
+                f"the SELECT of {key.name!r} takes ${missing}, which has no value",
+                where=where,
+                remedy=f"parameters={{{missing!r}: ...}}",
+            )
+    given = {table: as_asset_key(upstream) for table, upstream in (ins or {}).items()}
+    inputs = {table: given.get(table) or _key_of(table, key, where) for table in select.inputs}
+    return _announce(
+        select_asset(
+            key, select, inputs, deps=_dep_keys(deps), group=group_name, cache=cache, volatile=volatile, max_age=max_age,
+            where=where, module=str(caller.f_globals.get("__name__", "")), description=description,
+        )
+    )  # fmt: skip
+
+
+def select_asset(
+    key: AssetKey,
+    body: SqlBody,
+    inputs: Mapping[str, AssetKey],
+    *,
+    where: str,
+    module: str,
+    deps: Iterable[AssetKey] = (),
+    group: str | None = None,
+    description: str | None = None,
+    cache: bool | None = None,
+    volatile: bool = False,
+    max_age: MaxAge = None,
+    ignore: Iterable[str] | str | None = None,
+) -> AssetsDefinition:
+    """Return the definition of a SQL asset; it is not registered.
+
+    Raises
+    ------
+    CellError
+        If it would depend on itself.
+    """
+    if key in inputs.values():
+        raise CellError(
+            f"the SELECT of {key.name!r} reads {key.name!r}: the asset would depend on itself",
+            where=where,
+            remedy="give the asset another name than what it reads",
+        )
+    op = OpDefinition(
+        "__".join(key.path), body, ins={name: In() for name in inputs}, outs={"result": Out()}, cache=cache,
+        volatile=volatile, max_age=max_age, ignore=ignore, where=where,
+    )  # fmt: skip
+    return AssetsDefinition(
+        op, kind="sql_asset", keys_by_input=dict(inputs), keys_by_output={"result": key}, deps=tuple(deps),
+        group_names={key: group} if group else None, descriptions={key: description or ""}, where=where, module=module,
+    )  # fmt: skip
+
+
+def _key_of(table: str, key: AssetKey, where: str) -> AssetKey:
+    if not all(part.isidentifier() for part in table.split("/")):
+        raise CellNameError(
+            f"the SELECT of {key.name!r} reads {table!r}, which is no asset's name",
+            where=where,
+            remedy=f"name its key: ins={{{table!r}: AssetKey([...])}}",
+        )
+    return as_asset_key(table)

@@ -10,7 +10,7 @@ from functools import cache
 from types import FunctionType
 from typing import Any, TypeAlias, overload
 
-from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.definitions.bodies import CellBody, Parameter, SqlBody, place_of_function, read_signature
 from stepwell.kernel_runtime.definitions.composition import composing
 from stepwell.kernel_runtime.definitions.declarations import (
     PLAIN,
@@ -29,7 +29,6 @@ from stepwell.kernel_runtime.definitions.declarations import (
     seconds_of,
     type_name,
 )
-from stepwell.kernel_runtime.definitions.signatures import Parameter, place_of_function, read_signature
 from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError, TypeCheckError
 from stepwell.kernel_runtime.records.keys import check_name
 

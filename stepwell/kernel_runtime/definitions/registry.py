@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import JobDefinition
 from stepwell.kernel_runtime.errors import DuplicateKeyError, InvalidDefinitionError
 
 Definition: TypeAlias = AssetsDefinition | SourceAsset | JobDefinition

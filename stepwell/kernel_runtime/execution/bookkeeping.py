@@ -40,7 +40,6 @@ from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import error_record
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.events import (
     Event,
     RunFinished,
@@ -53,6 +52,7 @@ from stepwell.kernel_runtime.records.events import (
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import (
     ELSEWHERE,
+    CodeVersion,
     Current,
     Effects,
     InputVersion,
@@ -64,8 +64,8 @@ from stepwell.kernel_runtime.store.locks import Once
 from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.catalog.groups import Commit
-    from stepwell.kernel_runtime.store.locks import Claim
+    from stepwell.kernel_runtime.store.catalog.thread import Commit
+    from stepwell.kernel_runtime.store.processes import Claim
     from stepwell.kernel_runtime.store.store import ValueStore
 
 Publish = Callable[[Event], None]

@@ -29,10 +29,10 @@ from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
 from stepwell.kernel_runtime.records.bulk import no_collection
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import (
     NOTEBOOK,
+    CodeVersion,
     Effects,
     InputVersion,
     Materialization,
@@ -40,7 +40,7 @@ from stepwell.kernel_runtime.records.materializations import (
     provenance,
 )
 from stepwell.kernel_runtime.records.runs import FORCED, RunRecord
-from stepwell.kernel_runtime.store.liveness import this_process
+from stepwell.kernel_runtime.store.processes import this_process
 from stepwell.kernel_runtime.store.values.structure import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from stepwell.kernel_runtime.definitions.signatures import place
+from stepwell.kernel_runtime.definitions.bodies import place
 from stepwell.kernel_runtime.errors import UserObjectError, ValueUnavailableError, unknown_key
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.events import Notice

@@ -27,8 +27,7 @@ from stepwell.kernel_runtime.execution.world import OTHER, World, Writer
 from stepwell.kernel_runtime.reads.checks import what_changed
 from stepwell.kernel_runtime.reads.file_state import UNSTABLE
 from stepwell.kernel_runtime.reads.recorder import value_digest
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
-from stepwell.kernel_runtime.records.materializations import Materialization, Read, is_provenance
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Materialization, Read, is_provenance
 from stepwell.kernel_runtime.versions import duckdb_state, library_state
 from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.data import data_version

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
-from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CycleError, DuplicateKeyError, InvalidSelectionError, unknown_key
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep, asset_steps, job_steps, order_steps

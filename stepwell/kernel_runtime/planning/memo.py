@@ -9,19 +9,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from stepwell.kernel_runtime.definitions.declarations import age_text
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.reads import what_changed
-from stepwell.kernel_runtime.records.code_versions import Unverifiable, acceptance, revoked_run
 from stepwell.kernel_runtime.records.materializations import (
     LOCAL,
     Current,
     InputVersion,
     Materialization,
     Read,
+    Unverifiable,
+    acceptance,
     memo_key,
+    revoked_run,
 )
-from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.records.runs import Snapshot
+from stepwell.kernel_runtime.text import age_text
 
 _SKEW = 1.0
 """Seconds by which another process's clock may be ahead."""

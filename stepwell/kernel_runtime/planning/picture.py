@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
-from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefinition
 from stepwell.kernel_runtime.planning.build import Definitions
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.kernel_runtime.records.lineage import Lineage, LineageEdge, LineageNode, NodeKind
+from stepwell.kernel_runtime.records.events import Lineage, LineageEdge, LineageNode, NodeKind
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.text import size_text
 

@@ -16,13 +16,12 @@ from typing import Any
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.composition import AssetRead, Connection, GraphInput, NodeOutput
 from stepwell.kernel_runtime.definitions.declarations import UNSET, is_nothing
-from stepwell.kernel_runtime.definitions.graphs import GraphDefinition
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefinition
 from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
 from stepwell.kernel_runtime.records.bulk import quick
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.keys import AssetKey, join_step
+from stepwell.kernel_runtime.records.materializations import CodeVersion
 from stepwell.kernel_runtime.records.runs import RunKind
 
 

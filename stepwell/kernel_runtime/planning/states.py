@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
-from stepwell.kernel_runtime.definitions.declarations import age_text
 from stepwell.kernel_runtime.planning.memo import Known, choose_current
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
-from stepwell.kernel_runtime.records.code_versions import acceptance
-from stepwell.kernel_runtime.records.lineage import State
-from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Effects, InputVersion, Materialization
+from stepwell.kernel_runtime.records.events import State
+from stepwell.kernel_runtime.records.materializations import (
+    NOTEBOOK,
+    Effects,
+    InputVersion,
+    Materialization,
+    acceptance,
+)
+from stepwell.kernel_runtime.text import age_text
 
 
 @dataclass(frozen=True, slots=True)

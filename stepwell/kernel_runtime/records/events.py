@@ -1,13 +1,13 @@
-"""Events: what a run publishes to its subscribers (progress line, widgets, bindings) while it goes on.
+"""What front ends are given: the events of a run while it goes on, and the lineage as data.
 
-A step's end is published after its rows are committed: what a subscriber is told has happened has happened.
+A step's end is published after its rows are committed, so a subscriber never reports work that can still be lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from stepwell.kernel_runtime.records.bulk import quick
 from stepwell.kernel_runtime.records.runs import Claimant, LogRecord, RunRecord, StepRecord
@@ -130,3 +130,56 @@ Event: TypeAlias = (
     | DefinitionsChanged
 )
 Subscriber: TypeAlias = Callable[[Event], None]
+
+
+State: TypeAlias = Literal["failed", "missing", "unverifiable", "stale", "may change", "fresh"]
+NodeKind: TypeAlias = Literal["asset", "multi_asset", "sql_asset", "op", "source", "job"]
+
+
+@dataclass(frozen=True, slots=True)
+class LineageNode:
+    """One card: an asset computed by one op, an op inside a graph-backed asset, a source asset, or a job."""
+
+    key: str
+    """The step key for what can be run, the asset key of a source, the name of a job."""
+    label: str
+    kind: NodeKind
+    state: State | None
+    """None for sources and jobs."""
+    assets: tuple[str, ...] = ()
+    """The asset keys that the step computes where that is not just ``key``: those of a multi-asset."""
+    group: str = "default"
+    parent: str = ""
+    """The graph-backed asset that an op belongs to; empty otherwise."""
+    reason: str = ""
+    """The smallest true cause of the state in a few words: ``split() changed``."""
+    summary: str = ""
+    """Shape, size or type of the current value: ``336,776 × 19 · 41.0 MB``."""
+    seconds: float | None = None
+    """How long the current value took."""
+    created: float | None = None
+    """When the current value was made, seconds since the epoch."""
+    error: str = ""
+    """``KeyError: 'carrier'`` of a failed attempt."""
+    where: str = ""
+    """Where it is defined: ``cell 14``."""
+    description: str = ""
+    code: str = ""
+    """Source of the definition."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineageEdge:
+    """One dependency between two cards."""
+
+    source: str
+    target: str
+    kind: Literal["value", "order"] = "value"
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The whole picture."""
+
+    nodes: tuple[LineageNode, ...]
+    edges: tuple[LineageEdge, ...]

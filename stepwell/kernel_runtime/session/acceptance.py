@@ -11,10 +11,18 @@ from stepwell.kernel_runtime.errors import InvariantViolationError, ValueUnavail
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.reads import ReadRecorder
-from stepwell.kernel_runtime.records.code_versions import ACCEPTED, REVOKED, CodeVersion, acceptance, revoked_run
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.keys import new_id
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read
+from stepwell.kernel_runtime.records.materializations import (
+    ACCEPTED,
+    REVOKED,
+    CodeVersion,
+    Current,
+    Materialization,
+    Read,
+    acceptance,
+    revoked_run,
+)
 from stepwell.kernel_runtime.records.runs import CapturedOutput, RunRecord, StepRecord
 from stepwell.kernel_runtime.session.explanation import Explanation, explain
 from stepwell.kernel_runtime.session.inspection import code_parts, users_digest

@@ -31,18 +31,22 @@ from stepwell.kernel_runtime.errors import (
     unknown_key,
 )
 from stepwell.kernel_runtime.planning.plan import PlanStep
-from stepwell.kernel_runtime.records.code_versions import RENAMED, CodeVersion, acceptance, renaming, revoked_run
 from stepwell.kernel_runtime.records.keys import AssetKey, listed, new_id
 from stepwell.kernel_runtime.records.materializations import (
     NOTEBOOK,
+    RENAMED,
+    CodeVersion,
     Current,
     Materialization,
     StoredValue,
     Verify,
+    acceptance,
     memo_key,
+    renaming,
+    revoked_run,
 )
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
-from stepwell.kernel_runtime.text import in_one_line, size_text
+from stepwell.kernel_runtime.text import in_one_line, moment, size_text
 from stepwell.kernel_runtime.versions.renaming import same_but_for_name
 
 if TYPE_CHECKING:
@@ -92,12 +96,12 @@ class Version:
     def __str__(self) -> str:
         marks = [
             "current" if self.current else "",
-            f"{self.times} times since {_when(self.first)}" if self.times > 1 else "",
+            f"{self.times} times since {moment(self.first, exact=True)}" if self.times > 1 else "",
             "accepted" if self.accepted else "",
             "" if self.available else "value not available",
         ]
         facts = [
-            _when(self.created),
+            moment(self.created, exact=True),
             self.summary or self.type_name or "no value",
             size_text(self.size),
             f"{self.seconds:.1f} s",
@@ -238,15 +242,17 @@ def _chosen(key: str, found: Versions, which: WhichVersion, every: list[Material
                 where=", ".join(ids[:4]),
                 remedy="give more of the identifier",
             )
-    moment = _moment(which)
-    if moment is None:
+    latest = _moment(which)
+    if latest is None:
         raise UnknownVersionError(
             f"{key!r} has no version {which!r}", where="neither an identifier nor a time", remedy=_see(key)
         )
-    then = next((version for version in every if version.created <= moment), None)
+    then = next((version for version in every if version.created <= latest), None)
     if then is None:
         raise UnknownVersionError(
-            f"{key!r} had no version at {which}", where=f"its oldest is of {_when(every[-1].created)}", remedy=_see(key)
+            f"{key!r} had no version at {which}",
+            where=f"its oldest is of {moment(every[-1].created, exact=True)}",
+            remedy=_see(key),
         )
     return then.id
 
@@ -292,7 +298,7 @@ def value_of(key: str, item: Materialization) -> StoredValue:
     if item.value is None:
         raise ValueUnavailableError(
             f"version {item.id[: _SHORT * 2]} of {key!r} has no stored value",
-            where=f"made {_when(item.created)}",
+            where=f"made {moment(item.created, exact=True)}",
             remedy="its output is Nothing, or could not be kept",
         )
     return item.value
@@ -313,10 +319,6 @@ def load_version(
 
 def _see(key: str) -> str:
     return f"stepwell.versions({key!r}) lists what there is"
-
-
-def _when(created: float) -> str:
-    return dt.datetime.fromtimestamp(created).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 _EVERY = 1_000_000_000

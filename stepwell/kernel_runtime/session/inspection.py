@@ -30,10 +30,9 @@ from stepwell.kernel_runtime.planning.picture import picture
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps
 from stepwell.kernel_runtime.planning.states import StepState, plan_states
 from stepwell.kernel_runtime.reads import read_holds
-from stepwell.kernel_runtime.records.code_versions import CodeVersion, renaming
-from stepwell.kernel_runtime.records.lineage import Lineage
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read
-from stepwell.kernel_runtime.records.snapshot import Snapshot
+from stepwell.kernel_runtime.records.events import Lineage
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, Read, renaming
+from stepwell.kernel_runtime.records.runs import Snapshot
 from stepwell.kernel_runtime.session.history import Settling
 from stepwell.kernel_runtime.session.reasons import Explainer
 from stepwell.kernel_runtime.store.signing import Signer

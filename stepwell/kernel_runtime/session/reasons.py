@@ -17,9 +17,15 @@ from stepwell.kernel_runtime.planning.memo import Known
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import Reason
 from stepwell.kernel_runtime.reads import what_changed
-from stepwell.kernel_runtime.records.code_versions import CodeVersion, Unverifiable, renaming
 from stepwell.kernel_runtime.records.keys import listed
-from stepwell.kernel_runtime.records.materializations import PYTHON, InputVersion, Materialization
+from stepwell.kernel_runtime.records.materializations import (
+    PYTHON,
+    CodeVersion,
+    InputVersion,
+    Materialization,
+    Unverifiable,
+    renaming,
+)
 from stepwell.kernel_runtime.versions.atoms import ARROW, ATOMS
 from stepwell.kernel_runtime.versions.code_differences import Change, describe, explain
 from stepwell.kernel_runtime.versions.graph import MISSING

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import JobDefinition
 from stepwell.kernel_runtime.definitions.registry import Registry, by_key
 from stepwell.kernel_runtime.errors import (
     AmbiguousKeyError,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
-from stepwell.kernel_runtime.definitions.jobs import JobDefinition
+from stepwell.kernel_runtime.definitions.graphs import JobDefinition
 from stepwell.kernel_runtime.definitions.registry import REGISTRY, Definition, Registry
 from stepwell.kernel_runtime.errors import (
     DefinitionsOnlyError,
@@ -78,7 +78,7 @@ from stepwell.kernel_runtime.session.requests import (
     read_targets,
     requesting,
 )
-from stepwell.kernel_runtime.session.sql import run_sql, surroundings
+from stepwell.kernel_runtime.session.sql import read_select, run_sql, surroundings
 from stepwell.kernel_runtime.store.catalog.instance import at_end, warm_up
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.values.structure import name_parts
@@ -218,7 +218,7 @@ class Session:
         """
         from stepwell.kernel_runtime.store.sql import instance as sql_instance
         from stepwell.kernel_runtime.store.store import open_store
-        from stepwell.kernel_runtime.store.values.code_copies import CodeReader
+        from stepwell.kernel_runtime.store.values.loading import CodeReader
 
         sql_instance.expect(directory)
         with self._opening:
@@ -712,16 +712,27 @@ def last_run() -> RunResult | None:
 
 
 class SessionRunner:
-    """The session's face towards definitions (`definitions.runner.Runner`)."""
+    """The session as definitions reach it (`definitions.graphs.Runner`).
+
+    Parameters
+    ----------
+    session
+        Returns the session; called when a definition needs more than the parser of SQL assets.
+    """
+
+    def __init__(self, session: Callable[[], Session]) -> None:
+        self._session = session
 
     def execute_job(self, job: Any, *, store: Any = None, raise_on_error: bool = True) -> Any:
         """Run a job and return its result."""
-        return get_session().execute_job(job, store=store, raise_on_error=raise_on_error)
+        return self._session().execute_job(job, store=store, raise_on_error=raise_on_error)
 
     def load(self, key: str, *, store: Any = None) -> Any:
         """Return the current value of a key."""
-        return get_session().load(key, store=store)
+        return self._session().load(key, store=store)
 
     def register(self, definition: Definition) -> None:
-        """Take note of a definition made in ``__main__``."""
-        get_session().registry.register(definition)
+        """Register a definition made in ``__main__``."""
+        self._session().registry.register(definition)
+
+    read_select = staticmethod(read_select)

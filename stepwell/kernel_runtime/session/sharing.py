@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError, StepwellWarning, TrustNeededError
 from stepwell.kernel_runtime.planning.build import SelectionGraph, select
-from stepwell.kernel_runtime.records.packs import Offer
+from stepwell.kernel_runtime.records.maintenance import Offer
 from stepwell.kernel_runtime.session.requests import AnyStore
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@
 ``catalog/``     rows in one DuckDB file: one thread per process, a lease between processes
 ``sql/``         one SELECT over values, files and the catalog
 ``doctor/``      checks of a store and its surroundings, and the rebuilding of a lost catalog
-``signing``      HMAC over streams that execute code when they are loaded; ``captured`` signs the output of steps
+``signing``      HMAC over streams that execute code when they are loaded; it signs the output of steps, too
 ``packs``        values and their rows in one file; ``trust`` takes over what another person stored
 ``retention``    rules of what is kept; ``housekeeping`` deletes what they drop
-``folder``       every access to the store's files; ``locks`` on them, and claims of long steps; ``reserve`` keeps room for a full disk
-``trouble``      errors of the machine (disk full, no rights), called by their name
+``folder``       every access to the store's files; ``locks`` on them
+``processes``    what living processes say to each other: claims of long steps, files without a row yet
+``trouble``      errors of the machine (disk full, no rights), and room for a full disk
 ===============  ====================================================================================================
 """

@@ -41,7 +41,7 @@ CACHEDIR_TAG = (
     "# For information about cache directory tags see https://bford.info/cachedir/\n"
 )
 RESERVE = "reserve"
-"""Room for a full disk (`reserve`)."""
+"""Room for a full disk (`trouble`)."""
 _WRITTEN_IN_PLACE = ("catalog.duckdb", "catalog.duckdb.wal", "catalog.lock", "want.lock", "catalog.seal", RESERVE)
 """Files that change without being replaced: a second name of one elsewhere would change with it."""
 _ANCHORED = os.open in os.supports_dir_fd and os.scandir in os.supports_fd and hasattr(os, "O_NOFOLLOW")

@@ -15,12 +15,12 @@ Rows go in one transaction, under the lease, from rules and rows as they are at 
 A file goes only if no committed row refers to it and nobody is about to commit one that does. Candidates are found without the lease: no
 row names them, and they are older than `grace` (for workers, which write files that another process records). Then, some
 at a time, under the lease: those that a row refers to by now are left; each other one is *moved away* (``tmp/<name>.condemned``); the lists of
-what living processes have not recorded yet are read (`unrecorded` has the argument why in this order); what is on one is put back, the
+what living processes have not recorded yet are read (`processes` says why in this order); what is on one is put back, the
 rest is deleted. Commits need the lease, so that no row can appear in between; the lease is given back between portions, so that nobody waits
 for long. A collector that is killed leaves condemned files behind; the next one treats them as candidates that are moved away already, and puts back
 what a row refers to.
 
-A row that a run in another process found before it was dropped here, and reuses after, is appended again with its pointer (`writing`); if its
+A row that a run in another process found before it was dropped here, and reuses after, is appended again with its pointer (`tables`); if its
 file is gone by then, it is a missing value like any other.
 
 Forgetting a key removes its rows and the value files that nothing else refers to; it cannot be undone. Rows are carried over to another
@@ -38,19 +38,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
 from stepwell.kernel_runtime.errors import StoreFullError, unknown_key
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.keys import new_id
-from stepwell.kernel_runtime.records.materializations import Current, Materialization
-from stepwell.kernel_runtime.records.retention import STORE, Collected, Forgotten, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.records.maintenance import STORE, Collected, Forgotten, KeySize, Rule, Sizes
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
-from stepwell.kernel_runtime.store.catalog.reading import known_codes, read_keys, rows_of
 from stepwell.kernel_runtime.store.catalog.schema import code_row, current_row, materialization_row
+from stepwell.kernel_runtime.store.catalog.tables import append, known_codes, read_keys, rows_of
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
-from stepwell.kernel_runtime.store.catalog.writing import append
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.unrecorded import unrecorded_names
 from stepwell.kernel_runtime.store.objects.value_files import Objects, value_files
+from stepwell.kernel_runtime.store.processes import unrecorded_names
 from stepwell.kernel_runtime.store.retention import Kept, dropped
 
 EVERY = 3600.0

@@ -11,33 +11,17 @@ two of one process keep each other away too; on Windows a locked byte far behind
 A lock file may be removed by who holds it. So a lock counts only if the name still is the file that was locked (`Folder.is_file`): who
 opened the file just before it was removed has locked one that keeps nobody away, and opens it again.
 
-A claim is an OS lock on ``claims/<memo key>`` for as long as a process computes a long step.
-
-Another process that needs the same step finds the lock taken, waits, and reuses what was computed. The lock belongs to the open
-file, so the system frees it the moment its process ends, however it ends; nothing has to expire, and no process is asked
-whether another one lives. The contents, who computes and since when, are for showing only.
-
-Who holds a claim removes its file when it lets go. What killed processes left behind is swept by the next process
-that takes a claim in this store, each file under its own lock, so that none is removed that somebody computes under.
-
-A claim only spares work. Where none can be had (a read-only or full disk, a file system without locks) everybody is told
-that it is theirs, and two processes may compute the same.
 """
 
 from __future__ import annotations
 
-import atexit
-import json
 import os
 import sys
 import threading
 import time
 from _thread import LockType, allocate_lock
 from contextlib import suppress
-from dataclasses import asdict
-from time import monotonic
 
-from stepwell.kernel_runtime.records.runs import Claimant
 from stepwell.kernel_runtime.store.folder import Folder
 
 
@@ -158,171 +142,3 @@ def remove_locked(folder: Folder, name: str, descriptor: int) -> None:
             return
     else:
         os.close(descriptor)
-
-
-FOLDER = "claims"
-_LOOK = 0.01
-"""Seconds for which what was seen of the folder is taken for what is there: a claim is made by who has computed for twenty times as long."""
-_MOST = 4096
-"""Bytes of a claim's file that are read."""
-_TRIES = 100
-"""How often a file that is removed just as it is opened is opened again."""
-
-_held: dict[str, Claim] = {}
-"""The claims of this process by the path of their files. On file systems that lock for whole processes, as NFS does, a second open of the file
-would be given the lock, and closing it would drop the first one's: files of claims that are ours are never opened again."""
-_mutex = threading.Lock()
-
-
-class Claim:
-    """A claim that is held until `release`."""
-
-    def __init__(self, folder: Folder, name: str, descriptor: int) -> None:
-        self._folder = folder
-        self._name = name
-        # One element at most, and popping it is one operation: whoever gets the descriptor closes it.
-        self._descriptors = [descriptor] if descriptor >= 0 else []
-
-    def release(self) -> None:
-        """Let the next one have it; from any thread, and a second time does nothing."""
-        with suppress(IndexError, OSError):
-            descriptor = self._descriptors.pop()
-            try:
-                remove_locked(self._folder, self._name, descriptor)
-            finally:
-                _held.pop(str(self._folder.path / self._name), None)
-
-    def text(self) -> bytes:
-        """Return the file's contents."""
-        return read_at_start(self._descriptors[0], _MOST)
-
-    def abandon(self) -> None:
-        """Forget it in a forked child: the file stays, and closing does not unlock what the parent has open too."""
-        with suppress(IndexError, OSError):
-            os.close(self._descriptors.pop())
-
-
-class Claims:
-    """The claims in one store directory.
-
-    Parameters
-    ----------
-    folder
-        The store directory.
-    """
-
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-        self._swept = False
-        self._looked = -1.0
-        self._names: frozenset[str] = frozenset()
-
-    def is_there(self, memo_key: str) -> bool:
-        """Tell whether somebody may hold the claim of a memo key, as the folder was some milliseconds ago at most.
-
-        Every step that runs asks, and each look at a file hands Python's lock to another thread.
-        """
-        now = monotonic()
-        if now - self._looked >= _LOOK:
-            self._looked = now
-            try:
-                self._names = frozenset(self._folder.names(FOLDER))
-            except OSError:
-                self._names = frozenset()
-        return memo_key in self._names
-
-    def take(self, memo_key: str, claimant: Claimant) -> Claim | None:
-        """Return the claim of a memo key, or None if somebody else holds it; never waits.
-
-        Where the file system gives no locks the claim that is returned holds nothing.
-        """
-        folder, name = self._folder, f"{FOLDER}/{memo_key}"
-        path = str(folder.path / name)
-        with _mutex:
-            if path in _held:
-                return None
-            try:
-                descriptor = _locked(folder, name)
-            except OSError:
-                return Claim(folder, name, -1)
-            if descriptor < 0:
-                return None
-            claim = _held[path] = Claim(folder, name, descriptor)
-            # A full disk: the lock counts, not the text.
-            with suppress(OSError):
-                os.ftruncate(descriptor, 0)
-                write_at_start(descriptor, json.dumps(asdict(claimant)).encode())
-            if not self._swept:
-                self._swept = True
-                _sweep(folder)
-        return claim
-
-    def claimant(self, memo_key: str) -> Claimant:
-        """Return what the holder of a claim said of itself."""
-        name = f"{FOLDER}/{memo_key}"
-        held = _held.get(str(self._folder.path / name))
-        try:
-            found = json.loads(self._folder.read(name, _MOST) if held is None else held.text())
-            return Claimant(str(found["notebook"]), int(found["pid"]), str(found["host"]), float(found["since"]))
-        except (OSError, ValueError, TypeError, KeyError, IndexError):
-            # Just taken and not written yet, or just let go.
-            return Claimant()
-
-
-def _locked(folder: Folder, name: str) -> int:
-    """Open and lock a claim's file; return -1 if somebody else has it locked, an `OSError` if there are no locks."""
-    for _ in range(_TRIES):
-        try:
-            descriptor = open_file(folder, name)
-        except FileNotFoundError:
-            folder.mkdir(FOLDER)
-            descriptor = open_file(folder, name)
-        try:
-            ours = lock(descriptor, block=False)
-            if ours and folder.is_file(name, descriptor):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        if not ours:
-            return -1
-    raise OSError(f"{name} is another file each time it is looked at")
-
-
-def _sweep(folder: Folder) -> None:
-    """Remove the files that nobody holds."""
-    with suppress(OSError):
-        for each in folder.names(FOLDER):
-            name = f"{FOLDER}/{each}"
-            if str(folder.path / name) in _held:
-                continue
-            with suppress(OSError):
-                descriptor = open_file(folder, name, create=False)
-                try:
-                    ours = lock(descriptor, block=False)
-                except OSError:
-                    ours = False
-                if ours:
-                    remove_locked(folder, name, descriptor)
-                else:
-                    os.close(descriptor)
-
-
-def _after_fork_in_child() -> None:
-    global _mutex  # noqa: PLW0603 - another thread of the parent may have held it
-    _mutex = threading.Lock()
-    for claim in list(_held.values()):
-        claim.abandon()
-    _held.clear()
-
-
-def release_all() -> None:
-    """Let every claim of this process go: at its end, so that no file stays behind."""
-    for claim in list(_held.values()):
-        claim.release()
-
-
-atexit.register(release_all)
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -26,23 +26,21 @@ from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import PackError, UntrustedValueError, ValueUnavailableError
 from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.maintenance import Offer, OfferedValue
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Current, Materialization
-from stepwell.kernel_runtime.records.packs import Offer, OfferedValue
-from stepwell.kernel_runtime.store.catalog import reading
+from stepwell.kernel_runtime.store.catalog import tables
 from stepwell.kernel_runtime.store.catalog.instance import Connection
-from stepwell.kernel_runtime.store.catalog.reading import known_codes, rows_of
 from stepwell.kernel_runtime.store.catalog.schema import (
     MATERIALIZATION_COLUMNS,
     code_row,
     materialization,
     materialization_row,
 )
-from stepwell.kernel_runtime.store.catalog.writing import append
-from stepwell.kernel_runtime.store.objects.header import name_of
-from stepwell.kernel_runtime.store.objects.stored_form import inline_digest, unpack
-from stepwell.kernel_runtime.store.objects.value_files import Objects, is_name
+from stepwell.kernel_runtime.store.catalog.tables import append, known_codes, rows_of
+from stepwell.kernel_runtime.store.objects.header import is_name, name_of
+from stepwell.kernel_runtime.store.objects.value_files import Objects
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
-from stepwell.kernel_runtime.store.values.codecs import PICKLE
+from stepwell.kernel_runtime.store.values.codecs import PICKLE, inline_digest, unpack
 
 
 def read_pickles(connection: Connection, name: str, keys: Sequence[str] | None) -> list[Materialization]:
@@ -312,7 +310,7 @@ class _Writer:
                 remedy="stepwell status lists what is stored",
             )
         for some in _groups(sorted(codes)):
-            for digest_of_code, code in sorted(ask(partial(reading.read_codes, digests=some)).items()):
+            for digest_of_code, code in sorted(ask(partial(tables.read_codes, digests=some)).items()):
                 write(line("code", digest=digest_of_code, parts=code_row(code)[1]))
         return digest.digest()
 
@@ -349,7 +347,7 @@ def offered(item: Materialization, signer: str) -> OfferedValue:
 
 
 def _read(connection: Any, name: str, keys: Sequence[str]) -> list[Current]:
-    found = [row for key in keys for row in reading.read_current(connection, name, key)]
+    found = [row for key in keys for row in tables.read_current(connection, name, key)]
     return sorted(found, key=lambda row: (row.key, row.notebook, row.partition))
 
 

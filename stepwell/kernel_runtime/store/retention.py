@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepwell.kernel_runtime.errors import InvalidInvocationError
-from stepwell.kernel_runtime.records.code_versions import ACCEPTED, REVOKED
-from stepwell.kernel_runtime.records.retention import STORE, UNITS, Rule
+from stepwell.kernel_runtime.records.maintenance import STORE, Rule
+from stepwell.kernel_runtime.records.materializations import ACCEPTED, REVOKED
+from stepwell.kernel_runtime.text import SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ def read_age(given: float | str | None) -> float | None:
         found = float(given)
     else:
         matched = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", str(given))
-        found = float(matched[1]) * UNITS[matched[2]] if matched else 0.0
+        found = float(matched[1]) * SECONDS[matched[2]] if matched else 0.0
     if not 0 < found < float("inf"):
         raise InvalidInvocationError(f"{given!r} is no age", remedy="for example: age='30d' (s, m, h, d, w)")
     return found

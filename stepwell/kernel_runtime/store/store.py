@@ -13,38 +13,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
 from stepwell.kernel_runtime.records.events import Notify
-from stepwell.kernel_runtime.records.materializations import Current, Link, Linked, Materialization, StoredValue, Verify
-from stepwell.kernel_runtime.records.packs import Offer
-from stepwell.kernel_runtime.records.retention import Collected, Forgotten, KeySize, Rule, Sizes
-from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, StepRecord
-from stepwell.kernel_runtime.records.snapshot import Snapshot
-from stepwell.kernel_runtime.store import captured, housekeeping, packs, trust
-from stepwell.kernel_runtime.store.catalog import reading
+from stepwell.kernel_runtime.records.maintenance import Collected, Forgotten, KeySize, Offer, Rule, Sizes
+from stepwell.kernel_runtime.records.materializations import (
+    CodeVersion,
+    Current,
+    Link,
+    Linked,
+    Materialization,
+    StoredValue,
+    Verify,
+)
+from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, Snapshot, StepRecord
+from stepwell.kernel_runtime.store import housekeeping, packs, signing, trust
+from stepwell.kernel_runtime.store.catalog import tables
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.lease import SEAL
-from stepwell.kernel_runtime.store.catalog.remembered import Remembered
 from stepwell.kernel_runtime.store.catalog.schema import materialization_row
+from stepwell.kernel_runtime.store.catalog.tables import Recorded, Remembered, RowWriter
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
-from stepwell.kernel_runtime.store.catalog.writing import Recorded, RowWriter
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.locks import Claims
-from stepwell.kernel_runtime.store.objects import stored_form, value_files
-from stepwell.kernel_runtime.store.objects.damaged import Marks, lacking, set_aside
-from stepwell.kernel_runtime.store.objects.stored_form import about as about_row
-from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
+from stepwell.kernel_runtime.store.objects import value_files
+from stepwell.kernel_runtime.store.objects.checked import Marks, set_aside
+from stepwell.kernel_runtime.store.objects.header import about as about_row
+from stepwell.kernel_runtime.store.objects.value_files import lacking
+from stepwell.kernel_runtime.store.processes import Claims, Unrecorded
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.sql import catalog_views
 from stepwell.kernel_runtime.store.trouble import named, refused, trouble
-from stepwell.kernel_runtime.store.values import codecs, libraries, round_trip
-from stepwell.kernel_runtime.store.values.code_copies import CodeReader
-from stepwell.kernel_runtime.store.values.loading import Loading, silent
+from stepwell.kernel_runtime.store.values import codecs, round_trip
+from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading, other_libraries, silent
 from stepwell.kernel_runtime.store.values.structure import summary, type_name
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.catalog.groups import Commit
+    from stepwell.kernel_runtime.store.catalog.thread import Commit
 
 INLINE = 64 * 1024
 """Bytes up to which a value is kept in its row."""
@@ -234,12 +237,12 @@ class ValueStore:
             # The value is the step's own affair; what is listed and packed beside it is ours.
             shape = f"{len(value):,} {'characters' if type(value) is str else 'bytes'}"
         size = encoded.size
-        if size <= INLINE and stored_form.packs(encoded):
-            inline = stored_form.pack(encoded)
+        if size <= INLINE and codecs.packs(encoded):
+            inline = codecs.pack(encoded)
             signature = self._signer.sign((encoded.codec.encode(), inline)) if encoded.codec == codecs.PICKLE else None
             return StoredValue(
                 encoded.codec,
-                stored_form.inline_digest(encoded.codec, encoded.stream, encoded.buffers),
+                codecs.inline_digest(encoded.codec, encoded.stream, encoded.buffers),
                 size,
                 inline,
                 None,
@@ -294,9 +297,9 @@ class ValueStore:
             if signed and not self._signer.verify(stored.signature, (stored.codec.encode(), stored.inline)):
                 raise value_files.untrusted(key, f"in the catalog of {self._directory}", stored.signature, self._signer)
             try:
-                parts = stored_form.unpack(stored.inline)
+                parts = codecs.unpack(stored.inline)
                 # The signature covers what the digest covers.
-                if (full or not signed) and stored_form.inline_digest(
+                if (full or not signed) and codecs.inline_digest(
                     stored.codec, parts.stream, parts.buffers
                 ) != stored.digest:
                     raise ValueError("its contents changed")  # noqa: TRY301 - told like sizes that do not fit
@@ -341,7 +344,7 @@ class ValueStore:
         written = stored.classes
         same = self._shared.same.get(written)
         if same is None:
-            same = self._shared.same[written] = not libraries.differing(written, self._code.owner)
+            same = self._shared.same[written] = not other_libraries(written, self._code.owner)
         if same:
             return ""
         found = self._shared.tried.get(stored.digest)
@@ -373,7 +376,7 @@ class ValueStore:
         logs: Sequence[LogRecord] = (),
     ) -> Commit:
         """Record one step with its materializations, the parts of its code, its output, and what is current from now on."""
-        return self._catalog.add(Recorded(step, current, code, captured.sealed(outputs, self._signer), logs))
+        return self._catalog.add(Recorded(step, current, code, signing.sealed(outputs, self._signer), logs))
 
     def finish_run(self, run: RunRecord) -> Commit:
         """Record how a run ended."""
@@ -403,7 +406,7 @@ class ValueStore:
         if found is None:
 
             def read(connection: Connection, name: str) -> Snapshot:
-                fresh = reading.read_snapshot(connection, name, *asked)
+                fresh = tables.read_snapshot(connection, name, *asked)
                 fresh.epoch = self._catalog.epoch
                 return remembered.keep(asked, fresh.epoch, fresh) if remember else fresh
 
@@ -417,32 +420,32 @@ class ValueStore:
 
     def current(self, key: str) -> list[Current]:
         """Return what is current for a key in each notebook that defined it, newest first."""
-        return self._catalog.ask(lambda connection, name: reading.read_current(connection, name, key))
+        return self._catalog.ask(lambda connection, name: tables.read_current(connection, name, key))
 
     def all_current(self) -> list[Current]:
         """Return what is current for every key, by key, newest first: one query; inline values are not read."""
-        return self._catalog.ask(reading.read_all_current)
+        return self._catalog.ask(tables.read_all_current)
 
     def run(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
         """Return a run and its steps in the order of their records, or None."""
-        return self._catalog.ask(lambda connection, name: reading.read_run(connection, name, run_id))
+        return self._catalog.ask(lambda connection, name: tables.read_run(connection, name, run_id))
 
     def runs(self, *, limit: int = 20, batch: str = "") -> list[RunRecord]:
         """Return the newest runs, newest first; only those of a batch execution if one is named."""
-        return self._catalog.ask(lambda connection, name: reading.read_runs(connection, name, limit, batch))
+        return self._catalog.ask(lambda connection, name: tables.read_runs(connection, name, limit, batch))
 
     def attempts(self, step_key: str, *, limit: int = 20) -> list[StepRecord]:
         """Return the newest records of a step that was executed, reused, failed or cancelled, newest first; of reuses in a row the first."""
-        return self._catalog.ask(lambda connection, name: reading.read_attempts(connection, name, step_key, limit))
+        return self._catalog.ask(lambda connection, name: tables.read_attempts(connection, name, step_key, limit))
 
     def outputs(self, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
         """Return what an executed step printed and displayed."""
-        found = self._catalog.ask(lambda connection, name: reading.read_outputs(connection, name, run_id, step_key))
-        return captured.shown(found, self._signer)
+        found = self._catalog.ask(lambda connection, name: tables.read_outputs(connection, name, run_id, step_key))
+        return signing.shown(found, self._signer)
 
     def logs(self, run_id: str, step_key: str = "") -> list[LogRecord]:
         """Return what a run's steps logged, oldest first."""
-        return self._catalog.ask(lambda connection, name: reading.read_logs(connection, name, run_id, step_key))
+        return self._catalog.ask(lambda connection, name: tables.read_logs(connection, name, run_id, step_key))
 
     def code(self, code_version: str) -> CodeVersion | None:
         """Return the parts of a recorded code version, or None."""
@@ -450,24 +453,24 @@ class ValueStore:
 
     def codes(self, code_versions: Collection[str]) -> dict[str, CodeVersion]:
         """Return the parts of recorded code versions, by digest: one query."""
-        return self._catalog.ask(lambda connection, name: reading.read_codes(connection, name, code_versions))
+        return self._catalog.ask(lambda connection, name: tables.read_codes(connection, name, code_versions))
 
     def keys(self) -> list[str]:
         """Return every key that has something current."""
-        return self._catalog.ask(reading.read_keys)
+        return self._catalog.ask(tables.read_keys)
 
     def history(self, key: str, *, limit: int = 20) -> list[Materialization]:
         """Return the newest materializations of a key, newest first."""
-        return self._catalog.ask(lambda connection, name: reading.read_history(connection, name, key, limit))
+        return self._catalog.ask(lambda connection, name: tables.read_history(connection, name, key, limit))
 
     def writers_of(self, path: str) -> list[Materialization]:
         """Return the records whose effects name a file, newest first."""
-        return self._catalog.ask(lambda connection, name: reading.read_writers(connection, name, path))
+        return self._catalog.ask(lambda connection, name: tables.read_writers(connection, name, path))
 
     @named
     def sizes(self) -> dict[str, int]:
         """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
-        counts = self._catalog.ask(reading.read_counts)
+        counts = self._catalog.ask(tables.read_counts)
         files, total = self._objects.usage()
         return {
             **counts,

@@ -1,15 +1,20 @@
-"""A machine in trouble is called by its name: one error class for each kind, whoever met it first.
+"""Trouble of the machine: one class of error for each kind, and the room that is kept for a full disk.
 
-Python's `OSError` has a number; DuckDB has only a text, in which the system's own words for that number are. A full disk makes DuckDB refuse
+Python's `OSError` has a number; DuckDB has only a text that contains the system's words for that number. A full disk makes DuckDB refuse
 the database until it is attached again ("database has been invalidated"), with the first error in the text: so `trouble` is asked
 before a text is taken for damage.
+
+Freeing room on a full disk needs some room: a transaction goes to DuckDB's log before anything is deleted. So a store keeps a file, the *reserve*, that ``gc``,
+``forget`` and ``doctor`` give up while they write, and make again afterwards.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from functools import cache, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
@@ -26,6 +31,7 @@ from stepwell.kernel_runtime.errors import (
     StoreReadOnlyError,
     TooManyFilesError,
 )
+from stepwell.kernel_runtime.store.folder import RESERVE, Folder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -135,3 +141,64 @@ def _words() -> tuple[tuple[str, int], ...]:
 def one_line(error: BaseException) -> str:
     """Return the first line of an error's message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+RESERVE_SIZE = 1 << 20
+"""Bytes of the reserve: some commits, and the blocks of a checkpoint."""
+_AMPLE = 4 * RESERVE_SIZE
+"""Bytes of free room below which nobody but who gave the reserve up makes it: it would take what the others need."""
+
+
+def keep_reserve(folder: Folder) -> None:
+    """Make the reserve where it is missing and there is ample room. Called under the lease; never an error."""
+    with contextlib.suppress(OSError):
+        if not _is_whole(folder) and shutil.disk_usage(folder.path).free >= _AMPLE:
+            _make(folder, RESERVE_SIZE)
+
+
+@contextlib.contextmanager
+def spare(folder: Folder) -> Iterator[None]:
+    """Give the room of the reserve for some work, and keep afterwards as much of it as there is."""
+    with contextlib.suppress(OSError):
+        folder.unlink(RESERVE, missing_ok=True)
+    try:
+        yield
+    finally:
+        for part in (1, 2, 4, 8):
+            if _make(folder, RESERVE_SIZE // part):
+                break
+
+
+def with_room(folder: Folder, work: Callable[[], T]) -> T:
+    """Do something that changes nothing if it fails; where the disk is full, once more with the room of the reserve."""
+    try:
+        return work()
+    except StoreFullError:
+        with spare(folder):
+            return work()
+
+
+def _is_whole(folder: Folder) -> bool:
+    try:
+        return folder.stat(RESERVE).st_size >= RESERVE_SIZE
+    except FileNotFoundError:
+        return False
+
+
+def _make(folder: Folder, size: int) -> bool:
+    """Make the reserve of a size, its blocks allocated; return whether there was room. There is none, or a whole one, afterwards."""
+    try:
+        descriptor = folder.open(RESERVE, os.O_WRONLY | os.O_CREAT)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, size)
+            else:
+                with open(descriptor, "wb", closefd=False) as file:
+                    file.write(bytes(size))
+        finally:
+            os.close(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            folder.unlink(RESERVE, missing_ok=True)
+        return False
+    return True

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import PackError, StepwellError, UnknownKeyError, unknown_key
+from stepwell.kernel_runtime.records.maintenance import Offer, OfferedValue
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.packs import Offer, OfferedValue
 from stepwell.kernel_runtime.store import packs
 from stepwell.kernel_runtime.store import packs as shared_rows
-from stepwell.kernel_runtime.store.catalog import reading
-from stepwell.kernel_runtime.store.objects.header import PREFIX, Header, HeaderError, read_header, read_prefix
-from stepwell.kernel_runtime.store.objects.value_files import Objects, is_name
+from stepwell.kernel_runtime.store.catalog import tables
+from stepwell.kernel_runtime.store.objects.header import PREFIX, Header, HeaderError, is_name, read_header, read_prefix
+from stepwell.kernel_runtime.store.objects.value_files import Objects
 from stepwell.kernel_runtime.store.packs import offered
 from stepwell.kernel_runtime.store.signing import SIGNATURE_SIZE, Signer, fingerprint, key_name
 from stepwell.kernel_runtime.store.values.codecs import PICKLE
@@ -300,7 +300,7 @@ def foreign_values(
     rows: list[Materialization] = ask(lambda connection, name: shared_rows.read_pickles(connection, name, keys))
     for key in keys or ():
         if not any(row.key == key or row.key.startswith((f"{key}.", f"{key}:")) for row in rows):
-            known: list[str] = ask(reading.read_keys)
+            known: list[str] = ask(tables.read_keys)
             if key not in known:
                 error: UnknownKeyError = unknown_key("key", key, known)
                 raise error

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from types import CodeType, FunctionType
 from typing import Any
 
-from stepwell.kernel_runtime.definitions.signatures import annotations_of
+from stepwell.kernel_runtime.definitions.bodies import annotations_of
 from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.atoms import PLAIN, atom, digest
 from stepwell.kernel_runtime.versions.graph import Node, digest_of, identity

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import CodeType, FunctionType, GetSetDescriptorType
 from typing import Any
 
-from stepwell.kernel_runtime.definitions.signatures import annotations_of
+from stepwell.kernel_runtime.definitions.bodies import annotations_of
 
 _SKIPPED = frozenset((
     "__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", "__firstlineno__", "__static_attributes__",

@@ -13,7 +13,7 @@ import textwrap
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
-from stepwell.kernel_runtime.records.code_versions import CodeKind, CodePart, CodeVersion
+from stepwell.kernel_runtime.records.materializations import CodeKind, CodePart, CodeVersion
 from stepwell.kernel_runtime.versions.atoms import ARROW, IGNORED
 from stepwell.kernel_runtime.versions.secrets import HIDDEN, hidden_text, looks_secret
 

@@ -29,7 +29,7 @@ from types import (
 )
 from typing import Any, TypeAlias
 
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
+from stepwell.kernel_runtime.records.materializations import CodeVersion
 from stepwell.kernel_runtime.versions.atoms import atom, digest
 from stepwell.kernel_runtime.versions.ownership import owner
 

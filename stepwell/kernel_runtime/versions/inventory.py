@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
-from stepwell.kernel_runtime.definitions.signatures import place_of, place_of_name
-from stepwell.kernel_runtime.records.code_versions import CodeKind, CodePart
+from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody, place_of, place_of_name
+from stepwell.kernel_runtime.records.materializations import CodeKind, CodePart
 from stepwell.kernel_runtime.versions.atoms import ATOMS, IGNORED, atoms_only, hexdigest, reached
 from stepwell.kernel_runtime.versions.atoms import digest as plain_digest
 from stepwell.kernel_runtime.versions.bytecode import spoken_of

@@ -14,7 +14,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion
+from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion
 from stepwell.kernel_runtime.versions.secrets import HIDDEN
 
 

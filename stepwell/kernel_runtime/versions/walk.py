@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
-from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion, Unverifiable
+from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.versions import inventory, library_state, opcodes
 from stepwell.kernel_runtime.versions.atoms import ATOMS, digest, reached
 from stepwell.kernel_runtime.versions.bytecode import spoken_digest

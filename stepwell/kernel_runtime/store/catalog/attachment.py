@@ -38,8 +38,8 @@ from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cu
 from stepwell.kernel_runtime.store.catalog.lease import SEAL, Lease, read_seal, write_seal
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements, keep_copy, migrate
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.reserve import keep
-from stepwell.kernel_runtime.store.trouble import one_line, refused, trouble
+from stepwell.kernel_runtime.store.trouble import keep_reserve, one_line, refused, trouble
+from stepwell.kernel_runtime.text import moment
 
 _EXTRA = """
     SELECT 'view', view_name FROM duckdb_views() WHERE database_name = $1 AND NOT internal
@@ -157,7 +157,7 @@ class Attachment:
                 if create:
                     self._create()
             self._attach_existing()
-            keep(folder)
+            keep_reserve(folder)
         except BaseException as error:
             if not existed and isinstance(error, StoreError):
                 self.lease.remove_files()
@@ -220,8 +220,8 @@ class Attachment:
             weakref.finalize(self, shutil.rmtree, self._copy, ignore_errors=True)
             self.epoch += 1
             if told:
-                moment = time.strftime("%Y-%m-%d %H:%M:%S")
-                self.notices.append(notice("copy read", str(self.directory), moment=moment))
+                copied = moment(time.time(), exact=True)
+                self.notices.append(notice("copy read", str(self.directory), moment=copied))
         self._source = Folder(Path(self._copy))
         try:
             self._attach_file()

@@ -18,12 +18,20 @@ from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from stepwell.kernel_runtime.errors import StoreDamagedError
-from stepwell.kernel_runtime.records.code_versions import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.records.keys import new_id
-from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, Read, StoredValue
+from stepwell.kernel_runtime.records.materializations import (
+    CodePart,
+    CodeVersion,
+    Current,
+    InputVersion,
+    Materialization,
+    Read,
+    StoredValue,
+    Unverifiable,
+)
 from stepwell.kernel_runtime.records.runs import CapturedOutput, ErrorRecord, LogRecord, RunRecord, StepRecord
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.liveness import is_gone
+from stepwell.kernel_runtime.store.processes import is_gone
 
 FORMAT = 3
 """The number of this layout; a catalog with a higher one was written by a newer Stepwell."""

@@ -1,13 +1,13 @@
-"""The catalog thread: the only one of the process that talks to a store's DuckDB catalog.
+"""The catalog thread: the only thread of the process that talks to a store's DuckDB catalog.
 
-Other threads hand it rows and questions. Rows are gathered in a *group*, one transaction; a group is committed when its first
-row has waited 50 ms, at once when somebody waits for it, and always before a question is answered, so that everybody
+Other threads hand it records and questions. Records are gathered in a `Commit`, which is one transaction. It is committed when its first
+record has waited 50 ms, at once when another thread waits for it, and always before a question is answered, so that everybody
 reads what they wrote. Between two pieces of work the thread keeps the catalog attached for a
-short while, looks whether another process waits for it, and lets it go. With nothing to do for some seconds it ends; the
+short while, checks whether another process waits for it, and lets it go. With nothing to do for some seconds the thread ends; the
 next call starts it again.
 
-An interrupt (Ctrl-C) is raised in the main thread only, which at most waits here for something to happen (`once`): nothing
-in this thread, and no half-made transaction, is ever touched by one.
+An interrupt (Ctrl-C) is raised in the main thread only, which at most waits here for an event (`Once`): no interrupt reaches
+this thread or a transaction that has begun.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from stepwell.kernel_runtime.errors import StepwellError, StoreError
 from stepwell.kernel_runtime.records.events import Notify
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
-from stepwell.kernel_runtime.store.catalog.groups import Commit, Question
 from stepwell.kernel_runtime.store.catalog.instance import Connection, catalogs, check_going_on
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.locks import Once
-from stepwell.kernel_runtime.store.reserve import spare, with_room
-from stepwell.kernel_runtime.store.trouble import one_line, trouble
+from stepwell.kernel_runtime.store.trouble import one_line, spare, trouble, with_room
 
 T = TypeVar("T")
 
@@ -50,6 +48,91 @@ LINGER = 5.0
 """Seconds without work after which the thread ends."""
 
 _log = logging.getLogger(__name__)
+
+
+class Commit:
+    """Rows that are committed together: all of them or none."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._over = Once()
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[BaseException | None], None]] = []
+        self.records: list[Any] = []
+        self.since = monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether it was committed, or failed to be."""
+        return self._over.over
+
+    def wait(self) -> None:
+        """Block until the group is committed; raise the `StoreError` that kept it from being committed."""
+        if not self._over.over:
+            self._catalog.hurry()
+            self._over.wait()
+        if self._error is not None:
+            raise self._error
+
+    def then(self, callback: Callable[[BaseException | None], None]) -> None:
+        """Call ``callback`` on the catalog thread after the commit, with the error if it failed; at once if over."""
+        with self._catalog.mutex:
+            if not self._over.over:
+                self._callbacks.append(callback)
+                return
+        callback(self._error)
+
+    def disown(self, error: BaseException) -> None:
+        """Let nobody wait for it in a forked child; the callbacks are the parent's."""
+        self._error = error
+        self._over.happen()
+
+    def finish(self, error: BaseException | None) -> None:
+        """Tell everybody; called by the catalog thread."""
+        with self._catalog.mutex:
+            self._error = error
+            self._over.happen()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback(error)
+            except Exception:
+                _log.exception("a callback after a commit failed")
+
+
+class Question(Generic[T]):
+    """Something that needs the attached catalog, asked from another thread."""
+
+    def __init__(self, answer: Callable[[Connection, str], T], *, create: bool = True) -> None:
+        self._answer = answer
+        self.create = create
+        self._over = Once()
+        self._result: T | None = None
+        self.error: BaseException | None = None
+
+    def run(self, connection: Connection, name: str) -> None:
+        """Ask the attached catalog, on the catalog thread; what is raised is kept for who waits."""
+        self.error = None
+        try:
+            self._result = self._answer(connection, name)
+        except BaseException as error:
+            self.error = error
+
+    def tell(self) -> None:
+        """Let who waits go on."""
+        self._over.happen()
+
+    def fail(self, error: BaseException) -> None:
+        """Let who waits go on with an error."""
+        self.error = error
+        self._over.happen()
+
+    def wait(self) -> T:
+        """Block until it was answered; return the answer, or raise what kept it from being given."""
+        self._over.wait()
+        if self.error is not None:
+            raise self.error
+        return self._result  # type: ignore[return-value]  # set together with the event
 
 
 class Catalog:

@@ -24,11 +24,11 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.catalog.instance import Connection
-from stepwell.kernel_runtime.store.catalog.reading import rows_of
 from stepwell.kernel_runtime.store.catalog.schema import TABLES
+from stepwell.kernel_runtime.store.catalog.tables import rows_of
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.housekeeping import CONDEMNED, OBJECTS_AT_ONCE, delete_unneeded
-from stepwell.kernel_runtime.store.objects.damaged import DAMAGED
+from stepwell.kernel_runtime.store.objects.checked import DAMAGED
 from stepwell.kernel_runtime.store.objects.header import Header
 from stepwell.kernel_runtime.store.objects.value_files import Objects, value_files
 from stepwell.kernel_runtime.store.signing import Signer

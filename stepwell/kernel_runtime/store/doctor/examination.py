@@ -25,10 +25,9 @@ from stepwell.kernel_runtime.store.doctor.checks import (
 )
 from stepwell.kernel_runtime.store.doctor.rebuilding import Rebuilt, rebuild
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.damaged import set_aside
+from stepwell.kernel_runtime.store.objects.checked import set_aside
 from stepwell.kernel_runtime.store.objects.value_files import value_files
-from stepwell.kernel_runtime.store.reserve import spare, with_room
-from stepwell.kernel_runtime.store.trouble import trouble
+from stepwell.kernel_runtime.store.trouble import spare, trouble, with_room
 from stepwell.kernel_runtime.text import size_text
 
 

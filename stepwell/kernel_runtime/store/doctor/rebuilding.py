@@ -27,9 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stepwell.kernel_runtime.errors import StoreFormatError
-from stepwell.kernel_runtime.records.code_versions import ACCEPTED
 from stepwell.kernel_runtime.records.keys import new_id
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, StoredValue
+from stepwell.kernel_runtime.records.materializations import ACCEPTED, Current, Materialization, StoredValue
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, LOG, quoted
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.lease import Lease, Seal, read_seal, write_seal
@@ -42,8 +41,7 @@ from stepwell.kernel_runtime.store.catalog.schema import (
 )
 from stepwell.kernel_runtime.store.doctor.checks import CheckedFile
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.header import Header
-from stepwell.kernel_runtime.store.objects.stored_form import rebuilt
+from stepwell.kernel_runtime.store.objects.header import Header, rebuilt
 
 _SMALLEST = 2048
 """Rows that DuckDB reads at once."""

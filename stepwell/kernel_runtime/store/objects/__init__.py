@@ -1,11 +1,8 @@
-"""Where stored forms are: value files, and the inline form of small values.
+"""Where stored forms are: value files.
 
 ===============  ====================================================================================================
-header           the header of a value file; `digests` of its parts
-stored_form      the inline form of a small value, and the row in a header
 value_files      the files below ``objects/``: content-addressed, written once, mapped
-unrecorded       protects a file from collection until its row is committed
-witness          which files were checked since the machine was started
-damaged          values that a plan cannot count on: damaged, missing, not loadable, signed by another key
+header           the header of a value file, and the row in it; `digests` of its parts
+checked          which files were checked since the machine was started; which values are damaged or do not load
 ===============  ====================================================================================================
 """

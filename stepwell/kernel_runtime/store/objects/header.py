@@ -1,24 +1,37 @@
-"""The header of a value file, and the place of each part.
+"""The header of a value file: where each part is, and which step wrote it.
 
 ::
 
     magic, version, length of the header, signature      64 bytes
-    header (JSON)                                         codec, versions of libraries, sizes and digests, who wrote it first
+    header (JSON)                                         codec, versions of libraries, sizes and digests, the step that wrote it first
     stream                                                executed when a pickle is loaded
     buffer, buffer, ...                                   data; each part begins at a multiple of 64 bytes
 
 The header names the digest of every part. So a signature over the header covers everything that is executed, as long as the
 stream's digest is checked too. Until then a header is text of another person, and is read as such.
+
+The header also has the row of the materialization, without the columns of the value (`about`): ``stepwell doctor --rebuild`` makes
+the row of it again (`rebuilt`). The reads of the step are part of it, so the new row is reused under the same conditions as the lost one. The
+header is written before the row, and also for values of a step that failed later: such a row has no memo key.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stepwell.kernel_runtime.errors import StoreDamagedError
+from stepwell.kernel_runtime.records.materializations import Materialization, StoredValue
+from stepwell.kernel_runtime.store.catalog.schema import (
+    LATEST,
+    MATERIALIZATION_COLUMNS,
+    materialization,
+    materialization_row,
+)
 from stepwell.kernel_runtime.store.objects.digests import combined
 from stepwell.kernel_runtime.store.signing import SIGNATURE_SIZE
 
@@ -28,6 +41,7 @@ PREFIX = struct.Struct(f"<8sII{SIGNATURE_SIZE}s8x")
 LONGEST = 1 << 30
 """Bytes of the longest header that is read."""
 _ALIGN = 64
+_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
 _UNKNOWN = "0" * 64
 
 
@@ -86,6 +100,11 @@ def name_of(digest: str, codec: str) -> str:
     return f"{digest[:2]}/{digest}.{codec}"
 
 
+def is_name(name: str) -> bool:
+    """Return whether a text can be the name of a file below ``objects/``."""
+    return _NAME.fullmatch(name) is not None and name[:2] == name[3:5]
+
+
 def aligned(at: int) -> int:
     """Return the next place at which a part may begin."""
     return -(-at // _ALIGN) * _ALIGN
@@ -135,3 +154,63 @@ def read_header(data: bytes) -> Header:
     ):
         raise HeaderError("its header cannot be read")
     return Header(codec, (size, digest), buffers, found)
+
+
+REBUILT = "stepwell:rebuilt"
+"""In the metadata of a materialization whose row was made from a file's header."""
+_COLUMNS = tuple(MATERIALIZATION_COLUMNS.split(", "))
+_OF_THE_VALUE = frozenset(
+    ("codec", "digest", "size", "inline", "object_name", "signature", "type_name", "summary", "classes")
+)
+_TOLD = frozenset(_COLUMNS) - _OF_THE_VALUE - {"record_signature"}
+
+
+def about(made: Materialization) -> dict[str, Any]:
+    """Return what a value file says of its materialization; JSON values."""
+    row = materialization_row(replace(made, value=None))
+    return {name: value for name, value in zip(_COLUMNS, row, strict=True) if name not in _OF_THE_VALUE and value}
+
+
+def _row(told: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple([(told.get(name, "") if name in _TOLD else None) for name in _COLUMNS])
+
+
+def _is_possible(name: str, value: object) -> bool:
+    if name in {"created", "seconds"}:
+        return isinstance(value, float | int) and 0 <= value < LATEST
+    return isinstance(value, str)
+
+
+def rebuilt(told: Mapping[str, Any], value: StoredValue, *, key: str, id_: str, created: float) -> Materialization:
+    """Return a materialization from what a file says of it.
+
+    A file that does not say what its step had read gives a value that can be loaded and is never reused.
+
+    Parameters
+    ----------
+    told
+        What `about` gave; may be empty.
+    created
+        When the file was written, where it does not say so itself.
+    """
+    empty: dict[str, Any] = {"inputs": "[]", "reads": "[]", "unverifiable": "[]", "metadata": "{}"}
+    empty |= {"created": created, "seconds": 0.0}
+    # Whoever wrote the header may have said anything. A record that is made of it has a new name, so no signature is over it.
+    if not all(_is_possible(name, told[name]) for name in _TOLD if name in told):
+        told = {}
+    try:
+        found = materialization(_row({**empty, **told}))
+    except StoreDamagedError:
+        told = {}
+        found = materialization(_row(empty))
+    return replace(
+        found,
+        id=id_,
+        key=found.key or key,
+        step_key=found.step_key or key,
+        output=found.output or "result",
+        memo_key=found.memo_key if told else "",
+        data_version=found.data_version or value.digest,
+        value=value,
+        metadata={**found.metadata, REBUILT: True},
+    )

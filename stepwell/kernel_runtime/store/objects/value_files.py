@@ -4,7 +4,7 @@ A file is ``objects/ab/<digest>.<codec>``: a header (`header`), the executable s
 the stream and of the buffers, with the codec; the same value stored twice is one file. It is written below ``tmp/``,
 digested meanwhile, given its header last, and renamed, so a file below ``objects/`` is whole unless the machine went
 down. The signature is over the header, which names the stream's digest; every load checks both. Every other byte is checked at
-the first load in each boot (`witness`).
+the first load in each boot (`checked`).
 
 A store can come from somebody else. So a name is looked at before it is opened, the file is opened through no link (`Folder`), and what is checked
 is a copy that nobody else can change.
@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import re
 import shutil
 import stat
 import sys
@@ -26,13 +25,16 @@ from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import (
     SignatureDamagedError,
+    StoreError,
     UntrustedValueError,
     ValueDamagedError,
     ValueUnavailableError,
 )
 from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.runs import Snapshot
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import header as object_header
+from stepwell.kernel_runtime.store.objects.checked import AT_ONCE, Witnesses
 from stepwell.kernel_runtime.store.objects.digests import Digesting, blake
 from stepwell.kernel_runtime.store.objects.header import (
     MAGIC,
@@ -42,13 +44,12 @@ from stepwell.kernel_runtime.store.objects.header import (
     HeaderError,
     OtherFormError,
     aligned,
+    is_name,
 )
-from stepwell.kernel_runtime.store.objects.stored_form import Parts
-from stepwell.kernel_runtime.store.objects.unrecorded import Unrecorded
-from stepwell.kernel_runtime.store.objects.witness import AT_ONCE, Witnesses
+from stepwell.kernel_runtime.store.processes import Unrecorded
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
 from stepwell.kernel_runtime.store.trouble import refused, trouble
-from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded
+from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded, Parts
 
 MAP_FROM = 1 << 20
 """Bytes from which a file is mapped; below, reading is as quick and keeps no descriptor."""
@@ -121,7 +122,6 @@ def _mapped(descriptor: int, size: int) -> memoryview:
 _SIGNED = b"stepwell object"
 """What a signature over a header begins with, so that it is none over anything else."""
 _PIECE_COPIED = 4 << 20
-_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
 
 
 class Objects:
@@ -218,7 +218,7 @@ class Objects:
     def read(self, name: str, found: str, codec: str, *, key: str, full: bool = False) -> Parts:
         """Map a file copy-on-write and return its parts.
 
-        Every byte is checked unless the file was checked in this boot (`witness`).
+        Every byte is checked unless the file was checked in this boot (`checked`).
 
         Parameters
         ----------
@@ -466,11 +466,6 @@ def _check_contents(seen: _Seen, *, stream: bool = True) -> None:
             raise HeaderError("its contents changed")
 
 
-def is_name(name: str) -> bool:
-    """Return whether a text can be the name of a file below ``objects/``."""
-    return _NAME.fullmatch(name) is not None and name[:2] == name[3:5]
-
-
 def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> UntrustedValueError:
     """Return the error of a stored value whose signature is not this user's."""
     signer = key_name(signature)
@@ -537,3 +532,39 @@ def _libraries(codec: str) -> dict[str, str]:
     else:
         names = ()
     return {name: _version_of(name) for name in names}
+
+
+def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[frozenset[str], dict[str, str]]:
+    """Return the names of files that are missing, and by id of a materialization the other key that signed its value.
+
+    It runs for every row of a snapshot, so it trusts a signature's own word about its key: loading verifies the signature.
+    """
+    missing: dict[str, bool] = {}
+    foreign: dict[str, str] = {}
+    own: bytes | None = None
+    for item in snapshot.materializations():
+        value = item.value
+        if value is None:
+            continue
+        name = value.object_name
+        if name is not None:
+            if name not in missing:
+                missing[name] = objects.missing(name, value.size)
+            if missing[name]:
+                continue
+        if value.codec != PICKLE:
+            continue
+        if own is None:
+            own = _own_name(signer)
+        by = key_name(value.signature) if name is None else objects.signer_of(name, own)
+        if by != own:
+            foreign[item.id] = fingerprint(by) or "none"
+    return frozenset(name for name, gone in missing.items() if gone), foreign
+
+
+def _own_name(signer: Signer) -> bytes:
+    try:
+        return signer.name
+    except StoreError:
+        # Without a key nothing is one's own; what needs the key says why there is none.
+        return b""

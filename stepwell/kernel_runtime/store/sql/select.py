@@ -23,8 +23,7 @@ from typing import Any, NoReturn, TypeVar
 from stepwell.kernel_runtime.errors import NotTabularError, QueryError
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.sql import instance as sql_instance
-from stepwell.kernel_runtime.store.sql.files import FileAccess
-from stepwell.kernel_runtime.store.sql.statements import Statement, TablePath, folded, read_statement
+from stepwell.kernel_runtime.store.sql.statements import FileAccess, Statement, TablePath, folded, read_statement
 from stepwell.kernel_runtime.store.trouble import one_line
 
 _TABLES = "SQL reads pandas, polars and pyarrow tables, numpy arrays of one or two dimensions, lists of dicts and dicts of lists"

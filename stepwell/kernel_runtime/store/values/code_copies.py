@@ -30,7 +30,6 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from operator import getitem
 from types import CellType, FunctionType, ModuleType
@@ -40,48 +39,13 @@ from stepwell.kernel_runtime.errors import ValueUnavailableError
 from stepwell.kernel_runtime.records.events import Notify, notice
 from stepwell.kernel_runtime.records.materializations import Link
 from stepwell.kernel_runtime.store.values import structure
-from stepwell.kernel_runtime.store.values.libraries import Owner, by_its_word
+from stepwell.kernel_runtime.store.values.loading import UNKNOWN, CodeReader
 
 MOST_OF_A_GLOBAL = 4 << 20
 """Bytes up to which the value of a variable of the notebook is part of a copy; a variable that only the step has is part whatever its size."""
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _HEAP_TYPE = 1 << 9
 _KEPT = 32
-UNKNOWN = "?"
-"""The version of code that has none: it equals nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class CodeReader:
-    """What the store is told of code by who can read it."""
-
-    version: Callable[[Any], str] | None = None
-    """Returns the code version of a class or function; without it names alone decide."""
-    owner: Owner = by_its_word
-
-    is_secret: Callable[[str, Any], bool] | None = None
-    """Tells whether a value must not be stored as part of a copy, or whether a class or function has a secret in its source."""
-
-    made: Callable[[type, str], None] | None = None
-    """Is told of each class that is made from a copy, with the code version of the copy."""
-    data_version: Callable[[Any], str | None] | None = None
-    """Returns the data version of a value; None where it has none."""
-
-    def version_of(self, found: Any) -> str:
-        """Return a code version, empty where none can be told."""
-        if self.version is None:
-            return ""
-        try:
-            return self.version(found)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:
-            # A class may raise anything when it is looked at; it is its copy then.
-            return UNKNOWN
-
-    def hides(self, name: str, value: Any) -> bool:
-        """Whether a value, or the source of a class or function, must not be stored."""
-        return self.is_secret is not None and self.is_secret(name, value)
 
 
 Named = tuple[str, str]

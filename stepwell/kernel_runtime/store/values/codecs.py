@@ -14,11 +14,14 @@ pickle       everything else, pandas included            pickle protocol 5, larg
 
 Only a pickle executes code when it is loaded; only a pickle is signed. A subclass of one of these types is something else and
 is pickled.
+
+A small value is stored in its row without a header (`pack`): number of buffers, size and writability of each, the stream, the buffers.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,9 +31,9 @@ from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedErr
 from stepwell.kernel_runtime.path_contents import PATH
 from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import Linked
-from stepwell.kernel_runtime.store.values import libraries, path_results, pickling, structure
-from stepwell.kernel_runtime.store.values.code_copies import CodeReader
-from stepwell.kernel_runtime.store.values.loading import Loading
+from stepwell.kernel_runtime.store.objects.digests import blake, combined
+from stepwell.kernel_runtime.store.values import path_results, pickling, structure
+from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading, libraries_of, library_difference
 from stepwell.kernel_runtime.store.values.structure import type_name
 
 PICKLE = "pickle"
@@ -87,14 +90,14 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
     if module.startswith("pyarrow."):
         found = _arrow(value)
         if found is not None:
-            return replace(found, classes=libraries.libraries_of(("pyarrow",), code.owner))
+            return replace(found, classes=libraries_of(("pyarrow",), code.owner))
     elif module.startswith("polars."):
         found = _polars(value, key)
         if found is not None:
-            return replace(found, classes=libraries.libraries_of(("polars",), code.owner))
+            return replace(found, classes=libraries_of(("polars",), code.owner))
     if kind is PATH:
-        stream, buffers, notices = path_results.dump(value, key=key)
-        return Encoded(PICKLE, stream, buffers, notices=notices)
+        head, buffers, notices = path_results.dump(value, key=key)
+        return Encoded(PICKLE, pickling.framed(pickling.Frame(head, b"", b"")), buffers, notices=notices)
     pickled = pickling.dump(value, key=key, code=code, link=link, portable=portable)
     advice = tuple(notice("class inside", key, name=name) for name in dict.fromkeys(pickled.inside))
     classes = (*pickled.named, *pickled.libraries)
@@ -131,7 +134,7 @@ def decode(
         ) from error
     except BaseException as error:
         # A panic of polars' engine is no Exception.
-        other = libraries.difference(loading.written, loading.code.owner)
+        other = library_difference(loading.written, loading.code.owner)
         kind = ValueUnavailableError if other else ValueDamagedError
         raise kind(
             f"the stored value of {key!r} {f'cannot be loaded{other}' if other else 'is damaged'}",
@@ -386,3 +389,58 @@ def _polars_value(codec: str, sorted_columns: bytes, data: Any, *, check: bool) 
     if known:
         frame = frame.with_columns(known)
     return frame if codec == "polars-frame" else frame.to_series(0)
+
+
+def inline_digest(codec: str, stream: bytes | memoryview, buffers: Sequence[memoryview]) -> str:
+    """Return the digest of a stored form that is kept in its row; that of a file is made with its header."""
+    if not buffers:
+        return blake(b"".join((codec.encode(), b" ", stream)))
+    described = [(buffer.nbytes, blake(buffer), buffer.readonly) for buffer in buffers]
+    return combined(codec, len(stream), blake(stream), described)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a file or an inline value holds, ready for `codecs.decode`."""
+
+    stream: bytes | memoryview
+    buffers: list[memoryview]
+    unchecked: os.stat_result | None = None
+    """Of a file whose structure is to be validated before it counts as checked: its status from before it was read."""
+
+
+def pack(encoded: Encoded) -> bytes:
+    """Return the inline form: number of buffers, size and writability of each, the stream, the buffers."""
+    if not encoded.buffers:
+        return b"\0\0" + encoded.stream
+    head = struct.pack("<HI", len(encoded.buffers), len(encoded.stream))
+    sizes = b"".join([struct.pack("<I?", buffer.nbytes, buffer.readonly) for buffer in encoded.buffers])
+    return b"".join([head, sizes, encoded.stream, *encoded.buffers])
+
+
+def unpack(data: bytes) -> Parts:
+    """Read the inline form; every buffer that was writable is a fresh copy."""
+    count = int.from_bytes(data[:2], "little")
+    if not count:
+        return Parts(data[2:], [])
+    _, size = struct.unpack_from("<HI", data)
+    at = 6 + 5 * count
+    if at + size > len(data):
+        raise ValueError("the sizes of an inline value do not add up")
+    view = memoryview(data)
+    stream = view[at : at + size]
+    at += size
+    buffers = []
+    for index in range(count):
+        length, readonly = struct.unpack_from("<I?", data, 6 + 5 * index)
+        part = view[at : at + length]
+        buffers.append(part if readonly else memoryview(bytearray(part)))
+        at += length
+    if at != len(data):
+        raise ValueError("the sizes of an inline value do not add up")
+    return Parts(stream, buffers)
+
+
+def packs(encoded: Encoded) -> bool:
+    """Return whether the inline form can hold so many buffers."""
+    return len(encoded.buffers) < 1 << 16

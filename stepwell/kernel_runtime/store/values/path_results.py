@@ -33,7 +33,6 @@ from stepwell.kernel_runtime.path_contents import PathContents, contents_of
 from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.values.framing import Frame, framed
 from stepwell.kernel_runtime.store.values.loading import Loading
 
 MOST_KEPT = 1 << 30
@@ -43,8 +42,8 @@ _MAP_FROM = 1 << 26
 KIND = "path"
 
 
-def dump(path: Path, *, key: str) -> tuple[bytes, list[memoryview], tuple[Notice, ...]]:
-    """Return stream, buffers and lines for who stored it.
+def dump(path: Path, *, key: str) -> tuple[dict[str, Any], list[memoryview], tuple[Notice, ...]]:
+    """Return the head of the stream, the buffers, and notices for who stored it.
 
     Raises
     ------
@@ -72,7 +71,7 @@ def dump(path: Path, *, key: str) -> tuple[bytes, list[memoryview], tuple[Notice
         "size": found.size,
         "digest": found.digest,
     }
-    return framed(Frame(head, b"", b"")), buffers, notices
+    return head, buffers, notices
 
 
 def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loading) -> Path:

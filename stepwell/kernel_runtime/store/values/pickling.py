@@ -1,4 +1,12 @@
-"""Pickle, protocol 5, with large buffers out of band; and how exceptions and arrays of numpy are stored in it.
+"""Pickle, protocol 5, with large buffers out of band; how exceptions and arrays of numpy are stored in it; and the frame around a pickle.
+
+A plain pickle begins with its own first byte and is stored as it is. What needs more (copies of the notebook's classes, the path of a file whose
+contents are kept) is framed, so that all of it is one stream: the signature and the digest always cover the stream::
+
+    magic, length of the head, length of the copies       16 bytes
+    head (JSON)                                            what the stream is, what it names
+    copies                                                 a pickle of classes and functions by value; may be empty
+    pickle                                                 of the value; may be empty
 
 Pickle makes an exception again from ``args``: that calls a user's ``__init__`` with other arguments than the ones it was given, and loses the
 cause and the fields that the interpreter keeps beside ``args``. Here the object is made without ``__init__`` and gets the fields that it had.
@@ -24,7 +32,9 @@ import builtins
 import copyreg
 import inspect
 import io
+import json
 import pickle
+import struct
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,11 +44,51 @@ from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.records.materializations import Link
-from stepwell.kernel_runtime.store.values import code_copies, libraries, path_results, structure
-from stepwell.kernel_runtime.store.values.code_copies import CodeReader, NoCopyError
-from stepwell.kernel_runtime.store.values.framing import Frame, framed, is_framed, unframed
-from stepwell.kernel_runtime.store.values.loading import Loading
+from stepwell.kernel_runtime.store.values import code_copies, path_results, structure
+from stepwell.kernel_runtime.store.values.code_copies import NoCopyError
+from stepwell.kernel_runtime.store.values.loading import (
+    CodeReader,
+    Loading,
+    libraries_of,
+    library_difference,
+    library_remedy,
+)
 from stepwell.kernel_runtime.store.values.structure import name_parts, path_to, type_name
+
+_PREFIX = struct.Struct("<8sII")
+_MAGIC = b"SWFRAME\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A stream taken apart."""
+
+    head: dict[str, Any]
+    copies: bytes | memoryview
+    pickle: bytes | memoryview
+
+
+def framed(frame: Frame) -> bytes:
+    """Return the stream of a frame; equal frames are equal streams."""
+    head = json.dumps(frame.head, separators=(",", ":"), sort_keys=True).encode()
+    return b"".join((_PREFIX.pack(_MAGIC, len(head), len(frame.copies)), head, frame.copies, frame.pickle))
+
+
+def is_framed(stream: bytes | memoryview) -> bool:
+    """Whether a stream has a frame."""
+    return stream[: len(_MAGIC)] == _MAGIC
+
+
+def unframed(stream: bytes | memoryview) -> Frame:
+    """Take a framed stream apart; raises ValueError or struct.error if it is damaged."""
+    _, head_size, copies_size = _PREFIX.unpack_from(stream)
+    at = _PREFIX.size
+    head = json.loads(bytes(stream[at : at + head_size]))
+    if not isinstance(head, dict):
+        raise TypeError("the head of a stream is no mapping")
+    at += head_size
+    return Frame(head, stream[at : at + copies_size], stream[at + copies_size :])
+
 
 _HOOKS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
 _LEFT_OUT = frozenset({"__class__", "__dict__", "__weakref__", "__traceback__", "message", "exceptions"})
@@ -426,9 +476,7 @@ def dump(
         # A class may raise anything when it is taken apart.
         raise _unstorable(value, pickler.last, error, key) from error
     kinds = tuple([kind for kind in pickler.kinds if issubclass(type(kind), type)])
-    written = (
-        () if not pickler.kinds else libraries.libraries_of([_module_of(kind) for kind in pickler.kinds], code.owner)
-    )
+    written = () if not pickler.kinds else libraries_of([_module_of(kind) for kind in pickler.kinds], code.owner)
     found = pickler.numbered
     if not found:
         return Pickled(stream.getvalue(), raw, (), written, (), kinds)
@@ -491,9 +539,9 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
                 f"the stored value of {key!r} is damaged: {said(error)}", remedy=f"materialize {key!r} again"
             ) from error
         raise ValueUnavailableError(
-            f"the stored value of {key!r} cannot be loaded{libraries.difference(loading.written, loading.code.owner)}",
+            f"the stored value of {key!r} cannot be loaded{library_difference(loading.written, loading.code.owner)}",
             where=f"{type(error).__name__}: {said(error)}",
-            remedy=libraries.remedy(loading.written, loading.code.owner)
+            remedy=library_remedy(loading.written, loading.code.owner)
             or "make importable what it names, or materialize it again",
         ) from error
 

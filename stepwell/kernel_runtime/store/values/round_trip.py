@@ -8,7 +8,7 @@ that holds another type is loaded, and the result compared: the same type, and a
 A large value, and one of a type that an extension module defines, is loaded in a process of its own, because it takes its memory a second time,
 or may end the process. A small one is loaded here, under a time limit; the first of its types is loaded in a forked copy of this process before, where
 it can neither end this process nor keep it waiting for ever. What was found is remembered for the boot by the types, their code and
-the versions of their libraries (`objects/witness`); values that fit into a row are loaded every time, because that takes no longer than writing them.
+the versions of their libraries (`objects/checked`); values that fit into a row are loaded every time, because that takes no longer than writing them.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.store.objects.witness import Witnesses
+from stepwell.kernel_runtime.store.objects.checked import Witnesses
 from stepwell.kernel_runtime.store.values import codecs, pickling
-from stepwell.kernel_runtime.store.values.code_copies import CodeReader
-from stepwell.kernel_runtime.store.values.loading import Loading
+from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading
 from stepwell.kernel_runtime.store.values.structure import name_parts, path_to, type_name
 
 SMALL = 64 * 1024

@@ -1,7 +1,7 @@
 """The structure of values: type and size in a few words for a reader, and whether offsets and indices of loaded data stay inside their memory.
 
 Arrow, polars, pandas and scipy trust the offsets, views and indices of their arrays: they read wherever these point. A stored form is only as good as who
-wrote it, and Arrow needs no signature. So a value whose file was not checked in this boot (`objects/witness`) is validated before
+wrote it, and Arrow needs no signature. So a value whose file was not checked in this boot (`objects/checked`) is validated before
 anybody uses it.
 
 The cheapest check that suffices was measured with 5 million rows of integers, floats, texts and categories (165 MB): ``validate()``

@@ -1,19 +1,34 @@
-"""The catalog's queries: each a few statements whose number does not depend on how many keys are asked for."""
+"""Rows read from and written to the tables of the catalog, and the last snapshot, which is kept in memory.
+
+Reading: each question takes a few statements whose number does not depend on how many keys are asked for.
+
+Writing: the records of one commit become a few lists of rows for DuckDB's appender; there is no statement per step.
+
+Remembering: a run that has nothing to do asks for the same rows as the run before. As long as no other process wrote the catalog (the caller checks
+that), the answer is the last snapshot plus our own later commits (`Remembered`), and needs neither the lease nor a query.
+"""
 
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.errors import StoreDamagedError
 from stepwell.kernel_runtime.records.bulk import no_collection
-from stepwell.kernel_runtime.records.code_versions import CodeVersion
-from stepwell.kernel_runtime.records.materializations import Current, Materialization
-from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, StepRecord
-from stepwell.kernel_runtime.records.snapshot import FailedAttempt, Snapshot
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization
+from stepwell.kernel_runtime.records.runs import (
+    CapturedOutput,
+    FailedAttempt,
+    LogRecord,
+    RunRecord,
+    Snapshot,
+    StepRecord,
+)
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.schema import (
     MATERIALIZATION_COLUMNS,
@@ -21,14 +36,21 @@ from stepwell.kernel_runtime.store.catalog.schema import (
     STEP_COLUMNS,
     Row,
     code_record,
+    code_row,
     current_record,
+    current_row,
     error_record,
     log_record,
+    log_row,
     materialization,
+    materialization_row,
     output_record,
+    output_rows,
     run_record,
+    run_row,
     step_materializations,
     step_record,
+    step_row,
 )
 
 # Where each (notebook, key, partition) points now, newest move first.
@@ -252,3 +274,227 @@ def known_codes(connection: Connection, name: str, digests: Collection[str]) -> 
     text = f"SELECT digest FROM @code_versions WHERE digest IN {asked}"  # noqa: S608 - constants of our own
     rows = rows_of(connection, name, text, [value])
     return {digest for (digest,) in rows}
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What one call of ``record_step`` adds to a group."""
+
+    step: StepRecord
+    current: Sequence[Current]
+    code: CodeVersion | None
+    outputs: Sequence[CapturedOutput]
+    logs: Sequence[LogRecord]
+
+
+Record: TypeAlias = Recorded | RunRecord
+
+
+class RowWriter:
+    """Appends the rows of a group; remembers which code versions the catalog has."""
+
+    def __init__(self) -> None:
+        self.expected: frozenset[str] = frozenset()
+        """Code versions of which some are probably written soon: those of the newest plan."""
+        self._codes: set[str] = set()
+        self._absent: frozenset[str] = frozenset()
+        """Code versions that the catalog did not have, whether this process has written them since or not."""
+        self._running: set[str] = set()
+        """Runs whose row says so; it is replaced when they end."""
+        self._state = ""
+
+    def write(self, connection: Connection, name: str, state: str, records: Sequence[Record]) -> None:
+        """Append the rows of ``records`` to the attached catalog ``name``; the caller's transaction commits them.
+
+        What is known of the catalog holds as long as ``state`` is the same: it is another where somebody else wrote.
+        """
+        if state != self._state:
+            self._state = state
+            self.forget()
+        runs: dict[str, RunRecord] = {}
+        steps: list[Row] = []
+        made: list[Row] = []
+        current: list[Row] = []
+        outputs: list[Row] = []
+        logs: list[Row] = []
+        codes: dict[str, CodeVersion] = {}
+        now = time.time()
+        for record in records:
+            if isinstance(record, RunRecord):
+                runs[record.run_id] = record
+                continue
+            step = record.step
+            steps.append(step_row(step))
+            if step.status != "reused":
+                made.extend([materialization_row(m) for m in step.materializations])
+            if record.current:
+                current.extend([current_row(each, now) for each in record.current])
+            if record.code is not None and record.code.digest not in self._codes:
+                codes[record.code.digest] = record.code
+            if record.outputs:
+                outputs.extend(output_rows(step.run_id, step.key, record.outputs))
+            if record.logs:
+                logs.extend([log_row(log) for log in record.logs])
+        made.extend(_dropped(connection, name, records))
+        ended = [run.run_id for run in runs.values() if run.status != "running"]
+        begun = [run_id for run_id in ended if run_id in self._running]
+        if begun:
+            rows_of(connection, name, "DELETE FROM @runs WHERE run_id IN (SELECT unnest(?::VARCHAR[]))", [begun])
+        if runs:
+            append(connection, f"{name}.runs", [run_row(run) for run in runs.values()])
+        if codes:
+            known = self._known(connection, name, codes)
+            append(
+                connection,
+                f"{name}.code_versions",
+                [code_row(code) for digest, code in codes.items() if digest not in known],
+            )
+            self._codes.update(codes)
+        append(connection, f"{name}.steps", steps)
+        append(connection, f"{name}.materializations", made)
+        append(connection, f"{name}.current", current)
+        append(connection, f"{name}.outputs", outputs)
+        append(connection, f"{name}.logs", logs)
+        self._running.update(run.run_id for run in runs.values() if run.status == "running")
+        self._running.difference_update(ended)
+
+    def _known(self, connection: Connection, name: str, codes: Collection[str]) -> set[str]:
+        """Return those of some code versions that the catalog has: one query for those of a plan, not one for each group."""
+        if self._absent.issuperset(codes):
+            return set()
+        asked = self.expected.union(codes)
+        known = known_codes(connection, name, asked)
+        self._absent = asked - known
+        return known
+
+    def forget(self) -> None:
+        """Forget what is known after a group failed: its code versions were not committed."""
+        self._codes.clear()
+        self._absent = frozenset()
+
+
+def _dropped(connection: Connection, name: str, records: Sequence[Record]) -> list[Row]:
+    """Return the rows of reused materializations that become current and that retention dropped since they were found."""
+    found = {
+        each.materialization.id: each.materialization
+        for record in records
+        if isinstance(record, Recorded) and record.step.status == "reused"
+        for each in record.current
+    }
+    if not found:
+        return []
+    asked, value = one_of(list(found))
+    text = f"SELECT id FROM @materializations WHERE id IN {asked}"  # noqa: S608 - a constant of our own
+    known = {row[0] for row in rows_of(connection, name, text, [value])}
+    return [materialization_row(m) for m in found.values() if m.id not in known]
+
+
+def append(connection: Connection, table: str, rows: Sequence[Row]) -> None:
+    """Append rows to a table; what text cannot hold is replaced."""
+    if not rows:
+        return
+    import duckdb
+
+    appender = connection.appender(table)
+    try:
+        appender.append_rows(rows)
+    except duckdb.InvalidInputException:
+        # A lone surrogate in a text of the user's. The rows before it are kept in the appender: begin again.
+        appender.clear()
+        appender.append_rows([tuple(_encodable(each) for each in row) for row in rows])
+    appender.flush()
+
+
+def _encodable(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+Asked: TypeAlias = tuple[frozenset[str], frozenset[str], frozenset[str]]
+"""Keys, step keys and code versions."""
+
+
+class Remembered:
+    """One snapshot and what was asked for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: Asked | None = None
+        self._epoch = -1
+        self._snapshot = Snapshot()
+
+    def keep(self, asked: Asked, epoch: int, snapshot: Snapshot) -> Snapshot:
+        """Keep a fresh answer, on the catalog thread; return a copy for who asked."""
+        with self._lock:
+            self._asked, self._epoch, self._snapshot = asked, epoch, snapshot
+            return _copied(snapshot)
+
+    def snapshot(self, asked: Asked, epoch: int) -> Snapshot | None:
+        """Return the answer if this very question was the last one, and in this epoch of the catalog."""
+        with self._lock:
+            return _copied(self._snapshot) if epoch == self._epoch and asked == self._asked else None
+
+    def add(self, records: Iterable[Recorded]) -> None:
+        """Bring the answer up to date with a committed group, on the catalog thread."""
+        with self._lock:
+            if self._asked is None:
+                return
+            keys, step_keys, code_versions = self._asked
+            for record in records:
+                step = record.step
+                if step.key in step_keys:
+                    self._attempt(record)
+                if step.status == "executed":
+                    self._executed(
+                        [
+                            m
+                            for m in step.materializations
+                            if m.step_key in step_keys and m.code_version in code_versions
+                        ]
+                    )
+                for each in record.current:
+                    if each.key in keys:
+                        self._moved(each)
+
+    def _attempt(self, record: Recorded) -> None:
+        step = record.step
+        if step.status == "executed":
+            self._snapshot.seconds[step.key] = step.seconds
+            self._snapshot.failures.pop(step.key, None)
+        elif step.status == "failed":
+            self._snapshot.failures[step.key] = FailedAttempt(
+                step.run_id, step.memo_key, step.error, step.started, step.seconds
+            )
+
+    def _executed(self, made: list[Materialization]) -> None:
+        # Lists are replaced, never changed: copies that were given out share them.
+        groups: dict[tuple[str, str, str], list[Materialization]] = {}
+        for m in made:
+            groups.setdefault((m.memo_key, m.run_id, m.step_key), []).append(_as_read(m))
+        for (memo_key, _, _), group in groups.items():
+            self._snapshot.by_memo_key[memo_key] = [tuple(group), *self._snapshot.by_memo_key.get(memo_key, ())]
+
+    def _moved(self, current: Current) -> None:
+        found = _as_read(current.materialization)
+        if found is not current.materialization:
+            current = replace(current, materialization=found)
+        others = [
+            each
+            for each in self._snapshot.current.get(current.key, ())
+            if each.notebook != current.notebook or each.partition != current.partition
+        ]
+        self._snapshot.current[current.key] = [current, *others]
+
+
+def _as_read(m: Materialization) -> Materialization:
+    """Return a materialization as the catalog will give it back: metadata are JSON values there."""
+    return replace(m, metadata=json.loads(json.dumps(m.metadata, default=repr))) if m.metadata else m
+
+
+def _copied(snapshot: Snapshot) -> Snapshot:
+    return Snapshot(
+        dict(snapshot.by_memo_key),
+        dict(snapshot.current),
+        dict(snapshot.failures),
+        dict(snapshot.seconds),
+        epoch=snapshot.epoch,
+    )

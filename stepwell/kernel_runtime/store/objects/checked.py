@@ -1,10 +1,10 @@
-"""What this user's processes have checked since the machine was started: value files, and classes whose values come back.
+"""What is known of stored values: which files were checked since the machine was started, and which values are damaged or do not load.
 
 A value file is not flushed to the disk when it is written, and it can be changed later by a fault of the disk or by somebody who can write
 the store. So the first load of a file in each boot checks every byte and, where the codec needs it, the structure (`values/structure`). The
 result is a *witness*: a keyed digest of the boot, the file's device, inode, times and size, and its name. While the witness holds, a load maps
 the file and reads nothing. A changed file has another change time, which no program can set; a file that a crash left short, or with zeros
-in it, was written in an earlier boot.
+in it, was written in an earlier boot. Classes whose values come back (`values/round_trip`) get a witness, too.
 
 A large file that this user writes gets its witness at once, because its digest was computed from the same memory. Smaller files
 are checked at their first load: that takes less than a millisecond, and their times may be too coarse to tell a change in the same
@@ -13,20 +13,29 @@ instant. For the same reason no file is witnessed within `_COARSE` of its last c
 Witnesses are lines of a file in the user's cache directory, one file per boot, appended by all processes of the user. They are keyed with the user's
 signing key, so nobody who lacks the key can forge one, and a store that somebody else made never brings its own. Where the
 directory cannot be used, each process remembers its own checks.
+
+A *damaged* file is moved to ``damaged/``, so that it counts as missing and is written again. A value that is whole but does not load, or a
+damaged one in its row, gets a *mark* there: an empty file named after its digest. Before a marked value is reused it is loaded once more;
+if that fails it counts as missing. A mark is removed when the value loads or is stored again. ``stepwell doctor --clean``
+empties the folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import sys
 import threading
 import time
-from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.store.folder import Folder
+from stepwell.kernel_runtime.store.objects.header import is_name
+from stepwell.kernel_runtime.store.processes import boot_id
 from stepwell.kernel_runtime.store.signing import Signer
 
 AT_ONCE = 4 << 20
@@ -37,15 +46,6 @@ _LARGEST = 16 << 20
 """Bytes of the list of witnesses; a longer one is begun again."""
 _OLD = 30 * 86400.0
 """Seconds after which another boot's list is removed: several machines may share the directory."""
-
-
-@cache
-def boot_id() -> str:
-    """Return what is different after every start of this machine."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    # Elsewhere the time of the start, as good as it can be known: a clock that is set ends witnesses, never prolongs them.
-    return f"about-{round((time.time() - time.monotonic()) / 60)}"
 
 
 class Witnesses:
@@ -201,3 +201,62 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+DAMAGED = "damaged"
+_MARK = ".failed"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def set_aside(folder: Folder, name: str) -> None:
+    """Take a damaged value file out of ``objects/``, so that it counts as missing and is written again.
+
+    The name comes from a row, which somebody else may have made: one that can be no value file's is left alone.
+    """
+    if not is_name(name):
+        return
+    with contextlib.suppress(OSError):
+        folder.mkdir(DAMAGED)
+        folder.rename(f"objects/{name}", f"{DAMAGED}/{name.rpartition('/')[2]}")
+
+
+def _name(digest: str) -> str:
+    # A damaged row may hold any text in place of the digest.
+    return digest if _DIGEST.fullmatch(digest) else sha256(digest.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Marks:
+    """The stored values of one store that were found not to load, by digest. Every method from any thread."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._found: set[str] | None = None
+
+    def __contains__(self, digest: str) -> bool:
+        return bool(self._all()) and _name(digest) in self._all()
+
+    def add(self, digest: str) -> None:
+        """Mark a value; where the store cannot be written, for this process."""
+        digest = _name(digest)
+        if digest in self._all():
+            return
+        self._all().add(digest)
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(DAMAGED)
+            self._folder.write(f"{DAMAGED}/{digest}{_MARK}", b"")
+
+    def remove(self, digest: str) -> None:
+        """Take a mark back."""
+        if digest in self:
+            self._all().discard(_name(digest))
+            with contextlib.suppress(OSError):
+                self._folder.unlink(f"{DAMAGED}/{_name(digest)}{_MARK}", missing_ok=True)
+
+    def _all(self) -> set[str]:
+        if self._found is None:
+            try:
+                names = self._folder.names(DAMAGED)
+            except OSError:
+                names = []
+            self._found = {name.removesuffix(_MARK) for name in names if name.endswith(_MARK)}
+        return self._found
