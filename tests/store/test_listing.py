@@ -57,7 +57,7 @@ def test_lists_of_many_keys_cost_as_many_statements_as_those_of_few(tmp_path, st
             "status --json": statements(lambda: stepwell.status(store=store).as_dict()),
             "runs": statements(lambda: stepwell.runs(100, store=store)),
             "versions": statements(lambda: read_versions(store, "a1")),
-            "lineage of stale assets": statements(session.lineage),
+            "lineage of stale assets": statements(lambda: session.inspect().lineage()),
         }
         assert {node.state for node in session.inspect().lineage().nodes} == {"stale"}
         store.close()
