@@ -22,6 +22,7 @@ from stepwell.kernel_runtime.records.maintenance import Rule
 from stepwell.kernel_runtime.records.materializations import Current, InputVersion, Materialization, Read, StoredValue
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.session.history import read_versions
+from stepwell.kernel_runtime.store import housekeeping, retention
 from stepwell.kernel_runtime.store.housekeeping import fold
 from stepwell.kernel_runtime.store.store import open_store
 
@@ -87,8 +88,8 @@ def questions(store, count):
         "keys": store.keys,
         "runs of 20": store.runs,
         "run and its steps": lambda: store.run(store.runs(limit=1)[0].run_id),
-        "sizes by key": store.key_sizes,
-        "gc, dry": lambda: store.collect(dry_run=True),
+        "sizes by key": lambda: store.catalog.ask(housekeeping.read_key_sizes),
+        "gc, dry": lambda: housekeeping.collect(store, dry_run=True),
     }
 
 
@@ -110,18 +111,18 @@ def measure(directory, count, rounds):
             ask()
             opened.append(time.perf_counter() - started)
         found[name] = (min(attached) * 1000, min(opened) * 1000)
-    store.keep("", Rule(versions=5))
+    retention.keep(store, "", Rule(versions=5))
     started = time.perf_counter()
-    store.collect(dry_run=True)
+    housekeeping.collect(store, dry_run=True)
     found["gc, dry, 5 versions"] = (0.0, (time.perf_counter() - started) * 1000)
-    store.keep("", Rule())
+    retention.keep(store, "", Rule())
     store.close()
     size = (Path(directory) / "catalog.duckdb").stat().st_size
     started = time.perf_counter()
-    store._catalog.change(fold)  # noqa: SLF001 - a part of gc, measured alone
+    store.catalog.change(fold)
     found["folding"] = (0.0, (time.perf_counter() - started) * 1000)
     started = time.perf_counter()
-    store.collect(compact=True)
+    housekeeping.collect(store, compact=True)
     found["gc with compaction"] = (0.0, (time.perf_counter() - started) * 1000)
     store.close()
     compact = (Path(directory) / "catalog.duckdb").stat().st_size

@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from stepwell.kernel_runtime.store import housekeeping
+
 VALUES = {
     "frame": ("raw", "stepwell", "pickle", "joblib.dump", "joblib.Memory", "parquet", "arrow ipc"),
     "array": ("raw", "stepwell", "pickle", "joblib.dump", "joblib.Memory", "npy"),
@@ -348,7 +350,7 @@ def main():
     if sys.argv[1:2] == ["--count"]:
         from stepwell.kernel_runtime.store.store import open_store
 
-        return print(open_store("store").sizes()["materializations"])
+        return print(housekeeping.sizes(open_store("store"))["materializations"])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="of the sizes (default: 1)")
     parser.add_argument("--rounds", type=int, default=3)

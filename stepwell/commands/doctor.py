@@ -11,19 +11,19 @@ from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.session.requests import AnyStore
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.store.doctor.checks import Finding, Progress
+    from stepwell.kernel_runtime.store.doctor.contents import Finding, Progress
 
 PROBLEMS = 1
 
 
 def _data(findings: list[Finding]) -> dict[str, Any]:
-    from stepwell.kernel_runtime.store.doctor.checks import worst
+    from stepwell.kernel_runtime.store.doctor.contents import worst
 
     return {"status": worst(findings), "findings": [each.as_dict() for each in findings]}
 
 
 def _exit_code(findings: list[Finding]) -> int:
-    from stepwell.kernel_runtime.store.doctor.checks import worst
+    from stepwell.kernel_runtime.store.doctor.contents import worst
 
     return {"problem": PROBLEMS, "unusable": NO_STORE}.get(worst(findings), 0)
 

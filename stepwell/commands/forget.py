@@ -7,6 +7,7 @@ from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.maintenance import Forgotten
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
+from stepwell.kernel_runtime.store import housekeeping
 
 
 def _text(found: Forgotten) -> str:
@@ -38,7 +39,7 @@ def forget(key: Target, *, yes: bool = False, store: AnyStore = None) -> Forgott
         If nothing is stored for the key.
     """
     session = get_session()
-    forgotten = session.open(store, create=False).forget(key_text(key), dry_run=not yes)
+    forgotten = housekeeping.forget(session.open(store, create=False), key_text(key), dry_run=not yes)
     if yes:
         session.publish(DefinitionsChanged(forgotten.keys))
     return forgotten

@@ -7,6 +7,7 @@ from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.maintenance import Collected
 from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.store import housekeeping
 
 
 @command(options={"dry_run": Option("-n")})
@@ -23,7 +24,9 @@ def gc(*, dry_run: bool = False, compact: bool = False, store: AnyStore = None) 
         A store directory or an open store; by default the session's.
     """
     session = get_session()
-    collected = session.open(store, create=False).collect(dry_run=dry_run, compact=True if compact else None)
+    collected = housekeeping.collect(
+        session.open(store, create=False), dry_run=dry_run, compact=True if compact else None
+    )
     if collected.materializations and not dry_run:
         session.publish(DefinitionsChanged(()))
     return collected

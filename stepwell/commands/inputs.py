@@ -10,6 +10,7 @@ from stepwell.kernel_runtime.errors import DefinitionUnavailableError, ValueUnav
 from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.session.preparation import plan_of_steps
 from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.store.catalog.tables import read_attempts
 from stepwell.kernel_runtime.store.values.structure import summary, type_name
 from stepwell.kernel_runtime.text import in_one_line
 
@@ -59,7 +60,7 @@ def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> I
 
 def _recorded(step_key: str, store: ValueStore) -> Inputs | None:
     """Return the inputs of the last execution of a step; None if that is not recorded."""
-    attempts = store.attempts(step_key)
+    attempts = store.catalog.ask(read_attempts, step_key)
     newest = next((record.materializations[0] for record in attempts if record.materializations), None)
     if newest is None:
         return None

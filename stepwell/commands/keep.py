@@ -6,7 +6,8 @@ from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.records.maintenance import STORE, Rule
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
-from stepwell.kernel_runtime.store.retention import read_age, read_bytes, read_versions
+from stepwell.kernel_runtime.store import retention
+from stepwell.kernel_runtime.store.retention import read_age, read_bytes, read_versions, rules_of
 
 
 def _text(rules: dict[str, Rule]) -> str:
@@ -61,10 +62,11 @@ def keep(
     used, name = get_session().open(store), key_text(key)
     rule = Rule(read_versions(versions), read_age(age), read_bytes(bytes))
     if forever:
-        used.keep(name, rule)
+        retention.keep(used, name, rule)
     elif not rule.empty:
-        before = used.rules().get(name, Rule())
-        used.keep(
+        before = rules_of(used).get(name, Rule())
+        retention.keep(
+            used,
             name,
             Rule(
                 rule.versions if rule.versions is not None else before.versions,
@@ -72,4 +74,4 @@ def keep(
                 rule.bytes if rule.bytes is not None else before.bytes,
             ),
         )
-    return used.rules()
+    return rules_of(used)

@@ -10,6 +10,7 @@ from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.runs import LogRecord
 from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.store.catalog.tables import read_logs
 from stepwell.kernel_runtime.text import in_one_line, moment
 
 
@@ -57,7 +58,7 @@ def logs(run: str | None = None, *, store: AnyStore = None) -> Logs:
     used = get_session().open(store, create=False)
     if run is None:
         newest = used.runs(limit=1)
-        return Logs(newest[0].run_id, tuple(used.logs(newest[0].run_id))) if newest else Logs("", ())
+        return Logs(newest[0].run_id, tuple(used.catalog.ask(read_logs, newest[0].run_id))) if newest else Logs("", ())
     if used.run(run) is None:
         raise unknown_key("run", run, [each.run_id for each in used.runs(limit=50)])
-    return Logs(run, tuple(used.logs(run)))
+    return Logs(run, tuple(used.catalog.ask(read_logs, run)))

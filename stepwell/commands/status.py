@@ -13,6 +13,8 @@ from stepwell.kernel_runtime.records.events import LineageNode
 from stepwell.kernel_runtime.records.maintenance import KeySize
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Current
 from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.store import housekeeping
+from stepwell.kernel_runtime.store.catalog.tables import read_all_current
 from stepwell.kernel_runtime.text import duration, in_one_line, moment, size_text
 
 _MOST = 20
@@ -120,14 +122,18 @@ def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
     """
     session = get_session()
     used = session.open(store, create=False)
-    totals = used.sizes()
+    totals = housekeeping.sizes(used)
     directory = str(used.directory)
     if sizes:
-        return Status(directory, (), (), totals, tuple(used.key_sizes()))
+        return Status(directory, (), (), totals, tuple(used.catalog.ask(housekeeping.read_key_sizes)))
     registry = session.registry
     nodes = session.inspect(store=used).lineage().nodes if registry.assets or registry.jobs else ()
     # What a cell left in the notebook besides its value is no key of its own for a reader.
-    stored = () if nodes else tuple(item for item in used.all_current() if not item.key.endswith(f":{NOTEBOOK}"))
+    stored = (
+        ()
+        if nodes
+        else tuple(item for item in used.catalog.ask(read_all_current) if not item.key.endswith(f":{NOTEBOOK}"))
+    )
     wanted = set(keys)
     known = {name for node in nodes for name in (node.key, node.parent)} | {item.key for item in stored}
     for key in keys:

@@ -7,6 +7,7 @@ from typing import Any
 
 from stepwell.commands.command import command
 from stepwell.commands.wording import get_session
+from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.text import size_text
 
 
@@ -42,4 +43,4 @@ def store(path: str | None = None) -> StoreFacts:
     """
     session = get_session()
     used = session.use(path) if path is not None else session.store
-    return StoreFacts(str(used.directory), used.sizes())
+    return StoreFacts(str(used.directory), housekeeping.sizes(used))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from stepwell.kernel_runtime.versions.query_names import names_in_texts
+from stepwell.kernel_runtime.versions.queries import names_in_texts
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ from stepwell.kernel_runtime.planning.plan import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.records.runs import CapturedOutput, StepRecord
 from stepwell.kernel_runtime.session.requests import requesting
+from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.text import duration
 from stepwell.magics.displays import figure_of, show_again
 from stepwell.magics.face import Face, Progress, say
@@ -351,7 +352,7 @@ def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[St
 def outputs_of(face: Face, record: StepRecord) -> tuple[CapturedOutput, ...]:
     """Return what a step printed and displayed when it made its materialization."""
     item = record.materializations[0]
-    return tuple(face.session.store.outputs(item.run_id, item.step_key))
+    return read_outputs(face.session.store.catalog, face.session.store.signer, item.run_id, item.step_key)
 
 
 def after_run(face: Face, result: Any) -> None:

@@ -1,6 +1,6 @@
-"""A difference of two versions as HTML: a formatter for IPython, which imports none of what it shows.
+"""Differences of versions, and lists of versions, as HTML: formatters for IPython.
 
-Everything that comes from values is escaped; colours are the front end's own where it has them.
+Everything that comes from values is escaped. Colours are those of JupyterLab's theme, with defaults for other front ends.
 """
 
 from __future__ import annotations
@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stepwell.kernel_runtime.session.differences.difference import (
-    ArrayDifference,
-    Difference,
-    FrameDifference,
-    ObjectDifference,
-    TextDifference,
-)
+from stepwell.commands.diff import Difference, column_note, frame_notes, text_lines
+from stepwell.kernel_runtime.session.differences import ArrayDifference, ObjectDifference, TextDifference
+from stepwell.kernel_runtime.session.frame_differences import Example, FrameDifference
 from stepwell.kernel_runtime.session.history import Versions
 from stepwell.kernel_runtime.text import as_html
 
@@ -51,13 +47,9 @@ def difference_html(found: Difference) -> str:
     if isinstance(details, FrameDifference):
         body = _frame(details)
     elif isinstance(details, ArrayDifference):
-        body = _table(
-            ("position", "before", "after"),
-            [(at, _minus(old), _plus(new)) for at, old, new in _coded(details.examples)],
-        )
+        body = _examples("position", details.examples)
     elif isinstance(details, ObjectDifference):
-        shown = details.changes[:_MOST_LINES]
-        body = _table(("where", "before", "after"), [(at, _minus(old), _plus(new)) for at, old, new in _coded(shown)])
+        body = _examples("where", details.changes[:_MOST_LINES])
         if len(details.changes) > _MOST_LINES or details.more:
             body += "<div class='faint'>and more</div>"
     elif isinstance(details, TextDifference):
@@ -125,31 +117,29 @@ def _frame(found: FrameDifference) -> str:
                 as_html(example[0]),
                 _minus(as_html(example[1])),
                 _plus(as_html(example[2])),
-                f"<span class='faint'>{as_html(column.how)}</span>",
+                f"<span class='faint'>{as_html(column_note(column))}</span>",
             )
         )
     if cells:
         parts.append(_table(("column", "cells changed", "for example", "before", "after", ""), cells))
-    notes = [f"{old} is perhaps {new} now: the same values" for old, new in found.schema.renamed]
-    if any(found.duplicates):
-        notes.append(f"keys that occur more than once: {found.duplicates[0]:,} before, {found.duplicates[1]:,} after")
-    parts += [f"<div class='faint'>{as_html(note)}</div>" for note in (*notes, *found.notes)]
+    parts += [f"<div class='faint'>{as_html(note)}</div>" for note in frame_notes(found)]
     return "".join(parts)
 
 
 def _text(found: TextDifference) -> str:
     lines = []
-    for line in found.lines[:_MOST_LINES]:
+    for line in text_lines(found, _MOST_LINES):
         css = "plus" if line.startswith("+") else "minus" if line.startswith("-") else ""
         lines.append(f"<span class='{css}'>{as_html(line)}</span>" if css else as_html(line))
-    more = len(found.lines) - _MOST_LINES + found.more
-    if more > 0:
-        lines.append(f"… {more:,} more lines")
     return f"<pre>{chr(10).join(lines)}</pre>"
 
 
-def _coded(rows: Any) -> list[tuple[str, str, str]]:
-    return [(f"<code>{as_html(at or 'value')}</code>", as_html(old), as_html(new)) for at, old, new in rows]
+def _examples(head: str, rows: Sequence[Example]) -> str:
+    cells = [
+        (f"<code>{as_html(place or 'value')}</code>", _minus(as_html(old)), _plus(as_html(new)))
+        for place, old, new in rows
+    ]
+    return _table((head, "before", "after"), cells)
 
 
 def _minus(text: str) -> str:

@@ -4,6 +4,7 @@ import base64
 
 import stepwell
 from stepwell.kernel_runtime.session import get_session
+from stepwell.kernel_runtime.store.signing import read_outputs
 
 MAKE = """
 def draw():
@@ -42,7 +43,7 @@ def test_the_picture_of_a_functions_figure_is_kept_with_what_it_displayed(store_
     stepwell.materialize([chart], store=store_dir)
     store = session.open(store_dir)
     item = session.current("chart", store)
-    (display,) = store.outputs(item.run_id, item.step_key)
+    (display,) = read_outputs(store.catalog, store.signer, item.run_id, item.step_key)
     assert base64.b64decode(display.data["image/png"]).startswith(b"\x89PNG")
     reused = stepwell.materialize([chart], store=store_dir)
     assert [step.status for step in reused.steps] == ["reused"]

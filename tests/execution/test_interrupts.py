@@ -209,7 +209,9 @@ try:
     stepwell.materialize([long], store=sys.argv[1])
 except KeyboardInterrupt:
     print([step.status for step in stepwell.last_run().steps])
-    print(stepwell.get_session().open(sys.argv[1]).outputs(stepwell.last_run().run_id, "long")[0].text.splitlines()[0])
+    from stepwell.kernel_runtime.store.signing import read_outputs
+    store = stepwell.get_session().open(sys.argv[1])
+    print(read_outputs(store.catalog, store.signer, stepwell.last_run().run_id, "long")[0].text.splitlines()[0])
 """
 
 

@@ -5,6 +5,8 @@ import threading
 
 import stepwell
 from stepwell import AssetOut, Output, asset, job, multi_asset, op
+from stepwell.kernel_runtime.store.catalog.tables import read_logs
+from stepwell.kernel_runtime.store.signing import read_outputs
 
 
 def test_a_consumer_that_changes_its_input_changes_nothing_for_others(store_dir):
@@ -89,7 +91,8 @@ def test_numpy_views_of_one_stored_value_do_not_touch(store_dir):
 
 
 def streams(store, result, key):
-    return [(out.stream, out.text) for out in stepwell.get_session().open(store).outputs(result.run_id, key)]
+    opened = stepwell.get_session().open(store)
+    return [(out.stream, out.text) for out in read_outputs(opened.catalog, opened.signer, result.run_id, key)]
 
 
 def test_what_a_step_prints_passes_on_and_is_kept(store_dir, capsys):
@@ -163,7 +166,7 @@ def test_log_lines_are_kept_with_the_step(store_dir):
 
     result = stepwell.materialize([logs], store=store_dir)
     store = stepwell.get_session().open(store_dir)
-    lines = store.logs(result.run_id, "logs")
+    lines = store.catalog.ask(read_logs, result.run_id, "logs")
     assert [(line.level, line.message.splitlines()[0]) for line in lines] == [
         ("INFO", "read 3 rows"),
         ("WARNING", "two are odd"),
@@ -171,7 +174,7 @@ def test_log_lines_are_kept_with_the_step(store_dir):
     ]
     assert "ZeroDivisionError" in lines[2].message
     result = run.execute(store=store_dir)
-    assert [line.message for line in store.logs(result.run_id)] == ["from also of run"]
+    assert [line.message for line in store.catalog.ask(read_logs, result.run_id)] == ["from also of run"]
     assert result.value("also") == result.run_id
 
 
@@ -248,7 +251,9 @@ def test_a_logged_line_is_kept_without_values_of_the_environment(store_dir, monk
         return 1
 
     run_id = stepwell.materialize([sent], store=store_dir).run_id
-    assert [log.message for log in stepwell.get_session().open(store_dir).logs(run_id)] == ["sent by <hidden>"]
+    assert [log.message for log in stepwell.get_session().open(store_dir).catalog.ask(read_logs, run_id)] == [
+        "sent by <hidden>"
+    ]
 
 
 def test_a_stored_figure_opens_nothing_in_pyplot_when_it_is_loaded(store_dir):

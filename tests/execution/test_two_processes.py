@@ -3,6 +3,7 @@
 import json
 
 import stepwell
+from stepwell.kernel_runtime.store import housekeeping
 
 SCRIPT = """
 import json, sys
@@ -66,7 +67,7 @@ def test_nothing_is_lost_and_nothing_fails(python, store_dir):
         _, recorded = store.run(run_id)
         assert sorted([step.key, step.status] for step in recorded) == sorted(steps)
         made += sum(status == "executed" for _, status in steps)
-    assert store.sizes()["materializations"] == made
+    assert housekeeping.sizes(store)["materializations"] == made
     for name in processes:
         assert [stepwell.load(f"{name}{i}", store=store_dir) for i in range(count)] == [
             [(rounds - 1) * 1000 + i, rounds - 1] for i in range(count)

@@ -282,7 +282,7 @@ class Stored:
             for _ in range(chance.choice((0, 0, 3))):
                 parts[at] = changed(parts[at], chance)[0]
             how = f"sealed: {how}"
-        signer = self.store._signer
+        signer = self.store.signer
         stored = self.stored
         if stored.object_name is None:
             views = [
@@ -309,7 +309,7 @@ class Stored:
             file.flush()
             write_parts(file.fileno(), parts, room)
             packed = header.packed()
-            os.pwrite(file.fileno(), self.store._objects.signed_prefix(stored.codec, packed) + packed, 0)
+            os.pwrite(file.fileno(), self.store.objects.signed_prefix(stored.codec, packed) + packed, 0)
         return dataclasses.replace(stored, digest=header.digest, object_name=header.name), how
 
 
@@ -382,7 +382,7 @@ def tried(item, number, chance):
         print(f"WRONG {name}: {grown >> 20} MiB for {stored.size:,} bytes", flush=True)
     if found is not None and not isinstance(found, value_files.UntrustedValueError) and not sealed:
         # The file of another form stays where it is, for the Stepwell that knows it; like what does not load, it is marked.
-        gone = stored.digest in item.store._shared.marks or not item.store.is_there(stored)
+        gone = stored.digest in item.store._shared.marks or not item.store.objects.holds(stored)
         if not gone:
             print(f"WRONG {name}: does not count as missing: {found}".replace("\n", " "), flush=True)
     signal.alarm(0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stepwell.kernel_runtime.store.doctor.checks import check_catalog, check_files
+from stepwell.kernel_runtime.store.doctor.contents import check_catalog, check_files
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.store import open_store
 

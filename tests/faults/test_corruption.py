@@ -188,8 +188,8 @@ def test_what_one_process_checked_another_does_not_check_again(store, cache, che
     settled()
     program = (
         "import sys; from stepwell.kernel_runtime.store.store import open_store;\n"
-        "store = open_store(sys.argv[1]); store._objects.read(*sys.argv[2:5], key='a')\n"
-        "parts = store._objects.read(*sys.argv[2:5], key='a'); store._objects.checked(sys.argv[2], parts.unchecked)"
+        "store = open_store(sys.argv[1]); store.objects.read(*sys.argv[2:5], key='a')\n"
+        "parts = store.objects.read(*sys.argv[2:5], key='a'); store.objects.checked(sys.argv[2], parts.unchecked)"
     )
     subprocess.run(
         [sys.executable, "-c", program, str(store.directory), stored.object_name, stored.digest, stored.codec],
@@ -273,10 +273,10 @@ def test_what_points_outside_is_damaged_whoever_signed_it(store, name):
     ]
     stream = encoded.stream.replace(WHERE, (2_000_000_000).to_bytes(4, "little"))
     crafted = replace(encoded, stream=stream, buffers=buffers)
-    found, written = store._objects.write(crafted, key="a", memo_key="m")
+    found, written = store.objects.write(crafted, key="a", memo_key="m")
     in_a_file = StoredValue(crafted.codec, found, crafted.size, None, written, None, "", "")
     inline = codecs.pack(crafted)
-    signature = store._signer.sign((crafted.codec.encode(), inline))
+    signature = store.signer.sign((crafted.codec.encode(), inline))
     digest = codecs.inline_digest(crafted.codec, stream, buffers)
     in_a_row = StoredValue(crafted.codec, digest, crafted.size, inline, None, signature, "", "")
     for stored in (in_a_row, in_a_file):
@@ -333,7 +333,7 @@ def test_a_signature_that_was_changed_is_damage_not_somebody_elses(store):
     flip(path_of(store, stored), at=-path_of(store, stored).stat().st_size + 50)
     with pytest.raises(SignatureDamagedError, match="damaged: it is not what you signed"):
         store.get(stored, key="a")
-    assert not store.is_there(stored)
+    assert not store.objects.holds(stored)
 
 
 # -- what does not load counts as missing --------------------------------------------------------------------------------
@@ -391,10 +391,10 @@ def test_a_damaged_row_is_computed_again(tmp_path):
 
     assert statuses(v) == ["executed"]
     damage = "UPDATE {0}.materializations SET inline = inline || '\\x00'::BLOB"
-    store._catalog.change(lambda connection, name: connection.execute(damage.format(name)))
+    store.catalog.change(lambda connection, name: connection.execute(damage.format(name)))
     assert statuses(v, w) == ["executed", "executed"]
     assert stepwell.load("v", store=store) == [1, 2]
-    store._catalog.change(lambda connection, name: connection.execute(damage.format(name)))
+    store.catalog.change(lambda connection, name: connection.execute(damage.format(name)))
     with pytest.raises(ValueUnavailableError):
         stepwell.load("v", store=store)
     assert statuses(v) == ["executed"]

@@ -90,7 +90,7 @@ def test_a_damaged_log_is_refused_and_left_as_it_is(copy, damage):
 
 def everything(folder):
     store = open_store(folder)
-    found = store._catalog.ask(
+    found = store.catalog.ask(
         lambda con, name: [
             con.execute(f"SELECT * FROM {name}.{table} ORDER BY rowid").fetchall()
             for table in ("materializations", "steps", "current")

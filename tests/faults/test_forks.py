@@ -19,7 +19,7 @@ def step(name):
 
 
 def recorded():
-    found = store._catalog.ask(lambda con, name: con.execute(f"SELECT key FROM {name}.steps WHERE run_id = 'r'").fetchall())
+    found = store.catalog.ask(lambda con, name: con.execute(f"SELECT key FROM {name}.steps WHERE run_id = 'r'").fetchall())
     return sorted(key for key, in found)
 
 
@@ -93,7 +93,7 @@ def long(connection, name):
     time.sleep(1.3)  # longer than a fork waits for another process
     return "answered"
 answers = []
-thread = threading.Thread(target=lambda: answers.append(store._catalog.ask(long)))
+thread = threading.Thread(target=lambda: answers.append(store.catalog.ask(long)))
 thread.start()
 inside.wait()
 ended(in_child(lambda: store.record_step(step("child")).wait()))
@@ -230,7 +230,7 @@ for number in range(10):
     def work(connection, name):
         inside.set()
         came.wait(240)
-    asking = threading.Thread(target=lambda: store._catalog.ask(work))
+    asking = threading.Thread(target=lambda: store.catalog.ask(work))
     asking.start()
     inside.wait(240)
     try:
@@ -265,7 +265,7 @@ def write():
         number += 1
 for _ in range(2):
     threading.Thread(target=write, daemon=True).start()
-while store._catalog.ask(lambda con, name: con.execute(f"SELECT count(*) FROM {name}.steps").fetchone()[0]) < 5:
+while store.catalog.ask(lambda con, name: con.execute(f"SELECT count(*) FROM {name}.steps").fetchone()[0]) < 5:
     pass
 if sys.argv[2] == "exit":
     os._exit(3)
@@ -283,6 +283,6 @@ def test_a_process_that_ends_while_daemon_threads_record(python, store_dir, how,
         assert "StoreError" not in err
         acknowledged = {line for line in out.splitlines() if line.startswith("s")}
         store = open_store(store_dir)
-        found = store._catalog.ask(lambda con, name: con.execute(f"SELECT key FROM {name}.steps").fetchall())
+        found = store.catalog.ask(lambda con, name: con.execute(f"SELECT key FROM {name}.steps").fetchall())
         assert acknowledged - set(out.splitlines()[-1:]) <= {key for (key,) in found}
         store.close()

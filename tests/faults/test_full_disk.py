@@ -39,7 +39,7 @@ PROGRAM = textwrap.dedent(
     record(["last"])
     assert refused, "the disk was never full"
     assert acknowledged[-1] == "last"
-    found = store._catalog.ask(lambda con, name: con.execute(f"SELECT key FROM {name}.steps").fetchall())
+    found = store.catalog.ask(lambda con, name: con.execute(f"SELECT key FROM {name}.steps").fetchall())
     assert {key for (key,) in found} >= set(acknowledged), "an acknowledged row is gone"
     store.close()
     """
@@ -64,13 +64,14 @@ COMPACTION = textwrap.dedent(
     import hashlib, resource, subprocess, sys
     from stepwell.kernel_runtime.errors import StoreError
     from stepwell.kernel_runtime.records.runs import StepRecord
+    from stepwell.kernel_runtime.store.catalog import compaction
     from stepwell.kernel_runtime.store.store import open_store
 
     def step(name):
         return StepRecord("r", name, "skipped", 0.0, reason=hashlib.sha512(name.encode()).hexdigest() * 20)
 
     READ = ("import sys; from stepwell.kernel_runtime.store.store import open_store\\n"
-            "store = open_store(sys.argv[1]); print(store._catalog.ask("
+            "store = open_store(sys.argv[1]); print(store.catalog.ask("
             "lambda con, name: con.execute(f'SELECT count(*) FROM {name}.steps').fetchall())[0][0]); store.close()")
     store = open_store(sys.argv[1])
     refused = 0
@@ -80,7 +81,7 @@ COMPACTION = textwrap.dedent(
         store.flush()
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
         try:
-            store._catalog.compact(force=True)
+            compaction.compact(store.catalog, force=True)
         except StoreError as error:
             assert "compacted" in error.what, error
             refused += 1

@@ -23,7 +23,7 @@ def step(key, run_id="r"):
 def keys(store, run_id="r"):
     return [
         row[0]
-        for row in store._catalog.ask(
+        for row in store.catalog.ask(
             lambda con, name: con.execute(
                 f"SELECT key FROM {name}.steps WHERE run_id = '{run_id}' ORDER BY rowid"
             ).fetchall()
@@ -112,7 +112,7 @@ def test_a_forked_child_does_not_unlock_what_its_parent_holds(tmp_path, monkeypa
         inside.set()
         leave.wait(240)
 
-    holder = threading.Thread(target=lambda: store._catalog.ask(stay))
+    holder = threading.Thread(target=lambda: store.catalog.ask(stay))
     holder.start()
     assert inside.wait(240)
     in_child(lambda: None)

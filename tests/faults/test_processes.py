@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.store import open_store
 
 
 def recorded(store):
     """Return every key that is current, after checking that each has its step, its row and its value."""
-    rows = store._catalog.ask(
+    rows = store.catalog.ask(
         lambda connection, name: connection.execute(
             f"SELECT c.key, m.id IS NOT NULL, s.key IS NOT NULL FROM {name}.current c LEFT JOIN {name}.materializations m ON m.id = c.materialization "
             f"LEFT JOIN {name}.steps s ON s.run_id = m.run_id AND s.key = m.step_key"
@@ -39,7 +40,7 @@ def test_no_row_is_lost_when_processes_write_at_once(tmp_path, start_writer, pro
     assert len(acknowledged) == processes * count * 4
     store = open_store(directory)
     assert recorded(store) == acknowledged
-    assert store.sizes()["runs"] == processes
+    assert housekeeping.sizes(store)["runs"] == processes
     store.close()
 
 

@@ -21,7 +21,7 @@ def stay(connection, name):
 
 
 store = open_store(sys.argv[1])
-store._catalog.ask(stay)
+store.catalog.ask(stay)
 """
 RUNNER = """
 import json, signal, sys

@@ -117,10 +117,10 @@ DEAD = """
     other = f"{store}-other"
     stepwell.materialize([made("small", 5)], store=other)
     opened, used = get_session().open(store), get_session().open(other)
-    opened._catalog.ask(deny_flushes)
+    opened.catalog.ask(deny_flushes)
     # The other store's connection is in use while the instance is given up.
     query = "SELECT count(*) FROM range(30000) a, range(30000) b"
-    busy = threading.Thread(target=refused, args=(lambda: used._catalog.ask(lambda connection, _: connection.execute(query).fetchone()),))
+    busy = threading.Thread(target=refused, args=(lambda: used.catalog.ask(lambda connection, _: connection.execute(query).fetchone()),))
     busy.start()
     seen = [refused(lambda: stepwell.materialize([made("first", 5)], store=store))]
     busy.join()
@@ -129,7 +129,7 @@ DEAD = """
         assert list(stepwell.load("small", store=other)) == [0, 1, 2, 3, 4]
         seen.append(refused(lambda: stepwell.materialize([made(f"more_{more}", 5)], store=store)))
         assert list(stepwell.load("small", store=other)) == [0, 1, 2, 3, 4]
-    seen.append(refused(lambda: get_session().open(store).collect(grace=0, compact=True)))
+    seen.append(refused(lambda: housekeeping.collect(get_session().open(store), grace=0, compact=True)))
     assert set(seen) <= {errors.CLASS, None}, seen
     assert errors.CLASS in seen, seen
     # Its thread ends, and the trouble with it.

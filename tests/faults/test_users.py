@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.doctor.surroundings import permissions
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.store import open_store
@@ -143,7 +144,7 @@ def test_a_compaction_keeps_owner_and_mode_or_writes_nothing(shared, act):
     after = (shared / "catalog.duckdb").stat()
     assert after.st_ino != before.st_ino
     store = open_store(shared)
-    store.collect(compact=True)
+    housekeeping.collect(store, compact=True)
     store.close()
     for found in (after, (shared / "catalog.duckdb").stat()):
         assert (found.st_uid, found.st_gid, found.st_mode) == (before.st_uid, before.st_gid, before.st_mode)

@@ -12,10 +12,10 @@ import stepwell
 from stepwell.kernel_runtime.reads.file_state import file_digest
 from stepwell.kernel_runtime.records.materializations import Effects, FileEffect, Linked
 from stepwell.kernel_runtime.store.catalog.schema import MATERIALIZATION_COLUMNS, materialization_row
-from stepwell.kernel_runtime.store.doctor.checks import check_files
-from stepwell.kernel_runtime.store.doctor.rebuilding import rebuild
+from stepwell.kernel_runtime.store.doctor.contents import check_files, rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.header import about
+from stepwell.kernel_runtime.store.signing import sign_record
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import codecs
 
@@ -145,10 +145,10 @@ def of_ours(scene, rows):
     """The key is ours, and nothing else is."""
     store = scene.theirs()
     made = scene.planted(rows["one:notebook"], store)
-    signature = store.sign_record(made)
+    signature = sign_record(store.signer, made)
     store.close()
     ours = open_store(scene.store)
-    name = ours.sign_record(made)[:8]
+    name = sign_record(ours.signer, made)[:8]
     ours.close()
     return replace(made, record_signature=name + signature[8:])
 
@@ -156,7 +156,7 @@ def of_ours(scene, rows):
 def signed_by_them(scene, rows):
     store = scene.theirs()
     made = scene.planted(rows["one:notebook"], store)
-    made = replace(made, record_signature=store.sign_record(made))
+    made = replace(made, record_signature=sign_record(store.signer, made))
     store.close()
     return made
 
@@ -312,7 +312,7 @@ def test_headers_of_files_have_no_effect(scene):
     for item in (made, rows["one:notebook"]):
         said = {**about(item), "effects": made.effects, "record_signature": item.record_signature.decode("latin-1")}
         told = {"type_name": "", "summary": "", "about": said}
-        store._objects.write(encoded, key="one:notebook", memo_key=made.memo_key, about=told)
+        store.objects.write(encoded, key="one:notebook", memo_key=made.memo_key, about=told)
     store.close()
     os.truncate(scene.store / "catalog.duckdb", 5000)
     assert rebuild(Folder(scene.store), check_files(Folder(scene.store))).from_files > 1

@@ -2,6 +2,7 @@
 
 import pytest
 
+from stepwell.kernel_runtime.store import packs
 from stepwell.kernel_runtime.store.store import open_store
 from tests.store import rows
 
@@ -13,7 +14,7 @@ def theirs(tmp_path, monkeypatch):
         other.setenv("STEPWELL_KEY_FILE", str(tmp_path / "another"))
         store = open_store(tmp_path / "theirs")
         rows.record(store, rows.made(store, "model", {"w": [1, 2]})).wait()
-        store.pack(["model"], tmp_path / "theirs.zip")
+        packs.write_pack(store, ["model"], tmp_path / "theirs.zip")
         store.close()
     return tmp_path / "theirs.zip"
 

@@ -7,8 +7,8 @@ import pytest
 from IPython.core.error import UsageError
 
 import stepwell
+from stepwell.commands.diff import Difference
 from stepwell.kernel_runtime.errors import InvalidInvocationError, UnknownKeyError
-from stepwell.kernel_runtime.session.differences import Difference
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.housekeeping import Sizes, write_sizes
 

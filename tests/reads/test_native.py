@@ -26,7 +26,7 @@ from pyarrow import ipc
 from pyarrow.csv import read_csv as read_csv_by_name
 
 from stepwell.kernel_runtime.reads import ReadRecorder, read_holds
-from stepwell.kernel_runtime.reads.readers import files_named
+from stepwell.kernel_runtime.versions.queries import files_named
 
 FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
 

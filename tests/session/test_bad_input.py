@@ -21,6 +21,7 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
 )
 from stepwell.kernel_runtime.session import get_session
+from stepwell.kernel_runtime.store import housekeeping
 
 
 @asset
@@ -41,7 +42,7 @@ def refused(store_dir):
     def check(kind, call, *words):
         before = dict(session.registry.assets), dict(session.registry.jobs)
         existed = store_dir.exists()
-        rows = stepwell.get_session().open(store_dir).sizes() if existed else None
+        rows = housekeeping.sizes(stepwell.get_session().open(store_dir)) if existed else None
         with pytest.raises(kind) as caught:
             call()
         error = caught.value
@@ -54,7 +55,7 @@ def refused(store_dir):
         assert (dict(session.registry.assets), dict(session.registry.jobs)) == before
         assert store_dir.exists() is existed
         if existed:
-            assert stepwell.get_session().open(store_dir).sizes() == rows
+            assert housekeeping.sizes(stepwell.get_session().open(store_dir)) == rows
         return error
 
     return check

@@ -12,6 +12,7 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion
 from stepwell.kernel_runtime.session import get_session
+from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.versions.renaming import same_but_for_name
 
 RATE = 1
@@ -126,7 +127,7 @@ def test_a_graph_backed_asset_comes_with_its_steps(store):
     stepwell.rename("first", "second", store=store)
     assert statuses(second, store=store) == {"second.fetch": "reused", "second.keep": "reused"}
     item = store.current("second")[0].materialization
-    assert "kept" in store.outputs(item.run_id, item.step_key)[0].text
+    assert "kept" in read_outputs(store.catalog, store.signer, item.run_id, item.step_key)[0].text
 
 
 def test_what_follows_by_order_only_is_kept_apart(store):

@@ -26,7 +26,7 @@ while True:
     rows.record(store, rows.made(store, key, np.full(20_000, chance.randrange(6)), run_id=key)).wait()
     print(key, flush=True)
     if number % 3 == 0:
-        store.forget(key)
+        housekeeping.forget(store, key)
         print(f"gone {key}", flush=True)
     number += 1
 """
@@ -35,7 +35,7 @@ import random, sys
 from stepwell.kernel_runtime.store.store import open_store
 store = open_store(sys.argv[1])
 while True:
-    store.collect(grace=0, compact=random.random() < 0.3)
+    housekeeping.collect(store, grace=0, compact=random.random() < 0.3)
 """
 
 

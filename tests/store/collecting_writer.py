@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.store import open_store
 from tests.store import rows
 
@@ -22,7 +23,7 @@ for number in range(count):
     stored = store.current(f"{name}-{number}")[0].materialization.value
     assert (store.get(stored, key=name) == value).all()
     # Forgotten: nobody refers to the value until it is written again.
-    store.forget(f"{name}-{number}")
+    housekeeping.forget(store, f"{name}-{number}")
     print(number, flush=True)
 last = rows.made(store, f"{name}-last", np.full(20_000, int(name[-1])), run_id=name)
 rows.record(store, last).wait()

@@ -18,6 +18,7 @@ import stepwell
 from stepwell.batch.command_line import main
 from stepwell.errors import StepwellError
 from stepwell.kernel_runtime.session import get_session
+from stepwell.kernel_runtime.store import housekeeping
 
 
 @stepwell.asset
@@ -66,11 +67,13 @@ COMMANDS = {
     "stepwell pack": command("pack", "large", "pack.zip"),
     "stepwell trust": command("trust", "--all", "--yes"),
     "stepwell gc": command("gc"),
-    "housekeeping": python(lambda store: get_session().open(store, create=False).housekeep()),
+    "housekeeping": python(lambda store: housekeeping.housekeep(get_session().open(store, create=False))),
     "materialize": python(lambda store: stepwell.materialize([large, small, other], store=store)),
     "stepwell keep": command("keep", "large", "--versions", "1"),
     "rename": python(lambda store: stepwell.rename("small", "renamed", store=store)),
-    "gc of everything": python(lambda store: get_session().open(store, create=False).collect(grace=0, compact=True)),
+    "gc of everything": python(
+        lambda store: housekeeping.collect(get_session().open(store, create=False), grace=0, compact=True)
+    ),
     "stepwell forget": command("forget", "other", "--yes"),
     "stepwell doctor": command("doctor", "--clean"),
     "stepwell doctor --rebuild": command("doctor", "--rebuild"),

@@ -14,6 +14,9 @@ import pytest
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion, Current, Unverifiable
 from stepwell.kernel_runtime.records.runs import CapturedOutput, ErrorRecord, LogRecord, StepRecord
+from stepwell.kernel_runtime.store import housekeeping
+from stepwell.kernel_runtime.store.catalog.tables import read_logs
+from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.store.store import open_store
 
 from . import rows
@@ -86,13 +89,13 @@ def test_code_outputs_and_logs_come_back(store):
     for _ in range(2):
         rows.record(store, rows.made(store, "a"), code=code)
     rows.record(store, rows.made(store, "b", run_id="run"), code=code, outputs=outputs, logs=logs).wait()
-    assert store.code("c1") == code
-    assert store.code("c2") is None
-    assert store.outputs("run", "b") == outputs
-    assert store.outputs("run", "a") == ()
-    assert [log.message for log in store.logs("run")] == ["one", "two ?"]
-    assert store.logs("run", "other") == []
-    assert store._catalog.ask(
+    assert store.codes(["c1"]).get("c1") == code
+    assert store.codes(["c2"]).get("c2") is None
+    assert read_outputs(store.catalog, store.signer, "run", "b") == outputs
+    assert read_outputs(store.catalog, store.signer, "run", "a") == ()
+    assert [log.message for log in store.catalog.ask(read_logs, "run")] == ["one", "two ?"]
+    assert store.catalog.ask(read_logs, "run", "other") == []
+    assert store.catalog.ask(
         lambda con, name: con.execute(f"SELECT count(*) FROM {name}.code_versions").fetchone()
     ) == (1,)
 
@@ -177,7 +180,7 @@ def test_an_unchanged_catalog_is_not_asked_again(store):
     store.snapshot(["a"], ["a"], ["c1"])
     store.close()
     store.snapshot(["a"], ["a"], ["c1"])
-    assert store._catalog._thread is None, "a snapshot of what is known started the catalog thread"
+    assert store.catalog._thread is None, "a snapshot of what is known started the catalog thread"
 
 
 def test_a_snapshot_names_files_that_are_gone(store):
@@ -275,7 +278,7 @@ def test_two_stores_of_one_directory_in_one_process_are_one(store):
     other = open_store(store.directory)
     rows.record(store, rows.made(store, "a"))
     assert other.keys() == ["a"]
-    assert other.sizes()["materializations"] == 1
+    assert housekeeping.sizes(other)["materializations"] == 1
 
 
 def test_a_removed_store_is_made_again(store):
@@ -287,7 +290,7 @@ def test_a_removed_store_is_made_again(store):
     assert store.keys() == []
     rows.record(store, rows.made(store, "b", np.arange(100_000)), code=CodeVersion("c1")).wait()
     assert store.keys() == ["b"]
-    assert store.code("c1") == CodeVersion("c1")
+    assert store.codes(["c1"]).get("c1") == CodeVersion("c1")
 
 
 def test_threads_record_and_read_at_once(store):

@@ -13,8 +13,7 @@ from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values.loading import CodeReader
-from stepwell.kernel_runtime.versions.classes import class_version, hides
-from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.data import class_version, data_version, hides
 
 
 @pytest.fixture
@@ -340,7 +339,7 @@ SCRIPT = """
 import dataclasses, sys
 from stepwell.kernel_runtime.store.values.loading import CodeReader
 from stepwell.kernel_runtime.store.store import open_store
-from stepwell.kernel_runtime.versions.classes import class_version
+from stepwell.kernel_runtime.versions.data import class_version
 from stepwell.kernel_runtime.versions.data import data_version
 
 store = open_store("kept", code=CodeReader(class_version))

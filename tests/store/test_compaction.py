@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.catalog import compaction
 from stepwell.kernel_runtime.store.store import open_store
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def everything(store):
     """Return every row of every table in its order, with the columns that are stored and those that are made."""
-    return store._catalog.ask(
+    return store.catalog.ask(
         lambda con, name: {
             table: con.execute(f"SELECT * FROM {name}.{table} ORDER BY rowid").fetchall() for table in compaction.TABLES
         }
@@ -36,14 +37,14 @@ def fill(store, count, start=0):
 
 def test_every_row_comes_back_in_its_order_and_the_file_shrinks(store):
     fill(store, 3000)
-    store._catalog.change(
+    store.catalog.change(
         lambda con, name: con.execute(f"DELETE FROM {name}.materializations WHERE run_id NOT LIKE '%7'").fetchall()
     )
     before = everything(store)
     path = store.directory / "catalog.duckdb"
     store.close()
     size = path.stat().st_size
-    freed = store.collect(compact=True).catalog_bytes
+    freed = housekeeping.collect(store, compact=True).catalog_bytes
     after = everything(store)
     # Overtaken pointers went, and commits were counted; nothing else changed.
     same = [name for name in before if name not in ("current", "meta")]
@@ -59,7 +60,7 @@ def test_every_row_comes_back_in_its_order_and_the_file_shrinks(store):
 
 def test_newest_means_the_same_after_a_compaction(store):
     fill(store, 20)
-    store._catalog.compact(force=True)
+    compaction.compact(store.catalog, force=True)
     asked = (["a1"], ["a1"], ["c1"])
     store._shared.remembered._epoch = -1
     assert store.snapshot(*asked).current["a1"][0].materialization.run_id == "r15"
@@ -90,10 +91,10 @@ for line in sys.stdin:
 
     assert ask("one") == ["0", "1"]
     rows.record(store, rows.made(store, "mine")).wait()
-    store._catalog.compact(force=True)
+    compaction.compact(store.catalog, force=True)
     assert ask("two") == ["1", "2"]
     assert len(store.history("theirs")) == 2
-    store._catalog.compact(force=True)
+    compaction.compact(store.catalog, force=True)
     assert ask("three") == ["1", "3"]
     other.stdin.close()
     assert other.wait(240) == 0
@@ -103,13 +104,14 @@ def test_a_compaction_that_is_killed_at_any_moment_loses_nothing(tmp_path):
     directory = tmp_path / "store"
     store = open_store(directory)
     fill(store, 300)
-    store._catalog.compact(force=True)
+    compaction.compact(store.catalog, force=True)
     before = everything(store)
     store.close()
     program = (
         "import sys; from stepwell.kernel_runtime.store.store import open_store\n"
+        "from stepwell.kernel_runtime.store.catalog import compaction\n"
         "s = open_store(sys.argv[1]); print('begun', flush=True)\n"
-        "while True: s._catalog.compact(force=True); print('again', flush=True)\n"
+        "while True: compaction.compact(s.catalog, force=True); print('again', flush=True)\n"
     )
     chance = random.Random(4)
     for _ in range(4):
@@ -127,7 +129,7 @@ def test_a_compaction_that_is_killed_at_any_moment_loses_nothing(tmp_path):
         store.close()
     for path in (directory / "tmp").iterdir():
         os.utime(path, (0, 0))
-    store.collect()
+    housekeeping.collect(store)
     assert not list((directory / "tmp").iterdir())
 
 
@@ -136,7 +138,7 @@ def test_a_compaction_that_fails_leaves_the_catalog_as_it_was(store, monkeypatch
     before = everything(store)
     (store.directory / "tmp").rename(store.directory / "elsewhere")
     with pytest.raises(Exception, match="tmp"):
-        store._catalog.compact(force=True)
+        compaction.compact(store.catalog, force=True)
     (store.directory / "elsewhere").rename(store.directory / "tmp")
     assert everything(store) == before
     store.record_step(StepRecord("r", "after", "skipped", 0.0)).wait()
@@ -148,7 +150,7 @@ def test_small_catalogs_are_left_as_they_are(store):
     path = store.directory / "catalog.duckdb"
     store.close()
     inode = path.stat().st_ino
-    assert store.collect().catalog_bytes == 0
+    assert housekeeping.collect(store).catalog_bytes == 0
     store.close()
     assert path.stat().st_ino == inode
 
@@ -156,14 +158,14 @@ def test_small_catalogs_are_left_as_they_are(store):
 def test_a_large_catalog_that_is_mostly_free_is_written_anew(store, monkeypatch):
     monkeypatch.setattr(compaction, "WORTH", 1 << 20)
     fill(store, 100)
-    store._catalog.change(
+    store.catalog.change(
         lambda con, name: con.execute(
             f"INSERT INTO {name}.logs (run_id, step_key, time, level, message) "
             "SELECT 'r', 's', 0, 'INFO', md5(i::VARCHAR) || md5((i + 1)::VARCHAR) FROM range(200000) t(i)"
         ).fetchall()
     )
     store.close()
-    store._catalog.change(lambda con, name: con.execute(f"DELETE FROM {name}.logs").fetchall())
+    store.catalog.change(lambda con, name: con.execute(f"DELETE FROM {name}.logs").fetchall())
     store.close()
-    assert store._catalog.compact(force=False) > 5_000_000
+    assert compaction.compact(store.catalog, force=False) > 5_000_000
     assert len(store.history("a0")) == 15

@@ -302,10 +302,11 @@ def noisy():
 
 if len(sys.argv) > 2:
     stepwell.materialize([noisy], store=sys.argv[1])
+from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.store.store import open_store
 store = open_store(sys.argv[1])
 (item,) = store.history("noisy")
-print(repr([each.text for each in store.outputs(item.run_id, item.step_key)]))
+print(repr([each.text for each in read_outputs(store.catalog, store.signer, item.run_id, item.step_key)]))
 store.close()
 """
 

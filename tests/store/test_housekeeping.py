@@ -9,7 +9,7 @@ import numpy as np
 from stepwell.kernel_runtime.records.maintenance import Rule
 from stepwell.kernel_runtime.records.materializations import Current
 from stepwell.kernel_runtime.records.runs import StepRecord
-from stepwell.kernel_runtime.store import housekeeping
+from stepwell.kernel_runtime.store import housekeeping, retention
 
 from . import rows
 
@@ -21,7 +21,7 @@ def due(store):
 
 
 def count(store, table, where="true"):
-    return store._catalog.ask(
+    return store.catalog.ask(
         lambda con, name: con.execute(f"SELECT count(*) FROM {name}.{table} WHERE {where}").fetchall()
     )[0][0]
 
@@ -33,12 +33,12 @@ def reuse(store, run_id, items, status="success"):
 
 
 def test_it_is_done_at_most_once_an_hour(store):
-    assert not store.housekeep()
+    assert not housekeeping.housekeep(store)
     due(store)
-    assert store.housekeep()
-    assert not store.housekeep()
+    assert housekeeping.housekeep(store)
+    assert not housekeeping.housekeep(store)
     os.utime(store.directory / "housekeeping.json", (time.time() + 9000,) * 2)
-    assert store.housekeep()
+    assert housekeeping.housekeep(store)
 
 
 def test_without_rules_no_version_goes_and_with_one_it_does(store):
@@ -47,14 +47,14 @@ def test_without_rules_no_version_goes_and_with_one_it_does(store):
             store, rows.made(store, "a", np.full(20_000, number), run_id=f"r{number}", memo_key=f"m{number}")
         ).wait()
     due(store)
-    assert store.housekeep()
+    assert housekeeping.housekeep(store)
     assert len(store.history("a")) == 3
     sizes = housekeeping.read_sizes(store.folder)
     assert sizes.object_bytes > 480_000
     assert 320_000 <= sizes.older_bytes < 330_000
-    store.keep("a", Rule(versions=1))
+    retention.keep(store, "a", Rule(versions=1))
     due(store)
-    assert store.housekeep()
+    assert housekeeping.housekeep(store)
     assert len(store.history("a")) == 1
     # Files without a row are left alone for an hour; these are minutes old.
     assert housekeeping.read_sizes(store.folder).older_bytes == 0
@@ -66,7 +66,7 @@ def test_overtaken_pointers_go_and_what_is_current_stays(store):
             rows.record(store, rows.made(store, "a", number, run_id=f"{notebook}{number}", notebook=notebook))
     store.flush()
     before = store.current("a")
-    assert store._catalog.change(housekeeping.fold) == (10, 0)
+    assert store.catalog.change(housekeeping.fold) == (10, 0)
     assert store.current("a") == before
     assert count(store, "current") == 2
 
@@ -78,8 +78,8 @@ def test_of_runs_that_reused_everything_only_the_newest_keep_their_steps(store):
     for number in range(20):
         reuse(store, f"r{number}", items, "failure" if number == 3 else "success")
     store.flush()
-    assert store._catalog.change(lambda con, name: housekeeping.fold(con, name, 500)) == (0, 0)
-    _, steps = store._catalog.change(lambda con, name: housekeeping.fold(con, name, 100))
+    assert store.catalog.change(lambda con, name: housekeeping.fold(con, name, 500)) == (0, 0)
+    _, steps = store.catalog.change(lambda con, name: housekeeping.fold(con, name, 100))
     # The newest five runs have fifty rows; a run that failed can be resumed and keeps its own.
     assert steps == 140
     assert [len(store.run(f"r{number}")[1]) for number in (2, 3, 14, 15, 19)] == [0, 10, 0, 10, 10]
@@ -97,7 +97,7 @@ def test_no_op_runs_of_many_steps_do_not_blow_the_catalog_up(store):
     for number in range(12):
         reuse(store, f"r{number}", items)
         store.flush()
-        store._catalog.change(lambda con, name: housekeeping.fold(con, name, 6000))
+        store.catalog.change(lambda con, name: housekeeping.fold(con, name, 6000))
         store.close()
         sizes.append(path.stat().st_size)
     assert count(store, "steps", "status = 'reused'") <= 6000
@@ -116,7 +116,7 @@ def test_a_reused_row_that_was_overtaken_and_folded_becomes_current_again(store)
     rows.record(store, old)
     new = rows.made(store, "a", 2)
     rows.record(store, new).wait()
-    store._catalog.change(housekeeping.fold)
+    store.catalog.change(housekeeping.fold)
     store.record_step(
         StepRecord("r", "a", "reused", 0.0, 0.0, "m", (old,)), current=[Current(rows.NOTEBOOK, "a", old)]
     ).wait()

@@ -10,6 +10,7 @@ from stepwell.commands.command import find_command
 from stepwell.kernel_runtime.session import Session, get_session
 from stepwell.kernel_runtime.session.history import read_versions
 from stepwell.kernel_runtime.store.catalog import tables
+from stepwell.kernel_runtime.store.catalog.tables import read_all_current
 from stepwell.kernel_runtime.store.store import open_store
 
 
@@ -81,7 +82,7 @@ def test_a_list_has_each_key_with_what_is_current_by_key_newest_first(tmp_path, 
 
     for each in (large, small):
         stepwell.materialize([each], store=store)
-    found = store.all_current()
+    found = store.catalog.ask(read_all_current)
     assert [each.key for each in found] == ["large", "small"]
     for each in found:
         (same,) = store.current(each.key)

@@ -77,7 +77,7 @@ def is_whole(folder):
     assert store.get(item.value, key="a") == 5
     assert store.current("a")[0].materialization == item
     assert store.run("r")[1][0].materializations == (item,)
-    format_now = store._catalog.ask(
+    format_now = store.catalog.ask(
         lambda con, name: con.execute(
             f"SELECT format, store_id, commits, (SELECT count(*) FROM {name}.retention) FROM {name}.meta"
         ).fetchone()
@@ -105,7 +105,7 @@ def test_a_process_killed_while_it_migrates_loses_nothing(old, place):
 def test_a_new_store_and_a_migrated_one_have_the_same_tables(tmp_path, old):
     def tables(folder):
         store = open_store(folder)
-        found = store._catalog.ask(
+        found = store.catalog.ask(
             lambda con, name: con.execute(
                 "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = ?", [name]
             ).fetchall()

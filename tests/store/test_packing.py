@@ -18,6 +18,7 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
 )
 from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion
+from stepwell.kernel_runtime.store import packs, trust
 from stepwell.kernel_runtime.store.store import open_store
 from tests.store.rows import made, record
 
@@ -36,7 +37,7 @@ def packed(store, tmp_path, monkeypatch):
     for key, value in VALUES.items():
         code = CodeVersion(f"code of {key}", (CodePart(key, "body", "d", "source", "cell 1"),))
         record(store, made(store, key, value, code=code.digest), code=code).wait()
-    store.pack(list(VALUES), tmp_path / "out.zip")
+    packs.write_pack(store, list(VALUES), tmp_path / "out.zip")
     return tmp_path / "out.zip"
 
 
@@ -55,35 +56,35 @@ def contents(store):
 
 def assert_refused(store, path, match):
     before = contents(store)
-    for step in (store.inspect_pack, store.import_pack):
+    for step in (lambda: trust.inspect_pack(path, store.signer), lambda: trust.import_pack(store, path)):
         with pytest.raises(PackError, match=match) as caught:
-            step(path)
+            step()
         assert caught.value.remedy
     assert contents(store) == before
     assert not os.path.exists("attacked")  # noqa: PTH110
 
 
 def test_what_was_packed_can_be_loaded_by_who_trusts_it(packed, theirs):
-    offer = theirs.inspect_pack(packed)
+    offer = trust.inspect_pack(packed, theirs.signer)
     assert theirs.keys() == []
     assert not offer.own
     assert {(value.key, value.executes) for value in offer.values} == {
         ("frame", True), ("small", True), ("table", False), ("number", False),
     }  # fmt: skip
-    theirs.import_pack(packed)
+    trust.import_pack(theirs, packed)
     for key, value in VALUES.items():
         (row,) = theirs.current(key)
         back = theirs.get(row.materialization.value, key=key, verify="full")
         assert back["a"].tolist() == value["a"].tolist() if key == "frame" else back == value
-        assert theirs.code(f"code of {key}").parts[0].text == "source"
-    assert theirs.foreign(None).found == ()
+        assert theirs.codes([f"code of {key}"]).get(f"code of {key}").parts[0].text == "source"
+    assert trust.foreign_values(theirs, None).found == ()
     assert theirs.snapshot(["frame"], ["frame"], ["code of frame"]).by_memo_key["m1"]
     assert theirs.snapshot(["frame", "small"], [], []).foreign == {}
     assert not list((theirs.directory / "tmp").iterdir())
 
 
 def test_the_same_values_make_the_same_file_and_no_secret_is_in_it(store, packed, tmp_path):
-    store.pack(reversed(list(VALUES)), tmp_path / "again.zip")
+    packs.write_pack(store, reversed(list(VALUES)), tmp_path / "again.zip")
     assert packed.read_bytes() == (tmp_path / "again.zip").read_bytes()
     assert (tmp_path / "key").read_bytes() not in packed.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir() if ".zip" in path.name) == ["again.zip", "out.zip"]
@@ -93,7 +94,7 @@ def test_importing_twice_adds_nothing_and_moves_nothing(packed, theirs):
     mine = made(theirs, "number", 6)
     record(theirs, mine).wait()
     for _ in range(2):
-        theirs.import_pack(packed)
+        trust.import_pack(theirs, packed)
     assert len(theirs.history("frame")) == 1
     assert len(theirs.history("number")) == 2
     (row,) = theirs.current("number")
@@ -102,24 +103,24 @@ def test_importing_twice_adds_nothing_and_moves_nothing(packed, theirs):
 
 def test_a_shared_key_needs_no_question(packed, tmp_path):
     again = open_store(tmp_path / "mine too")
-    assert again.inspect_pack(packed).own
-    again.import_pack(packed)
+    assert trust.inspect_pack(packed, again.signer).own
+    trust.import_pack(again, packed)
     assert again.keys() == sorted(VALUES)
     again.close()
 
 
 def test_rows_changed_after_signing_are_nobodys(packed, tmp_path):
     rewritten(packed, lambda name, data: data.replace(b'"m1"', b'"m2"') if name == "pack.jsonl" else data)
-    assert not open_store(tmp_path / "mine too").inspect_pack(packed).own
+    assert not trust.inspect_pack(packed, open_store(tmp_path / "mine too").signer).own
 
 
 def test_what_cannot_be_vouched_for_is_not_packed(store, packed, theirs, tmp_path):
     with pytest.raises(UntrustedValueError, match="cannot vouch"):
-        open_store(store.directory).pack(["frame"], tmp_path / "o.zip")
+        packs.write_pack(open_store(store.directory), ["frame"], tmp_path / "o.zip")
     with pytest.raises(PackError, match="nothing to pack"):
-        theirs.pack(["none"], tmp_path / "o.zip")
+        packs.write_pack(theirs, ["none"], tmp_path / "o.zip")
     with pytest.raises(PackError, match="cannot be written"):
-        open_store(store.directory).pack(["number"], tmp_path / "no" / "o.zip")
+        packs.write_pack(open_store(store.directory), ["number"], tmp_path / "no" / "o.zip")
     assert not (tmp_path / "o.zip").exists()
 
 
@@ -130,10 +131,10 @@ def test_a_damaged_value_is_not_packed(store, packed, tmp_path):
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(ValueUnavailableError, match="damaged"):
-        store.pack(["frame"], tmp_path / "o.zip")
+        packs.write_pack(store, ["frame"], tmp_path / "o.zip")
     path.unlink()
     with pytest.raises(ValueUnavailableError, match="gone"):
-        store.pack(["frame"], tmp_path / "o.zip")
+        packs.write_pack(store, ["frame"], tmp_path / "o.zip")
 
 
 # -- crafted packs -----------------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def made_once(tmp_path_factory):
         store = open_store(folder / "store")
         for key, value in VALUES.items():
             record(store, made(store, key, value))
-        store.pack(list(VALUES), folder / "out.zip")
+        packs.write_pack(store, list(VALUES), folder / "out.zip")
         store.close()
         patch.setenv("STEPWELL_KEY_FILE", str(folder / "their key"))
         reader = open_store(folder / "theirs")
@@ -319,9 +320,9 @@ def test_a_pickle_in_a_pack_is_executed_by_its_first_load_only(store, theirs, tm
     record(store, made(store, "evil", ComesBack())).wait()
     # Who stores it loads it, in a copy of the process and here.
     Path("attacked").rmdir()
-    store.pack(["evil"], tmp_path / "out.zip")
-    assert theirs.inspect_pack(tmp_path / "out.zip").executing == 1
-    theirs.import_pack(tmp_path / "out.zip")
+    packs.write_pack(store, ["evil"], tmp_path / "out.zip")
+    assert trust.inspect_pack(tmp_path / "out.zip", theirs.signer).executing == 1
+    trust.import_pack(theirs, tmp_path / "out.zip")
     assert not os.path.exists("attacked")  # noqa: PTH110
     (row,) = theirs.current("evil")
     theirs.get(row.materialization.value, key="evil")
@@ -334,19 +335,22 @@ def test_a_pickle_in_a_pack_is_executed_by_its_first_load_only(store, theirs, tm
 def test_values_of_another_key_are_taken_over_one_by_one(store, packed, tmp_path, monkeypatch):
     monkeypatch.setenv("STEPWELL_KEY_FILE", str(tmp_path / "their key"))
     here = open_store(store.directory)
-    assert {each.item.key for each in here.foreign(None).found} == {"frame", "small"}
+    assert {each.item.key for each in trust.foreign_values(here, None).found} == {"frame", "small"}
     with pytest.raises(UnknownKeyError, match="'smal'"):
-        here.foreign(["smal"])
-    assert here.foreign(["number"]).found == ()
+        trust.foreign_values(here, ["smal"])
+    assert trust.foreign_values(here, ["number"]).found == ()
     assert here.snapshot(["small", "frame"], [], []).foreign
     for key in ("small", "frame"):
-        assert here.adopt(here.foreign([key])) == []
+        assert trust.adopt(here, trust.foreign_values(here, [key])) == []
         (row,) = here.current(key)
         assert len(here.get(row.materialization.value, key=key))
-    assert here.foreign(None).found == ()
+    assert trust.foreign_values(here, None).found == ()
     assert here.snapshot(["small", "frame"], [], []).foreign == {}
     monkeypatch.setenv("STEPWELL_KEY_FILE", str(tmp_path / "key"))
-    assert {each.item.key for each in open_store(store.directory).foreign(None).found} == {"frame", "small"}
+    assert {each.item.key for each in trust.foreign_values(open_store(store.directory), None).found} == {
+        "frame",
+        "small",
+    }
 
 
 def test_a_damaged_value_of_another_key_is_left_alone(store, packed, tmp_path, monkeypatch):
@@ -360,6 +364,6 @@ def test_a_damaged_value_of_another_key_is_left_alone(store, packed, tmp_path, m
     record(store, bad).wait()
     monkeypatch.setenv("STEPWELL_KEY_FILE", str(tmp_path / "their key"))
     here = open_store(store.directory)
-    assert sorted(here.adopt(here.foreign(None))) == ["bad", "frame"]
-    assert {each.item.key for each in here.foreign(None).found} == {"bad", "frame"}
+    assert sorted(trust.adopt(here, trust.foreign_values(here, None))) == ["bad", "frame"]
+    assert {each.item.key for each in trust.foreign_values(here, None).found} == {"bad", "frame"}
     assert not os.path.exists("attacked")  # noqa: PTH110

@@ -48,10 +48,10 @@ def made(directory):
 
     stepwell.materialize([replacements.large, replacements.other, replacements.small], store=directory)
     store = get_session().open(directory)
-    store.forget("other")
-    with store.scratch():
+    housekeeping.forget(store, "other")
+    with store.folder.scratch():
         pass
-    housekeeping.write_sizes(store.folder, housekeeping.measure(store._catalog, store.folder, store._objects))
+    housekeeping.write_sizes(store.folder, housekeeping.measure(store))
     store.close()
     list(examine(directory, mend=True))
     store = open_store(directory)

@@ -23,8 +23,7 @@ from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailabl
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.store.values import round_trip
 from stepwell.kernel_runtime.store.values.loading import CodeReader
-from stepwell.kernel_runtime.versions.classes import class_version
-from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.data import class_version, data_version
 
 LARGE = bytes(9_000_000)
 

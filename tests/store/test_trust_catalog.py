@@ -10,6 +10,9 @@ from stepwell.commands.command import find_command
 from stepwell.kernel_runtime.errors import StepwellError, StoreDamagedError, UntrustedStoreError
 from stepwell.kernel_runtime.records.materializations import Current
 from stepwell.kernel_runtime.session import get_session
+from stepwell.kernel_runtime.store import housekeeping, retention
+from stepwell.kernel_runtime.store.catalog.tables import read_attempts, read_logs
+from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.store.store import open_store
 from stepwell.kernel_runtime.text import in_one_line, printable
 from tests.store.rows import executed, made, record
@@ -123,8 +126,8 @@ def test_a_name_is_never_sql(store, key):
     assert len(store.current(key)) == 1
     assert [m.key for m in store.history(key)] == [key]
     assert list(store.snapshot([key], [key], ["c1"]).current) == [key]
-    assert store.logs(key, key) == []
-    assert store.code(key) is None
+    assert store.catalog.ask(read_logs, key, key) == []
+    assert store.codes([key]).get(key) is None
 
 
 def test_what_rows_say_reaches_a_terminal_as_text_only(store, monkeypatch):
@@ -150,7 +153,7 @@ def test_a_column_that_cannot_be_read_is_an_error_of_ours(store):
     rows = {}
     for column in ("inputs", "reads", "metadata", "classes", "unverifiable"):
         for text in ("[" * 100_000, "{", "5", '[["a"]]', "null"):
-            store._catalog.change(
+            store.catalog.change(
                 lambda connection, name, column=column, text=text: connection.execute(
                     f"UPDATE {name}.materializations SET {column} = ?", [text]
                 )
@@ -159,7 +162,7 @@ def test_a_column_that_cannot_be_read_is_an_error_of_ours(store):
                 rows[column, text] = store.current("a")
             except StoreDamagedError as error:
                 rows[column, text] = error.what
-            store._catalog.change(
+            store.catalog.change(
                 lambda connection, name, column=column: connection.execute(
                     f"UPDATE {name}.materializations SET {column} = '{'{}' if column == 'metadata' else '[]'}'"
                 )
@@ -198,25 +201,25 @@ def test_any_value_in_any_column_gives_an_answer_or_an_error_of_ours(kept, capsy
     questions = (
         lambda: store.runs(limit=5),
         lambda: store.run("run"),
-        lambda: store.attempts("a", limit=5),
-        lambda: store.outputs("run", "a"),
-        lambda: store.logs("run", "a"),
+        lambda: store.catalog.ask(read_attempts, "a", 5),
+        lambda: read_outputs(store.catalog, store.signer, "run", "a"),
+        lambda: store.catalog.ask(read_logs, "run", "a"),
         lambda: store.snapshot(["a"], ["a"], ["c1"]),
         lambda: str(stepwell.status(store=store)),
         lambda: stepwell.status(store=store).as_dict(),
-        lambda: store.code("c1"),
-        store.rules,
-        lambda: store.collect(dry_run=True),
+        lambda: store.codes(["c1"]).get("c1"),
+        lambda: retention.rules_of(store),
+        lambda: housekeeping.collect(store, dry_run=True),
     )
     for table, column, kind in columns:
-        (rows,) = store._catalog.ask(
+        (rows,) = store.catalog.ask(
             lambda connection, name, table=table, column=column: [
                 connection.execute(f"SELECT rowid, {column} FROM {name}.{table}").fetchall()
             ]
         )
         for value in HOSTILE[kind]:
             change = f"UPDATE @{table} SET {column} = ?"
-            store._catalog.change(lambda connection, name: connection.execute(change.replace("@", f"{name}."), [value]))  # noqa: B023
+            store.catalog.change(lambda connection, name: connection.execute(change.replace("@", f"{name}."), [value]))  # noqa: B023
             for question in questions:
                 try:
                     question()
@@ -224,7 +227,7 @@ def test_any_value_in_any_column_gives_an_answer_or_an_error_of_ours(kept, capsy
                     refused += 1
         for row, value in rows:
             change = f"UPDATE @{table} SET {column} = ? WHERE rowid = ?"
-            store._catalog.change(
+            store.catalog.change(
                 lambda connection, name: connection.execute(change.replace("@", f"{name}."), [value, row])  # noqa: B023
             )
     assert refused > 50

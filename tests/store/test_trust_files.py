@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from stepwell.kernel_runtime.errors import UntrustedStoreError, UntrustedValueError, ValueUnavailableError
+from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.objects.header import PREFIX, read_header, read_prefix
 from stepwell.kernel_runtime.store.objects.value_files import Objects
 from stepwell.kernel_runtime.store.signing import Signer
@@ -65,7 +66,7 @@ def assert_refused(store, stored, error=ValueUnavailableError, **more):
 def test_a_row_cannot_name_a_file_outside_objects(store, stored, tmp_path, name):
     (store.directory / "objects" / "key").write_bytes(b"x")
     assert_refused(store, replace(stored, object_name=name))
-    assert store._objects.missing(name)
+    assert store.objects.missing(name)
 
 
 def test_a_row_cannot_name_the_file_of_another_value_or_codec(store, stored):
@@ -110,7 +111,7 @@ def test_a_pipe_in_the_place_of_a_file_blocks_nobody(store, stored):
 def test_a_file_with_a_hole_of_a_terabyte_is_damaged_and_takes_no_memory(store, stored):
     os.truncate(path_of(store, stored), 1 << 40)
     with pytest.raises(ValueUnavailableError, match="longer than its header says"):
-        store._objects.verify(stored.object_name)
+        store.objects.verify(stored.object_name)
     assert_refused(store, stored, match="longer than its header says")
 
 
@@ -121,7 +122,7 @@ def test_folders_that_are_too_deep_are_left_alone(store, stored):
             enter("d")
     for path in (place / "d", place):
         os.utime(path, (1, 1))
-    store.collect()
+    housekeeping.collect(store)
     assert (place / "d" / "d").exists()
     assert store.get(stored, key="a")["a"][5] == 5
     shutil.rmtree(place)
@@ -228,20 +229,20 @@ def test_changed_data_is_found_and_put_mends_it(store, stored):
     for verify in ("signed", "full"):
         path.write_bytes(data)
         with pytest.raises(ValueUnavailableError, match="contents changed"):
-            store._objects.verify(stored.object_name)
+            store.objects.verify(stored.object_name)
         with pytest.raises(ValueUnavailableError, match="contents changed"):
             store.get(stored, key="a", verify=verify)
         assert not path.exists()
     assert store.put(LARGE, key="a", memo_key="m") == stored
     store.get(stored, key="a", verify="full")
-    assert store._objects.verify(stored.object_name).digest == stored.digest
+    assert store.objects.verify(stored.object_name).digest == stored.digest
 
 
 def test_a_stream_that_changes_after_it_was_checked_is_not_executed(store, tmp_path, monkeypatch):
     """Whoever can write a mapped file could change it between check and execution: what is executed is a copy."""
     monkeypatch.chdir(tmp_path)
     stored = store.put([b"x" * 3_000_000, np.arange(400_000)], key="a", memo_key="m")
-    parts = store._objects.read(stored.object_name, stored.digest, "pickle", key="a")
+    parts = store.objects.read(stored.object_name, stored.digest, "pickle", key="a")
     path = path_of(store, stored)
     with path.open("r+b") as file:
         file.write(b"\0" * 3_000_000)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.store import housekeeping, packs, trust
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.processes import Unrecorded, unrecorded_names
 from stepwell.kernel_runtime.store.store import open_store
@@ -46,7 +47,7 @@ def test_the_row_of_one_step_does_not_take_away_what_protects_the_equal_value_of
     first, second = rows.made(store, "a", array(1)), rows.made(store, "b", array(1))
     rows.record(store, first).wait()
     assert named(store) == {second.value.object_name}
-    store.forget("a")
+    housekeeping.forget(store, "a")
     rows.record(store, second).wait()
     assert (store.get(second.value, key="b") == 1).all()
     assert named(store) == set()
@@ -62,9 +63,9 @@ def test_a_step_that_reused_a_value_takes_nothing_off(store):
 
 def test_an_imported_pack_leaves_nothing_on_the_list(store, tmp_path):
     rows.record(store, rows.made(store, "a", array(1))).wait()
-    store.pack(["a"], tmp_path / "out.zip")
+    packs.write_pack(store, ["a"], tmp_path / "out.zip")
     other = open_store(tmp_path / "other")
-    other.import_pack(tmp_path / "out.zip")
+    trust.import_pack(other, tmp_path / "out.zip")
     assert len(other.history("a")) == 1
     assert named(other) == set()
     other.close()

@@ -11,8 +11,8 @@ from compiled_classes import CLASSES
 from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.store.values import codecs
 from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading
-from stepwell.kernel_runtime.versions.classes import class_version, hides, remember_copy
-from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.classes import remember_copy
+from stepwell.kernel_runtime.versions.data import class_version, data_version, hides
 from stepwell.kernel_runtime.versions.ownership import owner
 
 MAIN = vars(sys.modules["__main__"])

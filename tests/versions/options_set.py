@@ -192,11 +192,12 @@ def change():
 def defer(entries):
     """Apply entries before their libraries are imported; print what is shown when they are, and whether that is a change."""
     from stepwell.kernel_runtime.versions import library_state
+    from stepwell.kernel_runtime.versions.data import data_version
 
     waiting = [row for row, (module, _, _) in ALL.items() if entries[row] and module not in sys.modules]
     failed = {row: library_state.apply(entries[row]) for row in ALL}
     before = library_state.snapshot()
-    told = {row: library_state.state_digest(row) for row in ALL}
+    told = {row: library_state.state_digest(row, data_version) for row in ALL}
     for row in ALL:
         exec(f"import {ALL[row][0]}", {})
     differing = library_state.changed(before, library_state.snapshot())
@@ -204,7 +205,7 @@ def defer(entries):
         "waiting": waiting,
         "failed": [name for names in failed.values() for name in names],
         "differing": [name for name, _ in differing],
-        "told": {row: told[row] == library_state.state_digest(row) for row in ALL},
+        "told": {row: told[row] == library_state.state_digest(row, data_version) for row in ALL},
         "shown": {row: shown(module, expression) for row, (module, _, expression) in ALL.items()},
     }
 

@@ -20,7 +20,7 @@ STANDARD = Path(json_module.__file__).parents[1]
 SOURCES = [
     *(
         OURS / name
-        for name in ("versions/opcodes.py", "versions/expand.py", "versions/modules.py", "execution/engine.py")
+        for name in ("versions/opcodes.py", "versions/expand.py", "versions/loads.py", "execution/engine.py")
     ),
     *(STANDARD / name for name in ("argparse.py", "json/decoder.py", "textwrap.py", "tarfile.py", "asyncio/tasks.py")),
 ]

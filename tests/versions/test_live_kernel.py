@@ -6,7 +6,8 @@ import time
 import pytest
 from edited_cells import run_cells
 
-from stepwell.kernel_runtime.versions.graph import identity, known
+from stepwell.kernel_runtime.versions.encode import identity
+from stepwell.kernel_runtime.versions.graph import known
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 CHANGES = {

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stepwell.kernel_runtime.session.differences import compare
-from stepwell.kernel_runtime.session.differences.difference import Side
+from stepwell.commands.diff import worded
+from stepwell.kernel_runtime.session.differences import Side, compare
 from stepwell.kernel_runtime.session.history import Version, Versions
 from stepwell.widgets.differences import difference_html, versions_html
 
@@ -14,7 +14,7 @@ EVIL = "<script>alert(1)</script>"
 
 def diff(before, after):
     sides = (Side("before", None, "t", EVIL), Side("after", None, "t", ""))
-    return compare(EVIL, *sides, (lambda: before, lambda: after))
+    return worded(compare(EVIL, *sides, (lambda: before, lambda: after)))
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from typing import Any
 
 from stepwell.kernel_runtime.execution import contents
 from stepwell.kernel_runtime.execution.contents import Address
-from stepwell.kernel_runtime.versions.atoms import ATOMS, hexdigest
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.classes import is_data
 from stepwell.kernel_runtime.versions.data import Budget, data_version
+from stepwell.kernel_runtime.versions.encode import ATOMS, hexdigest
 from stepwell.kernel_runtime.versions.ownership import owner
 
 _MISSING: Any = object()

@@ -61,6 +61,7 @@ from stepwell.kernel_runtime.records.materializations import (
 )
 from stepwell.kernel_runtime.records.runs import Claimant, ErrorRecord, LogRecord, RunRecord, RunStatus, StepRecord
 from stepwell.kernel_runtime.store.locks import Once
+from stepwell.kernel_runtime.store.signing import sign_record
 from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Bookkeeping:
         made = self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)
         if effects:
             last = replace(made[-1], effects=effects.as_text())
-            last = replace(last, record_signature=self.store.sign_record(last))
+            last = replace(last, record_signature=sign_record(self.store.signer, last))
             # Where that record is missing, as in a pack of the value alone, the value must not be reused for the step.
             made = (*[replace(item, effects=ELSEWHERE) for item in made[:-1]], last)
         record = StepRecord(

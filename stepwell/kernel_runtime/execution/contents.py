@@ -24,8 +24,7 @@ from types import (
 )
 from typing import Any, TypeAlias
 
-from stepwell.kernel_runtime.versions.atoms import ATOMS
-from stepwell.kernel_runtime.versions.encode import IMMUTABLE
+from stepwell.kernel_runtime.versions.encode import ATOMS, IMMUTABLE
 
 Step: TypeAlias = tuple[str, Any]
 """One step from a container to a member: ``("item", key)``, ``("index", 0)`` or ``("attr", "layers")``."""

@@ -35,9 +35,9 @@ from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.reads.readers import seedings
 from stepwell.kernel_runtime.records.materializations import RESULT, Effects, Read
 from stepwell.kernel_runtime.versions import library_state, patches
-from stepwell.kernel_runtime.versions.atoms import ATOMS
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.encode import ATOMS
 from stepwell.kernel_runtime.versions.environment import value_of, whole
 from stepwell.kernel_runtime.versions.graph import MISSING
 from stepwell.kernel_runtime.versions.secrets import Environment, is_kept_back, looks_secret

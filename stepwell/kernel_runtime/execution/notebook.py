@@ -37,8 +37,10 @@ from stepwell.kernel_runtime.records.materializations import (
     Read,
     StoredValue,
 )
+from stepwell.kernel_runtime.store.catalog.tables import read_writers
+from stepwell.kernel_runtime.store.signing import vouches
 from stepwell.kernel_runtime.versions import library_state
-from stepwell.kernel_runtime.versions.atoms import ATOMS
+from stepwell.kernel_runtime.versions.encode import ATOMS
 from stepwell.kernel_runtime.versions.environment import set_variable, whole
 
 if TYPE_CHECKING:
@@ -494,7 +496,7 @@ class NotebookCells:
 
     def _is_trusted(self, kept: Materialization, group: tuple[Materialization, ...]) -> bool:
         """Return True if a trusted key signed what a step left, and the rows of its values name the same reads, inputs and code."""
-        return self._store.vouches(kept) and all(
+        return vouches(self._store.signer, kept) and all(
             (item.reads, item.inputs, item.code_version) == (kept.reads, kept.inputs, kept.code_version)
             for item in group
         )
@@ -571,7 +573,7 @@ class NotebookCells:
             return True
         return any(
             each.path == path and each.digest == digest
-            for item in self._store.writers_of(path)
-            if self._store.vouches(item)
+            for item in self._store.catalog.ask(read_writers, path)
+            if vouches(self._store.signer, item)
             for each in Effects.from_text(item.effects).files
         )

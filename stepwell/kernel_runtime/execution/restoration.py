@@ -29,6 +29,8 @@ from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.reads.file_state import file_digest
 from stepwell.kernel_runtime.reads.recorder import ReadRecorder
 from stepwell.kernel_runtime.records.materializations import RESULT, Effects, FileEffect
+from stepwell.kernel_runtime.store.catalog.tables import read_writers
+from stepwell.kernel_runtime.store.signing import vouches
 from stepwell.kernel_runtime.versions.ownership import is_input_path
 
 if TYPE_CHECKING:
@@ -178,8 +180,8 @@ def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], st
         return ""
     digest, key = files.get(name, ("", ""))
     if name not in files:
-        for item in store.writers_of(name):
-            if store.vouches(item):
+        for item in store.catalog.ask(read_writers, name):
+            if vouches(store.signer, item):
                 digest = next(each.digest for each in Effects.from_text(item.effects).files if each.path == name)
                 key = item.key.rpartition(":")[0]
                 break

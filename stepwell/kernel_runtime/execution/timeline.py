@@ -28,9 +28,9 @@ from stepwell.kernel_runtime.reads.checks import what_changed
 from stepwell.kernel_runtime.reads.file_state import UNSTABLE
 from stepwell.kernel_runtime.reads.recorder import value_digest
 from stepwell.kernel_runtime.records.materializations import CodeVersion, Materialization, Read, is_provenance
-from stepwell.kernel_runtime.versions import duckdb_state, library_state
-from stepwell.kernel_runtime.versions.atoms import ATOMS
+from stepwell.kernel_runtime.versions import library_state, queries
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.encode import ATOMS
 from stepwell.kernel_runtime.versions.environment import set_variable, value_of, whole
 from stepwell.kernel_runtime.versions.graph import MISSING
 
@@ -446,7 +446,7 @@ class Timeline:
             source,
             made,
             library_state.snapshot(),
-            duckdb_state.state.outside,
+            queries.connection.outside,
         )
         self._reassigned.pop(step_key, None)
 
@@ -534,7 +534,7 @@ class Timeline:
     def is_left(self, step_key: str) -> bool:
         """Return True if no cell has used DuckDB's own connection since a step was brought up to date: what a step left there is as it was."""
         memory = self._memories.get(step_key)
-        return memory is not None and memory.statements == duckdb_state.state.outside
+        return memory is not None and memory.statements == queries.connection.outside
 
     def seeded(self, stream: str, writer: Writer) -> None:
         """Note that a cell or step has seeded a random stream."""

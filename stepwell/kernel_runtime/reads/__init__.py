@@ -1,11 +1,9 @@
 """Recorded reads: what a step reads in addition to its inputs, and the check that a read still holds before a value is reused.
 
 ``recorder``     what one step read, noted while it runs and digested when it has ended
-``hooks``        what tells the recorder: audit events, threads, the environment, and wrapped readers that open files in C, C++ or Rust
-``readers``      the table of those readers, and the files that SQL names
-``file_state``   the state of files, listings of folders, matches of patterns
-``statuses``     what is looked at without being opened: whether a path is there, its size, its times
-``children``     programs and processes that a step starts, whose reads are not seen
+``hooks``        the sources of these notes: audit events, threads, the environment, and wrapped readers that open files in C, C++ or Rust
+``readers``      the table of those readers, and of functions that start programs and processes, whose reads are not seen
+``file_state``   the state of files, listings of folders, matches of patterns, and what code learns of a path without opening it
 ``checks``       whether a read still holds, and what changed in words
 """
 

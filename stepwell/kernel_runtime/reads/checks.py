@@ -6,10 +6,9 @@ import os
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.reads import file_state
-from stepwell.kernel_runtime.reads.file_state import UNSTABLE, file_digest, file_stat
-from stepwell.kernel_runtime.reads.statuses import ABSENT, status
+from stepwell.kernel_runtime.reads.file_state import ABSENT, UNSTABLE, file_digest, file_stat, status
 from stepwell.kernel_runtime.records.materializations import LOCAL, Read
-from stepwell.kernel_runtime.versions.duckdb_state import NAME
+from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.environment import (
     ALL,
     Keyed,
@@ -20,6 +19,7 @@ from stepwell.kernel_runtime.versions.environment import (
     whole,
 )
 from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
+from stepwell.kernel_runtime.versions.queries import IN_CONNECTION
 
 
 def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
@@ -47,7 +47,7 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     if read.kind == "glob":
         return file_state.names_digest(file_state.matches(read.name), read.own) == read.digest
     if read.kind == "state":
-        return state_digest(read.name) == read.digest
+        return state_digest(read.name, data_version) == read.digest
     if read.kind in LOCAL:
         # Only the notebook's kernel can tell.
         return False
@@ -76,8 +76,8 @@ def _file_holds(read: Read) -> bool:
 
 def what_changed(read: Read) -> str:
     """Say in words how the world differs from a read that does not hold; of the environment only the name."""
-    if read.digest == UNSTABLE and read.kind == "environment":
-        return "it read the environment, which could not be compared: the user's key could not be read"
+    if read.kind == "environment":
+        return _other_environment(read)
     if read.kind == "name":
         return f"the variable {read.name}, which a text of it names, changed"
     if read.kind == "stream":
@@ -97,20 +97,25 @@ def what_changed(read: Read) -> str:
         return f"the names in {read.name} changed" + _difference(read, names)
     if read.kind == "glob":
         return f"the files that match {read.name} changed" + _difference(read, file_state.matches(read.name))
-    if read.kind == "environment":
-        if read.name == ALL:
-            return "the environment, which it reads as a whole, changed"
-        if not read.digest:
-            return f"the environment name {read.name} is set now"
-        return f"the environment name {read.name} " + (
-            "is not set any more" if value_of(read.name) is None else "changed"
-        )
     if read.kind == "state":
-        if read.name.startswith(NAME):
-            return f"what duckdb's own connection holds as {read.name.removeprefix(NAME)} changed"
-        name = read.name.removesuffix(" text")
-        return f"the {name} changed" if name in {FOLDER, "time zone", "locale"} else f"options of {name} changed"
+        return _other_state(read.name)
     return f"the value of {read.name}, which it loads, changed"
+
+
+def _other_environment(read: Read) -> str:
+    if read.digest == UNSTABLE:
+        return "it read the environment, which could not be compared: the user's key could not be read"
+    if read.name == ALL:
+        return "the environment, which it reads as a whole, changed"
+    now = "is set now" if not read.digest else "is not set any more" if value_of(read.name) is None else "changed"
+    return f"the environment name {read.name} {now}"
+
+
+def _other_state(name: str) -> str:
+    if name.startswith(IN_CONNECTION):
+        return f"what duckdb's own connection holds as {name.removeprefix(IN_CONNECTION)} changed"
+    name = name.removesuffix(" text")
+    return f"the {name} changed" if name in {FOLDER, "time zone", "locale"} else f"options of {name} changed"
 
 
 def _other_status(read: Read) -> str:

@@ -1,15 +1,37 @@
-# ruff: noqa: PTH118, PTH123 - plain strings: an audit hook runs inside every open()
-# ruff: noqa: PTH118, PTH207, PTH208 - plain strings, as in the other files of this folder
-"""The state of files, listings of folders and matches of patterns; and which files a child process has changed (`Tree`)."""
+# ruff: noqa: PTH118, PTH123, PTH207, PTH208 - plain strings: an audit hook runs inside every open()
+"""The state of files and folders: contents, listings, matches of patterns, and what code learns of a path without opening it.
+
+`Tree` finds the files that a child process has changed.
+
+Everything in Python that asks whether a path is there, for its size or its times (``os.path.exists``, ``Path.is_file``,
+``os.path.getmtime``) calls one of three functions of ``os``. `watch_statuses` wraps them once per process; the import system has its
+own. The caller decides which facts count: ``exists`` learns the kind, ``getsize`` the size, ``stat`` itself all of them. Not counted are
+the reads that `environment.counts_here` leaves out, and calls that learn nothing for the code: ``makedirs`` looks for the folders above,
+``resolve`` follows links, ``which`` walks the search path. A relative path also reads the working directory.
+
+An installed package that asks for all facts is about to open the file. Its times do not count then, or a file that is touched would be
+another one. Not seen are the facts that an entry of ``os.scandir`` knows already, and what native code looks up for itself.
+"""
 
 from __future__ import annotations
 
+import builtins
 import glob
 import os
+import stat as modes
+import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from functools import update_wrapper
+from types import FrameType
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
-_stat = os.stat
+from stepwell.kernel_runtime.versions.environment import counts_here
+from stepwell.kernel_runtime.versions.library_state import FOLDER
+from stepwell.kernel_runtime.versions.ownership import is_input_path
+
+_stat, _access = os.stat, os.access
 UNSTABLE = "changed while the step ran"
 """In place of a digest: such a read never holds."""
 # A file that changes again within one tick of the file system's clock keeps its time.
@@ -152,3 +174,171 @@ def names_digest(names: Iterable[str], without: Collection[str] = ()) -> str:
 def kept(names: Collection[str]) -> tuple[str, ...]:
     """Return the names that a record keeps for a reader: all of a folder of usual size, none of a big one."""
     return tuple(names) if len(names) <= _MOST_NAMES else ()
+
+
+# -- what is learned of a path without opening it
+
+Aspect: TypeAlias = Literal["kind", "link", "size", "mtime", "ctime", "stat"]
+"""What is learned: the kind of a path, of the path itself where it is a link, one fact, or kind, size and time of change."""
+ABSENT: Final = "absent"
+
+_THROUGH = frozenset({"os", "posixpath", "ntpath", "genericpath", "pathlib", "pathlib._local", "pathlib._abc", "glob", "shutil", "fnmatch"})  # fmt: skip
+_LEARNS: Mapping[str, Aspect] = {
+    "getsize": "size", "getmtime": "mtime", "getatime": "mtime", "getctime": "ctime", "stat": "stat", "lstat": "stat",
+}  # fmt: skip
+_LEARNS_NOTHING = frozenset({
+    "makedirs", "mkdir", "realpath", "resolve", "which", "walk", "fwalk", "copytree", "rmtree", "unlink", "touch", "get_terminal_size",
+    "removedirs", "disk_usage", "copy", "copy2", "copyfile", "copystat", "copymode", "move", "ismount",
+})  # fmt: skip
+
+
+class Watcher(Protocol):
+    """The recorder, as far as looks at paths are noted."""
+
+    def looked_at(self, path: str, aspect: str, fact: str) -> None:
+        """Note what was learned of a path."""
+
+    def knows_look(self, path: str, aspect: str) -> bool:
+        """Tell whether such a look was noted before."""
+
+    def state_read(self, name: str) -> None:
+        """Note that the working directory was read."""
+
+
+def status(path: str, aspect: str) -> str:
+    """Return what a look at a path learns now: ``absent``, ``file``, ``folder 12 1700000000``."""
+    if aspect.startswith("access "):
+        return str(_access(path, int(aspect.removeprefix("access "))))
+    try:
+        return _fact(_stat(path, follow_symlinks=aspect != "link"), aspect)
+    except (OSError, ValueError):
+        return ABSENT
+
+
+_KINDS = {modes.S_IFREG: "file", modes.S_IFDIR: "folder", modes.S_IFLNK: "link"}
+
+
+def _fact(found: os.stat_result, aspect: str) -> str:
+    kind = _KINDS.get(modes.S_IFMT(found.st_mode), "special")
+    if aspect in ("kind", "link") or (kind == "folder" and aspect != "ctime"):
+        # The times of a folder are those of what is made in it: they say no more than its listing, and change for less.
+        return kind
+    facts = {
+        "size": (found.st_size,),
+        "mtime": (found.st_mtime_ns,),
+        "ctime": (found.st_ctime_ns,),
+        "stat": (found.st_size, found.st_mtime_ns),
+    }[aspect]
+    return " ".join([kind, *map(str, facts)])
+
+
+def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]:
+    """Return what a call of ``os.stat`` from a frame learns, None for nothing; and the frame of the code that asked."""
+    name = ""
+    while frame is not None and frame.f_globals.get("__name__") in _THROUGH:
+        name = frame.f_code.co_name
+        if name in _LEARNS_NOTHING:
+            return None, frame
+        frame = frame.f_back
+    return ("stat" if not name else _LEARNS.get(name, "kind")), frame
+
+
+# Pickle, and the walk over code that imported the function, must take it for a function of `os`.
+_SHIM = compile(
+    """
+def bound(original, active, looked):
+    def look(*args, **kwargs):
+        watcher = active()
+        if watcher is None:
+            return original(*args, **kwargs)
+        return looked(watcher, args, kwargs)
+    return look
+""",
+    "<look>",
+    "exec",
+)
+
+
+def _note(
+    watcher: Watcher, path: Any, found: os.stat_result | bool | None, *, follows: bool, mode: int | None = None
+) -> None:
+    aspect, asker = aspect_of(sys._getframe(3))  # noqa: SLF001 - the caller decides what counts
+    if aspect is None or isinstance(path, int):
+        return
+    given = os.fsdecode(path)
+    name = os.path.abspath(given)  # noqa: PTH100 - as above
+    if not os.path.isabs(given) and is_input_path(name) and counts_here(asker):  # noqa: PTH117 - as above
+        watcher.state_read(FOLDER)
+    if aspect == "stat" and asker is not None and not is_input_path(asker.f_code.co_filename):
+        aspect = "size"
+    learned = f"access {mode}" if mode is not None else "link" if aspect == "kind" and not follows else aspect
+    if not watcher.knows_look(name, learned) and is_input_path(name) and counts_here(asker):
+        fact = ABSENT if found is None else str(found) if isinstance(found, bool) else _fact(found, learned)
+        watcher.looked_at(name, learned, fact)
+
+
+Looked: TypeAlias = Callable[[Watcher, tuple[Any, ...], Mapping[str, Any]], Any]
+"""Calls the original with arguments, and notes for the watcher what that learned."""
+
+
+def _status_read(original: Callable[..., os.stat_result], *, follows: bool) -> Looked:
+    def looked(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        found = None
+        try:
+            found = original(*args, **kwargs)
+        finally:
+            # What cannot be understood here is for the original to refuse; a path below a descriptor is no path.
+            if kwargs.get("dir_fd") is None:
+                with suppress(Exception):
+                    path = args[0] if args else kwargs["path"]
+                    _note(watcher, path, found, follows=follows and kwargs.get("follow_symlinks", True))
+        return found
+
+    return looked
+
+
+def _access_read(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    granted = _access(*args, **kwargs)
+    if kwargs.get("dir_fd") is None:
+        with suppress(Exception):
+            given = {**dict(zip(("path", "mode"), args, strict=False)), **kwargs}
+            _note(watcher, given["path"], granted, follows=True, mode=given["mode"])
+    return granted
+
+
+def _folder_read(original: Callable[[], Any]) -> Looked:
+    def looked(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if counts_here(sys._getframe(2)):  # noqa: SLF001 - as above
+            watcher.state_read(FOLDER)
+        return original(*args, **kwargs)
+
+    return looked
+
+
+def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any, Any]]:
+    """Wrap the functions that look at paths, so that the active watcher is told.
+
+    Returns
+    -------
+    dict
+        By identity, each original with the function that replaces it.
+    """
+    replaced: dict[int, tuple[Any, Any]] = {}
+    for name, looked in (
+        ("stat", _status_read(_stat, follows=True)),
+        ("lstat", _status_read(os.lstat, follows=False)),
+        ("access", _access_read),
+        ("getcwd", _folder_read(os.getcwd)),
+        ("getcwdb", _folder_read(os.getcwdb)),
+    ):
+        original = getattr(os, name)
+        space: dict[str, Any] = {"__name__": "os", "__builtins__": builtins}
+        exec(_SHIM, space)  # noqa: S102 - a constant
+        made = update_wrapper(space["bound"](original, active, looked), original)
+        made.__module__ = "os"
+        replaced[id(original)] = (original, made)
+        for able in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks, os.supports_effective_ids):
+            if original in able:
+                able.add(made)
+        setattr(os, name, made)
+    return replaced

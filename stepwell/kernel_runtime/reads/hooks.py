@@ -22,10 +22,17 @@ from pathlib import PurePath
 from types import FrameType, ModuleType
 from typing import Any
 
-from stepwell.kernel_runtime.reads.children import command_run, forked, program_started
-from stepwell.kernel_runtime.reads.readers import MODULES, Note, file_system_methods, readers_of
+from stepwell.kernel_runtime.reads.file_state import watch_statuses
+from stepwell.kernel_runtime.reads.readers import (
+    MODULES,
+    Note,
+    command_run,
+    file_system_methods,
+    forked,
+    program_started,
+    readers_of,
+)
 from stepwell.kernel_runtime.reads.recorder import ReadRecorder, active, threads
-from stepwell.kernel_runtime.reads.statuses import watch_statuses
 from stepwell.kernel_runtime.versions.environment import counts_here, watch_environment
 from stepwell.kernel_runtime.versions.library_state import FOLDER
 from stepwell.kernel_runtime.versions.ownership import OURS, is_input_path
@@ -217,7 +224,7 @@ def _watch_process() -> None:
     sys.addaudithook(_hook)
     watch_environment(active)
     watch_readers(active)
-    rebind(watch_statuses(active, is_input_path, counts_here))
+    rebind(watch_statuses(active))
     _watch_threads()
 
 

@@ -1,10 +1,12 @@
-# ruff: noqa: PTH100, PTH111, PTH110, PTH118, SLF001 - plain strings, as in the other files of this folder; who asks decides
-"""The table of native readers: functions that open files in C, C++ or Rust, where no audit event is raised; and the files that SQL names.
+# ruff: noqa: PTH100, PTH111, PTH110, SLF001 - plain strings, as in the other files of this folder; who asks decides
+"""The table of native readers: functions that open files in C, C++ or Rust, where Python raises no audit event.
 
 For each module, when it is imported, `readers_of` gives the functions to wrap and how to find the files in their arguments. pandas is not
-in the table: its readers open files in Python or call those of pyarrow. Functions that start processes are in it too, because reads of
-those processes are not seen. Of a statement of SQL only literals are read. A literal counts if it names an existing file, or stands where
-DuckDB expects a file: after FROM, JOIN or ATTACH, or inside a reading function.
+in the table: its readers open files in Python or call those of pyarrow. `versions.queries` reads the statements that DuckDB and polars are given.
+
+Functions that start programs and processes are in the table too: what those read is not seen, so the step's user is told. What they write
+is found by comparing the folders of the project before the first of them starts and after the step (`file_state.Tree`). Not told are
+programs that libraries start to know the machine (``lscpu``, ``fc-list``), and workers to which a library gives the data of the step.
 """
 
 from __future__ import annotations
@@ -12,102 +14,17 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from types import ModuleType
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import FrameType, ModuleType
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
-from stepwell.kernel_runtime.reads.children import asker, pool_used, process_started, work_sent
-from stepwell.kernel_runtime.reads.file_state import has_magic, matches
+from stepwell.kernel_runtime.reads.file_state import Aspect, status
 from stepwell.kernel_runtime.reads.recorder import ReadRecorder
-from stepwell.kernel_runtime.reads.statuses import Aspect, status
-from stepwell.kernel_runtime.versions import duckdb_state
+from stepwell.kernel_runtime.versions import queries
 from stepwell.kernel_runtime.versions.ownership import is_input_path
-from stepwell.kernel_runtime.versions.query_names import tables_in
-
-_PIECES = re.compile(
-    r"--[^\n]*|/\*.*?\*/|(?P<text>'(?:[^']|'')*')|(?P<name>\"(?:[^\"]|\"\")*\")|\$\$(?P<dollars>.*?)\$\$", re.DOTALL
-)
-_FILE_FUNCTION = re.compile(
-    r"\b(?:read_\w+|\w+_scan|sniff_csv|parquet_(?:metadata|schema|file_metadata|kv_metadata)|glob)\s*\(", re.IGNORECASE
-)
-_INSIDE = re.compile(_FILE_FUNCTION.pattern + r"[^(){}]*$", re.IGNORECASE | re.DOTALL)
-_AFTER = re.compile(r"\b(?:from|join)\s*$|\b(?:from|join)\b[^()]*,\s*$", re.IGNORECASE | re.DOTALL)
-_ATTACHED = re.compile(r"\battach\s+(?:database\s+)?(?:if\s+not\s+exists\s+)?$", re.IGNORECASE)
-_WRITTEN = re.compile(r"\bto\s*$|\bexport\s+database\s*$", re.IGNORECASE)
-_OPTION = re.compile(r"(?:=>?|:=|:)\s*\[?\s*$")
-_BLANK = "\0"
-
-
-@dataclass(slots=True)
-class Named:
-    """What a statement names."""
-
-    read: list[str] = field(default_factory=list)
-    written: list[str] = field(default_factory=list)
-    attached: list[str] = field(default_factory=list)
-    untold: bool = False
-    """Whether a reading function is given no literal."""
-
-
-def files_named(text: str, parameters: Any = None) -> Named:
-    """Return the files that a statement reads, writes and attaches.
-
-    Parameters
-    ----------
-    parameters
-        Values of its parameters: those that name a file count.
-    """
-    found = Named()
-    before = ""
-    end = 0
-    for piece in _PIECES.finditer(text):
-        before = f"{before}{text[end : piece.start()]}"
-        end = piece.end()
-        literal = _literal(piece)
-        if literal is None:
-            continue
-        if _WRITTEN.search(before):
-            found.written.append(literal)
-        elif _ATTACHED.search(before):
-            found.attached.append(literal)
-        elif _OPTION.search(before):
-            pass
-        elif (piece["text"] is not None and (_AFTER.search(before) or _INSIDE.search(before))) or _is_there(literal):
-            found.read.append(literal)
-        before += _BLANK
-    given = [
-        value for value in _values(parameters) if isinstance(value, (str, os.PathLike)) and _is_there(os.fspath(value))
-    ]
-    found.read += [os.fspath(value) for value in given]
-    found.untold = not found.read and _FILE_FUNCTION.search(before + text[end:]) is not None
-    return found
-
-
-def _literal(piece: re.Match[str]) -> str | None:
-    if piece["text"] is not None:
-        return piece["text"][1:-1].replace("''", "'")
-    if piece["name"] is not None:
-        return piece["name"][1:-1].replace('""', '"')
-    return piece["dollars"]
-
-
-def _is_there(literal: str) -> bool:
-    if not 0 < len(literal) < 4096 or "\n" in literal or "\0" in literal:
-        return False
-    if os.path.isfile(literal):  # noqa: PTH113 - quicker
-        return True
-    return has_magic(literal) and os.sep in literal and bool(matches(os.path.abspath(literal)))
-
-
-def _values(parameters: Any) -> Iterable[Any]:
-    if isinstance(parameters, dict):
-        return parameters.values()
-    return parameters if isinstance(parameters, (list, tuple)) else ()
-
 
 Note: TypeAlias = Callable[[ReadRecorder, tuple[Any, ...], Mapping[str, Any]], None]
+"""Notes what a call of a wrapped function reads and writes, given its arguments."""
 Entry: TypeAlias = tuple[Any, str, Note]
 """A module or class, the name in it of what is to be wrapped, and what notes the files of a call."""
 
@@ -145,111 +62,10 @@ _LOOK_UPS = {
     "formulaic.utils.layered_mapping": ("LayeredMapping", "__getitem__"),
 }
 """By module: the class and the method that look up one name of a formula or expression."""
-MODULES = frozenset(
-    {
-        *_FIRST,
-        *_WRITES,
-        *_LOOK_UPS,
-        "polars",
-        "duckdb",
-        "h5py",
-        "pyarrow.fs",
-        "multiprocessing.process",
-        "multiprocessing.pool",
-        "concurrent.futures.process",
-        "joblib.parallel",
-        "random",
-        "numpy.random",
-        "torch",
-    }
-)
-_WORD = re.compile(r"[^\W\d]\w*")
-
-
-def readers_of(module: ModuleType) -> Iterator[Entry]:
-    """Return what of a module is to be wrapped."""
-    name = module.__name__
-    if name == "polars":
-        for each in sorted(vars(module)):
-            if each.startswith(("read_", "scan_")) and each not in _NOT_FILES and callable(vars(module)[each]):
-                yield module, each, _first(f"polars.{each}", "uri" if each == "read_database_uri" else "source")
-        yield module, "sql", _words(0, "query")
-        yield module.SQLContext, "execute", _words(1, "query")
-        for kind in (module.DataFrame, module.LazyFrame):
-            for each in sorted(vars(kind)):
-                if each.startswith(_POLARS_WRITES) and callable(vars(kind)[each]):
-                    yield kind, each, _written("file", "path", position=1)
-    elif name == "duckdb":
-        yield module, "connect", _database
-        for place, position in ((module, 0), (module.DuckDBPyConnection, 1)):
-            for each in ("sql", "query", "from_query", "execute", "executemany", "query_df"):
-                if hasattr(place, each):
-                    yield place, each, _statement(position, f"duckdb.{each}")
-            for each in ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet"):
-                if hasattr(place, each):
-                    yield (
-                        place,
-                        each,
-                        _first(f"duckdb.{each}", "path_or_buffer", "file_glob", "path", position=position),
-                    )
-            yield from (
-                (place, each, _written("file_name", position=1)) for each in _RELATION_WRITES if hasattr(place, each)
-            )
-        for place, position in ((module, 0), (module.DuckDBPyConnection, 1)):
-            yield from (
-                (place, each, _held(position))
-                for each in ("table", "view", "register", "unregister", "append")
-                if hasattr(place, each)
-            )
-        relation = getattr(module, "DuckDBPyRelation", None)
-        if relation is not None:
-            yield from (
-                (relation, each, _written("file_name", position=1))
-                for each in _RELATION_WRITES
-                if hasattr(relation, each)
-            )
-            yield from (
-                (relation, each, _words(2 if each == "query" else 1, "sql_query"))
-                for each in ("query", "join", "union")
-                if each == "query"
-            )
-            yield from (
-                (relation, each, _of_relation)
-                for each in ("create", "create_view", "to_table", "to_view", "insert_into", "insert")
-                if hasattr(relation, each)
-            )
-    elif name in {"random", "numpy.random", "torch"}:
-        for each in ("seed", "setstate", "set_state", "manual_seed", "set_rng_state"):
-            if hasattr(module, each):
-                yield module, each, seeding(name)
-    elif name in _LOOK_UPS:
-        owner_name, method = _LOOK_UPS[name]
-        if hasattr(module, owner_name):
-            yield getattr(module, owner_name), method, _one_name
-    elif name == "h5py":
-        yield module.File, "__init__", _hdf5
-    elif name == "multiprocessing.process":
-        yield module.BaseProcess, "start", process_started
-    elif name == "multiprocessing.pool":
-        yield from ((module.Pool, each, work_sent) for each in ("apply_async", "_map_async", "imap", "imap_unordered"))
-    elif name == "concurrent.futures.process":
-        yield module.ProcessPoolExecutor, "submit", work_sent
-    elif name == "joblib.parallel":
-        yield module.Parallel, "__call__", pool_used
-    for text in (*_FIRST.get(name, ()), *_WRITES.get(name, ())):
-        path, parameter = text.split()
-        owner: Any = module
-        *outer, last = path.split(".")
-        for part in outer:
-            owner = getattr(owner, part, None)
-        if hasattr(owner, last):
-            shown = ".".join([name.removesuffix(".core"), *(outer or [last])])
-            if text in _WRITES.get(name, ()):
-                yield owner, last, _written(parameter, position=len(outer) + (last in _SECOND))
-            else:
-                yield owner, last, _first(shown, parameter, position=len(outer))
-
-
+_DUCKDB_STATEMENTS = ("sql", "query", "from_query", "execute", "executemany", "query_df")
+_DUCKDB_READS = ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet")
+_DUCKDB_NAMES = ("table", "view", "register", "unregister", "append")
+_RELATION_CREATES = ("create", "create_view", "to_table", "to_view", "insert_into", "insert")
 _SECOND = frozenset({"write_table", "write_feather", "write_csv", "write_metadata"})
 """Functions whose path is the second parameter."""
 
@@ -268,49 +84,6 @@ def _written(*names: str, position: int) -> Note:
     return note
 
 
-def _words(position: int, parameter: str) -> Note:
-    """Return what notes the variables that a statement of SQL may name."""
-
-    def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        text = args[position] if len(args) > position else kwargs.get(parameter)
-        if isinstance(text, str):
-            tables_looked_up(recorder, text)
-
-    return note
-
-
-def tables_looked_up(recorder: ReadRecorder, text: str) -> None:
-    """Note the variables of the notebook that a statement may name as tables.
-
-    Every word counts that is bound to something a table can be made of. A frame that a function holds under the same name is found there
-    first, so the word does not mean the notebook's variable.
-    """
-    words = dict.fromkeys(table_names(text))
-    frame = sys._getframe(1)
-    local: set[str] = set()
-    while frame is not None:
-        if frame.f_locals is not frame.f_globals and is_input_path(frame.f_code.co_filename):
-            local.update(frame.f_locals)
-            break
-        frame = frame.f_back  # type: ignore[assignment]  # the outermost frame has none
-    recorder.looked_up(word for word in words if word not in local and recorder.is_table(word))
-
-
-_parser: list[Any] = []
-
-
-def table_names(text: str) -> Iterable[str]:
-    """Return the names that a statement reads as tables: what DuckDB's parser says, or every word if it cannot tell."""
-    try:
-        if not _parser:
-            _parser.append(sys.modules["_duckdb"].connect(":memory:"))
-        # In ``with a as (from df), df as (...)`` the parser finds no table.
-        found: Iterable[str] = {*_parser[0].get_table_names(text), *tables_in(text)}
-    except Exception:
-        return _WORD.findall(text)
-    return found
-
-
 def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     lookup, name = args[0], args[1] if len(args) > 1 else kwargs.get("key")
     if not isinstance(name, str):
@@ -325,7 +98,7 @@ def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str
         recorder.looked_up([name])
 
 
-def seeding(module: str) -> Note:
+def _seeding(module: str) -> Note:
     """Return what notes that the notebook has seeded a random stream; called also outside of steps."""
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Note`
@@ -387,22 +160,15 @@ def _first(reader: str, *names: str, position: int = 0) -> Note:
         if names == ("uri",):
             recorder.not_seen(reader, "a database")
             return
-        _noted(recorder, reader, source, kwargs.get("filesystem"))
+        filesystem = kwargs.get("filesystem")
+        folder = _base(filesystem)
+        for path in _paths(source):
+            if folder is None:
+                recorder.not_seen(reader, type(filesystem).__name__)
+            else:
+                recorder.location_read(reader, path, folder)
 
     return note
-
-
-def _noted(recorder: ReadRecorder, reader: str, source: Any, filesystem: Any) -> None:
-    base = _base(filesystem)
-    for path in _paths(source):
-        if base is None:
-            recorder.not_seen(reader, f"{type(filesystem).__name__}")
-        elif "://" in path and not path.startswith("file://"):
-            parts = urlsplit(path)
-            # A signed address carries a secret in what follows.
-            recorder.not_seen(reader, f"{parts.scheme}://{parts.hostname or ''}")
-        else:
-            recorder.path_read(os.path.join(base, path.removeprefix("file://")))
 
 
 def _base(filesystem: Any) -> str | None:
@@ -424,14 +190,63 @@ def _paths(source: Any) -> Iterable[str]:
     return ()
 
 
-def _statement(position: int, reader: str) -> Note:
+# -- SQL
+
+
+def _tables_in_argument(position: int, parameter: str) -> Note:
+    """Return what notes the variables that a statement of SQL may name."""
+
+    def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        text = args[position] if len(args) > position else kwargs.get(parameter)
+        if isinstance(text, str):
+            tables_looked_up(recorder, text)
+
+    return note
+
+
+def tables_looked_up(recorder: ReadRecorder, text: str) -> None:
+    """Note the variables of the notebook that a statement may name as tables.
+
+    Every word counts that is bound to something a table can be made of. A frame that a function holds under the same name is found there
+    first, so the word does not mean the notebook's variable.
+    """
+    words = dict.fromkeys(table_names(text))
+    frame = sys._getframe(1)
+    local: set[str] = set()
+    while frame is not None:
+        if frame.f_locals is not frame.f_globals and is_input_path(frame.f_code.co_filename):
+            local.update(frame.f_locals)
+            break
+        frame = frame.f_back  # type: ignore[assignment]  # the outermost frame has none
+    recorder.looked_up(word for word in words if word not in local and recorder.is_table(word))
+
+
+_parser: list[Any] = []
+
+
+def table_names(text: str) -> Iterable[str]:
+    """Return the names that a statement reads as tables: what DuckDB's parser says, or every word if it cannot tell."""
+    try:
+        if not _parser:
+            _parser.append(sys.modules["_duckdb"].connect(":memory:"))
+        # In ``with a as (from df), df as (...)`` the parser finds no table.
+        found: Iterable[str] = {*_parser[0].get_table_names(text), *queries.tables_in(text)}
+    except Exception:
+        return re.findall(r"[^\W\d]\w*", text)
+    return found
+
+
+def _statement(name: str, position: int) -> Note:
+    """Return what notes a statement that a function of DuckDB is given."""
+    reader = f"duckdb.{name}"
+
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         text = args[position] if len(args) > position else kwargs.get("query")
-        if not isinstance(text, str) or duckdb_state.state.busy:
+        if not isinstance(text, str) or queries.connection.busy:
             return
         connection = args[0] if position else kwargs.get("connection")
-        if duckdb_state.is_own(connection):
-            left = duckdb_state.noted(text, outside=recorder is None)
+        if queries.is_own(connection):
+            left = queries.note_statement(text, outside=recorder is None)
             if recorder is not None:
                 recorder.database_used(text, left)
         if recorder is None:
@@ -439,12 +254,13 @@ def _statement(position: int, reader: str) -> Note:
         given = args[position + 1] if len(args) > position + 1 else kwargs.get("parameters", kwargs.get("params"))
         tables_looked_up(recorder, text)
         with recorder.looks():
-            named = files_named(text, given)
+            named = queries.files_named(text, given)
         for path in named.written:
             recorder.opened(os.path.abspath(path), reads=False, writes=True)
         for path in named.attached:
             _attached(recorder, reader, path)
-        _noted(recorder, reader, named.read, None)
+        for path in named.read:
+            recorder.location_read(reader, path)
         if named.untold:
             recorder.not_seen(reader, "a file whose name is computed")
 
@@ -453,17 +269,17 @@ def _statement(position: int, reader: str) -> Note:
     return note
 
 
-def _held(position: int) -> Note:
+def _held_name(_: str, position: int) -> Note:
     """Return what notes a name of what DuckDB's own connection holds, or is about to hold."""
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         name = args[position] if len(args) > position else next(iter(kwargs.values()), None)
         connection = args[0] if position else kwargs.get("connection")
-        if not isinstance(name, str) or duckdb_state.state.busy or not duckdb_state.is_own(connection):
+        if not isinstance(name, str) or queries.connection.busy or not queries.is_own(connection):
             return
         registers = len(args) > position + 1 or "python_object" in kwargs
         if registers:
-            duckdb_state.registered(name, outside=recorder is None)
+            queries.note_registered(name, outside=recorder is None)
         if recorder is not None:
             recorder.database_used(name, [f"registered {name}"] if registers else [])
 
@@ -472,9 +288,10 @@ def _held(position: int) -> Note:
 
 
 def _of_relation(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Note that a relation is about to become a table or a view."""
     name = args[1] if len(args) > 1 else next(iter(kwargs.values()), "")
-    duckdb_state.state.used = True
-    duckdb_state.state.outside += recorder is None
+    queries.connection.used = True
+    queries.connection.outside += recorder is None
     if recorder is not None:
         recorder.database_used(str(name), [])
 
@@ -482,7 +299,8 @@ def _of_relation(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: M
 _of_relation.always = True  # type: ignore[attr-defined]  # as above
 
 
-def _database(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+def _connection_opened(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Note that a connection to a database file is about to be opened."""
     path = args[0] if args else kwargs.get("database", ":memory:")
     if isinstance(path, (str, os.PathLike)):
         _attached(recorder, "duckdb.connect", os.fsdecode(path))
@@ -496,3 +314,189 @@ def _attached(recorder: ReadRecorder, reader: str, path: str) -> None:
         recorder.not_seen(reader, f"{scheme}:")
         return
     recorder.database_opened(rest if scheme == "sqlite" else path, "-wal" if scheme == "sqlite" else ".wal")
+
+
+# -- programs and processes: what they read is not seen
+
+PROCESSES = "other processes"
+_THROUGH = frozenset({"subprocess", "os", "pty", "asyncio", "multiprocessing", "concurrent", "selectors", "threading", "contextlib", "stepwell"})  # fmt: skip
+_KNOWING_THE_MACHINE = frozenset({
+    "platform", "ctypes", "uuid", "joblib", "loky", "matplotlib", "setuptools", "distutils", "sysconfig", "IPython", "ipykernel", "numba", "torch",
+    "triton", "psutil", "webbrowser", "getpass",
+})  # fmt: skip
+_SHELLS = frozenset({"sh", "bash", "zsh", "dash", "cmd", "cmd.exe"})
+
+
+def program_started(recorder: ReadRecorder, executable: Any, arguments: Any = (), *_: Any) -> None:
+    """Note that a program is about to be started (``subprocess.Popen``, ``os.posix_spawn``)."""
+    words = [arguments] if isinstance(arguments, (str, bytes, os.PathLike)) else list(arguments or ())
+    told = [os.fsdecode(word) for word in words] or [os.fsdecode(executable)]
+    name = os.path.basename(told[0])  # noqa: PTH119 - an audit hook runs inside every open()
+    if name in _SHELLS and told[1:2] and told[1] in {"-c", "/c"}:
+        name = _first_word(told[2] if len(told) > 2 else name)
+    elif len(told) == 1:
+        name = _first_word(told[0])
+    _child(recorder, name)
+
+
+def command_run(recorder: ReadRecorder, command: Any) -> None:
+    """Note that a shell is about to run a command (``os.system``)."""
+    _child(recorder, _first_word(os.fsdecode(command)))
+
+
+def process_started(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any]) -> None:
+    """Note that a process of ``multiprocessing``, or of a pool of ``concurrent.futures``, is about to be started."""
+    if type(args[0]).__module__.partition(".")[0] not in {"joblib", "loky"}:
+        _child(recorder, PROCESSES)
+
+
+def pool_used(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any]) -> None:
+    """Note that ``joblib.Parallel`` is about to call functions in other processes: for the user, not for a library's own work."""
+    parallel = args[0]
+    apart = not type(getattr(parallel, "_backend", None)).__name__.startswith(("Threading", "Sequential"))
+    frame = asker(sys._getframe(1), _THROUGH | {"joblib"})
+    if apart and parallel.n_jobs not in {1, None} and (frame is None or is_input_path(frame.f_code.co_filename)):
+        recorder.child_started(PROCESSES)
+
+
+def work_sent(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any]) -> None:
+    """Note that a function is about to be called by a process of a pool, which may run since before the step."""
+    if type(args[0]).__name__ != "ThreadPool":
+        _child(recorder, PROCESSES)
+
+
+def forked(recorder: ReadRecorder, *_: Any) -> None:
+    """Note that this process is about to be forked (``os.fork``, ``os.forkpty``)."""
+    _child(recorder, PROCESSES)
+
+
+def _child(recorder: ReadRecorder, name: str) -> None:
+    frame = asker(sys._getframe(1), _THROUGH)
+    if frame is None or _top(frame) not in _KNOWING_THE_MACHINE or _is_command(frame):
+        recorder.child_started(name)
+
+
+def _is_command(frame: FrameType | None) -> bool:
+    """Return True where the user has IPython run a command: ``!make``."""
+    while frame is not None and _top(frame) in _SHELLS_OF_PYTHON:
+        if frame.f_code.co_name in {"system", "getoutput", "system_piped", "system_raw"}:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_SHELLS_OF_PYTHON = frozenset({"IPython", "ipykernel", "pexpect", "ptyprocess", "pty"})
+
+
+def asker(frame: FrameType | None, through: Sequence[str] | frozenset[str]) -> FrameType | None:
+    """Return the innermost frame that belongs to none of some modules."""
+    while frame is not None and _top(frame) in through:
+        frame = frame.f_back
+    return frame
+
+
+def _top(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _first_word(command: str) -> str:
+    return os.path.basename(command.split(maxsplit=1)[0]) if command.split() else "a shell"  # noqa: PTH119 - as above
+
+
+# -- the table
+
+
+def readers_of(module: ModuleType) -> Iterator[Entry]:
+    """Return what of a module is to be wrapped."""
+    name = module.__name__
+    special = _SPECIAL.get(name)
+    if special is not None:
+        yield from special(module)
+    for written, texts in ((False, _FIRST.get(name, ())), (True, _WRITES.get(name, ()))):
+        for text in texts:
+            path, parameter = text.split()
+            *outer, last = path.split(".")
+            owner: Any = module
+            for part in outer:
+                owner = getattr(owner, part, None)
+            if not hasattr(owner, last):
+                continue
+            if written:
+                yield owner, last, _written(parameter, position=len(outer) + (last in _SECOND))
+            else:
+                shown = ".".join([name.removesuffix(".core"), *(outer or [last])])
+                yield owner, last, _first(shown, parameter, position=len(outer))
+
+
+def _there(place: Any, names: Iterable[str], note: Callable[[str, int], Note], position: int = 0) -> Iterator[Entry]:
+    """Return entries for those of some functions that this version of a library has.
+
+    Parameters
+    ----------
+    note
+        Given a function's name and the position of its first argument, returns what notes a call.
+    """
+    return ((place, name, note(name, position)) for name in names if hasattr(place, name))
+
+
+def _polars(module: Any) -> Iterator[Entry]:
+    for each in sorted(vars(module)):
+        if each.startswith(("read_", "scan_")) and each not in _NOT_FILES and callable(vars(module)[each]):
+            yield module, each, _first(f"polars.{each}", "uri" if each == "read_database_uri" else "source")
+    yield module, "sql", _tables_in_argument(0, "query")
+    yield module.SQLContext, "execute", _tables_in_argument(1, "query")
+    for kind in (module.DataFrame, module.LazyFrame):
+        for each in sorted(vars(kind)):
+            if each.startswith(_POLARS_WRITES) and callable(vars(kind)[each]):
+                yield kind, each, _written("file", "path", position=1)
+
+
+def _duckdb(module: Any) -> Iterator[Entry]:
+    def reads(name: str, position: int) -> Note:
+        return _first(f"duckdb.{name}", "path_or_buffer", "file_glob", "path", position=position)
+
+    def writes(_: str, __: int) -> Note:
+        return _written("file_name", position=1)
+
+    yield module, "connect", _connection_opened
+    for place, position in ((module, 0), (module.DuckDBPyConnection, 1)):
+        yield from _there(place, _DUCKDB_STATEMENTS, _statement, position)
+        yield from _there(place, _DUCKDB_READS, reads, position)
+        yield from _there(place, _RELATION_WRITES, writes)
+        yield from _there(place, _DUCKDB_NAMES, _held_name, position)
+    relation = getattr(module, "DuckDBPyRelation", None)
+    if relation is not None:
+        yield from _there(relation, _RELATION_WRITES, writes)
+        yield relation, "query", _tables_in_argument(2, "sql_query")
+        yield from _there(relation, _RELATION_CREATES, lambda _, __: _of_relation)
+
+
+def _seeded(module: ModuleType) -> Iterator[Entry]:
+    names = ("seed", "setstate", "set_state", "manual_seed", "set_rng_state")
+    return _there(module, names, lambda _, __: _seeding(module.__name__))
+
+
+def _looks_up(module: ModuleType) -> Iterator[Entry]:
+    owner_name, method = _LOOK_UPS[module.__name__]
+    if hasattr(module, owner_name):
+        yield getattr(module, owner_name), method, _one_name
+
+
+def _pool(module: Any) -> Iterator[Entry]:
+    return _there(module.Pool, ("apply_async", "_map_async", "imap", "imap_unordered"), lambda _, __: work_sent)
+
+
+_SPECIAL: Mapping[str, Callable[[Any], Iterable[Entry]]] = {
+    "polars": _polars,
+    "duckdb": _duckdb,
+    "h5py": lambda module: ((module.File, "__init__", _hdf5),),
+    "multiprocessing.process": lambda module: ((module.BaseProcess, "start", process_started),),
+    "multiprocessing.pool": _pool,
+    "concurrent.futures.process": lambda module: ((module.ProcessPoolExecutor, "submit", work_sent),),
+    "joblib.parallel": lambda module: ((module.Parallel, "__call__", pool_used),),
+    **dict.fromkeys(("random", "numpy.random", "torch"), _seeded),
+    **dict.fromkeys(_LOOK_UPS, _looks_up),
+}
+"""By module: its entries, where names of functions and parameters do not tell all."""
+MODULES = frozenset({*_FIRST, *_WRITES, *_SPECIAL, "pyarrow.fs"})
+"""Names of all modules of the table."""

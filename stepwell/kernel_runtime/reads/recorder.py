@@ -15,13 +15,22 @@ from contextvars import ContextVar, Token
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.reads import file_state
-from stepwell.kernel_runtime.reads.file_state import UNSTABLE, Tree, file_digest, file_stat, too_recent
-from stepwell.kernel_runtime.reads.statuses import ABSENT, status
+from stepwell.kernel_runtime.reads.file_state import (
+    ABSENT,
+    UNSTABLE,
+    Tree,
+    file_digest,
+    file_stat,
+    status,
+    too_recent,
+)
 from stepwell.kernel_runtime.records.materializations import Read
-from stepwell.kernel_runtime.versions import duckdb_state
+from stepwell.kernel_runtime.versions import queries
+from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.environment import ALL, Keyed, all_digest, name_digest, process_keyed
 from stepwell.kernel_runtime.versions.library_state import FOLDER, WARNINGS, state_digest, warnings_watched
 from stepwell.kernel_runtime.versions.ownership import is_input_path
@@ -40,8 +49,6 @@ _CLOCK_TICK_NS = 20_000_000
 
 def value_digest(value: Any) -> str:
     """Return the digest of a variable's value as a recorded read has it; of a value without one, what no other value has."""
-    from stepwell.kernel_runtime.versions.data import data_version
-
     return data_version(value) or UNSTABLE
 
 
@@ -150,7 +157,7 @@ class ReadRecorder:
             self.state_read(WARNINGS)
             self.state_read(f"{WARNINGS} text")
         else:
-            self._end_warnings = warnings_watched(self._warned)
+            self._end_warnings = warnings_watched(self._warned, data_version)
         return self
 
     def __exit__(
@@ -261,12 +268,12 @@ class ReadRecorder:
                     self._looked_up[name] = value_digest(space[name])
                 self._noted = True
 
-    def looked_at(self, path: str, aspect: str, found: str) -> None:
+    def looked_at(self, path: str, aspect: str, fact: str) -> None:
         """Note what was learned of a path that was not opened."""
         self._noted = True
         if self._looks is None:
             self._looks = {}
-        self._looks.setdefault((path, aspect), found)
+        self._looks.setdefault((path, aspect), fact)
 
     def knows_look(self, path: str, aspect: str) -> bool:
         """Tell whether such a look was noted before."""
@@ -353,7 +360,7 @@ class ReadRecorder:
         if self._states is None:
             self._states = {}
         with self.looks():
-            self._states[name] = state_digest(name)
+            self._states[name] = state_digest(name, data_version)
 
     def _warned(self, digest: str) -> None:
         """Note that a warning was issued: whether it is an error, filters decide."""
@@ -378,16 +385,16 @@ class ReadRecorder:
         self._noted = True
         if self._objects is None:
             with self.looks():
-                self._objects = duckdb_state.objects()
-            if duckdb_state.state.settings:
-                self.state_read(duckdb_state.NAME + duckdb_state.SETTINGS)
+                self._objects = queries.connection_objects()
+            if queries.connection.settings:
+                self.state_read(queries.IN_CONNECTION + queries.SETTINGS)
         if self._states is None:
             self._states = {}
-        for name in duckdb_state.words(text):
+        for name in queries.words(text):
             if name in self._objects:
-                self._states.setdefault(duckdb_state.NAME + name, self._objects[name])
-            elif name in duckdb_state.state.temporary and not any(name in each for each in (*self._left, *left)):
-                self._states[duckdb_state.NAME + name] = UNSTABLE
+                self._states.setdefault(queries.IN_CONNECTION + name, self._objects[name])
+            elif name in queries.connection.temporary and not any(name in each for each in (*self._left, *left)):
+                self._states[queries.IN_CONNECTION + name] = UNSTABLE
         self._left = (*self._left, *left)
 
     def database_changes(self) -> list[str]:
@@ -396,7 +403,7 @@ class ReadRecorder:
         if before is None:
             return []
         with self.looks():
-            now = duckdb_state.objects()
+            now = queries.connection_objects()
         changed = [f"table {name}" for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         return [f"duckdb's own connection ({each})" for each in dict.fromkeys((*changed, *self._left))]
 
@@ -422,6 +429,23 @@ class ReadRecorder:
         line = f"{reader}: {what}"
         if line not in self.unseen:
             self.unseen = (*self.unseen, line)
+
+    def location_read(self, reader: str, location: str, folder: str = "") -> None:
+        """Note that a native reader reads a path or an address.
+
+        Parameters
+        ----------
+        reader
+            The reader's name, for the notice that an address is not checked.
+        folder
+            The folder in which a relative path is.
+        """
+        if "://" in location and not location.startswith("file://"):
+            parts = urlsplit(location)
+            # A signed address carries a secret in what follows.
+            self.not_seen(reader, f"{parts.scheme}://{parts.hostname or ''}")
+        else:
+            self.path_read(os.path.join(folder, location.removeprefix("file://")))
 
     def child_started(self, name: str) -> None:
         """Note that a program or a process is about to be started."""

@@ -8,8 +8,9 @@
 ``project``      where the store is, and which notebook or script this process is
 ``reasons``      the causes of a state; ``explanation`` follows them upstream, for ``%why``
 ``acceptance``   an edit that does not matter: accepted, and revoked
-``history``      the versions of a key, and renaming; ``differences`` between two, a package
-``sql``          SQL assets, and the frames of rows; ``query`` is a SELECT over stored values and the catalog
+``history``      the versions of a key, and renaming
+``differences``  how two values or versions differ; ``frame_differences`` compares frames in DuckDB
+``sql``          the text of SQL assets, and the frames of rows; ``query`` is a SELECT over stored values and the catalog
 ``sharing``      packs, and trust in values of another key
 ===============  ===========================================================================
 

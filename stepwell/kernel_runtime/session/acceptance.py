@@ -28,6 +28,7 @@ from stepwell.kernel_runtime.session.explanation import Explanation, explain
 from stepwell.kernel_runtime.session.inspection import code_parts, users_digest
 from stepwell.kernel_runtime.session.requests import AnyStore, Given
 from stepwell.kernel_runtime.session.session import Session
+from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.text import moment
 from stepwell.kernel_runtime.versions.environment import ALL, Keyed, value_of, whole
 
@@ -186,7 +187,14 @@ def accept_step(
     )
     current = [Current(step.notebook, item.key, item, item.partition) for item in made]
     run = RunRecord(run_id, "assets", notebook, (step.key,), "running", now)
-    _record(store, run, record, current, code=code, shown=store.outputs(old.run_id, old.step_key))
+    _record(
+        store,
+        run,
+        record,
+        current,
+        code=code,
+        shown=read_outputs(store.catalog, store.signer, old.run_id, old.step_key),
+    )
 
 
 def newest_acceptance(items: Sequence[Materialization]) -> Materialization | None:

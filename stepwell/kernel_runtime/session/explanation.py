@@ -20,8 +20,9 @@ from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.session.reasons import code_reasons, input_reasons
 from stepwell.kernel_runtime.session.requests import AnyStore, Given
 from stepwell.kernel_runtime.session.session import Session
+from stepwell.kernel_runtime.store.catalog.tables import read_attempts
 from stepwell.kernel_runtime.text import moment, printable
-from stepwell.kernel_runtime.versions.atoms import ARROW
+from stepwell.kernel_runtime.versions.graph import ARROW
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -227,7 +228,7 @@ class Origins:
         notebook
             Whose run is meant where several notebooks define the step.
         """
-        found = self._store.attempts(address, limit=_ATTEMPTS)
+        found = self._store.catalog.ask(read_attempts, address, _ATTEMPTS)
         # A failed attempt has no materialization that tells whose it is.
         own = [each for each in found if not each.materializations or each.materializations[0].notebook == notebook]
         records = own if any(each.status == "executed" for each in own) else found
@@ -339,7 +340,7 @@ class Origins:
         return (None if before is None else known[before], None if now is None else known[now])
 
     def _note(self, item: Materialization) -> str:
-        for record in self._store.attempts(item.step_key, limit=_ATTEMPTS):
+        for record in self._store.catalog.ask(read_attempts, item.step_key, _ATTEMPTS):
             if record.run_id == item.run_id and record.reason:
                 return f" ({record.reason})"
         return ""
@@ -350,7 +351,7 @@ class Origins:
             return [Reason(f"it is computed by {new.step_key} now, no longer by {old.step_key}", kind="step")]
         found: list[Reason] = []
         if new.code_version != old.code_version:
-            before, now = (self._store.code(item.code_version) for item in (old, new))
+            before, now = (self._store.codes([item.code_version]).get(item.code_version) for item in (old, new))
             found += code_reasons(before, now, new.step_key)
         return [*found, *input_reasons(old.inputs, new.inputs), *_reads(old.reads, new.reads)]
 

@@ -46,6 +46,7 @@ from stepwell.kernel_runtime.records.materializations import (
     revoked_run,
 )
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+from stepwell.kernel_runtime.store import housekeeping, signing
 from stepwell.kernel_runtime.text import in_one_line, moment, size_text
 from stepwell.kernel_runtime.versions.renaming import same_but_for_name
 
@@ -187,7 +188,7 @@ def _version(group: list[Materialization], number: int, current: set[str], store
     return Version(
         item.id, number, item.created, item.data_version, item.code_version, item.run_id, item.notebook, item.partition,
         value.type_name if value is not None else "", value.summary if value is not None else "", value.size if value is not None else 0,
-        item.seconds, any(each.id in current for each in group), value is not None and store.is_there(value),
+        item.seconds, any(each.id in current for each in group), value is not None and store.objects.holds(value),
         len(group), group[-1].created, acceptance(item) is not None,
     )  # fmt: skip
 
@@ -376,7 +377,7 @@ def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
         for row in reversed(pointers)
     ]
     steps = {item.step_key: _mapped(item.step_key, old, new) for item in rows}
-    store.carry_over(list(copies.values()), current, steps=steps, gone=pointers)
+    housekeeping.carry_over(store, list(copies.values()), current, steps=steps, gone=pointers)
     _record(store, owner, steps, rows, old)
     return sum(item.key == old for item in rows)
 
@@ -421,7 +422,9 @@ def _signed(store: ValueStore, copy: Materialization, item: Materialization) -> 
     """Return a copy of a record with a signature of its own, if a trusted key signed the record; its effects can be restored then."""
     if item.record_signature is None:
         return copy
-    return replace(copy, record_signature=store.sign_record(copy) if store.vouches(item) else None)
+    return replace(
+        copy, record_signature=signing.sign_record(store.signer, copy) if signing.vouches(store.signer, item) else None
+    )
 
 
 def _mapped(key: str, old: str, new: str) -> str:
@@ -463,7 +466,7 @@ class Settling:
         if note is None or step.code is None or (current.id, step.code.digest) in self._tried:
             return False
         self._tried.add((current.id, step.code.digest))
-        before, now = self._store.code(current.code_version), self._code_parts(step)
+        before, now = self._store.codes([current.code_version]).get(current.code_version), self._code_parts(step)
         old, new = (key.rpartition("/")[2] for key in (str(note.get("from", "")), step.key))
         if before is None or now is None or not same_but_for_name(before, now, old, new):
             return False
@@ -487,7 +490,7 @@ class Settling:
         order = [*(key for key in settled if key not in now_current), *now_current]
         moved = [settled[key] for key in now_current]
         pointers = [Current(step.notebook, item.key, item, item.partition) for item in moved]
-        self._store.carry_over([settled[key] for key in order], pointers, steps={}, code=now)
+        housekeeping.carry_over(self._store, [settled[key] for key in order], pointers, steps={}, code=now)
         return True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
@@ -35,7 +35,7 @@ from stepwell.kernel_runtime.records.materializations import CodeVersion, Curren
 from stepwell.kernel_runtime.records.runs import Snapshot
 from stepwell.kernel_runtime.session.history import Settling
 from stepwell.kernel_runtime.session.reasons import Explainer
-from stepwell.kernel_runtime.store.signing import Signer
+from stepwell.kernel_runtime.store.signing import Signer, vouches
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -147,7 +147,7 @@ class Inspection:
         known = Known(
             snapshot,
             _still_holds(store, self.find),
-            store.vouches,
+            partial(vouches, store.signer),
             obstacle=lambda item: store.obstacle(item.value, key=item.key) if item.value is not None else "",
             now=time.time(),
         )

@@ -20,9 +20,10 @@ from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps, j
 from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+from stepwell.kernel_runtime.session.inspection import Inspection
+from stepwell.kernel_runtime.store import housekeeping
 
 if TYPE_CHECKING:
-    from stepwell.kernel_runtime.session.inspection import Inspection
     from stepwell.kernel_runtime.store.store import ValueStore
     from stepwell.kernel_runtime.versions.walk import CodeWalk
 
@@ -271,7 +272,7 @@ def size_notices(store: ValueStore) -> tuple[Notice, ...]:
         disk = shutil.disk_usage(store.directory)
     except OSError:
         return ()
-    sizes = store.housekept_sizes()
+    sizes = housekeeping.read_sizes(store.folder)
     if sizes is None:
         return ()
     held = sizes.object_bytes + sizes.catalog_bytes

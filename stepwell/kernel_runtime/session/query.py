@@ -64,7 +64,7 @@ def query(
     if views:
         if step is not None:
             step.not_seen("stepwell.sql", "the catalog of the store")
-        sources = used.catalog_sources(catalog_views.sources_of(views.values()))
+        sources = used.catalog.ask(catalog_views.read_sources, catalog_views.sources_of(views.values()))
         tables |= {(catalog_views.source_table(name),): table for name, table in sources.items()}
         shapes = {path: catalog_views.shape(view) for path, view in views.items()}
     around = surroundings(used.directory, session.namespace)

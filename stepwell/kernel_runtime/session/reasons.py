@@ -26,9 +26,9 @@ from stepwell.kernel_runtime.records.materializations import (
     Unverifiable,
     renaming,
 )
-from stepwell.kernel_runtime.versions.atoms import ARROW, ATOMS
 from stepwell.kernel_runtime.versions.code_differences import Change, describe, explain
-from stepwell.kernel_runtime.versions.graph import MISSING
+from stepwell.kernel_runtime.versions.encode import ATOMS
+from stepwell.kernel_runtime.versions.graph import ARROW, MISSING
 from stepwell.kernel_runtime.versions.left_out import name_in, scope_of, value_at
 from stepwell.kernel_runtime.versions.renaming import under_new_name
 from stepwell.kernel_runtime.versions.walk import CodeWalk

@@ -79,11 +79,12 @@ from stepwell.kernel_runtime.session.requests import (
     requesting,
 )
 from stepwell.kernel_runtime.session.sql import read_select, run_sql, surroundings
+from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.catalog.instance import at_end, warm_up
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.values.structure import name_parts
-from stepwell.kernel_runtime.versions.classes import definition_version, hides, remember_copy
-from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.classes import remember_copy
+from stepwell.kernel_runtime.versions.data import data_version, definition_version, hides
 from stepwell.kernel_runtime.versions.opcodes import untested
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -250,9 +251,9 @@ class Session:
     def close(self) -> None:
         """Do the housekeeping that is due, commit what is pending and close every store; the next use opens one again."""
         for store in self.stores.values():
-            if self.last_run is not None and store.is_housekeeping_due():
+            if self.last_run is not None and housekeeping.is_due(store):
                 try:
-                    store.housekeep()
+                    housekeeping.housekeep(store)
                 except (StepwellError, OSError) as error:
                     print(f"stepwell: the hourly housekeeping failed: {error}", file=sys.stderr)  # noqa: T201 - nobody waits for it
         for store in self.stores.values():

@@ -12,6 +12,9 @@ from stepwell.kernel_runtime.errors import InvalidInvocationError, StepwellWarni
 from stepwell.kernel_runtime.planning.build import SelectionGraph, select
 from stepwell.kernel_runtime.records.maintenance import Offer
 from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.store import packs
+from stepwell.kernel_runtime.store import trust as trust_of_store
+from stepwell.kernel_runtime.store.signing import Signer
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -28,7 +31,7 @@ def pack(selection: str | Iterable[str], path: str | os.PathLike[str], *, store:
         raise InvalidInvocationError(
             "nothing to pack is named", remedy='for example: stepwell.pack("model", "out.zip")'
         )
-    return used.pack(selected(words, used), Path(path))
+    return packs.write_pack(used, selected(words, used), Path(path))
 
 
 def selected(words: Iterable[str], store: ValueStore) -> list[str]:
@@ -51,20 +54,17 @@ def trust(what: What = None, *, store: AnyStore = None, yes: bool = False) -> Of
     """Take over a pack, or values in the store, that another key signed; parameters and errors as of the command ``trust``."""
     path = _pack_path(what)
     if path is not None:
-        from stepwell.kernel_runtime.store.signing import Signer
-        from stepwell.kernel_runtime.store.trust import inspect_pack
-
         # Looked at before a store is made for it.
-        offer = inspect_pack(path, Signer())
+        offer = trust_of_store.inspect_pack(path, Signer())
         if not (yes or offer.own):
             raise needed(offer)
-        return _store(store, create=True).import_pack(path)
+        return trust_of_store.import_pack(_store(store, create=True), path)
     used = _store(store)
-    given = used.foreign(_keys(what))
+    given = trust_of_store.foreign_values(used, _keys(what))
     if not given.offer.own:
         if not yes:
             raise needed(given.offer)
-        for key in used.adopt(given):
+        for key in trust_of_store.adopt(used, given):
             warnings.warn(f"{key} is damaged and was left alone", StepwellWarning, stacklevel=2)
     return given.offer
 
@@ -73,7 +73,9 @@ def offered(what: What = None, *, store: AnyStore = None) -> Offer:
     """Return what `trust` would take over; errors as of `trust`, but for `TrustNeededError`."""
     path = _pack_path(what)
     used = _store(store)
-    return used.inspect_pack(path) if path is not None else used.foreign(_keys(what)).offer
+    if path is not None:
+        return trust_of_store.inspect_pack(path, used.signer)
+    return trust_of_store.foreign_values(used, _keys(what)).offer
 
 
 def _pack_path(what: What) -> Path | None:

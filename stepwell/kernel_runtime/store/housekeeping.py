@@ -1,9 +1,9 @@
 """Housekeeping: what keeps a store small. Garbage collection, hourly folding of the catalog, sizes, forgetting a key, carrying rows to another key.
 
-*Folding* takes nothing away that anybody can ask for but one thing: moves of pointers that were overtaken by later ones, and, of
-runs that succeeded, the rows of steps that were merely reused, once there are more than `REUSED` of them. (Ten thousand steps that
-are found fresh every minute are fourteen million such rows a day, which say nothing.) The newest runs keep theirs; so do runs
-that failed, since a resumed run reads them; what was executed stays in any case.
+*Folding* deletes moves of pointers that later ones have overtaken, and, of
+runs that succeeded, the rows of steps that were only reused, once there are more than `REUSED` of them. (Ten thousand steps that
+are found fresh every minute make fourteen million such rows a day.) The newest runs keep theirs; so do runs
+that failed, since a resumed run reads them. Rows of executed steps always stay.
 
 The time of the last housekeeping, and the sizes that it found, are in ``housekeeping.json`` beside the catalog: one small file that every
 process can look at without the lease.
@@ -12,11 +12,11 @@ process can look at without the lease.
 
 Rows go in one transaction, under the lease, from rules and rows as they are at that moment.
 
-A file goes only if no committed row refers to it and nobody is about to commit one that does. Candidates are found without the lease: no
+A file goes only if no committed row refers to it and no process is about to commit one that does. Candidates are found without the lease: no
 row names them, and they are older than `grace` (for workers, which write files that another process records). Then, some
 at a time, under the lease: those that a row refers to by now are left; each other one is *moved away* (``tmp/<name>.condemned``); the lists of
 what living processes have not recorded yet are read (`processes` says why in this order); what is on one is put back, the
-rest is deleted. Commits need the lease, so that no row can appear in between; the lease is given back between portions, so that nobody waits
+rest is deleted. Commits need the lease, so that no row can appear in between; the lease is given back between portions, so that no process waits
 for long. A collector that is killed leaves condemned files behind; the next one treats them as candidates that are moved away already, and puts back
 what a row refers to.
 
@@ -36,20 +36,26 @@ import stat
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.errors import StoreFullError, unknown_key
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.maintenance import STORE, Collected, Forgotten, KeySize, Rule, Sizes
 from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization
+from stepwell.kernel_runtime.store.catalog import compaction
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.instance import Connection
 from stepwell.kernel_runtime.store.catalog.schema import code_row, current_row, materialization_row
-from stepwell.kernel_runtime.store.catalog.tables import append, known_codes, read_keys, rows_of
+from stepwell.kernel_runtime.store.catalog.tables import append, known_codes, read_counts, read_keys, rows_of
 from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.folder import Folder
-from stepwell.kernel_runtime.store.objects.value_files import Objects, value_files
+from stepwell.kernel_runtime.store.objects.value_files import value_files
 from stepwell.kernel_runtime.store.processes import unrecorded_names
-from stepwell.kernel_runtime.store.retention import Kept, dropped
+from stepwell.kernel_runtime.store.retention import Kept, dropped, read_rules
+from stepwell.kernel_runtime.store.trouble import named
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 EVERY = 3600.0
 """Seconds between two housekeepings of a store, by whichever processes."""
@@ -59,12 +65,17 @@ _FILE = "housekeeping.json"
 _MOST = 4096
 
 
-def is_due(folder: Folder, every: float = EVERY) -> bool:
-    """Tell whether a store's last housekeeping, or its making, is that long ago; a clock that was set back makes it due."""
+def is_due(store: ValueStore) -> bool:
+    """Return True if the last housekeeping is an hour ago, and the store can be written.
+
+    A store that was never cleaned counts from its making. A clock that was set back makes housekeeping due.
+    """
+    if store.catalog.read_only or not store.folder.is_in_place():
+        return False
     for name in (_FILE, "CACHEDIR.TAG"):
         with contextlib.suppress(OSError):
-            age = time.time() - folder.glance(name).st_mtime
-            return not 0 <= age < every
+            age = time.time() - store.folder.glance(name).st_mtime
+            return not 0 <= age < EVERY
     return True
 
 
@@ -82,27 +93,6 @@ def write_sizes(folder: Folder, sizes: Sizes) -> None:
     with contextlib.suppress(OSError):
         folder.write(making, json.dumps(asdict(sizes)).encode())
         folder.rename(making, _FILE)
-
-
-def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
-    """Read the retention rules that hold, by key; the newest row of a key is its rule."""
-    rows = rows_of(
-        connection,
-        name,
-        "SELECT key, versions, age, bytes FROM @retention QUALIFY row_number() OVER (PARTITION BY key ORDER BY rowid DESC) = 1 ORDER BY key",
-    )
-    rules = {key: Rule(versions, age, size) for key, versions, age, size in rows}
-    return {key: rule for key, rule in rules.items() if not rule.empty}
-
-
-def write_rule(connection: Connection, name: str, key: str, rule: Rule) -> None:
-    """Append the rule of a key; an empty one takes it back."""
-    rows_of(
-        connection,
-        name,
-        "INSERT INTO @retention (key, versions, age, bytes, changed) VALUES (?, ?, ?, ?, ?)",
-        [key, rule.versions, rule.age, rule.bytes, time.time()],
-    )
 
 
 def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, int]:
@@ -130,35 +120,37 @@ def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, 
 GRACE = 3600.0
 """Seconds that a file without a row is left alone."""
 DEAD = 86400.0
-"""Seconds after which a file in ``tmp/`` that nobody writes to is nobody's."""
+"""Seconds after its last change for which a file in ``tmp/`` may belong to a living process."""
 GOING_ON = 7 * 86400.0
-"""Seconds after its start in which a run without an end counts as going on: nobody writes the end of one that was killed. What a
-longer one made is current in its notebook, and stays for that."""
+"""Seconds after its start for which a run without an end counts as going on: the end of a killed run is never written. The results of a
+longer run are current in its notebook, and stay for that reason."""
 OBJECTS_AT_ONCE = 200
 """Files that are looked at under one lease."""
 CONDEMNED = ".condemned"
-"""What is moved away and not deleted yet is called so."""
+"""The suffix of files that are moved away and not deleted yet."""
 
 
+@named
 def collect(
-    catalog: Catalog, folder: Folder, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
+    store: ValueStore, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
 ) -> Collected:
-    """Free what nothing needs; return what was freed.
+    """Delete what retention drops, files without a row, and what dead processes left; return what was freed.
 
     Parameters
     ----------
     dry_run
-        Only tell; nothing is changed.
+        Only report; nothing is changed.
     grace
         Seconds that a file without a row is left alone.
     compact
         Whether the catalog is rewritten; None where it is large and mostly free.
     """
+    catalog, folder = store.catalog, store.folder
     if compact:
-        catalog.check_owner()
+        compaction.check_owner(catalog)
     if dry_run:
-        rules, gone = catalog.ask(lambda connection, name: _to_drop(connection, name, None))
-        referenced = catalog.ask(lambda connection, name: _referenced(connection, name, gone))
+        rules, gone = catalog.ask(_to_drop)
+        referenced = catalog.ask(_referenced, gone)
     else:
         try:
             rules, gone = catalog.change(drop, frees=True)
@@ -166,7 +158,7 @@ def collect(
             # Not even the reserve is there any more. Files without a row need no transaction.
             _delete_files(catalog, folder, grace)
             rules, gone = catalog.change(drop, frees=True)
-        referenced = catalog.ask(lambda connection, name: _referenced(connection, name, ()))
+        referenced = catalog.ask(_referenced, ())
     now = time.time()
     orphans, young = _orphans(folder, referenced, now - grace)
     objects = bytes_ = 0
@@ -188,7 +180,7 @@ def collect(
 
 
 def _delete_files(catalog: Catalog, folder: Folder, grace: float) -> None:
-    referenced = catalog.ask(lambda connection, name: _referenced(connection, name, ()))
+    referenced = catalog.ask(_referenced, ())
     now = time.time()
     _clear_temporary(folder, now - max(grace, DEAD), dry_run=False)
     orphans, _ = _orphans(folder, referenced, now - grace)
@@ -196,11 +188,11 @@ def _delete_files(catalog: Catalog, folder: Folder, grace: float) -> None:
 
 
 def _compacted(catalog: Catalog, compact: bool | None) -> int:
-    """Compact the catalog where that is wanted; where nobody asked for it, it waits until there is room for the copy."""
+    """Compact the catalog. If that was not asked for and there is no room for the copy, do nothing."""
     if compact is False:
         return 0
     try:
-        return catalog.compact(force=bool(compact))
+        return compaction.compact(catalog, force=bool(compact))
     except StoreFullError:
         if compact:
             raise
@@ -212,7 +204,7 @@ def _compacted(catalog: Catalog, compact: bool | None) -> int:
 
 def drop(connection: Connection, name: str) -> tuple[dict[str, Rule], set[str]]:
     """Delete what the rules drop, in the caller's transaction; return the rules and the ids."""
-    rules, gone = _to_drop(connection, name, None)
+    rules, gone = _to_drop(connection, name)
     delete_rows(connection, name, gone)
     return rules, gone
 
@@ -222,7 +214,9 @@ def would_drop(connection: Connection, name: str, rules: dict[str, Rule]) -> set
     return _to_drop(connection, name, rules)[1]
 
 
-def _to_drop(connection: Connection, name: str, rules: dict[str, Rule] | None) -> tuple[dict[str, Rule], set[str]]:
+def _to_drop(
+    connection: Connection, name: str, rules: dict[str, Rule] | None = None
+) -> tuple[dict[str, Rule], set[str]]:
     rules = read_rules(connection, name) if rules is None else rules
     if all(rule.empty for rule in rules.values()):
         return rules, set()
@@ -261,7 +255,7 @@ def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None
         "AND (run_id, step_key) NOT IN (SELECT (run_id, step_key) FROM @materializations)",
         [[run_id for run_id, _ in steps], [step_key for _, step_key in steps]],
     )
-    # Digests that other processes know to be recorded: they ask again when they see that somebody wrote.
+    # Digests that other processes know to be recorded: they ask again when they see that another process wrote.
     rows_of(
         connection,
         name,
@@ -307,18 +301,18 @@ def _condemned(folder: Folder, before: float) -> list[str]:
 
 
 def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Delete those of some objects that nobody needs, a portion under each lease; return how many and their bytes."""
+    """Delete those objects that no row and no writer refers to, a portion under each lease; return how many and their bytes."""
     count = total = 0
     for at in range(0, len(names), OBJECTS_AT_ONCE):
         portion = list(names[at : at + OBJECTS_AT_ONCE])
-        deleted = catalog.ask(lambda connection, name: delete_unneeded(connection, name, folder, portion))  # noqa: B023 - asked at once
+        deleted = catalog.ask(delete_unneeded, folder, portion)
         count += len(deleted)
         total += sum(deleted.values())
     return count, total
 
 
 def delete_unneeded(connection: Connection, name: str, folder: Folder, names: list[str]) -> dict[str, int]:
-    """Delete those of some objects that nobody needs; the caller holds the lease. Return what was deleted, with sizes."""
+    """Delete those objects that no row and no writer refers to; the caller holds the lease. Return the deleted names with their sizes."""
     rows = rows_of(
         connection,
         name,
@@ -394,32 +388,43 @@ def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
     return [KeySize(*row) for row in rows]
 
 
-def housekeep(catalog: Catalog, folder: Folder, objects: Objects) -> bool:
-    """Do what is due once an hour, if it is due; tell whether it was.
+@named
+def housekeep(store: ValueStore) -> bool:
+    """Do what is due once an hour, if it is due; return whether it was.
 
     Where there are retention rules, they are applied and what they freed is collected; without one nothing but dead rows goes. A catalog that is
     large and mostly free room is rewritten.
     """
-    if not is_due(folder):
+    if not is_due(store):
         return False
-    _, total = objects.usage()
-    # Before the work: nobody else begins the same.
-    write_sizes(folder, Sizes(time.time(), total, folder.stat(CATALOG).st_size))
-    if catalog.ask(read_rules):
-        collect(catalog, folder)
+    # Before the work, so that no other process begins the same.
+    write_sizes(store.folder, Sizes(time.time(), *_bytes(store)))
+    if store.catalog.ask(read_rules):
+        collect(store)
     else:
-        catalog.change(fold)
-        catalog.compact(force=False)
-    write_sizes(folder, measure(catalog, folder, objects))
+        store.catalog.change(fold)
+        compaction.compact(store.catalog, force=False)
+    write_sizes(store.folder, measure(store))
     return True
 
 
-def measure(catalog: Catalog, folder: Folder, objects: Objects) -> Sizes:
+def measure(store: ValueStore) -> Sizes:
     """Return how large a store is, and what of it ``gc`` would free."""
-    _, total = objects.usage()
-    garbage = collect(catalog, folder, dry_run=True)
-    older = catalog.ask(_older_bytes)
-    return Sizes(time.time(), total, folder.stat(CATALOG).st_size, garbage.bytes, older)
+    garbage = collect(store, dry_run=True)
+    return Sizes(time.time(), *_bytes(store), garbage.bytes, store.catalog.ask(_older_bytes))
+
+
+def _bytes(store: ValueStore) -> tuple[int, int]:
+    """Return the bytes of all value files, and those of the catalog."""
+    return store.objects.usage()[1], store.folder.stat(CATALOG).st_size
+
+
+@named
+def sizes(store: ValueStore) -> dict[str, int]:
+    """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
+    counts = store.catalog.ask(read_counts)
+    files, total = store.objects.usage()
+    return {**counts, "objects": files, "object_bytes": total, "catalog_bytes": store.folder.stat(CATALOG).st_size}
 
 
 def _older_bytes(connection: Connection, name: str) -> int:
@@ -446,7 +451,8 @@ _SHARED = f"SELECT DISTINCT object_name FROM @materializations WHERE NOT {_MINE}
 _DELETE = tuple(f"DELETE FROM @{table} WHERE {_MINE}" for table in ("current", "retention"))  # noqa: S608 - as above
 
 
-def forget(catalog: Catalog, folder: Folder, key: str, *, dry_run: bool = False) -> Forgotten:
+@named
+def forget(store: ValueStore, key: str, *, dry_run: bool = False) -> Forgotten:
     """Remove every version of a key, of all notebooks, with the steps inside it; return what that freed.
 
     Values are kept by their content: one that another key has too stays.
@@ -457,14 +463,14 @@ def forget(catalog: Catalog, folder: Folder, key: str, *, dry_run: bool = False)
         If nothing is stored for the key.
     """
     if dry_run:
-        return catalog.ask(lambda connection, name: _found(connection, name, key, dry_run=True))[0]
-    forgotten, names = catalog.change(lambda connection, name: _forget(connection, name, key), frees=True)
-    delete_objects(catalog, folder, names)
+        return store.catalog.ask(_found, key, True)[0]
+    forgotten, names = store.catalog.change(_forget, key, frees=True)
+    delete_objects(store.catalog, store.folder, names)
     return forgotten
 
 
 def _forget(connection: Connection, name: str, key: str) -> tuple[Forgotten, list[str]]:
-    forgotten, ids, names = _found(connection, name, key, dry_run=False)
+    forgotten, ids, names = _found(connection, name, key, False)
     steps = [step for (step,) in rows_of(connection, name, _STEPS, [key])]
     delete_rows(connection, name, ids)
     for text in _DELETE:
@@ -479,7 +485,7 @@ def _forget(connection: Connection, name: str, key: str) -> tuple[Forgotten, lis
     return forgotten, names
 
 
-def _found(connection: Connection, name: str, key: str, *, dry_run: bool) -> tuple[Forgotten, list[str], list[str]]:
+def _found(connection: Connection, name: str, key: str, dry_run: bool) -> tuple[Forgotten, list[str], list[str]]:
     rows = rows_of(connection, name, _ROWS, [key])
     pointed = rows_of(connection, name, _POINTERS, [key])[0][0]
     if not rows and not pointed:
@@ -495,9 +501,8 @@ def _found(connection: Connection, name: str, key: str, *, dry_run: bool) -> tup
     return forgotten, [row[0] for row in rows], alone
 
 
-def carry(
-    connection: Connection,
-    name: str,
+def carry_over(
+    store: ValueStore,
     made: Sequence[Materialization],
     current: Sequence[Current],
     *,
@@ -505,7 +510,7 @@ def carry(
     gone: Sequence[Current] = (),
     code: CodeVersion | None = None,
 ) -> None:
-    """Append materializations and what is current, in the caller's transaction.
+    """Record materializations that are copies of others under another key, and what is current now, all or nothing.
 
     Parameters
     ----------
@@ -518,24 +523,28 @@ def carry(
     code
         The parts of the code version that they have.
     """
-    if code is not None and code.digest not in known_codes(connection, name, [code.digest]):
-        append(connection, f"{name}.code_versions", [code_row(code)])
-    append(connection, f"{name}.materializations", [materialization_row(item) for item in made])
-    now = time.time()
-    append(connection, f"{name}.current", [current_row(each, now) for each in current])
-    for old, new in steps.items():
-        rows_of(
-            connection,
-            name,
-            "INSERT INTO @outputs (run_id, step_key, kind, stream, text, data, metadata) "
-            "SELECT run_id, ?, kind, stream, text, data, metadata FROM @outputs WHERE step_key = ? "
-            "AND run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY rowid",
-            [new, old, list({item.run_id for item in made if item.step_key == new})],
-        )
-    for each in gone:
-        rows_of(
-            connection,
-            name,
-            "DELETE FROM @current WHERE notebook = ? AND key = ? AND partition = ?",
-            [each.notebook, each.key, each.partition],
-        )
+
+    def carried(connection: Connection, name: str) -> None:
+        if code is not None and code.digest not in known_codes(connection, name, [code.digest]):
+            append(connection, f"{name}.code_versions", [code_row(code)])
+        append(connection, f"{name}.materializations", [materialization_row(item) for item in made])
+        now = time.time()
+        append(connection, f"{name}.current", [current_row(each, now) for each in current])
+        for old, new in steps.items():
+            rows_of(
+                connection,
+                name,
+                "INSERT INTO @outputs (run_id, step_key, kind, stream, text, data, metadata) "
+                "SELECT run_id, ?, kind, stream, text, data, metadata FROM @outputs WHERE step_key = ? "
+                "AND run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY rowid",
+                [new, old, list({item.run_id for item in made if item.step_key == new})],
+            )
+        for each in gone:
+            rows_of(
+                connection,
+                name,
+                "DELETE FROM @current WHERE notebook = ? AND key = ? AND partition = ?",
+                [each.notebook, each.key, each.partition],
+            )
+
+    store.catalog.change(carried)

@@ -1,16 +1,15 @@
-"""Locks: exclusive locks on whole small files, claims of long steps, and `Once`, an event for which many threads may wait.
+"""Exclusive locks on whole small files, and `Once`, an event for which many threads may wait.
 
-``threading.Event`` is not safe against interrupts: an interrupt while it takes its own lock again leaves as a RuntimeError, and one inside
-``Thread.start`` leaves a thread that never ran. Here every waiter blocks on a lock of its own, which only the other side
-releases, so an interrupted waiter leaves nothing behind that anybody needs.
+``threading.Event`` is not safe against interrupts: an interrupt while it takes its lock again becomes a RuntimeError, and one inside
+``Thread.start`` leaves a thread that never ran. Here every waiter blocks on its own lock, which only the other side
+releases, so an interrupted waiter leaves nothing behind that another thread needs.
 
 File locks are exclusive locks on whole small files, which every system has and frees when a process dies:
 ``flock`` on POSIX, because closing another descriptor of the file never drops it and a lock belongs to an open file, so that
 two of one process keep each other away too; on Windows a locked byte far behind the contents, so that these stay readable.
 
-A lock file may be removed by who holds it. So a lock counts only if the name still is the file that was locked (`Folder.is_file`): who
-opened the file just before it was removed has locked one that keeps nobody away, and opens it again.
-
+The holder may remove a lock file. So a lock counts only if the name still is the file that was locked (`Folder.is_file`): a process that
+opened the file just before it was removed has locked a file that no other process sees, and opens it again.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from stepwell.kernel_runtime.store.folder import Folder
 
 
 class Once:
-    """An event that is never taken back."""
+    """An event that happens once and is never reset."""
 
     def __init__(self) -> None:
         self.over = False
@@ -47,14 +46,14 @@ class Once:
         return self.over
 
     def happen(self) -> None:
-        """Let everybody go on who waits, now or later."""
+        """End the waiting of all threads, now and later."""
         self.over = True
         while self._waiters:
             self._waiters.pop().release()
 
 
 _BYTE = 1 << 30
-"""Where Windows locks."""
+"""The byte that is locked on Windows."""
 
 if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
     import msvcrt
@@ -77,7 +76,7 @@ if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
                 return True
 
     def unlock(descriptor: int) -> None:
-        """Let the next one have it."""
+        """Unlock an open file."""
         with _position:
             os.lseek(descriptor, _BYTE, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
@@ -106,7 +105,7 @@ else:
         return True
 
     def unlock(descriptor: int) -> None:
-        """Let the next one have it."""
+        """Unlock an open file."""
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def read_at_start(descriptor: int, size: int) -> bytes:

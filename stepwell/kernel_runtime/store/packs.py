@@ -18,11 +18,10 @@ import shutil
 import time
 import zipfile
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import PackError, UntrustedValueError, ValueUnavailableError
 from stepwell.kernel_runtime.records.keys import new_id
@@ -38,9 +37,12 @@ from stepwell.kernel_runtime.store.catalog.schema import (
 )
 from stepwell.kernel_runtime.store.catalog.tables import append, known_codes, rows_of
 from stepwell.kernel_runtime.store.objects.header import is_name, name_of
-from stepwell.kernel_runtime.store.objects.value_files import Objects
-from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name
+from stepwell.kernel_runtime.store.signing import fingerprint, key_name
+from stepwell.kernel_runtime.store.trouble import named
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, inline_digest, unpack
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 
 def read_pickles(connection: Connection, name: str, keys: Sequence[str] | None) -> list[Materialization]:
@@ -108,7 +110,7 @@ _SIGN = (
 FORMAT = 1
 ROWS, SIGNATURE, OBJECTS = "pack.jsonl", "signature", "objects/"
 SIGNED = b"stepwell pack"
-"""What the signature of a pack begins with, so that it is none over anything else."""
+"""The beginning of what the signature of a pack covers, so that it fits nothing else."""
 LONGEST_LINE = 64 << 20
 """Bytes of the longest line of ``pack.jsonl``; an inline value has at most 64 KiB."""
 _BYTES = "base64"
@@ -214,7 +216,6 @@ def _unmarked(found: dict[str, Any]) -> Any:
     return b64decode(found[_BYTES]) if set(found) == {_BYTES} else found
 
 
-Ask = Callable[[Callable[[Any, str], Any]], Any]
 _GROUP = 100
 """Keys that are read at once: with 64 KiB inline each, some megabytes."""
 _PIECE = 4 << 20
@@ -222,13 +223,9 @@ _WHEN = (1980, 1, 1, 0, 0, 0)
 """The date of every member: a pack of the same values is the same file."""
 
 
-def write_pack(keys: Sequence[str], path: Path, ask: Ask, objects: Objects, signer: Signer) -> Offer:
+@named
+def write_pack(store: ValueStore, keys: Sequence[str], path: Path) -> Offer:
     """Write what is current for some keys into a pack, and return what is in it.
-
-    Parameters
-    ----------
-    ask
-        Answers questions to the catalog: called with a function of a connection and the catalog's name.
 
     Raises
     ------
@@ -242,15 +239,15 @@ def write_pack(keys: Sequence[str], path: Path, ask: Ask, objects: Objects, sign
     making = path.with_name(f".{path.name}.{new_id()}")
     try:
         with zipfile.ZipFile(making, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            writer = _Writer(objects, signer)
+            writer = _Writer(store)
             with _member(archive, ROWS) as rows:
-                digest = writer.rows(rows, keys, ask)
+                digest = writer.rows(rows, keys)
             for name in sorted(writer.names):
-                objects.verify(name)
-                with objects.opened(name) as source, _member(archive, OBJECTS + name) as target:
+                store.objects.verify(name)
+                with store.objects.opened(name) as source, _member(archive, OBJECTS + name) as target:
                     shutil.copyfileobj(source, target, _PIECE)
             with _member(archive, SIGNATURE) as target:
-                target.write(signer.sign((SIGNED, digest)))
+                target.write(store.signer.sign((SIGNED, digest)))
         making.replace(path)
     except OSError as error:
         raise PackError(
@@ -258,19 +255,18 @@ def write_pack(keys: Sequence[str], path: Path, ask: Ask, objects: Objects, sign
         ) from error
     finally:
         making.unlink(missing_ok=True)
-    return Offer(str(path), fingerprint(signer.name), own=True, values=tuple(writer.values))
+    return Offer(str(path), fingerprint(store.signer.name), own=True, values=tuple(writer.values))
 
 
 class _Writer:
     """Writes the rows and remembers which files they need."""
 
-    def __init__(self, objects: Objects, signer: Signer) -> None:
+    def __init__(self, store: ValueStore) -> None:
         self.names: set[str] = set()
         self.values: list[OfferedValue] = []
-        self._objects = objects
-        self._signer = signer
+        self._store = store
 
-    def rows(self, file: IO[bytes], keys: Sequence[str], ask: Ask) -> bytes:
+    def rows(self, file: IO[bytes], keys: Sequence[str]) -> bytes:
         """Write every row, and return the digest of what was written."""
         import blake3
 
@@ -280,11 +276,11 @@ class _Writer:
             digest.update(text)
             file.write(text)
 
-        write(line("pack", format=FORMAT, key=fingerprint(self._signer.name)))
+        write(line("pack", format=FORMAT, key=fingerprint(self._store.signer.name)))
         codes: set[str] = set()
         seen: set[str] = set()
         for group in _groups(sorted(set(keys))):
-            for row in ask(partial(_read, keys=group)):
+            for row in self._store.catalog.ask(_read, group):
                 item = row.materialization
                 if item.value is None and item.output != NOTEBOOK:
                     continue
@@ -310,24 +306,24 @@ class _Writer:
                 remedy="stepwell status lists what is stored",
             )
         for some in _groups(sorted(codes)):
-            for digest_of_code, code in sorted(ask(partial(tables.read_codes, digests=some)).items()):
+            for digest_of_code, code in sorted(self._store.catalog.ask(tables.read_codes, some).items()):
                 write(line("code", digest=digest_of_code, parts=code_row(code)[1]))
         return digest.digest()
 
     def _check(self, item: Materialization) -> None:
         value = item.value
         assert value is not None
-        own = self._signer.name
+        own = self._store.signer.name
         name = value.object_name
         if name is not None:
-            if self._objects.missing(name):
+            if self._store.objects.missing(name):
                 raise ValueUnavailableError(
                     f"the stored value of {item.key!r} is gone", remedy=f"materialize {item.key!r} again"
                 )
             self.names.add(name)
         by = b""
         if value.codec == PICKLE:
-            by = key_name(value.signature) if name is None else self._objects.signer_of(name, own)
+            by = key_name(value.signature) if name is None else self._store.objects.signer_of(name, own)
             if by != own:
                 raise UntrustedValueError(
                     f"the stored value of {item.key!r} was not written by you, so you cannot vouch for it",
@@ -337,7 +333,7 @@ class _Writer:
 
 
 def offered(item: Materialization, signer: str) -> OfferedValue:
-    """Return what is told of a materialization's value."""
+    """Return the description of a materialization's value."""
     value = item.value
     assert value is not None
     executes = value.codec == PICKLE

@@ -108,7 +108,7 @@ _LOOK = 0.01
 _MOST = 4096
 """Bytes of a claim's file that are read."""
 _TRIES = 100
-"""How often a file that is removed just as it is opened is opened again."""
+"""How often a file is opened again if another process removed it just then."""
 
 _held: dict[str, Claim] = {}
 """The claims of this process by the path of their files."""
@@ -121,11 +121,11 @@ class Claim:
     def __init__(self, folder: Folder, name: str, descriptor: int) -> None:
         self._folder = folder
         self._name = name
-        # One element at most, and popping it is one operation: whoever gets the descriptor closes it.
+        # One element at most. Popping it is one operation, so one thread gets the descriptor and closes it.
         self._descriptors = [descriptor] if descriptor >= 0 else []
 
     def release(self) -> None:
-        """Let the next one have it; from any thread, and a second time does nothing."""
+        """Release the claim, from any thread; a second call does nothing."""
         with suppress(IndexError, OSError):
             descriptor = self._descriptors.pop()
             try:
@@ -159,9 +159,9 @@ class Claims:
         self._names: frozenset[str] = frozenset()
 
     def is_there(self, memo_key: str) -> bool:
-        """Tell whether somebody may hold the claim of a memo key, as the folder was some milliseconds ago at most.
+        """Return True if a process may hold the claim of a memo key, as the folder was some milliseconds ago.
 
-        Every step that runs asks, and each look at a file hands Python's lock to another thread.
+        Every step that runs asks, and each system call hands Python's lock to another thread.
         """
         now = monotonic()
         if now - self._looked >= _LOOK:
@@ -173,7 +173,7 @@ class Claims:
         return memo_key in self._names
 
     def take(self, memo_key: str, claimant: Claimant) -> Claim | None:
-        """Return the claim of a memo key, or None if somebody else holds it; never waits.
+        """Return the claim of a memo key, or None if another holds it; never waits.
 
         Where the file system gives no locks the claim that is returned holds nothing.
         """
@@ -270,7 +270,7 @@ def _after_fork_in_child() -> None:
 
 
 def release_all() -> None:
-    """Let every claim of this process go: at its end, so that no file stays behind."""
+    """Release every claim of this process, at its end."""
     for claim in list(_held.values()):
         claim.release()
 
@@ -341,7 +341,7 @@ class Unrecorded:
                     os.write(self._descriptor, "".join(gone).encode())
 
     def close(self) -> None:
-        """Let the list go; what is on it is garbage now, unless it is recorded by somebody."""
+        """Remove the list; files on it without a row are garbage now."""
         if self._process != os.getpid():
             return
         with self._mutex:

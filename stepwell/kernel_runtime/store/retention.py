@@ -1,28 +1,34 @@
 """Which materializations are kept: rules by number of versions, by age, by bytes, for a key or for the whole store.
 
-Nothing is dropped where there is no rule. A key's own rule comes before the store's, limit by limit; the rule of a graph-backed asset or job
+Without a rule nothing is dropped. A key's own rule comes before the store's, limit by limit; the rule of a graph-backed asset or job
 holds for the steps inside it. Whatever the rules say, these stay: what is current in any notebook, the newest of
 each key and notebook, what a run that is going on has made, and what an acceptance needs to be shown or taken back.
 
-All of it is a function from rows to ids; `collecting` applies it.
+`dropped` is a function from rows to ids; `housekeeping.collect` applies it. The rules are rows of the catalog.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stepwell.kernel_runtime.errors import InvalidInvocationError
+from stepwell.kernel_runtime.definitions.declarations import seconds_of
+from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvocationError
 from stepwell.kernel_runtime.records.maintenance import STORE, Rule
 from stepwell.kernel_runtime.records.materializations import ACCEPTED, REVOKED
-from stepwell.kernel_runtime.text import SECONDS
+from stepwell.kernel_runtime.store.catalog.instance import Connection
+from stepwell.kernel_runtime.store.catalog.tables import rows_of
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the rules look at in a materialization."""
+    """The fields of a materialization that the rules look at."""
 
     id: str
     key: str
@@ -161,6 +167,40 @@ def _needed(rows: Sequence[Kept], gone: Collection[str]) -> set[str]:
     return needed
 
 
+# -- the rules in the catalog -----------------------------------------------------------------------------------------
+
+
+def rules_of(store: ValueStore) -> dict[str, Rule]:
+    """Return the retention rules that hold, by key; the store's own under the empty key."""
+    return store.catalog.ask(read_rules)
+
+
+def keep(store: ValueStore, key: str, rule: Rule) -> None:
+    """Set what is kept of a key, or of the whole store where the key is empty; an empty rule takes a rule back."""
+    store.catalog.change(write_rule, key, rule)
+
+
+def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
+    """Read the retention rules that hold, by key; the newest row of a key is its rule."""
+    rows = rows_of(
+        connection,
+        name,
+        "SELECT key, versions, age, bytes FROM @retention QUALIFY row_number() OVER (PARTITION BY key ORDER BY rowid DESC) = 1 ORDER BY key",
+    )
+    rules = {key: Rule(versions, age, size) for key, versions, age, size in rows}
+    return {key: rule for key, rule in rules.items() if not rule.empty}
+
+
+def write_rule(connection: Connection, name: str, key: str, rule: Rule) -> None:
+    """Append the rule of a key; an empty one takes it back."""
+    rows_of(
+        connection,
+        name,
+        "INSERT INTO @retention (key, versions, age, bytes, changed) VALUES (?, ?, ?, ?, ?)",
+        [key, rule.versions, rule.age, rule.bytes, time.time()],
+    )
+
+
 # -- limits as people write them ---------------------------------------------------------------------------------------
 
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -183,17 +223,11 @@ def read_versions(given: int | str | None) -> int | None:
 
 
 def read_age(given: float | str | None) -> float | None:
-    """Read an age in seconds, or as ``30m``, ``12h``, ``30d``, ``4w``; an `InvalidInvocationError` for anything else."""
-    if given is None:
-        return None
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        found = float(given)
-    else:
-        matched = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", str(given))
-        found = float(matched[1]) * SECONDS[matched[2]] if matched else 0.0
-    if not 0 < found < float("inf"):
-        raise InvalidInvocationError(f"{given!r} is no age", remedy="for example: age='30d' (s, m, h, d, w)")
-    return found
+    """Read an age in seconds, or as ``30m``, ``12h``, ``1d12h``, ``4w``; an `InvalidInvocationError` for anything else."""
+    try:
+        return seconds_of(given)
+    except InvalidDefinitionError as error:
+        raise InvalidInvocationError(f"{given!r} is no age", remedy="for example: age='30d' (s, m, h, d, w)") from error
 
 
 def read_bytes(given: int | str | None) -> int | None:

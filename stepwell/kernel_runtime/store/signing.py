@@ -23,8 +23,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stepwell.kernel_runtime.errors import StoreError
+from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import CapturedOutput
-from stepwell.kernel_runtime.store.catalog.schema import output_rows
+from stepwell.kernel_runtime.store.catalog import tables
+from stepwell.kernel_runtime.store.catalog.schema import materialization_row, output_rows
+from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.text import coloured
 
 SIGNATURE_SIZE = 40
@@ -84,7 +87,7 @@ class Signer:
         return signature[:_NAME] == self._name and hmac.compare_digest(signature[_NAME:], self._mac(parts))
 
     def keyed(self, data: bytes) -> str:
-        """Return a digest of data that tells nothing of it without this user's key, 32 hexadecimal digits."""
+        """Return a digest of data that reveals nothing without this user's key, 32 hexadecimal digits."""
         if self._keyed is None:
             self._load()
         found: str = self._keyed(data).hexdigest(16)
@@ -120,7 +123,7 @@ def _read_or_make(path: Path) -> bytes:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Made whole beside its place, then linked: of two processes that make it at once, one wins and both read it.
+            # Written in full under another name, then linked: of two processes that make it at once, one wins and both read it.
             making = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
             descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -174,7 +177,7 @@ _PIXELS = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[CapturedOutput]:
-    """Return outputs with their signature behind them; as they are where there is no key, or nothing to sign."""
+    """Return outputs followed by their signature; unchanged if there is no key or nothing to sign."""
     if not outputs:
         return outputs
     try:
@@ -182,6 +185,11 @@ def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[Captur
     except StoreError:
         return outputs
     return (*outputs, CapturedOutput(_SIGNATURE, text=signature.hex()))
+
+
+def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
+    """Return what an executed step printed and displayed: unchanged if our key signed exactly this, else made harmless."""
+    return shown(catalog.ask(tables.read_outputs, run_id, step_key), signer)
 
 
 def shown(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[CapturedOutput, ...]:
@@ -221,3 +229,19 @@ def _harmless(output: CapturedOutput) -> CapturedOutput:
         data=data,
         metadata={},
     )
+
+
+def sign_record(signer: Signer, item: Materialization) -> bytes:
+    """Return the signature of a whole record, its own column excepted."""
+    return signer.sign(_record_parts(item))
+
+
+def vouches(signer: Signer, item: Materialization) -> bool:
+    """Return True if a trusted key signed the whole record."""
+    return signer.verify(item.record_signature, _record_parts(item))
+
+
+def _record_parts(item: Materialization) -> tuple[bytes, ...]:
+    """Return what the signature of a record covers: every stored column except the run and the signature itself."""
+    row = materialization_row(replace(item, record_signature=None))
+    return (b"record", repr(row).encode("utf-8", "backslashreplace"))

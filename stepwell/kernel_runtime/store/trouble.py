@@ -65,7 +65,7 @@ _NAMED: dict[int, tuple[type[StoreError], str, str]] = {
 """By number: the class, what it is, and what to do."""
 _MEMORY = ("Out of Memory", "std::bad_alloc", "failed to allocate", "Allocation failure", "could not allocate block")
 _FLUSH = "fsync failed"
-"""What DuckDB says of a disk that does not take what was written, without the system's words."""
+"""DuckDB's words for a disk that does not take what was written, which lack the system's words."""
 
 
 def trouble(error: BaseException, what: str) -> StoreError | None:
@@ -146,7 +146,7 @@ def one_line(error: BaseException) -> str:
 RESERVE_SIZE = 1 << 20
 """Bytes of the reserve: some commits, and the blocks of a checkpoint."""
 _AMPLE = 4 * RESERVE_SIZE
-"""Bytes of free room below which nobody but who gave the reserve up makes it: it would take what the others need."""
+"""Bytes of free room below which only the process that gave up the reserve makes it again: the room is needed for rows."""
 
 
 def keep_reserve(folder: Folder) -> None:

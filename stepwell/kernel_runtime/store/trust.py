@@ -1,4 +1,4 @@
-"""Taking over what somebody else stored: looked at as data, told to the user, and signed with the user's own key only then.
+"""Taking over values of another person: they are checked as data, listed to the user, and only then signed with the user's own key.
 
 Nothing is loaded here. Of a pack every name, size and digest is checked before anything is written, and again of what is
 copied; a pack in which one thing is wrong is refused whole. Rows are added in one transaction after the files are there.
@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import PackError, StepwellError, UnknownKeyError, unknown_key
 from stepwell.kernel_runtime.records.maintenance import Offer, OfferedValue
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.store import packs
-from stepwell.kernel_runtime.store import packs as shared_rows
-from stepwell.kernel_runtime.store.catalog import tables
 from stepwell.kernel_runtime.store.objects.header import PREFIX, Header, HeaderError, is_name, read_header, read_prefix
-from stepwell.kernel_runtime.store.objects.value_files import Objects
 from stepwell.kernel_runtime.store.packs import offered
 from stepwell.kernel_runtime.store.signing import SIGNATURE_SIZE, Signer, fingerprint, key_name
+from stepwell.kernel_runtime.store.trouble import named
 from stepwell.kernel_runtime.store.values.codecs import PICKLE
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 _PIECE = 4 << 20
 
 
 @dataclass(slots=True)
 class _Contents:
-    """What a pack holds, once all of it was checked."""
+    """The contents of a pack that was checked in full."""
 
     signer: bytes = b""
     own: bool = False
@@ -69,18 +70,12 @@ def inspect_pack(path: Path, signer: Signer) -> Offer:
     return Offer(str(path), fingerprint(found.signer), found.own, found.values())
 
 
-def import_pack(
-    path: Path, objects: Objects, signer: Signer, change: Callable[[Callable[[Any, str], Any]], Any]
-) -> Offer:
+@named
+def import_pack(store: ValueStore, path: Path) -> Offer:
     """Import a pack and sign what is in it with this user's key.
 
     A value becomes current where the store has nothing for its notebook and key; else it is one more result that is reused
     where it fits.
-
-    Parameters
-    ----------
-    change
-        Runs a function of a connection and the catalog's name in one transaction.
 
     Raises
     ------
@@ -91,21 +86,21 @@ def import_pack(
     placed: list[str] = []
     try:
         with _archive(path) as archive:
-            found = _checked(archive, what, signer)
+            found = _checked(archive, what, store.signer)
             for name in sorted(found.signers):
-                with objects.making(name) as making:
+                with store.objects.making(name) as making:
                     with archive.open(packs.OBJECTS + name) as source:
                         size = archive.getinfo(packs.OBJECTS + name).file_size
                         header, packed, _ = _copied(source, size, making, what)
                     if header.name != name:
                         raise packs.damaged(what, "it changed while it was read")
                     making.seek(0)
-                    making.write(objects.signed_prefix(header.codec, packed))
+                    making.write(store.objects.signed_prefix(header.codec, packed))
                 placed.append(name)
-        items = [_signed(item, signer) for item in found.materializations.values()]
-        change(lambda connection, name: _add(connection, name, items, found))
+        items = [_signed(item, store.signer) for item in found.materializations.values()]
+        store.catalog.change(packs.add, items, found.codes, found.current)
     finally:
-        objects.recorded(placed)
+        store.objects.recorded(placed)
     return Offer(what, fingerprint(found.signer), found.own, found.values())
 
 
@@ -264,10 +259,6 @@ def _signed(item: Materialization, signer: Signer) -> Materialization:
     return replace(item, value=replace(value, signature=signer.sign((value.codec.encode(), value.inline))))
 
 
-def _add(connection: Any, name: str, items: Sequence[Materialization], found: _Contents) -> None:
-    shared_rows.add(connection, name, items, found.codes, found.current)
-
-
 # -- what is in the store ------------------------------------------------------------------------------------------------
 
 
@@ -281,15 +272,14 @@ class _Foreign:
 
 @dataclass(frozen=True, slots=True)
 class ForeignValues:
-    """What of a store another key signed, as it was looked at; `adopt` signs exactly that."""
+    """The values of a store that another key signed; `adopt` signs exactly these."""
 
     found: tuple[_Foreign, ...]
     offer: Offer
 
 
-def foreign_values(
-    keys: Sequence[str] | None, ask: Callable[[Callable[[Any, str], Any]], Any], objects: Objects, signer: Signer
-) -> ForeignValues:
+@named
+def foreign_values(store: ValueStore, keys: Sequence[str] | None) -> ForeignValues:
     """Return the materializations whose values another key signed: of some keys and the steps inside them, or all.
 
     Raises
@@ -297,14 +287,14 @@ def foreign_values(
     UnknownKeyError
         If nothing is stored under one of the keys.
     """
-    rows: list[Materialization] = ask(lambda connection, name: shared_rows.read_pickles(connection, name, keys))
+    objects, own = store.objects, store.signer.name
+    rows = store.catalog.ask(packs.read_pickles, keys)
     for key in keys or ():
         if not any(row.key == key or row.key.startswith((f"{key}.", f"{key}:")) for row in rows):
-            known: list[str] = ask(tables.read_keys)
+            known = store.keys()
             if key not in known:
                 error: UnknownKeyError = unknown_key("key", key, known)
                 raise error
-    own = signer.name
     found = []
     for item in rows:
         value = item.value
@@ -318,9 +308,8 @@ def foreign_values(
     return ForeignValues(tuple(found), offer)
 
 
-def adopt(
-    given: ForeignValues, objects: Objects, signer: Signer, change: Callable[[Callable[[Any, str], Any]], Any]
-) -> list[str]:
+@named
+def adopt(store: ValueStore, given: ForeignValues) -> list[str]:
     """Sign values of the store with this user's key; return the keys of those that are damaged and were left alone."""
     signatures: dict[str, bytes] = {}
     left = []
@@ -330,15 +319,15 @@ def adopt(
             if value is None:
                 continue
             if value.object_name is not None:
-                objects.adopt(value.object_name)
+                store.objects.adopt(value.object_name)
             else:
                 # As for a pack: the row must be what its digest says.
                 packs.read_materialization({"row": packs.row_of(each.item)}, each.item.key)
-                signature = _signed(each.item, signer).value
+                signature = _signed(each.item, store.signer).value
                 if signature is not None and signature.signature is not None:
                     signatures[each.item.id] = signature.signature
         except StepwellError:
             left.append(each.item.key)
     if signatures:
-        change(lambda connection, name: shared_rows.sign(connection, name, signatures))
+        store.catalog.change(packs.sign, signatures)
     return left

@@ -23,10 +23,10 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import annotations_of
 from stepwell.kernel_runtime.versions import opcodes
-from stepwell.kernel_runtime.versions.atoms import PLAIN, atom, digest
-from stepwell.kernel_runtime.versions.graph import Node, digest_of, identity
+from stepwell.kernel_runtime.versions.encode import PLAIN, atom, digest, identity
+from stepwell.kernel_runtime.versions.graph import Node, digest_of
 from stepwell.kernel_runtime.versions.opcodes import NO_VALUE, Block, Instruction, chain, ordered
-from stepwell.kernel_runtime.versions.query_names import FRAME_TEXT, SQL_TEXT, names_in_texts
+from stepwell.kernel_runtime.versions.queries import FRAME_TEXT, SQL_TEXT, names_in_texts
 
 READERS = frozenset((
     "signature", "getfullargspec", "get_type_hints", "get_annotations", "getdoc", "__doc__", "__annotations__", "__annotate__", "__signature__",

@@ -1,15 +1,22 @@
-"""The code of classes: what of a class's namespace counts, and what the store asks of it: the version it keeps beside an instance, secrets."""
+"""What counts of classes and instances: the entries of a class's namespace; the class and the state that pickling would keep of an instance.
+
+Classes that a library compiles (pydantic, attrs, SQLAlchemy, msgspec) count by their declaration, not by compiled members.
+"""
 
 from __future__ import annotations
 
+import copyreg
 import enum
-import inspect
+import sys
 import weakref
-from collections.abc import Mapping
-from types import CodeType, FunctionType, GetSetDescriptorType
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextvars import Context, ContextVar
+from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
+from types import FunctionType, GetSetDescriptorType
+from typing import Any, ForwardRef
 
 from stepwell.kernel_runtime.definitions.bodies import annotations_of
+from stepwell.kernel_runtime.versions.encode import Form, Undigestible
 
 _SKIPPED = frozenset((
     "__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", "__firstlineno__", "__static_attributes__",
@@ -180,95 +187,141 @@ def version_of_copy(cls: type) -> str | None:
     return _copies.get(cls) if _copies else None
 
 
-def class_version(item: object) -> str:
-    """Return the code version of a class or function of the notebook, 32 hexadecimal digits."""
-    return _digested(item)[0]
+# -- instances
+
+_NOTHING = frozenset(
+    compile(f"def f(self, state): {body}", "", "exec").co_consts[0].co_code for body in ("pass", "'documented'")
+)
+"""Bytecode of functions that do nothing."""
+_PATHS = frozenset((PurePosixPath, PureWindowsPath, PosixPath, WindowsPath))
 
 
-def definition_version(item: object) -> str:
-    """Return the code version of a class or function without the data that it reads or holds: counters of instances, registries, options.
+def reduced(item: Any) -> Form:
+    """Return an instance as its class and what it reduces to.
 
-    The store keeps it with an instance. A load compares it with that of the notebook's class, which may have counted on since.
+    Raises
+    ------
+    Undigestible
+        If it cannot be reduced: a connection, a lock, a generator.
     """
-    return _digested(item, data=False)[0]
+    kind = type(item)
+    if issubclass(kind, enum.Enum):
+        return Form("enum", (kind, item.name))
+    held = _held(item, kind)
+    if held is not None:
+        return held
+    try:
+        reduce = copyreg.dispatch_table.get(kind)
+        found: Any = reduce(item) if reduce is not None else item.__reduce_ex__(4)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: {first_line(error)}") from error
+    if issubclass(type(found), str):
+        for module in (getattr(item, "__module__", None), kind.__module__, "numpy", "scipy.special"):
+            if getattr(sys.modules.get(str(module)), found, None) is item:
+                return Form("named", (kind, module, found))
+        if kind.__module__ == "typing":
+            # A type variable is found by its name only in the module that made it.
+            return Form("typing", (kind, found, getattr(item, "__bound__", None), getattr(item, "__constraints__", ())))
+        raise Undigestible(
+            f"{kind.__module__}.{kind.__qualname__} cannot be digested: it is not found by its name {found!r}"
+        )
+    if not issubclass(type(found), tuple) or len(found) < 2:
+        raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ gives no tuple")
+    parts: list[Any] = [kind, found[0], tuple(found[1])]
+    # An instance gets an empty __dict__ when it is looked at.
+    state = found[2] if len(found) > 2 and not (type(found[2]) is dict and not found[2]) else None
+    parts.append(None if state is not None and _forgets(kind) else state)
+    parts.append(list(found[3]) if len(found) > 3 and found[3] is not None else None)
+    parts.append([pair for item in found[4] for pair in item] if len(found) > 4 and found[4] is not None else None)
+    if len(found) > 5:
+        parts.append(found[5])
+    return Form("instance", tuple(parts))
 
 
-def exact_class_version(item: object) -> str | None:
-    """Return the code version of a class or function, or None where something that it reaches cannot be digested."""
-    version, exact = _digested(item)
-    return version if exact else None
+def _forgets(kind: type) -> bool:
+    """Return whether a type's ``__setstate__`` does nothing: a loaded instance has no such state, and is equal all the same."""
+    found = getattr(kind, "__setstate__", None)
+    return type(found) is FunctionType and found.__code__.co_code in _NOTHING and not found.__code__.co_names
 
 
-def _digested(item: object, *, data: bool = True) -> tuple[str, bool]:
-    from stepwell.kernel_runtime.versions.graph import UNVERIFIABLE, digest_of
-    from stepwell.kernel_runtime.versions.left_out import DATA, NOTHING
-    from stepwell.kernel_runtime.versions.opcodes import untested
-    from stepwell.kernel_runtime.versions.walk import CodeWalk
-
-    node = CodeWalk(ignored=NOTHING if data else DATA).node(item)
-    return digest_of(node).hex(), not node.flags & UNVERIFIABLE and not untested()
-
-
-def hides(name: str, value: Any) -> bool:
-    """Whether the store must not keep a value as part of a copy of code, or the source of a class or function has a secret in it.
-
-    What is named like a secret, and what comes from the environment, is never stored as text.
-    """
-    from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source, holds_secret, looks_secret
-
-    if isinstance(value, (type, FunctionType)):
-        if type(value) is FunctionType and any(hides(label, each) for label, each in _held(value)):
-            return True
-        if type(value) is FunctionType and value.__name__ == "<lambda>":
-            return _constants_hide(value.__code__)
-        try:
-            source = inspect.getsource(value)
-        except (OSError, TypeError):
-            return type(value) is FunctionType and _constants_hide(value.__code__)
-        return hidden_source(source) != source
-    if type(value) in {str, bytes}:
-        text = value if type(value) is str else value.decode("utf-8", "replace")
-        return looks_secret(name, text) or environment_now().has(text, text)
-    if type(value) in {list, tuple, dict, set, frozenset}:
-        return holds_secret(name, value)
-    if type(value) in {int, float, bool, type(None)}:
-        return False
-    state = getattr(value, "__dict__", None)
-    return looks_secret(name) or (type(state) is dict and holds_secret("", state))
+def _held(item: Any, kind: type) -> Form | None:
+    """Return the form of what cannot be pickled but tells all that it holds."""
+    if kind is ContextVar:
+        return Form("ContextVar", (item.name, *_context_value(item.get), *Context().run(_context_value, item.get)))
+    if kind in {weakref.WeakKeyDictionary, weakref.WeakValueDictionary}:
+        return Form(kind.__name__, (dict(item.items()),))
+    if kind is weakref.WeakSet:
+        return Form(kind.__name__, (set(item),))
+    if kind is weakref.ref:
+        return Form("weak reference", (item(),))
+    if kind in _PATHS:
+        # How it was put together, and what was asked of it, is kept too.
+        return Form("path", (kind, str(item)))
+    if kind is ForwardRef:
+        return Form("forward reference", (item.__forward_arg__,))
+    declared = _DECLARED.get((kind.__module__, kind.__name__))
+    return Form(kind.__name__, (kind, *declared(item))) if declared is not None else None
 
 
-def _held(function: FunctionType) -> list[tuple[str, Any]]:
-    """Return the plain values that a function holds beside its code, each with its name: defaults and what its closure has."""
-    code = function.__code__
-    defaults = function.__defaults__ or ()
-    names = code.co_varnames[: code.co_argcount][len(code.co_varnames[: code.co_argcount]) - len(defaults) :]
-    found = [*zip(names, defaults, strict=False), *(function.__kwdefaults__ or {}).items()]
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
-        try:
-            found.append((name, cell.cell_contents))
-        except ValueError:
-            continue
-    return [(name, value) for name, value in found if not isinstance(value, (type, FunctionType)) and value is not None]
+# -- what libraries keep of a declaration: as it was declared, without what they found out since
 
 
-def _constants_hide(code: CodeType) -> bool:
-    """Whether the constants of code whose source is not known, or is a part of another's, may be secrets."""
-    from stepwell.kernel_runtime.versions.secret_forms import looks_generated, names_secret
-    from stepwell.kernel_runtime.versions.secrets import holds_secret
+def _slot_values(item: Any) -> tuple[Any, ...]:
+    names = [name for kind in type(item).__mro__ for name in vars(kind).get("__slots__", ())]
+    return tuple((name, getattr(item, name)) for name in names if not name.startswith("_") and hasattr(item, name))
 
-    stack, texts, names = [code], list[str](), list[str]()
-    while stack:
-        each = stack.pop()
-        names += [*each.co_names, *each.co_varnames, *each.co_cellvars]
-        for constant in each.co_consts:
-            if isinstance(constant, CodeType):
-                stack.append(constant)
-            elif isinstance(constant, tuple):
-                if holds_secret("", constant):
-                    return True
-                names += [item for item in constant if type(item) is str]
-            elif isinstance(constant, str | bytes):
-                texts.append(constant if isinstance(constant, str) else constant.decode("latin-1"))
-    return any(holds_secret("", text) for text in texts) or (
-        any(map(looks_generated, texts)) and any(map(names_secret, [*names, *texts]))
-    )
+
+def _attributes(item: Any) -> tuple[Any, ...]:
+    return tuple((name, getattr(item, name)) for name in dir(item) if not name.startswith("_"))
+
+
+def _declared_column(item: Any) -> tuple[Any, ...]:
+    keys = sorted(f"{getattr(each, '_colspec', each)} {each.ondelete} {each.onupdate}" for each in item.foreign_keys)
+    return (
+        item.name, item.key, type(item.type), repr(item.type), item.primary_key, item.nullable, item.unique, item.index, keys,
+        getattr(item.default, "arg", item.default), getattr(item.onupdate, "arg", item.onupdate),
+        str(getattr(item.server_default, "arg", item.server_default)), str(item.autoincrement), item.comment, dict(item.info),
+    )  # fmt: skip
+
+
+def _declared_table(item: Any) -> tuple[Any, ...]:
+    def named(each: Any) -> str:
+        columns = [column.name for column in getattr(each, "columns", ())]
+        return (
+            f"{type(each).__name__} {each.name} {columns} {getattr(each, 'sqltext', '')} {getattr(each, 'unique', '')}"
+        )
+
+    return (item.name, item.schema, list(item.columns), sorted(map(named, (*item.constraints, *item.indexes))), item.comment)  # fmt: skip
+
+
+_DECLARED: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
+    ("pydantic.fields", "FieldInfo"): _slot_values,
+    ("pydantic.fields", "ModelPrivateAttr"): _slot_values,
+    ("msgspec", "Meta"): _attributes,
+    ("sqlalchemy.sql.schema", "Column"): _declared_column,
+    ("sqlalchemy.sql.schema", "Table"): _declared_table,
+    ("sqlalchemy.sql.schema", "MetaData"): lambda item: (item.schema, dict(item.naming_convention)),
+    ("sqlalchemy.orm.properties", "MappedColumn"): lambda item: (item.column,),
+    # What a session keeps beside the attributes; which row an object is of counts.
+    ("sqlalchemy.orm.state", "InstanceState"): lambda item: (item.key[1:] if item.key else None,),
+}
+"""By module and name of a type."""
+
+
+def _context_value(get: Callable[[], Any]) -> tuple[bool, Any]:
+    try:
+        return True, get()
+    except LookupError:
+        return False, None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the beginning of an exception's message; its class may raise anything when it is asked for it."""
+    try:
+        return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return type(error).__name__

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
 from stepwell.kernel_runtime.records.materializations import CodeKind, CodePart, CodeVersion
-from stepwell.kernel_runtime.versions.atoms import ARROW, IGNORED
+from stepwell.kernel_runtime.versions.graph import ARROW, IGNORED
 from stepwell.kernel_runtime.versions.secrets import HIDDEN, hidden_text, looks_secret
 
 _KEY = 8

@@ -4,22 +4,30 @@ Two values have the same data version exactly if they are equal in the store's s
 the same, however they lie in memory. An instance counts by its class and by what it reduces to; a class of the user's counts
 by its code as well, because a consumer may call its methods without naming it; a function, also one without a name, by its code, defaults and closure.
 A path to a file or folder counts by its name and what is there.
+
+The store keeps copies of a user's classes and functions beside instances. `definition_version` is the version of such a copy, and `hides`
+keeps secrets out of it.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.path_contents import PATH, contents_of
-from stepwell.kernel_runtime.versions.atoms import ATOMS, atom, hexdigest
-from stepwell.kernel_runtime.versions.classes import class_version, exact_class_version
-from stepwell.kernel_runtime.versions.encode import Form, Undigestible, encode
-from stepwell.kernel_runtime.versions.graph import is_found
+from stepwell.kernel_runtime.versions.classes import reduced
+from stepwell.kernel_runtime.versions.encode import ATOMS, Form, Undigestible, atom, encode, hexdigest
+from stepwell.kernel_runtime.versions.graph import UNVERIFIABLE, digest_of
+from stepwell.kernel_runtime.versions.left_out import DATA, NOTHING
+from stepwell.kernel_runtime.versions.opcodes import untested
 from stepwell.kernel_runtime.versions.ownership import owner
-from stepwell.kernel_runtime.versions.reduction import reduced
+from stepwell.kernel_runtime.versions.references import is_found
+from stepwell.kernel_runtime.versions.secret_forms import looks_generated, names_secret
+from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source, holds_secret, looks_secret
+from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 
 def data_version(value: Any, budget: Budget | None = None) -> str | None:
@@ -113,3 +121,90 @@ def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
     if version is None:
         raise Undigestible(f"the function {function.__qualname__} reaches what has no digest")
     return (module, function.__qualname__, version)
+
+
+# -- the code of classes and functions in values
+
+
+def class_version(item: object) -> str:
+    """Return the code version of a class or function of the notebook, 32 hexadecimal digits."""
+    return _digested(item)[0]
+
+
+def definition_version(item: object) -> str:
+    """Return the code version of a class or function without the data that it reads or holds: counters of instances, registries, options.
+
+    The store keeps it with an instance. A load compares it with that of the notebook's class, which may have counted on since.
+    """
+    return _digested(item, data=False)[0]
+
+
+def exact_class_version(item: object) -> str | None:
+    """Return the code version of a class or function, or None where something that it reaches cannot be digested."""
+    version, exact = _digested(item)
+    return version if exact else None
+
+
+def _digested(item: object, *, data: bool = True) -> tuple[str, bool]:
+    node = CodeWalk(ignored=NOTHING if data else DATA).node(item)
+    return digest_of(node).hex(), not node.flags & UNVERIFIABLE and not untested()
+
+
+def hides(name: str, value: Any) -> bool:
+    """Return True if the store must not keep a value in a copy of code, or if the source of a class or function has a secret in it.
+
+    Values with names of secrets, and values from the environment, are never stored as text.
+    """
+    if isinstance(value, (type, FunctionType)):
+        if type(value) is FunctionType and any(hides(label, each) for label, each in _held_values(value)):
+            return True
+        if type(value) is FunctionType and value.__name__ == "<lambda>":
+            return _constants_hide(value.__code__)
+        try:
+            source = inspect.getsource(value)
+        except (OSError, TypeError):
+            return type(value) is FunctionType and _constants_hide(value.__code__)
+        return hidden_source(source) != source
+    if type(value) in {str, bytes}:
+        text = value if type(value) is str else value.decode("utf-8", "replace")
+        return looks_secret(name, text) or environment_now().has(text, text)
+    if type(value) in {list, tuple, dict, set, frozenset}:
+        return holds_secret(name, value)
+    if type(value) in {int, float, bool, type(None)}:
+        return False
+    state = getattr(value, "__dict__", None)
+    return looks_secret(name) or (type(state) is dict and holds_secret("", state))
+
+
+def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
+    """Return the plain values that a function holds beside its code, each with its name: defaults and what its closure has."""
+    code = function.__code__
+    defaults = function.__defaults__ or ()
+    names = code.co_varnames[: code.co_argcount][len(code.co_varnames[: code.co_argcount]) - len(defaults) :]
+    found = [*zip(names, defaults, strict=False), *(function.__kwdefaults__ or {}).items()]
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            found.append((name, cell.cell_contents))
+        except ValueError:
+            continue
+    return [(name, value) for name, value in found if not isinstance(value, (type, FunctionType)) and value is not None]
+
+
+def _constants_hide(code: CodeType) -> bool:
+    """Return True if constants of code may be secrets whose source is not known, or is a part of another's."""
+    stack, texts, names = [code], list[str](), list[str]()
+    while stack:
+        each = stack.pop()
+        names += [*each.co_names, *each.co_varnames, *each.co_cellvars]
+        for constant in each.co_consts:
+            if isinstance(constant, CodeType):
+                stack.append(constant)
+            elif isinstance(constant, tuple):
+                if holds_secret("", constant):
+                    return True
+                names += [item for item in constant if type(item) is str]
+            elif isinstance(constant, str | bytes):
+                texts.append(constant if isinstance(constant, str) else constant.decode("latin-1"))
+    return any(holds_secret("", text) for text in texts) or (
+        any(map(looks_generated, texts)) and any(map(names_secret, [*names, *texts]))
+    )

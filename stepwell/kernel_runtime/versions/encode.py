@@ -1,28 +1,130 @@
-"""The typed canonical encoding of values.
+"""The typed canonical encoding of values: bytes that are equal exactly if the values are.
 
-`encode` writes a value as bytes that are equal exactly if the values are: types count, order counts except in sets, how a value
-lies in memory does not. Containers that hold themselves are written with a reference to the container so many levels above. What is
-no data (functions, classes, instances) goes to the caller's `foreign`: the walk makes it a node of its own graph, a data version
-writes what reduces it. An explicit stack lets values be nested as deep as memory allows.
+Types count, order counts except in sets, how a value lies in memory does not.
+
+*Atoms* are written by ``marshal`` in its version 2. It is typed (1, 1.0, True and "1" differ, -0.0 differs from 0.0), self-delimiting,
+quick, and free of references and interning. It is used for exact atom types only: for any other type marshal would silently write
+the buffer. NaN has many bit patterns and one encoding.
+
+*Containers* are written by `encode`, as marshal writes them. Containers that hold themselves are written with a reference to the
+container so many levels above. What is no data (functions, classes, instances) goes to the caller's `foreign`: the walk makes it a node
+of its own graph, a data version writes what it reduces to. An explicit stack lets values be nested as deep as memory allows.
 """
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from itertools import chain
-from types import MappingProxyType
+from types import CodeType, EllipsisType, MappingProxyType, NoneType
 from typing import Any
 
-from stepwell.kernel_runtime.versions.atoms import ATOMS, PLAIN, atom, atoms_only
-from stepwell.kernel_runtime.versions.frames import structure
-from stepwell.kernel_runtime.versions.graph import identity
+from blake3 import blake3
 
-FOREIGN = b"\xff"
-"""Stands in an encoding where the digest of a foreign object belongs."""
+from stepwell.kernel_runtime.versions.frames import LEAF, structure
+
+identity: Callable[[object], int] = object.__hash__
+"""What ``id`` tells, in other bits. ``id`` raises an audit event, and a session listens to those: that takes three times as long."""
+
+
+class Tag:
+    """The first bytes of what is encoded: the one place that gives them their meaning.
+
+    Atoms and containers of the builtin types begin as ``marshal`` has it. A changed tag changes versions, and then nothing that is stored
+    is reused.
+    """
+
+    LIST, TUPLE, DICT, DICT_END = b"[", b"(", b"{", b"0"
+    SET, FROZENSET, SLICE = b"\x81<", b"\x81>", b"\x82"
+    ENCLOSING = b"\x83"
+    """A container that encloses the reference to it, so many levels above."""
+    FORM, LEAF = b"\x84", LEAF
+    NAN, COMPLEX_WITH_NAN = b"\xc2", b"\xc3"
+    FOREIGN = b"\xff"
+    """Stands where the digest of a foreign object belongs."""
+
+    # Code.
+    CODE, LONG_CODE = b"\xc0", b"\xc1"
+    FUNCTION, DEFAULTS, KEYWORD_DEFAULTS, CLOSURE, ATTRIBUTES = b"\xd0", b"\xd1", b"\xd2", b"\xd3", b"\xd5"
+    CELL, SELECT = b"\xd9", b"\xda"
+    EMPTY = b"\xd4"
+    """A part that a function or cell does not have: the content of a closure's cell, a last expression."""
+    UNBOUND, ASSET, NO_MODULE = b"\xd6", b"\xd7", b"\xd8"
+    """Names: one that is bound to nothing, one of an asset, one of a module that cannot be imported."""
+
+    # Objects.
+    CLASS, CLASS_ENTRY, MODULE = b"\xdb", b"\xdc", b"\xdd"
+    DEFINITION, METHOD, PARTIAL, CACHED_FUNCTION, STATIC, PROPERTY, BUILTIN_METHOD, CELL_VARIABLE, CACHED_PROPERTY = (
+        b"\xde", b"\xdf", b"\xe1", b"\xe2", b"\xe3", b"\xe4", b"\xe5", b"\xe6", b"\xe9",
+    )  # fmt: skip
+    VALUE, SET_OF_OBJECTS = b"\xe8", b"\xe7"
+    UNDIGESTIBLE, OPAQUE, IGNORED, SECRET, KEYED = b"\xe0", b"\xea", b"\xeb", b"\xec", b"\xed"
+
+    # Nodes.
+    NAMED = b"\xc7"
+    """What counts by its name and by who owns it."""
+    GROUP, MEMBER = b"\xc5", b"\xc6"
+    """Nodes that reach each other, and a reference to one of them."""
+
+
+PLAIN: frozenset[type] = frozenset({int, str, bytes, bool, NoneType, EllipsisType})
+"""Types that marshal writes canonically whatever the value."""
+ATOMS: frozenset[type] = PLAIN | {float, complex}
+
+
+def atom(value: Any) -> bytes:
+    """Return the encoding of an atom, or of a constant tuple or frozenset of such."""
+    kind = type(value)
+    if kind in PLAIN:
+        return marshal.dumps(value, 2)
+    if kind is float:
+        return marshal.dumps(value, 2) if value == value else Tag.NAN  # noqa: PLR0124 - NaN differs from itself
+    if kind is complex:
+        return marshal.dumps(value, 2) if value == value else Tag.COMPLEX_WITH_NAN + atom(value.real) + atom(value.imag)  # noqa: PLR0124 - as above
+    if kind is tuple:
+        return (
+            marshal.dumps(value, 2)
+            if atoms_only(value)
+            else Tag.TUPLE + len(value).to_bytes(4, "little") + b"".join(map(atom, value))
+        )
+    if kind is frozenset:
+        return Tag.FROZENSET + len(value).to_bytes(4, "little") + b"".join(sorted(map(atom, value)))
+    if kind is slice:
+        return Tag.SLICE + atom((value.start, value.stop, value.step))
+    if kind is CodeType:
+        raise TypeError("code objects are read by bytecode.facts")
+    raise TypeError(f"{kind.__name__} is not an atom")
+
+
+def atoms_only(values: Iterable[Any]) -> bool:
+    """Whether marshal writes all of the values canonically."""
+    kinds = set(map(type, values))
+    if kinds <= PLAIN:
+        return True
+    if not kinds <= ATOMS or complex in kinds:
+        return False
+    total = sum([value for value in values if type(value) is float])
+    return bool(total == total)  # noqa: PLR0124 - a NaN among them makes the sum NaN
+
+
+def digest(data: bytes) -> bytes:
+    """Return 16 bytes."""
+    found: bytes = blake3(data).digest(16)
+    return found
+
+
+def hexdigest(data: bytes) -> str:
+    """Return 32 hexadecimal digits."""
+    found: str = blake3(data).hexdigest(16)
+    return found
+
+
+# -- containers
+
 _LIMIT = 200_000
 _MOST_INSTANCES = 20_000
 """Instances that one value may hold; some (a figure) give new objects each time they are taken apart, without end."""
@@ -66,7 +168,7 @@ def refuse(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG001 
     raise SetHasForeign
 
 
-def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Container[int] = ()) -> bytes:  # noqa: PLR0915 - one loop, with a case for each container
+def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Container[int] = ()) -> bytes:  # noqa: PLR0915 - one loop, with a case for each kind
     """Return the canonical encoding of a value.
 
     Parameters
@@ -93,19 +195,9 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
     # By identity, so that no object made on the way gives its identity to another.
     kept: dict[int, Any] = {}
     done: dict[int, bytes] = {}
-    count = 0
-    instances = 0
-    refusals = 0
+    count = instances = refusals = 0
     counts = [0]
-
-    def path() -> str:
-        steps = []
-        of_instance = False
-        for (_, _, _, container), at in zip(stack, counts, strict=False):
-            steps.append(_step(container, at, of_instance=of_instance))
-            of_instance = type(container) is Form
-        return "".join(steps)
-
+    path = partial(_path, stack, counts)
     while stack:
         items, end, identity, _ = stack[-1]
         for item in items:
@@ -124,80 +216,53 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                 out.append(marked)
                 continue
             if key in above:
-                out.append(b"\x83" + (len(stack) - above[key]).to_bytes(4, "little"))
+                out.append(Tag.ENCLOSING + (len(stack) - above[key]).to_bytes(4, "little"))
                 continue
             if key in done:
                 out.append(done[key])
                 continue
             count += 1
-            if count > _LIMIT and len(kept) < count // 8:
-                raise Undigestible(f"{type(value).__name__} holds the same objects too many times", path())
+            if instances > _MOST_INSTANCES or (count > _LIMIT and len(kept) < count // 8):
+                what = (
+                    f"more than {_MOST_INSTANCES:,} instances"
+                    if instances > _MOST_INSTANCES
+                    else "the same objects too many times"
+                )
+                raise Undigestible(f"{type(value).__name__} holds {what}", path())
             closing = b""
             container = item
-            if kind in _TREES and len(item) >= _LARGE and not apart and refusals < _MOST_REFUSALS:
-                if is_plain_tree(item):
+            if kind in _TREES:
+                large = len(item) >= _LARGE and not apart and refusals < _MOST_REFUSALS
+                if (
+                    is_plain_tree(item)
+                    if large
+                    else atoms_only(item) and (kind is not dict or atoms_only(item.values()))
+                ):
                     # Marshal writes containers as this function does, at a tenth of the time.
                     out.append(marshal.dumps(item, 2))
                     continue
-                refusals += 1
-            if kind is list or kind is tuple:
-                if atoms_only(item):
-                    out.append(marshal.dumps(item, 2))
-                    continue
-                out.append((b"[" if kind is list else b"(") + len(item).to_bytes(4, "little"))
-                inner: Iterator[Any] = iter(item)
-            elif kind is dict:
-                if atoms_only(item) and atoms_only(item.values()):
-                    out.append(marshal.dumps(item, 2))
-                    continue
-                out.append(b"{")
-                inner = chain.from_iterable(list(item.items()))
-                closing = b"0"
+                refusals += large
+                out.append(Tag.DICT if kind is dict else _OPENS[kind] + len(item).to_bytes(4, "little"))
+                inner: Iterator[Any] = chain.from_iterable(list(item.items())) if kind is dict else iter(item)
+                closing = Tag.DICT_END if kind is dict else b""
             elif kind is set or kind is frozenset:
-                try:
-                    inner_foreign = refuse if sets_apart else foreign
-                    members = [
-                        atom(member)
-                        if type(member) in ATOMS
-                        else encode(member, inner_foreign, sets_apart=sets_apart, apart=apart)
-                        for member in item
-                    ]
-                except SetHasForeign:
-                    written = foreign(item, path)
-                    assert isinstance(written, bytes)
-                    out.append(written)
-                    continue
-                except RecursionError:
-                    raise Undigestible(f"{kind.__name__} is nested too deep", path()) from None
-                members.sort()
-                out.append(
-                    (b"\x81<" if kind is set else b"\x81>") + len(members).to_bytes(4, "little") + b"".join(members)
-                )
+                out.append(_written_set(item, foreign, path, sets_apart=sets_apart, apart=apart))
                 continue
             else:
                 form = builtin_form(item) or structure(item)
                 if form is None:
-                    found = foreign(item, path)
-                    if isinstance(found, bytes):
-                        out.append(found)
-                        continue
-                    parts = found
-                    instances += 1
-                    if instances > _MOST_INSTANCES:
-                        raise Undigestible(
-                            f"{type(value).__name__} holds more than {_MOST_INSTANCES:,} instances", path()
-                        )
-                elif isinstance(form, bytes):
+                    form = foreign(item, path)
+                    instances += type(form) is Form
+                elif type(form) is bytes:
                     # A leaf with a buffer: it may be large and it may come again.
                     done[key] = form
                     kept[key] = item
+                if isinstance(form, bytes):
                     out.append(form)
                     continue
-                else:
-                    parts = form if isinstance(form, Form) else Form(*form)
-                out.append(b"\x84" + marshal.dumps(parts.name, 2) + len(parts.parts).to_bytes(4, "little"))
-                inner = iter(parts.parts)
-                container = parts
+                container = form if isinstance(form, Form) else Form(*form)
+                out.append(Tag.FORM + marshal.dumps(container.name, 2) + len(container.parts).to_bytes(4, "little"))
+                inner = iter(container.parts)
             above[key] = len(stack)
             kept[key] = item
             stack.append((inner, closing, key, container))
@@ -211,6 +276,36 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
     return b"".join(out)
 
 
+def _written_set(
+    item: Any, foreign: Foreign, path: Callable[[], str], *, sets_apart: bool, apart: Container[int]
+) -> bytes:
+    """Return the encoding of a set: its members in the order of their encodings."""
+    inner = refuse if sets_apart else foreign
+    try:
+        members = sorted(
+            atom(member) if type(member) in ATOMS else encode(member, inner, sets_apart=sets_apart, apart=apart)
+            for member in item
+        )
+    except SetHasForeign:
+        written = foreign(item, path)
+        assert isinstance(written, bytes)
+        return written
+    except RecursionError:
+        raise Undigestible(f"{type(item).__name__} is nested too deep", path()) from None
+    return (Tag.SET if type(item) is set else Tag.FROZENSET) + len(members).to_bytes(4, "little") + b"".join(members)
+
+
+def _path(stack: list[tuple[Iterator[Any], bytes, int, Any]], counts: list[int]) -> str:
+    """Return how the item is reached that is encoded now."""
+    steps = []
+    of_instance = False
+    for (_, _, _, container), place in zip(stack, counts, strict=False):
+        steps.append(_step(container, place, of_instance=of_instance))
+        of_instance = type(container) is Form
+    return "".join(steps)
+
+
+_OPENS: dict[type, bytes] = {list: Tag.LIST, tuple: Tag.TUPLE}
 _TREES = frozenset((list, tuple, dict))
 _LARGE = 64
 """Members from which it pays to look at a container as a whole."""

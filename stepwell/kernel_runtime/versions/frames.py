@@ -11,6 +11,8 @@ import os
 import sys
 from typing import Any
 
+LEAF = b"\x85"
+"""Begins the encoding of what has no parts: a digest of a buffer, with its type and shape."""
 _LARGE = 1 << 18
 _BLOCK = 1 << 17
 """Values that are looked at and digested together, so that they are read from memory once."""
@@ -76,7 +78,7 @@ def structure(value: Any) -> bytes | tuple[str, tuple[Any, ...]] | None:
 
 
 def _leaf(name: str, *parts: Any) -> bytes:
-    return b"\x85" + marshal.dumps((name, *parts), 2)
+    return LEAF + marshal.dumps((name, *parts), 2)
 
 
 # -- numpy ----------------------------------------------------------------------------------------------------------

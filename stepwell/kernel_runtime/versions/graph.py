@@ -1,4 +1,4 @@
-"""The graph of objects that code reaches, and its digests; and which objects count by their name.
+"""The graph of objects that code reaches, and its digests.
 
 Each function, class, instance and container of a global is a node: the bytes that it means by itself, with a mark for each other node
 that it refers to. The digest of a node is that of its bytes and of the digests of what it refers to. Nodes that reach
@@ -7,31 +7,41 @@ is that of the group written down from this node on, each member by its place. S
 can be reached: not on names of files, the order of definition, or the node that the walk happened to enter by. The stack is
 explicit: chains of helpers get deep.
 
-Builtins and the functions, classes and modules of libraries count by their name. A library's own function is told by module, qualified name and version. One that a library *made* for the user (a wrapper with a closure, a
-class from a factory) is not found under its name, and is taken apart like the user's own.
+A path says how an object is reached: ``target -> helper -> CONN``.
 """
 
 from __future__ import annotations
 
-import sys
-import types
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from types import (
-    BuiltinFunctionType,
-    ClassMethodDescriptorType,
-    FunctionType,
-    GetSetDescriptorType,
-    MemberDescriptorType,
-    MethodDescriptorType,
-    ModuleType,
-    WrapperDescriptorType,
-)
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.records.materializations import CodeVersion
-from stepwell.kernel_runtime.versions.atoms import atom, digest
-from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.encode import Tag, digest
+from stepwell.kernel_runtime.versions.secrets import hidden_text
+
+ARROW = " -> "
+IGNORED = "(ignore)"
+"""Ends the path of the part that lists the names which do not count."""
+_MOST_STEPS = 12
+
+
+def reached(path: str, label: str) -> str:
+    """Return the path of what is called `label` in the thing at `path`.
+
+    A name is a step of its own; an attribute, an item or a default belongs to the thing that has it. The middle of a
+    long path is left out.
+    """
+    if not label:
+        return path
+    if label[0] in ".[(":
+        # A key of a mapping may be anything, a token too.
+        return path + (hidden_text(label) if label[0] == "[" else label)
+    if path.count(ARROW) >= _MOST_STEPS:
+        steps = path.split(ARROW)
+        path = ARROW.join([*steps[:4], "..", *steps[-5:]])
+    return path + ARROW + label
+
 
 _WRITTEN: Any = ()
 """In place of what a node was made of, once its digest is all that is asked of it: a run has thousands of them."""
@@ -45,9 +55,6 @@ VALUE = ("value",)
 MISSING: Any = object()
 """What a name is bound to that is not bound."""
 
-
-identity: Callable[[object], int] = object.__hash__
-"""What ``id`` tells, in other bits. ``id`` raises an audit event, and a session listens to those: that takes three times as long."""
 
 known: dict[int, Node] = {}
 """Nodes that outlive a run, by the identity of their object."""
@@ -297,7 +304,7 @@ def _written_from(start: Node) -> bytes:
     assert group is not None
     places = {id(start): 0}
     queue = [start]
-    out: list[bytes] = [b"\xc5"]
+    out: list[bytes] = [Tag.GROUP]
     for node in queue:
         out += node.own
         below: list[bytes] = []
@@ -307,122 +314,10 @@ def _written_from(start: Node) -> bytes:
                 if place is None:
                     place = places[id(child)] = len(queue)
                     queue.append(child)
-                below.append(b"\xc6" + place.to_bytes(4, "little"))
+                below.append(Tag.MEMBER + place.to_bytes(4, "little"))
             else:
                 below.append(digest_of(child))
         if node.unordered:
             below.sort()
         out += below
     return digest(b"".join(out))
-
-
-LAZY: type = getattr(types, "LazyImportType", type(MISSING))
-"""The type of what ``lazy import`` binds until it is used, since Python 3.15."""
-_C_DESCRIPTORS = (
-    WrapperDescriptorType,
-    MethodDescriptorType,
-    ClassMethodDescriptorType,
-    GetSetDescriptorType,
-    MemberDescriptorType,
-)
-_HEAP_TYPE = 1 << 9
-_names: dict[tuple[str | None, str, str], bytes] = {}
-
-
-def token(item: Any, kind: type) -> bytes | None:
-    """Return the encoding of what counts by its name: builtins, and functions, classes and modules of libraries."""
-    if kind is BuiltinFunctionType:
-        holder = item.__self__
-        if holder is None or type(holder) is ModuleType:
-            return named(item.__module__, item.__qualname__, owner(item.__module__) or "")
-        return None
-    if kind is FunctionType:
-        module = item.__globals__.get("__name__")
-        who = owner(module) if type(module) is str else None
-        return named(module, item.__qualname__, who) if who is not None and is_its_own(item, module) else None
-    # By the real type: an object may lie about its class, or raise when it is asked.
-    if issubclass(kind, type):
-        module = item.__module__
-        who = owner(module) if type(module) is str else None
-        return named(module, item.__qualname__, who) if who is not None and is_found(item) else None
-    if issubclass(kind, ModuleType):
-        who = owner(item.__name__)
-        return named(item.__name__, "", who) if who is not None else None
-    if issubclass(kind, _C_DESCRIPTORS):
-        holder = item.__objclass__
-        who = owner(holder.__module__)
-        return named(holder.__module__, item.__qualname__, who) if who is not None else atom(item.__name__)
-    if kind.__name__ == "cython_function_or_method":
-        who = owner(item.__module__)
-        return named(item.__module__, item.__qualname__, who) if who is not None else None
-    return None
-
-
-def bound(scope: Mapping[str, Any], name: str) -> Any:
-    """Return what a name is bound to, MISSING for nothing; what a lazy import binds is imported."""
-    value = scope.get(name, MISSING)
-    return resolved(value) if type(value) is LAZY else value
-
-
-def resolved(value: Any) -> Any:
-    """Return what a lazy import stands for; MISSING where it fails."""
-    if value is MISSING:
-        return MISSING
-    try:
-        return value.resolve()
-    except Exception:
-        # The import runs any code.
-        return MISSING
-
-
-def getattr_static(item: Any, name: str) -> Any:
-    """Return an attribute that the object's class or the object itself has, without running `__getattr__`."""
-    for cls in type(item).__mro__:
-        if name in vars(cls):
-            return getattr(item, name, None)
-    held = getattr(type(item), "__dict__", {}).get("__dict__")
-    if held is not None:
-        try:
-            return vars(item).get(name)
-        except TypeError:
-            return None
-    return None
-
-
-def is_found(cls: type) -> bool:
-    """Whether a class is what its module has by its name; one that a library made for the user is not."""
-    if not cls.__flags__ & _HEAP_TYPE:
-        return True
-    found: Any = sys.modules.get(cls.__module__)
-    for part in cls.__qualname__.split("."):
-        found = getattr(found, part, None)
-    return found is cls
-
-
-def named(module: str | None, name: str, who: str) -> bytes:
-    """Return the encoding of what counts by its name and by who owns it."""
-    key = (module, name, who)
-    found = _names.get(key)
-    if found is None:
-        found = _names[key] = b"\xc7" + atom(key)
-    return found
-
-
-def is_its_own(function: FunctionType, module: str) -> bool:
-    """Whether a library's function is found where its name says, so that name and version tell all."""
-    holder = sys.modules.get(module)
-    if (
-        function.__closure__ is None
-        and not function.__dict__
-        and getattr(holder, "__dict__", None) is function.__globals__
-    ):
-        # What a function of a library made may hold values of the user in its defaults.
-        return "<locals>" not in function.__qualname__ or not function.__defaults__
-    if function.__module__ != module:
-        return False
-    found: Any = holder
-    for part in function.__qualname__.split("."):
-        found = getattr(found, part, None)
-        if found is None:
-            return False
-    return found is function or getattr(found, "__func__", None) is function

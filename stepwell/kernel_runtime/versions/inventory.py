@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody, place_of, place_of_name
 from stepwell.kernel_runtime.records.materializations import CodeKind, CodePart
-from stepwell.kernel_runtime.versions.atoms import ATOMS, IGNORED, atoms_only, hexdigest, reached
-from stepwell.kernel_runtime.versions.atoms import digest as plain_digest
 from stepwell.kernel_runtime.versions.bytecode import spoken_of
-from stepwell.kernel_runtime.versions.encode import encode, refuse
+from stepwell.kernel_runtime.versions.classes import reduced
+from stepwell.kernel_runtime.versions.encode import ATOMS, atoms_only, encode, hexdigest, refuse
+from stepwell.kernel_runtime.versions.encode import digest as plain_digest
 from stepwell.kernel_runtime.versions.environment import Keyed
-from stepwell.kernel_runtime.versions.graph import VALUE, Node
+from stepwell.kernel_runtime.versions.graph import IGNORED, VALUE, Node, reached
 from stepwell.kernel_runtime.versions.left_out import Ignored
 from stepwell.kernel_runtime.versions.ownership import OURS, STANDARD, owner
-from stepwell.kernel_runtime.versions.reduction import reduced
 from stepwell.kernel_runtime.versions.secrets import (
     HIDDEN,
     Environment,

@@ -21,9 +21,9 @@ from typing import Any, Self, TypeVar
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.errors import InvalidInvocationError, SecretNotSetError
 from stepwell.kernel_runtime.versions import graph
-from stepwell.kernel_runtime.versions.atoms import ARROW, ATOMS
+from stepwell.kernel_runtime.versions.encode import ATOMS
 from stepwell.kernel_runtime.versions.environment import note_name, value_of
-from stepwell.kernel_runtime.versions.graph import MISSING
+from stepwell.kernel_runtime.versions.graph import ARROW, MISSING
 
 _SUFFIX = re.compile(r"[\[(]")
 _MOST_FUNCTIONS = 1_000

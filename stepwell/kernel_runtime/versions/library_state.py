@@ -2,7 +2,7 @@
 
 `LIBRARIES` is the one table. Each row reads the options of a library as a mapping and sets them again. It has two uses:
 
-- *Reading*: a code version contains the options that the code can reach (`told`), as far as they differ from the defaults, so that a
+- *Reading*: a code version contains the options that the code can reach (`options_of`), as far as they differ from the defaults, so that a
   notebook that changes nothing depends on nothing. Options that only govern how values are shown as text count for code that makes
   text of values (`RENDERING`). What the inputs of a step reach is a recorded read (`reached_by`), and so is the working directory.
 - *Writing*: `snapshot` before and after a step, `changed` for the options that it has changed, `apply` to set them again when the step is
@@ -22,12 +22,12 @@ from importlib.machinery import ModuleSpec
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeAlias
 
-from stepwell.kernel_runtime.versions import duckdb_state, patches
-from stepwell.kernel_runtime.versions.atoms import ATOMS, digest
+from stepwell.kernel_runtime.versions import patches, queries
 from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
+from stepwell.kernel_runtime.versions.encode import ATOMS, digest
 from stepwell.kernel_runtime.versions.graph import known
 from stepwell.kernel_runtime.versions.library_options import LIBRARIES
-from stepwell.kernel_runtime.versions.options import Library, described, list_change, plain, restored, with_change
+from stepwell.kernel_runtime.versions.options import Counts, Library, list_change, plain, restored, with_change
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.process_options import filters_among, watch_warnings
 
@@ -52,17 +52,22 @@ for _row in LIBRARIES:
         _BY_TOP[_top] = (*_BY_TOP.get(_top, ()), _row.name)
 
 
+_Counted: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
+"""Options that count: as one text, empty if all are the defaults; and the names and values of those of them that have no text."""
+_NOTHING: _Counted = ("", ())
+
+
 class _Options:
     """The options of a library at one time."""
 
-    __slots__ = ("_texts", "_told", "glance", "row", "values")
+    __slots__ = ("_counted", "_texts", "glance", "row", "values")
 
     def __init__(self, row: Library, values: Mapping[str, Any], glance: Any) -> None:
         self.row = row
         self.values = values
         self.glance = glance
         self._texts: dict[str, str | None] | None = None
-        self._told: dict[str, str] = {}
+        self._counted: dict[str, _Counted] = {}
 
     def texts(self) -> dict[str, str | None]:
         """Return the options that differ from the defaults, each as JSON, or None where it has no such form."""
@@ -75,18 +80,15 @@ class _Options:
             }
         return self._texts
 
-    def told(self, wanted: str) -> str:
-        """Return the options that count as ``"value"`` or as ``"text"``, as one text; empty if all are the defaults."""
-        found = self._told.get(wanted)
-        if found is not None:
-            return found
-        texts = {option: text for option, text in sorted(self.texts().items()) if self.row.counts(option) == wanted}
-        pieces = [f"{name}={described(self.values[name]) if text is None else text}" for name, text in texts.items()]
-        found = f"{self.row.name}: {', '.join(pieces)}" if pieces else ""
-        if None not in texts.values():
-            # Any other value may change in place.
-            self._told[wanted] = found
-        return found
+    def counted(self, wanted: Counts) -> _Counted:
+        """Return the options that count as ``"value"`` or as ``"text"``, as far as they differ from the defaults."""
+        counted = self._counted.get(wanted)
+        if counted is None:
+            texts = {name: text for name, text in sorted(self.texts().items()) if self.row.counts(name) == wanted}
+            pieces = [name if text is None else f"{name}={text}" for name, text in texts.items()]
+            objects = tuple([(name, self.values[name]) for name, text in texts.items() if text is None])
+            counted = self._counted[wanted] = (f"{self.row.name}: {', '.join(pieces)}" if pieces else "", objects)
+        return counted
 
 
 _last: dict[str, _Options] = {}
@@ -140,6 +142,8 @@ def _now(row: Library) -> _Options | None:
 state: dict[str, str] = {}
 """For each library that some code used, its options that are not the default, when they were read last; equal texts are one object, so
 that the walk's guards need only compare identities. ``"pandas text"`` has those that govern text."""
+_objects: dict[str, tuple[tuple[str, Any], ...]] = {}
+"""By the same names, the options that have no text, with their values."""
 
 
 def library_of(value: Any) -> tuple[str, ...]:
@@ -168,25 +172,35 @@ def renders(known: CodeFacts) -> bool:
     return not RENDERING.isdisjoint(known.attributes) or any([name in RENDERING for name, _ in known.loads])  # noqa: C419 - a list is quicker
 
 
-def told(library: str, *, text: bool) -> list[tuple[str, str]]:
-    """Return what code that uses a library depends on, each under its name in `state`."""
-    found = []
-    for name in (library, library + _SHOWN) if text else (library,):
+def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[str, Any], ...]]]:
+    """Return the options that code depends on which uses a library.
+
+    Parameters
+    ----------
+    text
+        Whether the code makes text of values.
+
+    Returns
+    -------
+    list of tuple
+        A name in `state`, the options under it as one text, and names and values of options that have no text.
+    """
+    names = (library, library + _SHOWN) if text else (library,)
+    for name in names:
         if name not in state:
-            state[name] = _text(name)
-        found.append((name, state[name]))
-    return found
+            state[name], _objects[name] = _counted(name)
+    return [(name, state[name], _objects[name]) for name in names]
 
 
 def look_again() -> None:
     """Read the options of every library that some code has used, and find what was set on libraries' classes."""
     patches.look()
-    limits = _text(LIMITS)
+    limits, _ = _counted(LIMITS)
     if state.setdefault(LIMITS, "") != limits:
         # Most code can reach them: no guard of each piece of code says that they are others.
         known.clear()
     for name, before in state.items():
-        now = _text(name)
+        now, _objects[name] = _counted(name)
         if now != before:
             state[name] = now
 
@@ -241,30 +255,40 @@ def is_plain(value: Any, deeper: int = 2) -> bool:
 _CONTAINERS = frozenset((list, tuple, set, frozenset, dict))
 
 
-def state_digest(name: str) -> str:
-    """Return the digest of the options of a row that count, empty for the defaults; of `FOLDER`, the digest of its path."""
+def state_digest(name: str, data_version: Callable[[Any], str | None]) -> str:
+    """Return the digest of the options of a row that count, empty for the defaults; of `FOLDER`, the digest of its path.
+
+    Parameters
+    ----------
+    data_version
+        Digests the options that have no text.
+    """
     if name == FOLDER:
         # Not below the folder in which the process started: that is another one in another process.
         return digest(_here()).hex()
-    if name.startswith(duckdb_state.NAME):
-        return duckdb_state.object_digest(name)
+    if name.startswith(queries.IN_CONNECTION):
+        return queries.object_digest(name)
     row = _ROWS.get(name.removesuffix(_SHOWN))
     if row is None:
         return ""
-    text = _text(name)
+    text, objects = _counted(name)
     if patches.table and row.reach:
-        text += "".join(f"; {each.option}={described(each.value())}" for each in patches.reached_in(row.reach))
-    return _digest(text)
+        objects = (*objects, *[(patch.option, patch.value()) for patch in patches.reached_in(row.reach)])
+    return _digest(text, objects, data_version)
 
 
-def _digest(text: str) -> str:
+def _digest(text: str, objects: Iterable[tuple[str, Any]], data_version: Callable[[Any], str | None]) -> str:
+    for name, value in objects:
+        text += f"; {name}={data_version(value) or f'{type(value).__module__}.{type(value).__qualname__}'}"
     return digest(text.encode("utf-8", "surrogatepass")).hex() if text else ""
 
 
-def warnings_watched(noted: Callable[[str], None]) -> Callable[[], None]:
-    """Have the first warning that is issued from now on noted, with the digest of the filters as they are now; return what ends that."""
+def warnings_watched(noted: Callable[[str], None], data_version: Callable[[Any], str | None]) -> Callable[[], None]:
+    """Have the first warning noted that is issued from now on, with the digest of the present filters; return what ends that."""
     row, now = _ROWS[WARNINGS], list(warnings.filters)
-    return watch_warnings(lambda: noted(_digest(_Options(row, filters_among(now), None).told("value"))))
+    return watch_warnings(
+        lambda: noted(_digest(*_Options(row, filters_among(now), None).counted("value"), data_version))
+    )
 
 
 # Taken before it is wrapped, to tell the steps' recorders.
@@ -278,9 +302,9 @@ FOLDER = "working directory"
 _SHOWN = " text"
 
 
-def _text(name: str) -> str:
-    found = _now(_ROWS[name.removesuffix(_SHOWN)])
-    return found.told("text" if name.endswith(_SHOWN) else "value") if found is not None else ""
+def _counted(name: str) -> _Counted:
+    options = _now(_ROWS[name.removesuffix(_SHOWN)])
+    return _NOTHING if options is None else options.counted("text" if name.endswith(_SHOWN) else "value")
 
 
 # -- what a step has changed

@@ -121,13 +121,6 @@ def restored(text: str, *, imports: bool = True) -> Any:
     return _restored(json.loads(text), imports=imports)
 
 
-def described(value: Any) -> str:
-    """Return what stands in a code version for a value that cannot be written down."""
-    from stepwell.kernel_runtime.versions.data import data_version
-
-    return data_version(value) or f"{type(value).__module__}.{type(value).__qualname__}"
-
-
 def _plain(value: Any) -> Any:
     kind = type(value)
     if value is None or kind in {bool, int, float, str}:

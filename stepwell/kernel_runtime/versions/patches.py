@@ -34,9 +34,10 @@ from weakref import WeakKeyDictionary
 from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.bytecode import facts
-from stepwell.kernel_runtime.versions.graph import bound, known
+from stepwell.kernel_runtime.versions.graph import known
 from stepwell.kernel_runtime.versions.options import UNSET, Library, Unset, never, users_own
 from stepwell.kernel_runtime.versions.ownership import is_local
+from stepwell.kernel_runtime.versions.references import bound
 
 _LEFT_OUT = frozenset({
     "IPython", "ipykernel", "traitlets", "zmq", "tornado", "jupyter_client", "jupyter_core", "stepwell", "pytest", "_pytest", "pluggy", "py", "xdist",

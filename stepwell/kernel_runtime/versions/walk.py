@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.versions import inventory, library_state, opcodes
-from stepwell.kernel_runtime.versions.atoms import ATOMS, digest, reached
 from stepwell.kernel_runtime.versions.bytecode import spoken_digest
+from stepwell.kernel_runtime.versions.encode import ATOMS, digest, identity
 from stepwell.kernel_runtime.versions.environment import Keyed
 from stepwell.kernel_runtime.versions.expand import Expander
 from stepwell.kernel_runtime.versions.graph import (
@@ -31,8 +31,8 @@ from stepwell.kernel_runtime.versions.graph import (
     close_leaf,
     digest_of,
     finish,
-    identity,
     known,
+    reached,
 )
 from stepwell.kernel_runtime.versions.left_out import DATA, NOTHING, Ignored, ignored_places
 

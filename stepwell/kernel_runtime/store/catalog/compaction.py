@@ -1,11 +1,11 @@
-"""Compaction: the catalog written anew, without the room that deleted rows left in it.
+"""Compaction: the catalog is rewritten without the room that deleted rows left in it.
 
 A DuckDB file never shrinks. Under the lease, with the old catalog still attached, every table is copied in the order of its
 rows (``rowid`` is what "newest" means, so the order is what must survive) into a file below ``tmp/``; that one is detached, which writes its
 checkpoint, and flushed to the disk; the old one is detached and the new one renamed into its place. A process killed before the rename
-leaves the old catalog and a dead file, after it the new one: there is no moment without a whole catalog. Nobody else has the file
-open meanwhile, because nobody else has the lease; who attaches next opens the path, and so the new file, and sees by its identity
-that what was remembered is out of date.
+leaves the old catalog and a dead file, after it the new one: a whole catalog exists at every moment. No other process has the file
+open meanwhile, because none has the lease. The next process that attaches the catalog opens the path, and so the new file, and sees by its identity
+that its snapshot is out of date.
 """
 
 from __future__ import annotations
@@ -20,19 +20,62 @@ from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG, Attachment, quoted
 from stepwell.kernel_runtime.store.catalog.instance import Connection, alone
 from stepwell.kernel_runtime.store.catalog.schema import TABLES
+from stepwell.kernel_runtime.store.catalog.thread import Catalog
 from stepwell.kernel_runtime.store.folder import user_name
+from stepwell.kernel_runtime.store.trouble import spare
 
 WORTH = 16 << 20
-"""Bytes of free room in the file below which it is left as it is."""
+"""Bytes of free room in the file from which a compaction is worth its time."""
 
 
-def is_large(attachment: Attachment) -> bool:
-    """Tell whether a catalog can have so much free room, without the checkpoint that `is_worthwhile` needs."""
+def check_owner(catalog: Catalog) -> None:
+    """Check that a compaction can leave the catalog to its owner; a `StorePermissionError` if not."""
+    catalog.ask(lambda *_: _check_owner(catalog.attachment))
+
+
+def compact(catalog: Catalog, *, force: bool) -> int:
+    """Rewrite the catalog without its free room; return how many bytes smaller it is.
+
+    Parameters
+    ----------
+    force
+        Whether it is rewritten even if it is small, or has little free room.
+    """
+    attachment = catalog.attachment
+
+    def compacted(connection: Connection, name: str) -> int:
+        import duckdb
+
+        catalog.check_writable()
+        if not _keeps_owner(attachment):
+            return 0
+        try:
+            if not force:
+                if not _is_large(attachment):
+                    return 0
+                connection.execute(f"CHECKPOINT {name}")
+            return _rewrite(attachment) if force or _is_worthwhile(connection, name) else 0
+        except (duckdb.Error, OSError) as error:
+            failure = catalog.failure(error, "could not be compacted", "nothing is lost: try again")
+            catalog.roll_back()
+            raise failure from error
+
+    def spared(connection: Connection, name: str) -> int:
+        if force:
+            _check_owner(attachment)
+        with spare(attachment.folder):
+            return compacted(connection, name)
+
+    return catalog.ask(spared)
+
+
+def _is_large(attachment: Attachment) -> bool:
+    """Return True if a catalog can have so much free room; this takes no checkpoint, unlike `_is_worthwhile`."""
     return attachment.folder.stat(CATALOG).st_size >= WORTH
 
 
-def is_worthwhile(connection: Connection, name: str) -> bool:
-    """Tell whether a catalog is mostly free room, and much of it."""
+def _is_worthwhile(connection: Connection, name: str) -> bool:
+    """Return True if more than half of a catalog, and at least `WORTH`, is free room."""
     with alone():
         found = connection.execute(
             "SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() WHERE database_name = ?", [name]
@@ -41,12 +84,12 @@ def is_worthwhile(connection: Connection, name: str) -> bool:
     return bool(size * free >= WORTH and free * 2 > total)
 
 
-def keeps_owner(attachment: Attachment) -> bool:
-    """Tell whether the new file would belong to the same user as the old one: nobody but root can give files away."""
+def _keeps_owner(attachment: Attachment) -> bool:
+    """Return True if the new file would belong to the same user as the old one: only root can give files away."""
     return sys.platform == "win32" or os.geteuid() in (0, attachment.folder.stat(CATALOG).st_uid)
 
 
-def check_owner(attachment: Attachment) -> None:
+def _check_owner(attachment: Attachment) -> None:
     """Check that the new file would belong to the same user as the old one.
 
     Raises
@@ -54,7 +97,7 @@ def check_owner(attachment: Attachment) -> None:
     StorePermissionError
         If it would not.
     """
-    if keeps_owner(attachment):
+    if _keeps_owner(attachment):
         return
     owner = user_name(attachment.folder.stat(CATALOG).st_uid)
     raise StorePermissionError(
@@ -64,7 +107,7 @@ def check_owner(attachment: Attachment) -> None:
     )
 
 
-def compact(attachment: Attachment) -> int:
+def _rewrite(attachment: Attachment) -> int:
     """Rewrite the attached catalog; return how many bytes it became smaller. Runs on the catalog thread, outside a transaction."""
     connection, name = attachment.connection, attachment.name
     folder = attachment.folder

@@ -2,7 +2,7 @@
 
 Reading: each question takes a few statements whose number does not depend on how many keys are asked for.
 
-Writing: the records of one commit become a few lists of rows for DuckDB's appender; there is no statement per step.
+Writing: the records of one commit become a few lists of rows for DuckDB's appender, without a statement per step.
 
 Remembering: a run that has nothing to do asks for the same rows as the run before. As long as no other process wrote the catalog (the caller checks
 that), the answer is the last snapshot plus our own later commits (`Remembered`), and needs neither the lease nor a query.
@@ -64,7 +64,7 @@ _LISTED = (
     "GROUP BY notebook, key, partition) p JOIN (SELECT * REPLACE (NULL AS inline) FROM @materializations) m ON m.id = p.id "
     "ORDER BY p.key, p.moved DESC"
 )
-# Of each step how long it ran last, and its newest failure beside its newest attempt.
+# For each step: how long it ran last, its newest failure, its newest attempt.
 _ATTEMPTS = "SELECT key, arg_max(seconds, rowid) FILTER (WHERE status = 'executed'), max(rowid) FILTER (WHERE status = 'failed'), max(rowid) FROM @steps WHERE status IN ('executed', 'failed') AND key IN {} GROUP BY key"
 _RUNS = f"SELECT {RUN_COLUMNS} FROM @runs "  # noqa: S608 - constants of our own
 _STEPS = f"SELECT {STEP_COLUMNS} FROM @steps "  # noqa: S608 - constants of our own
@@ -198,7 +198,7 @@ def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list
     return [run_record(row) for row in rows]
 
 
-def read_attempts(connection: Connection, name: str, step_key: str, limit: int) -> list[StepRecord]:
+def read_attempts(connection: Connection, name: str, step_key: str, limit: int = 20) -> list[StepRecord]:
     """Read the newest records of a step, newest first, of runs in which its turn came; of reuses in a row the first."""
     where = (
         "WHERE key = ? AND status IN ('executed', 'reused', 'failed', 'cancelled') "
@@ -216,7 +216,7 @@ def read_outputs(connection: Connection, name: str, run_id: str, step_key: str) 
     return tuple(output_record(row) for row in rows_of(connection, name, text, [run_id, step_key]))
 
 
-def read_logs(connection: Connection, name: str, run_id: str, step_key: str) -> list[LogRecord]:
+def read_logs(connection: Connection, name: str, run_id: str, step_key: str = "") -> list[LogRecord]:
     """Read what a run's steps logged, oldest first; of all its steps if none is named."""
     text = "SELECT run_id, step_key, time, level, message FROM @logs WHERE run_id = ? AND ? IN ('', step_key) ORDER BY time, rowid"
     return [log_record(row) for row in rows_of(connection, name, text, [run_id, step_key])]
@@ -278,7 +278,7 @@ def known_codes(connection: Connection, name: str, digests: Collection[str]) -> 
 
 @dataclass(slots=True)
 class Recorded:
-    """What one call of ``record_step`` adds to a group."""
+    """The records of one call of ``record_step``."""
 
     step: StepRecord
     current: Sequence[Current]
@@ -306,7 +306,7 @@ class RowWriter:
     def write(self, connection: Connection, name: str, state: str, records: Sequence[Record]) -> None:
         """Append the rows of ``records`` to the attached catalog ``name``; the caller's transaction commits them.
 
-        What is known of the catalog holds as long as ``state`` is the same: it is another where somebody else wrote.
+        The known code versions hold as long as ``state`` is the same: it changes when another process writes.
         """
         if state != self._state:
             self._state = state

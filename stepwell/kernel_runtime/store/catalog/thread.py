@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, sleep
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 from stepwell.kernel_runtime.errors import StepwellError, StoreError
 from stepwell.kernel_runtime.records.events import Notify
@@ -30,6 +30,7 @@ from stepwell.kernel_runtime.store.locks import Once
 from stepwell.kernel_runtime.store.trouble import one_line, spare, trouble, with_room
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 GATHER = 0.050
 """Seconds that a finished row waits at most for others to share its transaction."""
@@ -63,7 +64,7 @@ class Commit:
 
     @property
     def over(self) -> bool:
-        """Whether it was committed, or failed to be."""
+        """True once it was committed, or failed to be."""
         return self._over.over
 
     def wait(self) -> None:
@@ -83,12 +84,12 @@ class Commit:
         callback(self._error)
 
     def disown(self, error: BaseException) -> None:
-        """Let nobody wait for it in a forked child; the callbacks are the parent's."""
+        """End the waiting in a forked child with an error; the callbacks are the parent's."""
         self._error = error
         self._over.happen()
 
     def finish(self, error: BaseException | None) -> None:
-        """Tell everybody; called by the catalog thread."""
+        """End the waiting and call the callbacks; called by the catalog thread."""
         with self._catalog.mutex:
             self._error = error
             self._over.happen()
@@ -111,7 +112,7 @@ class Question(Generic[T]):
         self.error: BaseException | None = None
 
     def run(self, connection: Connection, name: str) -> None:
-        """Ask the attached catalog, on the catalog thread; what is raised is kept for who waits."""
+        """Ask the attached catalog, on the catalog thread; an error is raised in the waiting thread."""
         self.error = None
         try:
             self._result = self._answer(connection, name)
@@ -119,11 +120,11 @@ class Question(Generic[T]):
             self.error = error
 
     def tell(self) -> None:
-        """Let who waits go on."""
+        """End the waiting."""
         self._over.happen()
 
     def fail(self, error: BaseException) -> None:
-        """Let who waits go on with an error."""
+        """End the waiting with an error."""
         self.error = error
         self._over.happen()
 
@@ -155,7 +156,7 @@ class Catalog:
         write: Callable[[Connection, str, str, list[Any]], None],
         ended: Callable[[list[Any], BaseException | None], None],
     ) -> None:
-        self._attachment = Attachment(folder)
+        self.attachment = Attachment(folder)
         self._write = write
         self._ended = ended
         self.tell: Notify = lambda _: None
@@ -175,7 +176,7 @@ class Catalog:
         self._questions: deque[Question[Any]] = deque()
         self._thread: int | None = None
         self._farewells: list[tuple[Once, Commit | None]] = []
-        """Who waits for the catalog to be let go, each with the group that was the newest then."""
+        """For each thread that waits until the catalog is detached: its event, and the group that was the newest then."""
         self._urgent = False
         self._letting_go = False
         self._pausing = False
@@ -201,9 +202,9 @@ class Catalog:
             group.records.append(record)
             return group
 
-    def ask(self, answer: Callable[[Connection, str], T]) -> T:
-        """Run ``answer(connection, name)`` on the catalog thread after everything added so far was committed."""
-        question = Question(answer)
+    def ask(self, answer: Callable[[Connection, str, *Ts], T], *given: *Ts) -> T:
+        """Run ``answer(connection, name, *given)`` on the catalog thread after everything added so far was committed."""
+        question = Question(lambda connection, name: answer(connection, name, *given))
         if get_ident() == self._thread:
             # A callback after a commit asks: waiting for ourselves would never end.
             self._serve([question], None)
@@ -214,19 +215,19 @@ class Catalog:
         return found
 
     def _say(self) -> None:
-        """Say what is to be said of the attached state, in the thread of whoever asks."""
-        while self._attachment.notices:
+        """Pass on the notices of the attachment, in the thread that asked."""
+        while self.attachment.notices:
             with suppress(IndexError):
-                self.tell(self._attachment.notices.pop(0))
+                self.tell(self.attachment.notices.pop(0))
 
-    def change(self, answer: Callable[[Connection, str], T], *, frees: bool = False) -> T:
-        """Run ``answer(connection, name)`` in a transaction of its own, after everything added so far was committed.
+    def change(self, answer: Callable[[Connection, str, *Ts], T], *given: *Ts, frees: bool = False) -> T:
+        """Run ``answer(connection, name, *given)`` in one transaction, after everything added so far was committed.
 
         What is remembered of the catalog is out of date afterwards, in this process too.
 
         Parameters
         ----------
-        answer
+        answer, given
             Does the work.
         frees
             Whether it is done to free room, so that it may use what is kept for a full disk.
@@ -236,81 +237,44 @@ class Catalog:
             import duckdb
 
             self.check_writable()
-            self._attachment.lease.mark()
-            self._attachment.prepare_log()
+            self.attachment.lease.mark()
+            self.attachment.prepare_log()
             connection.begin()
             try:
-                found = answer(connection, name)
-                self._attachment.count()
+                found = answer(connection, name, *given)
+                self.attachment.count()
                 connection.commit()
-                self._attachment.acknowledge()
+                self.attachment.acknowledge()
             except BaseException as error:
                 try:
                     connection.rollback()
                 except Exception:
-                    self._roll_back()
+                    self.roll_back()
                 if isinstance(error, duckdb.Error):
-                    raise self._failure(error, "could not be changed", "it is as it was before: try again") from error
+                    raise self.failure(error, "could not be changed", "it is as it was before: try again") from error
                 raise
             finally:
-                self._attachment.epoch += 1
+                self.attachment.epoch += 1
             return found
 
         def spared(connection: Connection, name: str) -> T:
-            # Under the lease, so that nobody else's rows take the room.
-            with spare(self._attachment.folder):
+            # Under the lease, so that rows of other processes do not take the room.
+            with spare(self.attachment.folder):
                 return changed(connection, name)
 
         if not frees:
             return self.ask(changed)
-        return with_room(self._attachment.folder, lambda: self.ask(spared))
-
-    def check_owner(self) -> None:
-        """Check that a compaction can leave the catalog to its owner; a `StorePermissionError` if not."""
-        from stepwell.kernel_runtime.store.catalog import compaction
-
-        self.ask(lambda *_: compaction.check_owner(self._attachment))
-
-    def compact(self, *, force: bool) -> int:
-        """Rewrite the catalog without its free room, where that is worth it; return how many bytes smaller it is."""
-        from stepwell.kernel_runtime.store.catalog import compaction
-
-        def compacted(connection: Connection, name: str) -> int:
-            import duckdb
-
-            self.check_writable()
-            if not compaction.keeps_owner(self._attachment):
-                return 0
-            try:
-                if not force:
-                    if not compaction.is_large(self._attachment):
-                        return 0
-                    connection.execute(f"CHECKPOINT {name}")
-                return (
-                    compaction.compact(self._attachment) if force or compaction.is_worthwhile(connection, name) else 0
-                )
-            except (duckdb.Error, OSError) as error:
-                failure = self._failure(error, "could not be compacted", "nothing is lost: try again")
-                self._roll_back()
-                raise failure from error
-
-        def spared(connection: Connection, name: str) -> int:
-            if force:
-                compaction.check_owner(self._attachment)
-            with spare(self._attachment.folder):
-                return compacted(connection, name)
-
-        return self.ask(spared)
+        return with_room(self.attachment.folder, lambda: self.ask(spared))
 
     def check_writable(self) -> None:
         """Raise why nothing can be written, if that is known: before anything is computed or written."""
-        if self._attachment.read_only is not None:
-            raise self._attachment.read_only
+        if self.attachment.read_only is not None:
+            raise self.attachment.read_only
 
     @property
     def read_only(self) -> bool:
-        """Whether this user cannot write the store, as of the last time that it was attached."""
-        return self._attachment.read_only is not None
+        """True if this user could not write the store when it was last attached."""
+        return self.attachment.read_only is not None
 
     def pending(self) -> Commit | None:
         """Return the newest group that is not committed yet, or None."""
@@ -318,13 +282,13 @@ class Catalog:
             return self._group or self._writing
 
     def unchanged(self) -> bool:
-        """Return whether nobody else wrote since we last had the catalog."""
-        return self._attachment.unchanged()
+        """Return True if no other process wrote since the catalog was last attached here."""
+        return self.attachment.unchanged()
 
     @property
     def epoch(self) -> int:
         """Grows whenever the catalog turns out to have been written by others in between."""
-        return self._attachment.epoch
+        return self.attachment.epoch
 
     def hurry(self) -> None:
         """Commit what is pending without gathering more."""
@@ -360,14 +324,14 @@ class Catalog:
         pending is done after the fork. A thread that waits for another process has nothing attached: it is kept from going on.
         Work that does not end (a callback that waits for the thread that forks) costs the child its catalog, which says so.
         """
-        lease = self._attachment.lease
+        lease = self.attachment.lease
         until = monotonic() + FORK
         with self.mutex:
             self._pausing = True
             self._condition.notify_all()
         while True:
             lease.gate.acquire()
-            if not lease.held or self._attachment.stuck or self._thread in (None, get_ident()) or monotonic() > until:
+            if not lease.held or self.attachment.stuck or self._thread in (None, get_ident()) or monotonic() > until:
                 break
             lease.gate.release()
             sleep(0.002)
@@ -377,16 +341,16 @@ class Catalog:
         """Go on after a fork, in the parent."""
         self._pausing = False
         self._condition.notify_all()
-        # More than once where `pause` was interrupted when it just had them; nobody else can have them here.
-        for taken in (self.mutex, self._attachment.lease.gate):
+        # More than once where `pause` was interrupted when it just had them; no other thread can have them here.
+        for taken in (self.mutex, self.attachment.lease.gate):
             with suppress(RuntimeError):
                 while True:
                     taken.release()
 
     def abandon(self) -> None:
-        """Start anew in a forked child: what is pending is the parent's to commit, and nobody here can know whether it did."""
+        """Forget everything in a forked child: the parent commits pending rows, and the child cannot know whether it did."""
         failure = StoreError(
-            f"what the parent of this process was recording in {self._attachment.directory} when it was forked is not known here",
+            f"what the parent of this process was recording in {self.attachment.directory} when it was forked is not known here",
             remedy="wait for it in the parent; or start worker processes with the method 'spawn'",
         )
         for group in (self._writing, self._group):
@@ -394,7 +358,7 @@ class Catalog:
                 group.disown(failure)
         for question in self._questions:
             question.fail(failure)
-        self._attachment.abandon()
+        self.attachment.abandon()
         self._reset()
 
     def _put(self, question: Question[Any]) -> None:
@@ -420,12 +384,12 @@ class Catalog:
         try:
             self._work()
         except BaseException as error:
-            # Nobody may wait for a thread that is gone.
-            _log.exception("the catalog thread of %s ended", self._attachment.directory)
+            # No thread may wait for a thread that is gone.
+            _log.exception("the catalog thread of %s ended", self.attachment.directory)
             self._fail_all(error)
 
     def _fail_all(self, error: BaseException) -> None:
-        failure = self._failure(error, "failed", "try again, and report this: it is an error of Stepwell's own")
+        failure = self.failure(error, "failed", "try again, and report this: it is an error of Stepwell's own")
         with self.mutex:
             groups = [group for group in (self._writing, self._group) if group is not None]
             questions = list(self._questions)
@@ -448,25 +412,25 @@ class Catalog:
         idle_since = monotonic()
         while True:
             with self.mutex:
-                if self._letting_go and not self._attachment.open and self._ready() and self._are_done(self._farewells):
+                if self._letting_go and not self.attachment.open and self._ready() and self._are_done(self._farewells):
                     # Others go on: who lets the catalog go waits for what there was, not for them.
                     self._say_farewell()
                 while self._pausing or not self._ready():
                     if self._pausing:
-                        if self._attachment.open and not self._attachment.stuck:
+                        if self.attachment.open and not self.attachment.stuck:
                             break
                         self._condition.wait()
                         continue
                     now = monotonic()
                     idle = now - idle_since
                     if (
-                        self._attachment.open
-                        and not self._attachment.stuck
+                        self.attachment.open
+                        and not self.attachment.stuck
                         and (self._letting_go or self._may_go(now, idle))
                     ):
                         break
                     if (
-                        (not self._attachment.open or self._attachment.stuck)
+                        (not self.attachment.open or self.attachment.stuck)
                         and (self._letting_go or idle > LINGER)
                         and self._group is None
                     ):
@@ -487,7 +451,7 @@ class Catalog:
                 self._serve(questions, group)
                 del questions, group
                 idle_since = monotonic()
-                if not self._attachment.open or self._attachment.stuck:
+                if not self.attachment.open or self.attachment.stuck:
                     continue
                 if not self._letting_go and not self._may_go(idle_since, 0.0):
                     continue
@@ -508,19 +472,19 @@ class Catalog:
         """Seconds until something may have to be done without anybody waking us."""
         if self._group is not None:
             return max(0.0, self._group.since + GATHER - now)
-        if not self._attachment.open:
+        if not self.attachment.open:
             return LINGER
-        return max(QUIET, self._attachment.lease.since + HOLD - now)
+        return max(QUIET, self.attachment.lease.since + HOLD - now)
 
     def _may_go(self, now: float, idle: float) -> bool:
         if idle >= IDLE:
             return True
-        lease = self._attachment.lease
+        lease = self.attachment.lease
         held = now - lease.since
         return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.wanted()
 
     def _serve(self, questions: list[Question[Any]], group: Commit | None) -> None:
-        """Commit a group, then answer questions. What fails is told to those who wait, never raised here."""
+        """Commit a group, then answer questions. Errors are raised in the waiting threads, never here."""
         create = all(question.create for question in questions)
         failure = self._attached(create=create)
         if group is not None:
@@ -534,14 +498,14 @@ class Catalog:
             if failure is not None:
                 question.fail(failure)
                 continue
-            question.run(self._attachment.connection, self._attachment.name)
-            if question.error is not None and not self._attachment.is_usable():
+            question.run(self.attachment.connection, self.attachment.name)
+            if question.error is not None and not self.attachment.is_usable():
                 # A fatal error, perhaps of another store, has ended the process's instance meanwhile. Nothing was changed: it cannot commit.
                 failure = self._attached(create=create)
                 if failure is not None:
                     question.fail(failure)
                     continue
-                question.run(self._attachment.connection, self._attachment.name)
+                question.run(self.attachment.connection, self.attachment.name)
             if question.error is not None:
                 self._explain(question)
             question.tell()
@@ -549,14 +513,14 @@ class Catalog:
     def _attached(self, *, create: bool) -> StoreError | None:
         """Attach the catalog where it is not; return why that cannot be done."""
         try:
-            if not self._attachment.is_usable():
+            if not self.attachment.is_usable():
                 # A fatal error of another store has ended the process's instance.
-                self._roll_back()
-            self._attachment.attach(create=create)
+                self.roll_back()
+            self.attachment.attach(create=create)
         except BaseException as error:
             if isinstance(error, StoreError):
                 return error
-            return self._failure(error, "cannot be opened", "is its directory still there?")
+            return self.failure(error, "cannot be opened", "is its directory still there?")
         return None
 
     def _explain(self, question: Question[Any]) -> None:
@@ -564,35 +528,35 @@ class Catalog:
         error = question.error
         if error is None or isinstance(error, StepwellError):
             return
-        found = self._attachment.damage(error) or trouble(
-            error, f"the store {self._attachment.directory} could not be used"
+        found = self.attachment.damage(error) or trouble(
+            error, f"the store {self.attachment.directory} could not be used"
         )
         if found is not None:
             found.__cause__ = error
             question.error = found
-            self._roll_back()
+            self.roll_back()
 
     def _commit(self, group: Commit) -> None:
-        connection = self._attachment.connection
+        connection = self.attachment.connection
         failure: StoreError | None = None
         try:
             self.check_writable()
-            self._attachment.lease.mark()
-            self._attachment.prepare_log()
+            self.attachment.lease.mark()
+            self.attachment.prepare_log()
             connection.begin()
-            # What is known to be recorded may have been deleted by whoever wrote since.
-            known = f"{self._attachment.store_id} {self._attachment.epoch}"
-            self._write(connection, self._attachment.name, known, group.records)
-            self._attachment.count()
+            # Another process may have deleted rows that we believe exist.
+            known = f"{self.attachment.store_id} {self.attachment.epoch}"
+            self._write(connection, self.attachment.name, known, group.records)
+            self.attachment.count()
             connection.commit()
-            self._attachment.acknowledge()
+            self.attachment.acknowledge()
         except BaseException as error:
-            failure = self._failure(
+            failure = self.failure(
                 error,
                 "could not record what finished",
                 "what was recorded before is safe: run the steps again",
             )
-            self._roll_back()
+            self.roll_back()
         self._end(group, failure)
 
     def _end(self, group: Commit | None, failure: StoreError | None) -> None:
@@ -601,26 +565,27 @@ class Catalog:
             self._writing = None
             group.finish(failure)
 
-    def _roll_back(self) -> None:
+    def roll_back(self) -> None:
         """End what is left of a transaction: a commit that failed has ended its own."""
         try:
-            self._attachment.discard()
+            self.attachment.discard()
         except Exception as error:
-            _log.warning("the catalog of %s was let go after an error: %s", self._attachment.directory, one_line(error))
+            _log.warning("the catalog of %s was let go after an error: %s", self.attachment.directory, one_line(error))
 
     def _release(self) -> None:
         try:
-            self._attachment.detach()
+            self.attachment.detach()
         except Exception as error:
-            # Every row was committed: it is in the log beside the catalog, and whoever opens it next reads that.
-            _log.warning("the catalog of %s was not checkpointed: %s", self._attachment.directory, one_line(error))
+            # Every row was committed: it is in the log, which the next process that opens the catalog reads.
+            _log.warning("the catalog of %s was not checkpointed: %s", self.attachment.directory, one_line(error))
 
-    def _failure(self, error: BaseException, what: str, remedy: str) -> StoreError:
-        damage = self._attachment.damage(error)
+    def failure(self, error: BaseException, what: str, remedy: str) -> StoreError:
+        """Return the error for something that could not be done to the catalog; called on the catalog thread."""
+        damage = self.attachment.damage(error)
         if damage is not None:
             damage.__cause__ = error
             return damage
-        what = f"the store {self._attachment.directory} {what}"
+        what = f"the store {self.attachment.directory} {what}"
         failure = trouble(error, what) or StoreError(what, where=one_line(error), remedy=remedy)
         failure.__cause__ = error
         return failure

@@ -10,20 +10,21 @@ from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.lease import SEAL, read_seal
 from stepwell.kernel_runtime.store.doctor import surroundings
-from stepwell.kernel_runtime.store.doctor.checks import (
+from stepwell.kernel_runtime.store.doctor.contents import (
     OLD,
     CheckedCatalog,
     CheckedFile,
     Finding,
     Progress,
+    Rebuilt,
     check_catalog,
     check_files,
     counted,
     leftovers,
+    rebuild,
     remove,
     remove_orphans,
 )
-from stepwell.kernel_runtime.store.doctor.rebuilding import Rebuilt, rebuild
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects.checked import set_aside
 from stepwell.kernel_runtime.store.objects.value_files import value_files
@@ -276,11 +277,10 @@ def _rebuilt(found: Rebuilt) -> Finding:
     }
     if found.complete:
         return Finding("rebuild", "ok", f"a new catalog is in place; nothing was lost: {read}{kept}", facts=facts)
-    unread = sum(found.salvaged.unread.values())
     parts = [
         f"{read if found.salvaged.opened else 'nothing could be read from the old one'}",
         f"{counted(found.from_files, 'materialization')} came back from value files",
-        *([f"up to {counted(unread, 'row')} could not be read"] if unread else []),
+        *([f"{', '.join(found.salvaged.unread)} could not be read"] if found.salvaged.unread else []),
         *([f"{counted(found.only_loadable, 'value')} can be loaded but not reused"] if found.only_loadable else []),
         *([f"{counted(found.distrusted, 'older result')} will not be reused"] if found.distrusted else []),
     ]

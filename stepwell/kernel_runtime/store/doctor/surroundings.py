@@ -20,7 +20,7 @@ from pathlib import Path
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT
-from stepwell.kernel_runtime.store.doctor.checks import Finding
+from stepwell.kernel_runtime.store.doctor.contents import Finding
 from stepwell.kernel_runtime.store.folder import FOLDERS, Folder, group_name, user_name
 from stepwell.kernel_runtime.store.locks import lock, unlock
 from stepwell.kernel_runtime.store.signing import Signer, fingerprint, key_name, key_path

@@ -1,6 +1,6 @@
-"""What is known of stored values: which files were checked since the machine was started, and which values are damaged or do not load.
+"""Which value files were checked since the machine was started, and which values are damaged or do not load.
 
-A value file is not flushed to the disk when it is written, and it can be changed later by a fault of the disk or by somebody who can write
+A value file is not flushed to the disk when it is written, and it can be changed later by a fault of the disk or by another user who can write
 the store. So the first load of a file in each boot checks every byte and, where the codec needs it, the structure (`values/structure`). The
 result is a *witness*: a keyed digest of the boot, the file's device, inode, times and size, and its name. While the witness holds, a load maps
 the file and reads nothing. A changed file has another change time, which no program can set; a file that a crash left short, or with zeros
@@ -11,7 +11,7 @@ are checked at their first load: that takes less than a millisecond, and their t
 instant. For the same reason no file is witnessed within `_COARSE` of its last change.
 
 Witnesses are lines of a file in the user's cache directory, one file per boot, appended by all processes of the user. They are keyed with the user's
-signing key, so nobody who lacks the key can forge one, and a store that somebody else made never brings its own. Where the
+signing key, so a witness cannot be forged without the key, and a store of another person brings no witnesses. Where the
 directory cannot be used, each process remembers its own checks.
 
 A *damaged* file is moved to ``damaged/``, so that it counts as missing and is written again. A value that is whole but does not load, or a
@@ -149,7 +149,7 @@ def _read_at(descriptor: int, size: int, at: int) -> bytes:
 
 
 def _open() -> int:
-    """Open this boot's list in a directory that nobody else can write; -1 where that is not possible."""
+    """Open this boot's list in a directory that only this user can write; return -1 if that is not possible."""
     import platformdirs
 
     try:
@@ -211,7 +211,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 def set_aside(folder: Folder, name: str) -> None:
     """Take a damaged value file out of ``objects/``, so that it counts as missing and is written again.
 
-    The name comes from a row, which somebody else may have made: one that can be no value file's is left alone.
+    The name comes from a row, which another person may have made: a name that no value file can have is ignored.
     """
     if not is_name(name):
         return

@@ -63,7 +63,7 @@ class Header:
     buffers: tuple[tuple[int, str, bool], ...]
     """Size, digest, and whether it is read-only."""
     more: dict[str, Any] = field(default_factory=dict)
-    """``python``, ``libraries``, ``classes``, ``key``, ``memo_key``: for a reader, and for making a lost catalog again."""
+    """``python``, ``classes`` (with the versions of libraries), ``key``, ``memo_key``, ``about``: for a reader, and for rebuilding a lost catalog."""
 
     @property
     def digest(self) -> str:
@@ -189,13 +189,13 @@ def rebuilt(told: Mapping[str, Any], value: StoredValue, *, key: str, id_: str, 
     Parameters
     ----------
     told
-        What `about` gave; may be empty.
+        The result of `about`; may be empty.
     created
         When the file was written, where it does not say so itself.
     """
     empty: dict[str, Any] = {"inputs": "[]", "reads": "[]", "unverifiable": "[]", "metadata": "{}"}
     empty |= {"created": created, "seconds": 0.0}
-    # Whoever wrote the header may have said anything. A record that is made of it has a new name, so no signature is over it.
+    # The header may come from another person. A record that is made from it has a new id, so no signature covers it.
     if not all(_is_possible(name, told[name]) for name in _TOLD if name in told):
         told = {}
     try:

@@ -20,7 +20,6 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import IO, Any
 
 from stepwell.kernel_runtime.errors import (
@@ -31,6 +30,7 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
 )
 from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.materializations import StoredValue
 from stepwell.kernel_runtime.records.runs import Snapshot
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.objects import header as object_header
@@ -120,7 +120,7 @@ def _mapped(descriptor: int, size: int) -> memoryview:
 
 
 _SIGNED = b"stepwell object"
-"""What a signature over a header begins with, so that it is none over anything else."""
+"""The beginning of what a signature over a header covers, so that it fits nothing else."""
 _PIECE_COPIED = 4 << 20
 
 
@@ -150,8 +150,7 @@ class Objects:
     ) -> tuple[str, str]:
         """Write a value's file; return its digest and its name below ``objects/``.
 
-        A file that is there already is replaced: that costs no more than finding out whether it is whole, and mends one that
-        is not. Nothing is synced to the disk: after a power loss a file may be short or hold zeros, which its first load in the
+        A file that is there already is replaced: that costs no more than checking it, and repairs a damaged one. Nothing is synced to the disk: after a power loss a file may be short or hold zeros, which its first load in the
         next boot sees.
 
         Parameters
@@ -162,7 +161,6 @@ class Objects:
         buffers = [memoryview(buffer) for buffer in encoded.buffers]
         told = {
             "python": ".".join(map(str, sys.version_info[:3])),
-            "libraries": _libraries(encoded.codec),
             "classes": encoded.classes,
             "key": key,
             "memo_key": memo_key,
@@ -207,7 +205,9 @@ class Objects:
             self.folder.mkdir("objects")
             self.folder.mkdir(f"objects/{name[:2]}")
             self.folder.rename(making, path)
-        except PermissionError:  # pragma: no cover - Windows: somebody has it mapped, so it is there and was readable
+        except (
+            PermissionError
+        ):  # pragma: no cover - Windows: another process has it mapped, so it is there and readable
             if os.name != "nt" or not self.folder.exists(path):
                 raise
 
@@ -233,7 +233,7 @@ class Objects:
             If it would execute code and this user's key did not sign it.
         """
         if name != object_header.name_of(found, codec):
-            # No `ValueDamagedError`: the file that is named may well be whole, and somebody else's value.
+            # No `ValueDamagedError`: the file may well be whole, and the value of another key.
             raise ValueUnavailableError(
                 f"the stored value of {key!r} is damaged: its row names a file that can be no stored value",
                 where=f"file objects/{name}",
@@ -302,6 +302,10 @@ class Objects:
             return self.folder.glance(f"objects/{name}").st_size < size
         except OSError:
             return True
+
+    def holds(self, value: StoredValue) -> bool:
+        """Return True if the stored form of a value is there; it may fail to load even so."""
+        return value.inline is not None or (value.object_name is not None and not self.missing(value.object_name))
 
     def signer_of(self, name: str, own: bytes) -> bytes:
         """Return the name of the key that signed a file, by its own word; empty where it cannot be read.
@@ -386,7 +390,7 @@ class Objects:
         try:
             descriptor = self.folder.open(making, flags)
         except FileNotFoundError:
-            # Somebody removed the folder, or all of the store.
+            # Another process removed the folder, or the whole store.
             self.folder.examine(create=True)
             descriptor = self.folder.open(making, flags)
         try:
@@ -509,29 +513,6 @@ def value_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
             for name, status in folder.entries(f"objects/{above}"):
                 if stat.S_ISREG(status.st_mode):
                     yield f"{above}/{name}", status
-
-
-@cache
-def _version_of(library: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return ""
-
-
-def _libraries(codec: str) -> dict[str, str]:
-    """Return the versions of the libraries that wrote a value: what is imported of those whose pickles change form."""
-    if codec.startswith("arrow-"):
-        names: tuple[str, ...] = ("pyarrow",)
-    elif codec.startswith("polars-"):
-        names = ("polars",)
-    elif codec == PICKLE:
-        names = tuple(name for name in ("numpy", "pandas", "pyarrow") if name in sys.modules)
-    else:
-        names = ()
-    return {name: _version_of(name) for name in names}
 
 
 def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[frozenset[str], dict[str, str]]:

@@ -24,7 +24,7 @@ _sets: dict[tuple[Owner, frozenset[str]], tuple[Library, ...]] = {}
 
 
 def by_its_word(module: str) -> str | None:
-    """Return name and version of a library as its own module or its metadata say: an `Owner` for where there is no better one."""
+    """Return name and version of a library from its module or its metadata: the default `Owner`."""
     found = vars(sys.modules[module]).get("__version__") if module in sys.modules else None
     if type(found) is not str:
         from importlib.metadata import PackageNotFoundError, version
@@ -79,22 +79,22 @@ UNKNOWN = "?"
 
 @dataclass(frozen=True, slots=True)
 class CodeReader:
-    """What the store is told of code by who can read it."""
+    """The functions by which the store learns about code, of the layer that can read code."""
 
     version: Callable[[Any], str] | None = None
     """Returns the code version of a class or function; without it names alone decide."""
     owner: Owner = by_its_word
 
     is_secret: Callable[[str, Any], bool] | None = None
-    """Tells whether a value must not be stored as part of a copy, or whether a class or function has a secret in its source."""
+    """Returns True if a value must not be stored as part of a copy, or if a class or function has a secret in its source."""
 
     made: Callable[[type, str], None] | None = None
-    """Is told of each class that is made from a copy, with the code version of the copy."""
+    """Is called with each class that is made from a copy, and the code version of the copy."""
     data_version: Callable[[Any], str | None] | None = None
     """Returns the data version of a value; None where it has none."""
 
     def version_of(self, found: Any) -> str:
-        """Return a code version, empty where none can be told."""
+        """Return a code version; empty if there is no reader of code."""
         if self.version is None:
             return ""
         try:
@@ -106,18 +106,18 @@ class CodeReader:
             return UNKNOWN
 
     def hides(self, name: str, value: Any) -> bool:
-        """Whether a value, or the source of a class or function, must not be stored."""
+        """Return True if a value, or the source of a class or function, must not be stored."""
         return self.is_secret is not None and self.is_secret(name, value)
 
 
 def silent(found: Notice) -> None:
-    """Give the notice to nobody."""
+    """Discard a notice."""
     del found
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Where a value is loaded: who reads code, who is told, which store, and what wrote the value."""
+    """The surroundings of a load: who reads code, who gets notices, which store, and which libraries wrote the value."""
 
     code: CodeReader = field(default_factory=CodeReader)
     tell: Notify = silent
@@ -125,6 +125,6 @@ class Loading:
     """The store directory; below it the contents of files are restored."""
     written: tuple[Library, ...] = ()
     check: bool = True
-    """Whether the structure of the data is validated: it need not be if this file was checked since the machine was started."""
+    """False if the structure of the data need not be validated: this file was checked since the machine was started."""
     link: Link | None = None
     """Returns the object that a link in the value means."""

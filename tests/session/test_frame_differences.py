@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepwell.commands.diff import worded
 from stepwell.kernel_runtime.errors import InvalidInvocationError, UnknownKeyError
-from stepwell.kernel_runtime.session.differences import compare
-from stepwell.kernel_runtime.session.differences.difference import Side
+from stepwell.kernel_runtime.session.differences import Side, compare
 
 
 def diff(before, after, **more):
     sides = (Side("before", None, type(before).__name__, ""), Side("after", None, type(after).__name__, ""))
-    return compare("k", *sides, (lambda: before, lambda: after), **more)
+    return worded(compare("k", *sides, (lambda: before, lambda: after), **more))
 
 
 BEFORE = {"id": [1, 2, 3, 4], "x": [1.0, float("nan"), 3.0, 4.0], "s": ["a", None, "c", "d"]}
@@ -82,6 +82,17 @@ def test_a_unique_index_of_pandas_is_the_key():
     assert found.details.matched_by == ("n", "s")
     assert found.details.columns[0].examples == (("1, 'b'", "2", "5"),)
     assert diff(pd.Series([1, 2], index=[7, 8]), pd.Series([1, 3], index=[7, 8])).details.changed == 1
+
+
+def test_a_level_that_only_one_index_has_leaves_no_key():
+    one, two = (pd.MultiIndex.from_tuples([(1, "a"), (1, "b")], names=["n", last]) for last in ("s", "t"))
+    found = diff(pd.DataFrame({"x": [1, 2]}, index=one), pd.DataFrame({"x": [1, 5]}, index=two)).details
+    assert (found.matched_by, found.changed, found.added) == ((), 1, 0)
+
+
+def test_rows_of_columns_with_one_name():
+    one, two = (pa.table([[1, 2], [3, number]], names=["a", "a"]) for number in (4, 5))
+    assert diff(one, two).rows().to_pydict() == {"a #2 (before)": [4], "a #2 (after)": [5]}
 
 
 def test_an_index_that_repeats_is_no_key():

@@ -1,5 +1,6 @@
 """How arrays, objects and texts differ."""
 
+import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from stepwell.kernel_runtime.session.differences import compare
-from stepwell.kernel_runtime.session.differences.difference import Side
+from stepwell.commands.diff import worded
+from stepwell.kernel_runtime.session.differences import Side, compare
 
 
 def diff(before, after, **more):
     sides = (Side("before", None, type(before).__name__, ""), Side("after", None, type(after).__name__, ""))
-    return compare("k", *sides, (lambda: before, lambda: after), **more)
+    return worded(compare("k", *sides, (lambda: before, lambda: after), **more))
 
 
 # -- arrays ------------------------------------------------------------------------------------------------------------
@@ -151,6 +152,70 @@ def test_the_search_is_bounded():
     loop.append(loop)
     again.append(again)
     assert diff(loop, again).details.changes == (("[0]", "1", "2"),)
+
+
+def test_a_large_container_is_searched_in_bounded_steps():
+    searched = set()
+
+    class Item:
+        def __init__(self, number):
+            self.number = number
+
+        def __getattribute__(self, name):
+            number = object.__getattribute__(self, "number")
+            searched.add(number)
+            return number if name == "number" else object.__getattribute__(self, name)
+
+    found = diff(*({number: Item(number) for number in range(110_000)} for _ in range(2)))
+    assert (found.details.changes, found.details.more) == ((), True)
+    assert "the value is large" in found.summary
+    assert max(searched) < 100_000
+
+
+class Hostile:
+    def __init__(self, x):
+        self.x = x
+
+    def __eq__(self, other):
+        raise RuntimeError("compared")
+
+    def __repr__(self):
+        raise RuntimeError("shown")
+
+    __hash__ = None
+
+
+class HostileText(str):
+    __slots__ = ()
+
+    def __repr__(self):
+        raise RuntimeError("shown")
+
+
+class Names(dict):
+    pass
+
+
+def test_methods_of_a_users_class_neither_decide_nor_show():
+    assert diff([Hostile(1)], [Hostile(2)]).details.changes == (("[0].x", "1", "2"),)
+    ((_, before, after),) = diff([HostileText("a")], [HostileText("b")]).details.changes
+    assert before == after == f"{__name__}.HostileText"
+    assert diff(Names(a=1), Names(a=2)).details.changes == (("['a']", "1", "2"),)
+
+
+def test_no_secret_is_shown():
+    token = "ghp_" + "aB3dE6gH9jK2mN5pQ8sT1vW4xY7zA0cD2fG5"
+    texts = [
+        diff({"password": "hunter22"}, {"password": "tiger333"}),
+        diff(["x" * 70 + " " + token], ["y"]),
+        diff(pd.DataFrame({"password": ["hunter22"]}), pd.DataFrame({"password": ["tiger333"]})),
+        diff(f"a\n{token}\n", "a\n"),
+        diff(np.array([token]), np.array(["y"])),
+    ]
+    assert [found.kind for found in texts] == ["object", "object", "frame", "text", "array"]
+    for found in texts:
+        for text in (str(found), json.dumps(found.as_dict())):
+            assert not any(secret in text for secret in ("hunter22", "tiger333", token[:8])), text
 
 
 def test_values_of_two_types():

@@ -1,0 +1,531 @@
+"""How two values differ: frames by rows and cells, arrays by elements, texts by lines, other values by the places inside them.
+
+`compare` chooses by the types of both values. A `Comparison` is plain data: `commands.diff` words it, `widgets.differences` draws it.
+`frame_differences` compares frames.
+
+Members of objects are compared by data version, so a difference is reported exactly where the store would see another value: 1, 1.0 and True
+differ, so do 0.0 and -0.0 and two orders of a dict; two NaNs are equal. The search through objects is bounded in places, in steps and in depth. An array is
+read in parts, and never copied whole. Examples are short texts without secrets.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
+from itertools import chain, islice, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from stepwell.kernel_runtime.errors import InvalidInvocationError
+from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.session.frame_differences import (
+    MEMORY,
+    Example,
+    FrameDifference,
+    Load,
+    RowKind,
+    Rows,
+    compare_frames,
+    example,
+    is_frame,
+    shortened,
+)
+from stepwell.kernel_runtime.session.history import WhichVersion, two_versions, value_of
+from stepwell.kernel_runtime.store.values.structure import summary, type_name
+from stepwell.kernel_runtime.versions.data import data_version
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
+
+Kind: TypeAlias = Literal["equal", "frame", "array", "text", "object", "figure", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two values that were compared."""
+
+    id: str
+    """The version's identifier; ``before`` or ``after`` for a value that is no version."""
+    created: float | None
+    type_name: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayDifference:
+    """How two arrays differ."""
+
+    shape: tuple[tuple[int, ...], tuple[int, ...]]
+    dtype: tuple[str, str]
+    differing: int | None
+    """Elements that differ; None where the shapes do."""
+    total: int
+    greatest: float | None
+    """The greatest absolute difference; None where there is no such thing."""
+    positions: tuple[tuple[int, ...], ...] = ()
+    """The first that differ."""
+    examples: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectDifference:
+    """The first places where two objects differ."""
+
+    changes: tuple[Example, ...]
+    """Path (``['a'][0].x``), before, after; an empty text for a member that one object does not have."""
+    more: bool = False
+    """Whether there may be others, because the search is bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextDifference:
+    """How two texts differ."""
+
+    added: int
+    """Lines."""
+    removed: int
+    lines: tuple[str, ...]
+    """A unified diff, bounded; empty where only the ends of lines differ, and for long texts with many differing lines."""
+    more: int = 0
+    """Lines of it that are left out."""
+    first: int = 0
+    """Lines of a long text before its first difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class BytesDifference:
+    """How two byte strings differ."""
+
+    sizes: tuple[int, int]
+    first: int
+    """The position of the first byte that differs."""
+
+
+Details: TypeAlias = "FrameDifference | ArrayDifference | ObjectDifference | TextDifference | BytesDifference | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How two values of a key differ."""
+
+    key: str
+    before: Side
+    after: Side
+    kind: Kind
+    details: Details = None
+    changed_rows: Rows | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return self.kind == "equal"
+
+    def rows(self, kind: RowKind = "changed", limit: int | None = None) -> Any:
+        """Return the differing rows of two frames.
+
+        Parameters
+        ----------
+        kind
+            ``added``, ``removed`` or ``changed``. Changed rows have the columns that matched them, and ``NAME (before)`` and ``NAME (after)`` of
+            each column that changed in any row.
+        limit
+            The greatest number of rows.
+
+        Returns
+        -------
+        frame
+            A frame of the same library.
+
+        Raises
+        ------
+        InvalidInvocationError
+            If the values are no frames, or there is no such kind of rows.
+        """
+        if kind not in ("added", "removed", "changed"):
+            raise InvalidInvocationError(f"rows are 'added', 'removed' or 'changed', not {kind!r}")
+        if self.changed_rows is None:
+            raise InvalidInvocationError(
+                f"the values of {self.key!r} that were compared are no frames: they have no rows",
+                remedy="print the difference to see what there is",
+            )
+        return self.changed_rows(kind, limit)
+
+
+def compare_versions(
+    store: ValueStore,
+    key: str,
+    before: WhichVersion | None = None,
+    after: WhichVersion | None = None,
+    *,
+    on: Sequence[str] | None = None,
+    notebook: str | None = None,
+    memory_limit: str = MEMORY,
+) -> Comparison:
+    """Compare two versions of a key, by default the newest two that differ.
+
+    Parameters
+    ----------
+    before, after
+        The versions; if one is given, it is compared with the newest.
+    notebook
+        Only versions that this notebook made.
+    on, memory_limit
+        As in `compare`.
+
+    Returns
+    -------
+    Comparison
+        How they differ.
+
+    Raises
+    ------
+    UnknownKeyError, UnknownVersionError
+        If there are no such versions.
+    ValueUnavailableError
+        If one of them cannot be loaded.
+    """
+    old, new = two_versions(store, key, before, after, notebook)
+    values = value_of(key, old), value_of(key, new)
+    with store.folder.scratch() as folder:
+        return compare(
+            key, _side(old), _side(new), (lambda: store.get(values[0], key=key), lambda: store.get(values[1], key=key)),
+            same=bool(old.data_version) and old.data_version == new.data_version,
+            on=on, memory_limit=memory_limit, folder=folder,
+        )  # fmt: skip
+
+
+def _side(version: Materialization) -> Side:
+    value = version.value
+    return Side(version.id, version.created, value.type_name if value else "", value.summary if value else "")
+
+
+def compare(
+    key: str,
+    before: Side,
+    after: Side,
+    load: Load,
+    *,
+    same: bool = False,
+    on: Sequence[str] | None = None,
+    memory_limit: str = MEMORY,
+    folder: Path | None = None,
+) -> Comparison:
+    """Compare two values.
+
+    Parameters
+    ----------
+    key
+        The key of both.
+    before, after
+        The facts that are known without loading the values.
+    load
+        Return the values.
+    same
+        Whether they are known to be equal. Then neither is loaded.
+    on
+        For frames, the columns or index levels that match rows; empty for their position, None to choose.
+    memory_limit
+        For frames, the memory that DuckDB may use before it spills: ``2GB``.
+    folder
+        An empty folder in which it may spill; None for nowhere.
+
+    Returns
+    -------
+    Comparison
+        How they differ.
+
+    Raises
+    ------
+    InvalidInvocationError
+        If `on` is given and the values are no frames.
+    """
+    if same:
+        return Comparison(key, before, after, "equal")
+    old, new = load[0](), load[1]()
+    if is_frame(old) and is_frame(new):
+        details, rows = compare_frames(old, new, on=on, folder=folder, memory_limit=memory_limit, load=load)
+        return Comparison(key, before, after, "frame", details, rows)
+    if on is not None:
+        raise InvalidInvocationError(
+            f"rows are matched by columns only where both values are frames; {key!r} has {before.type_name} and {after.type_name}",
+            remedy="leave on=[...] away",
+        )
+    return Comparison(key, before, after, *_compare_others(old, new))
+
+
+def _compare_others(old: Any, new: Any) -> tuple[Kind, Details]:
+    if (_is_sparse(old) and _is_sparse(new)) or (_is_array(old) and _is_array(new)):
+        return "array", compare_arrays(old, new)
+    if type(old) is str and type(new) is str:
+        return "text", compare_texts(old, new)
+    if type(old) is bytes and type(new) is bytes:
+        return "other", BytesDifference((len(old), len(new)), _common_start(old, new))
+    if _has_base(old, "matplotlib.figure", "Figure") or _has_base(new, "matplotlib.figure", "Figure"):
+        return "figure", None
+    found = compare_objects(old, new)
+    return ("object" if found.changes else "other"), found
+
+
+def _has_base(value: Any, module: str, *names: str) -> bool:
+    return any(base.__module__ == module and base.__name__ in names for base in type(value).__mro__)
+
+
+# -- texts -------------------------------------------------------------------------------------------------------------
+
+_LINES = 5_000
+"""Lines from which only the part between the common start and the common end is compared."""
+_SHOWN_LINES = 200
+_LONGEST_LINE = 1_000
+
+
+def compare_texts(before: str, after: str) -> TextDifference:
+    """Compare two texts by lines."""
+    old, new = before.splitlines(), after.splitlines()
+    first = 0
+    if len(old) + len(new) > _LINES:
+        first = _common_start(old, new)
+        old, new = old[first:], new[first:]
+        end = _common_start(reversed(old), reversed(new))
+        old, new = old[: len(old) - end], new[: len(new) - end]
+    if len(old) + len(new) > 4 * _LINES:
+        # A diff would take minutes.
+        return TextDifference(len(new), len(old), (), first=first)
+    lines = list(difflib.unified_diff(old, new, "before", "after", lineterm=""))
+    added, removed = (sum(line.startswith(sign) for line in lines[2:]) for sign in "+-")
+    shown = tuple(shortened(line, _LONGEST_LINE) for line in lines[:_SHOWN_LINES])
+    return TextDifference(added, removed, shown, len(lines) - len(shown), first)
+
+
+def _common_start(one: Iterable[object], two: Iterable[object]) -> int:
+    """Return the number of equal items before the first difference."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+_PART = 1 << 20
+"""Elements that are compared at once."""
+_ELEMENTS = 20
+"""Differing elements that are shown."""
+
+
+def _is_array(value: Any) -> bool:
+    return _has_base(value, "numpy", "ndarray", "generic")
+
+
+def _is_sparse(value: Any) -> bool:
+    return type(value).__module__.startswith("scipy.sparse") and hasattr(value, "tocsr") and value.ndim <= 2
+
+
+def compare_arrays(before: Any, after: Any) -> ArrayDifference:
+    """Compare two arrays of numpy, or two sparse ones of scipy; two NaNs are equal, and two masked elements."""
+    import numpy as np
+
+    sparse = _is_sparse(before)
+    old, new = (before.tocsr(), after.tocsr()) if sparse else (np.asanyarray(before), np.asanyarray(after))
+    shapes, dtypes = (tuple(old.shape), tuple(new.shape)), (str(old.dtype), str(new.dtype))
+    total = int(np.prod(old.shape, dtype=float))
+    if old.shape != new.shape:
+        return ArrayDifference(shapes, dtypes, None, total, None)
+    count = 0
+    distances: list[float] = []
+    positions: list[tuple[int, ...]] = []
+    examples: list[Example] = []
+    for left, right, position in _sparse_parts(old, new) if sparse else _parts(old, new):
+        found = np.flatnonzero(_differs(left, right))
+        count += int(found.size)
+        distances += _distance(left, right, found)
+        for element in found[: _ELEMENTS - len(positions)]:
+            positions.append(tuple(map(int, position(element))))
+            examples.append(example(", ".join(map(str, positions[-1])), str(left[element]), str(right[element])))
+    return ArrayDifference(
+        shapes, dtypes, count, total, max(distances, default=None), tuple(positions), tuple(examples)
+    )
+
+
+_Part: TypeAlias = "tuple[Any, Any, Callable[[Any], Iterable[Any]]]"
+"""Two flat arrays, and the position of an element of both."""
+
+
+def _parts(old: Any, new: Any) -> Iterator[_Part]:
+    """Yield the elements of two arrays in C order."""
+    import numpy as np
+
+    def flat(array: Any) -> Any:
+        view = array.flags.c_contiguous or isinstance(array, np.ma.MaskedArray)
+        return array.reshape(-1) if view else array.flat
+
+    def position(start: int, element: Any) -> Iterable[Any]:
+        return np.unravel_index(start + element, old.shape)
+
+    left, right = flat(old), flat(new)
+    for start in range(0, old.size, _PART):
+        part = slice(start, start + _PART)
+        yield left[part], right[part], partial(position, start)
+
+
+def _sparse_parts(old: Any, new: Any) -> Iterator[_Part]:
+    """Yield the elements that one of two sparse arrays stores."""
+    import numpy as np
+
+    places = (old.astype(bool) + new.astype(bool)).nonzero()
+    if places[0].size:
+        left, right = (np.asarray(array[places]).reshape(-1) for array in (old, new))
+        yield left, right, lambda element: (axis[element] for axis in places)
+
+
+def _differs(left: Any, right: Any) -> Any:
+    """Return which elements of two flat arrays differ, as an array of bools."""
+    import numpy as np
+
+    if left.dtype.names is not None or right.dtype.names is not None:
+        differs = np.full(left.shape, left.dtype.names != right.dtype.names)
+        for name in () if differs.all() else left.dtype.names:
+            differs |= _differs(left[name], right[name]).reshape(len(differs), -1).any(axis=1)
+        return differs
+    if isinstance(left, np.ma.MaskedArray) or isinstance(right, np.ma.MaskedArray):
+        one, two = np.ma.getmaskarray(left), np.ma.getmaskarray(right)
+        return (one != two) | (~one & ~two & _differs(np.ma.getdata(left), np.ma.getdata(right)))
+    if left.dtype.kind in "OV" or right.dtype.kind in "OV":
+        pairs = zip(left.flat, right.flat, strict=True)
+        return np.array([not _are_equal(*pair) for pair in pairs], bool).reshape(left.shape)
+    try:
+        with np.errstate(invalid="ignore"):
+            differs = np.asarray(left != right)
+    except (TypeError, ValueError):
+        return np.ones(left.shape, bool)
+    if left.dtype.kind in "fcmM" and right.dtype.kind in "fcmM":
+        differs &= ~(np.isnan(left) & np.isnan(right))
+    return differs
+
+
+def _distance(left: Any, right: Any, found: Any) -> list[float]:
+    """Return the greatest absolute difference of elements, if they are numbers."""
+    import numpy as np
+
+    if left.dtype.kind not in "biufc" or right.dtype.kind not in "biufc":
+        return []
+    kind = "c16" if "c" in left.dtype.kind + right.dtype.kind else "f8"
+    with np.errstate(invalid="ignore", over="ignore"):
+        distances = np.abs(np.ma.getdata(left)[found].astype(kind) - np.ma.getdata(right)[found].astype(kind))
+    distances = distances[~np.isnan(distances)]
+    return [float(distances.max())] if distances.size else []
+
+
+# -- objects -----------------------------------------------------------------------------------------------------------
+
+_PLACES = 100
+"""Places that are listed."""
+_STEPS = 100_000
+_DEEPEST = 200
+"""Levels below which an object is only compared as a whole."""
+_LONGEST = 80
+_SCALARS = (int, float, complex, bool, str, bytes, type(None))
+_Members: TypeAlias = Mapping[Any, Any]
+_Path: TypeAlias = "tuple[tuple[Callable[[Any], str], Any], ...]"
+"""The keys of members from the outside in, each with the function that writes it: most members are equal, and their places never written."""
+
+
+def compare_objects(before: Any, after: Any) -> ObjectDifference:
+    """Compare two objects, and list the places where they differ."""
+    search = _Search()
+    changes = tuple(islice(search.changes(before, after, (), frozenset()), _PLACES + 1))
+    return ObjectDifference(changes[:_PLACES], more=len(changes) > _PLACES or search.steps >= _STEPS)
+
+
+class _Search:
+    """A search through two objects, member by member."""
+
+    steps = 0
+
+    def changes(self, old: Any, new: Any, path: _Path, above: frozenset[tuple[int, int]]) -> Iterator[Example]:
+        """Yield the places where two objects differ; `above` are the pairs that they are members of."""
+        self.steps += 1
+        pair = (id(old), id(new))
+        if old is new or pair in above:
+            return
+        if type(old) is not type(new):
+            yield _change(path, _shown(old, typed=True), _shown(new, typed=True))
+        elif isinstance(old, set | frozenset):
+            yield from (_change(path, text, "", " without") for text in sorted(map(_shown, old - new)))
+            yield from (_change(path, "", text, " with") for text in sorted(map(_shown, new - old)))
+        elif len(above) < _DEEPEST and (members := _members(old)) is not None:
+            yield from self._changes_inside(members, _members(new) or {}, _label(old), path, above | {pair})
+        elif not _are_equal(old, new):
+            yield _change(path, _shown(old), _shown(new))
+
+    def _changes_inside(
+        self, old: _Members, new: _Members, label: Callable[[Any], str], path: _Path, above: frozenset[tuple[int, int]]
+    ) -> Iterator[Example]:
+        for key in chain(old, (key for key in new if key not in old)):
+            place = (*path, (label, key))
+            if self.steps >= _STEPS:
+                return
+            if key not in new:
+                yield _change(place, _shown(old[key]), "")
+            elif key not in old:
+                yield _change(place, "", _shown(new[key]))
+            else:
+                yield from self.changes(old[key], new[key], place, above)
+        orders = [key for key in old if key in new], [key for key in new if key in old]
+        if orders[0] != orders[1]:
+            before, after = (", ".join(map(_shown, order[:5])) for order in orders)
+            yield _change(path, before, after, " order")
+
+
+def _members(value: Any) -> _Members | None:
+    """Return the items or attributes of a container or plain instance; None for other values."""
+    kind = type(value)
+    if issubclass(kind, dict):
+        return value if kind.__module__ in ("builtins", "collections") else dict.copy(value)
+    if issubclass(kind, list | tuple):
+        items = list.__iter__(value) if issubclass(kind, list) else tuple.__iter__(value)
+        # The search ends after so many.
+        return dict(enumerate(islice(items, _STEPS)))
+    if is_dataclass(kind):
+        return {field.name: getattr(value, field.name, None) for field in fields(value)}
+    return vars(value) if _is_plain(value) else None
+
+
+def _label(value: Any) -> Callable[[Any], str]:
+    """Return the function that writes the place of a member: ``[0]``, ``.x``."""
+    names = getattr(type(value), "_fields", None)
+    if isinstance(value, tuple) and names:
+        return lambda number: f".{names[number]}"
+    if isinstance(value, dict | list | tuple):
+        return lambda key: f"[{_shown(key)}]"
+    return lambda name: f".{name}"
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether the attributes in an instance's ``__dict__`` are all of its state."""
+    own = {"__reduce__", "__reduce_ex__", "__getstate__", "__slots__"}
+    return (
+        type(getattr(value, "__dict__", None)) is dict
+        and not isinstance(value, (type, *_SCALARS))
+        and not callable(value)
+        and not any(own & vars(base).keys() for base in type(value).__mro__[:-1])
+    )
+
+
+def _are_equal(one: Any, two: Any) -> bool:
+    version = data_version(one)
+    return version is not None and version == data_version(two)
+
+
+def _change(path: _Path, before: str, after: str, what: str = "") -> Example:
+    place = "".join(label(key) for label, key in path)
+    return example(f"{place}{what}", before, after, longest=_LONGEST)
+
+
+def _shown(value: Any, *, typed: bool = False) -> str:
+    """Return a short text for a value; `repr` is called for numbers and texts only."""
+    if not isinstance(value, _SCALARS):
+        return " ".join(filter(None, (type_name(value), summary(value))))
+    try:
+        text = repr(value)
+    except Exception:
+        text = summary(value) or type_name(value)
+    return shortened(f"{text} ({type_name(value)})" if typed else text, _LONGEST)

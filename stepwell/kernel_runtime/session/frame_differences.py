@@ -1,0 +1,639 @@
+"""How two frames differ: by schema, rows and cells, computed by DuckDB within a memory limit.
+
+The columns of a pandas, polars or pyarrow frame are read as Arrow arrays, without a copy where Arrow can use the memory of the library. A column that
+Arrow or DuckDB cannot hold exactly is compared *by digest*: the data version of each cell. If a cell has no data version, the column is not compared,
+and the result says so.
+
+Rows are matched by position with DuckDB's positional join, or by key columns with a full outer join on *is not distinct from* (a NULL is a key like any
+other), whose hash table spills to a folder below the store's ``tmp/``. Cells are compared with *is distinct from*: two NULLs are equal, and two NaNs.
+Only differing rows are kept, as two positions and one flag per column. Examples and `Rows` are taken from the frames by these positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from stepwell.kernel_runtime.errors import InvalidInvocationError, unknown_key
+from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.secret_forms import is_weak
+from stepwell.kernel_runtime.versions.secrets import HIDDEN, hidden_text, looks_secret
+
+MEMORY = "2GB"
+RowKind: TypeAlias = Literal["added", "removed", "changed"]
+Rows: TypeAlias = Callable[[RowKind, "int | None"], Any]
+"""Returns the rows of a kind, at most so many, as a frame of the library of the compared frames."""
+How: TypeAlias = Literal["", "as text", "by digest", "in nanoseconds", "not compared"]
+Example: TypeAlias = tuple[str, str, str]
+"""A place (a row, a position, a path), and the texts of its values before and after."""
+Load: TypeAlias = tuple[Callable[[], Any], Callable[[], Any]]
+
+_EXAMPLES = 3
+"""Examples of one column."""
+_COLUMNS_WITH_EXAMPLES = 20
+_KEY_NAMES = ("id", "key", "uuid", "index", "name")
+_FRAMES = {"pyarrow": ("Table", "RecordBatch"), "polars": ("DataFrame", "Series"), "pandas": ("DataFrame", "Series")}
+_LONGEST_READ = 2_000
+"""Characters after the shown ones that are searched for a secret which begins among these."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChange:
+    """The changes of a column that both frames have."""
+
+    name: str
+    count: int
+    """Matched rows in which its value differs."""
+    how: How = ""
+    """How its cells were compared; empty if as they are."""
+    undigested: str = ""
+    """The type of a cell without a data version, because of which the column was not compared."""
+    examples: tuple[Example, ...] = ()
+    """The first differing rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaChange:
+    """How the columns differ."""
+
+    added: tuple[tuple[str, str], ...] = ()
+    """Names and types."""
+    removed: tuple[tuple[str, str], ...] = ()
+    retyped: tuple[tuple[str, str, str], ...] = ()
+    """Name, type before, type after."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Pairs of a removed and an added column with equal cells: name before, name after."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDifference:
+    """How two frames differ."""
+
+    rows_before: int
+    rows_after: int
+    matched_by: tuple[str, ...]
+    """The key columns or index levels; empty where rows were matched by position."""
+    chosen: Literal["requested", "index", "column", "position"]
+    """Why these: they were requested, are a unique index, are the first unique column with a key's name; or nothing else was there."""
+    schema: SchemaChange
+    added: int
+    removed: int
+    changed: int
+    columns: tuple[ColumnChange, ...]
+    """Those in which something changed, and those that were not compared."""
+    duplicates: tuple[int, int] = (0, 0)
+    """How many keys occur more than once, before and after; rows with equal keys are matched in their order."""
+
+
+def shortened(text: str, longest: int = 60) -> str:
+    """Return the beginning of a text without the secrets in it."""
+    text = hidden_text(text[: longest + _LONGEST_READ])
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def example(place: str, before: str, after: str, *, column: str = "", longest: int = 60) -> Example:
+    """Return an example without secrets: neither texts that look like one, nor the values of a place that is named like one."""
+    if any(looks_secret(name) and not is_weak(name) for name in (place, column)):
+        return hidden_text(place), before and HIDDEN, after and HIDDEN
+    return hidden_text(place), shortened(before, longest), shortened(after, longest)
+
+
+# -- columns as Arrow arrays -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Column:
+    """A column, or a level of a pandas index."""
+
+    label: str
+    """Its name; the second column of a name has ``#2``."""
+    dtype: str
+    """Its type, as the frame's library writes it."""
+    data: Any
+    """An Arrow array; None where the column cannot be compared."""
+    how: How = ""
+    undigested: str = ""
+    is_level: bool = False
+
+
+def is_frame(value: Any) -> bool:
+    """Tell whether a value is a table, or a single column, of pandas, polars or pyarrow."""
+    return bool(_library(value))
+
+
+def _library(value: Any) -> str:
+    for base in type(value).__mro__:
+        root = base.__module__.partition(".")[0]
+        if base.__name__ in _FRAMES.get(root, ()):
+            return root
+    return ""
+
+
+def _as_table(value: Any) -> Any:
+    return value.to_frame() if any(base.__name__ == "Series" for base in type(value).__mro__) else value
+
+
+def _columns_of(frame: Any) -> list[_Column]:
+    library = _library(frame)
+    if library == "pandas":
+        return _pandas_columns(frame)
+    names = frame.columns if library == "polars" else frame.schema.names
+    columns = frame.get_columns() if library == "polars" else frame.columns
+    read = _polars_column if library == "polars" else _arrow_column
+    return [read(label, data) for label, data in zip(_labels(names), columns, strict=True)]
+
+
+def _labels(names: Iterable[Any]) -> list[str]:
+    """Return the names of columns as texts, each once."""
+    seen: dict[str, int] = {}
+    labels = []
+    for name in names:
+        text = name if isinstance(name, str) else repr(name)
+        seen[text] = seen.get(text, 0) + 1
+        labels.append(text if seen[text] == 1 else f"{text} #{seen[text]}")
+    return labels
+
+
+def _pandas_labels(frame: Any) -> tuple[list[str], list[str]]:
+    """Return the labels of the index levels that count as columns, and of the columns."""
+    import pandas as pd
+
+    index = frame.index
+    levels = []
+    if type(index) is not pd.RangeIndex or index.name is not None:
+        one = index.nlevels == 1
+        levels = [
+            str(name) if name is not None else "index" if one else f"level {number}"
+            for number, name in enumerate(index.names)
+        ]
+    labels = _labels([*levels, *frame.columns])
+    return labels[: len(levels)], labels[len(levels) :]
+
+
+def _pandas_columns(frame: Any) -> list[_Column]:
+    import pandas as pd
+
+    levels, labels = _pandas_labels(frame)
+    return [
+        *(
+            _pandas_column(label, pd.Series(frame.index.get_level_values(number)), is_level=True)
+            for number, label in enumerate(levels)
+        ),
+        *(_pandas_column(label, frame.iloc[:, number]) for number, label in enumerate(labels)),
+    ]
+
+
+def _pandas_column(label: str, series: Any, *, is_level: bool = False) -> _Column:
+    import pyarrow as pa
+
+    dtype = str(series.dtype)
+    # Arrow would take 1 and True, or a list and an array, for one type.
+    if dtype == "object" and not {type(item) for item in series.array} <= {str, type(None)}:
+        return _digested(label, dtype, series.array, is_level=is_level)
+    try:
+        data = pa.array(series, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return _digested(label, dtype, series.array, is_level=is_level)
+    exact = _exact(data)
+    if exact is None:
+        return _digested(label, dtype, series.array, is_level=is_level)
+    return _Column(label, dtype, *exact, is_level=is_level)
+
+
+def _polars_column(label: str, series: Any) -> _Column:
+    try:
+        data = series.to_arrow()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        # A panic of polars, for columns of Python objects, is no `Exception`.
+        return _digested(label, str(series.dtype), series.to_list())
+    return _arrow_column(label, data, str(series.dtype))
+
+
+def _arrow_column(label: str, data: Any, dtype: str = "") -> _Column:
+    exact = _exact(data)
+    if exact is None:
+        # Slices, because Python's own values have no nanoseconds.
+        return _digested(label, dtype or str(data.type), (data.slice(row, 1) for row in range(len(data))))
+    return _Column(label, dtype or str(data.type), *exact)
+
+
+def _exact(data: Any) -> tuple[Any, How] | None:
+    """Return an array of a type that DuckDB holds exactly; None if there is none for its values."""
+    import pyarrow as pa
+
+    kind = data.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _exact(
+            pa.chunked_array([chunk.storage for chunk in data.chunks], kind.storage_type)
+            if isinstance(data, pa.ChunkedArray)
+            else data.storage
+        )
+    if pa.types.is_dictionary(kind):
+        return _exact(data.cast(kind.value_type))
+    if pa.types.is_float16(kind):
+        return data.cast(pa.float32()), ""
+    if _is_shortened(kind):
+        return data.cast(pa.int64()), "in nanoseconds"
+    return (data, "") if _is_exact(kind) else None
+
+
+def _is_shortened(kind: Any) -> bool:
+    """Tell whether a type is a time that DuckDB would shorten to microseconds."""
+    import pyarrow as pa
+
+    types = pa.types
+    return bool(
+        (types.is_timestamp(kind) and kind.unit == "ns" and kind.tz is not None)
+        or ((types.is_time(kind) or types.is_duration(kind)) and kind.unit == "ns")
+    )
+
+
+def _is_exact(kind: Any) -> bool:
+    """Tell whether DuckDB holds every value of a type."""
+    import pyarrow as pa
+
+    types = pa.types
+    if kind.num_fields:
+        nested = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_struct, types.is_map)
+        return any(test(kind) for test in nested) and all(
+            _is_exact(kind.field(number).type) for number in range(kind.num_fields)
+        )
+    if types.is_primitive(kind):
+        return not (types.is_interval(kind) or types.is_float16(kind) or _is_shortened(kind))
+    texts = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
+    return str(kind) in texts or types.is_fixed_size_binary(kind) or types.is_decimal128(kind)
+
+
+def _digested(label: str, dtype: str, cells: Iterable[Any], *, is_level: bool = False) -> _Column:
+    import pyarrow as pa
+
+    digests = []
+    for cell in cells:
+        digest = data_version(cell)
+        if digest is None:
+            return _Column(label, dtype, None, "not compared", type(cell).__name__, is_level)
+        digests.append(digest)
+    return _Column(label, dtype, pa.array(digests, pa.string()), "by digest", is_level=is_level)
+
+
+# -- the comparison ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pair:
+    """A column that both frames have, and its name in DuckDB's tables ``a`` (before) and ``b`` (after)."""
+
+    sql: str
+    before: _Column
+    after: _Column
+    how: How
+
+    @property
+    def label(self) -> str:
+        return self.after.label
+
+    def compares(self, operator: str) -> str:
+        """Return the condition that its values compare so: ``DISTINCT FROM``."""
+        cast = "::VARCHAR" if self.how == "as text" else ""
+        return f"(a.{self.sql}{cast} IS {operator} b.{self.sql}{cast})"
+
+
+def compare_frames(
+    before: Any, after: Any, *, on: Sequence[str] | None, folder: Path | None, memory_limit: str, load: Load
+) -> tuple[FrameDifference, Rows]:
+    """Compare two frames.
+
+    Parameters
+    ----------
+    before, after
+        The frames.
+    on
+        The columns or index levels that match rows; empty for their position, None to choose.
+    folder
+        An empty folder in which DuckDB may spill; None for nowhere.
+    memory_limit
+        A size as DuckDB reads it: ``2GB``.
+    load
+        Return the two frames again, for their rows.
+
+    Returns
+    -------
+    tuple
+        The difference, and a function that returns the differing rows.
+
+    Raises
+    ------
+    UnknownKeyError
+        If a column of `on` is not in both frames.
+    InvalidInvocationError
+        If a frame cannot be compared, or the memory limit cannot be read.
+    """
+    import duckdb
+
+    before, after = _as_table(before), _as_table(after)
+    old, new = _columns_of(before), _columns_of(after)
+    rows = len(before), len(after)
+    chosen: Literal["requested", "index", "column", "position"] = "requested"
+    pairs, schema = _paired(old, new, same_length=rows[0] == rows[1])
+    comparable = [pair for pair in pairs if pair.how != "not compared"]
+    connection = _connection(memory_limit, folder)
+    try:
+        _register(connection, comparable, rows)
+        if on is not None:
+            keys = _requested_keys(pairs, [on] if isinstance(on, str) else on)
+            duplicates = _duplicates(connection, keys)
+        else:
+            keys, chosen = _chosen_keys(connection, pairs, has_index=_have_unique_index(before, after))
+            duplicates = (0, 0)
+        compared = [pair for pair in comparable if pair not in keys]
+        _join(connection, keys, compared, numbered=any(duplicates))
+        counts = _counts(connection, compared)
+        columns = _changes(connection, pairs, keys, counts)
+        differing = connection.sql("SELECT kind, pa, pb FROM d ORDER BY coalesce(pb, pa)").to_arrow_table()
+    except duckdb.Error as error:
+        raise InvalidInvocationError(
+            "the frames could not be compared",
+            where=str(error).splitlines()[0],
+            remedy="a greater memory_limit='8GB', or fewer columns",
+        ) from error
+    finally:
+        connection.close()
+    matched_by = tuple(pair.label for pair in keys)
+    difference = FrameDifference(
+        *rows, matched_by, chosen, schema, counts["added"], counts["removed"], counts["changed"], columns, duplicates
+    )
+    changed = tuple(column.name for column in columns if column.count)
+    return difference, partial(_differing_rows, differing=differing, load=load, keys=matched_by, changed=changed)
+
+
+def _connection(memory_limit: str, folder: Path | None) -> Any:
+    import duckdb
+
+    config: dict[str, Any] = {
+        "memory_limit": memory_limit, "threads": 2, "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False, "python_enable_replacements": False,
+        "preserve_insertion_order": False, "temp_directory": str(folder) if folder is not None else "",
+    }  # fmt: skip
+    try:
+        return duckdb.connect(":memory:", config=config)
+    except duckdb.Error as error:
+        raise InvalidInvocationError(
+            f"invalid memory limit: {memory_limit!r}", where=str(error).splitlines()[0], remedy="for example: '2GB'"
+        ) from error
+
+
+def _paired(old: list[_Column], new: list[_Column], *, same_length: bool) -> tuple[list[_Pair], SchemaChange]:
+    before, after = ({(column.label, column.is_level): column for column in columns} for columns in (old, new))
+    pairs = [
+        _Pair(f"c{number}", before[name], after[name], _how(before[name], after[name]))
+        for number, name in enumerate(name for name in before if name in after)
+    ]
+    added = [column for name, column in after.items() if name not in before]
+    removed = [column for name, column in before.items() if name not in after]
+    renamed = []
+    candidates = list(added) if same_length else []
+    for column in removed:
+        same = next((other for other in candidates if _are_equal(column, other)), None)
+        if same is not None:
+            candidates.remove(same)
+            renamed.append((column.label, same.label))
+    return pairs, SchemaChange(
+        tuple((column.label, column.dtype) for column in added),
+        tuple((column.label, column.dtype) for column in removed),
+        tuple((p.label, p.before.dtype, p.after.dtype) for p in pairs if p.before.dtype != p.after.dtype),
+        tuple(renamed),
+    )
+
+
+def _how(before: _Column, after: _Column) -> How:
+    if before.data is None or after.data is None or (before.how == "by digest") != (after.how == "by digest"):
+        return "not compared"
+    if before.data.type == after.data.type or (_is_number(before) and _is_number(after)):
+        return before.how
+    return "as text"
+
+
+def _is_number(column: _Column) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(column.data.type) or pa.types.is_floating(column.data.type))
+
+
+def _are_equal(before: _Column, after: _Column) -> bool:
+    return (
+        before.data is not None
+        and after.data is not None
+        and len(before.data) > 0
+        and before.data.type == after.data.type
+        and bool(_chunked(before.data).equals(_chunked(after.data)))
+    )
+
+
+def _chunked(data: Any) -> Any:
+    import pyarrow as pa
+
+    return data if isinstance(data, pa.ChunkedArray) else pa.chunked_array([data])
+
+
+def _register(connection: Any, pairs: Sequence[_Pair], rows: tuple[int, int]) -> None:
+    """Make the frames DuckDB's tables ``a`` and ``b``, with the position of each row as ``p``."""
+    import numpy as np
+    import pyarrow as pa
+
+    for name, count, columns in (
+        ("a", rows[0], {pair.sql: pair.before for pair in pairs}),
+        ("b", rows[1], {pair.sql: pair.after for pair in pairs}),
+    ):
+        arrays = {sql: _chunked(column.data) for sql, column in columns.items()}
+        connection.register(name, pa.table({**arrays, "p": np.arange(count, dtype=np.int64)}))
+
+
+def _requested_keys(pairs: Sequence[_Pair], names: Iterable[str]) -> list[_Pair]:
+    known = {pair.label: pair for pair in pairs}
+    for name in names:
+        if name not in known:
+            raise unknown_key("column in both frames called", str(name), known)
+        if known[name].how == "not compared":
+            raise InvalidInvocationError(
+                f"rows cannot be matched by {name!r}",
+                where="its values cannot be compared",
+                remedy="choose other columns",
+            )
+    return [known[name] for name in names]
+
+
+def _chosen_keys(
+    connection: Any, pairs: Sequence[_Pair], *, has_index: bool
+) -> tuple[list[_Pair], Literal["index", "column", "position"]]:
+    levels = [pair for pair in pairs if pair.before.is_level]
+    if levels and has_index and all(pair.how != "not compared" for pair in levels):
+        return levels, "index"
+    for pair in pairs:
+        name = pair.label.lower()
+        has_name = name in _KEY_NAMES or name.endswith(("_id", "_key", "_uuid"))
+        if has_name and not pair.how and not _is_float(pair) and _is_unique(connection, pair):
+            return [pair], "column"
+    return [], "position"
+
+
+def _have_unique_index(before: Any, after: Any) -> bool:
+    """Tell whether both frames have an index with the same names, other than a count of their rows, in which no value repeats."""
+    if {_library(before), _library(after)} != {"pandas"} or before.index.names != after.index.names:
+        return False
+    import pandas as pd
+
+    return all(type(index) is not pd.RangeIndex and index.is_unique for index in (before.index, after.index))
+
+
+def _is_float(pair: _Pair) -> bool:
+    import pyarrow as pa
+
+    return any(pa.types.is_floating(column.data.type) for column in (pair.before, pair.after))
+
+
+def _is_unique(connection: Any, pair: _Pair) -> bool:
+    text = f"SELECT count(*) = count(DISTINCT {pair.sql}) FROM"
+    return all(connection.execute(f"{text} {table}").fetchall()[0][0] for table in ("a", "b"))
+
+
+def _duplicates(connection: Any, keys: Sequence[_Pair]) -> tuple[int, int]:
+    if not keys:
+        return 0, 0
+    columns = ", ".join(pair.sql for pair in keys)
+    text = "SELECT count(*) FROM (SELECT 1 FROM {} GROUP BY {} HAVING count(*) > 1)"
+    before, after = (connection.execute(text.format(table, columns)).fetchall()[0][0] for table in ("a", "b"))
+    return before, after
+
+
+def _join(connection: Any, keys: Sequence[_Pair], compared: Sequence[_Pair], *, numbered: bool) -> None:
+    """Make the table ``d`` of differing rows: kind, positions, and for each compared column whether it differs.
+
+    With `numbered`, keys repeat: the first row of a key is matched with the first one, and so on.
+    """
+    source = "a POSITIONAL JOIN b"
+    if keys:
+        tables, conditions = ["a", "b"], [pair.compares("NOT DISTINCT FROM") for pair in keys]
+        if numbered:
+            columns = ", ".join(pair.sql for pair in keys)
+            number = f"row_number() OVER (PARTITION BY {columns} ORDER BY p) AS n"
+            tables = [f"(SELECT *, {number} FROM {table}) AS {table}" for table in tables]  # noqa: S608 - names of our own
+            conditions.append("a.n = b.n")
+        source = f"{tables[0]} FULL OUTER JOIN {tables[1]} ON {' AND '.join(conditions)}"
+    flags = "".join(f", {pair.compares('DISTINCT FROM')} AS d{pair.sql}" for pair in compared)
+    where = " OR ".join(["a.p IS NULL", "b.p IS NULL", *(pair.compares("DISTINCT FROM") for pair in compared)])
+    kind = "CASE WHEN a.p IS NULL THEN 'added' WHEN b.p IS NULL THEN 'removed' ELSE 'changed' END"
+    connection.execute(
+        f"CREATE TEMP TABLE d AS SELECT {kind} AS kind, a.p AS pa, b.p AS pb{flags} FROM {source} WHERE {where}"  # noqa: S608 - names of our own
+    )
+
+
+def _counts(connection: Any, compared: Sequence[_Pair]) -> dict[str, int]:
+    """Return the number of rows of each kind, and of changed rows for each compared column."""
+    conditions = {kind: f"kind = '{kind}'" for kind in ("added", "removed", "changed")}
+    conditions |= {pair.sql: f"kind = 'changed' AND d{pair.sql}" for pair in compared}
+    sums = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in conditions.values())
+    row = connection.execute(f"SELECT {sums} FROM d").fetchall()[0]  # noqa: S608 - names of our own
+    return dict(zip(conditions, row, strict=True))
+
+
+def _changes(
+    connection: Any, pairs: Sequence[_Pair], keys: Sequence[_Pair], counts: dict[str, int]
+) -> tuple[ColumnChange, ...]:
+    columns: list[ColumnChange] = []
+    for pair in pairs:
+        count = counts.get(pair.sql, 0)
+        if count or pair.how == "not compared":
+            examples = _examples(connection, pair, keys) if count and len(columns) < _COLUMNS_WITH_EXAMPLES else ()
+            undigested = pair.before.undigested or pair.after.undigested
+            columns.append(ColumnChange(pair.label, count, pair.how, undigested, examples))
+    return tuple(sorted(columns, key=lambda column: -column.count))
+
+
+def _examples(connection: Any, pair: _Pair, keys: Sequence[_Pair]) -> tuple[Example, ...]:
+    text = f"SELECT pa, pb FROM d WHERE d{pair.sql} AND kind = 'changed' ORDER BY pb LIMIT {_EXAMPLES}"  # noqa: S608 - names of our own
+    examples = []
+    for before, after in connection.execute(text).fetchall():
+        row = ", ".join(_shown(key.after.data[after]) for key in keys) or f"row {after:,}"
+        values = (
+            ("…", "…")
+            if pair.how == "by digest"
+            else (_shown(pair.before.data[before]), _shown(pair.after.data[after]))
+        )
+        examples.append(example(row, *values, column=pair.label))
+    return tuple(examples)
+
+
+def _shown(scalar: Any) -> str:
+    try:
+        value = scalar.as_py()
+    except (ValueError, OverflowError):
+        value = scalar
+    return "NULL" if value is None else shortened(repr(value))
+
+
+# -- the differing rows ------------------------------------------------------------------------------------------------
+
+
+def _differing_rows(
+    kind: RowKind, limit: int | None, *, differing: Any, load: Load, keys: tuple[str, ...], changed: tuple[str, ...]
+) -> Any:
+    """Return the rows of a kind.
+
+    Parameters
+    ----------
+    differing
+        An Arrow table of the kind and both positions of each differing row.
+    load
+        Return the two frames.
+    keys, changed
+        Labels of the columns that matched rows, and of those that changed in any row.
+    """
+    import pyarrow.compute as pc
+
+    table = differing.filter(pc.equal(differing["kind"], kind)).slice(0, limit)
+
+    def rows(number: int) -> Any:
+        frame, positions = _as_table(load[number]()), table[("pa", "pb")[number]].to_numpy()
+        library = _library(frame)
+        if library == "pyarrow":
+            return frame.take(positions)
+        return frame[positions] if library == "polars" else frame.iloc[positions]
+
+    if kind != "changed":
+        return rows(1 if kind == "added" else 0)
+    before, after = rows(0), rows(1)
+    old, new = _by_label(before), _by_label(after)
+    columns = {name: new[name] for name in keys if name in new}
+    for name in changed:
+        if name in old and name in new:
+            columns |= {f"{name} (before)": old[name], f"{name} (after)": new[name]}
+    return _made_like(after, columns)
+
+
+def _by_label(frame: Any) -> dict[str, Any]:
+    library = _library(frame)
+    if library == "pandas":
+        return {label: frame.iloc[:, number].array for number, label in enumerate(_pandas_labels(frame)[1])}
+    if library == "polars":
+        return dict(zip(frame.columns, frame.get_columns(), strict=True))
+    return dict(zip(_labels(frame.schema.names), frame.columns, strict=True))
+
+
+def _made_like(frame: Any, columns: dict[str, Any]) -> Any:
+    library = _library(frame)
+    if library == "pandas":
+        import pandas as pd
+
+        return pd.DataFrame(columns, index=frame.index)
+    if library == "polars":
+        import polars as pl
+
+        return pl.DataFrame(columns)
+    import pyarrow as pa
+
+    return pa.table(columns)

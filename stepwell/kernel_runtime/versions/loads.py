@@ -1,0 +1,390 @@
+"""What code loads: the node of a function, of a cell and of a SELECT.
+
+What counts is the code itself, the globals that it names, each by value, the attributes that it reads of modules, what it imports, and
+what a function holds (defaults, closure, attributes). Where it can reach the options of a library, those count that are not the
+defaults.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections.abc import Mapping
+from types import CellType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.versions import library_state, patches
+from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts, is_reader
+from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom, identity
+from stepwell.kernel_runtime.versions.graph import MISSING, MUTABLE, SPEAKS, Node
+from stepwell.kernel_runtime.versions.imports import chains_read, imported
+from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
+from stepwell.kernel_runtime.versions.references import Writer, bound, from_module, imports, named, of_module
+
+_BUILTINS = builtins.__dict__
+_WRAPPING = frozenset(("functools", "reprlib"))
+"""Modules whose wrappers hold caches and locks, in these variables of their closures and in these attributes:"""
+_PRIVATE_CELLS = frozenset(
+    ("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running")
+)
+_PRIVATE_ATTRIBUTES = frozenset(("registry", "cache_clear", "_clear_cache", "dispatch", "register"))
+_NO_NAMES: Mapping[str, Any] = {}
+_LOOK_UP = "looks names up in ways that cannot be seen"
+_BLIND: dict[int, str] = {
+    identity(getattr(builtins, name)): f"{name}() {_LOOK_UP}"
+    for name in ("eval", "exec", "globals", "locals", "vars", "compile", "__import__")
+}
+_PLAIN_BUILTINS = frozenset((
+    "abs", "all", "any", "bool", "chr", "complex", "dict", "divmod", "enumerate", "float", "frozenset", "len", "list", "max", "min", "ord", "pow",
+    "range", "reversed", "round", "set", "slice", "sorted", "sum", "tuple", "type", "zip", "isinstance", "True", "False", "None",
+    "ValueError", "TypeError", "KeyError", "IndexError", "Exception", "AssertionError", "ZeroDivisionError", "RuntimeError",
+))  # fmt: skip
+
+
+# -- functions
+
+
+def function_node(to: Writer, node: Node, function: FunctionType) -> None:
+    """Write a function: its code, what this loads, and what the function holds."""
+    code = function.__code__
+    defaults = function.__defaults__
+    keyword_defaults = function.__kwdefaults__
+    scope = function.__globals__
+    own = node.own
+    held: tuple[tuple[CellType, Any], ...] = ()
+    module = scope.get("__name__")
+    who = owner(module) if type(module) is str else None
+    if who is not None and getattr(sys.modules.get(str(module)), "__dict__", None) is scope:
+        # Made by a library for the user: what it holds counts, the library's code does not.
+        own.append(named(module, code.co_qualname, who))
+        if who != STANDARD and function.__closure__:
+            # What it wraps was there to be read when the wrapper was made.
+            node.flags |= SPEAKS
+    else:
+        who = None
+        known = facts(code)
+        own.append(Tag.FUNCTION + known.blob)
+        name = function.__name__
+        if name != known.name:
+            own.append(atom(name))
+        _loads(to, node, known, (code,), scope)
+    if defaults:
+        own.append(Tag.DEFAULTS + len(defaults).to_bytes(2, "little"))
+        names = code.co_varnames[: code.co_argcount][-len(defaults) :]
+        for name, value in zip(names, defaults, strict=True):
+            to.refer(node, f"({name}=)", value)
+    if keyword_defaults:
+        own.append(Tag.KEYWORD_DEFAULTS)
+        for name in sorted(keyword_defaults):
+            own.append(atom(name))
+            to.refer(node, f"({name}=)", keyword_defaults[name])
+        node.mappings += tuple((keyword_defaults, name, value) for name, value in keyword_defaults.items())
+        node.lengths += ((keyword_defaults, len(keyword_defaults)),)
+    private = who is not None and module in _WRAPPING
+    closure = function.__closure__
+    if closure:
+        held = _closure(to, node, code, closure, library=who is not None, private=private)
+    attributes = function.__dict__
+    node.shape = (code, defaults, keyword_defaults, held, len(attributes))
+    if attributes:
+        own.append(Tag.ATTRIBUTES)
+        for name in sorted(attributes):
+            value = attributes[name]
+            if name == "__wrapped__" and any(value is item for _, item in held):
+                continue
+            if private and name in _PRIVATE_ATTRIBUTES:
+                continue
+            own.append(atom(name))
+            to.refer(node, "." + name, value)
+            node.mappings += ((attributes, name, value),)
+
+
+def _closure(
+    to: Writer, node: Node, code: CodeType, closure: tuple[CellType, ...], *, library: bool, private: bool
+) -> tuple[tuple[CellType, Any], ...]:
+    """Write what a function's closure holds; return its cells, each with the content.
+
+    Parameters
+    ----------
+    library
+        Whether the code is a library's.
+    private
+        Whether some variables are the library's own: caches, locks.
+    """
+    own = node.own
+    held = []
+    own.append(Tag.CLOSURE)
+    for name, cell in zip(code.co_freevars, closure, strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:
+            value = MISSING
+        held.append((cell, value))
+        own.append(atom(name))
+        if value is MISSING or (private and name in _PRIVATE_CELLS) or id(cell) in to.ignored.cells:
+            own.append(Tag.EMPTY)
+        elif issubclass(type(value), ModuleType):
+            of_module(to, node, name, value, chains_read(code, name))
+            if not library:
+                _settings(to, node, facts(code), value)
+        else:
+            to.refer(node, name, value)
+            if not library and type(value) not in ATOMS:
+                _settings(to, node, facts(code), value)
+    return tuple(held)
+
+
+# -- cells and SQL
+
+
+def cell_node(to: Writer, node: Node, body: CellBody) -> None:
+    """Write the body of a cell: its code, and what that loads."""
+    node.stable = False
+    own = node.own
+    own.append(Tag.CELL + atom((body.parameters, body.outputs, body.is_async)))
+    inputs = frozenset(body.parameters)
+    seen: set[str] = set()
+    codes = tuple(code for code in (body.code, body.tail) if code is not None)
+    assigned = frozenset().union(*(facts(code).assigned for code in codes))
+    for code in (body.code, body.tail):
+        if code is None:
+            own.append(Tag.EMPTY)
+            continue
+        known = facts(code)
+        own.append(known.blob)
+        seen.update(name for name, _ in known.loads)
+        seen.update(known.names_in_text)
+        skip = inputs | (assigned - body.reads)
+        _loads(to, node, known, codes, body.globals, only=body.reads, skip=skip, earlier=body.earlier())
+    for reason in body.unseen:
+        node.unverifiable("", reason)
+    for name in sorted(body.reads - seen - inputs):
+        if name in to.assets:
+            to.asset(node, name)
+        elif to.is_ignored(body.globals, name):
+            own.append(Tag.IGNORED)
+        elif name in body.globals:
+            own.append(atom(name))
+            to.refer(node, name, body.globals[name])
+
+
+def select_node(to: Writer, node: Node, body: SqlBody) -> None:
+    """Write a SELECT: its canonical text, and the variables that it names."""
+    node.stable = False
+    node.own.append(Tag.SELECT + atom((body.canonical or body.text, body.frame, body.inputs, body.parameters)))
+    for name in body.parameters:
+        if name in to.assets:
+            to.asset(node, name)
+        elif to.is_ignored(body.globals, name):
+            node.own.append(Tag.IGNORED)
+        elif name in body.globals:
+            to.refer(node, name, body.globals[name])
+        else:
+            node.own.append(Tag.UNBOUND)
+
+
+# -- what code loads
+
+
+def _loads(
+    to: Writer,
+    node: Node,
+    known: CodeFacts,
+    codes: tuple[CodeType, ...],
+    scope: Mapping[str, Any],
+    *,
+    only: frozenset[str] | None = None,
+    skip: frozenset[str] = frozenset(),
+    earlier: Mapping[str, Any] = _NO_NAMES,
+) -> None:
+    """Write the globals that code loads, and everything else that it can reach.
+
+    Parameters
+    ----------
+    codes
+        All code objects that share the names of the code.
+    only
+        The names of `scope` that the code sees; None for all.
+    skip
+        Names that do not count.
+    earlier
+        Names with values from before the code ran.
+    """
+    own = node.own
+    names: list[tuple[str, Any]] = list(node.names)
+    assets = to.assets if scope is to.namespace else _NO_NAMES
+    leaves_out, leaves_data = bool(to.ignored.globals), to.ignored.data
+    for name, chain in known.loads:
+        if skip and name in skip:
+            continue
+        seen = only is None or name in only
+        if seen and name in assets:
+            to.asset(node, name)
+            continue
+        if leaves_out and to.is_ignored(scope, name):
+            own.append(Tag.IGNORED)
+            continue
+        if seen and name in earlier:
+            value = earlier[name]
+        elif seen:
+            value = bound(scope, name)
+            names.append((name, value))
+        else:
+            value = MISSING
+        if value is MISSING:
+            value = _BUILTINS.get(name, MISSING)
+            if value is MISSING:
+                own.append(Tag.UNBOUND)
+                continue
+            node.mappings += ((_BUILTINS, name, value),)
+            reason = _BLIND.get(identity(value))
+            if reason is not None and (name != "vars" or known.bare_vars):
+                node.unverifiable(name, reason)
+        if leaves_data and not callable(value) and not issubclass(type(value), ModuleType):
+            own.append(Tag.IGNORED)
+        elif type(value) in ATOMS:
+            to.refer(node, name, value)
+        elif issubclass(type(value), ModuleType):
+            from_module(to, node, name, value, chain)
+            _settings(to, node, known, value)
+        else:
+            to.refer(node, name, value)
+            if is_reader(value):
+                node.flags |= SPEAKS
+            _settings(to, node, known, value)
+        if chain and chain[-1] in SPOKEN:
+            _spoken(to, node, name, value, chain)
+    _beyond_names(to, node, known, codes, scope, names=names, skip=skip)
+
+
+def _beyond_names(
+    to: Writer,
+    node: Node,
+    known: CodeFacts,
+    codes: tuple[CodeType, ...],
+    scope: Mapping[str, Any],
+    *,
+    names: list[tuple[str, Any]],
+    skip: frozenset[str],
+) -> None:
+    """Write what code reaches otherwise than by a name: imports, options, attributes that were set on classes of libraries, texts of queries.
+
+    Parameters
+    ----------
+    names
+        The globals that it loads, with their values.
+    """
+    if known.imports:
+        imports(to, node, imported(*codes), scope)
+        for name, _, _ in known.imports:
+            module = sys.modules.get(name)
+            if module is not None:
+                _settings(to, node, known, module)
+    if not library_state.PLOTTING.isdisjoint(known.attributes):
+        _options(to, node, known, "matplotlib")
+    if not to.ignored.data:
+        limits = library_state.state.get(library_state.LIMITS)
+        if limits and _calls(known, names):
+            to.refer(node, library_state.LIMITS, limits)
+        if patches.table:
+            _patched(to, node, codes, [value for _, value in names])
+    if known.suspects:
+        for reason in known.suspects:
+            node.unverifiable("", reason)
+    if known.speaks:
+        node.flags |= SPEAKS
+    if known.names_in_text:
+        _texts(to, node, known, scope, names=names, skip=skip)
+    if names:
+        node.names = tuple(names)
+    if known.stores:
+        node.rebinds = tuple(sorted(known.stores))
+        node.flags |= MUTABLE
+
+
+def _texts(
+    to: Writer,
+    node: Node,
+    known: CodeFacts,
+    scope: Mapping[str, Any],
+    *,
+    names: list[tuple[str, Any]],
+    skip: frozenset[str],
+) -> None:
+    """Write what code reads through the texts of queries."""
+    own = node.own
+    assets = to.assets if scope is to.namespace else _NO_NAMES
+    for name in known.names_in_text:
+        if name in skip or any(name == loaded for loaded, _ in known.loads):
+            continue
+        if name in assets:
+            to.asset(node, name)
+            continue
+        if to.is_ignored(scope, name):
+            continue
+        value = bound(scope, name)
+        names.append((name, value))
+        if value is MISSING or issubclass(type(value), (ModuleType, FunctionType, type)):
+            continue
+        own.append(atom(name))
+        to.refer(node, name, value)
+
+
+def _patched(to: Writer, node: Node, codes: tuple[CodeType, ...], values: list[Any]) -> None:
+    """Write what the user has set on classes of libraries, as far as code can reach it."""
+    tops = {library_state.module_of(value).partition(".")[0] for value in values if type(value) not in ATOMS}
+    tops |= {name.partition(".")[0] for code in codes for name, _, _ in facts(code).imports}
+    for code in codes:
+        for patch in patches.counts_for(code, tops):
+            node.own.append(atom(patch.option))
+            to.refer(node, patch.option, patch.value())
+
+
+def _calls(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
+    """Return True if code may call something of the user's or make text; else all that it loads are plain values and builtins that do neither."""
+    if known.formats or known.attributes or known.imports:
+        return True
+    held = dict(names)
+    return not all(
+        library_state.is_plain(held[name]) or (held[name] is MISSING and name in _PLAIN_BUILTINS)
+        for name, _ in known.loads
+        if name in held
+    )
+
+
+def _settings(to: Writer, node: Node, known: CodeFacts, value: Any) -> None:
+    """Write the options of the library that a value belongs to, where they are not the defaults."""
+    for library in library_state.library_of(value):
+        _options(to, node, known, library)
+
+
+def _options(to: Writer, node: Node, known: CodeFacts, library: str) -> None:
+    if to.ignored.data:
+        return
+    for name, text, objects in library_state.options_of(library, text=library_state.renders(known)):
+        guard = (library_state.state, name, text)
+        if guard in node.mappings:
+            continue
+        node.mappings += (guard,)
+        if text:
+            to.refer(node, name, text)
+        for option, value in objects:
+            # It may change in place, or be replaced by another one without a text: no guard tells.
+            node.stable = False
+            to.refer(node, f"{name} {option}", value)
+
+
+def _spoken(to: Writer, node: Node, label: str, value: Any, chain: tuple[str, ...]) -> None:
+    """Write documentation or annotations that code reads: they are left out elsewhere."""
+    for name in chain[:-1]:
+        if not issubclass(type(value), (ModuleType, type)):
+            break
+        value = vars(value).get(name)
+        label += "." + name
+    if issubclass(type(value), (FunctionType, type, ModuleType)):
+        # It may be set at any time, and no guard sees that.
+        node.stable = False
+        to.refer(node, f"{label}.{chain[-1]}", getattr(value, chain[-1], None))
+    else:
+        node.flags |= SPEAKS

@@ -1,0 +1,400 @@
+# ruff: noqa: PTH100, PTH112, PTH113, PTH207 - plain strings: every statement that a step executes is read
+"""What texts of queries read: tables and files in SQL, ``@name`` in expressions of pandas, and what DuckDB's own connection holds.
+
+*Names.* The answer may name too much, never too little. In a whole statement, names that the statement itself defines (``with df as (...)``),
+names after another FROM (``extract(month from day)``), and what stands in its strings and comments do not count. In a part of a
+statement every name after a FROM or JOIN counts.
+
+*Files.* Only literals are files. A literal counts if it names an existing file, or stands where DuckDB expects a file: after FROM, JOIN
+or ATTACH, or inside a reading function.
+
+*The connection.* ``duckdb.sql("create table t ...")`` keeps its tables in the process. `connection_objects` has the digests of the tables, views,
+macros, sequences and types of the connection that the functions of the module use. A step that names one reads it. What a step leaves
+there is not restored, so that the step runs once in every kernel. What another connection cannot look at (temporary tables, registered
+frames) never holds.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepwell.kernel_runtime.versions.encode import digest
+
+# -- names
+
+FRAME_TEXT = frozenset(("query", "eval"))
+SQL_TEXT = frozenset(("sql", "query", "execute", "sql_expr", "from_query", "read_sql", "sqldf"))
+"""Functions and methods whose texts read names."""
+_AT_NAME = re.compile(r"@([^\W\d]\w*)")
+_FROM_NAME = re.compile(r"\b(?:from|join)\s+((?:[^\W\d]\w*\s*,\s*)*[^\W\d]\w*)", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\$\$.*?\$\$|\"(?:[^\"]|\"\")*\"|[^\W\d]\w*|\d[\w.]*|\S", re.DOTALL
+)
+_STARTS = frozenset(
+    ("with", "select", "from", "(", "values", "describe", "summarize", "explain", "pivot", "insert", "create", "copy")
+)
+_WITH_FROM = frozenset(("extract", "substring", "trim", "overlay"))
+_ENDS_LIST = frozenset(
+    "with where group order having limit offset window qualify union intersect except select set returning".split()
+)
+_NO_TABLE = frozenset("on using as inner left right full cross natural asof positional semi anti lateral".split())
+
+
+def names_in_texts(texts: Sequence[str], read: Iterable[str]) -> Iterator[str]:
+    """Find names that strings read where code calls something known to look names up in its caller.
+
+    Parameters
+    ----------
+    texts
+        String constants of the code.
+    read
+        Names that the code reads, attributes among them: ``query``, ``sql``.
+    """
+    calls = set(read)
+    for text in texts:
+        if calls & FRAME_TEXT:
+            yield from _AT_NAME.findall(text)
+        if calls & SQL_TEXT:
+            yield from tables_in(text)
+
+
+def tables_in(text: str) -> list[str]:
+    """Return the names that SQL may read as tables, each once."""
+    whole = _whole(text)
+    if whole is not None:
+        return list(dict.fromkeys(_tables(whole)))
+    return list(dict.fromkeys(name.strip() for names in _FROM_NAME.findall(text) for name in names.split(",")))
+
+
+def _whole(text: str) -> list[str] | None:
+    """Return the tokens of a text that is one statement; None for any other, such as a part of one."""
+    tokens = [found for found in _TOKEN.findall(text) if not found.startswith(("--", "/*"))]
+    while tokens and tokens[-1] == ";":
+        tokens.pop()
+    if not tokens or tokens[0].lower() not in _STARTS or ";" in tokens:
+        return None
+    depth = 0
+    for token in tokens:
+        depth += (token == "(") - (token == ")")  # noqa: S105 - no password
+        if depth < 0 or token in {"'", '"', "{", "}"}:
+            return None
+    return tokens if depth == 0 else None
+
+
+def _tables(tokens: list[str]) -> Iterator[str]:
+    words = [token.lower() for token in tokens]
+    closing = _closing(words)
+    own = list(_own_names(words, closing))
+    inside: list[str] = []
+    """For each open parenthesis, the word before it."""
+    listing = [False]
+    """For each open parenthesis and the statement, whether tables are listed."""
+    expected = False
+    for at, word in enumerate(words):
+        if word == "(":
+            inside.append(words[at - 1] if at else "")
+            # Of ``from (a join b)``, but also of ``from (select ...)``.
+            listing.append(expected)
+            continue
+        if word == ")":
+            inside.pop()
+            listing.pop()
+            expected = False
+            continue
+        if word in {"from", "join"}:
+            other = word == "from" and (words[at - 1] == "distinct" or (inside and inside[-1] in _WITH_FROM))
+            expected = listing[-1] = not other
+            continue
+        if word == "," and listing[-1]:
+            expected = True
+            continue
+        if word in _ENDS_LIST:
+            listing[-1] = expected = False
+            continue
+        if word in _NO_TABLE:
+            expected = expected and word == "lateral"
+            continue
+        if expected and (word[0].isalpha() or word[0] in '_"'):
+            expected = False
+            after = words[at + 1] if at + 1 < len(words) else ""
+            name = tokens[at].strip('"')
+            if after not in {"(", "."} and not any(
+                each == name.lower() and first < at < last for each, first, last in own
+            ):
+                yield name
+
+
+def _closing(words: list[str]) -> dict[int, int]:
+    """Return where each parenthesis is closed."""
+    found: dict[int, int] = {}
+    stack: list[int] = []
+    for at, word in enumerate(words):
+        if word == "(":
+            stack.append(at)
+        elif word == ")":
+            found[stack.pop()] = at
+    return found
+
+
+def _own_names(words: list[str], closing: dict[int, int]) -> Iterator[tuple[str, int, int]]:
+    """Yield the names that WITH gives to queries, each with the positions between which it means that query."""
+    stack = [len(words)]
+    for at, word in enumerate(words):
+        if word == "(":
+            stack.append(closing[at])
+        elif word == ")":
+            stack.pop()
+        if word != "with" or (at and words[at - 1] not in {"(", "as", "explain", "describe", "summarize"}):
+            continue
+        here = at + 1
+        recursive = here < len(words) and words[here] == "recursive"
+        here += recursive
+        while here < len(words):
+            name = words[here].strip('"')
+            here += 1
+            if here < len(words) and words[here] == "(":
+                here = closing[here] + 1
+            while here < len(words) and words[here] in {"as", "not", "materialized"}:
+                here += 1
+            if here >= len(words) or words[here] != "(":
+                break
+            yield name, here if recursive else closing[here], stack[-1]
+            here = closing[here] + 1
+            if here >= len(words) or words[here] != ",":
+                break
+            here += 1
+
+
+# -- files
+
+_PIECES = re.compile(
+    r"--[^\n]*|/\*.*?\*/|(?P<text>'(?:[^']|'')*')|(?P<name>\"(?:[^\"]|\"\")*\")|\$\$(?P<dollars>.*?)\$\$", re.DOTALL
+)
+_FILE_FUNCTION = re.compile(
+    r"\b(?:read_\w+|\w+_scan|sniff_csv|parquet_(?:metadata|schema|file_metadata|kv_metadata)|glob)\s*\(", re.IGNORECASE
+)
+_INSIDE = re.compile(_FILE_FUNCTION.pattern + r"[^(){}]*$", re.IGNORECASE | re.DOTALL)
+_AFTER = re.compile(r"\b(?:from|join)\s*$|\b(?:from|join)\b[^()]*,\s*$", re.IGNORECASE | re.DOTALL)
+_ATTACHED = re.compile(r"\battach\s+(?:database\s+)?(?:if\s+not\s+exists\s+)?$", re.IGNORECASE)
+_WRITTEN = re.compile(r"\bto\s*$|\bexport\s+database\s*$", re.IGNORECASE)
+_OPTION = re.compile(r"(?:=>?|:=|:)\s*\[?\s*$")
+_BLANK = "\0"
+_WORD = re.compile(r"[^\W\d]\w*")
+
+
+@dataclass(slots=True)
+class Named:
+    """What a statement names."""
+
+    read: list[str] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+    attached: list[str] = field(default_factory=list)
+    untold: bool = False
+    """Whether a reading function is given no literal."""
+
+
+def files_named(text: str, parameters: Any = None) -> Named:
+    """Return the files that a statement reads, writes and attaches.
+
+    Parameters
+    ----------
+    parameters
+        Values of its parameters: those that name a file count.
+    """
+    found = Named()
+    before = ""
+    end = 0
+    for piece in _PIECES.finditer(text):
+        before = f"{before}{text[end : piece.start()]}"
+        end = piece.end()
+        literal = _literal(piece)
+        if literal is None:
+            continue
+        if _WRITTEN.search(before):
+            found.written.append(literal)
+        elif _ATTACHED.search(before):
+            found.attached.append(literal)
+        elif _OPTION.search(before):
+            pass
+        elif (piece["text"] is not None and (_AFTER.search(before) or _INSIDE.search(before))) or _is_there(literal):
+            found.read.append(literal)
+        before += _BLANK
+    given = [
+        value for value in _values(parameters) if isinstance(value, (str, os.PathLike)) and _is_there(os.fspath(value))
+    ]
+    found.read += [os.fspath(value) for value in given]
+    found.untold = not found.read and _FILE_FUNCTION.search(before + text[end:]) is not None
+    return found
+
+
+def _literal(piece: re.Match[str]) -> str | None:
+    if piece["text"] is not None:
+        return piece["text"][1:-1].replace("''", "'")
+    if piece["name"] is not None:
+        return piece["name"][1:-1].replace('""', '"')
+    return piece["dollars"]
+
+
+def _is_there(literal: str) -> bool:
+    if not 0 < len(literal) < 4096 or "\n" in literal or "\0" in literal:
+        return False
+    if os.path.isfile(literal):
+        return True
+    if not glob.has_magic(literal) or os.sep not in literal:
+        return False
+    return any(not os.path.isdir(path) for path in glob.iglob(os.path.abspath(literal), recursive=True))
+
+
+def _values(parameters: Any) -> Iterable[Any]:
+    if isinstance(parameters, dict):
+        return parameters.values()
+    return parameters if isinstance(parameters, (list, tuple)) else ()
+
+
+# -- what the connection holds
+
+_STATEMENT = re.compile(r"(?:\A|;)\s*(?:(?:--[^\n]*\n|/\*.*?\*/)\s*)*(?P<verb>\w+)(?P<rest>[^;]*)", re.DOTALL)
+_TEMPORARY = re.compile(
+    r"\A\s*(?:or\s+replace\s+)?temp(?:orary)?\s+\w+\s+(?:if\s+not\s+exists\s+)?\"?(?P<name>\w+)", re.IGNORECASE
+)
+_SETS = frozenset(("set", "pragma", "reset", "attach", "detach", "use", "load"))
+_READS = frozenset(("select", "from", "with", "values", "describe", "desc", "show", "explain", "summarize", "pivot", "unpivot", "table"))  # fmt: skip
+_QUIET = frozenset(("threads", "worker_threads", "memory_limit", "max_memory", "temp_directory", "enable_progress_bar", "progress_bar_time", "global", "session"))  # fmt: skip
+_MOST_ROWS = 50_000_000
+IN_CONNECTION = "duckdb: "
+"""How the names of recorded reads begin."""
+SETTINGS = "(settings)"
+
+
+class _Connection:
+    """What statements on DuckDB's own connection have done so far."""
+
+    def __init__(self) -> None:
+        self.used = False
+        self.busy = False
+        self.temporary: set[str] = set()
+        self.settings: list[str] = []
+        self.outside = 0
+        """How many statements that may change something were executed outside of steps."""
+
+
+connection = _Connection()
+
+
+def is_own(handle: Any) -> bool:
+    """Return True for the connection that the functions of the module use; None stands for it."""
+    if handle is None:
+        return True
+    module = sys.modules.get("duckdb")
+    try:
+        return module is not None and handle is module.default_connection()
+    except Exception:
+        # Another version has no such function.
+        return False
+
+
+def note_statement(text: str, *, outside: bool) -> list[str]:
+    """Note a statement that is about to be executed; return what it leaves in the connection that is not in `connection_objects`."""
+    connection.used = True
+    left = []
+    for found in _STATEMENT.finditer(text):
+        verb, rest = found["verb"].lower(), found["rest"]
+        connection.outside += outside and verb not in _READS
+        temporary = _TEMPORARY.match(rest) if verb == "create" else None
+        if temporary is not None:
+            connection.temporary.add(temporary["name"].lower())
+            left.append(f"temporary table {temporary['name']}")
+        elif verb in _SETS and not (
+            {each.lower() for each in _WORD.findall(rest)[:2]} & _QUIET - {"global", "session"}
+        ):
+            connection.settings.append(f"{verb} {' '.join(rest.split())}")
+            left.append(f"{verb} {' '.join(rest.split()[:1])}")
+    return left
+
+
+def note_registered(name: str, *, outside: bool) -> None:
+    """Note that an object is about to be registered under a name."""
+    connection.used = True
+    connection.outside += outside
+    connection.temporary.add(name.lower())
+
+
+def words(text: str) -> set[str]:
+    """Return the words of a statement, as the names of objects are compared."""
+    return {each.lower() for each in _WORD.findall(text)}
+
+
+def connection_objects() -> dict[str, str]:
+    """Return the digests of everything that the connection holds, by name in lower case."""
+    module: Any = sys.modules.get("duckdb")
+    if not connection.used or module is None or connection.busy:
+        return {}
+    connection.busy = True
+    try:
+        cursor = module.default_connection().cursor()
+        try:
+            return _objects(cursor, str(module.__version__))
+        finally:
+            cursor.close()
+    except Exception:
+        # A database that is closed or broken holds nothing that could be named.
+        return {}
+    finally:
+        connection.busy = False
+
+
+def _objects(cursor: Any, version: str) -> dict[str, str]:
+    facts: dict[str, list[Any]] = {}
+
+    def put(name: str, *values: Any) -> None:
+        facts.setdefault(name.lower(), [version]).extend(values)
+
+    def rows(text: str) -> list[tuple[Any, ...]]:
+        answer: list[tuple[Any, ...]] = cursor.execute(text).fetchall()
+        return answer
+
+    for schema, name, text, size in rows(
+        "select schema_name, table_name, sql, estimated_size from duckdb_tables() where not internal and not temporary and database_name = current_database()"
+    ):
+        place = f'"{schema}"."{name}"'.replace("\0", "")
+        content = rows(f"select count(*), bit_xor(hash(rowid, x)) from {place} x") if size < _MOST_ROWS else "too large"  # noqa: S608 - names of the catalog
+        put(name, schema, text, content)
+    for name, text in rows("select view_name, sql from duckdb_views() where not internal and not temporary"):
+        put(name, text)
+    for name, given, text in rows(
+        "select function_name, parameters::varchar, macro_definition from duckdb_functions() where not internal"
+    ):
+        put(name, given, text)
+    for name, last, text in rows("select sequence_name, last_value, sql from duckdb_sequences()"):
+        put(name, last, text)
+    for name, labels in rows("select type_name, labels::varchar from duckdb_types() where not internal"):
+        put(name, labels)
+    # What a view or macro names is a part of it.
+    digests = {name: digest(repr(values).encode()).hex() for name, values in facts.items()}
+    for _ in range(5):
+        digests = {
+            name: digest(
+                repr(
+                    [
+                        digests[name],
+                        *[digests[each] for each in sorted(words(str(values))) if each in digests and each != name],
+                    ]
+                ).encode()
+            ).hex()
+            for name, values in facts.items()
+        }
+    return digests
+
+
+def object_digest(name: str) -> str:
+    """Return the digest of an object by the name of a recorded read; empty if there is none."""
+    name = name.removeprefix(IN_CONNECTION)
+    if name == SETTINGS:
+        return digest("\n".join(connection.settings).encode()).hex() if connection.settings else ""
+    return connection_objects().get(name, "")

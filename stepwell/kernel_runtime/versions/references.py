@@ -1,0 +1,378 @@
+"""References: how an object is written into the node that refers to it.
+
+An atom is written itself, an asset by its key, and an object with a version of its own as a mark for its node. Builtins and the
+functions, classes and modules of libraries count by their name and the library's version. A function that a library *made* for the user
+(a wrapper with a closure, a class from a factory) is not found under its name, and is a node like the user's own.
+
+Of a module only those attributes count that code names: ``lmod.sub.CONST`` depends on that constant. A local module that is imported
+inside a function is imported here, because only its content tells what the function would reach. An installed module is not imported;
+its version is enough.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from types import (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any
+
+from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom, atoms_only
+from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
+from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, Node
+from stepwell.kernel_runtime.versions.imports import Chains, Imported
+from stepwell.kernel_runtime.versions.left_out import NOTHING, OPAQUE, Ignored
+from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.secrets import Environment, looks_secret
+
+_SMALL = 1 << 16
+
+
+class Writer:
+    """Writes references into nodes: what an object means to whatever refers to it.
+
+    Parameters
+    ----------
+    assets
+        Names of registered assets with their keys.
+    namespace
+        The notebook's globals, in which these names mean assets.
+    ignored
+        Variables that do not count.
+    keyed
+        Digests secrets with the user's key; None where the version is to be the same for all users.
+    """
+
+    def __init__(
+        self,
+        assets: Mapping[str, str],
+        namespace: dict[str, Any] | None,
+        ignored: Ignored = NOTHING,
+        keyed: Keyed | None = None,
+    ) -> None:
+        self.ignored = ignored
+        self.keyed = keyed or process_keyed
+        self.hides = keyed is not None
+        self.environment: Environment | None = None
+        """What of the environment must not be shown; looked at once per walk."""
+        self.part_digest: Callable[[bytes], str] | None = None
+        """Digests parts of code versions; made with the first."""
+        self.slow: dict[int, float] = {}
+        """By the identity of a node, the seconds that its value took to digest where these were many."""
+        self.assets = assets
+        self.namespace = namespace
+        self.trace: list[tuple[str, Any, bytes | None]] | None = None
+
+    def refer(self, node: Node, label: str, item: Any) -> None:
+        """Write a reference into a node: an atom or a name inline, anything else as a node of its own."""
+        kind = type(item)
+        if kind is LAZY:
+            item = resolved(item)
+            kind = type(item)
+        own = node.own
+        if kind in ATOMS:
+            written = atom(item)
+            if self.hides and kind is not bool and item is not None and _names_secret(label):
+                # A short secret could be guessed from a code version, as from any plain digest.
+                written = Tag.KEYED + self.keyed(written).encode()
+            if len(written) > _SMALL:
+                # A guard would keep it alive.
+                node.stable = False
+        elif kind is tuple and atoms_only(item) and len(item) < 1000:
+            written = atom(item)
+        else:
+            found = None if OPAQUE and id(item) in OPAQUE else token(item, kind)
+            if found is None:
+                own.append(Tag.FOREIGN)
+                node.pending.append((label, item))
+                if self.trace is not None:
+                    self.trace.append((label, item, None))
+                return
+            written = found
+        if self.trace is None:
+            own.append(written)
+        else:
+            if not label or label[0] == "(":
+                own.append(written)
+            # It has a part of its own, which tells when it changed.
+            self.trace.append((label, item, written))
+
+    def asset(self, node: Node, name: str) -> None:
+        """Write a reference to an asset: its data version is an input of the step."""
+        key = self.assets[name]
+        node.assets += ((name, key),)
+        node.flags |= ASSET
+        node.own.append(Tag.ASSET + atom(key))
+
+    def is_ignored(self, scope: Mapping[str, Any], name: str) -> bool:
+        """Return True for a variable that does not count."""
+        places = self.ignored.globals
+        return bool(places) and (id(scope), name) in places
+
+
+@lru_cache(maxsize=4096)
+def _names_secret(label: str) -> bool:
+    return looks_secret(label)
+
+
+# -- what counts by its name
+
+LAZY: type = getattr(types, "LazyImportType", type(MISSING))
+"""The type of what ``lazy import`` binds until it is used, since Python 3.15."""
+_C_DESCRIPTORS = (
+    WrapperDescriptorType,
+    MethodDescriptorType,
+    ClassMethodDescriptorType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+)
+_HEAP_TYPE = 1 << 9
+_names: dict[tuple[str | None, str, str], bytes] = {}
+
+
+def token(item: Any, kind: type) -> bytes | None:
+    """Return the encoding of what counts by its name: builtins, and functions, classes and modules of libraries."""
+    if kind is BuiltinFunctionType:
+        holder = item.__self__
+        if holder is None or type(holder) is ModuleType:
+            return named(item.__module__, item.__qualname__, owner(item.__module__) or "")
+        return None
+    if kind is FunctionType:
+        module = item.__globals__.get("__name__")
+        who = owner(module) if type(module) is str else None
+        return named(module, item.__qualname__, who) if who is not None and is_its_own(item, module) else None
+    # By the real type: an object may lie about its class, or raise when it is asked.
+    if issubclass(kind, type):
+        module = item.__module__
+        who = owner(module) if type(module) is str else None
+        return named(module, item.__qualname__, who) if who is not None and is_found(item) else None
+    if issubclass(kind, ModuleType):
+        who = owner(item.__name__)
+        return named(item.__name__, "", who) if who is not None else None
+    if issubclass(kind, _C_DESCRIPTORS):
+        holder = item.__objclass__
+        who = owner(holder.__module__)
+        return named(holder.__module__, item.__qualname__, who) if who is not None else atom(item.__name__)
+    if kind.__name__ == "cython_function_or_method":
+        who = owner(item.__module__)
+        return named(item.__module__, item.__qualname__, who) if who is not None else None
+    return None
+
+
+def bound(scope: Mapping[str, Any], name: str) -> Any:
+    """Return what a name is bound to, MISSING for nothing; what a lazy import binds is imported."""
+    value = scope.get(name, MISSING)
+    return resolved(value) if type(value) is LAZY else value
+
+
+def resolved(value: Any) -> Any:
+    """Return what a lazy import stands for; MISSING where it fails."""
+    if value is MISSING:
+        return MISSING
+    try:
+        return value.resolve()
+    except Exception:
+        # The import runs any code.
+        return MISSING
+
+
+def getattr_static(item: Any, name: str) -> Any:
+    """Return an attribute that the object's class or the object itself has, without running `__getattr__`."""
+    for cls in type(item).__mro__:
+        if name in vars(cls):
+            return getattr(item, name, None)
+    held = getattr(type(item), "__dict__", {}).get("__dict__")
+    if held is not None:
+        try:
+            return vars(item).get(name)
+        except TypeError:
+            return None
+    return None
+
+
+def is_found(cls: type) -> bool:
+    """Whether a class is what its module has by its name; one that a library made for the user is not."""
+    if not cls.__flags__ & _HEAP_TYPE:
+        return True
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is cls
+
+
+def named(module: str | None, name: str, who: str) -> bytes:
+    """Return the encoding of what counts by its name and by who owns it."""
+    key = (module, name, who)
+    found = _names.get(key)
+    if found is None:
+        found = _names[key] = Tag.NAMED + atom(key)
+    return found
+
+
+def is_its_own(function: FunctionType, module: str) -> bool:
+    """Whether a library's function is found where its name says, so that name and version tell all."""
+    holder = sys.modules.get(module)
+    if (
+        function.__closure__ is None
+        and not function.__dict__
+        and getattr(holder, "__dict__", None) is function.__globals__
+    ):
+        # What a function of a library made may hold values of the user in its defaults.
+        return "<locals>" not in function.__qualname__ or not function.__defaults__
+    if function.__module__ != module:
+        return False
+    found: Any = holder
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            return False
+    return found is function or getattr(found, "__func__", None) is function
+
+
+# -- attributes of modules, and imports
+
+
+def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: tuple[str, ...]) -> None:
+    """Write what a chain of attributes from a module reaches: ``module.sub.CONST`` is that constant only."""
+    value: Any = module
+    for name in chain:
+        namespace = vars(value)
+        if (id(namespace), name) in to.ignored.globals:
+            node.own.append(Tag.IGNORED)
+            return
+        found = bound(namespace, name)
+        node.mappings += ((namespace, name, found),)
+        who = owner(value.__name__)
+        label += "." + name
+        if found is MISSING:
+            # Made at first use by the module's __getattr__, or not there. Of a library it counts as when it is made.
+            node.own.append(
+                named(value.__name__, name, who) if who is not None else named(value.__name__, name, "") + Tag.UNBOUND
+            )
+            if who is None and "__getattr__" in namespace:
+                to.refer(node, label, namespace["__getattr__"])
+            return
+        if issubclass(type(found), ModuleType):
+            value = found
+            continue
+        if who is None:
+            to.refer(node, label, found)
+        else:
+            _library(to, node, label, value, named(value.__name__, name, who))
+            _replaced(to, node, label, found)
+        _blind(node, label, value, name)
+        return
+    to.refer(node, label, value)
+
+
+def _library(to: Writer, node: Node, label: str, item: Any, written: bytes) -> None:
+    if to.trace is None:
+        node.own.append(written)
+    else:
+        to.trace.append((label, item, written))
+
+
+def _replaced(to: Writer, node: Node, label: str, found: Any) -> None:
+    """Write what a library's attribute is where that is not the library's own: somebody has replaced it."""
+    kind = type(found)
+    if kind is FunctionType:
+        module = found.__globals__.get("__name__")
+        if type(module) is not str or owner(module) is None:
+            to.refer(node, label, found)
+    elif issubclass(type(found), type):
+        if owner(found.__module__) is None:
+            to.refer(node, label, found)
+    elif kind in ATOMS:
+        node.own.append(atom(found))
+
+
+def _blind(node: Node, label: str, module: ModuleType, name: str) -> None:
+    if module is sys and name in {"_getframe", "modules"}:
+        node.unverifiable(label, f"sys.{name} looks up what cannot be seen here")
+
+
+def imports(to: Writer, node: Node, found: Iterable[Imported], scope: Mapping[str, Any]) -> None:
+    """Write what import statements inside the code reach."""
+    for each in found:
+        name = _absolute(each.module, each.level, scope) if each.level else each.module
+        who = owner(name)
+        if who is not None:
+            _from_library(to, node, name, each.item, who)
+            continue
+        module = _imported(name)
+        node.mappings += ((sys.modules, name, module if module is not None else MISSING),)
+        if module is None:
+            # It may be there next time.
+            node.stable = False
+            node.own.append(Tag.NO_MODULE)
+        elif each.item == "*":
+            to.refer(node, name, module)
+        elif each.item:
+            _item(to, node, name, module, each)
+        elif each.outermost:
+            top = name.partition(".")[0]
+            of_module(to, node, top, sys.modules[top], each.chains)
+        else:
+            of_module(to, node, name, module, each.chains)
+
+
+def _from_library(to: Writer, node: Node, name: str, item: str, who: str) -> None:
+    module = sys.modules.get(name)
+    _library(to, node, name, module or name, named(name, item, who))
+    if module is not None and item in vars(module):
+        held = vars(module)[item]
+        node.mappings += ((vars(module), item, held),)
+        _replaced(to, node, f"{name}.{item}", held)
+
+
+def _item(to: Writer, node: Node, label: str, module: ModuleType, each: Imported) -> None:
+    """Write what ``from module import item`` binds."""
+    namespace = vars(module)
+    if (id(namespace), each.item) in to.ignored.globals:
+        node.own.append(Tag.IGNORED)
+        return
+    found = bound(namespace, each.item)
+    node.own.append(atom(each.item))
+    if found is MISSING:
+        found = _imported(f"{label}.{each.item}") or MISSING
+    if issubclass(type(found), ModuleType):
+        node.mappings += ((namespace, each.item, namespace.get(each.item, MISSING)),)
+        of_module(to, node, f"{label}.{each.item}", found, each.chains)
+    else:
+        from_module(to, node, label, module, (each.item,))
+
+
+def of_module(to: Writer, node: Node, label: str, module: ModuleType, chains: Chains) -> None:
+    """Write what is read of a module: attributes, or all of it."""
+    if chains is None:
+        to.refer(node, label, module)
+        return
+    for chain in chains:
+        from_module(to, node, label, module, chain)
+
+
+def _absolute(name: str, level: int, scope: Mapping[str, Any]) -> str:
+    """Return the full name of what a relative import names."""
+    package = scope.get("__package__") or str(scope.get("__name__", "")).rpartition(".")[0]
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - level + 1], *([name] if name else [])])
+
+
+def _imported(name: str) -> ModuleType | None:
+    """Return a local module, imported if it is not yet: only its content tells what an import inside a function reaches."""
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except Exception:
+        return None
