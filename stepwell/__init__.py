@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.definitions.ops import OpDefinition as OpDefinition
     from stepwell.kernel_runtime.definitions.ops import op as op
     from stepwell.kernel_runtime.errors import StepwellError as StepwellError
-    from stepwell.kernel_runtime.execution.contexts import AssetExecutionContext as AssetExecutionContext
-    from stepwell.kernel_runtime.execution.contexts import OpExecutionContext as OpExecutionContext
+    from stepwell.kernel_runtime.execution.in_process import AssetExecutionContext as AssetExecutionContext
+    from stepwell.kernel_runtime.execution.in_process import OpExecutionContext as OpExecutionContext
     from stepwell.kernel_runtime.execution.result import RunResult as RunResult
     from stepwell.kernel_runtime.records.keys import AssetKey as AssetKey
     from stepwell.kernel_runtime.session.session import get_session as get_session
@@ -70,7 +70,7 @@ _VERBS = (
 )  # fmt: skip
 """Commands: each is a function of a module of its name in `stepwell.commands`."""
 _HOMES = {
-    "AssetExecutionContext": "execution.contexts",
+    "AssetExecutionContext": "execution.in_process",
     "AssetIn": "definitions.declarations",
     "AssetKey": "records.keys",
     "AssetOut": "definitions.declarations",
@@ -81,7 +81,7 @@ _HOMES = {
     "JobDefinition": "definitions.graphs",
     "Nothing": "definitions.declarations",
     "OpDefinition": "definitions.ops",
-    "OpExecutionContext": "execution.contexts",
+    "OpExecutionContext": "execution.in_process",
     "Out": "definitions.declarations",
     "Output": "definitions.declarations",
     "RunResult": "execution.result",

@@ -15,7 +15,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import can_change, is_iterator
-from stepwell.kernel_runtime.execution.notebook import Unstored
+from stepwell.kernel_runtime.execution.timeline import Unstored
 from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.reads.readers import seedings
 from stepwell.kernel_runtime.records.runs import StepRecord

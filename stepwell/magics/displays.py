@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from stepwell.kernel_runtime.errors import CellValueError
-from stepwell.kernel_runtime.execution import capture
+from stepwell.kernel_runtime.execution import in_process
 from stepwell.kernel_runtime.records.runs import CapturedOutput
 
 _LIVE = ("application/vnd.jupyter.widget-view+json",)
@@ -41,24 +41,24 @@ class DisplayHook:
                 del self._publisher.__dict__[name]
 
     def _wrapped_publish(self, data: Any, metadata: Any = None, *args: Any, **kwargs: Any) -> Any:
-        sink = capture.current()
+        sink = in_process.current()
         if sink is None:
             return self._publish(data, metadata, *args, **kwargs)
         if not kwargs.get("update"):
             sink.display(_portable(data), _portable(metadata or {}))
         if sink.show_displays and not self.quiet:
             # A terminal's publisher prints, and what it prints is recorded already.
-            with capture.recording(None):
+            with in_process.recording(None):
                 self._publish(data, metadata, *args, **kwargs)
         return None
 
     def _wrapped_clear(self, wait: bool = False) -> Any:
-        sink = capture.current()
+        sink = in_process.current()
         if sink is None:
             return self._clear(wait)
         sink.clear()
         if sink.show_displays and not self.quiet:
-            with capture.recording(None):
+            with in_process.recording(None):
                 self._clear(wait)
         return None
 

@@ -23,8 +23,8 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import can_change
-from stepwell.kernel_runtime.execution.notebook import Unstored
 from stepwell.kernel_runtime.execution.result import RunResult, user_traceback
+from stepwell.kernel_runtime.execution.timeline import Unstored
 from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.planning.plan import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
@@ -113,7 +113,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
         line = upstream_line(name, waiting) if waiting else ""
         for key in own:
             # As in a new kernel, the cell and what is planned for it find settings without its own.
-            face.timeline.undo_settings(key)
+            face.timeline.world.undo_settings(key)
         with users_errors(face), displays_off(face, off=arguments.quiet), Progress(face, line):
             result = face.session.materialize([definition], force=arguments.force, show=own)
     keys = [str(key) for key in definition.keys]

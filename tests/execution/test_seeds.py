@@ -8,7 +8,7 @@ import pytest
 
 import stepwell
 from stepwell import asset
-from stepwell.kernel_runtime.execution.seeds import Seeds
+from stepwell.kernel_runtime.execution.world import Seeds
 from stepwell.kernel_runtime.session import get_session
 
 

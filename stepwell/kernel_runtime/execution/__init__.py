@@ -1,16 +1,14 @@
 """Running a plan.
 
 ==================  ==================================================================================
-``engine``          decides for each step: reuse, run, skip; keeps the records; publishes events
+``engine``          acts on the decision about each step: reuses it, runs it, stores its outputs; publishes events
 ``bookkeeping``     makes the records of a run and has them committed; claims steps that several processes need
-``seeds``           random generators and globals that steps change
-``in_process``      the executor: calls a step's body on the main thread, async bodies on a loop thread
-``contexts``        what a body sees of its run: ``context.log``, keys, metadata; its values as outputs
-``capture``         what a body prints and displays
-``live_cells``      asset cells run in the notebook: the changes of a run; ``notebook`` records them for the engine, ``restoration`` restores them
-``timeline``        which cell or step bound and changed each name of the notebook; ``world`` the same for files and the like
-``addresses``       objects of the notebook and the paths to them; ``contents`` what they hold
+``in_process``      the executor: calls a step's body with its context, and captures what the body prints and displays
+``result``          the outputs of a step, the result of a run, exceptions of users' code without our frames
 ``interrupts``      who gets Ctrl-C: the user's code, or a flag of the engine
-``result``          the result of a run, and exceptions of users' code without our frames
+``live_cells``      asset cells run in the notebook: the changes of a run; ``notebook`` records them for the engine, ``restoration`` restores them
+``timeline``        which cell or step bound and changed each name of the notebook
+``world``           the same for files, the environment, settings and random streams
+``addresses``       objects of the notebook and the paths to them; ``contents`` what they hold
 ==================  ==================================================================================
 """

@@ -390,28 +390,32 @@ def reached_names(
             if id(item) in seen:
                 continue
             seen.add(id(item))
-            if issubclass(type(item), FunctionType):
-                if item.__globals__ is namespace:
-                    pending.extend([each for each, _ in facts(item.__code__).loads])
-                    pending.extend(facts(item.__code__).stores)
-                stack.append(contents.attribute(item, "__wrapped__"))
-                for cell in item.__closure__ or ():
-                    with suppress(ValueError):
-                        stack.append(cell.cell_contents)
-            elif issubclass(type(item), type):
-                if item.__module__ == "__main__":
-                    stack.extend(vars(item).values())
-                    stack.extend(item.__bases__)
-            elif issubclass(type(item), (staticmethod, classmethod)):
-                stack.append(item.__func__)
-            elif issubclass(type(item), MethodType):
-                stack += [item.__func__, item.__self__]
-            elif issubclass(type(item), property):
-                stack += [item.fget, item.fset]
-            elif issubclass(type(item), partial):
-                stack += [item.func, *item.args, *item.keywords.values()]
-            elif type(item).__module__ == "__main__":
-                stack.append(type(item))
-            elif item is not None and hasattr(type(item), "__wrapped__"):
-                stack.append(contents.attribute(item, "__wrapped__"))
+            if issubclass(type(item), FunctionType) and item.__globals__ is namespace:
+                pending.extend([each for each, _ in facts(item.__code__).loads])
+                pending.extend(facts(item.__code__).stores)
+            stack += _code_behind(item)
     return found
+
+
+def _code_behind(item: Any) -> Iterable[Any]:
+    """Return the objects whose code an object may run when it is used: what it wraps, is bound to, or is made of."""
+    kind = type(item)
+    if issubclass(kind, FunctionType):
+        found = [contents.attribute(item, "__wrapped__")]
+        for cell in item.__closure__ or ():
+            with suppress(ValueError):
+                found.append(cell.cell_contents)
+        return found
+    if issubclass(kind, type):
+        return [*vars(item).values(), *item.__bases__] if item.__module__ == "__main__" else ()
+    if issubclass(kind, (staticmethod, classmethod)):
+        return (item.__func__,)
+    if issubclass(kind, MethodType):
+        return item.__func__, item.__self__
+    if issubclass(kind, property):
+        return item.fget, item.fset
+    if issubclass(kind, partial):
+        return item.func, *item.args, *item.keywords.values()
+    if kind.__module__ == "__main__":
+        return (kind,)
+    return (contents.attribute(item, "__wrapped__"),) if item is not None and hasattr(kind, "__wrapped__") else ()

@@ -28,9 +28,9 @@ import os
 import platform
 import time
 from _thread import start_new_thread
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,8 @@ from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.execution.in_process import Outcome
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import error_record
-from stepwell.kernel_runtime.planning.memo import Known
-from stepwell.kernel_runtime.planning.plan import PlanStep
+from stepwell.kernel_runtime.planning.decision import Known
+from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.events import (
     Event,
     RunFinished,
@@ -59,8 +59,17 @@ from stepwell.kernel_runtime.records.materializations import (
     Materialization,
     StoredValue,
 )
-from stepwell.kernel_runtime.records.runs import Claimant, ErrorRecord, LogRecord, RunRecord, RunStatus, StepRecord
+from stepwell.kernel_runtime.records.runs import (
+    Claimant,
+    ErrorRecord,
+    LogRecord,
+    RunRecord,
+    RunStatus,
+    StepRecord,
+    StepStatus,
+)
 from stepwell.kernel_runtime.store.locks import Once
+from stepwell.kernel_runtime.store.processes import this_process
 from stepwell.kernel_runtime.store.signing import sign_record
 from stepwell.kernel_runtime.versions.secrets import hidden_message, hidden_values
 
@@ -70,6 +79,47 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 Publish = Callable[[Event], None]
+
+_NO_EFFECTS = Effects()
+_WITHOUT_VALUE = frozenset(("failed", "cancelled", "untouched"))
+
+
+@dataclass(slots=True)
+class Execution:
+    """One execution of a step's body: what is recorded of it."""
+
+    step: PlanStep
+    memo: str = ""
+    inputs: tuple[InputVersion, ...] = ()
+    code: CodeVersion | None = None
+    """The code version with its parts; None for a step that is not memoised."""
+    started: float = field(default_factory=time.time)
+    reason: str = ""
+    """Why it runs, where no difference to an earlier execution shows that."""
+    outcome: Outcome | None = None
+    """None for a step whose body did not begin."""
+    stored: dict[str, tuple[StoredValue | None, str]] = field(default_factory=dict)
+    """By output, where the value is (None where none passes, or it was not kept) and its data version."""
+    not_kept: list[str] = field(default_factory=list)
+    """The outputs that could not be stored, each with the reason."""
+    effects: Effects = _NO_EFFECTS
+    """What a cell did other than giving its values: recorded with the last output."""
+
+
+def new_run(run_id: str, plan: Plan, notebook: str, *, batch: str, parent: RunRecord | None = None) -> RunRecord:
+    """Return the record of a run that is about to start."""
+    return RunRecord(
+        run_id,
+        plan.kind,
+        notebook,
+        plan.targets,
+        "running",
+        time.time(),
+        batch=batch,
+        parent_run_id=parent.run_id if parent else "",
+        root_run_id=(parent.root_run_id or parent.run_id) if parent else "",
+        process=this_process(),
+    )
 
 
 class Bookkeeping:
@@ -91,7 +141,11 @@ class Bookkeeping:
         self._logs: list[LogRecord] = []
         self._failure: BaseException | None = None
         self._shown: tuple[BaseException, ErrorRecord] | None = None
+        self._recorded_codes: set[str] | None = None
+        """Code versions that some materialization of an earlier run has; their parts are written together with it."""
         self.look: Callable[[Callable[[], ErrorRecord]], ErrorRecord] = lambda function: function()
+        self.code_parts: Callable[[PlanStep], CodeVersion | None] = lambda step: step.code
+        """Returns a step's code version with the parts that explain it."""
 
     def _error_record(self, error: BaseException) -> ErrorRecord:
         """Return what is kept of an exception; it is asked once only."""
@@ -125,83 +179,54 @@ class Bookkeeping:
             StepStarted(self.run.run_id, step.key, position, total, self.known.snapshot.seconds.get(step.address))
         )
 
-    def executed(
-        self,
-        step: PlanStep,
-        outcome: Outcome,
-        memo: str,
-        inputs: tuple[InputVersion, ...],
-        stored: Mapping[str, tuple[StoredValue | None, str]],
-        *,
-        started: float,
-        code: CodeVersion | None,
-        not_kept: tuple[str, ...] = (),
-        effects: Effects | None = None,
-        reason: str = "",
-    ) -> tuple[Materialization, ...]:
-        """Record a step that ran to its end.
+    def explained(self, step: PlanStep) -> CodeVersion | None:
+        """Return a step's code version, with the parts that explain it unless the store has them from an earlier run."""
+        if self._recorded_codes is None:
+            groups = [group for groups in self.known.snapshot.by_memo_key.values() for group in groups]
+            self._recorded_codes = {group[0].code_version for group in groups}
+        if step.code is not None and step.code.digest in self._recorded_codes:
+            return step.code
+        return self.code_parts(step)
 
-        Parameters
-        ----------
-        stored
-            By output name, where the value is (None where none passes, or it was not kept) and its data version.
-        code
-            The code version with its parts; None for a step that is not memoised.
-        effects
-            What a cell did beside giving its values: recorded with the last output.
-        reason
-            Why it ran, where no difference to an earlier run tells.
-        """
-        made = self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)
-        if effects:
-            last = replace(made[-1], effects=effects.as_text())
+    def executed(self, execution: Execution) -> tuple[Materialization, ...]:
+        """Record a step that ran to its end."""
+        made = self._materializations(execution, execution.memo)
+        if execution.effects:
+            last = replace(made[-1], effects=execution.effects.as_text())
             last = replace(last, record_signature=sign_record(self.store.signer, last))
             # Where that record is missing, as in a pack of the value alone, the value must not be reused for the step.
             made = (*[replace(item, effects=ELSEWHERE) for item in made[:-1]], last)
-        record = StepRecord(
-            self.run.run_id,
-            step.key,
-            "executed",
-            started,
-            outcome.seconds,
-            memo,
-            made,
-            reason=reason,
-            not_kept=not_kept,
-        )
-        self._record(record, step, made, code=code, outputs=outcome.outputs)
+        self._record_execution(execution, "executed", made)
         return made
 
-    def failed(
-        self,
-        step: PlanStep,
-        error: BaseException,
-        memo: str,
-        inputs: tuple[InputVersion, ...] = (),
-        *,
-        started: float,
-        outcome: Outcome | None = None,
-        stored: Mapping[str, tuple[StoredValue | None, str]] | None = None,
-        code: CodeVersion | None = None,
-        cancelled: bool = False,
-    ) -> None:
+    def failed(self, execution: Execution, error: BaseException, *, cancelled: bool = False) -> None:
         """Record a step that failed or was interrupted; what it yielded before stays, under no memo key."""
-        made = (
-            self._materializations(step, outcome, memo="", inputs=inputs, stored=stored, code=code)
-            if outcome is not None and stored
-            else ()
-        )
+        made = self._materializations(execution, "")
+        error_record = None if cancelled else self._error_record(error)
+        self._record_execution(execution, "cancelled" if cancelled else "failed", made, error_record)
+
+    def _record_execution(
+        self,
+        execution: Execution,
+        status: StepStatus,
+        made: tuple[Materialization, ...],
+        error: ErrorRecord | None = None,
+    ) -> None:
+        outcome = execution.outcome
         record = StepRecord(
             self.run.run_id,
-            step.key,
-            "cancelled" if cancelled else "failed",
-            started,
+            execution.step.key,
+            status,
+            execution.started,
             outcome.seconds if outcome is not None else 0.0,
-            memo,
+            execution.memo,
             made,
-            error=None if cancelled else self._error_record(error),
+            error=error,
+            reason=execution.reason if status == "executed" else "",
+            not_kept=tuple(execution.not_kept) if status == "executed" else (),
         )
-        self._record(record, step, made, code=code, outputs=outcome.outputs if outcome is not None else ())
+        outputs = outcome.outputs if outcome is not None else ()
+        self._record(record, execution.step, made, code=execution.code, outputs=outputs)
 
     def reused(self, step: PlanStep, memo: str, group: tuple[Materialization, ...]) -> None:
         """Record a step whose outputs were found; what is current moves to them."""
@@ -253,22 +278,24 @@ class Bookkeeping:
         self.publish(RunFinished(run, records))
         return run, records
 
-    def sketch(
-        self,
-        step: PlanStep,
-        outcome: Outcome,
-        name: str,
-        *,
-        version: str,
-        memo: str,
-        inputs: tuple[InputVersion, ...],
-        code: CodeVersion | None,
-        effects: Effects,
-    ) -> Materialization:
-        """Return what will be recorded of one output, except for where its value is."""
-        stored: dict[str, tuple[StoredValue | None, str]] = {name: (None, version)}
-        made = self._materializations(step, outcome, memo=memo, inputs=inputs, stored=stored, code=code)[0]
-        return replace(made, effects=ELSEWHERE) if effects else made
+    def put(self, execution: Execution, name: str, value: Any, *, version: str, portable: bool) -> StoredValue:
+        """Store the value of one output; what will be recorded of it, except for its place, is written with it.
+
+        Raises
+        ------
+        UnstorableValueError
+            If it cannot be stored.
+        """
+        assert execution.outcome is not None
+        produced = execution.outcome.produced[name]
+        # What a failed body yielded before is under no memo key.
+        memo = execution.memo if execution.outcome.error is None else ""
+
+        def about() -> Materialization:
+            made = self._materialization(execution, memo, time.time(), name, (None, version))
+            return replace(made, effects=ELSEWHERE) if execution.effects else made
+
+        return self.store.put(value, key=produced.output.key, memo_key=memo, about=about, portable=portable)
 
     def _is_current(self, step: PlanStep, item: Materialization) -> bool:
         for row in self.known.snapshot.current.get(item.key, ()):
@@ -276,45 +303,38 @@ class Bookkeeping:
                 return True
         return False
 
-    def _materializations(
-        self,
-        step: PlanStep,
-        outcome: Outcome,
-        *,
-        memo: str,
-        inputs: tuple[InputVersion, ...],
-        stored: Mapping[str, tuple[StoredValue | None, str]] | None,
-        code: CodeVersion | None,
-    ) -> tuple[Materialization, ...]:
-        created = time.time()
-        unverifiable: tuple[str, ...] = ()
-        if code is not None and code.unverifiable:
-            unverifiable = tuple([f"{item.path}: {item.reason}" for item in code.unverifiable])
-        found = []
-        for name, (value, version) in (stored or {}).items():
-            produced = outcome.produced[name]
-            found.append(
-                Materialization(
-                    new_id(),
-                    self.run.run_id,
-                    produced.output.key,
-                    step.address,
-                    name,
-                    step.notebook,
-                    memo,
-                    code.digest if code is not None else "",
-                    version,
-                    value,
-                    created,
-                    outcome.seconds,
-                    "",
-                    inputs,
-                    outcome.reads,
-                    unverifiable,
-                    hidden_values(produced.metadata) if produced.metadata else produced.metadata,
-                )
-            )
-        return tuple(found)
+    def _materializations(self, execution: Execution, memo: str) -> tuple[Materialization, ...]:
+        created, stored = time.time(), execution.stored.items()
+        return tuple([self._materialization(execution, memo, created, name, place) for name, place in stored])
+
+    def _materialization(
+        self, execution: Execution, memo: str, created: float, name: str, place: tuple[StoredValue | None, str]
+    ) -> Materialization:
+        step, outcome, code = execution.step, execution.outcome, execution.code
+        assert outcome is not None
+        produced = outcome.produced[name]
+        value, version = place
+        return Materialization(
+            new_id(),
+            self.run.run_id,
+            produced.output.key,
+            step.address,
+            name,
+            step.notebook,
+            memo,
+            code.digest if code is not None else "",
+            version,
+            value,
+            created,
+            outcome.seconds,
+            "",
+            execution.inputs,
+            outcome.reads,
+            tuple([f"{item.path}: {item.reason}" for item in code.unverifiable])
+            if code is not None and code.unverifiable
+            else (),
+            hidden_values(produced.metadata) if produced.metadata else produced.metadata,
+        )
 
     def _record(
         self,
@@ -326,6 +346,8 @@ class Bookkeeping:
         outputs: Sequence[Any] = (),
     ) -> None:
         self.steps[step.key] = record
+        if record.status in _WITHOUT_VALUE:
+            self.known.valueless[step.key] = "untouched"
         logs, self._logs = self._logs, []
         # In the store a step is known by its address, which names its job.
         stored = record if step.address == step.key else replace(record, key=step.address)

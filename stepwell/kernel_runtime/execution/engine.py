@@ -1,14 +1,13 @@
 """The engine: walks a plan once and decides for each step whether it is reused, run, skipped or never started.
 
-It knows the order (the plan), asks `Known` whether a step must run, has an executor run it, and keeps the records. Values
+It knows the order (the plan), asks `decide` what becomes of a step, has an executor run it, and keeps the records. Values
 are loaded only when a step that runs needs them.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from operator import call
@@ -16,45 +15,45 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError, StoreError, UnstorableValueError, ValueUnavailableError
-from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, Claiming
-from stepwell.kernel_runtime.execution.capture import proxied
-from stepwell.kernel_runtime.execution.contexts import OpExecutionContext, context_for, plain_metadata
-from stepwell.kernel_runtime.execution.in_process import InProcess, Outcome
+from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, Claiming, Execution
+from stepwell.kernel_runtime.execution.in_process import InProcess, OpExecutionContext, Outcome, context_for, proxied
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.live_cells import LiveRun
 from stepwell.kernel_runtime.execution.notebook import NotebookCells
-from stepwell.kernel_runtime.execution.result import RunResult, is_interrupt, user_object_error
-from stepwell.kernel_runtime.execution.seeds import HiddenState, Seeds
+from stepwell.kernel_runtime.execution.result import (
+    Produced,
+    RunResult,
+    is_interrupt,
+    plain_metadata,
+    user_object_error,
+)
 from stepwell.kernel_runtime.execution.timeline import Timeline
-from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.execution.world import HiddenState, Seeds
+from stepwell.kernel_runtime.planning.decision import Decision, Known, decide, decide_keyed, reason_to_run
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
 from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import (
     NOTEBOOK,
     CodeVersion,
-    Effects,
-    InputVersion,
     Materialization,
     StoredValue,
     provenance,
 )
-from stepwell.kernel_runtime.records.runs import FORCED, RunRecord
-from stepwell.kernel_runtime.store.processes import this_process
+from stepwell.kernel_runtime.records.runs import FORCED
 from stepwell.kernel_runtime.store.values.structure import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
+from stepwell.kernel_runtime.versions.encode import ATOMS
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
-_IMMUTABLE = frozenset({int, float, str, bytes, bool, type(None), complex})
-"""Exact types whose values are shared between consumers instead of being loaded for each."""
-
 
 def _is_immutable(value: Any) -> bool:
+    """Return True for a value that consumers share; any other is loaded for each."""
     kind = type(value)
     # The hash of a class with another metaclass is the user's code, which may never end.
-    return type(kind) is type and kind in _IMMUTABLE
+    return type(kind) is type and kind in ATOMS
 
 
 @dataclass(slots=True)
@@ -65,8 +64,6 @@ class Request:
     """Keys of steps that run even if they could be reused."""
     shown: frozenset[str] = frozenset()
     """Keys of steps whose displays appear while they run."""
-    namespace: dict[str, Any] | None = None
-    """The notebook's namespace, for helpers that read assets by name."""
     code_parts: Callable[[PlanStep], CodeVersion | None] = field(default=lambda step: step.code)
     """Returns a step's code version with the parts that explain it."""
     notices: tuple[Notice, ...] = ()
@@ -82,10 +79,6 @@ class Request:
     """Notices of the store while the run goes on."""
     strict: bool = False
     """Whether a value of an asset cell that cannot be stored is a failure, as everywhere else."""
-
-
-_AS_IT_IS = nullcontext()
-_WITHOUT_VALUE = frozenset(("failed", "cancelled", "untouched"))
 
 
 class _ValueLostError(Exception):
@@ -117,6 +110,7 @@ class Engine:
         self.guard = guard
         self.books = books
         books.look = guard.look
+        books.code_parts = request.code_parts
         self.request = request
         self.memory: dict[str, Any] = {}
         """Values by value key: of jobs the objects themselves, else exact immutables and what is not isolated."""
@@ -124,6 +118,8 @@ class Engine:
         self.interrupt: BaseException | None = None
         self.notices = list(request.notices)
         self.seeds = Seeds(enabled=request.seed_steps)
+        if request.hidden is not None:
+            known.settle = self._settle
         self.claiming = Claiming(store, known, books, guard, len(plan.steps))
         self.collection = no_collection()
         self.cells = (
@@ -134,8 +130,6 @@ class Engine:
         self._run_again = 0
         self._obstacles: dict[str, str] = {}
         """By step, why what the store has of it cannot be restored in the notebook."""
-        self._kept_codes: set[str] | None = None
-        """Code versions that some materialization of an earlier run has; they are written together with it."""
 
     def run(self) -> RunResult:
         """Run the plan to its end, or to an interrupt; return what happened. Exceptions of user code are in the result."""
@@ -188,45 +182,39 @@ class Engine:
                 raise
             if self._is_users_interrupt(error):
                 self.interrupt = error
-                self.books.failed(step, error, "", started=time.time(), code=step.code, cancelled=True)
+                self.books.failed(Execution(step, code=step.code), error, cancelled=True)
                 return "cancelled"
             if not issubclass(type(error), StepwellError | MemoryError):
                 error = user_object_error(step, "an object that it reaches, takes or gives", error)
-            return self._fail(step, error, "", ())
+            return self._fail(Execution(step, code=step.code), error)
 
     def _decide(self, step: PlanStep, position: int) -> str:
-        held = self._held_back(step)
-        if held is not None:
-            if held == "skipped":
-                self.books.not_run(step, skipped=True)
-            return held
-        inputs = self.known.inputs(step)
-        if inputs is None:
+        kind = "forced" if step.key in self.request.forced else self.known.kind(step.key)
+        decision = decide(step, self.plan, self.known, kind)
+        if decision.action in {"skip", "untouched"}:
+            self.books.not_run(step, skipped=decision.action == "skip")
+            return decision.action
+        if decision.inputs is None:
             missing = next(key for key in step.input_keys if key not in self.known.values)
-            return self._fail(
-                step,
-                ValueUnavailableError(f"step {step.key!r} needs {missing!r}, which has no value", where=step.where),
-                "",
-                (),
-            )
-        self._settle(step)
-        memo = self.known.key(step, inputs)
-        forced = step.key in self.request.forced
-        if not forced and self._reuse_found(step, memo):
+            error = ValueUnavailableError(f"step {step.key!r} needs {missing!r}, which has no value", where=step.where)
+            return self._fail(Execution(step, code=step.code), error)
+        if decision.action == "reuse" and self._reuse(step, decision):
             return "reused"
+        memo, inputs = decision.memo_key, decision.inputs
         try:
-            if not forced and self.claiming.before(step, memo, position) and self._reuse_found(step, memo):
-                return "reused"
+            if kind != "forced" and self.claiming.before(step, memo, position):
+                # Another process may have computed it meanwhile.
+                decision = decide_keyed(step, self.plan, self.known, kind, memo=memo, inputs=inputs)
+                if decision.action == "reuse" and self._reuse(step, decision):
+                    return "reused"
             # The interrupt may have come while another process was waited for.
-            return "cancelled" if self.guard.interrupted else self._execute(step, memo, inputs, position, forced=forced)
+            return "cancelled" if self.guard.interrupted else self._execute(step, decision, position)
         finally:
             self.claiming.ended()
 
-    def _reuse_found(self, step: PlanStep, memo: str) -> bool:
-        """Reuse what the store has of a step, if there is such a result and its effects can be restored."""
-        group = self._found(step, memo)
-        if group is None:
-            return False
+    def _reuse(self, step: PlanStep, decision: Decision) -> bool:
+        """Reuse an execution of a step; return False if its effects cannot be restored."""
+        group = decision.group
         if self.cells is not None and self.cells.is_live(step):
             self.collection.let()
             try:
@@ -241,8 +229,13 @@ class Engine:
             again = self.cells.later_changes_text(step)
             if again:
                 self.notices.append(notice("changed later", step.key, changes=again))
-        self._reuse(step, memo, group)
+        self._take(step, decision)
         return True
+
+    def _take(self, step: PlanStep, decision: Decision) -> None:
+        for item in decision.group:
+            self.known.values[item.key] = item
+        self.books.reused(step, decision.memo_key, decision.group)
 
     def _rekey(self) -> None:
         """Have the steps that follow keyed again: effects were applied."""
@@ -250,56 +243,24 @@ class Engine:
         if self.request.hidden is not None:
             self.request.hidden.changed()
 
-    def _found(self, step: PlanStep, memo: str) -> tuple[Materialization, ...] | None:
-        """Return what the store has of a step; a target's value must be there, too."""
-        group = self.known.hit(step, memo)
-        if group is not None and step.key in self.plan.target_steps:
-            lost = next((f"{item.key}: {why}" for item in group if (why := self.known.lost(item))), "")
-            if lost:
-                note = notice("computed again", step.key, why=lost)
-                # Of values that another key signed the run says one line for all.
-                if note not in self.notices and not any(item.id in self.known.snapshot.foreign for item in group):
-                    self.notices.append(note)
-                return None
-        return group
+    def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
+        """Give a notice of a value that is computed again because the stored one is lost."""
+        note = notice("computed again", step.key, why=decision.lost)
+        # Of values that another key signed the run says one line for all.
+        if note not in self.notices and self.known.snapshot.foreign.keys().isdisjoint(
+            [item.id for item in decision.group]
+        ):
+            self.notices.append(note)
 
-    def _reuse(self, step: PlanStep, memo: str, group: tuple[Materialization, ...]) -> str:
-        for item in group:
-            self.known.values[item.key] = item
-        self.books.reused(step, memo, group)
-        return "reused"
-
-    def _held_back(self, step: PlanStep) -> str | None:
-        """Tell whether something upstream keeps a step from running: ``untouched``, ``skipped`` or None."""
-        values, producers, done = self.known.values, self.plan.producers, self.books.steps
-        skipped = False
-        for given in step.inputs:
-            if len(given.keys) == 1 and given.keys[0] in values:
-                producer = producers.get(given.keys[0])
-                record = done.get(producer.key) if producer is not None else None
-                if producer is None or (record is not None and record.status not in _WITHOUT_VALUE):
-                    continue
-            lacking = [key for key in given.keys if key not in values and (key in producers or key in self.plan.absent)]
-            for key in given.keys:
-                producer = producers.get(key)
-                if producer is not None:
-                    record = done.get(producer.key)
-                    if record is None or record.status in _WITHOUT_VALUE:
-                        return "untouched"
-            if lacking and (not given.fan_in or len(lacking) == len(given.keys)):
-                skipped = True
-        return "skipped" if skipped else None
-
-    def _execute(
-        self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], position: int, *, forced: bool = False
-    ) -> str:
-        started = time.time()
-        # Told now: afterwards the world is as the step leaves it.
-        reason = FORCED if forced and self.plan.kind != "job" else self._reason(step, memo, inputs)
+    def _execute(self, step: PlanStep, decision: Decision, position: int) -> str:
+        execution = Execution(step, decision.memo_key, decision.inputs or (), step.code)
+        # Before the body runs: afterwards the world is as the step leaves it.
+        execution.reason = self._reason(step, decision)
+        if decision.lost:
+            self._tell_lost(step, decision)
         self.books.started(step, position, len(self.plan.steps))
         before = self._run_again
         live = self.cells is not None and self.cells.is_live(step)
-        run: LiveRun | None = None
         try:
             if self.cells is not None and live:
                 self.cells.check(step)
@@ -310,101 +271,83 @@ class Engine:
             self.books.not_run(step, skipped=False)
             return "untouched"
         except (StepwellError, MemoryError) as error:
-            return self._fail(step, error, memo, inputs, started=started)
+            return self._fail(execution, error)
         if self._run_again != before:
             # What was run again may have another value than the one that was lost.
-            inputs = self.known.inputs(step) or inputs
-            memo = self.known.key(step, inputs)
+            execution.inputs = self.known.inputs(step) or execution.inputs
+            execution.memo = self.known.key(step, execution.inputs)
+        self._take_present_names(execution)
+        run = self._run_body(execution, arguments, hidden, live=live)
+        del arguments
+        return self._keep(execution, run)
+
+    def _run_body(
+        self, execution: Execution, arguments: dict[str, Any], hidden: dict[str, Any], *, live: bool
+    ) -> LiveRun | None:
+        """Have a step's body run; return what a cell may have changed in the notebook."""
+        step, cells = execution.step, self.cells
         state = None if live else self.request.hidden
-        memo = self._with_present_names(step, memo, inputs)
         # What explains a code version is read before the body can change it.
-        watched, code = self.guard.look(
-            lambda: (state.before(step) if state is not None else None, self._explained(step))
+        watched, execution.code = self.guard.look(
+            lambda: (state.before(step) if state is not None else None, self.books.explained(step))
         )
         self.seeds.seed(step.key, live=live)
-        cells = self.cells
+        run: LiveRun | None = None
         if cells is not None and live:
-            run = self.guard.look(partial(cells.begin, step, arguments, self._coded(step)))
-        self.claiming.computing(step, memo)
+            run = self.guard.look(partial(cells.begin, step, arguments, self.known.values))
+        self.claiming.computing(step, execution.memo)
         self.collection.let()
-        with self._asset_names(hidden) if hidden else _AS_IT_IS:
-            outcome = self.executor.run(step, arguments, show_displays=step.key in self.request.shown)
+        outcome = self.executor.run(step, arguments, hidden, show_displays=step.key in self.request.shown)
         self.collection.hold()
+        execution.outcome = outcome
         if state is not None and (watched is not None or step.code is None):
             self._tell_changes(step, self.guard.look(lambda: state.after(step, watched)))
-        expires = step.op.volatile or step.op.max_age is not None or not step.memoised
-        if outcome.network and not expires:
-            used = notice("network", step.key, hosts=outcome.network[:3])
-            if used not in self.request.said:
-                self.request.said.add(used)
-                self.notices.append(used)
-        if outcome.unseen and not expires:
-            reader, _, what = outcome.unseen[0].partition(": ")
-            self.notices.append(notice("unseen read", step.key, reader=reader, what=what))
-        if outcome.children and not expires and not step.op.reads:
-            self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
+        self._tell_unchecked(step, outcome)
         context = arguments.get(step.op.context) if step.op.context is not None else None
         if isinstance(context, OpExecutionContext):
             for name, metadata in context.output_metadata.items():
                 if name in outcome.produced:
                     outcome.produced[name].metadata.update(metadata)
-        del arguments
-        return self._keep(step, outcome, memo, inputs, started=started, code=code, reason=reason, run=run)
+        return run
 
-    def _with_present_names(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...]) -> str:
-        """Return the memo key of an asset cell that is about to run: it reads the notebook as it is now."""
-        state = self.request.hidden
-        cells = self.cells
-        if state is None or cells is None or not cells.is_live(step) or not cells.is_renamed(step):
-            return memo
-        state.changed()
-        self._settle(step)
-        return self.known.key(step, inputs)
+    def _tell_unchecked(self, step: PlanStep, outcome: Outcome) -> None:
+        """Give notices of what a body used and no later run can check: its result is reused although that may change."""
+        if step.op.volatile or step.op.max_age is not None or not step.memoised:
+            return
+        if outcome.network:
+            used = notice("network", step.key, hosts=outcome.network[:3])
+            if used not in self.request.said:
+                self.request.said.add(used)
+                self.notices.append(used)
+        if outcome.unseen:
+            reader, _, what = outcome.unseen[0].partition(": ")
+            self.notices.append(notice("unseen read", step.key, reader=reader, what=what))
+        if outcome.children and not step.op.reads:
+            self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
-    def _reason(self, step: PlanStep, memo: str, inputs: tuple[InputVersion, ...]) -> str:
-        """Return why a step runs although nothing that its memo key has was changed; empty if something was."""
+    def _take_present_names(self, execution: Execution) -> None:
+        """Key an asset cell that is about to run by the notebook as it is now."""
+        step, state, cells = execution.step, self.request.hidden, self.cells
+        if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
+            state.changed()
+            self._settle(step)
+            execution.memo = self.known.key(step, execution.inputs)
+
+    def _reason(self, step: PlanStep, decision: Decision) -> str:
+        """Return why a step runs although nothing that its memo key contains was changed; empty if something was."""
         obstacle = self._obstacles.pop(step.key, "")
-        if obstacle or self.plan.kind == "job":
+        if self.plan.kind == "job":
             return obstacle
-        return self.known.refusal(step, memo) or self._made_again(step, inputs)
-
-    def _made_again(self, step: PlanStep, inputs: tuple[InputVersion, ...]) -> str:
-        """Return which input without a stored value was computed again since the step ran last; empty if none was."""
-        given = {each.name for each in step.inputs if each.carries_value}
-        lacking = [
-            each
-            for each in inputs
-            if each.name in given and each.key in self.known.values and self.known.values[each.key].value is None
-        ]
-        if not lacking:
-            return ""
-        earlier = self.known.snapshot.current.get(step.outputs[0].key, ())
-        before = {(each.name, each.version) for row in earlier[:1] for each in row.materialization.inputs}
-        changed = [each.key for each in lacking if (each.name, each.version) not in before]
-        return f"{changed[0]} is not stored and was computed again" if earlier and changed else ""
-
-    def _coded(self, step: PlanStep) -> set[str]:
-        """Return the inputs of a step whose values may hold functions of the notebook, or instances of its classes."""
-        found = set()
-        for given in step.inputs:
-            values = [self.known.values[key].value for key in given.keys if key in self.known.values]
-            if any(each is None or any(name.startswith("__main__.") for name, _ in each.classes) for each in values):
-                found.add(given.name)
-        return found
-
-    def _explained(self, step: PlanStep) -> CodeVersion | None:
-        """Return a step's code version, with the parts that explain it unless the store has them from an earlier run."""
-        if self._kept_codes is None:
-            found = self.known.snapshot.by_memo_key.values()
-            self._kept_codes = {group[0].code_version for groups in found for group in groups}
-        if step.code is not None and step.code.digest in self._kept_codes:
-            return step.code
-        return self.request.code_parts(step)
+        if decision.cause == "forced":
+            return FORCED
+        return obstacle or reason_to_run(step, decision.memo_key, decision.inputs or (), self.known)
 
     def _settle(self, step: PlanStep) -> None:
         """Key a step anew if one before it has changed what its code reaches."""
         state = self.request.hidden
-        if state is not None and self.guard.look(lambda: state.settle(step)) and step.code is not None:
+        if state is None or state.is_settled(step):
+            return
+        if self.guard.look(lambda: state.settle(step)) and step.code is not None:
             address, digest = step.address, step.code.digest
             # An interrupt while it waits ends the run before this step begins.
             with suppress(KeyboardInterrupt):
@@ -415,123 +358,94 @@ class Engine:
         if names:
             self.notices.append(notice("global changed", step.key, names=tuple(names)))
 
-    def _keep(  # noqa: PLR0915 - everything that becomes of an outcome, in one order
-        self,
-        step: PlanStep,
-        outcome: Outcome,
-        memo: str,
-        inputs: tuple[InputVersion, ...],
-        *,
-        started: float,
-        code: CodeVersion | None,
-        reason: str,
-        run: LiveRun | None = None,
-    ) -> str:
+    def _keep(self, execution: Execution, run: LiveRun | None) -> str:
         """Store what a body produced, and record how it ended."""
+        step, outcome, cells = execution.step, execution.outcome, self.cells
+        assert outcome is not None
         error = outcome.error
-        if error is not None and self.cells is not None:
-            self.cells.name_writers(outcome)
-        effects, kept_value = Effects(), None
-        stored: dict[str, tuple[StoredValue | None, str]] = {}
-        not_kept: list[str] = []
-        unstored: list[str] = []
-        is_job = self.plan.kind == "job" and not step.memoised
+        if error is not None and cells is not None:
+            cells.name_writers(outcome)
         try:
-            for produced in outcome.produced.values():
-                if produced.metadata:
-                    # What is recorded of it must be plain, also where this fails.
-                    given, produced.metadata = produced.metadata, {}
-                    produced.metadata = self.guard.look(partial(plain_metadata, step, given))
-            results = list(outcome.produced.items())
-            if run is not None and self.cells is not None and error is None:
-                effects, kept_value = self.cells.keep(step, run, outcome, memo)
-            for name, produced in results:
-                key = produced.output.key
-                if not produced.output.stored:
-                    stored[name] = (None, "")
-                    continue
-                # Plain values have no code that could take for ever.
-                look = call if _is_immutable(produced.value) else self.guard.look
-                version = "" if is_job else look(partial(data_version, produced.value)) or ""
-                kept = memo if error is None else ""
-                try:
-                    about = partial(
-                        self.books.sketch, step, outcome, name, version=version, memo=kept, inputs=inputs, code=code,
-                        effects=effects,
-                    )  # fmt: skip
-                    value = look(
-                        partial(
-                            self.store.put, produced.value, key=key, memo_key=kept, about=about, portable=run is None
-                        )
-                    )
-                except UnstorableValueError as unstorable:
-                    if not is_job and (run is None or self._must_be_stored(step)):
-                        raise
-                    # In a kernel the value lives on, under the variable that it is bound to.
-                    held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
-                    not_kept.append(f"{name}: {held or name_parts(type(produced.value))[1]}")
-                    stored[name] = (None, "")
-                    unstored.append(name)
-                else:
-                    stored[name] = (value, version or value.digest)
-                if is_job or _is_immutable(produced.value) or not step.isolate:
-                    self.memory[key] = produced.value
-            if unstored and run is not None and self.cells is not None:
-                effects = self.cells.lacking(step, effects, unstored)
-                if code is None or not code.unverifiable:
-                    stored.update([(name, (None, provenance(memo, outcome.reads, name))) for name in unstored])
-            if effects:
-                stored[NOTEBOOK] = (kept_value, kept_value.digest if kept_value is not None else "none")
+            self._store(execution, outcome, run)
         except BaseException as broken:
             if error is None:
                 error = broken
                 if not issubclass(type(broken), StepwellError | MemoryError) and not self._is_users_interrupt(broken):
                     error = user_object_error(step, "storing what it gave", broken)
-                stored = {name: each for name, each in stored.items() if outcome.produced[name].output.stored is False}
+                produced = outcome.produced
+                execution.stored = {
+                    name: each for name, each in execution.stored.items() if not produced[name].output.stored
+                }
         if error is None:
-            made = self.books.executed(
-                step,
-                outcome,
-                memo,
-                inputs,
-                stored,
-                started=started,
-                code=code,
-                not_kept=tuple(not_kept),
-                reason=reason,
-                effects=effects,
-            )
+            made = self.books.executed(execution)
             self.known.values.update([(item.key, item) for item in made])
-            if run is not None and self.cells is not None:
-                self.cells.executed(step, run, outcome, {item.output: item for item in made}, effects)
-                if effects:
+            if run is not None and cells is not None:
+                cells.executed(step, run, outcome, {item.output: item for item in made}, execution.effects)
+                if execution.effects:
                     self._rekey()
             return "executed"
-        if run is not None and self.cells is not None:
-            self.cells.failed(step, run)
+        if run is not None and cells is not None:
+            cells.failed(step, run)
             self._rekey()
-        cancelled = is_interrupt(error)
-        self.books.failed(
-            step, error, memo, inputs, started=started, outcome=outcome, stored=stored, code=code, cancelled=cancelled
-        )
-        if cancelled:
+        if is_interrupt(error):
             self.interrupt = error
-        elif self.error is None:
-            self.error = error
-        return "cancelled" if cancelled else "failed"
+            self.books.failed(execution, error, cancelled=True)
+            return "cancelled"
+        return self._fail(execution, error)
 
-    def _must_be_stored(self, step: PlanStep) -> bool:
-        body = step.op.body
-        return self.cells is not None and isinstance(body, CellBody) and self.cells.must_be_stored(body)
+    def _store(self, execution: Execution, outcome: Outcome, run: LiveRun | None) -> None:
+        """Store the outputs of a step, and what a cell left in the notebook."""
+        step, cells = execution.step, self.cells
+        for produced in outcome.produced.values():
+            if produced.metadata:
+                # What is recorded of it must be plain, also where this fails.
+                given, produced.metadata = produced.metadata, {}
+                produced.metadata = self.guard.look(partial(plain_metadata, step, given))
+        outputs = list(outcome.produced.items())
+        left: StoredValue | None = None
+        if run is not None and cells is not None and outcome.error is None:
+            execution.effects, left = cells.keep(step, run, outcome, execution.memo)
+        unstored = [name for name, produced in outputs if not self._store_output(execution, name, produced, run)]
+        if unstored and run is not None and cells is not None:
+            execution.effects = cells.lacking(step, execution.effects, unstored)
+            if execution.code is None or not execution.code.unverifiable:
+                for name in unstored:
+                    execution.stored[name] = (None, provenance(execution.memo, outcome.reads, name))
+        if execution.effects:
+            execution.stored[NOTEBOOK] = (left, left.digest if left is not None else "none")
+
+    def _store_output(self, execution: Execution, name: str, produced: Produced, run: LiveRun | None) -> bool:
+        """Store one output; return False for a value that cannot be stored and need not be."""
+        step, value = execution.step, produced.value
+        if not produced.output.stored:
+            execution.stored[name] = (None, "")
+            return True
+        is_job = self.plan.kind == "job" and not step.memoised
+        # Plain values have no code that could take for ever.
+        look = call if _is_immutable(value) else self.guard.look
+        version = "" if is_job else look(partial(data_version, value)) or ""
+        kept = True
+        try:
+            at = look(partial(self.books.put, execution, name, value, version=version, portable=run is None))
+            execution.stored[name] = (at, version or at.digest)
+        except UnstorableValueError as unstorable:
+            if not is_job and (run is None or self.cells is None or self.cells.must_be_stored(step)):
+                raise
+            # In a kernel the value lives on, under the variable that it is bound to.
+            held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
+            execution.not_kept.append(f"{name}: {held or name_parts(type(value))[1]}")
+            execution.stored[name] = (None, "")
+            kept = False
+        if is_job or _is_immutable(value) or not step.isolate:
+            self.memory[produced.output.key] = value
+        return kept
 
     def _is_users_interrupt(self, error: BaseException) -> bool:
         """Return whether an exception is Ctrl-C, and not a KeyboardInterrupt that an object raised."""
         return is_interrupt(error) and self.guard.interrupted
 
-    def _fail(
-        self, step: PlanStep, error: BaseException, memo: str, inputs: tuple[InputVersion, ...], *, started: float = 0.0
-    ) -> str:
-        self.books.failed(step, error, memo, inputs, started=started or time.time(), code=step.code)
+    def _fail(self, execution: Execution, error: BaseException) -> str:
+        self.books.failed(execution, error)
         if self.error is None:
             self.error = error
         return "failed"
@@ -601,18 +515,20 @@ class Engine:
 
     def _again(self, producer: PlanStep) -> None:
         """Run a step again whose stored value cannot be loaded, or take what another process has made of it meanwhile."""
-        inputs = self.known.inputs(producer) or ()
-        memo = self.known.key(producer, inputs)
+        known = self.known
+        inputs = known.inputs(producer) or ()
+        decision = Decision("run", "lost", known.key(producer, inputs), inputs)
         position = self.plan.steps.index(producer) + 1
         self._run_again += 1
         self.claiming.drop()
         try:
-            if self.claiming.before(producer, memo, position):
-                group = self._found(producer, memo)
-                if group is not None and group[0].id not in {item.id for item in self.known.values.values()}:
-                    self._reuse(producer, memo, group)
+            if self.claiming.before(producer, decision.memo_key, position):
+                kind = known.kind(producer.key)
+                new = decide_keyed(producer, self.plan, known, kind, memo=decision.memo_key, inputs=inputs)
+                if new.action == "reuse" and new.group[0].id not in {item.id for item in known.values.values()}:
+                    self._take(producer, new)
                     return
-            status = "cancelled" if self.guard.interrupted else self._execute(producer, memo, inputs, position)
+            status = "cancelled" if self.guard.interrupted else self._execute(producer, decision, position)
         finally:
             self.claiming.ended()
         if status != "executed":
@@ -625,41 +541,6 @@ class Engine:
 
     def _hidden(self, step: PlanStep) -> dict[str, Any]:
         """Return the values of assets that a helper reads by their global names."""
-        if self.request.namespace is None:
+        if self.executor.namespace is None:
             return {}
         return {given.name: self._value(given.keys[0], step) for given in step.inputs if not given.declared}
-
-    @contextmanager
-    def _asset_names(self, hidden: Mapping[str, Any]) -> Iterator[None]:
-        """Let a helper find the stored value of an asset under its global name while a step runs."""
-        space = self.request.namespace
-        if space is None:
-            yield
-            return
-        absent = object()
-        before: Mapping[str, Any] = {name: space.get(name, absent) for name in hidden}
-        try:
-            space.update(hidden)
-            yield
-        finally:
-            for name, value in before.items():
-                if value is absent:
-                    space.pop(name, None)
-                else:
-                    space[name] = value
-
-
-def new_run(run_id: str, plan: Plan, notebook: str, *, batch: str, parent: RunRecord | None = None) -> RunRecord:
-    """Return the record of a run that is about to start."""
-    return RunRecord(
-        run_id,
-        plan.kind,
-        notebook,
-        plan.targets,
-        "running",
-        time.time(),
-        batch=batch,
-        parent_run_id=parent.run_id if parent else "",
-        root_run_id=(parent.root_run_id or parent.run_id) if parent else "",
-        process=this_process(),
-    )

@@ -1,32 +1,51 @@
-"""The executor of the kernel's own process: a body runs on the main thread, an async body on a loop thread.
+"""The executor of the kernel's process: it calls a step's body with its arguments, and returns what the body produced.
 
-An executor is handed a step with its arguments and returns what the body produced; it knows nothing of stores or staleness.
+An executor knows nothing of stores or staleness. A body runs on the main thread, an async body on a loop thread. A body that asks for it
+is given a context (``context.log``, keys, metadata).
+
+Printed text and displays are shown as they are produced, and kept with the materialization. While a run lasts, ``sys.stdout`` and
+``sys.stderr`` are proxies that write through and, in the context of a step, also record. The sink is a context variable, so that a thread
+started with a copied context records into its own step. Displays are recorded by the code that publishes them: the notebook's face
+calls `Capture.display`.
+
+Figures are closed in pyplot before they are stored: a figure that pyplot still manages would open a window, or be shown in a notebook,
+wherever its stored form is loaded. A picture of the figure is part of the step's displays, so that a hit shows it without loading the
+figure. Cells display their figures themselves; figures of functions are rendered here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import contextvars
 import inspect
+import io
+import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType, GeneratorType
-from typing import Any
+from typing import Any, Literal, TextIO, cast
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.errors import (
+    InvariantViolationError,
+)
 from stepwell.kernel_runtime.execution.addresses import reached_names
-from stepwell.kernel_runtime.execution.capture import Capture, pictures, recording, release_figures
-from stepwell.kernel_runtime.execution.contexts import Collector, Produced
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
+from stepwell.kernel_runtime.execution.result import Collector, Produced
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.reads import ReadRecorder
+from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.kernel_runtime.records.materializations import Read
-from stepwell.kernel_runtime.records.runs import CapturedOutput
+from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord
 from stepwell.kernel_runtime.store.locks import Once
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.library_state import reached_by
@@ -54,6 +73,7 @@ class Outcome:
     """What noted the reads; it also knows what was written."""
 
 
+_AS_IT_IS = contextlib.nullcontext()
 SqlRunner = Callable[[SqlBody, Mapping[str, Any]], Any]
 
 
@@ -84,14 +104,22 @@ class InProcess:
         assert self.namespace is not None
         return {*step.op.parameters, *reached_names(self.namespace, body.reads)}
 
-    def run(self, step: PlanStep, arguments: Mapping[str, Any], *, show_displays: bool) -> Outcome:
+    def run(
+        self, step: PlanStep, arguments: Mapping[str, Any], hidden: Mapping[str, Any], *, show_displays: bool
+    ) -> Outcome:
         """Run a step's body with its arguments by name.
 
         An exception of the body, KeyboardInterrupt included, is part of the outcome and not raised.
+
+        Parameters
+        ----------
+        hidden
+            Values of assets that a helper reads by their global names: bound in the notebook while the body runs.
         """
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
         live = isinstance(step.op.body, CellBody) and step.op.body.live
+        codes = _codes(step.op.body)
         own = step.op.body.bound if isinstance(step.op.body, CellBody) and live else ()
         recorder = ReadRecorder(
             self.exclude,
@@ -101,15 +129,13 @@ class InProcess:
             partial(self._counted, step) if live else lambda: step.op.parameters,
             before=live,
             own=own,
-            looks_at_filters=any(
-                "filters" in facts(code).attributes for code in _codes(step.op.body) if code is not None
-            ),
+            looks_at_filters=any(["filters" in facts(code).attributes for code in codes if code is not None]),  # noqa: C419 - a list is quicker for one or two
         )
         error: BaseException | None = None
         started = time.perf_counter()
         try:
-            with recording(capture), recorder:
-                for name in reached_by(arguments.values(), _codes(step.op.body)) if arguments else ():
+            with self._bound(hidden) if hidden else _AS_IT_IS, recording(capture), recorder:
+                for name in reached_by(arguments.values(), codes) if arguments else ():
                     recorder.state_read(name)
                 self.guard.call(lambda: self._call(step, arguments, collector))
             collector.finish()
@@ -130,6 +156,22 @@ class InProcess:
             collector.last,
             recorder,
         )
+
+    @contextmanager
+    def _bound(self, hidden: Mapping[str, Any]) -> Iterator[None]:
+        """Bind names in the notebook, and give back what they were bound to."""
+        space, absent = self.namespace, object()
+        assert space is not None
+        before: Mapping[str, Any] = {name: space.get(name, absent) for name in hidden}
+        try:
+            space.update(hidden)
+            yield
+        finally:
+            for name, value in before.items():
+                if value is absent:
+                    space.pop(name, None)
+                else:
+                    space[name] = value
 
     def _figures(self, step: PlanStep, collector: Collector, capture: Capture) -> None:
         values = [produced.value for produced in collector.produced.values()]
@@ -266,3 +308,267 @@ def on_loop(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     if errors:
         raise errors[0]
     return results[0]
+
+
+class _Handler(logging.Handler):
+    def __init__(self, emit: Callable[[LogRecord], None], run_id: str, step_key: str) -> None:
+        super().__init__()
+        self._emit = emit
+        self._run_id = run_id
+        self._step_key = step_key
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + logging.Formatter().formatException(record.exc_info)
+        self._emit(LogRecord(self._run_id, self._step_key, time.time(), record.levelname, message))
+
+
+class OpExecutionContext:
+    """What an op's function is given as its parameter ``context``."""
+
+    __stepwell_context__ = True
+
+    def __init__(self, step: PlanStep, run_id: str, job_name: str, emit: Callable[[LogRecord], None]) -> None:
+        self._step = step
+        self._emit = emit
+        self._log: logging.Logger | None = None
+        self.run_id = run_id
+        self.job_name = job_name
+        self.retry_number = 0
+        self.output_metadata: dict[str, dict[str, Any]] = {}
+
+    @property
+    def log(self) -> logging.Logger:
+        """A logger whose lines are kept with the run: ``%stepwell logs`` shows them."""
+        if self._log is None:
+            # Not registered by name: thousands of steps would fill logging's table.
+            logger = logging.Logger(f"stepwell.{self._step.key}", logging.DEBUG)  # noqa: LOG001 - see above
+            logger.addHandler(_Handler(self._emit, self.run_id, self._step.key))
+            self._log = logger
+        return self._log
+
+    @property
+    def step_key(self) -> str:
+        """The key of the step that runs."""
+        return self._step.key
+
+    @property
+    def op_name(self) -> str:
+        """The name of the op."""
+        return self._step.op.name
+
+    @property
+    def op(self) -> Any:
+        """The op's definition."""
+        return self._step.op
+
+    @property
+    def op_config(self) -> dict[str, Any]:
+        """The op's config with its defaults."""
+        return dict(self._step.config)
+
+    @property
+    def selected_output_names(self) -> set[str]:
+        """Names of the outputs that are asked for: all of them."""
+        return {output.name for output in self._step.outputs}
+
+    def add_output_metadata(self, metadata: Mapping[str, Any], output_name: str | None = None) -> None:
+        """Attach JSON values to the materialization of an output; the only one if there is one.
+
+        Raises
+        ------
+        InvariantViolationError
+            If the step has no such output, or several and none is named.
+        """
+        names = [output.name for output in self._step.outputs]
+        if output_name is None and len(names) == 1:
+            output_name = names[0]
+        if output_name not in names:
+            raise InvariantViolationError(
+                f"step {self._step.key!r} adds metadata to {output_name or 'an output without a name'}",
+                where=self._step.where,
+                remedy=f"output_name= is one of: {', '.join(names) or 'none'}",
+            )
+        self.output_metadata.setdefault(output_name, {}).update(metadata)
+
+
+class AssetExecutionContext(OpExecutionContext):
+    """What an asset's function is given as its parameter ``context``."""
+
+    @property
+    def asset_key(self) -> AssetKey:
+        """The key of the asset; the first of several."""
+        return next(output.asset_key for output in self._step.outputs if output.asset_key is not None)
+
+    @property
+    def selected_asset_keys(self) -> set[AssetKey]:
+        """Keys of the assets that are asked for."""
+        return {output.asset_key for output in self._step.outputs if output.asset_key is not None}
+
+    def asset_key_for_output(self, output_name: str = "result") -> AssetKey | None:
+        """Return the key of the asset that an output is, or None."""
+        return next((output.asset_key for output in self._step.outputs if output.name == output_name), None)
+
+    add_asset_metadata = OpExecutionContext.add_output_metadata
+
+
+def context_for(step: PlanStep, run_id: str, job_name: str, emit: Callable[[LogRecord], None]) -> OpExecutionContext:
+    """Return the context of a step: an asset's or an op's."""
+    kind = (
+        AssetExecutionContext
+        if any(output.asset_key is not None for output in step.outputs) and not job_name
+        else OpExecutionContext
+    )
+    return kind(step, run_id, job_name or "__ephemeral_asset_job__", emit)
+
+
+def release_figures(values: Iterable[Any]) -> None:
+    """Close those of the values that are matplotlib figures; they stay usable, only pyplot forgets them."""
+    module, pyplot = sys.modules.get("matplotlib.figure"), sys.modules.get("matplotlib.pyplot")
+    if module is None or pyplot is None:
+        return
+    for value in values:
+        if issubclass(type(value), module.Figure):
+            pyplot.close(value)
+
+
+def pictures(values: Iterable[Any]) -> Iterator[dict[str, str]]:
+    """Yield those of the values that are matplotlib figures as displays: a rendered picture and a line of text."""
+    module = sys.modules.get("matplotlib.figure")
+    if module is None:
+        return
+    for value in values:
+        if issubclass(type(value), module.Figure):
+            data = io.BytesIO()
+            # A figure that cannot be drawn is a value all the same.
+            with contextlib.suppress(Exception):
+                value.savefig(data, format="png", bbox_inches="tight")
+                yield {"image/png": base64.b64encode(data.getvalue()).decode("ascii"), "text/plain": repr(value)}
+
+
+LIMIT = 1_000_000
+"""Characters of text and display data that are kept of one step; the rest is counted only."""
+
+_current: ContextVar[Capture | None] = ContextVar("stepwell_capture", default=None)
+
+
+class Capture:
+    """The sink of one step."""
+
+    __slots__ = ("_left", "_outputs", "_parts", "_stream", "dropped", "show_displays", "step_key")
+
+    def __init__(self, step_key: str, *, show_displays: bool = True) -> None:
+        self.step_key = step_key
+        self.show_displays = show_displays
+        """Whether displays are to appear in the cell that is running, beside being kept."""
+        self.dropped = 0
+        """Characters that were not kept."""
+        self._outputs: list[CapturedOutput] = []
+        self._stream = ""
+        self._parts: list[str] = []
+        self._left = LIMIT
+
+    def write(self, stream: Literal["stdout", "stderr"], text: str) -> None:
+        """Record what was printed."""
+        if self._left <= 0:
+            self.dropped += len(text)
+            return
+        if len(text) > self._left:
+            self.dropped += len(text) - self._left
+            text = text[: self._left]
+        self._left -= len(text)
+        if stream != self._stream:
+            self._end_stream()
+            self._stream = stream
+        self._parts.append(text)
+
+    def display(self, data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
+        """Record a display: a MIME bundle of JSON values."""
+        size = sum(len(value) if isinstance(value, str | bytes) else 1000 for value in data.values())
+        if size > self._left and self._left < LIMIT:
+            self.dropped += size
+            return
+        self._left -= size
+        self._end_stream()
+        self._outputs.append(CapturedOutput("display_data", data=dict(data), metadata=dict(metadata or {})))
+
+    def clear(self) -> None:
+        """Forget what was recorded so far: the step cleared its output."""
+        self._end_stream()
+        self._outputs.clear()
+        self._left = LIMIT
+
+    def _end_stream(self) -> None:
+        if self._parts:
+            self._outputs.append(CapturedOutput("stream", self._stream, "".join(self._parts)))
+            self._parts = []
+
+    def outputs(self) -> tuple[CapturedOutput, ...]:
+        """Return what was recorded, in order."""
+        self._end_stream()
+        self._stream = ""
+        if self.dropped:
+            self._outputs.append(
+                CapturedOutput("stream", "stdout", f"... {self.dropped:,} more characters were not kept\n")
+            )
+            self.dropped = 0
+        return tuple(self._outputs)
+
+
+class _Tee:
+    """A stream that writes through and records in the context of a step."""
+
+    def __init__(self, stream: TextIO, name: Literal["stdout", "stderr"]) -> None:
+        self._stream = stream
+        self._name = name
+
+    def write(self, text: str) -> int:
+        sink = _current.get()
+        if sink is not None and text:
+            sink.write(self._name, text)
+        return self._stream.write(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def current() -> Capture | None:
+    """Return the sink of the step that runs in this context, or None."""
+    return _current.get()
+
+
+class recording:  # noqa: N801 - used as a function; a generator's context manager costs each step three times as much
+    """Record into a sink what the block prints and displays; None records nothing."""
+
+    __slots__ = ("_capture", "_token")
+    _token: Token[Capture | None]
+
+    def __init__(self, capture: Capture | None) -> None:
+        self._capture = capture
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._capture)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
+
+
+@contextmanager
+def proxied() -> Iterator[None]:
+    """Put the proxies in place for the duration of a run."""
+    before = sys.stdout, sys.stderr
+    mine = _Tee(before[0], "stdout"), _Tee(before[1], "stderr")
+    sys.stdout, sys.stderr = streams = cast("tuple[TextIO, TextIO]", mine)
+    try:
+        yield
+    finally:
+        # A step may have replaced a stream on purpose and left it so.
+        if sys.stdout is streams[0]:
+            sys.stdout = before[0]
+        if sys.stderr is streams[1]:
+            sys.stderr = before[1]

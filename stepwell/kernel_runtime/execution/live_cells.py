@@ -14,7 +14,6 @@ import re
 import sys
 from abc import ABCMeta
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -29,11 +28,12 @@ from stepwell.kernel_runtime.execution.addresses import (
     places,
     reached_names,
 )
-from stepwell.kernel_runtime.execution.restoration import View, blocks_of, has_arrays, views
-from stepwell.kernel_runtime.execution.seeds import stream_states
+from stepwell.kernel_runtime.execution.restoration import Bundle, View, blocks_of, has_arrays, views
 from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.execution.world import stream_states
+from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.reads.readers import seedings
-from stepwell.kernel_runtime.records.materializations import RESULT, Effects, Read
+from stepwell.kernel_runtime.records.materializations import RESULT, Effects, Materialization, Read
 from stepwell.kernel_runtime.versions import library_state, patches
 from stepwell.kernel_runtime.versions.bytecode import facts
 from stepwell.kernel_runtime.versions.data import data_version
@@ -49,32 +49,6 @@ ENVIRONMENT = "environment:"
 """How the names of settings begin that are variables of the environment."""
 _FREE = ("patches:", "dask:")
 """How the names of settings begin to which a user gives any value."""
-_FORM = 2
-"""The first item of a stored bundle."""
-
-
-@dataclass(slots=True)
-class Bundle:
-    """What a body left in the notebook: stored as one value, so that shared objects stay shared."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-    """Variables by name."""
-    put: list[tuple[Any, str, Any]] = field(default_factory=list)
-    """Changed objects (stored as links), ``content`` or ``leaf``, and what is put there."""
-    streams: dict[str, Any] = field(default_factory=dict)
-    """States of random streams."""
-    files: dict[str, bytes] = field(default_factory=dict)
-    """Contents of files by path."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of libraries that have no text: functions of the notebook, objects of libraries."""
-
-    def plain(self) -> tuple[Any, ...]:
-        """Return what is stored."""
-        return (_FORM, self.values, self.put, self.streams, self.files, self.settings)
-
-    def __bool__(self) -> bool:
-        """Return True if there is anything to store."""
-        return bool(self.values or self.put or self.streams or self.files or self.settings)
 
 
 class LiveRun:
@@ -524,6 +498,16 @@ class LiveRun:
                 self._space[name] = self.before[name]
         for name in self.theirs:
             self._space[name] = self.before[name]
+
+
+def coded_inputs(step: PlanStep, materializations: Mapping[str, Materialization]) -> set[str]:
+    """Return the inputs of a step whose values may hold functions of the notebook, or instances of its classes."""
+    names = set()
+    for given in step.inputs:
+        values = [materializations[key].value for key in given.keys if key in materializations]
+        if any(each is None or any(name.startswith("__main__.") for name, _ in each.classes) for each in values):
+            names.add(given.name)
+    return names
 
 
 def _texts(codes: Iterable[CodeType | None]) -> set[str]:

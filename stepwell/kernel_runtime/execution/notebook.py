@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,8 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import NamesReassignedError, UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.execution.addresses import code_in, outdated_class, reached_names
 from stepwell.kernel_runtime.execution.contents import is_handle
-from stepwell.kernel_runtime.execution.contexts import Produced
 from stepwell.kernel_runtime.execution.in_process import Outcome
-from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun
+from stepwell.kernel_runtime.execution.live_cells import ENVIRONMENT, LiveRun, coded_inputs
 from stepwell.kernel_runtime.execution.restoration import (
     FilesToRestore,
     Restoration,
@@ -22,9 +21,9 @@ from stepwell.kernel_runtime.execution.restoration import (
     restore_files,
     taken_files,
 )
-from stepwell.kernel_runtime.execution.seeds import Seeds, set_stream
-from stepwell.kernel_runtime.execution.timeline import Timeline
-from stepwell.kernel_runtime.execution.world import Writer
+from stepwell.kernel_runtime.execution.result import Produced
+from stepwell.kernel_runtime.execution.timeline import Timeline, Unstored
+from stepwell.kernel_runtime.execution.world import Seeds, Writer, set_stream
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.events import Notify, notice
@@ -54,21 +53,24 @@ _RATE = 1e9
 """Bytes that are stored in a second."""
 
 
-class Unstored:
-    """Stands for the result of a reused cell that was not stored, until it is needed.
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    """An execution of a cell that is about to be reused in this kernel."""
 
-    Parameters
-    ----------
-    key
-        Of an asset of the cell.
-    """
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-
-    def __repr__(self) -> str:
-        """Say how to get it."""
-        return f"<not stored: run the cell of {self.key} with -f>"
+    step: PlanStep
+    body: CellBody
+    group: tuple[Materialization, ...]
+    kept: Materialization | None
+    """The record of what it left in the notebook; None if it left nothing else than its values."""
+    effects: Effects
+    own: bool
+    """Whether its cell runs."""
+    again: bool
+    """Whether the step gave this execution here before."""
+    skips_objects: bool
+    """Whether objects stay as they are: the names that it reads differ from what they were, so its effects, or later ones, were applied."""
+    unstored: list[str]
+    """The variables whose values are not stored."""
 
 
 class NotebookCells:
@@ -95,9 +97,9 @@ class NotebookCells:
         self._store = store
         self._notify = notify
 
-    def must_be_stored(self, body: CellBody) -> bool:
-        """Return True if a value that cannot be stored is a failure of its step."""
-        return self._strict or body.must_be_stored
+    def must_be_stored(self, step: PlanStep) -> bool:
+        """Return True if a value of a cell that cannot be stored is a failure of its step."""
+        return isinstance(step.op.body, CellBody) and (self._strict or step.op.body.must_be_stored)
 
     @staticmethod
     def is_live(step: PlanStep) -> bool:
@@ -171,22 +173,18 @@ class NotebookCells:
             )
         return found
 
-    def begin(self, step: PlanStep, arguments: Mapping[str, Any], coded: Collection[str]) -> LiveRun:
-        """Bind inputs that the notebook does not have, and note what the body may change.
-
-        Parameters
-        ----------
-        coded
-            Names of inputs whose values may hold functions of the notebook, or instances of its classes.
-        """
+    def begin(
+        self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]
+    ) -> LiveRun:
+        """Bind inputs that the notebook does not have, and note what the body may change."""
         body = step.op.body
         assert isinstance(body, CellBody)
         space = self._timeline.namespace
         self._timeline.look_before(step.key, body.bound & body.reads)
-        self._timeline.undo_settings(step.key)
+        self._timeline.world.undo_settings(step.key)
         names = {*body.reads, *body.parameters}
         timeline = self._timeline
-        code = code_in([arguments.get(name, space.get(name)) for name in coded])
+        code = code_in([arguments.get(name, space.get(name)) for name in coded_inputs(step, materializations)])
         through = reached_names(space, (), code) if code else set()
         reached = reached_names(space, names) | through
         run = LiveRun(self._timeline, body, reached, arguments)
@@ -237,7 +235,7 @@ class NotebookCells:
             self._seeds.leave(stream)
             self._timeline.seeded(stream, Writer("step", step.key))
         effects = run.finish(outcome.recorder.names_set if outcome.recorder is not None else (), outcome.last)
-        self._timeline.note_settings(step.key, run.settings, run.environment)
+        self._timeline.world.note_settings(step.key, run.settings, run.environment)
         effects = replace(effects, seeded=tuple(sorted(streams & effects.streams.keys())))
         if outcome.recorder is not None:
             files, contents = taken_files(outcome.recorder, self._timeline.project)
@@ -381,7 +379,7 @@ class NotebookCells:
         """Note what a body bound before it failed: as after a plain cell, it stays."""
         bound, changed = [*run.bound(), *run.deleted()], run.changed_names()
         run.give_back()
-        self._timeline.note_settings(step.key, run.settings, run.environment)
+        self._timeline.world.note_settings(step.key, run.settings, run.environment)
         self._timeline.note(Writer("step", step.key, step.key), bound=bound, changed=changed)
 
     # -- a hit
@@ -398,8 +396,6 @@ class NotebookCells:
         assert isinstance(body, CellBody)
         own = self.is_cell(step)
         again = timeline.has_brought(step.key, group[0])
-        # The names that it reads differ from what they were when it ran here: its own effects, or later ones, were applied.
-        pinned = step.key in timeline.pinned
         if again and not own:
             return ""
         kept = next((item for item in group if item.output == NOTEBOOK), None)
@@ -410,18 +406,10 @@ class NotebookCells:
             return "what it did to the notebook is not signed with a trusted key"
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
         unstored = self._unstored(step, group, effects)
-        values = [name for name in unstored if name not in effects.handles]
-        used = [name for name in effects.handles if again and timeline.is_handle_used(step.key, name)]
-        if used or (values and again and timeline.is_touched(step.key, values)):
-            return f"{[*used, *values][0]} is not stored, and may have been changed since"
-        if effects.lost and not (
-            again and timeline.is_left(step.key) and (pinned or not timeline.is_touched(step.key, effects.lost))
-        ):
-            return f"once in every kernel: what it changed cannot be restored ({', '.join(effects.lost)})"
-        if not again and not body.kept.isdisjoint(effects.unstored):
-            return "a variable that --keep names is not stored"
-        if self.must_be_stored(body) and any(item.value is None for item in group if item.output != NOTEBOOK):
-            return "its value is not stored"
+        hit = _Hit(step, body, group, kept, effects, own, again, again and step.key in timeline.pinned, unstored)
+        obstacle = self._obstacle_to(hit)
+        if obstacle:
+            return obstacle
         by_text = [read.name for read in group[0].reads if read.kind == "name"]
         timeline.look_before(step.key, body.bound & body.reads.union(by_text))
         todo = compare_files(
@@ -433,57 +421,75 @@ class NotebookCells:
         )
         if todo.obstacle:
             return todo.obstacle
-        names: Collection[str] | None = None
-        if not own:
-            names = [
-                name
-                for name in (*effects.values, *body.defined(effects.definitions), *effects.deleted, *body.variables)
-                if timeline.may_bind(name, step.key)
-            ]
-        elif again:
-            left = (*effects.values, *body.defined(effects.definitions), *body.variables)
-            gone = timeline.namespace.keys().isdisjoint(effects.deleted)
-            # What is stored with other variables may hold objects of variables that the step reads.
-            space = timeline.namespace
-            read = reached_names(space, {*body.reads, *body.parameters}) if kept and kept.value else ()
-            classes = [name for name, value in space.items() if isinstance(value, type)]
-            if (
-                gone
-                and not timeline.is_touched(step.key, left)
-                and not timeline.is_bound_since(step.key, read)
-                and not (
-                    timeline.is_bound_since(step.key, classes)
-                    and outdated_class([space[name] for name in left if name in space], space)
-                )
-            ):
-                names = ()
-        restoration = Restoration(timeline, body, effects, names)
+        restoration = Restoration(timeline, body, effects, self._names_to_bind(hit))
         try:
-            bound = self._restore(
-                step, body, group, kept, restoration, todo=todo, skip_objects=again and pinned, again=again
-            )
+            bound = self._restore(hit, restoration, todo)
         except Exception as error:
             # Whatever cannot be restored is computed: the body raises its own errors.
             if isinstance(error, ValueUnavailableError):
                 self._notify(notice("computed again", step.key, why=error.what))
                 return error.what
             return f"what it left cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+        self._note_reuse(hit, bound)
+        return ""
+
+    def _obstacle_to(self, hit: _Hit) -> str:
+        """Return why the values and effects of an execution cannot be restored; empty if nothing is known to prevent it."""
+        step, effects, again, timeline = hit.step, hit.effects, hit.again, self._timeline
+        values = [name for name in hit.unstored if name not in effects.handles]
+        used = [name for name in effects.handles if again and timeline.is_handle_used(step.key, name)]
+        if used or (values and again and timeline.is_touched(step.key, values)):
+            return f"{[*used, *values][0]} is not stored, and may have been changed since"
+        if effects.lost and not (
+            again
+            and timeline.is_left(step.key)
+            and (hit.skips_objects or not timeline.is_touched(step.key, effects.lost))
+        ):
+            return f"once in every kernel: what it changed cannot be restored ({', '.join(effects.lost)})"
+        if not again and not hit.body.kept.isdisjoint(effects.unstored):
+            return "a variable that --keep names is not stored"
+        if self.must_be_stored(step) and any(item.value is None for item in hit.group if item.output != NOTEBOOK):
+            return "its value is not stored"
+        return ""
+
+    def _names_to_bind(self, hit: _Hit) -> Collection[str] | None:
+        """Return the names that a reuse binds; None for all."""
+        step, body, effects, timeline = hit.step, hit.body, hit.effects, self._timeline
+        left = (*effects.values, *body.defined(effects.definitions), *body.variables)
+        if not hit.own:
+            return [name for name in (*left, *effects.deleted) if timeline.may_bind(name, step.key)]
+        space = timeline.namespace
+        if not hit.again or not space.keys().isdisjoint(effects.deleted) or timeline.is_touched(step.key, left):
+            return None
+        # What is stored with other variables may hold objects of variables that the step reads.
+        read = reached_names(space, {*body.reads, *body.parameters}) if hit.kept and hit.kept.value else ()
+        if timeline.is_bound_since(step.key, read):
+            return None
+        classes = [name for name, value in space.items() if isinstance(value, type)]
+        if timeline.is_bound_since(step.key, classes) and outdated_class(
+            [space[name] for name in left if name in space], space
+        ):
+            return None
+        return ()
+
+    def _note_reuse(self, hit: _Hit, bound: Collection[str]) -> None:
+        """Note the events of a reuse that bound names."""
+        step, body, group, effects, timeline = hit.step, hit.body, hit.group, hit.effects, self._timeline
         timeline.brought(step.key, step.code, body.source, group)
-        if not again:
-            for name in unstored:
-                if name not in bound and (own or timeline.may_bind(name, step.key)):
+        if not hit.again:
+            for name in hit.unstored:
+                if name not in bound and (hit.own or timeline.may_bind(name, step.key)):
                     # What it is bound to is of another cell, or of another run of this one.
                     timeline.namespace.pop(name, None)
                     timeline.unstored[name] = group[0].key
             timeline.handles.update(effects.handles)
-        if own and RESULT in effects.unstored:
+        if hit.own and RESULT in effects.unstored:
             timeline.results[step.key] = Unstored(group[0].key)
-        changed = () if again and pinned else effects.objects
+        changed = () if hit.skips_objects else effects.objects
         timeline.note(
             Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters
         )
         timeline.settle(body.variables)
-        return ""
 
     @staticmethod
     def _unstored(step: PlanStep, group: tuple[Materialization, ...], effects: Effects) -> list[str]:
@@ -501,70 +507,88 @@ class NotebookCells:
             for item in group
         )
 
-    def _restore(
-        self, step: PlanStep, body: CellBody, group: tuple[Materialization, ...], kept: Materialization | None,
-        restoration: Restoration, *, todo: FilesToRestore, skip_objects: bool, again: bool,
-    ) -> list[str]:  # fmt: skip
-        timeline, store, effects = self._timeline, self._store, restoration.effects
-        items = {item.output: item for item in group}
+    def _restore(self, hit: _Hit, restoration: Restoration, todo: FilesToRestore) -> list[str]:
+        """Restore files, definitions, values, objects, random streams and settings; return the names that were bound."""
+        timeline, store, body, effects = self._timeline, self._store, hit.body, hit.effects
+        items = {item.output: item for item in hit.group}
+        outputs = [
+            (name, item)
+            for name, output in zip(body.variables, hit.step.outputs, strict=False)
+            if (item := items.get(output.name)) is not None
+        ]
         waiting = restoration.define()
         # Not all of them were executed, and what looks like a definition may have given another value.
         bound = [name for name in body.defined(effects.definitions) if restoration.may(name)]
-        for name, output in zip(body.variables, step.outputs, strict=False):
-            item = items.get(output.name)
-            if item is None or item.value is None or not restoration.may(name):
-                continue
-            timeline.bind(name, item.key, item, store.get(item.value, key=item.key))
-            bound.append(name)
+        for name, item in outputs:
+            if item.value is not None and restoration.may(name):
+                timeline.bind(name, item.key, item, store.get(item.value, key=item.key))
+                bound.append(name)
         settings: dict[str, Any] = {}
-        if kept is not None and kept.value is not None:
-            plain = store.get(kept.value, key=kept.key, link=restoration.link)
+        if hit.kept is not None and hit.kept.value is not None:
+            plain = store.get(hit.kept.value, key=hit.kept.key, link=restoration.link)
             restore_files(todo, plain[4], timeline.project)
-            more = restoration.apply(plain, skip_objects=skip_objects)
-            if RESULT in plain[1] and self.is_cell(step):
-                timeline.results[step.key] = plain[1][RESULT]
-            for stream, state in plain[3].items():
-                if again and stream not in effects.seeded and not timeline.was_seeded(stream, step.key):
-                    continue
-                if stream in effects.seeded:
-                    timeline.seeded(stream, Writer("step", step.key))
-                set_stream(stream, state)
-                seeded.add(stream)
-                self._seeds.leave(stream)
+            more = restoration.apply(plain, skip_objects=hit.skips_objects)
+            if RESULT in plain[1] and hit.own:
+                timeline.results[hit.step.key] = plain[1][RESULT]
+            self._restore_streams(hit, plain[3])
             bound += more
             settings = plain[5]
-            for name, output in zip(body.variables, step.outputs, strict=False):
-                item = items.get(output.name)
-                if name in more and item is not None:
+            for name, item in outputs:
+                if name in more:
                     timeline.bind(name, item.key, item, timeline.namespace[name])
         else:
             restore_files(todo, {}, timeline.project)
         for definition in waiting:
             exec(definition.code, timeline.namespace)  # noqa: S102 - the user's own cell
         bound += restoration.delete()
-        for each in effects.files:
+        self._note_files(hit, todo)
+        self._restore_settings(hit, settings)
+        for path in todo.left:
+            self._notify(notice("file left", hit.step.key, path=path))
+        return bound
+
+    def _restore_streams(self, hit: _Hit, states: Mapping[str, Any]) -> None:
+        step_key, effects, timeline = hit.step.key, hit.effects, self._timeline
+        for stream, state in states.items():
+            if hit.again and stream not in effects.seeded and not timeline.was_seeded(stream, step_key):
+                continue
+            if stream in effects.seeded:
+                timeline.seeded(stream, Writer("step", step_key))
+            set_stream(stream, state)
+            seeded.add(stream)
+            self._seeds.leave(stream)
+
+    def _note_files(self, hit: _Hit, todo: FilesToRestore) -> None:
+        """Note the state of each file that the step left."""
+        for each in hit.effects.files:
             if each.path in todo.left:
                 continue
-            if again and each.path not in {*todo.write, *todo.remove}:
-                timeline.world.files[each.path] = (each.digest, step.key)
+            if hit.again and each.path not in {*todo.write, *todo.remove}:
+                self._timeline.world.files[each.path] = (each.digest, hit.step.key)
             else:
-                timeline.wrote(each.path, each.digest, step.key)
-        if not again:
-            timeline.undo_settings(step.key)
-        if effects.state and not (skip_objects and timeline.has_settings(step.key)):
-            before, environment = library_state.snapshot(), whole()
-            failed = library_state.apply(
-                [entry for entry in effects.state if not entry[0].startswith(ENVIRONMENT)], settings
-            )
-            if failed:
-                self._notify(notice("not set", step.key, names=tuple(failed[:3])))
-            for name, value in effects.state:
-                if name.startswith(ENVIRONMENT):
-                    set_variable(name.removeprefix(ENVIRONMENT), value)
-            timeline.note_settings(step.key, before, environment)
-        for path in todo.left:
-            self._notify(notice("file left", step.key, path=path))
-        return bound
+                self._timeline.wrote(each.path, each.digest, hit.step.key)
+
+    def _restore_settings(self, hit: _Hit, values: Mapping[str, Any]) -> None:
+        """Set the settings of libraries, and the environment, as the step left them.
+
+        Parameters
+        ----------
+        values
+            By name, the settings that have no text.
+        """
+        step_key, entries, world = hit.step.key, hit.effects.state, self._timeline.world
+        if not hit.again:
+            world.undo_settings(step_key)
+        if not entries or (hit.skips_objects and world.has_settings(step_key)):
+            return
+        before, environment = library_state.snapshot(), whole()
+        failed = library_state.apply([entry for entry in entries if not entry[0].startswith(ENVIRONMENT)], values)
+        if failed:
+            self._notify(notice("not set", step_key, names=tuple(failed[:3])))
+        for name, value in entries:
+            if name.startswith(ENVIRONMENT):
+                set_variable(name.removeprefix(ENVIRONMENT), value)
+        world.note_settings(step_key, before, environment)
 
     def _was_written(self, path: str, digest: str) -> bool:
         """Return True if a step left a file of the project in a state, here or in an earlier run."""

@@ -17,7 +17,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +42,9 @@ _MOST_IN_ALL = 16 << 20
 FOLDER = "/"
 _CACHES = ("__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".cache", ".stepwell")
 _JOURNALS = ("-wal", "-shm", "-journal", ".wal", ".lock")
+
+_FORM = 2
+"""The first item of a stored bundle."""
 
 WasWritten = Callable[[str, str], bool]
 """Given a path as effects have it and a digest: whether a step of a trusted key left the file in that state."""
@@ -437,6 +440,30 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
         raise ValueError("the array whose memory it was is read-only")
     made.flags.writeable = writeable
     return made if kind is np.ndarray else made.view(kind)
+
+
+@dataclass(slots=True)
+class Bundle:
+    """What a body left in the notebook: stored as one value, so that shared objects stay shared."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    """Variables by name."""
+    put: list[tuple[Any, str, Any]] = field(default_factory=list)
+    """Changed objects (stored as links), ``content`` or ``leaf``, and what is put there."""
+    streams: dict[str, Any] = field(default_factory=dict)
+    """States of random streams."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Contents of files by path."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of libraries that have no text: functions of the notebook, objects of libraries."""
+
+    def plain(self) -> tuple[Any, ...]:
+        """Return what is stored."""
+        return (_FORM, self.values, self.put, self.streams, self.files, self.settings)
+
+    def __bool__(self) -> bool:
+        """Return True if there is anything to store."""
+        return bool(self.values or self.put or self.streams or self.files or self.settings)
 
 
 class Restoration:

@@ -1,21 +1,250 @@
-"""The result of a run; and exceptions of the user's code, without frames of Stepwell."""
+"""The outputs of a step, the result of a run, and exceptions of the user's code without our frames.
+
+`Collector` takes what a body returns or yields and checks it against the declared outputs (SEMANTICS, section 2, Step outcomes). `RunResult` is what
+``materialize`` and the like return.
+"""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from stepwell.kernel_runtime.definitions.bodies import place
-from stepwell.kernel_runtime.errors import UserObjectError, ValueUnavailableError, unknown_key
-from stepwell.kernel_runtime.planning.plan import PlanStep
+from stepwell.kernel_runtime.definitions.bodies import CellBody, place
+from stepwell.kernel_runtime.definitions.declarations import Output
+from stepwell.kernel_runtime.errors import (
+    InvariantViolationError,
+    StepOutputNotFoundError,
+    StepwellError,
+    TypeCheckError,
+    UserObjectError,
+    ValueUnavailableError,
+    unknown_key,
+)
+from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.records.events import Notice
 from stepwell.kernel_runtime.records.materializations import Materialization
 from stepwell.kernel_runtime.records.runs import ErrorRecord, RunRecord, StepRecord
-from stepwell.kernel_runtime.store.values.structure import name_parts
+from stepwell.kernel_runtime.store.values.structure import name_parts, type_name
 from stepwell.kernel_runtime.versions.secrets import hidden_message
+
+T = TypeVar("T")
+
+
+def plain_metadata(step: PlanStep, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata as JSON values; other values are kept as their texts, and what is too much is cut off, with a mark.
+
+    Raises
+    ------
+    UserObjectError
+        If one of them raises when it is asked for its text.
+    """
+    plain = _PlainMetadata()
+    kept = {}
+    for name, value in metadata.items():
+        try:
+            kept[_own_text(name)[:_LONGEST_NAME]] = plain.value(value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            shown = name if type(name) is str else type_name(name)
+            raise user_object_error(step, f"its metadata {shown!r}", error) from error
+    return kept
+
+
+_DEEPEST = 50
+"""Levels of metadata that are kept as JSON; it may hold itself."""
+_MOST = 1 << 18
+"""Characters and members of a step's metadata that are kept: all are searched for secrets."""
+_LONGEST_NAME = 1000
+_MOST_BITS = 10_000
+
+
+class _PlainMetadata:
+    """Turns the values of one step's metadata into JSON values, within `_MOST` in all."""
+
+    def __init__(self) -> None:
+        self.left = _MOST
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        kind = type(value)
+        self.left -= 1
+        if self.left < 0:
+            return "…"
+        if value is None or kind in {bool, float}:
+            return value
+        if issubclass(kind, str):
+            return self._bounded(str.__str__(value))
+        if issubclass(kind, int):
+            number = int.__int__(value)
+            # Python prints, and JSON keeps, no number of any length.
+            return number if number.bit_length() <= _MOST_BITS else f"an integer of {number.bit_length():,} bits"
+        if issubclass(kind, float):
+            return float.__float__(value)
+        if depth < _DEEPEST and issubclass(kind, Mapping):
+            return {
+                self._bounded(_own_text(key)): self.value(member, depth + 1)
+                for key, member in self._while_room(value.items())
+            }
+        if depth < _DEEPEST and issubclass(kind, list | tuple | set | frozenset):
+            return [self.value(member, depth + 1) for member in self._while_room(value)]
+        return self._bounded(_own_text(value))
+
+    def _bounded(self, text: str) -> str:
+        room, self.left = max(self.left, 0), self.left - len(text)
+        return text if len(text) <= room else f"{text[:room]}… ({len(text):,} characters)"
+
+    def _while_room(self, members: Iterable[T]) -> Iterator[T]:
+        """Yield members until the room is used up; the last one is cut off."""
+        for member in members:
+            yield member
+            if self.left < 0:
+                return
+
+
+def _own_text(value: Any) -> str:
+    """Return the text of an object as an exact str."""
+    text = str(value)
+    return text if type(text) is str else str.__str__(text)
+
+
+@dataclass(slots=True)
+class Produced:
+    """One output that a body produced."""
+
+    output: PlanOutput
+    value: Any
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Collector:
+    """Takes outputs as they come and checks them against the declaration.
+
+    Attributes
+    ----------
+    produced
+        By output name; also after a failure, since what was yielded before stays.
+    """
+
+    def __init__(self, step: PlanStep) -> None:
+        self.step = step
+        self.declared = {output.name: output for output in step.outputs}
+        self.produced: dict[str, Produced] = {}
+        self.last: Any = None
+        """The value of a cell's last expression, if the shell keeps it and the expression is not just a variable."""
+
+    def add(self, name: str, value: Any, metadata: dict[str, Any] | None = None) -> None:
+        """Take one output.
+
+        Raises
+        ------
+        InvariantViolationError
+            For an output that is not declared or comes twice.
+        TypeCheckError
+            For a value that is not of the output's type.
+        """
+        step = self.step
+        output = self.declared.get(name)
+        if output is None:
+            raise InvariantViolationError(
+                f"step {step.key!r} produced the output {name!r}, which it does not declare",
+                where=step.where,
+                remedy=f"declared are: {', '.join(self.declared) or 'none'}",
+            )
+        if name in self.produced:
+            raise InvariantViolationError(f"step {step.key!r} produced the output {name!r} twice", where=step.where)
+        if output.stored:
+            try:
+                step.op.check_output(name, value, step.key)
+            except (StepwellError, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                raise user_object_error(step, f"the check of the output {name!r}", error) from error
+        elif value is not None:
+            raise TypeCheckError(
+                f"step {step.key!r}: the output {name!r} is Nothing but has a {type_name(value)}",
+                where=step.where,
+                remedy="return None, or declare a type",
+            )
+        self.produced[name] = Produced(output, value, metadata or {})
+
+    def returned(self, value: Any) -> None:
+        """Take what a body returned.
+
+        Raises
+        ------
+        InvariantViolationError
+            If it is not one value per output.
+        """
+        step, names = self.step, list(self.declared)
+        if issubclass(type(value), Output):
+            self._output(value)
+        elif not names:
+            if value is not None:
+                raise InvariantViolationError(
+                    f"step {step.key!r} has no outputs but returned a {type_name(value)}", where=step.where
+                )
+        elif len(names) == 1:
+            self.add(names[0], value)
+        elif issubclass(type(value), tuple) and len(value) == len(names):
+            for name, member in zip(names, value, strict=True):
+                if issubclass(type(member), Output):
+                    self.add(name, member.value, dict(member.metadata))
+                else:
+                    self.add(name, member)
+        elif value is not None or isinstance(step.op.body, CellBody):
+            shown = f"{len(value)} values" if issubclass(type(value), tuple) else f"a {type_name(value)}"
+            raise InvariantViolationError(
+                f"step {step.key!r} returned {shown} for its {len(names)} outputs",
+                where=step.where,
+                remedy=f"return a tuple of {len(names)}: {', '.join(names)}",
+            )
+
+    def _output(self, value: Output[Any]) -> None:
+        name = value.output_name
+        if name == "result" and name not in self.declared and len(self.declared) == 1:
+            name = next(iter(self.declared))
+        self.add(name, value.value, dict(value.metadata))
+
+    def yielded(self, value: Any) -> None:
+        """Take one thing that a generator yielded.
+
+        Raises
+        ------
+        InvariantViolationError
+            For something that is no `Output`.
+        """
+        if not issubclass(type(value), Output):
+            raise InvariantViolationError(
+                f"step {self.step.key!r} yielded a {type_name(value)}",
+                where=self.step.where,
+                remedy="yield Output(value, output_name=...); a generator that is returned counts as one that yields: return list(...) of it to keep its items",
+            )
+        self._output(value)
+
+    def finish(self) -> None:
+        """Check that every required output is there; one that carries no value is produced for the body.
+
+        Raises
+        ------
+        StepOutputNotFoundError
+            If a required output was not produced.
+        """
+        for name, output in self.declared.items():
+            if name in self.produced or not output.required:
+                continue
+            if not output.stored:
+                self.produced[name] = Produced(output, None)
+                continue
+            raise StepOutputNotFoundError(
+                f"step {self.step.key!r} did not produce its output {name!r}",
+                where=self.step.where,
+                remedy="produce it on every path, or declare it with is_required=False",
+            )
+
 
 _TRACEBACK = BaseException.__dict__["__traceback__"].__get__
 _PACKAGE = str(Path(__file__).resolve().parents[2])

@@ -22,8 +22,8 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import database_state, has_content
-from stepwell.kernel_runtime.execution.seeds import stream_states
-from stepwell.kernel_runtime.execution.world import OTHER, World, Writer
+from stepwell.kernel_runtime.execution.world import OTHER, World, Writer, stream_states
+from stepwell.kernel_runtime.planning.decision import Kind
 from stepwell.kernel_runtime.reads.checks import what_changed
 from stepwell.kernel_runtime.reads.file_state import UNSTABLE
 from stepwell.kernel_runtime.reads.recorder import value_digest
@@ -31,7 +31,6 @@ from stepwell.kernel_runtime.records.materializations import CodeVersion, Materi
 from stepwell.kernel_runtime.versions import library_state, queries
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.encode import ATOMS
-from stepwell.kernel_runtime.versions.environment import set_variable, value_of, whole
 from stepwell.kernel_runtime.versions.graph import MISSING
 
 _GONE: Any = object()
@@ -78,14 +77,21 @@ class Memory:
     """By variable, the states of the databases that its files, connections and the like lead to; None where that is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsOfStep:
-    """The settings of libraries and of the process as they were before and after a step in this kernel."""
+class Unstored:
+    """Stands for the result of a reused cell that was not stored, until it is needed.
 
-    before: library_state.Snapshot
-    after: library_state.Snapshot
-    environment: dict[str, tuple[str | None, str | None]]
-    """Variables of the environment that it changed: their values before and after."""
+    Parameters
+    ----------
+    key
+        Of an asset of the cell.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __repr__(self) -> str:
+        """Say how to get it."""
+        return f"<not stored: run the cell of {self.key} with -f>"
 
 
 class Timeline:
@@ -145,7 +151,6 @@ class Timeline:
         self._waiting: dict[str, Materialization] = {}
         self._memories: dict[str, Memory] = {}
         self._earlier: dict[str, dict[str, Any]] = {}
-        self._settings: dict[str, SettingsOfStep] = {}
         self._lock = threading.Lock()
 
     # -- events
@@ -450,31 +455,6 @@ class Timeline:
         )
         self._reassigned.pop(step_key, None)
 
-    def note_settings(self, step_key: str, before: library_state.Snapshot, environment: Mapping[str, str]) -> None:
-        """Note what a step has changed in the settings of libraries and in the environment, by their states before it."""
-        after, now = library_state.snapshot(), whole()
-        names = {name for name, _ in environment.items() ^ now.items()}
-        changed = {name: (environment.get(name), now.get(name)) for name in names}
-        if changed or library_state.changed(before, after):
-            self._settings[step_key] = SettingsOfStep(before, after, changed)
-
-    def has_settings(self, step_key: str) -> bool:
-        """Return True if what a step set when it ran here last was not set back since."""
-        return step_key in self._settings
-
-    def undo_settings(self, step_key: str) -> None:
-        """Set back what a step set when it ran here last, unless something else has set it since."""
-        done = self._settings.pop(step_key, None)
-        if done is None:
-            return
-        since = {name for name, _ in library_state.changed(done.after, library_state.snapshot())}
-        entries = [entry for entry in library_state.changed(done.after, done.before) if entry[0] not in since]
-        values = {name: library_state.value_in(done.before, name) for name, text in entries if text is None}
-        library_state.apply(entries, values)
-        for name, (before, after) in done.environment.items():
-            if value_of(name) == after:
-                set_variable(name, before)
-
     def has_brought(self, step_key: str, item: Materialization) -> bool:
         """Return True if a step already gave this materialization in this kernel."""
         memory = self._memories.get(step_key)
@@ -546,18 +526,23 @@ class Timeline:
         pulled = step_key not in self.requested
         return memory is not None and self.world.was_seeded(stream, step_key, memory.number, pulled=pulled)
 
-    def keeps(self, step_key: str, item: Materialization) -> bool:
-        """Return True if a cell runs that needs a step which gave this materialization here: as in a plain notebook, it does not run again."""
-        return bool(self.cells) and step_key not in self.cells and self.has_brought(step_key, item)
+    def kind(self, step_key: str) -> Kind:
+        """Return how the present request asks for a step."""
+        if step_key in self.requested:
+            return "cell" if step_key in self.cells else "named"
+        return "cell pull" if self.cells and step_key not in self.cells else "pull"
 
-    def read_holds(self, read: Read, step_key: str, item: Materialization) -> bool:
+    def read_holds(self, read: Read, step_key: str, item: Materialization, kind: Kind) -> bool:
         """Return True if what a step read from the kernel itself is still so, or changed only by later cells and steps.
 
         Parameters
         ----------
         item
             The materialization that has the read.
+        kind
+            How the step is requested: where its own cell runs, or the request names it, what other cells changed counts.
         """
+        pulled = kind in ("pull", "cell pull")
         again = self.has_brought(step_key, item)
         if read.kind == "stream":
             if again and not self.was_seeded(read.name, step_key):
@@ -566,7 +551,7 @@ class Timeline:
             state = stream_states().get(read.name)
             return state is not None and data_version(state) == read.digest
         if self.world.has(read):
-            return again and self.world.is_later_change(read, step_key, pulled=step_key not in self.requested)
+            return again and self.world.is_later_change(read, step_key, pulled=pulled)
         value = self.namespace.get(read.name, _GONE)
         if read.kind == "given":
             # Where the notebook has no such variable, the code in the input's value has its own.
@@ -578,7 +563,7 @@ class Timeline:
             return False
         memory = self._memories[step_key]
         since = self._since(read.name, memory.number)
-        return bool(since) and self._is_explained(read.name, memory, since, step_key)
+        return bool(since) and self._is_explained(read.name, memory, since, step_key, pulled=pulled)
 
     def look_at_world(self, writer: Writer = OTHER) -> None:
         """Note who changed files, the environment and the like that steps read, right after the change."""
@@ -593,9 +578,11 @@ class Timeline:
         bound = self.asset_of(name)
         return (bound.data_version if bound is not None else "") or value_digest(self.namespace[name])
 
-    def _is_explained(self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str) -> bool:
+    def _is_explained(
+        self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str, *, pulled: bool
+    ) -> bool:
         """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
-        if step_key in self.requested and (
+        if not pulled and (
             any(writer.kind == "cell" for _, writer in since)
             or any(number > memory.number and writer.id != step_key for number, writer in self._binds.get(name, ()))
         ):
@@ -655,7 +642,7 @@ class Timeline:
             if not since:
                 continue
             touched = True
-            if not self._is_explained(name, memory, since, step_key):
+            if not self._is_explained(name, memory, since, step_key, pulled=not own):
                 return version
             if own:
                 continue
@@ -671,7 +658,7 @@ class Timeline:
                 is_edit = own
             else:
                 # Settings that the step itself has made are none.
-                is_edit = not self.has_settings(step_key)
+                is_edit = not self.world.has_settings(step_key)
             if is_edit:
                 return version
         self._reassigned[step_key] = again

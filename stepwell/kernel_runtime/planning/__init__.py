@@ -1,10 +1,10 @@
-"""What is asked for, what follows from it, and in which state it is.
+"""The plan of a request, and the decision about each of its steps.
 
 ==============  ===============================================================================
 ``plan``        the plan as data: steps, their inputs and outputs by key; the steps of a definition
 ``build``       targets, selections and definitions to a plan, with every upstream that it needs
-``memo``        the memo key of a step once its inputs are known, and what the store has for it
-``states``      the state of every step, with its reasons
+``decision``    the memo key of a step, and whether it is reused, runs or is held back
+``states``      the decisions shown before anything runs: the state of every step, with its reasons
 ``picture``     the lineage: definitions and states as cards and edges
 ==============  ===============================================================================
 """

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
-from stepwell.kernel_runtime.planning.memo import Known, choose_current
+from stepwell.kernel_runtime.planning.decision import (
+    Decision,
+    Known,
+    choose_current,
+    decide,
+    is_kept,
+    lost_value,
+    may_be_reused,
+)
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
 from stepwell.kernel_runtime.records.events import State
 from stepwell.kernel_runtime.records.materializations import (
@@ -88,7 +96,7 @@ class Explainer(Protocol):
 
 
 def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepState]:
-    """Return the state of every step of a plan, in its order.
+    """Return the state of every step of a plan, in its order: what `decide` says of each before anything runs.
 
     Parameters
     ----------
@@ -97,101 +105,136 @@ def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepS
     explain
         Called for steps that have something stored which cannot be reused.
     """
-    found: dict[str, StepState] = {}
-    pending: dict[str, str] = {}
+    states = _States(plan, known, explain)
     for step in plan.steps:
-        found[step.key] = state = _state(step, plan, known, found, explain, pending=pending)
+        states.add(step)
+    return states.by_key
+
+
+class _States:
+    """The states of a plan's steps, as far as they are known."""
+
+    def __init__(self, plan: Plan, known: Known, explain: Explainer) -> None:
+        self.plan = plan
+        self.known = known
+        self.explain = explain
+        self.by_key: dict[str, StepState] = {}
+        self.pending: dict[str, str] = {}
+        """Names and files that the reuse of an earlier step would change, each with the key of that step."""
+        self._executions: dict[str, list[tuple[Materialization, ...]]] | None = None
+
+    def add(self, step: PlanStep) -> None:
+        """Decide a step, and have the steps after it decided accordingly."""
+        known = self.known
+        decision = decide(step, self.plan, known, known.kind(step.key))
+        state = self._state(step, decision)
+        self.by_key[step.key] = state
         if state.state == "fresh":
             known.values.update((item.key, item) for item in state.current)
-    return found
+        else:
+            known.valueless[step.key] = "wait"
 
-
-def _state(
-    step: PlanStep,
-    plan: Plan,
-    known: Known,
-    found: dict[str, StepState],
-    explain: Explainer,
-    *,
-    pending: dict[str, str],
-) -> StepState:
-    snapshot = known.snapshot
-    stored = tuple(
-        item
-        for output in step.outputs
-        if (item := choose_current(snapshot.current.get(output.key, []), step.notebook)) is not None
-    )
-    seconds = snapshot.seconds.get(step.address)
-    failure = snapshot.failures.get(step.address)
-    waits = [
-        key for key in step.input_keys if key in plan.producers and found[plan.producers[key].key].state != "fresh"
-    ]
-    inputs = None if waits else known.inputs(step)
-    memo = known.key(step, inputs) if inputs is not None else ""
-    group = known.hit(step, memo) if memo else None
-
-    def result(state: State, *reasons: Reason, current: tuple[Materialization, ...] = stored) -> StepState:
-        return StepState(step.key, state, reasons, memo, current, seconds, inputs)
-
-    if failure is not None and group is None and memo and failure.memo_key == memo:
-        error = failure.error
-        return result(
-            "failed",
-            Reason(
-                f"{error.name}: {error.message}" if error else "the last attempt failed",
-                detail=error.where if error else "",
-                kind="failure",
-            ),
-            *(reason for reason in (explain(step, stored, inputs) if stored else ()) if reason.kind != "python"),
+    def _state(self, step: PlanStep, decision: Decision) -> StepState:
+        snapshot = self.known.snapshot
+        stored = tuple(
+            item
+            for output in step.outputs
+            if (item := choose_current(snapshot.current.get(output.key, []), step.notebook)) is not None
         )
-    if group is not None:
-        lost = next(((item, why) for item in group if (why := known.lost(item))), None)
+        current = stored
+        if decision.group:
+            state, reasons = self._of_found(step, decision, stored)
+            lost = state == "missing"
+            current = tuple([item for item in decision.group if lost or item.output != NOTEBOOK])
+        elif not stored and decision.cause != "failed":
+            state, reasons = "missing", (Reason("never computed", kind="missing"),)
+        else:
+            state, reasons = self._of_computed(step, decision, stored)
+        seconds = snapshot.seconds.get(step.address)
+        return StepState(step.key, state, reasons, decision.memo_key, current, seconds, decision.inputs)
+
+    def _of_found(
+        self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
+    ) -> tuple[State, tuple[Reason, ...]]:
+        """Return the state of a step that has an execution under its memo key which can be reused, or could if its value were there."""
+        known, group = self.known, decision.group
+        lost = lost_value(group, known)
         if lost is not None:
-            return result("missing", _lost(*lost, known), current=group)
-        if len(group) > 1 and not (known.kept is not None and known.kept(step.key, group[0])):
-            pending.update(dict.fromkeys(_would_change(step, group, known), step.key))
-        doubts = _doubts(step, plan, known, found)
+            return "missing", (_lost(*lost, known),)
+        if len(group) > 1 and not is_kept(step, group, known, known.kind(step.key)):
+            self.pending.update(dict.fromkeys(_would_change(step, group, known), step.key))
+        doubts = self._doubts(step)
         if doubts:
-            return result("may change", *doubts, current=tuple([item for item in group if item.output != NOTEBOOK]))
-        return result(
-            "fresh",
-            *_moved(step, stored, group, inputs, explain),
-            current=tuple([item for item in group if item.output != NOTEBOOK]),
+            return "may change", tuple(doubts)
+        return "fresh", _moved(step, stored, group, decision.inputs, self.explain)
+
+    def _of_computed(
+        self, step: PlanStep, decision: Decision, stored: tuple[Materialization, ...]
+    ) -> tuple[State, tuple[Reason, ...]]:
+        """Return the state of a step that was computed, or failed, before and runs now or may run."""
+        known, cause = self.known, decision.cause
+        if cause == "failed":
+            error = known.snapshot.failures[step.address].error
+            text = f"{error.name}: {error.message}" if error else "the last attempt failed"
+            why = self.explain(step, stored, decision.inputs) if stored else ()
+            return "failed", (
+                Reason(text, detail=error.where if error else "", kind="failure"),
+                *(reason for reason in why if reason.kind != "python"),
+            )
+        if cause == "cache":
+            return "stale", (Reason("cache=False: it runs in every run", kind="cache"),)
+        if cause == "volatile":
+            return "stale", (Reason("volatile: runs every time", kind="volatile"),)
+        if cause == "unverifiable":
+            return "unverifiable", self.explain.unverifiable(step)
+        if decision.action == "wait":
+            return self._of_waiting(step, stored)
+        old = _too_old(step, stored, known) if stored[0].memo_key == decision.memo_key else None
+        if old is not None:
+            return "stale", (old,)
+        reasons = self.explain(step, stored, decision.inputs)
+        changed = [_pending_change(reason, self.pending) for reason in reasons] if self.pending else []
+        if changed and all(changed):
+            # No effect is applied where only states are asked for: whether the step runs is known when those before it were reused.
+            return "may change", tuple(dict.fromkeys(reason for reason in changed if reason is not None))
+        return "stale", reasons or (Reason("its memo key changed"),)
+
+    def _of_waiting(self, step: PlanStep, stored: tuple[Materialization, ...]) -> tuple[State, tuple[Reason, ...]]:
+        """Return the state of a step below one that is not fresh."""
+        own = self.explain(step, stored, None)
+        if own and not may_be_reused(step, self._executions_of(step), self.known):
+            # What changed in the step itself is certain; what comes from upstream is only possible.
+            return "stale", own
+        producers, found = self.plan.producers, self.by_key
+        sources = dict.fromkeys(producers[key].key for key in step.input_keys if key in producers)
+        return "may change", tuple(
+            Reason(f"{key} {_how(found[key])}", path=key, kind="upstream")
+            for key in sources
+            if found[key].state != "fresh"
         )
-    if not stored:
-        return result("missing", Reason("never computed", kind="missing"))
-    if not step.memoised:
-        return result("stale", Reason("cache=False: it runs in every run", kind="cache"))
-    if step.op.volatile:
-        return result("stale", Reason("volatile: runs every time", kind="volatile"))
-    if step.code is not None and step.code.unverifiable:
-        return result("unverifiable", *explain.unverifiable(step))
-    if waits:
-        # What changed in the step itself is certain; what comes from upstream is only possible.
-        own = tuple(reason for reason in explain(step, stored, None))
-        if own:
-            return result("stale", *own)
-        sources = dict.fromkeys(plan.producers[key].key for key in waits)
-        return result(
-            "may change",
-            *(
-                Reason(
-                    f"{key} {'may change' if found[key].state == 'may change' else f'is {found[key].state}'}",
-                    path=key,
-                    kind="upstream",
-                )
-                for key in sources
-            ),
-        )
-    old = _too_old(step, stored, known) if stored[0].memo_key == memo else None
-    if old is not None:
-        return result("stale", old)
-    reasons = explain(step, stored, inputs)
-    changed = [_pending_change(reason, pending) for reason in reasons] if pending else []
-    if changed and all(changed):
-        # No effect is applied where only states are asked for: whether the step runs is known when those before it were reused.
-        return result("may change", *dict.fromkeys(reason for reason in changed if reason is not None))
-    return result("stale", *(reasons or (Reason("its memo key changed"),)))
+
+    def _executions_of(self, step: PlanStep) -> list[tuple[Materialization, ...]]:
+        """Return what the store has of a step, under any memo key with a code version of the plan."""
+        if self._executions is None:
+            self._executions = {}
+            for groups in self.known.snapshot.by_memo_key.values():
+                self._executions.setdefault(groups[0][0].step_key, []).extend(groups)
+        return self._executions.get(step.address, [])
+
+    def _doubts(self, step: PlanStep) -> list[Reason]:
+        """Return which variables that a step reads were made from assets that are not fresh."""
+        known, plan = self.known, self.plan
+        reasons = []
+        for key, name in (known.made_from(step) if known.made_from is not None else {}).items():
+            giver = plan.producers[key].key if key in plan.producers else key
+            state = self.by_key.get(giver)
+            if state is not None and giver != step.key and state.state != "fresh":
+                reasons.append(Reason(f"{name} was made from {key}, which {_how(state)}", path=giver, kind="variable"))
+        return reasons
+
+
+def _how(state: StepState) -> str:
+    return "may change" if state.state == "may change" else f"is {state.state}"
 
 
 def _would_change(step: PlanStep, group: tuple[Materialization, ...], known: Known) -> list[str]:
@@ -212,18 +255,6 @@ def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
         if any(word == name or word.endswith(f"/{name}") for word in words):
             return Reason(f"{key} would change {name} first", path=key, kind="upstream")
     return None
-
-
-def _doubts(step: PlanStep, plan: Plan, known: Known, found: dict[str, StepState]) -> list[Reason]:
-    """Return which variables that a step reads were made from assets that are not fresh."""
-    reasons = []
-    for key, name in (known.made_from(step) if known.made_from is not None else {}).items():
-        giver = plan.producers[key].key if key in plan.producers else key
-        state = found.get(giver)
-        if state is not None and giver != step.key and state.state != "fresh":
-            how = "may change" if state.state == "may change" else f"is {state.state}"
-            reasons.append(Reason(f"{name} was made from {key}, which {how}", path=giver, kind="variable"))
-    return reasons
 
 
 def _lost(item: Materialization, why: str, known: Known) -> Reason:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import source_of
 from stepwell.kernel_runtime.errors import StepwellError, StoreError
-from stepwell.kernel_runtime.execution.seeds import HiddenState
 from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.execution.world import HiddenState
 from stepwell.kernel_runtime.planning.build import (
     Definitions,
     build_job_plan,
@@ -25,7 +25,7 @@ from stepwell.kernel_runtime.planning.build import (
     step_owner,
     unknown_step,
 )
-from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.planning.decision import Known
 from stepwell.kernel_runtime.planning.picture import picture
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps
 from stepwell.kernel_runtime.planning.states import StepState, plan_states
@@ -161,7 +161,7 @@ class Inspection:
             if item is not None:
                 known.values[key] = item
         if (timeline := self._timeline) is not None:
-            known.local, known.kept, known.brought = timeline.read_holds, timeline.keeps, timeline.has_brought
+            known.kind, known.local, known.brought = timeline.kind, timeline.read_holds, timeline.has_brought
             known.made_from = lambda step: timeline.made_from(step.key, step.op.body)
         return known
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.planning.build import step_extra
-from stepwell.kernel_runtime.planning.memo import Known
+from stepwell.kernel_runtime.planning.decision import Known, refusal
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import Reason
 from stepwell.kernel_runtime.reads import what_changed
@@ -78,8 +78,8 @@ class Explainer:
                 return (Reason(f"{listed(lacking)} is no longer stored", kind="missing"),)
             if old.unverifiable:
                 return (Reason(f"it reached what has no digest: {old.unverifiable[0]}", kind="unverifiable"),)
-            if old.memo_key == self.known.key(step, inputs) and (refusal := self.known.refusal(step, old.memo_key)):
-                return (Reason(refusal, kind="refused"),)
+            if old.memo_key == self.known.key(step, inputs) and (why := refusal(step, old.memo_key, self.known)):
+                return (Reason(why, kind="refused"),)
             return (Reason(f"it was computed by another Python than {PYTHON}, or under another key", kind="python"),)
         return tuple(reasons)
 

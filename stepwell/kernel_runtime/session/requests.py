@@ -19,7 +19,7 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.planning.build import Definitions, step_owner
-from stepwell.kernel_runtime.planning.memo import choose_current
+from stepwell.kernel_runtime.planning.decision import choose_current
 from stepwell.kernel_runtime.planning.plan import asset_steps
 from stepwell.kernel_runtime.records.keys import AssetKey, listed
 from stepwell.kernel_runtime.records.materializations import Current, Materialization

@@ -31,13 +31,13 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
     unknown_key,
 )
-from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping
-from stepwell.kernel_runtime.execution.engine import Engine, Request, new_run
+from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, new_run
+from stepwell.kernel_runtime.execution.engine import Engine, Request
 from stepwell.kernel_runtime.execution.in_process import InProcess
 from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import RunResult
-from stepwell.kernel_runtime.execution.seeds import HiddenState
 from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.execution.world import HiddenState
 from stepwell.kernel_runtime.planning.build import Definitions, build_job_plan
 from stepwell.kernel_runtime.planning.plan import Plan
 from stepwell.kernel_runtime.planning.states import StepState
@@ -620,7 +620,6 @@ class Session:
                 request = Request(
                     forced,
                     shown,
-                    self.namespace,
                     code_parts(hidden),
                     (*notices, *self._once((*slow_notices(inspection.walk), *size_notices(store)))),
                     hidden,

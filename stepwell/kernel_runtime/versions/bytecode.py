@@ -99,6 +99,7 @@ SPOKEN = frozenset(("__doc__", "__annotations__"))
 
 
 _NONE: frozenset[str] = frozenset()
+_NO_SHAPE = marshal.dumps((), 2)
 
 
 class CodeFacts(weakref.ref[CodeType]):
@@ -169,14 +170,18 @@ def _read(code: CodeType, key: int) -> CodeFacts:
     if not code.co_flags & _OPTIMIZED and "__firstlineno__" in code.co_names:
         _leave_out_lines(code, decoded)
     blocks, shape = ordered(code, decoded, _written)
-    blob = b"".join((_header(code), *[block.content for block in blocks], marshal.dumps(shape, 2)))
+    tail = marshal.dumps(shape, 2) if shape else _NO_SHAPE
+    blob = b"".join((_header(code), *[block.content for block in blocks], tail))
     self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
     inner = [facts(each) for each in code.co_consts if type(each) is CodeType]
     if _formats(decoded) or (inner and any(each.formats for each in inner)):
         self.formats = True
     if inner or not opcodes.ATTRIBUTE_STORES.isdisjoint(decoded.operations):
         self.attribute_stores = _attribute_stores(code, decoded.instructions, inner)
-    _note(self, code.co_names, blocks)
+    if inner or code.co_names:
+        _note(self, code.co_names, blocks)
+    else:
+        self.loads = ()
     return self
 
 

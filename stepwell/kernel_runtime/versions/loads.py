@@ -287,7 +287,7 @@ def _beyond_names(
         limits = library_state.state.get(library_state.LIMITS)
         if limits and _calls(known, names):
             to.refer(node, library_state.LIMITS, limits)
-        if patches.table:
+        if patches.may_count(codes, known):
             _patched(to, node, codes, [value for _, value in names])
     if known.suspects:
         for reason in known.suspects:
