@@ -5,10 +5,9 @@ import sqlite3
 from collections import Counter
 from dataclasses import dataclass
 
-from stepwell.kernel_runtime.session.kernel import get_session
-
 import stepwell
 from stepwell import asset
+from stepwell.kernel_runtime.session import get_session
 
 CONNECTION = sqlite3.connect(":memory:")
 OPTIONS = {

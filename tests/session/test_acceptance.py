@@ -8,7 +8,8 @@ import pytest
 import stepwell
 from stepwell import AssetOut, asset, graph_asset, multi_asset, op
 from stepwell.kernel_runtime.errors import InvariantViolationError, ValueUnavailableError
-from stepwell.kernel_runtime.session import get_session
+from stepwell.kernel_runtime.session import Session, get_session
+from stepwell.kernel_runtime.session.explanation import explain
 
 STYLE = "plain"
 
@@ -68,9 +69,9 @@ def test_it_holds_in_a_fresh_process_and_is_on_the_record(session, monkeypatch):
     stepwell.why("clean", accept=True, definitions=[clean])
     directory = session.store.directory
     session.close()
-    session.stores.clear()
+    session = Session()
     session.use(directory)
-    assert why("clean").state == "fresh"
+    assert explain(session, "clean", definitions=[clean]).state == "fresh"
     newest = session.store.history("clean")[0]
     assert newest.metadata["stepwell:accepted"]["causes"] == ["STYLE: 'plain' -> 'bold'"]
     record = session.store.run(newest.run_id)

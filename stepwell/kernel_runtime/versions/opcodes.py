@@ -103,6 +103,10 @@ LOAD_GLOBAL, STORE_NAME = _number("LOAD_GLOBAL"), _number("STORE_NAME")
 POP_TOP, SWAP = _number("POP_TOP"), _number("SWAP")
 IMPORT_NAME, IMPORT_FROM = _number("IMPORT_NAME"), _number("IMPORT_FROM")
 GLOBAL_STORES = _numbers(("STORE_GLOBAL", "DELETE_GLOBAL"))
+GLOBAL_NAMES = _numbers(("LOAD_GLOBAL",)) | GLOBAL_STORES
+"""Those that name a global."""
+MODULE_NAMES = GLOBAL_NAMES | _numbers(("LOAD_NAME", "STORE_NAME", "DELETE_NAME"))
+"""Those that name a global in the code of a module or cell."""
 NAME_LOADS = _numbers(("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
 ATTRIBUTE_LOADS = _numbers(("LOAD_ATTR", "LOAD_METHOD"))
 ATTRIBUTE_STORES = _numbers(("STORE_ATTR", "DELETE_ATTR"))
