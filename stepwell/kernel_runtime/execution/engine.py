@@ -148,6 +148,8 @@ class Engine:
         finally:
             self.seeds.restore()
             self.claiming.close()
+            # Facts outlive the run with its result; the engine need not.
+            self.known.settle = None
         for step in steps:
             if step.key not in self.books.steps:
                 self.books.not_run(step, skipped=False)
