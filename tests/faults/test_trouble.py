@@ -101,6 +101,7 @@ QUOTA = """
 DEAD = """
     import ctypes, platform, struct, threading
     from stepwell.kernel_runtime.session import get_session
+    from stepwell.kernel_runtime.store import housekeeping
 
     def deny_flushes(*_):
         # In this thread only: the disk takes a commit neither in full nor back, after which DuckDB refuses every statement.

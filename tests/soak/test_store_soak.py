@@ -16,6 +16,7 @@ KILLS = 150
 WRITER = """
 import random, sys
 import numpy as np
+from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.store import open_store
 from tests.store import rows
 store, name = open_store(sys.argv[1]), sys.argv[2]
@@ -32,6 +33,7 @@ while True:
 """
 COLLECTOR = """
 import random, sys
+from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.store import open_store
 store = open_store(sys.argv[1])
 while True:

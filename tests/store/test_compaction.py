@@ -62,7 +62,7 @@ def test_newest_means_the_same_after_a_compaction(store):
     fill(store, 20)
     compaction.compact(store.catalog, force=True)
     asked = (["a1"], ["a1"], ["c1"])
-    store._shared.remembered._epoch = -1
+    store.snapshot(["another"], ["another"], ["another"])
     assert store.snapshot(*asked).current["a1"][0].materialization.run_id == "r15"
     fill(store, 1, start=22)
     assert store.current("a1")[0].materialization.run_id == "r22"

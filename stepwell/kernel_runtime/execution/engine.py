@@ -347,7 +347,9 @@ class Engine:
     def _settle(self, step: PlanStep) -> None:
         """Compute the code version of a step again if a step before it has changed what its code reaches."""
         state = self.request.hidden
-        if state is not None and self.guard.look(lambda: state.settle(step)) and step.code is not None:
+        if state is None or state.is_settled(step):
+            return
+        if self.guard.look(lambda: state.settle(step)) and step.code is not None:
             address, digest = step.address, step.code.digest
             # An interrupt while it waits ends the run before this step begins.
             with suppress(KeyboardInterrupt):

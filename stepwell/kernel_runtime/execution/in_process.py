@@ -119,6 +119,7 @@ class InProcess:
         collector = Collector(step)
         capture = Capture(step.key, show_displays=show_displays)
         live = isinstance(step.op.body, CellBody) and step.op.body.live
+        codes = _codes(step.op.body)
         own = step.op.body.bound if isinstance(step.op.body, CellBody) and live else ()
         recorder = ReadRecorder(
             self.exclude,
@@ -128,15 +129,13 @@ class InProcess:
             partial(self._counted, step) if live else lambda: step.op.parameters,
             before=live,
             own=own,
-            looks_at_filters=any(
-                "filters" in facts(code).attributes for code in _codes(step.op.body) if code is not None
-            ),
+            looks_at_filters=any(["filters" in facts(code).attributes for code in codes if code is not None]),  # noqa: C419 - a list is quicker for one or two
         )
         error: BaseException | None = None
         started = time.perf_counter()
         try:
             with self._bound(hidden) if hidden else _AS_IT_IS, recording(capture), recorder:
-                for name in reached_by(arguments.values(), _codes(step.op.body)) if arguments else ():
+                for name in reached_by(arguments.values(), codes) if arguments else ():
                     recorder.state_read(name)
                 self.guard.call(lambda: self._call(step, arguments, collector))
             collector.finish()

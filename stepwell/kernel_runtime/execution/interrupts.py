@@ -46,8 +46,8 @@ class InterruptGuard:
         """Whether `cancel` was called, and no Ctrl-C came."""
         self.stops_itself = False
         """Whether only code of the run called `cancel`: that goes on to its end."""
-        self._calling: FrameType | None = None
-        """The frame of `call` while it is in user code."""
+        self._calling = False
+        """Whether `call` is in user code."""
         self._began = 0.0
         """When `call` was called last."""
         self._thrown = False
@@ -92,14 +92,14 @@ class InterruptGuard:
         del number
         pressed, self._pressing = self._pressing, False
         again = self._interrupt(cancelled=pressed)
-        if self._calling is not None:
+        if self._calling:
             # The first interrupt ends what was called. If the user's code caught it, the next one must have an effect, too,
             # but not on our own code while that tidies up after the first.
-            if frame is self._calling:
+            if frame is not None and frame.f_code is _CALL:
                 # What was called has not begun, or has ended.
-                self._calling = None
+                self._calling = False
                 raise KeyboardInterrupt
-            if not again or _in_body(frame, self._calling):
+            if not again or _in_body(frame):
                 raise KeyboardInterrupt
         elif again and self._impatient:
             self._impatient = False
@@ -131,7 +131,7 @@ class InterruptGuard:
                     return
                 self.cancelled = self.cancelled or not self.interrupted
                 self.interrupted = True
-                if self._calling is not None:
+                if self._calling:
                     self._thrown = True
                     _raise_in(self._thread, KeyboardInterrupt)
 
@@ -150,7 +150,7 @@ class InterruptGuard:
                     signal.pthread_kill(self._thread, signal.SIGINT)
                 else:  # Windows has no such call; there, the signal wakes the main thread whoever raises it
                     signal.raise_signal(signal.SIGINT)
-            if self._calling is not None:
+            if self._calling:
                 _interrupt_children(self._began)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -169,7 +169,7 @@ class InterruptGuard:
 
     def look(self, function: Callable[[], T]) -> T:
         """Call what looks at the user's objects, which may take for ever; an interrupt meanwhile raises KeyboardInterrupt in it."""
-        if self._calling is not None:
+        if self._calling:
             return function()
         found: T = self.call(function, begun=True)
         return found
@@ -184,13 +184,13 @@ class InterruptGuard:
         """
         try:
             self._began = time.time()
-            self._calling = sys._getframe()  # noqa: SLF001 - the handler is given frames, too
+            self._calling = True
             if self.interrupted and not begun:
                 raise KeyboardInterrupt
             return function()
         finally:
             if self._owns:
-                late, self._calling = self._pressing, None
+                late, self._calling = self._pressing, False
             else:
                 late = self._leave()
             if late:
@@ -203,20 +203,23 @@ class InterruptGuard:
     def _leave(self) -> bool:
         """Leave user code; return whether `cancel` has sent an exception for it that was not raised in it."""
         late = False
-        while self._calling is not None:
+        while self._calling:
             # One that is raised here is late, too.
             with suppress(KeyboardInterrupt), self._sending:
                 if self._thrown:
                     late = not isinstance(sys.exc_info()[1], KeyboardInterrupt)
                     _raise_in(self._thread, None)
                     self._thrown = False
-                self._calling = None
+                self._calling = False
         return late
 
 
-def _in_body(frame: FrameType | None, calling: FrameType) -> bool:
-    """Return whether a frame is user code that `calling` has called, with none of our own code in between."""
-    while frame is not None and frame is not calling:
+_CALL = InterruptGuard.call.__code__
+
+
+def _in_body(frame: FrameType | None) -> bool:
+    """Return whether a frame is user code that `InterruptGuard.call` has called, with none of our own code in between."""
+    while frame is not None and frame.f_code is not _CALL:
         name = frame.f_code.co_filename
         if name.startswith(_OURS) and name != _CALLS_BODIES:
             return False

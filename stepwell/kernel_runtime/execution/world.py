@@ -291,9 +291,13 @@ class HiddenState:
         self._changes = 0
         self._settled: dict[str, int] = {}
 
+    def is_settled(self, step: PlanStep) -> bool:
+        """Return True for a step that has its code version of now."""
+        return not self._changes or step.code is None or self._settled.get(step.key) == self._changes
+
     def settle(self, step: PlanStep) -> bool:
         """Give a step that is about to be decided its code version of now; tell whether it is another one."""
-        if not self._changes or step.code is None or self._settled.get(step.key) == self._changes:
+        if step.code is None or self.is_settled(step):
             return False
         self._settled[step.key] = self._changes
         before = step.code.digest

@@ -374,30 +374,13 @@ def is_provenance(version: str) -> bool:
     return version.startswith(_PROVENANCE)
 
 
-def memo_key(
-    step_key: str,
-    code_version: str,
-    inputs: Iterable[InputVersion],
-    *,
-    config: str = "",
-    selected_outputs: Iterable[str] = (),
-    partition: str = "",
-    declared: Iterable[tuple[str, str]] = (),
-) -> str:
+def memo_key(step_key: str, code_version: str, inputs: Iterable[InputVersion]) -> str:
     """Return the memo key of a step as 32 hexadecimal digits (DESIGN, section 1).
 
     Parameters
     ----------
     inputs
         Values in the order of the parameters; order edges in any order, they are sorted by key here.
-    config
-        A canonical text of the configuration of the op and of the resources that it requires.
-    selected_outputs
-        Where the step can see which of its outputs are asked for.
-    partition
-        The partition key or range.
-    declared
-        Declared files and environment names, each with its digest.
     """
     values: list[tuple[str, str]] = []
     order: list[tuple[str, str]] = []
@@ -408,7 +391,5 @@ def memo_key(
             order.append((item.key, item.version))
     order.sort()
     # The text of a tuple of strings is different for different tuples.
-    text = repr(
-        (step_key, code_version, values, order, config, tuple(selected_outputs), partition, tuple(declared), PYTHON)
-    )
+    text = repr((step_key, code_version, values, order, PYTHON))
     return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()

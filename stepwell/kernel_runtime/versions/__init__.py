@@ -4,7 +4,7 @@
 ``graph``          the nodes of what code reaches, and their digests
 ``references``     how one object refers to another: by value, by name and version, through attributes of modules
 ``loads``          the nodes of functions, cells and SELECTs; ``expand`` those of all other objects; ``classes`` what counts of classes and instances
-``opcodes``        the instructions of each CPython; ``bytecode`` what code means and loads, ``imports`` what it imports; ``queries`` what texts of SQL name
+``opcodes``        the instructions of each CPython; ``bytecode`` what code means, loads and imports; ``queries`` what texts of SQL name
 ``walk``           the code version of a step; ``inventory`` its parts; ``code_differences`` why two versions differ
 ``data``           the data version of a value
 ``ownership``      what is the user's, a library's, the standard library's

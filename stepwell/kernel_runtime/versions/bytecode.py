@@ -2,10 +2,16 @@
 
 Two code objects have equal `CodeFacts.blob` exactly if they do the same. Instructions, the constants that they use (typed),
 names, control flow, exception handlers and argument counts count. File name, lines, docstring and effects of the source's layout
-do not. `opcodes` reads the instructions, `flow` brings them into one order. The blob belongs to one minor version of Python, and says so.
+do not. Nor does the name of a function: whatever refers to the function writes it. `opcodes` reads the instructions, `flow` brings them into one order. The blob belongs to one minor version of Python, and says so.
+
+The variable that an asset's cell is named like has no name in the blob, so that an asset that is renamed keeps its results.
 
 `CodeFacts.loads` has the names that are really loaded as globals, each with the chain of attributes read from it at once:
 ``np.linalg.norm(x)`` loads ``("np", ("linalg", "norm"))``. An attribute of a local, ``text.upper()``, is no global.
+
+``import lmod`` inside a function binds a local, so no global shows what is reached. `imported` follows the instructions instead: the names
+that an import statement binds, and the attributes read from these names, in the code and in the functions nested in it. A name that is
+used in any other way (passed on, assigned) stands for its whole module.
 
 Annotations and documentation count only where something that is reached reads them: ``inspect.signature(f)``, ``get_type_hints(f)``,
 ``f.__doc__``. Which function such code asks about is known only when it runs. So a step that reaches such code depends on the
@@ -17,13 +23,15 @@ from __future__ import annotations
 
 import marshal
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.definitions.bodies import annotations_of
 from stepwell.kernel_runtime.versions import opcodes
-from stepwell.kernel_runtime.versions.encode import PLAIN, atom, digest, identity
+from stepwell.kernel_runtime.versions.encode import PLAIN, Tag, atom, digest, identity
 from stepwell.kernel_runtime.versions.graph import Node, digest_of
 from stepwell.kernel_runtime.versions.opcodes import NO_VALUE, Block, Instruction, chain, ordered
 from stepwell.kernel_runtime.versions.queries import FRAME_TEXT, SQL_TEXT, names_in_texts
@@ -99,6 +107,7 @@ SPOKEN = frozenset(("__doc__", "__annotations__"))
 
 
 _NONE: frozenset[str] = frozenset()
+_NO_SHAPE = marshal.dumps((), 2)
 
 
 class CodeFacts(weakref.ref[CodeType]):
@@ -107,13 +116,14 @@ class CodeFacts(weakref.ref[CodeType]):
     What most code has nothing of is told by the class: a run reads code by the thousand.
     """
 
-    __slots__ = ("__dict__", "blob", "key", "loads", "name")
+    __slots__ = ("__dict__", "blob", "key", "loads")
 
     key: int
     """The identity of the code object."""
     blob: bytes
     """Equal exactly if the code does the same."""
-    name: str
+    own: str = ""
+    """The variable whose name is left out of the blob: that of the asset whose cell this is."""
     loads: tuple[tuple[str, tuple[str, ...]], ...]
     """Names loaded as globals, each with the attributes read from it at once; in the order of first use."""
     imports: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
@@ -142,13 +152,19 @@ class CodeFacts(weakref.ref[CodeType]):
 _known: dict[int, CodeFacts] = {}
 
 
-def facts(code: CodeType) -> CodeFacts:
-    """Return what is known of a code object, read once as long as it lives."""
+def facts(code: CodeType, own: str = "") -> CodeFacts:
+    """Return what is known of a code object, read once as long as it lives.
+
+    Parameters
+    ----------
+    own
+        Of the code of an asset's cell, the variable that is named like the asset.
+    """
     key = identity(code)
     found = _known.get(key)
-    if found is not None and found() is code:
+    if found is not None and found() is code and (not own or found.own == own):
         return found
-    found = _known[key] = _read(code, key)
+    found = _known[key] = _read(code, key, own)
     return found
 
 
@@ -157,10 +173,11 @@ def _gone(found: CodeFacts, table: dict[int, CodeFacts] = _known) -> None:
         del table[found.key]
 
 
-def _read(code: CodeType, key: int) -> CodeFacts:
+def _read(code: CodeType, key: int, own: str = "", named: frozenset[int] = opcodes.MODULE_NAMES) -> CodeFacts:
     self = CodeFacts(code, _gone)
     self.key = key
-    self.name = code.co_name
+    if own:
+        self.own = own
     if opcodes.untested():
         self.blob = digest(_header(code) + code.co_code + code.co_exceptiontable + repr(code.co_consts).encode())
         self.loads = ()
@@ -168,15 +185,20 @@ def _read(code: CodeType, key: int) -> CodeFacts:
     decoded = opcodes.decode(code)
     if not code.co_flags & _OPTIMIZED and "__firstlineno__" in code.co_names:
         _leave_out_lines(code, decoded)
-    blocks, shape = ordered(code, decoded, _written)
-    blob = b"".join((_header(code), *[block.content for block in blocks], marshal.dumps(shape, 2)))
-    self.blob = blob if len(blob) < _HASH_ABOVE else b"\xc1" + digest(blob)
+    write = partial(_written, own=own, named=named) if own else _written
+    blocks, shape = ordered(code, decoded, write)
+    tail = marshal.dumps(shape, 2) if shape else _NO_SHAPE
+    blob = b"".join((_header(code), *[block.content for block in blocks], tail))
+    self.blob = blob if len(blob) < _HASH_ABOVE else Tag.LONG_CODE + digest(blob)
     inner = [facts(each) for each in code.co_consts if type(each) is CodeType]
     if _formats(decoded) or (inner and any(each.formats for each in inner)):
         self.formats = True
     if inner or not opcodes.ATTRIBUTE_STORES.isdisjoint(decoded.operations):
         self.attribute_stores = _attribute_stores(code, decoded.instructions, inner)
-    _note(self, code.co_names, blocks)
+    if inner or code.co_names:
+        _note(self, code.co_names, blocks)
+    else:
+        self.loads = ()
     return self
 
 
@@ -214,7 +236,6 @@ def _header(code: CodeType) -> bytes:
     return marshal.dumps(
         (
             *opcodes.THIS,
-            code.co_name,
             code.co_argcount,
             code.co_posonlyargcount,
             code.co_kwonlyargcount,
@@ -227,13 +248,23 @@ def _header(code: CodeType) -> bytes:
     )
 
 
-def _written(steps: list[Instruction]) -> bytes:
-    """Return the encoding of instructions without jumps."""
+def _written(steps: list[Instruction], own: str = "", named: frozenset[int] = frozenset()) -> bytes:
+    """Return the encoding of instructions without jumps.
+
+    Parameters
+    ----------
+    own
+        The variable whose name is left out.
+    named
+        The instructions that name it.
+    """
     operations, arguments, held = zip(*steps, strict=True) if steps else ((), (), ())
+    if own:
+        held = tuple(["" if op in named and value == own else value for op, _, value in steps])
     values = [value for value in held if value is not NO_VALUE]
     parts: list[bytes] = []
     if not PLAIN.issuperset(map(type, values)):
-        parts = [b"\xc0" + facts(value).blob if type(value) is CodeType else atom(value) for value in values]
+        parts = [Tag.CODE + _inner(value, own) if type(value) is CodeType else atom(value) for value in values]
     # Plain values are written with the rest, others behind it, after their number.
     blob = marshal.dumps(
         (
@@ -244,6 +275,24 @@ def _written(steps: list[Instruction]) -> bytes:
         2,
     )
     return b"".join((blob, *parts)) if parts else blob
+
+
+def _inner(code: CodeType, own: str) -> bytes:
+    """Return the encoding of code that is nested in other code, with its name."""
+    name = code.co_name
+    if not own or not _names(code, own):
+        return atom(name) + facts(code).blob
+    # In the body of a class, names that it binds are attributes.
+    return atom("" if name == own else name) + _read(code, identity(code), own, opcodes.GLOBAL_NAMES).blob
+
+
+def _names(code: CodeType, name: str) -> bool:
+    """Return True if code, or code nested in it, has a name."""
+    return (
+        code.co_name == name
+        or name in code.co_names
+        or any(_names(each, name) for each in code.co_consts if type(each) is CodeType)
+    )
 
 
 def _leave_out_lines(code: CodeType, decoded: opcodes.Decoded) -> None:
@@ -303,15 +352,16 @@ def _note(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
                     read = chain(steps, at)
                     loads[(value, read)] = None
                     spoken += bool(read) and read[-1] in SPOKEN
-                if value == "vars" and op == opcodes.LOAD_GLOBAL:
-                    # The argument says whether it is called.
-                    bare_vars = bare_vars or not argument or _no_arguments(steps, at)
+                # The argument says whether it is called.
+                bare_vars = bare_vars or (
+                    value == "vars" and op == opcodes.LOAD_GLOBAL and (not argument or _no_arguments(steps, at))
+                )
             elif role == _ATTRIBUTE:
                 attributes.append(value)
             elif role == _STORES_GLOBAL:
                 stored.add(value)
-                if block is blocks[0] and not any(value == name for name, _ in loads):
-                    first_stored.add(value)
+                first = block is blocks[0] and not any(value == name for name, _ in loads)
+                first_stored |= {value} if first else set()
             elif role == _STORES_NAME:
                 assigned.add(value)
             elif role == _IMPORTS:
@@ -323,16 +373,13 @@ def _note(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
         stored |= inner.stores
     to.loads = tuple(loads)
     # Most code has none of these: no object is kept for what is empty.
-    if imports:
-        to.imports = tuple(imports)
-    if stored:
-        to.stores = frozenset(stored)
-    if assigned:
-        to.assigned = frozenset(assigned)
+    if stored or assigned:
+        to.stores, to.assigned = frozenset(stored), frozenset(assigned)
     if bare_vars or "vars" in assigned:
         to.bare_vars = True
     if attributes or nested or imports:
         texts = [value for value in constants if type(value) is str]
+        to.imports = tuple(imports)
         _note_attributes(to, names, attributes, nested, spoken=spoken, texts=texts)
 
 
@@ -379,3 +426,108 @@ def _no_arguments(steps: list[Instruction], at: int) -> bool:
     """Whether what an instruction loads is called with no arguments."""
     op, argument, _ = steps[at + 1] if at + 1 < len(steps) else (-1, 0, None)
     return op in opcodes.CALLS and argument == 0
+
+
+# -- what import statements bind
+
+Chains: TypeAlias = tuple[tuple[str, ...], ...] | None
+"""Attributes that are read at once from a name: ``lmod.sub.f`` and ``lmod.K`` are ``(("sub", "f"), ("K",))``. None where the name is used otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One name that an import statement binds."""
+
+    module: str
+    """The module as the statement names it; with a level, relative to the package."""
+    level: int
+    item: str
+    """What of the module is bound: ``f`` of ``from lmod import f``, ``*`` for everything; empty for the module itself."""
+    outermost: bool
+    """Whether the outermost package is bound: ``import a.b`` binds ``a``."""
+    chains: Chains
+
+
+@lru_cache(maxsize=1024)
+def imported(*codes: CodeType) -> tuple[Imported, ...]:
+    """Return what import statements bind in codes that share their names: those of a function, or of the parts of a cell."""
+    bound: dict[str, list[tuple[str, int, str, bool]]] = {}
+    scopes = [(code, _instructions(code)) for code in _nested(codes)]
+    for _, instructions in scopes:
+        for name, what in _bindings(instructions):
+            bound.setdefault(name, []).append(what)
+    return tuple(
+        Imported(*what, _chains(scopes, name)) for name, several in bound.items() for what in dict.fromkeys(several)
+    )
+
+
+@lru_cache(maxsize=1024)
+def chains_read(code: CodeType, name: str) -> Chains:
+    """Return the attributes that a function reads of a module that its closure holds under a name."""
+    return _chains([(each, _instructions(each)) for each in _nested((code,))], name)
+
+
+def _chains(scopes: list[tuple[CodeType, list[Instruction]]], name: str) -> Chains:
+    chains: dict[tuple[str, ...], None] = {}
+    for code, instructions in scopes:
+        for read, attributes in _reads(code, instructions):
+            if read == name:
+                if not attributes:
+                    return None
+                chains[attributes] = None
+    return tuple(chains)
+
+
+def _nested(codes: tuple[CodeType, ...]) -> list[CodeType]:
+    found = list(codes)
+    for code in found:
+        found.extend([constant for constant in code.co_consts if type(constant) is CodeType])
+    return found
+
+
+def _instructions(code: CodeType) -> list[Instruction]:
+    """Return the instructions of a code object, each with the name of its variable where it is of one."""
+    if opcodes.untested():
+        return []
+    inner = [name for name in code.co_cellvars if name not in code.co_varnames]
+    variables = (*code.co_varnames, *inner, *code.co_freevars)
+    return [
+        (op, 0, variables[argument]) if op in opcodes.VARIABLES else (op, argument, value)
+        for op, argument, value in opcodes.decode(code).instructions
+    ]
+
+
+def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, str, bool]]]:
+    """Yield each name that an import statement binds, and to what."""
+    for at, (op, _, module) in enumerate(steps):
+        if op != opcodes.IMPORT_NAME:
+            continue
+        level, wanted = steps[at - 2][2], steps[at - 1][2]
+        if wanted == ("*",):
+            yield "*", (module, level, "*", False)
+        elif wanted:
+            following = at
+            for _ in wanted:
+                following = _next(steps, following + 1, opcodes.IMPORT_FROM)
+                yield str(steps[following + 1][2]), (module, level, steps[following][2], False)
+        else:
+            # ``import a.b as c`` takes the submodule from the package before it stores it.
+            stored = at + 1
+            while steps[stored][0] not in opcodes.STORES:
+                stored += 1
+            yield str(steps[stored][2]), (module, level, "", stored == at + 1)
+
+
+def _next(steps: list[Instruction], at: int, wanted: int) -> int:
+    while steps[at][0] != wanted:
+        at += 1
+    return at
+
+
+def _reads(code: CodeType, steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each name that is read, with the attributes that are read from it at once; an empty chain if none is."""
+    shared = {*code.co_cellvars, *code.co_freevars}
+    for at, (op, _, name) in enumerate(steps):
+        # The cell itself is loaded for the closure of a nested function, which is looked at by itself.
+        if op in opcodes.LOADS and not (op in opcodes.CLOSURE_LOADS and name in shared):
+            yield name, chain(steps, at)

@@ -29,7 +29,7 @@ from stepwell.kernel_runtime.versions.encode import (
 from stepwell.kernel_runtime.versions.graph import MUTABLE, VALUE, Node, keyed_ref
 from stepwell.kernel_runtime.versions.left_out import OPAQUE, Secret
 from stepwell.kernel_runtime.versions.loads import cell_node, function_node, select_node
-from stepwell.kernel_runtime.versions.references import Writer, getattr_static, token
+from stepwell.kernel_runtime.versions.references import Writer, getattr_static, mark, token
 from stepwell.kernel_runtime.versions.secrets import hidden_text
 
 SLOW = 0.2
@@ -200,7 +200,7 @@ class Expander(Writer):
             node.pending.append((path(), found))
             if self.trace is not None:
                 self.trace.append((path(), found, None))
-            return Tag.FOREIGN
+            return mark(found, kind)
 
         started = thread_time()
         node.own.append(Tag.VALUE + encode(item, foreign, sets_apart=True, apart=OPAQUE))

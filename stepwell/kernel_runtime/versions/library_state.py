@@ -194,7 +194,8 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
 
 def look_again() -> None:
     """Read the options of every library that some code has used, and find what was set on libraries' classes."""
-    patches.look()
+    if patches.has_looked():
+        patches.look()
     limits, _ = _counted(LIMITS)
     if state.setdefault(LIMITS, "") != limits:
         # Most code can reach them: no guard of each piece of code says that they are others.
@@ -272,7 +273,7 @@ def state_digest(name: str, data_version: Callable[[Any], str | None]) -> str:
     if row is None:
         return ""
     text, objects = _counted(name)
-    if patches.table and row.reach:
+    if row.reach and patches.present():
         objects = (*objects, *[(patch.option, patch.value()) for patch in patches.reached_in(row.reach)])
     return _digest(text, objects, data_version)
 

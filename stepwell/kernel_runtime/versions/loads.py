@@ -15,10 +15,9 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.versions import library_state, patches
-from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, facts, is_reader
+from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, chains_read, facts, imported, is_reader
 from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom, identity
 from stepwell.kernel_runtime.versions.graph import MISSING, MUTABLE, SPEAKS, Node
-from stepwell.kernel_runtime.versions.imports import chains_read, imported
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.references import Writer, bound, from_module, imports, named, of_module
 
@@ -65,9 +64,6 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
         who = None
         known = facts(code)
         own.append(Tag.FUNCTION + known.blob)
-        name = function.__name__
-        if name != known.name:
-            own.append(atom(name))
         _loads(to, node, known, (code,), scope)
     if defaults:
         own.append(Tag.DEFAULTS + len(defaults).to_bytes(2, "little"))
@@ -139,20 +135,28 @@ def _closure(
 
 
 def cell_node(to: Writer, node: Node, body: CellBody) -> None:
-    """Write the body of a cell: its code, and what that loads."""
+    """Write the body of a cell: its code, and what that loads.
+
+    The variable that an asset's cell is named like has no name there, so that an asset that is renamed keeps its results.
+    """
     node.stable = False
     own = node.own
-    own.append(Tag.CELL + atom((body.parameters, body.outputs, body.is_async)))
+    variable = body.variables[0] if len(body.variables) == 1 else ""
+    outputs = tuple("" if name == variable else name for name in body.outputs)
+    own.append(Tag.CELL + atom((body.parameters, outputs, body.is_async)))
     inputs = frozenset(body.parameters)
     seen: set[str] = set()
     codes = tuple(code for code in (body.code, body.tail) if code is not None)
-    assigned = frozenset().union(*(facts(code).assigned for code in codes))
+    assigned = frozenset().union(*(facts(code, variable).assigned for code in codes))
     for code in (body.code, body.tail):
         if code is None:
             own.append(Tag.EMPTY)
             continue
-        known = facts(code)
+        known = facts(code, variable)
         own.append(known.blob)
+        if variable in known.names_in_text:
+            # The same text would read another variable after a renaming.
+            own.append(atom(variable))
         seen.update(name for name, _ in known.loads)
         seen.update(known.names_in_text)
         skip = inputs | (assigned - body.reads)
@@ -287,7 +291,7 @@ def _beyond_names(
         limits = library_state.state.get(library_state.LIMITS)
         if limits and _calls(known, names):
             to.refer(node, library_state.LIMITS, limits)
-        if patches.table:
+        if patches.may_count(codes, known):
             _patched(to, node, codes, [value for _, value in names])
     if known.suspects:
         for reason in known.suspects:

@@ -103,6 +103,10 @@ LOAD_GLOBAL, STORE_NAME = _number("LOAD_GLOBAL"), _number("STORE_NAME")
 POP_TOP, SWAP = _number("POP_TOP"), _number("SWAP")
 IMPORT_NAME, IMPORT_FROM = _number("IMPORT_NAME"), _number("IMPORT_FROM")
 GLOBAL_STORES = _numbers(("STORE_GLOBAL", "DELETE_GLOBAL"))
+GLOBAL_NAMES = _numbers(("LOAD_GLOBAL",)) | GLOBAL_STORES
+"""Those that name a global."""
+MODULE_NAMES = GLOBAL_NAMES | _numbers(("LOAD_NAME", "STORE_NAME", "DELETE_NAME"))
+"""Those that name a global in the code of a module or cell."""
 NAME_LOADS = _numbers(("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
 ATTRIBUTE_LOADS = _numbers(("LOAD_ATTR", "LOAD_METHOD"))
 ATTRIBUTE_STORES = _numbers(("STORE_ATTR", "DELETE_ATTR"))
@@ -207,7 +211,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
     names = code.co_names
     found: list[Instruction] = []
     places: list[int] = []
-    add = found.append
+    add, place = found.append, places.append
     jumps = False
     extended = 0
     for at, kind in enumerate(operations.translate(_KINDS)):
@@ -221,7 +225,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
         if kind == _EXTENDED:
             extended = argument << 8
             continue
-        places.append(at)
+        place(at)
         if kind == _PLAIN:
             add((_SAME[op], argument, NO_VALUE))
         elif kind == _NAME:
@@ -236,7 +240,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
             first, second = _PAIRS[op]
             add((first, argument >> 4, NO_VALUE))
             add((second, argument & 15, NO_VALUE))
-            places.append(at)
+            place(at)
         elif kind == _JUMP:
             jumps = True
             following = at + 1
@@ -246,7 +250,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
         elif kind == _RETURNS:
             add((LOAD_CONST, 0, constants[argument]))
             add((_RETURN_VALUE, 0, NO_VALUE))
-            places.append(at)
+            place(at)
         elif kind == _COMMON and argument in _PACKED.common:
             add((LOAD_CONST, 0, _PACKED.common[argument]))
         elif kind == _NULL and operations[at + 1] != _CALL_FUNCTION_EX:

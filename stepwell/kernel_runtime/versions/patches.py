@@ -33,7 +33,8 @@ from weakref import WeakKeyDictionary
 
 from stepwell.kernel_runtime.records.bulk import no_collection
 from stepwell.kernel_runtime.versions import opcodes
-from stepwell.kernel_runtime.versions.bytecode import facts
+from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
+from stepwell.kernel_runtime.versions.encode import identity
 from stepwell.kernel_runtime.versions.graph import known
 from stepwell.kernel_runtime.versions.options import UNSET, Library, Unset, never, users_own
 from stepwell.kernel_runtime.versions.ownership import is_local
@@ -49,6 +50,8 @@ _SETS_BY_NAME = re.compile(r"setattr|delattr|patch|regist|overrid|curse|inject|a
 _SETS = re.compile(rf"\w\.\w+[^=\n]*=|{_SETS_BY_NAME.pattern}", re.IGNORECASE)
 """What a text contains that sets attributes."""
 _GONE: Any = object()
+_TEXTS = frozenset({str, tuple, CodeType})
+"""Types of the constants in which `texts_of` finds names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,30 @@ def look(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
         _look(codes, namespace or {})
 
 
+def present() -> dict[str, Patch]:
+    """Return `table`, after the first look if there was none yet: code that can reach nothing of a library needs none."""
+    if not has_looked():
+        look()
+    return table
+
+
+def has_looked() -> bool:
+    """Return True after the first look."""
+    return bool(_seen_modules)
+
+
+def may_count(codes: Iterable[CodeType], known: CodeFacts) -> bool:
+    """Return True if something that was set may count for code; it cannot for code that names no attribute, global, module or text."""
+    if has_looked():
+        return bool(table)
+    if known.attributes or known.loads or known.imports:
+        return bool(present())
+    for code in codes:
+        if not _TEXTS.isdisjoint(map(type, code.co_consts)):
+            return bool(present())
+    return False
+
+
 def _look(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
     before = {option: _values.get(option) for option in table}
     new, local = _imported()
@@ -148,22 +175,21 @@ def _look_through(target: Any, space: dict[str, Any] | MappingProxyType[str, Any
     _sizes.append(len(space))
     is_module = isinstance(target, ModuleType)
     # At the first look these are tens of thousands of values: the most frequent kinds are passed over without a call.
-    for name, value in [(name, value) for name, value in space.copy().items() if type(value) not in _instances_only]:
+    for name, value in list(space.items()):
         kind = type(value)
-        if kind is FunctionType:
+        if kind in _instances_only:
+            continue
+        is_class = kind is type
+        if is_class or kind is FunctionType:
             home = value.__module__
-            if type(home) is str and home in _library_modules:
-                continue
-        if _is_users(value):
+            is_known = type(home) is str and home in _library_modules
+        else:
+            is_known = False
+            is_class = issubclass(kind, type)
+        if not is_known and _is_users(value):
             _enter(Patch(target, name))
-        if (
-            is_module
-            and kind is not FunctionType
-            and issubclass(kind, type)
-            and id(value) not in _seen_classes
-            and _is_librarys(value)
-        ):
-            _seen_classes.add(id(value))
+        if is_class and is_module and (key := identity(value)) not in _seen_classes and _is_librarys(value):
+            _seen_classes.add(key)
             _look_through(value, vars(value))
 
 
@@ -245,13 +271,10 @@ def _is_users(value: Any) -> bool:
         return False
     if kind is FunctionType or kind is type:
         return not _is_known(value) and _is_users_code(value)
-    if (
-        kind is property
-        and type(value.fget) is FunctionType
-        and _is_known(value.fget)
-        and value.fset is value.fdel is None
-    ):
-        return False
+    if kind is property:
+        return not all(map(_is_known_code, (value.fget, value.fset, value.fdel))) and users_own(value)
+    if kind is staticmethod or kind is classmethod:
+        return not _is_known_code(value.__func__) and users_own(value)
     if issubclass(kind, (type, staticmethod, classmethod, property)):
         return users_own(value)
     if kind is cached_property:
@@ -267,6 +290,10 @@ def _is_users(value: Any) -> bool:
 def _is_known(value: Any) -> bool:
     module = value.__module__
     return type(module) is str and module in _library_modules
+
+
+def _is_known_code(value: Any) -> bool:
+    return value is None or (type(value) is FunctionType and _is_known(value))
 
 
 def _is_users_code(value: Any) -> bool:
@@ -421,7 +448,7 @@ def _functions_of(value: Any) -> Iterator[FunctionType]:
 
 
 def _read(_: Any) -> dict[str, Any]:
-    return {option: patch.value() for option, patch in table.items()}
+    return {option: patch.value() for option, patch in present().items()}
 
 
 def _write(_: Any, option: str, value: Any) -> None:

@@ -118,7 +118,12 @@ def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
     _filters_changed()
 
     def end() -> None:
-        warnings.filters[:] = [each for each in warnings.filters if each is not entry]  # type: ignore[index]
+        filters: Any = warnings.filters
+        if filters and filters[0] is entry:
+            del filters[0]
+        else:
+            # The step has put others before it.
+            filters[:] = [each for each in filters if each is not entry]
 
     return end
 

@@ -27,10 +27,10 @@ from types import (
 )
 from typing import Any
 
+from stepwell.kernel_runtime.versions.bytecode import Chains, Imported
 from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom, atoms_only
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
 from stepwell.kernel_runtime.versions.graph import ASSET, MISSING, Node
-from stepwell.kernel_runtime.versions.imports import Chains, Imported
 from stepwell.kernel_runtime.versions.left_out import NOTHING, OPAQUE, Ignored
 from stepwell.kernel_runtime.versions.ownership import owner
 from stepwell.kernel_runtime.versions.secrets import Environment, looks_secret
@@ -93,7 +93,7 @@ class Writer:
         else:
             found = None if OPAQUE and id(item) in OPAQUE else token(item, kind)
             if found is None:
-                own.append(Tag.FOREIGN)
+                own.append(mark(item, kind))
                 node.pending.append((label, item))
                 if self.trace is not None:
                     self.trace.append((label, item, None))
@@ -118,6 +118,14 @@ class Writer:
         """Return True for a variable that does not count."""
         places = self.ignored.globals
         return bool(places) and (id(scope), name) in places
+
+
+def mark(item: Any, kind: type) -> bytes:
+    """Return what stands for an object that is a node: of a function its name, which is no part of the node.
+
+    So the function of an asset has the same version under another name.
+    """
+    return Tag.FOREIGN + atom(item.__name__) if kind is FunctionType else Tag.FOREIGN
 
 
 @lru_cache(maxsize=4096)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
@@ -158,33 +158,29 @@ def has_token(text: str) -> bool:
 def token_spans(text: str) -> Iterator[tuple[int, int]]:
     """Yield where in a text there are secrets that are recognised by their form."""
     if "://" in text:
-        for found in _URL.finditer(text):
-            if is_given(found["password"]):
-                yield found.span("password")
-        for found in _SIGNED_ADDRESS.finditer(text):
-            if is_given(found["value"]):
-                yield found.span("value")
-        for found in _LOGIN.finditer(text):
-            if is_given(found["value"]):
-                yield found.span("value")
+        for pattern, group in ((_URL, "password"), (_SIGNED_ADDRESS, "value"), (_LOGIN, "value")):
+            for found in pattern.finditer(text):
+                if is_given(found[group]):
+                    yield found.span(group)
     if "-----BEGIN" in text or "PuTTY" in text:
         yield from (found.span() for found in _KEY_BLOCK.finditer(text))
-    for found in _SURELY.finditer(text):
-        if _is_mixed(found[0]):
-            yield _whole(text, *found.span())
+    yield from _matches((_SURELY,), text, _is_mixed)
     if not has_run(text):
         return
-    for pattern in (_PREFIXED, _JWT):
-        for found in pattern.finditer(text):
-            if has_run(found[0]):
-                yield _whole(text, *found.span())
+    yield from _matches((_PREFIXED, _JWT), text, has_run)
     for found in _LIKE_A_TOKEN.finditer(text):
         run = found["run"]
         if found["prefix"].lower() not in _NOT_OF_TOKENS and not _HEX.fullmatch(run) and alternations(run) >= 6:
             yield _whole(text, *found.span())
-    for pattern in _patterns():
+    yield from _matches(_patterns(), text, _is_mixed)
+
+
+def _matches(
+    patterns: Iterable[re.Pattern[str]], text: str, accepted: Callable[[str], bool]
+) -> Iterator[tuple[int, int]]:
+    for pattern in patterns:
         for found in pattern.finditer(text):
-            if _is_mixed(found[0]):
+            if accepted(found[0]):
                 yield _whole(text, *found.span())
 
 

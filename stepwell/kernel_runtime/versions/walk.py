@@ -9,7 +9,7 @@ in place are digested again in each run. `Watched` compares them before and afte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any, TypeAlias
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody
@@ -94,6 +94,19 @@ Pin: TypeAlias = Callable[[str, CellBody, CodeVersion], CodeVersion]
 """Given a step's key, its body and its code version as of now: the version that counts."""
 
 _MOST_KNOWN = 100_000
+_NO_ASSETS: Mapping[str, str] = {}
+
+
+def _cells_hold(cells: Iterable[tuple[CellType, Any]]) -> bool:
+    """Return True if the cells of a closure still hold the same objects."""
+    for cell, held in cells:
+        try:
+            if cell.cell_contents is not held:
+                return False
+        except ValueError:
+            if held is not MISSING:
+                return False
+    return True
 
 
 class CodeWalk:
@@ -340,29 +353,16 @@ class CodeWalk:
                 or len(item.__dict__) != shape[4]
             ):
                 return False
-            for cell, held in shape[3]:
-                try:
-                    if cell.cell_contents is not held:
-                        return False
-                except ValueError:
-                    if held is not MISSING:
-                        return False
-            scope = item.__globals__
-            for name, bound in node.names:
-                if scope.get(name, MISSING) is not bound:
-                    return False
-            if scope is self._namespace:
-                assets = self._assets
-                if node.assets:
-                    for name, key in node.assets:
-                        if assets.get(name) != key:
-                            return False
-                if assets:
-                    for name, _ in node.names:
-                        if name in assets:
-                            return False
-            elif node.assets:
+            if shape[3] and not _cells_hold(shape[3]):
                 return False
+            scope = item.__globals__
+            assets = self._assets if scope is self._namespace else _NO_ASSETS
+            for name, bound in node.names:
+                if scope.get(name, MISSING) is not bound or name in assets:
+                    return False
+            for name, key in node.assets:
+                if assets.get(name) != key:
+                    return False
         elif type(item) is not shape[0] or item.__bases__ != shape[1]:
             return False
         for mapping, name, bound in node.mappings:
