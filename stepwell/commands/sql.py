@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from stepwell.commands.command import Option, command, read_count
 from stepwell.commands.wording import get_session
+from stepwell.kernel_runtime.session.query import query
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.text import as_json, in_one_line, printable
 
@@ -141,7 +142,7 @@ def sql(
     ValueUnavailableError, AmbiguousKeyError
         As in `load`.
     """
-    return get_session().sql(text, parameters=parameters, frame=frame, store=store, notebook=notebook)
+    return query(get_session(), text, parameters=parameters, frame=frame, store=store, notebook=notebook)
 
 
 _WIDEST = 60

@@ -136,13 +136,13 @@ def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
         If one of the keys is neither defined nor stored.
     """
     session = get_session()
-    used = session.chosen(store)
+    used = session.open(store, create=False)
     totals = housekeeping.sizes(used)
     directory = str(used.directory)
     if sizes:
         return Status(directory, (), (), totals, tuple(used.catalog.ask(housekeeping.read_key_sizes)))
     registry = session.registry
-    nodes = session.lineage(store=used).nodes if registry.assets or registry.jobs else ()
+    nodes = session.inspect(store=used).lineage().nodes if registry.assets or registry.jobs else ()
     # What a cell left in the notebook besides its value is no key of its own for a reader.
     stored = (
         ()

@@ -20,8 +20,8 @@ from stepwell.kernel_runtime.records.events import Event, Notice, StepWaiting
 from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Materialization
 from stepwell.kernel_runtime.records.runs import FORCED, StepRecord
-from stepwell.kernel_runtime.session import kernel
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import session as process
+from stepwell.kernel_runtime.session.session import Session
 from stepwell.kernel_runtime.text import duration, moment, size_text
 
 _log = logging.getLogger("stepwell")
@@ -242,9 +242,9 @@ def listen(session: Session) -> None:
     session.subscribe(hear)
 
 
-def get_session() -> kernel.Session:
+def get_session() -> Session:
     """Return this process's session, with somebody who hears its notices."""
-    session = kernel.get_session()
+    session = process.get_session()
     listen(session)
     return session
 

@@ -19,6 +19,7 @@ from stepwell.kernel_runtime.execution.timeline import Unstored
 from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.reads.readers import seedings
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.text import duration
 from stepwell.kernel_runtime.versions.patches import look
 from stepwell.magics.cell_changes import changed_names
@@ -91,8 +92,9 @@ class Staleness:
 
     def _stale(self) -> list[str] | None:
         """Return the assets that are stale by an edit since they were computed; None if that is as it was."""
-        session: Any = self._face.session
-        versions: dict[str, str] = session.code_versions()
+        session: Session = self._face.session
+        steps = session.inspect().plan().steps
+        versions = {step.key: step.code.digest for step in steps if step.code is not None}
         changed = {key: version for key, version in versions.items() if self._computed.get(key, version) != version}
         if changed == self._changed:
             return None

@@ -31,7 +31,7 @@ from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.records.events import Event, StepFinished, StepStarted, StepWaiting
 from stepwell.kernel_runtime.records.keys import AssetKey
 from stepwell.kernel_runtime.records.runs import CapturedOutput
-from stepwell.kernel_runtime.session.kernel import DEFINE
+from stepwell.kernel_runtime.session.session import DEFINE
 from stepwell.kernel_runtime.text import duration, printable
 
 # -- displays

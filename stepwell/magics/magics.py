@@ -21,10 +21,12 @@ from traitlets import Bool, Enum, Float, observe
 
 from stepwell.commands import VERBS
 from stepwell.commands.command import Command, LineError, LineParser, all_commands, find_command
+from stepwell.commands.inputs import step_inputs
 from stepwell.commands.wording import result_lines, step_lines, work_line
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.errors import CellNameError, InvalidInvocationError, TrustNeededError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
+from stepwell.kernel_runtime.session.query import query
 from stepwell.kernel_runtime.session.sql import plain
 from stepwell.kernel_runtime.store.sql.statements import read_statement
 from stepwell.kernel_runtime.text import moment
@@ -359,7 +361,7 @@ def _load(face: Face, given: Mapping[str, Any]) -> None:
 
 def _inputs(face: Face, given: Mapping[str, Any]) -> None:
     shown = []
-    for name, (keys, value) in face.session.step_inputs(given["step"]).items():
+    for name, (keys, value) in step_inputs(face.session, given["step"]).items():
         key = keys[0] if len(keys) == 1 and not is_inner(keys[0]) else ""
         chosen, note = _free_name(face, name, key)
         if key:
@@ -422,7 +424,7 @@ def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
                 remedy=f"run the cell that assigns {name} first",
             )
     given = {name: face.namespace[name] for name in statement.parameters}
-    return face.session.sql(text, parameters=given, frame=face.settings.frame)
+    return query(face.session, text, parameters=given, frame=face.settings.frame)
 
 
 _verbs = "\n".join(f"{each.usage}\n    {each.summary}" for each in all_commands())

@@ -29,7 +29,9 @@ from stepwell.kernel_runtime.execution.timeline import Unstored
 from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.planning.plan import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.records.runs import CapturedOutput, StepRecord
+from stepwell.kernel_runtime.session.requests import requesting
+from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.text import duration
 from stepwell.magics.face import Face, Progress, figure_of, say, show_again
 
@@ -95,7 +97,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
     """
     name = " ".join(str(key) for key in definition.keys)
     own = [step.key for step in asset_steps(definition)]
-    with registry_kept(face), face.session.requesting([definition], cell=True):
+    with registry_kept(face), requesting(face.session.timeline, [definition], cell=True):
         face.session.registry.register(definition)
         if arguments.register or face.defines_only:
             face.say(f"{name}: registered")
@@ -195,7 +197,7 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
     records = [record for record in result.steps if record.key in own]
     for record in records:
         if record.status == "reused" and record.materializations:
-            show_again(face.session.outputs(record.materializations[0]), displays=not quiet)
+            show_again(outputs_of(face, record), displays=not quiet)
     name = definition.keys[0].name
     if show_value and not quiet and name in face.namespace:
         if figure_of(face.namespace[name]) is None:
@@ -309,7 +311,7 @@ def compute_unstored(
 
 def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
     """Run a cell whatever is stored of it, because something that it leaves is needed, or may be, and was not stored."""
-    with face.session.requesting([definition], cell=True, only_unbound=True):
+    with requesting(face.session.timeline, [definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
         seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
         late = seconds > face.settings.upstream_budget
@@ -339,8 +341,14 @@ def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[St
     last = asset_steps(definition)[-1]
     for record in records:
         if record.key == last.key and record.status == "executed" and not isinstance(last.op.body, CellBody):
-            outputs = face.session.outputs(record.materializations[0])
+            outputs = outputs_of(face, record)
             show_again([each for each in outputs if "image/png" in each.data][-1:])
+
+
+def outputs_of(face: Face, record: StepRecord) -> tuple[CapturedOutput, ...]:
+    """Return what a step printed and displayed when it made its materialization."""
+    item = record.materializations[0]
+    return read_outputs(face.session.store.catalog, face.session.store.signer, item.run_id, item.step_key)
 
 
 def after_run(face: Face, result: Any) -> None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from stepwell.commands.cards import upstream_of
 from stepwell.commands.lineage import lineage_text
 from stepwell.kernel_runtime.records.events import Lineage
-from stepwell.kernel_runtime.session.kernel import Session
 from stepwell.widgets.picture import static_bundle
 
 if TYPE_CHECKING:
+    from stepwell.kernel_runtime.session import Session
     from stepwell.widgets.lineage import LineageWidget
 
 __all__ = ["forget", "lineage_text", "show", "static_bundle"]
@@ -49,11 +49,11 @@ def show(session: Session, keys: Sequence[str] | None = None) -> LineageWidget |
     """
     shell = _shell()
     if shell is None:
-        print(lineage_text(upstream_of(session.lineage(), keys)))  # noqa: T201 - the caller asked to see it
+        print(lineage_text(upstream_of(session.inspect().lineage(), keys)))  # noqa: T201 - the caller asked to see it
         return None
     from IPython.display import display
 
-    lineage = upstream_of(session.lineage(), keys)
+    lineage = upstream_of(session.inspect().lineage(), keys)
     widget = None
     if hasattr(shell, "kernel") and not os.environ.get("STEPWELL_BATCH"):
         widget = _widget(session, keys, lineage)

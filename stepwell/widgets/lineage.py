@@ -53,7 +53,7 @@ from stepwell.kernel_runtime.records.events import (
     StepWaiting,
 )
 from stepwell.kernel_runtime.records.runs import StepRecord
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.text import duration, printable
 from stepwell.widgets.layout import layout, members
 from stepwell.widgets.picture import lineage_svg, static_bundle, status_style
@@ -334,7 +334,7 @@ class LineageWidget(anywidget.AnyWidget):
         self._refreshing = False
         started = time.monotonic()
         try:
-            lineage = lineage or upstream_of(self._source.lineage(), self._keys)
+            lineage = lineage or upstream_of(self._source.inspect().lineage(), self._keys)
             geometry = layout(lineage)
             drawn = lineage_svg(lineage, geometry=geometry, live=True)
         except Exception as error:
