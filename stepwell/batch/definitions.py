@@ -43,7 +43,7 @@ def in_notebook(command: Command[Any, Any], path: Path, given: Mapping[str, Any]
     Raises
     ------
     NotebookNotFoundError, NotebookKernelError
-        If there is no notebook, or its kernel does not start.
+        If the notebook does not exist, or its kernel does not start.
     """
     from nbclient import NotebookClient
     from nbformat import v4

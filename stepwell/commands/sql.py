@@ -33,7 +33,7 @@ jsonl is one object a line, by column. Numbers that JSON has no form for, dates 
 
 
 class Printer:
-    """What the command line adds: parameters of the SELECT, and the form in which rows are printed."""
+    """Additions of the command line: parameters of the SELECT, and the form in which rows are printed."""
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepwell.commands.command import Option, Table, command
-from stepwell.commands.store import StoreFacts
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.events import LineageNode
@@ -18,6 +17,22 @@ from stepwell.kernel_runtime.store.catalog.tables import read_all_current
 from stepwell.kernel_runtime.text import duration, in_one_line, moment, size_text
 
 _MOST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """The result of `store`, and the last line of `status`."""
+
+    directory: str
+    sizes: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        return {"store": self.directory, "sizes": self.sizes}
+
+    def __str__(self) -> str:
+        total = size_text(self.sizes["object_bytes"] + self.sizes["catalog_bytes"])
+        return f"store: {self.directory} · {self.sizes['materializations']:,} materializations · {total}"
 
 
 @dataclass(frozen=True, slots=True)

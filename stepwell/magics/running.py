@@ -18,6 +18,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import (
     InvalidDefinitionError,
     StepwellError,
+    UnknownKeyError,
     UpstreamBudgetError,
     ValueUnavailableError,
 )
@@ -32,15 +33,14 @@ from stepwell.kernel_runtime.records.runs import CapturedOutput, StepRecord
 from stepwell.kernel_runtime.session.requests import requesting
 from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.text import duration
-from stepwell.magics.displays import figure_of, show_again
-from stepwell.magics.face import Face, Progress, say
+from stepwell.magics.face import Face, Progress, figure_of, say, show_again
 
 
 def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
     """Make IPython show an exception without our frames.
 
     IPython asks an exception for ``_render_traceback_``. The traceback is rendered now, since frames of ours are added again
-    while the exception travels on; rendering also tells ``%debug`` where to begin: in the user's innermost frame.
+    while the exception travels on; rendering also sets where ``%debug`` begins: in the user's innermost frame.
 
     Parameters
     ----------
@@ -103,7 +103,9 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
             face.say(f"{name}: registered")
             return
         # Planning twice is spared where nothing upstream can have to run.
-        states = face.session.states([definition]) if arguments.dry_run or has_upstream(face, definition) else {}
+        registered = face.session.registry.assets
+        has_upstream = any(str(key) in registered for key in definition.upstream_keys)
+        states = face.session.states([definition]) if arguments.dry_run or has_upstream else {}
         if arguments.dry_run:
             _say_what_would_run(name, states, own)
             return
@@ -124,7 +126,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
 
 @contextmanager
 def registry_kept(face: Face) -> Iterator[None]:
-    """Put the registry back as it was if what was registered cannot be planned: a cycle, an upstream that nobody has."""
+    """Put the registry back as it was if what was registered cannot be planned: a cycle, a missing upstream."""
     registry = face.session.registry
     assets, jobs, run = dict(registry.assets), dict(registry.jobs), face.session.last_run
     try:
@@ -140,12 +142,6 @@ def registry_kept(face: Face) -> Iterator[None]:
         if registry.changed is not None:
             registry.changed(changed)
         raise
-
-
-def has_upstream(face: Face, definition: AssetsDefinition) -> bool:
-    """Whether an upstream is computed in this session."""
-    registered = face.session.registry.assets
-    return any(str(key) in registered for key in definition.upstream_keys)
 
 
 def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
@@ -372,7 +368,7 @@ def after_run(face: Face, result: Any) -> None:
         try:
             bind(face, free, result)
         except ValueUnavailableError as error:
-            # The run itself went well: whoever asks for the value computes it again, or is told how.
+            # The run succeeded: code that needs the value computes it again, or gets an error with the remedy.
             face.say(error.what)
 
 
@@ -445,8 +441,6 @@ def variable_of(definition: Any, key: str) -> str:
 
 
 def _materialization(result: Any, key: str) -> Any:
-    from stepwell.kernel_runtime.errors import UnknownKeyError
-
     try:
         return result.materialization(key)
     except UnknownKeyError:  # an optional output that the step left out
