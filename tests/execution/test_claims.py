@@ -13,7 +13,7 @@ import stepwell
 from stepwell import asset
 from stepwell.kernel_runtime.records.events import StepFinished, StepStarted, StepWaiting
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.processes import Claims
 
@@ -294,17 +294,17 @@ class Lost:
         self.during = []
 
     def run(self, session, factor):
-        claims, during = self.claims, self.during
+        place, during = self.store, self.during
 
-        @asset(ignore=["during", "claims", "claims_in"])
+        @asset(ignore=["during", "place", "claims_in"])
         def up():
-            during.append(("up", claims_in(claims._folder.path)))
+            during.append(("up", claims_in(place)))
             waits(0.25)
             return list(range(40_000))
 
-        @asset(ignore=["during", "claims", "claims_in"])
+        @asset(ignore=["during", "place", "claims_in"])
         def down(up):
-            during.append(("down", claims_in(claims._folder.path)))
+            during.append(("down", claims_in(place)))
             waits(0.25)
             return len(up) * factor
 

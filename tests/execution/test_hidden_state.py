@@ -8,7 +8,6 @@ import pytest
 import stepwell
 from stepwell import asset, job, op
 from stepwell.commands.wording import notice_text
-from stepwell.kernel_runtime.session.kernel import get_session
 
 
 @pytest.fixture
@@ -154,4 +153,3 @@ def test_a_global_that_takes_long_to_digest_is_told_once(notebook, store_dir, mo
     assert note.startswith("the global TABLE_OF_IT_ALL takes ")
     assert note.endswith("make it an asset")
     assert stepwell.materialize([cells.a], store=store_dir).notices == ()
-    assert "TABLE_OF_IT_ALL" in get_session()._slow

@@ -9,7 +9,7 @@ import pytest
 import stepwell
 from stepwell import asset
 from stepwell.kernel_runtime.execution.world import Seeds
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import Session
 
 
 @asset
@@ -63,9 +63,12 @@ def test_a_run_of_reused_steps_does_not_touch_them(tmp_path, monkeypatch):
     stepwell.materialize([first, second], store=tmp_path / "a")
 
 
-def test_it_can_be_turned_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(get_session(), "seed_steps", False)
-    assert values(tmp_path / "a") != values(tmp_path / "b")
+def test_it_can_be_turned_off(tmp_path):
+    session = Session()
+    session.seed_steps = False
+    once, again = (session.materialize([first, second], store=tmp_path / name) for name in "ab")
+    assert once.value("first") != again.value("first")
+    session.close()
 
 
 def test_numpy_that_a_body_imports_first_is_seeded_too(python):

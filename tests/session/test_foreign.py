@@ -9,7 +9,7 @@ import pytest
 
 import stepwell
 from stepwell.kernel_runtime.errors import TrustNeededError, UntrustedValueError
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import Session, get_session
 
 
 @pytest.fixture
@@ -78,16 +78,17 @@ def test_a_state_says_so_and_trust_changes_it(tmp_path, monkeypatch):
     def raw():
         return {"x": np.arange(20_000)}
 
-    stepwell.materialize([raw], store=tmp_path / "kept")
+    maker = Session()
+    maker.materialize([raw], store=tmp_path / "kept")
+    maker.close()
     monkeypatch.setenv("STEPWELL_KEY_FILE", str(tmp_path / "other"))
-    session = Session()
+    session = get_session()
     (state,) = session.states([raw], store=tmp_path / "kept").values()
     assert (state.state, state.reasons[0].kind) == ("missing", "untrusted")
     assert "signed with another key" in state.reasons[0].text
     assert state.reasons[0].detail.endswith("stepwell trust raw")
     with pytest.raises(UntrustedValueError, match="stepwell trust raw"):
         session.load("raw", store=tmp_path / "kept")
-    monkeypatch.setattr("stepwell.kernel_runtime.session.kernel._session", session)
     with pytest.raises(TrustNeededError, match=r"1 value in .* is signed with another key"):
         stepwell.trust("raw", store=tmp_path / "kept")
     assert [value.key for value in stepwell.trust("raw", store=tmp_path / "kept", yes=True).values] == ["raw"]

@@ -6,10 +6,8 @@ import duckdb
 import pytest
 
 import stepwell
-from stepwell.commands.command import find_command
 from stepwell.kernel_runtime.errors import StepwellError, StoreDamagedError, UntrustedStoreError
 from stepwell.kernel_runtime.records.materializations import Current
-from stepwell.kernel_runtime.session import get_session
 from stepwell.kernel_runtime.store import housekeeping, retention
 from stepwell.kernel_runtime.store.catalog.tables import read_attempts, read_logs
 from stepwell.kernel_runtime.store.signing import read_outputs
@@ -130,19 +128,25 @@ def test_a_name_is_never_sql(store, key):
     assert store.codes([key]).get(key) is None
 
 
-def test_what_rows_say_reaches_a_terminal_as_text_only(store, monkeypatch):
-    monkeypatch.setattr(get_session().registry, "assets", {})
+def test_what_rows_say_reaches_a_terminal_as_text_only(store, python):
     from dataclasses import replace
 
     evil = "\x1b]0;owned\x07\x1b[2J\r\u202eabc\nnext"
     m = made(store, "a" + evil, 5)
     m = replace(m, notebook=evil, value=replace(m.value, type_name=evil, summary=evil))
     store.record_step(executed(m), current=[Current(evil, m.key, m)]).wait()
-    lines = str(stepwell.status(store=store)).splitlines()
-    line = lines[0]
-    assert all(each.isprintable() for each in lines)
-    assert "\\x1b[2J" in line
-    assert "\x1b" not in find_command("status").json([stepwell.status(store=store)])
+    shown = python(f"""
+        import stepwell
+        from stepwell.commands.command import find_command
+
+        status = stepwell.status(store={str(store.directory)!r})
+        print(status)
+        print(find_command("status").json([status]))
+    """)
+    lines = shown.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert "\\x1b[2J" in lines[0]
+    assert '"key": "a\\u001b' in shown
     assert printable("two\nlines\tand \x1b") == "two\nlines\tand \\x1b"
     assert in_one_line("two\nlines") == "two\\nlines"
 

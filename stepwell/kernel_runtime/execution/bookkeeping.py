@@ -1,25 +1,25 @@
-"""The records of one run, made as steps end and committed by the store; and claims, by which one process computes a step that several need.
+"""The records of one run, made as steps end and committed by the store; and the claims that keep two processes from computing the same step.
 
-A run claims the memo key of a step that is known to take long before it begins with it, and one that turns out to
-take long once it has run for `LONG` seconds, from a thread that does nothing else. A claim is let go when the step's rows are committed, so
-whoever gets it next and asks the catalog finds them. Shorter steps are not claimed: they may run twice.
+A run claims the memo key of a step that is known to take long before it begins with it. It claims any other step once the step has run
+for `LONG` seconds, from a thread that does nothing else. A claim is released when the step's rows are committed, so the process
+that gets it next finds them in the catalog. Shorter steps are not claimed: they may run twice.
 
-A run that misses a step which somebody has claimed waits, as long as it takes, says for whom, and looks again. It goes on at
-once when the other process dies: the claim is an OS lock. Forced steps never wait; what cannot be reused (a volatile step, one whose code
-has no digest) is not claimed.
+A run that finds a step claimed by another process waits as long as necessary, shows for which process it waits, and then asks the catalog
+again. It continues at once when the other process dies: the claim is an OS lock. Forced steps never wait. A step that cannot be reused (a
+volatile step, one whose code has no digest) is not claimed.
 
 No deadlock is possible:
 
 1. A run waits for at most one claim at a time, in `before`, on the thread that runs its steps.
-2. While it waits, it holds no claim of a step whose body has yet to run or to end. Steps run one after the other, so there is one such
-   step at most, and its claim is taken at the end of `before`, after all waiting for it. The one place that begins with another
-   step before that one's body is an input whose value was lost (`Engine._again`): it lets the claim go first (`drop`), and the outer
-   step then takes its claim again only where it is free (`computing` never waits).
-3. So what a waiting run still holds are claims of steps that ended and whose rows are not committed yet. These are let go by the catalog
-   thread, which waits for the lease of the catalog and for nothing else; and the lease is never held while anybody waits for a claim.
+2. While it waits, it holds no claim of a step whose body has yet to run or to end. Steps run one after the other, so there is at most one
+   such step, and its claim is taken at the end of `before`, after all waiting for it. The one place that begins with another
+   step before that one's body is an input whose value was lost (`Engine._again`): it releases the claim first (`drop`), and the outer
+   step then takes its claim again only if it is free (`computing` never waits).
+3. So a waiting run only holds claims of steps that ended and whose rows are not committed yet. These are released by the catalog
+   thread, which waits for the lease of the catalog and for nothing else; and no process holds the lease while it waits for a claim.
 
-Hence nobody who waits is waited for by another one for longer than a commit, and a circle of waiting has no beginning. What lies
-outside: a body that itself starts a process which needs the very step that the body computes, and waits for it.
+Hence a process that waits delays other processes by at most one commit, and processes cannot wait for each other in a circle. There is
+one exception: a body that itself starts a process which needs the step that the body computes, and waits for it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Execution:
     not_kept: list[str] = field(default_factory=list)
     """The outputs that could not be stored, each with the reason."""
     effects: Effects = _NO_EFFECTS
-    """What a cell did other than giving its values: recorded with the last output."""
+    """Everything that a cell changed except its values: recorded with the last output."""
 
 
 def new_run(run_id: str, plan: Plan, notebook: str, *, batch: str, parent: RunRecord | None = None) -> RunRecord:
@@ -169,12 +169,12 @@ class Bookkeeping:
         self._commits[-1].then(lambda _: callback())
 
     def waiting(self, step: PlanStep, position: int, total: int, claimant: Claimant) -> None:
-        """Tell that a step waits for another process that computes the same."""
+        """Publish that a step waits for another process that computes the same."""
         seconds = self.known.snapshot.seconds.get(step.address)
         self.publish(StepWaiting(self.run.run_id, step.key, position, total, claimant, seconds))
 
     def started(self, step: PlanStep, position: int, total: int) -> None:
-        """Tell that a step's body begins."""
+        """Publish that a step's body begins."""
         self.publish(
             StepStarted(self.run.run_id, step.key, position, total, self.known.snapshot.seconds.get(step.address))
         )
@@ -373,7 +373,7 @@ class Bookkeeping:
 LONG = 0.2
 """Seconds from which on a step is claimed, and a wait is shown."""
 _SHORTEST, _LONGEST = 0.02, 0.1
-"""Seconds between two looks at a claim that somebody else holds."""
+"""Seconds between two attempts to take a claim that another process holds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -401,7 +401,7 @@ class Claiming:
         self._over = Once()
 
     def before(self, step: PlanStep, memo: str, position: int) -> bool:
-        """Wait while somebody else computes a step; claim it if it takes long. Nothing is claimed when it was interrupted.
+        """Wait while another process computes a step; claim it if it takes long. After an interrupt nothing is claimed.
 
         Returns
         -------
@@ -428,7 +428,7 @@ class Claiming:
         return True
 
     def computing(self, step: PlanStep, memo: str) -> None:
-        """Say that a body begins: it is claimed now if it is known to take long and nobody has it, or when it has taken long."""
+        """Note that a body begins: it is claimed now if it is known to take long and the claim is free, or once it has taken long."""
         if self._claim is not None or not _can_be_reused(step, memo):
             return
         if self._takes_long(step):
@@ -440,7 +440,7 @@ class Claiming:
                 start_new_thread(self._watch, ())
 
     def ended(self) -> None:
-        """Say that a step ended or will not run: its claim is let go when what was recorded of it is committed."""
+        """Note that a step ended or will not run: its claim is released when its rows are committed."""
         watched, self._watched = self._watched, None
         claim, self._claim = self._claim, None
         for each in (claim, watched.claim if watched is not None else None):
@@ -464,7 +464,7 @@ class Claiming:
         return self._claims.take(memo, Claimant(self._books.run.notebook, os.getpid(), platform.node(), time.time()))
 
     def _wait(self, step: PlanStep, memo: str, position: int) -> Claim | None:
-        """Return the claim as soon as nobody else has it; None if the run is to stop."""
+        """Return the claim as soon as it is free; None if the run is to stop."""
         began, pause = time.monotonic(), _SHORTEST
         shown: Claimant | None = None
         while not self._guard.interrupted:

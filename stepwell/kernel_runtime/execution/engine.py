@@ -58,7 +58,7 @@ def _is_immutable(value: Any) -> bool:
 
 @dataclass(slots=True)
 class Request:
-    """What is asked of the engine beside the plan."""
+    """A request to the engine: everything except the plan."""
 
     forced: frozenset[str] = frozenset()
     """Keys of steps that run even if they could be reused."""
@@ -70,15 +70,15 @@ class Request:
     hidden: HiddenState | None = None
     """Watches what bodies change; None where code versions are given and final."""
     seed_steps: bool = True
-    """Whether the global random generators are seeded before each body."""
+    """True if the global random generators are seeded before each body."""
     timeline: Timeline | None = None
-    """What happened to the names of the notebook; None where there is no notebook."""
+    """The events of the notebook's names; None outside notebooks."""
     said: set[Notice] = field(default_factory=set)
     """Notices that are given once per session, and were."""
     told: list[Notice] = field(default_factory=list)
     """Notices of the store while the run goes on."""
     strict: bool = False
-    """Whether a value of an asset cell that cannot be stored is a failure, as everywhere else."""
+    """True if a value of an asset cell that cannot be stored is a failure, as it is for other steps."""
 
 
 class _ValueLostError(Exception):
@@ -148,6 +148,8 @@ class Engine:
         finally:
             self.seeds.restore()
             self.claiming.close()
+            # Facts outlive the run with its result; the engine need not.
+            self.known.settle = None
         for step in steps:
             if step.key not in self.books.steps:
                 self.books.not_run(step, skipped=False)
@@ -326,7 +328,7 @@ class Engine:
             self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
     def _take_present_names(self, execution: Execution) -> None:
-        """Key an asset cell that is about to run by the notebook as it is now."""
+        """Give an asset cell that is about to run the memo key that it has with the present variables."""
         step, state, cells = execution.step, self.request.hidden, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
             state.changed()
@@ -343,7 +345,7 @@ class Engine:
         return obstacle or reason_to_run(step, decision.memo_key, decision.inputs or (), self.known)
 
     def _settle(self, step: PlanStep) -> None:
-        """Key a step anew if one before it has changed what its code reaches."""
+        """Compute the code version of a step again if a step before it has changed what its code reaches."""
         state = self.request.hidden
         if state is None or state.is_settled(step):
             return

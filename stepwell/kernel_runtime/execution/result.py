@@ -371,7 +371,7 @@ class RunResult:
 
     @property
     def success(self) -> bool:
-        """Whether every step was executed, reused or skipped."""
+        """True if every step was executed, reused or skipped."""
         return self.run.status == "success"
 
     def step(self, key: str) -> StepRecord:

@@ -39,7 +39,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class SelectionGraph:
-    """What a selection is made from."""
+    """The assets among which a selection chooses."""
 
     upstream: Mapping[str, Collection[str]]
     """For each key the keys that it depends on."""
@@ -61,7 +61,7 @@ def select(expressions: str | Iterable[str], graph: SelectionGraph) -> list[str]
     Raises
     ------
     UnknownKeyError
-        For a name that is no key, with the nearest ones.
+        For a name that is not a key, with the nearest ones.
     InvalidSelectionError
         For an expression that cannot be read.
     """
@@ -459,7 +459,7 @@ def _walk(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) -> None:
 
 
 def step_extra(step: PlanStep) -> list[tuple[str, object]]:
-    """Return what counts in a step's code version beside its body: config and defaults of unconnected inputs."""
+    """Return what counts in a step's code version other than its body: config and defaults of unconnected inputs."""
     extra: list[tuple[str, object]] = []
     if step.config:
         extra += [(f"config {name}", value) for name, value in step.config.items()]

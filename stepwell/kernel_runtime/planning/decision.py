@@ -55,7 +55,7 @@ _SKEW = 1.0
 @quick
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of a step."""
+    """The decision about one step."""
 
     action: Action
     cause: Cause = ""

@@ -37,7 +37,7 @@ def picture(
     source_of
         Returns the source of a step's body, for the reader.
     left_by
-        Returns the keys of steps that left variables in the notebook, beside their values, which a step reads.
+        Returns the keys of steps that left variables in the notebook, other than their values, which a step reads.
     """
     owners: dict[str, AssetsDefinition] = {}
     for key, definition in definitions.computed().items():

@@ -51,7 +51,7 @@ class PlanOutput:
     """The value key."""
     asset_key: AssetKey | None
     stored: bool
-    """Whether a value passes; not for `Nothing`."""
+    """True if a value passes; False for `Nothing`."""
     required: bool
 
 
@@ -89,7 +89,7 @@ class PlanStep:
         self.input_keys = tuple(key for given in self.inputs for key in given.keys)
 
     def copy(self, notebook: str) -> PlanStep:
-        """Return a step of its own for another plan."""
+        """Return a copy of a step for another plan."""
         new = object.__new__(PlanStep)
         new.key, new.op, new.inputs, new.outputs, new.config = self.key, self.op, self.inputs, self.outputs, self.config
         new.memoised, new.notebook, new.where, new.group = self.memoised, notebook, self.where, self.group
@@ -103,7 +103,7 @@ class Plan:
 
     kind: RunKind
     targets: tuple[str, ...]
-    """What was asked for: keys as written, or the job's name."""
+    """The targets of the request: keys as written, or the job's name."""
     steps: tuple[PlanStep, ...]
     producers: dict[str, PlanStep] = field(default_factory=dict)
     """For each value key the step that gives it."""
@@ -120,7 +120,7 @@ class Plan:
 
 
 def _can_run(steps: list[PlanStep], producers: dict[str, PlanStep]) -> bool:
-    """Tell whether each step comes after every step whose values it takes, as notebooks are mostly written."""
+    """Return True if each step comes after every step whose values it takes, as in most notebooks."""
     given: set[str] = set()
     for step in steps:
         for key in step.input_keys:
@@ -170,7 +170,7 @@ def order_steps(steps: list[PlanStep]) -> tuple[list[PlanStep], list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """What an input is connected to, as value keys."""
+    """The value keys to which an input is connected."""
 
     keys: tuple[str, ...]
     fan_in: bool

@@ -63,7 +63,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """What is known of a step without running it."""
+    """The state of a step, found without running it."""
 
     key: str
     state: State
@@ -78,7 +78,7 @@ class StepState:
 
     @property
     def must_run(self) -> bool:
-        """Whether a run would certainly or possibly run it: what reads the notebook's variables as they are now would not."""
+        """True if a run certainly or possibly runs it; a step whose only doubt is a variable of the notebook is not run."""
         doubt = self.state == "may change" and all(reason.kind == "variable" for reason in self.reasons)
         return self.state != "fresh" and not doubt
 
