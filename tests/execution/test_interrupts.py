@@ -290,7 +290,16 @@ def later(long):
 def cancel():
     running.wait()
     get_session().cancel("another run")
-    get_session().cancel(get_session()._guard.run_id)
+    get_session().cancel(runs[0])
+
+
+def note(event):
+    if type(event).__name__ == "RunStarted":
+        runs.append(event.run.run_id)
+
+
+runs = []
+get_session().subscribe(note)
 
 
 def go():
