@@ -13,6 +13,7 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from stepwell.commands.command import Command, LineError, LineParser, find_command
+from stepwell.commands.wording import later_changes
 from stepwell.kernel_runtime.errors import CellNameError, TrustNeededError
 from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.session.sql import plain
@@ -89,9 +90,10 @@ def call_verb(face: Face, name: str, words: Sequence[str], sign: str = "%stepwel
 
 def say_changed_since(face: Face, key: str) -> None:
     """Say what other cells have changed of what a step read, if they have."""
-    again = face.timeline.later_changes_text(key)
-    if again:
-        say(f"  {'names reassigned' if face.timeline.names_reassigned(key) else 'changed by other cells'}: {again}")
+    before, now = face.timeline.changed_since(key)
+    if before:
+        how = "names reassigned" if face.timeline.names_reassigned(key) else "changed by other cells"
+        say(f"  {how}: {later_changes(key, before, now)}")
 
 
 # -- values that are bound

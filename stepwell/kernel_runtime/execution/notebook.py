@@ -114,9 +114,9 @@ class NotebookCells:
         """Return True if the step's own cell runs: it binds all its names. Others bind what the user did not."""
         return step.key in self._timeline.cells
 
-    def later_changes_text(self, step: PlanStep) -> str:
-        """Return the text about what other cells changed since the step was brought up to date; empty if they changed nothing."""
-        return "" if self.is_own(step) else self._timeline.later_changes_text(step.key)
+    def changed_since(self, step: PlanStep) -> tuple[str, str]:
+        """Return what the step read and what other cells changed of it, as `Timeline.changed_since` does; both empty for a requested step."""
+        return ("", "") if self.is_own(step) else self._timeline.changed_since(step.key)
 
     # -- a run
 
