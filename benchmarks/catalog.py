@@ -153,7 +153,7 @@ def listing(folder, keys, versions):
 def lineages(directory, keys):
     """Return the seconds that the lineage of `keys` assets takes, fresh and stale."""
     from stepwell import asset
-    from stepwell.kernel_runtime.session.kernel import Session
+    from stepwell.kernel_runtime.session import Session
 
     space = {"asset": asset, "VERSION": 0, "__name__": "__main__"}
     text = "".join(f"@asset\ndef a{at}():\n    return VERSION, {at}\n" for at in range(keys))
@@ -168,7 +168,7 @@ def lineages(directory, keys):
     for name in ("lineage, fresh", "lineage, stale"):
         session.store.close()
         started = time.perf_counter()
-        nodes = session.lineage().nodes
+        nodes = session.inspect().lineage().nodes
         found[name] = time.perf_counter() - started
         assert {node.state for node in nodes} == {name.rpartition(" ")[2]}
         space["VERSION"] = 1

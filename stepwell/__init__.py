@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.execution.in_process import OpExecutionContext as OpExecutionContext
     from stepwell.kernel_runtime.execution.result import RunResult as RunResult
     from stepwell.kernel_runtime.records.keys import AssetKey as AssetKey
-    from stepwell.kernel_runtime.session.functions import last_run as last_run
-    from stepwell.kernel_runtime.session.kernel import get_session as get_session
+    from stepwell.kernel_runtime.session.session import get_session as get_session
+    from stepwell.kernel_runtime.session.session import last_run as last_run
     from stepwell.kernel_runtime.versions.left_out import opaque as opaque
     from stepwell.kernel_runtime.versions.left_out import secret as secret
 
@@ -88,11 +88,11 @@ _HOMES = {
     "SourceAsset": "definitions.assets",
     "StepwellError": "errors",
     "asset": "definitions.decorators",
-    "get_session": "session.kernel",
+    "get_session": "session.session",
     "graph": "definitions.graphs",
     "graph_asset": "definitions.decorators",
+    "last_run": "session.session",
     "job": "definitions.graphs",
-    "last_run": "session.functions",
     "multi_asset": "definitions.decorators",
     "op": "definitions.ops",
     "opaque": "versions.left_out",
@@ -148,7 +148,7 @@ def _fill_slot() -> None:
 
     def runner() -> Any:
         from stepwell.commands.wording import get_session
-        from stepwell.kernel_runtime.session.functions import SessionRunner
+        from stepwell.kernel_runtime.session.session import SessionRunner
 
         return SessionRunner(get_session)
 

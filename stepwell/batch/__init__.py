@@ -1,7 +1,11 @@
 """Batch: a notebook run from its first cell to its last without a front end, and the command line.
 
-``command_line`` reads the arguments and turns errors into exit codes; ``commands/`` has a file for each command, ``arguments``
-what they share; ``runner`` runs one notebook, with what it needs from
-``notebooks`` (reading and saving), ``kernels`` (which one), ``client`` (nbclient's client, taught what Jupyter's front
-ends do), ``progress`` (the lines on standard error) and ``report`` (what the store knows of the runs afterwards).
+=================  =====================================================================================
+``command_line``   reads the arguments of every command, and turns errors into exit codes
+``run``            the command ``run``: executes one notebook, and reports what that came to
+``client``         nbclient's client, with what a front end adds
+``notebooks``      notebooks as files: reading, parameters, the kernel, saving
+``definitions``    commands that need a notebook's definitions, called in a temporary kernel
+``terminal``       what is printed: results, messages, progress; exit codes
+=================  =====================================================================================
 """

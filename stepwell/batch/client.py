@@ -22,20 +22,20 @@ from stepwell.batch.notebooks import is_run
 from stepwell.batch.terminal import Progress
 
 TERMINATION_GRACE = 5.0
-"""Seconds from SIGTERM to the kernel's end if the running cell does not stop; whoever sends SIGTERM soon sends SIGKILL."""
+"""Seconds from SIGTERM to the kernel's end if the running cell does not stop; SIGKILL usually follows SIGTERM soon."""
 TICK = 0.5
 """Seconds between two looks at the elapsed time on a terminal."""
 
 
 class BatchClient(NotebookClient):
-    """Executes a notebook for `stepwell.batch.runner`.
+    """Executes a notebook for `stepwell.batch.run`.
 
     Parameters
     ----------
     notebook
         Changed in place.
     progress
-        Told of every cell.
+        Shows which cell runs.
     save
         Called after every executed cell, however it ended.
     limits
@@ -59,7 +59,7 @@ class BatchClient(NotebookClient):
         self.save = save
         self.signal: signal.Signals | None = None
         self.timed_out = ""
-        """Which limit was exceeded; empty if none was."""
+        """The limit that was exceeded, in words; empty if none was."""
         self._cell_limit, self._limit = limits
         self.cell: Any = None
         """The cell that runs or, after the execution, the one that ran last."""
@@ -104,7 +104,7 @@ class BatchClient(NotebookClient):
         return cell
 
     def _call_after(self, seconds: float | None, message: str) -> asyncio.TimerHandle | None:
-        """Interrupt the run after some seconds; None is no limit."""
+        """Interrupt the run after some seconds; None for no limit."""
         if seconds is None:
             return None
         return asyncio.get_running_loop().call_later(seconds, self._time_out, message.format(f"{seconds:g}"))
@@ -129,7 +129,7 @@ class BatchClient(NotebookClient):
         """Add one output; text that continues the last stream is joined to it, as front ends do."""
         content = msg["content"]
         if msg["msg_type"] == "display_data" and content.get("metadata", {}).get("stepwell") == "waiting":
-            # Said to who waits; the executed notebook is to be the same whoever computed what.
+            # For the person who waits; the executed notebook must not depend on which process computed a step.
             self.progress.note(content["data"]["text/plain"])
             return None
         if msg["msg_type"] == "stream":

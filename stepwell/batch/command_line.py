@@ -28,6 +28,7 @@ from stepwell.commands.command import (
     Command,
     LineError,
     LineParser,
+    add_json,
     find_command,
 )
 from stepwell.commands.wording import notice_text
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("stepwell: interrupted")
         return INTERRUPTED + 2
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more when it closes the stream.
+        # The reader of our output has gone; Python would report that again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CELL_FAILED
     except Exception as error:
@@ -140,9 +141,7 @@ def _add(added: Any, command: Command[Any, Any]) -> None:
     if command.printer is not None:
         command.printer.add_arguments(parser)
     else:
-        parser.add_argument(
-            "--json", action="store_true", help="print one JSON object on standard output, and nothing else there"
-        )
+        add_json(parser)
     parser.set_defaults(act=lambda asked: _act(command, asked))
 
 
@@ -256,6 +255,7 @@ def _notebook(asked: argparse.Namespace) -> Path | None:
 
 
 def _print_error(notebook: Path | None, name: str, message: str) -> None:
-    from stepwell.batch import report
+    from stepwell.batch.run import result_dict
 
-    print_result(report.as_json(notebook, None, {"cell": None, "name": name, "message": message}))
+    error = {"cell": None, "name": name, "message": message}
+    print_result(as_json(result_dict(notebook, None, error), indent=2))

@@ -21,8 +21,8 @@ from stepwell.batch.terminal import say, show
 from stepwell.commands.command import CELL_FAILED, USAGE, Command, find_command
 from stepwell.kernel_runtime.errors import NotebookKernelError, StepwellError
 from stepwell.kernel_runtime.records.keys import new_id
-from stepwell.kernel_runtime.session.kernel import DEFINE, get_session
 from stepwell.kernel_runtime.session.project import named_or_found
+from stepwell.kernel_runtime.session.session import DEFINE, get_session
 
 _ANSWER = "application/vnd.stepwell.answer+json"
 _NAME = re.compile(r"name '(\w+)' is not defined")
@@ -43,7 +43,7 @@ def in_notebook(command: Command[Any, Any], path: Path, given: Mapping[str, Any]
     Raises
     ------
     NotebookNotFoundError, NotebookKernelError
-        If there is no notebook, or its kernel does not start.
+        If the notebook does not exist, or its kernel does not start.
     """
     from nbclient import NotebookClient
     from nbformat import v4

@@ -1,19 +1,55 @@
-"""``run``: a notebook executed in batch."""
+"""``run``: one notebook executed from its first cell to its last in a new kernel, and the report of the result.
+
+The kernel learns from its environment that it is in batch, whose notebook it runs and, where the user chose one, the store; the session in
+it records the runs as usual, under the identifier of this execution. What the runs did is read from the store afterwards, so the report is
+what was committed and not what a cell printed.
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
-from stepwell.batch.parameters import read_pairs
-from stepwell.batch.runner import BatchResult, run_notebook
-from stepwell.batch.terminal import EXIT_CODES, INTERRUPTED, print_result, say
-from stepwell.commands.command import CELL_FAILED, OK, Option, command
+from stepwell.batch.notebooks import (
+    checked_parameters,
+    choose_kernel,
+    clear,
+    inject,
+    is_run,
+    make_folder,
+    output_path,
+    read_notebook,
+    read_pairs,
+    save,
+)
+from stepwell.batch.terminal import EXIT_CODES, INTERRUPTED, Progress, is_terminal, print_result, say
+from stepwell.commands.command import CELL_FAILED, OK, Option, add_json, command
+from stepwell.kernel_runtime.errors import InvalidInvocationError, NotebookKernelError
+from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+from stepwell.kernel_runtime.session.project import named_or_found
 from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.text import as_json, duration, without_colours
+from stepwell.kernel_runtime.versions.secrets import hidden_message
 
+STARTUP_TIMEOUT = 120
+"""Seconds until a kernel that does not answer is given up: a first start on a loaded machine compiles a lot."""
+OUTPUT_TIMEOUT = 30
+"""Seconds to wait for the rest of a cell's output once the cell is done."""
+_TRACEBACK_LINES = 24
+_SHOWN_KEYS = 6
+_WORTH_TELLING = 1.0
+"""Seconds that reuse must have saved for the report to mention them."""
 _EPILOG = """\
 standard output is the path of the executed notebook; progress and errors go to standard error. With --json it is one object:
   {"notebook", "status": "success"|"failure", "runs": [{"run_id", "status", "steps": [{"key", "status", "seconds"}]}],
@@ -24,8 +60,178 @@ parameters; the executed copy has them in a cell below it. Another value compute
 """
 
 
+@dataclass(frozen=True, slots=True)
+class CellFailure:
+    """The cell that ended an execution."""
+
+    cell: str
+    """Its id."""
+    number: int
+    """As in ``In [3]``."""
+    name: str
+    """The exception's class."""
+    message: str
+    traceback: tuple[str, ...] = ()
+    """Lines as the kernel formatted them, with ANSI colours."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """The result of an execution of a notebook."""
+
+    notebook: Path
+    output: Path
+    """The executed notebook."""
+    store: Path
+    runs: tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]
+    """Oldest first."""
+    failure: CellFailure | None
+    signal: signal.Signals | None
+    """The signal that interrupted it; None if none did."""
+
+    @property
+    def success(self) -> bool:
+        """True if every cell was executed."""
+        return self.failure is None and self.signal is None
+
+
+# -- the report
+
+
+def result_dict(
+    notebook: Path | None, result: BatchResult | None, error: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what ``--json`` prints.
+
+    Parameters
+    ----------
+    notebook
+        The source.
+    result
+        None if nothing was executed.
+    error
+        ``{"cell": None, "name", "message"}`` where no cell is to blame.
+    """
+    runs = result.runs if result else ()
+    interrupted = result is not None and result.signal is not None
+    if result is not None and result.failure is not None:
+        failure = result.failure
+        error = {"cell": failure.cell, "name": failure.name, "message": failure.message}
+    elif result is not None and result.signal is not None:
+        error = {"cell": None, "name": "KeyboardInterrupt", "message": f"interrupted by {result.signal.name}"}
+    return {
+        "notebook": None if notebook is None else str(notebook.absolute()),
+        "status": "success" if result is not None and result.success else "failure",
+        "runs": [
+            {
+                "run_id": run.run_id,
+                "status": run_status(run, interrupted=interrupted),
+                "steps": [{"key": step.key, "status": step.status, "seconds": step.seconds} for step in steps],
+            }
+            for run, steps in runs
+        ],
+        "error": error,
+    }
+
+
+def run_status(run: RunRecord, *, interrupted: bool) -> str:
+    """Return ``success``, ``failure`` or ``cancelled``; a run that its kernel did not live to end has one of the last two."""
+    if run.status in {"running", "interrupted"}:
+        return "cancelled" if interrupted else "failure"
+    return run.status
+
+
+def result_lines(result: BatchResult, *, colour: bool) -> list[str]:
+    """Return what is said after an execution: why it stopped, what its runs did."""
+    said = []
+    if result.signal is not None:
+        where = f"in {_place(result.failure)}" if result.failure is not None else "before the first cell"
+        said.append(
+            f"interrupted by {result.signal.name} {where}; the steps that finished are kept: run the notebook again to go on"
+        )
+    elif result.failure is not None:
+        said += _failure_lines(result.failure, colour=colour)
+        failed = [(run, steps) for run, steps in result.runs if run.status == "failure"]
+        said += [_resume_line(*failed[-1])] if failed else []
+    counts = Counter(step.status for _, steps in result.runs for step in steps)
+    if counts:
+        words = [
+            f"{counts[status]} {status}"
+            for status in ("executed", "reused", "failed", "skipped", "untouched", "cancelled")
+            if counts[status]
+        ]
+        saved = _saved_seconds(result)
+        if saved >= _WORTH_TELLING:
+            words.append(f"{duration(saved)} saved")
+        executed = list(
+            dict.fromkeys(step.key for _, steps in result.runs for step in steps if step.status == "executed")
+        )
+        named = ", ".join(executed[:_SHOWN_KEYS]) + (
+            f" and {len(executed) - _SHOWN_KEYS} more" if len(executed) > _SHOWN_KEYS else ""
+        )
+        said.append(f"steps: {', '.join(words)}" + (f" (executed: {named})" if executed else ""))
+    left_out = {step.key: step.not_kept for run, steps in result.runs if run.kind == "assets" for step in steps}
+    said += [
+        f"{key} is not stored ({each.partition(': ')[2]}): computed again in a kernel that needs it"
+        for key, not_kept in left_out.items()
+        for each in not_kept
+    ]
+    return said
+
+
+def _saved_seconds(result: BatchResult) -> float:
+    """Return how long the reused steps took when they ran: each once, and none that ran in this execution."""
+    here = {run.run_id for run, _ in result.runs}
+    made = {
+        step.key: step.materializations[0]
+        for _, steps in result.runs
+        for step in steps
+        if step.status == "reused" and step.materializations
+    }
+    return sum(each.seconds for each in made.values() if each.run_id not in here)
+
+
+def _failure_lines(failure: CellFailure, *, colour: bool) -> list[str]:
+    summary = f"{failure.name}: {failure.message}" if failure.message else failure.name
+    shown = "\n".join(failure.traceback)
+    plain = without_colours(shown)
+    said = []
+    # An error of Stepwell's own has no traceback but its message, which comes anyway.
+    if plain.strip() and plain.strip() != summary.strip():
+        traceback = (shown if colour else plain).splitlines()
+        if len(traceback) > _TRACEBACK_LINES:
+            traceback = ["…", *traceback[-_TRACEBACK_LINES:]]
+        said += [*traceback, ""]
+    said.append(f"{_place(failure)} failed: {summary}")
+    if failure.name == "ModuleNotFoundError" and failure.message == "No module named 'stepwell'":
+        said.append(
+            "the kernel's Python is another than this command's: pip install stepwell there, or choose another kernel with --kernel"
+        )
+    return said
+
+
+def _place(failure: CellFailure) -> str:
+    return f"cell [{failure.number}] (id {failure.cell})"
+
+
+def _resume_line(run: RunRecord, steps: tuple[StepRecord, ...]) -> str:
+    failed = ", ".join(step.key for step in steps if step.status == "failed") or ", ".join(run.targets)
+    return (
+        f"run {run.run_id} failed at {failed}; the steps that finished are kept: mend it and run the notebook again, "
+        f'or in a notebook: stepwell.resume("{run.run_id}")'
+    )
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Return True if colours may be written: to a terminal whose output is not recorded, unless ``NO_COLOR`` is set."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+# -- the command
+
+
 class Printer:
-    """What the command line adds: parameters as papermill has them, progress while the notebook runs, a report at the end."""
+    """Additions of the command line: parameters as papermill has them, progress while the notebook runs, a report at the end."""
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +244,7 @@ class Printer:
             "-f", "--parameters-file", dest="files", metavar="PARAMS.yaml", type=Path, action="append", default=[],
             help="a YAML file of parameters; -p comes after it",
         )  # fmt: skip
-        parser.add_argument(
-            "--json", action="store_true", help="print one JSON object on standard output, and nothing else there"
-        )
+        add_json(parser)
 
     @staticmethod
     def prepared(words: Sequence[str]) -> list[str]:
@@ -60,14 +264,12 @@ class Printer:
     @staticmethod
     def show(result: BatchResult, asked: argparse.Namespace, _: TextIO) -> None:
         """Print the report and the path of the executed notebook."""
-        from stepwell.batch import report
-
-        colours = report.wants_colour(sys.stderr)
-        for line in report.lines(result, colour=colours):
+        colours = wants_colour(sys.stderr)
+        for line in result_lines(result, colour=colours):
             say(line, colours=colours)
         if asked.json:
             say(f"saved {result.output}")
-            print_result(report.as_json(result.notebook, result))
+            print_result(as_json(result_dict(result.notebook, result), indent=2))
         else:
             print_result(str(result.output))
 
@@ -76,18 +278,6 @@ def _exit_code(result: BatchResult) -> int:
     if result.signal is not None:
         return INTERRUPTED + result.signal
     return OK if result.success else CELL_FAILED
-
-
-def _text(result: BatchResult) -> str:
-    from stepwell.batch import report
-
-    return "\n".join([*report.lines(result, colour=False), str(result.output)])
-
-
-def _data(result: BatchResult) -> Any:
-    from stepwell.batch import report
-
-    return report.as_dict(result.notebook, result)
 
 
 def _seconds(text: str) -> float:
@@ -108,8 +298,8 @@ def _seconds(text: str) -> float:
         "timeout": Option(read=_seconds, metavar="SECONDS"),
         "progress": Option(hidden=True),
     },
-    text=_text,
-    data=_data,
+    text=lambda result: "\n".join([*result_lines(result, colour=False), str(result.output)]),
+    data=lambda result: result_dict(result.notebook, result),
     exit_code=_exit_code,
     epilog=_EPILOG + EXIT_CODES,
     printer=Printer,
@@ -168,7 +358,134 @@ def run(
     StoreError
         If the store cannot be used.
     """
-    return run_notebook(
-        Path(notebook), output=output, parameters=parameters, cwd=cwd, kernel=kernel, strict=strict, log_output=log_output,
-        cell_timeout=cell_timeout, timeout=timeout, store=None if store is None else str(store), progress=progress,
-    )  # fmt: skip
+    from stepwell.kernel_runtime.store.store import open_store
+
+    chosen = None if store is None else str(store)
+    path = Path(notebook).absolute()
+    content = read_notebook(path)
+    inject(content, checked_parameters(content, parameters or {}))
+    folder = path.parent if cwd is None else Path(cwd).absolute()
+    if not folder.is_dir():
+        raise InvalidInvocationError(f"there is no directory {folder}", remedy="--cwd names an existing directory")
+    kernel_name = choose_kernel(content, path, kernel)
+    directory, named = named_or_found(chosen, path.parent)
+    batch = new_id()
+    target = output_path(path, output, runs=directory / "runs", batch=batch)
+    if output is not None:
+        make_folder(target)
+    opened = open_store(directory, follow=named)
+    opened.close()
+    saved = partial(save, content, target, opened.folder if output is None else None)
+    clear(content)
+    saved()
+
+    environment = {**os.environ, "STEPWELL_BATCH": batch, "STEPWELL_NOTEBOOK": str(path)}
+    if strict:
+        environment["STEPWELL_STRICT"] = "1"
+    if chosen is not None or "STEPWELL_STORE" in environment:
+        # Absolute: the kernel's folder is not ours.
+        environment["STEPWELL_STORE"] = str(directory)
+    failure, received = _execute(
+        content,
+        saved,
+        kernel_name,
+        folder=folder,
+        environment=environment,
+        progress=Progress(progress, sum(map(is_run, content.cells)), log_output=log_output),
+        cell_timeout=cell_timeout,
+        timeout=timeout,
+    )
+    return BatchResult(path, target, directory, _recorded_runs(directory, named, batch), failure, received)
+
+
+# -- the execution
+
+
+def _execute(
+    notebook: Any,
+    saved: Callable[[], None],
+    kernel: str,
+    *,
+    folder: Path,
+    environment: dict[str, str],
+    progress: Progress,
+    cell_timeout: float | None,
+    timeout: float | None,
+) -> tuple[CellFailure | None, signal.Signals | None]:
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    from stepwell.batch.client import BatchClient
+
+    client = BatchClient(
+        notebook,
+        progress=progress,
+        save=saved,
+        limits=(cell_timeout, timeout),
+        kernel_name=kernel,
+        timeout=None,
+        startup_timeout=STARTUP_TIMEOUT,
+        iopub_timeout=OUTPUT_TIMEOUT,
+        store_widget_state=False,
+    )
+    failure = None
+    # The output of the kernel's process itself belongs to no cell; it matters only if the process dies.
+    with tempfile.TemporaryFile() as log:
+        try:
+            client.execute(cwd=str(folder), env=environment, stdout=log, stderr=log)
+        except CellExecutionError as error:
+            failure = _failure(client, error.ename, error.evalue)
+        except CellTimeoutError as error:
+            failure = _failure(client, type(error).__name__, str(error))
+        except (InterruptedError, KeyboardInterrupt, asyncio.CancelledError):
+            client.signal = client.signal or signal.SIGINT
+        except (OSError, RuntimeError) as error:
+            if client.signal is None and client.cell is None:
+                raise NotebookKernelError(
+                    f"the kernel {kernel!r} does not start: {error}",
+                    where="\n".join(_tail(log)),
+                    remedy="try it in Jupyter, repair it (pip install ipykernel in its environment), or choose another with --kernel",
+                ) from error
+            if client.signal is None and not isinstance(error, DeadKernelError):
+                raise
+            failure = _failure(client, "DeadKernelError", "\n".join(("the kernel died", *_tail(log))))
+        finally:
+            progress.close()
+    saved()
+    if client.timed_out:
+        failure = _failure(client, "CellTimeoutError", client.timed_out)
+    if client.signal is not None:
+        failure = _failure(client, "KeyboardInterrupt", f"interrupted by {client.signal.name}")
+    return failure, client.signal
+
+
+def _failure(client: Any, name: str, message: str) -> CellFailure | None:
+    if client.cell is None:
+        return None
+    errors = [output for output in client.cell.outputs if output.output_type == "error"]
+    traceback = tuple(map(_without_secrets, errors[-1].traceback)) if errors else ()
+    return CellFailure(client.cell.id, client.code_cells_executed, name, hidden_message(message), traceback)
+
+
+def _without_secrets(line: str) -> str:
+    """Return what a kernel formatted without secrets; where there is one, also without the colours that stand between its words."""
+    plain = without_colours(line)
+    hidden = hidden_message(plain)
+    return line if hidden == plain else hidden
+
+
+def _tail(log: IO[bytes]) -> list[str]:
+    log.seek(0)
+    written = log.read().decode("utf-8", "replace").strip().splitlines()
+    # The kernel's own advice at its start is not why it died.
+    return [line for line in written if "IPKernelApp] WARNING" not in line][-5:]
+
+
+def _recorded_runs(directory: Path, named: bool, batch: str) -> tuple[tuple[RunRecord, tuple[StepRecord, ...]], ...]:
+    from stepwell.kernel_runtime.store.store import open_store
+
+    store = open_store(directory, create=False, follow=named)
+    try:
+        found = [store.run(run.run_id) for run in reversed(store.runs(limit=1_000_000, batch=batch))]
+    finally:
+        store.close()
+    return tuple(run for run in found if run is not None)

@@ -1,4 +1,4 @@
-"""What the command line prints: results on standard output, messages and progress on standard error; and its exit codes.
+"""Output of the command line: results on standard output, messages and progress on standard error; and its exit codes.
 
 On a terminal progress is one line that is updated, elsewhere one line per cell.
 """
@@ -134,7 +134,7 @@ class Progress:
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Return whether lines can be rewritten there: a terminal, and nobody collects what it shows (``CI``)."""
+    """Return True if lines can be rewritten there: a terminal, and nobody collects what it shows (``CI``)."""
     return stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
 

@@ -7,11 +7,11 @@ picture can write absolute times, and the live one times that go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeAlias
 
 from stepwell.kernel_runtime.errors import unknown_key
-from stepwell.kernel_runtime.records.events import Lineage, LineageEdge, LineageNode, Subscriber
+from stepwell.kernel_runtime.records.events import Lineage, LineageEdge, LineageNode
 from stepwell.kernel_runtime.text import duration, moment
 
 Status: TypeAlias = Literal[
@@ -125,25 +125,6 @@ def summary(node: LineageNode) -> str:
     return node.summary or {"source": "read, not computed here", "job": "runs whenever it is asked to"}.get(
         node.kind, ""
     )
-
-
-class LineageSource(Protocol):
-    """Current states, events of runs, and the three things that a button can ask for."""
-
-    def lineage(self) -> Lineage:
-        """Return everything that is defined, with current states."""
-
-    def subscribe(self, subscriber: Subscriber, /) -> Callable[[], None]:
-        """Call the subscriber with every event, on the thread that publishes it, until the returned function is called."""
-
-    def rerun(self, keys: Sequence[str], /) -> object:
-        """Run these steps on stored inputs, in this thread; raise what the user's code raises."""
-
-    def materialize(self, keys: Sequence[str], /) -> object:
-        """Bring these assets up to date, in this thread; raise what the user's code raises."""
-
-    def cancel(self, run_id: str | None = None, /) -> object:
-        """End the run that goes on, if it is this one, and its running step; may be called on any thread, returns at once."""
 
 
 def upstream_of(lineage: Lineage, keys: Sequence[str] | None) -> Lineage:

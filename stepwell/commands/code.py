@@ -49,7 +49,7 @@ def code(key: str) -> Code:
     UnknownKeyError
         If nothing is defined under the key.
     """
-    nodes = get_session().lineage().nodes
+    nodes = get_session().inspect().lineage().nodes
     found = [
         StepCode(node.key, node.where, node.code) for node in nodes if key in (node.key, node.parent, *node.assets)
     ]

@@ -84,6 +84,14 @@ class Argument:
         several = "..." if self.many or self.option.repeated else ""
         return metavar + several if self.required else f"[{metavar}{several}]"
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Its flags; none for a positional argument."""
+        if not self.is_flag:
+            return ()
+        long = ("--no-" if self.is_switch and self.default is True else "--") + self.name.rstrip("_").replace("_", "-")
+        return (self.option.short, long) if self.option.short else (long,)
+
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Add it to a parser."""
         told: dict[str, Any] = {"help": self.help.replace("%", "%%") or None}
@@ -105,14 +113,6 @@ class Argument:
         if not self.required:
             told["default"] = self.default
         parser.add_argument(self.name, nargs=nargs, **told)
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """Its flags; none for a positional argument."""
-        if not self.is_flag:
-            return ()
-        long = ("--no-" if self.is_switch and self.default is True else "--") + self.name.rstrip("_").replace("_", "-")
-        return (self.option.short, long) if self.option.short else (long,)
 
 
 @dataclass(frozen=True)
@@ -290,8 +290,7 @@ class LineParser(argparse.ArgumentParser):
 
     def __init__(self, program: str, **options: Any) -> None:
         super().__init__(prog=program, allow_abbrev=False, **options)
-
-    _intermixed = False
+        self._intermixed = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse words; optional positional arguments may also stand behind flags."""
@@ -316,6 +315,13 @@ class LineParser(argparse.ArgumentParser):
             each for word in unknown if word not in flags for each in difflib.get_close_matches(word, flags, 1, 0.5)
         ]
         return f": did you mean {' '.join(near)}?" if near else ""
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of commands that can print JSON."""
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on standard output, and nothing else there"
+    )
 
 
 def read_count(text: str) -> int:

@@ -115,7 +115,7 @@ def diff(
     UnknownKeyError, UnknownVersionError, ValueUnavailableError
         If there are no such versions, or one of them cannot be loaded.
     """
-    opened = get_session().chosen(store)
+    opened = get_session().open(store, create=False)
     return worded(
         compare_versions(opened, key_text(key), before, after, on=on, notebook=notebook, memory_limit=memory_limit)
     )

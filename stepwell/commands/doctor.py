@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepwell.commands.command import NO_STORE, Option, command
@@ -70,4 +72,15 @@ def doctor(
     StoreError
         If there is no store.
     """
-    return get_session().doctor(store=store, full=not quick, clean=clean, rebuild=rebuild, progress=progress)
+    from stepwell.kernel_runtime.store.doctor.examination import examine
+
+    session = get_session()
+    if store is None:
+        directory, named = session.location
+    else:
+        # A directory is not opened here: the store may be one that cannot be.
+        named = True
+        directory = Path(store).absolute() if isinstance(store, str | os.PathLike) else session.open(store).directory
+    for opened in session.stores.values():
+        opened.close()
+    return list(examine(directory, follow=named, full=not quick, clean=clean, mend=rebuild, progress=progress))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from stepwell.commands.command import USAGE, Option, command
 from stepwell.commands.wording import get_session
+from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.maintenance import Forgotten
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
+from stepwell.kernel_runtime.store import housekeeping
 
 
 def _text(found: Forgotten) -> str:
@@ -36,4 +38,8 @@ def forget(key: Target, *, yes: bool = False, store: AnyStore = None) -> Forgott
     UnknownKeyError
         If nothing is stored for the key.
     """
-    return get_session().forget(key_text(key), dry_run=not yes, store=store)
+    session = get_session()
+    forgotten = housekeeping.forget(session.open(store, create=False), key_text(key), dry_run=not yes)
+    if yes:
+        session.publish(DefinitionsChanged(forgotten.keys))
+    return forgotten

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
+from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.maintenance import Collected
 from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.store import housekeeping
 
 
 @command(options={"dry_run": Option("-n")})
@@ -21,4 +23,10 @@ def gc(*, dry_run: bool = False, compact: bool = False, store: AnyStore = None) 
     store
         A store directory or an open store; by default the session's.
     """
-    return get_session().gc(dry_run=dry_run, compact=True if compact else None, store=store)
+    session = get_session()
+    collected = housekeeping.collect(
+        session.open(store, create=False), dry_run=dry_run, compact=True if compact else None
+    )
+    if collected.materializations and not dry_run:
+        session.publish(DefinitionsChanged(()))
+    return collected

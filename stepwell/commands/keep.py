@@ -6,6 +6,8 @@ from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.records.maintenance import STORE, Rule
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
+from stepwell.kernel_runtime.store import retention
+from stepwell.kernel_runtime.store.retention import read_age, read_bytes, read_versions, rules_of
 
 
 def _text(rules: dict[str, Rule]) -> str:
@@ -57,4 +59,19 @@ def keep(
     InvalidInvocationError
         If a limit cannot be read.
     """
-    return get_session().keep(key_text(key), versions=versions, age=age, bytes=bytes, forever=forever, store=store)
+    used, name = get_session().open(store), key_text(key)
+    rule = Rule(read_versions(versions), read_age(age), read_bytes(bytes))
+    if forever:
+        retention.keep(used, name, rule)
+    elif not rule.empty:
+        before = rules_of(used).get(name, Rule())
+        retention.keep(
+            used,
+            name,
+            Rule(
+                rule.versions if rule.versions is not None else before.versions,
+                rule.age if rule.age is not None else before.age,
+                rule.bytes if rule.bytes is not None else before.bytes,
+            ),
+        )
+    return rules_of(used)

@@ -98,4 +98,4 @@ def lineage(*keys: str, store: AnyStore = None) -> Lineage:
         If one of the keys is not defined.
     """
     session = get_session()
-    return upstream_of(session.lineage(store=store), keys or None)
+    return upstream_of(session.inspect(store=store).lineage(), keys or None)

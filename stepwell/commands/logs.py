@@ -55,7 +55,7 @@ def logs(run: str | None = None, *, store: AnyStore = None) -> Logs:
     UnknownKeyError
         If there is no such run.
     """
-    used = get_session().chosen(store)
+    used = get_session().open(store, create=False)
     if run is None:
         newest = used.runs(limit=1)
         return Logs(newest[0].run_id, tuple(used.catalog.ask(read_logs, newest[0].run_id))) if newest else Logs("", ())

@@ -7,6 +7,8 @@ from typing import Any
 
 from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
+from stepwell.kernel_runtime.records.events import DefinitionsChanged
+from stepwell.kernel_runtime.session.history import carry_over
 from stepwell.kernel_runtime.session.requests import AnyStore, key_text
 
 
@@ -51,4 +53,7 @@ def rename(old: str, new: str, *, store: AnyStore = None) -> Renamed:
     UnknownKeyError, InvalidDefinitionError, InvalidInvocationError, InvariantViolationError
         If there is nothing to carry over, the new key is none or has results, or the old one is an output of a multi-asset.
     """
-    return Renamed(key_text(old), key_text(new), get_session().rename(key_text(old), key_text(new), store=store))
+    session, before, after = get_session(), key_text(old), key_text(new)
+    count = carry_over(session.open(store, create=False), before, after, session.notebook)
+    session.publish(DefinitionsChanged((before, after)))
+    return Renamed(before, after, count)

@@ -43,4 +43,4 @@ def runs(limit: int = 20, *, store: AnyStore = None) -> list[RunRecord]:
     store
         A store directory or an open store; by default the session's.
     """
-    return get_session().chosen(store).runs(limit=limit)
+    return get_session().open(store, create=False).runs(limit=limit)

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from stepwell.commands.command import Option, command, read_count
 from stepwell.commands.wording import get_session
+from stepwell.kernel_runtime.session.query import query
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.text import as_json, in_one_line, printable
 
@@ -32,7 +33,7 @@ jsonl is one object a line, by column. Numbers that JSON has no form for, dates 
 
 
 class Printer:
-    """What the command line adds: parameters of the SELECT, and the form in which rows are printed."""
+    """Additions of the command line: parameters of the SELECT, and the form in which rows are printed."""
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +142,7 @@ def sql(
     ValueUnavailableError, AmbiguousKeyError
         As in `load`.
     """
-    return get_session().sql(text, parameters=parameters, frame=frame, store=store, notebook=notebook)
+    return query(get_session(), text, parameters=parameters, frame=frame, store=store, notebook=notebook)
 
 
 _WIDEST = 60

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepwell.commands.command import Option, Table, command
-from stepwell.commands.store import StoreFacts
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.errors import unknown_key
 from stepwell.kernel_runtime.records.events import LineageNode
@@ -18,6 +17,22 @@ from stepwell.kernel_runtime.store.catalog.tables import read_all_current
 from stepwell.kernel_runtime.text import duration, in_one_line, moment, size_text
 
 _MOST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """The result of `store`, and the last line of `status`."""
+
+    directory: str
+    sizes: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        return {"store": self.directory, "sizes": self.sizes}
+
+    def __str__(self) -> str:
+        total = size_text(self.sizes["object_bytes"] + self.sizes["catalog_bytes"])
+        return f"store: {self.directory} · {self.sizes['materializations']:,} materializations · {total}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +136,13 @@ def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
         If one of the keys is neither defined nor stored.
     """
     session = get_session()
-    used = session.chosen(store)
+    used = session.open(store, create=False)
     totals = housekeeping.sizes(used)
     directory = str(used.directory)
     if sizes:
         return Status(directory, (), (), totals, tuple(used.catalog.ask(housekeeping.read_key_sizes)))
     registry = session.registry
-    nodes = session.lineage(store=used).nodes if registry.assets or registry.jobs else ()
+    nodes = session.inspect(store=used).lineage().nodes if registry.assets or registry.jobs else ()
     # What a cell left in the notebook besides its value is no key of its own for a reader.
     stored = (
         ()

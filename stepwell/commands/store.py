@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from stepwell.commands.command import command
+from stepwell.commands.status import StoreFacts
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.store import housekeeping
-from stepwell.kernel_runtime.text import size_text
-
-
-@dataclass(frozen=True, slots=True)
-class StoreFacts:
-    """The result of `store`."""
-
-    directory: str
-    sizes: dict[str, int]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
-        return {"store": self.directory, "sizes": self.sizes}
-
-    def __str__(self) -> str:
-        total = size_text(self.sizes["object_bytes"] + self.sizes["catalog_bytes"])
-        return f"store: {self.directory} · {self.sizes['materializations']:,} materializations · {total}"
 
 
 @command(needs="nothing")

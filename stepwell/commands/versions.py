@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
-from stepwell.kernel_runtime.session.history import Versions
+from stepwell.kernel_runtime.session.history import Versions, read_versions
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
 
 _MOST = 20
@@ -49,4 +49,5 @@ def versions(
     UnknownKeyError
         If nothing was ever stored for the key.
     """
-    return get_session().versions(key_text(key), notebook=notebook, partition=partition, collapse=not all, store=store)
+    used = get_session().open(store, create=False)
+    return read_versions(used, key_text(key), notebook=notebook, partition=partition, collapse=not all)

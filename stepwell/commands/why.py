@@ -7,7 +7,8 @@ from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
 from stepwell.kernel_runtime.errors import InvalidInvocationError
 from stepwell.kernel_runtime.records.keys import AssetKey
-from stepwell.kernel_runtime.session.explanation import Explanation
+from stepwell.kernel_runtime.session import acceptance
+from stepwell.kernel_runtime.session.explanation import Explanation, explain
 from stepwell.kernel_runtime.session.requests import AnyStore, Given, key_text
 
 
@@ -50,6 +51,5 @@ def why(
     """
     if accept and revoke:
         raise InvalidInvocationError("why takes --accept or --revoke, not both", remedy="%why KEY --accept")
-    session = get_session()
-    explain = session.accept if accept else session.revoke if revoke else session.why
-    return explain(key_text(key), definitions=definitions, store=store)
+    answer = acceptance.accept if accept else acceptance.revoke if revoke else explain
+    return answer(get_session(), key_text(key), definitions=definitions, store=store)

@@ -20,8 +20,8 @@ from stepwell.kernel_runtime.records.events import Event, Notice, StepWaiting
 from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Materialization
 from stepwell.kernel_runtime.records.runs import FORCED, StepRecord
-from stepwell.kernel_runtime.session import kernel
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import session as process
+from stepwell.kernel_runtime.session.session import Session
 from stepwell.kernel_runtime.text import duration, moment, size_text
 
 _log = logging.getLogger("stepwell")
@@ -247,9 +247,9 @@ def listen(session: Session) -> None:
     session.subscribe(hear)
 
 
-def get_session() -> kernel.Session:
+def get_session() -> Session:
     """Return this process's session, with somebody who hears its notices."""
-    session = kernel.get_session()
+    session = process.get_session()
     listen(session)
     return session
 
@@ -265,14 +265,10 @@ def waiting_line(event: StepWaiting) -> str:
         elsewhere = f" on {who.host}" if who.host and who.host != platform.node() else ""
         facts.append(f"pid {who.pid}{elsewhere}")
     if who.since:
-        began = time.localtime(who.since)
-        facts.append(f"since {time.strftime('%H:%M' if _is_today(began) else '%Y-%m-%d %H:%M', began)}")
+        today = moment(time.time()).partition(" ")[0]
+        facts.append(f"since {moment(who.since).removeprefix(today).lstrip()}")
     if event.expected_seconds:
         facts.append(f"usually {duration(event.expected_seconds)}")
     name = who.notebook.rpartition("/")[2]
     whom = name if name and name != "__main__" else "another process"
     return f"{event.key}: waiting for {whom}" + (f" ({', '.join(facts)})" if facts else "")
-
-
-def _is_today(began: time.struct_time) -> bool:
-    return began[:3] == time.localtime()[:3]

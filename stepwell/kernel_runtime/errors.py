@@ -90,7 +90,7 @@ class InvalidSelectionError(StepwellError):
     """A selection string that cannot be read."""
 
 
-def unknown_key(kind: str, key: str, known: Iterable[str], *, where: str = "") -> UnknownKeyError:
+def unknown_key(kind: str, key: str, known: Iterable[str]) -> UnknownKeyError:
     """Build the error for an unknown name, with the nearest known ones as its remedy."""
     names = sorted(set(known))
     near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
@@ -101,7 +101,7 @@ def unknown_key(kind: str, key: str, known: Iterable[str], *, where: str = "") -
     else:
         shown = ", ".join(names[:8])
         remedy = "known: " + shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return UnknownKeyError(f"there is no {kind} {key!r}", where=where, remedy=remedy)
+    return UnknownKeyError(f"there is no {kind} {key!r}", remedy=remedy)
 
 
 # -- running --------------------------------------------------------------------------------------------------------

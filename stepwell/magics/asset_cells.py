@@ -21,16 +21,16 @@ from stepwell.kernel_runtime.errors import CellError, CellNameError, CellSyntaxE
 from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name, listed
 from stepwell.kernel_runtime.session.sql import read_select
 from stepwell.kernel_runtime.store.sql.statements import folded
-from stepwell.magics.cell_names import Names, cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
+from stepwell.magics.cell_inputs import cell_origin, check_own_name, given_deps, given_inputs, inputs_of, key_from
+from stepwell.magics.cell_names import Names
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
-from stepwell.magics.displays import value_or_figure
-from stepwell.magics.face import Face, say
+from stepwell.magics.face import Face, say, value_or_figure
 from stepwell.magics.flags import outside_brackets
 from stepwell.magics.running import compute_unstored, leave_result
 
 
-def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
-    """Make the definition of a ``%%asset`` cell.
+def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
+    """Make the definition of an ``%%asset`` cell, which displays its value itself.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDe
             remedy=f"assign {variable}, {arrow}or end the cell with the expression that is its value",
         )
     outputs = (variable,) if assigned else ()
-    return _definition(face, arguments, source, "asset", (key,), variables=(variable,), outputs=outputs)
+    return _definition(face, arguments, source, "asset", (key,), variables=(variable,), outputs=outputs), False
 
 
 def variable_from(written: str | None, key: AssetKey, where: str) -> str:
@@ -59,7 +59,7 @@ def variable_from(written: str | None, key: AssetKey, where: str) -> str:
     Raises
     ------
     CellError
-        If what stands after the arrow is no name.
+        If the text after the arrow is not a name.
     """
     if written is None:
         return key.name
@@ -68,8 +68,8 @@ def variable_from(written: str | None, key: AssetKey, where: str) -> str:
     return written
 
 
-def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
-    """Make the definition of a ``%%multi_asset`` cell: one variable per name.
+def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
+    """Make the definition of a ``%%multi_asset`` cell: one variable per name, and nothing is displayed.
 
     Raises
     ------
@@ -90,7 +90,8 @@ def multi_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> As
             where=text.where,
             remedy=f"assign {missing[0]}: a multi-asset is one variable per name",
         )
-    return _definition(face, arguments, source, "multi_asset", keys, variables=tuple(names), outputs=tuple(names))
+    own = tuple(names)
+    return _definition(face, arguments, source, "multi_asset", keys, variables=own, outputs=own), False
 
 
 def _definition(
@@ -156,7 +157,7 @@ def _others(
     Raises
     ------
     CellNameError
-        If the cell does not assign one of them beside its value.
+        If the cell does not assign one of them, or it is the value.
     """
     found = frozenset(each.strip() for word in getattr(arguments, flag) for each in word.split(",") if each.strip())
     unknown = sorted(found - (source.stored - set(variables)))
@@ -170,7 +171,7 @@ def _others(
 
 
 def is_declared(arguments: Namespace) -> bool:
-    """Whether flags say when a step is to run again whatever can be seen of it."""
+    """Return True if flags declare when the step runs again."""
     return bool(arguments.reads or arguments.max_age or arguments.volatile)
 
 
@@ -226,7 +227,7 @@ _NOT_DEFINED = re.compile(r"(?:name|local variable) '(\w+)' is not defined")
 
 def _explainer(face: Face, names: Names, name: str, text: CellText) -> Callable[[NameError], BaseException | None]:
     def explain(error: NameError) -> BaseException | None:
-        # pandas raises a NameError of its own for `@name` in a query.
+        # pandas raises a NameError, too, for `@name` in a query.
         said = _NOT_DEFINED.fullmatch(str(error))
         if said is None or said[1] in names.assigned or said[1] not in face.namespace:
             return None  # the cell's own variable, read before it has a value: the traceback shows where
@@ -256,7 +257,7 @@ def run_plain(face: Face, source: CellSource) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What stands after ``%%op`` or ``%%graph``."""
+    """The first line of a ``%%op`` or ``%%graph`` cell."""
 
     name: str
     ins: dict[str, In]
@@ -278,7 +279,7 @@ def read_header(line: str, magic: str, namespace: dict[str, Any], where: str) ->
     Raises
     ------
     CellSyntaxError
-        If the line is no signature.
+        If the line is not a signature.
     """
     usage = f"write %%{magic} name(inputs{', *, option=1) -> out' if magic == 'op' else ')'}"
     arrow = next((place for place in outside_brackets(line) if line.startswith("->", place)), None)
@@ -399,8 +400,8 @@ def op_of(face: Face, arguments: Namespace, signature: str, line: str, body: str
     )  # fmt: skip
 
 
-def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> AssetsDefinition:
-    """Make the definition of a ``%%sql_asset`` cell.
+def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tuple[AssetsDefinition, bool]:
+    """Make the definition of a ``%%sql_asset`` cell, whose rows are displayed.
 
     Raises
     ------
@@ -432,19 +433,12 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> Asse
                 where=text.where,
                 remedy=f"run the cell that assigns {name} first",
             )
-    return select_asset(
-        key,
-        select,
-        inputs,
-        deps=given_deps(face, arguments.deps, (key,), text.where),
-        group=arguments.group or None,
-        cache=False if arguments.no_cache else None,
-        volatile=arguments.volatile,
-        max_age=arguments.max_age,
-        ignore=",".join(arguments.ignore),
-        where=text.where,
-        module="__main__",
-    )
+    made = select_asset(
+        key, select, inputs, deps=given_deps(face, arguments.deps, (key,), text.where), group=arguments.group or None,
+        cache=False if arguments.no_cache else None, volatile=arguments.volatile, max_age=arguments.max_age,
+        ignore=",".join(arguments.ignore), where=text.where, module="__main__",
+    )  # fmt: skip
+    return made, True
 
 
 def _inputs(
@@ -477,7 +471,7 @@ def _whole_key(face: Face, name: str, where: str) -> AssetKey | None:
     ]
     if name in known:
         return as_asset_key(name)
-    # SQL does not tell capitals apart.
+    # SQL does not distinguish capitals.
     near = sorted({key for key in known if folded(name) in (folded(key), folded(key.rpartition("/")[2]))})
     if len(near) > 1:
         raise CellNameError(

@@ -1,4 +1,4 @@
-"""Which names of the notebook code may change in place, found without running it.
+"""The names of the notebook whose objects code may change in place, found without running it.
 
 The answer may name too much, never too little, for code that changes objects through the names that it uses. A name counts as changed
 unless every use of it is known to leave its object alone: reading attributes and items, operators, comparisons, and calls of functions
@@ -11,58 +11,9 @@ import ast
 import builtins
 
 _PURE_BUILTINS = frozenset(
-    [
-        "abs",
-        "all",
-        "any",
-        "ascii",
-        "bin",
-        "bool",
-        "bytes",
-        "callable",
-        "chr",
-        "complex",
-        "dict",
-        "dir",
-        "divmod",
-        "enumerate",
-        "filter",
-        "float",
-        "format",
-        "frozenset",
-        "getattr",
-        "hasattr",
-        "hash",
-        "hex",
-        "id",
-        "int",
-        "isinstance",
-        "issubclass",
-        "iter",
-        "len",
-        "list",
-        "map",
-        "max",
-        "memoryview",
-        "min",
-        "oct",
-        "ord",
-        "pow",
-        "print",
-        "range",
-        "repr",
-        "reversed",
-        "round",
-        "set",
-        "slice",
-        "sorted",
-        "str",
-        "sum",
-        "tuple",
-        "type",
-        "zip",
-        "display",
-    ]
+    "abs all any ascii bin bool bytes callable chr complex dict dir divmod enumerate filter float format frozenset getattr hasattr hash hex id "
+    "int isinstance issubclass iter len list map max memoryview min oct ord pow print range repr reversed round set slice sorted str sum tuple "
+    "type zip display".split()
 )
 # `iter`, `map`, `filter`, `zip`, `enumerate`, `reversed` give views: what is done to these is followed through assignments.
 _PURE_METHODS = frozenset(
@@ -80,36 +31,13 @@ _PURE_METHODS = frozenset(
     "predict predict_proba decision_function score get_params get_feature_names_out".split()
 )
 _IMPURE_FUNCTIONS = frozenset(
-    [
-        "shuffle",
-        "fill_diagonal",
-        "put",
-        "place",
-        "copyto",
-        "putmask",
-        "put_along_axis",
-        "heappush",
-        "heappop",
-        "heapify",
-        "heapreplace",
-        "heappushpop",
-        "insort",
-        "insort_left",
-        "insort_right",
-        "setattr",
-        "delattr",
-        "next",
-        "setitem",
-        "delitem",
-        "iadd",
-        "seed",
-        "exec",
-        "eval",
-    ]
+    "shuffle fill_diagonal put place copyto putmask put_along_axis heappush heappop heapify heapreplace heappushpop insort insort_left "
+    "insort_right setattr delattr next setitem delitem iadd seed exec eval".split()
 )
 _PURE_MODULES = frozenset(
-    ["np", "numpy", "pd", "pandas", "pl", "polars", "plt", "matplotlib", "sns", "seaborn", "math", "json", "os", "pathlib", "itertools", "functools", "collections", "statistics", "re", "datetime", "operator", "copy", "stats", "scipy", "pa", "pyarrow", "px", "go", "alt"]
-)  # fmt: skip
+    "np numpy pd pandas pl polars plt matplotlib sns seaborn math json os pathlib itertools functools collections statistics re datetime operator "
+    "copy stats scipy pa pyarrow px go alt".split()
+)
 _EVERYTHING = frozenset({"globals", "locals", "vars", "eval", "exec", "get_ipython", "__import__"})
 
 
@@ -120,17 +48,23 @@ _LOOKING_MAGICS = frozenset(
 """Line magics that change no object of the notebook. What Stepwell's own run are steps, which note what they change."""
 
 
+def shell_call(node: ast.AST) -> tuple[str, str, str] | None:
+    """Return method, first and second argument of a call that IPython's transformer writes, such as ``get_ipython().system("ls")``, or None."""
+    if not (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call)
+    ):
+        return None
+    inner = node.func.value.func
+    if not (isinstance(inner, ast.Name) and inner.id == "get_ipython"):
+        return None
+    given = [each.value if isinstance(each, ast.Constant) and isinstance(each.value, str) else "" for each in node.args]
+    return node.func.attr, *([*given, "", ""][:2])  # type: ignore[return-value]
+
+
 def _only_looks(node: ast.Call) -> bool:
-    """Return True for ``!command`` and line magics that change no object of the notebook, as IPython's transformer writes them."""
-    function = node.func
-    if not (isinstance(function, ast.Attribute) and isinstance(function.value, ast.Call)):
-        return False
-    shell = function.value.func
-    if not (isinstance(shell, ast.Name) and shell.id == "get_ipython"):
-        return False
-    first = node.args[0] if node.args else None
-    name = first.value if isinstance(first, ast.Constant) else ""
-    return function.attr in {"system", "getoutput"} or (function.attr == "run_line_magic" and name in _LOOKING_MAGICS)
+    """Return True for ``!command`` and line magics that change no object of the notebook."""
+    method, name, _ = shell_call(node) or ("", "", "")
+    return method in {"system", "getoutput"} or (method == "run_line_magic" and name in _LOOKING_MAGICS)
 
 
 class _Changes(ast.NodeVisitor):

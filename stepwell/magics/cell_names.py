@@ -1,265 +1,30 @@
-"""The names that a cell's body may read from outside, found without running it; and the assets that are its inputs.
+"""The names that a cell's body may read from outside, found without running it.
 
-The body is walked in the order in which it runs. Of every name it is known whether it has been assigned on every path so
-far, or on some path. A name that is read before it was assigned on every path may come from outside. The names that a
-function reads count where the function is first used (or at the end, where it is the value), since it may be written above
-what it reads.
+The body is walked in the order in which it runs. Of every name it is known whether it has been assigned on every path so far, or on some
+path. A name that is read before it was assigned on every path may come from outside. The names that a function reads count where the
+function is first used (or at the end, where it is the value), since it may be written above what it reads.
+
+``frame.query("x > @cutoff")``, ``duckdb.sql("from raw")``, ``pd.eval`` and formulas read names through strings. The result may contain too
+many names, never too few: every string constant of the body counts if the body calls something that looks names up. A name that is neither
+an asset nor a variable of the notebook means nothing.
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
-import hashlib
-import keyword
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+import symtable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from stepwell.kernel_runtime.errors import CellError, InvalidDefinitionError, UnknownKeyError, unknown_key
-from stepwell.kernel_runtime.records.keys import AssetKey, as_asset_key, check_name
+from stepwell.kernel_runtime.versions.queries import names_in_texts
 from stepwell.magics.cell_changes import changed_names
-from stepwell.magics.cell_reads import Paths, Reads, join, looks_up, names_in_strings
-from stepwell.magics.face import Face
-
-
-def key_from(written: str, prefix: str | None, where: str) -> AssetKey:
-    """Read an asset's key as typed on a magic's line: its last part becomes a variable.
-
-    Raises
-    ------
-    CellError
-        If a part cannot be a name.
-    """
-    if "." in written:
-        raise CellError(
-            f"{written!r} is the name of a step, not of an asset",
-            where=where,
-            remedy="a key with a prefix is written with '/': " + written.replace(".", "/"),
-        )
-    parts = (*(prefix.split("/") if prefix else ()), *written.split("/"))
-    for part in parts:
-        try:
-            check_name("an asset", part, where=where)
-        except InvalidDefinitionError as error:
-            raise CellError(error.what, where=where, remedy=error.remedy) from None
-    name = parts[-1]
-    if not name.isidentifier() or keyword.iskeyword(name):
-        raise CellError(
-            f"{name!r} cannot be the name of an asset: it becomes a variable",
-            where=where,
-            remedy=f"use a Python name, such as {'_' + name if not keyword.iskeyword(name) else name + '_'}",
-        )
-    return AssetKey(parts)
-
-
-def given_inputs(given: Sequence[str], where: str) -> dict[str, AssetKey]:
-    """Read ``--in NAME=KEY``.
-
-    Raises
-    ------
-    CellError
-        If it has another form.
-    """
-    found = {}
-    for text in given:
-        name, sign, key = text.partition("=")
-        if not sign or not name.isidentifier() or not key:
-            raise CellError(
-                f"--in {text} cannot be read",
-                where=where,
-                remedy="write --in NAME=KEY, such as --in flights=raw/flights",
-            )
-        found[name] = as_asset_key(key)
-    return found
-
-
-def given_deps(face: Face, given: Sequence[str], own: Sequence[AssetKey], where: str) -> list[AssetKey]:
-    """Read ``-d KEY``.
-
-    Raises
-    ------
-    UnknownKeyError
-        If no such asset is registered or stored: an order after nothing would be no order.
-    """
-    found = [as_asset_key(text) for text in given]
-    registered = face.session.registry.assets
-    missing = [key for key in found if str(key) not in registered]
-    stored = set(face.session.store.keys()) if missing else set()
-    for key in missing:
-        if str(key) not in stored:
-            mine = {str(each) for each in own}
-            assets = [each for each in stored if not is_inner(each)]
-            raise UnknownKeyError(
-                f"{own[0].name!r} is to come after the asset {str(key)!r}, which is neither registered nor stored",
-                where=where,
-                remedy=unknown_key("asset", str(key), {*registered, *assets} - mine).remedy,
-            )
-    return found
-
-
-def check_own_name(
-    names: Names, own: Sequence[AssetKey], variables: Sequence[str], inputs: Mapping[str, AssetKey], where: str
-) -> None:
-    """Raise `CellError` if a body reads the name of its asset before assigning it.
-
-    A variable of another name may be read first: ``%%asset clean -> df`` over ``df = df.dropna()`` reads what `df` was before.
-    """
-    for key, variable in zip(own, variables, strict=True):
-        if variable in names.early and variable == key.name and variable not in inputs:
-            raise CellError(
-                f"the cell of {key.name!r} reads {key.name!r} before it assigns it: the asset would depend on itself",
-                where=where, remedy=f"give the asset a key of its own and keep the variable: %%asset {key.name}_2 -> {key.name}",
-            )  # fmt: skip
-
-
-def inputs_of(
-    face: Face,
-    names: Iterable[str],
-    own: Sequence[AssetKey],
-    given: Mapping[str, AssetKey],
-    where: str,
-    *,
-    origin: str = "",
-) -> tuple[dict[str, AssetKey], tuple[tuple[str, str], ...]]:
-    """Return which of the names that a body reads are assets.
-
-    A variable that Stepwell bound means its asset as long as no plain cell changes it. A name that is no variable is an input if
-    it is the last part of a registered asset's key, or of a key of this notebook in the store.
-
-    Parameters
-    ----------
-    origin
-        Identifies the cell: run again, it keeps the assets that it read, unless another cell has bound the name since.
-
-    Returns
-    -------
-    inputs
-        By name, the asset's key.
-    changed
-        Names that were assets and are read by value, because plain cells changed them, each with the label of the last such cell.
-
-    Raises
-    ------
-    CellError
-        If two assets share the name.
-    """
-    found = dict(given)
-    changed: list[tuple[str, str]] = []
-    registered = _by_name(face.session.registry.assets)
-    mine = {str(key) for key in own}
-    before = face.read_before.get(origin, {})
-    timeline = face.timeline
-    unknown = []
-    for name in sorted(set(names) - set(found)):
-        if face.is_definition(name):
-            continue
-        earlier = before.get(name)
-        bound = timeline.bound_to(name)
-        if earlier is not None and str(earlier) not in mine and (bound is None or bound.key != str(earlier)):
-            binder = timeline.binder(name)
-            if binder is not None and binder.kind == "step" and _comes_after(face, binder.id, mine):
-                found[name] = earlier
-                continue
-        if bound is not None and is_inner(bound.key):
-            continue
-        if bound is not None:
-            if bound.key in mine:
-                continue
-            sharing = registered.get(name, ())
-            if len(sharing) > 1 and bound.key in sharing:
-                _only(name, sharing, where)
-            if timeline.asset_of(name) is not None:
-                found[name] = as_asset_key(bound.key)
-            else:
-                changed.append((name, bound.changed_by))
-            continue
-        keys = [key for key in registered.get(name, ()) if key not in mine]
-        value = face.namespace.get(name)
-        if name in face.namespace and not hasattr(type(value), "__stepwell_asset_key__"):
-            label = timeline.changed_by(name)
-            if label:
-                changed.append((name, label))
-        elif keys:
-            found[name] = _only(name, keys, where)
-        elif name not in mine and name not in face.namespace and not hasattr(builtins, name):
-            unknown.append(name)
-    if unknown:
-        known = face.session.store.keys()
-        stored = _by_name(key for key in known if not is_inner(key))
-        for name in unknown:
-            if name in stored:
-                found[name] = _only(name, stored[name], where)
-    return found, tuple(changed)
-
-
-def _comes_after(face: Face, step_key: str, own: Collection[str]) -> bool:
-    """Return True if a step is one of a cell's own assets, or depends on one of them."""
-    registered = face.session.registry.assets
-    pending = [step_key]
-    seen: set[str] = set()
-    while pending:
-        key = pending.pop()
-        if key in own:
-            return True
-        entry = registered.get(key)
-        if key in seen or entry is None:
-            continue
-        seen.add(key)
-        pending += [str(each) for each in getattr(entry.definition, "upstream_keys", ())]
-    return False
-
-
-_WITH_VALUE = frozenset("-g --group -k --key-prefix -d --dep --in --ignore --max-age --reads --keep --drop".split())
-"""Flags whose value is the next word."""
-
-
-def cell_origin(info: Any) -> str:
-    """Return what identifies a cell: its id; where the front end sends none, its magic's line or its text."""
-    given = getattr(info, "cell_id", None)
-    if given:
-        return f"cell:{given}"
-    text = (info.raw_cell or "").strip()
-    if text.startswith("%%"):
-        words = iter(text.splitlines()[0].split())
-        kept: list[str] = []
-        for word in words:
-            if word in ("-k", "--key-prefix"):
-                # The prefix is part of the key: raw/flights and other/flights are two cells.
-                kept.append(f"-k {next(words, '')}")
-            elif word in _WITH_VALUE:
-                next(words, "")
-            elif not word.startswith("-") or word == "->":
-                kept.append(word)
-        return f"magic:{' '.join(kept)}"
-    return f"text:{hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"
-
-
-def is_inner(key: str) -> bool:
-    """Whether a key is that of a step's value inside a graph or job, not that of an asset."""
-    return "." in key or ":" in key
-
-
-def _by_name(keys: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for key in keys:
-        found.setdefault(key.rpartition("/")[2], []).append(key)
-    return found
-
-
-def _only(name: str, keys: Sequence[str], where: str) -> AssetKey:
-    if len(keys) > 1:
-        raise CellError(
-            f"{name!r} could be {' or '.join(sorted(keys))}",
-            where=where,
-            remedy=f"say which: --in {name}={min(keys)}",
-        )
-    return as_asset_key(keys[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What analysis found of a body."""
+    """The names of a body, by how it uses them."""
 
     reads: frozenset[str]
     """Names that some path reads before the body assigns them; builtins among them."""
@@ -270,7 +35,7 @@ class Names:
     imported: frozenset[str]
     """Those of `assigned` that an import binds."""
     looks_up: bool = False
-    """Whether the body looks names up in ways that cannot be seen."""
+    """True if the body looks names up in ways that cannot be seen."""
     sure: frozenset[str] = frozenset()
     """Those of `assigned` that every path assigns."""
     changes: frozenset[str] | None = None
@@ -301,11 +66,313 @@ def names_of(tree: ast.Module) -> Names:
     )
 
 
-class _Walker(Reads, ast.NodeVisitor):
+@dataclass(slots=True)
+class Paths:
+    """Names that are assigned at a point: on every path that reaches it, and on some path."""
+
+    sure: set[str] = field(default_factory=set)
+    maybe: set[str] = field(default_factory=set)
+    dead: bool = False
+    """No path reaches this point."""
+
+    def copy(self) -> Paths:
+        """Return the same for another branch."""
+        return Paths(set(self.sure), set(self.maybe), self.dead)
+
+
+def join(paths: Iterable[Paths]) -> Paths:
+    """Return what holds where several paths meet."""
+    every = list(paths)
+    alive = [path for path in every if not path.dead]
+    maybe = set().union(*(path.maybe for path in every))
+    if not alive:
+        return Paths(set(every[0].sure) if every else set(), maybe, dead=True)
+    return Paths(set.intersection(*(path.sure for path in alive)), maybe)
+
+
+def function_globals(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> tuple[set[str], set[str]]:
+    """Return the globals that a function reads, and those that it assigns, when it is called; functions inside it included."""
+    if isinstance(node, ast.Lambda):
+        node = ast.FunctionDef(name="lambda_", args=node.args, body=[ast.Return(node.body)], decorator_list=[])
+    reads: set[str] = set()
+    assigns: set[str] = set()
+    # Decorators, defaults, annotations and type parameters are evaluated where it is defined: in other tables than its own.
+    own = symtable.symtable(ast.unparse(ast.fix_missing_locations(node)), "<cell>", "exec")
+    while own.get_type() != "function":
+        own = next(table for table in own.get_children() if table.get_name() == node.name)
+    tables = [own]
+    while tables:
+        table = tables.pop()
+        tables.extend(table.get_children())
+        for symbol in table.get_symbols():
+            if symbol.is_global() and symbol.is_referenced():
+                reads.add(symbol.get_name())
+            if symbol.is_declared_global() and symbol.is_assigned():
+                assigns.add(symbol.get_name())
+    return reads, assigns
+
+
+_WORD = re.compile(r"[^\W\d]\w*")
+_FORMULA = frozenset(
+    "ols wls gls glm rlm logit probit poisson mnlogit quantreg mixedlm gee phreg negativebinomial dmatrix dmatrices from_formula".split()
+)
+"""Functions of patsy and statsmodels that take a formula, in small letters."""
+_LOOK_UP = frozenset(("globals", "locals", "vars", "eval", "exec"))
+_FRAME_MODULES = frozenset(("pd", "pandas"))
+
+
+def names_in_strings(tree: ast.AST) -> frozenset[str]:
+    """Return the names that the string constants of a body may read."""
+    calls = {name for node in ast.walk(tree) if isinstance(node, ast.Call) and (name := _called(node.func))}
+    if not calls:
+        return frozenset()
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    found = set(names_in_texts(texts, list(calls)))
+    if any(name.lower() in _FORMULA for name in calls):
+        found.update(word for text in texts if "~" in text for word in _WORD.findall(text))
+    if _evaluates(tree):
+        found.update(name for text in texts for name in _expression_names(text))
+    return frozenset(found)
+
+
+def _called(function: ast.expr) -> str:
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def _evaluates(tree: ast.AST) -> bool:
+    """Return True if the body calls ``eval`` or ``pd.eval``, whose text is an expression of names."""
+    return any(isinstance(node, ast.Call) and _is_eval(node.func) for node in ast.walk(tree))
+
+
+def _is_eval(function: ast.expr) -> bool:
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+        return function.attr == "eval" and function.value.id in _FRAME_MODULES
+    return isinstance(function, ast.Name) and function.id in ("eval", "exec")
+
+
+def _expression_names(text: str) -> Iterator[str]:
+    try:
+        tree = ast.parse(text.replace("@", ""))
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+
+
+def looks_up(tree: ast.AST) -> bool:
+    """Return True if a body calls a builtin that reads or runs a whole namespace: the names cannot be seen then."""
+    return any(isinstance(node, ast.Name) and node.id in _LOOK_UP for node in ast.walk(tree))
+
+
+class _Walker(ast.NodeVisitor):
+    """Walks statements in the order in which they run, and notes what each reads and binds."""
+
     def __init__(self) -> None:
-        super().__init__()
+        self.reads: set[str] = set()
+        self.early: set[str] = set()
+        self.assigned: set[str] = set()
+        self.imported: set[str] = set()
+        self.pending: dict[str, set[str]] = {}
+        """For a name bound to functions or classes, the globals that these read when they are called."""
+        self._using: set[str] = set()
+        """Functions whose reads are being counted: they may call each other."""
+        self.now = Paths()
+        self.class_names: list[set[str]] = []
+        """Names bound so far in the class bodies that are being walked."""
+        self._local: list[set[str]] = []
+        """Names bound by the comprehensions that are being walked."""
+        self._owner = ""
+        """The outermost class that is being walked: its methods are counted where it is used."""
         self._loops: list[list[Paths]] = []
         """For the loops that are being walked, what holds where they are left by `break`."""
+
+    # -- names
+
+    def read(self, name: str) -> None:
+        """Take note that a name is read here."""
+        if any(name in scope for scope in self._local) or (self.class_names and name in self.class_names[-1]):
+            return
+        if name not in self.now.sure:
+            self.reads.add(name)
+            if name not in self.now.maybe:
+                self.early.add(name)
+        if name in self.pending:
+            self.use([name])
+
+    def use(self, names: Iterable[str]) -> None:
+        """Count what functions read, now that they may be called."""
+        for name in list(names):
+            if name in self._using:
+                continue
+            self._using.add(name)
+            for found in self.pending.get(name, ()):
+                self.read(found)
+            self._using.discard(name)
+
+    def bind(self, name: str) -> None:
+        """Take note that a name is assigned here."""
+        if self._local and name in self._local[-1]:
+            return
+        if self.class_names:
+            self.class_names[-1].add(name)
+            return
+        self.now.sure.add(name)
+        self.now.maybe.add(name)
+        self.assigned.add(name)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        """A name is read, assigned or deleted."""
+        if isinstance(node.ctx, ast.Load):
+            self.read(node.id)
+        elif isinstance(node.ctx, ast.Store):
+            self.bind(node.id)
+        elif not self.class_names:
+            self.read(node.id)
+            self.now.sure.discard(node.id)
+
+    # -- functions and classes
+
+    def deferred(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
+        """Return the globals that a function reads when it is called; what it assigns to globals may be assigned from now on."""
+        reads, assigns = function_globals(node)
+        self.assigned |= assigns
+        self.now.maybe |= assigns
+        return reads
+
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        for decorator in node.decorator_list:
+            self.visit(decorator)
+        arguments = node.args
+        for default in (*arguments.defaults, *arguments.kw_defaults):
+            if default is not None:
+                self.visit(default)
+        for argument in (
+            *arguments.posonlyargs,
+            *arguments.args,
+            *arguments.kwonlyargs,
+            arguments.vararg,
+            arguments.kwarg,
+        ):
+            if argument is not None and argument.annotation is not None:
+                self.visit(argument.annotation)
+        if node.returns is not None:
+            self.visit(node.returns)
+        reads = self.deferred(node)
+        self.later(node.name, reads, at_once=bool(node.decorator_list))
+
+    def later(self, name: str, reads: set[str], *, at_once: bool) -> None:
+        """Bind a name to something that reads globals when it is called."""
+        inside_class = bool(self.class_names)
+        owner = self._owner if inside_class else name
+        self.bind(name)
+        if at_once:
+            for found in reads - {name}:
+                self.read(found)
+        else:
+            self.pending.setdefault(owner, set()).update(reads)
+
+    visit_FunctionDef = _function  # noqa: N815 - the name that ast.NodeVisitor calls
+    visit_AsyncFunctionDef = _function  # noqa: N815 - the name that ast.NodeVisitor calls
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        """A lambda may be called at once."""
+        for default in (*node.args.defaults, *node.args.kw_defaults):
+            if default is not None:
+                self.visit(default)
+        for found in self.deferred(node):
+            self.read(found)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        """The body of a class runs at once, in a separate namespace; its methods run later."""
+        for part in (*node.decorator_list, *node.bases, *node.keywords):
+            self.visit(part)
+        outer, self._owner = self._owner, self._owner if self.class_names else node.name
+        self.class_names.append({"__module__", "__qualname__"})
+        self.statements(node.body)
+        self.class_names.pop()
+        owner, self._owner = self._owner, outer
+        self.bind(node.name)
+        if node.decorator_list or node.bases or node.keywords:
+            # A metaclass, __init_subclass__ or a decorator may call its methods at once.
+            self.use([owner])
+
+    # -- expressions
+
+    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
+        self.visit(node.generators[0].iter)
+        targets = {
+            name.id
+            for generator in node.generators
+            for name in ast.walk(generator.target)
+            if isinstance(name, ast.Name)
+        }
+        self._local.append(targets)
+        with self._branch():
+            for position, generator in enumerate(node.generators):
+                if position:
+                    self.visit(generator.iter)
+                self.visit(generator.target)
+                for condition in generator.ifs:
+                    self.visit(condition)
+            if isinstance(node, ast.DictComp):
+                self.visit(node.key)
+                self.visit(node.value)
+            else:
+                self.visit(node.elt)
+        self._local.pop()
+
+    visit_ListComp = _comprehension  # noqa: N815 - the name that ast.NodeVisitor calls
+    visit_SetComp = _comprehension  # noqa: N815 - the name that ast.NodeVisitor calls
+    visit_GeneratorExp = _comprehension  # noqa: N815 - the name that ast.NodeVisitor calls
+    visit_DictComp = _comprehension  # noqa: N815 - the name that ast.NodeVisitor calls
+
+    @contextmanager
+    def _branch(self) -> Iterator[None]:
+        """Walk what may not run: what it assigns is assigned on some path only."""
+        before = self.now.copy()
+        try:
+            yield
+        finally:
+            before.maybe |= self.now.maybe
+            self.now = before
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
+        """The value comes before the name."""
+        self.visit(node.value)
+        self.visit(node.target)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        """All but the first operand may not run."""
+        self.visit(node.values[0])
+        with self._branch():
+            for value in node.values[1:]:
+                self.visit(value)
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        """One of two branches runs."""
+        self.visit(node.test)
+        start = self.now
+        ends = []
+        for value in (node.body, node.orelse):
+            self.now = start.copy()
+            self.visit(value)
+            ends.append(self.now)
+        self.now = join(ends)
+
+    def visit_Dict(self, node: ast.Dict) -> None:
+        """Each key comes before its value."""
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is not None:
+                self.visit(key)
+            self.visit(value)
+
+    def statements(self, body: Iterable[ast.stmt]) -> None:
+        """Walk statements in order."""
+        for statement in body:
+            self.visit(statement)
 
     # -- simple statements
 

@@ -20,6 +20,7 @@ from IPython.core.displayhook import DisplayHook
 
 from stepwell.kernel_runtime.definitions.bodies import Definition
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError
+from stepwell.magics.cell_changes import shell_call
 from stepwell.magics.cell_names import Names, names_of
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -53,7 +54,7 @@ def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
                 f"imports * from {node.module or '.'}",
                 "import the names that it uses: what a cell depends on must be seen",
             )
-        magic = _shell_call(node)
+        magic = shell_call(node)
         if (
             isinstance(node, ast.Call)
             and magic is not None
@@ -72,7 +73,7 @@ def refused(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
 
 def is_set_up(node: ast.stmt) -> bool:
     """Return True for a statement that is a magic which sets the kernel up, such as ``%matplotlib inline``."""
-    call = _shell_call(node.value) if isinstance(node, ast.Expr) else None
+    call = shell_call(node.value) if isinstance(node, ast.Expr) else None
     return call is not None and call[0] == "run_line_magic" and call[1] in _SET_UP
 
 
@@ -81,19 +82,6 @@ def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
         if not isinstance(child, _FUNCTIONS):
             yield child
             yield from _outside_functions(child)
-
-
-def _shell_call(node: ast.AST) -> tuple[str, str, str] | None:
-    """Return method, first and second argument of a call that IPython's transformer writes, or None."""
-    if not (
-        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call)
-    ):
-        return None
-    inner = node.func.value.func
-    if not (isinstance(inner, ast.Name) and inner.id == "get_ipython"):
-        return None
-    given = [each.value if isinstance(each, ast.Constant) and isinstance(each.value, str) else "" for each in node.args]
-    return node.func.attr, *([*given, "", ""][:2])  # type: ignore[return-value]
 
 
 _SHELL_NAME = re.compile(r"\$\$?([A-Za-z_]\w*)|\{([^{}]*)\}")
@@ -107,12 +95,13 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
     """
     found: set[str] = set()
     does: dict[str, None] = {}
-    calls = [(node, call) for node in ast.walk(tree) if (call := _shell_call(node)) is not None]
+    calls = [(node, call) for node in ast.walk(tree) if (call := shell_call(node)) is not None]
     for _, (method, command, _) in calls:
         if method not in ("system", "getoutput"):
             continue
+        program = (command.split() or [""])[0]
         does[
-            f"!{_program(command)} runs a program, and what that reads and does is not seen: declare --reads, --max-age or --volatile"
+            f"!{program} runs a program, and what that reads and does is not seen: declare --reads, --max-age or --volatile"
         ] = None
         for name, expression in _SHELL_NAME.findall(command):
             if name:
@@ -134,11 +123,6 @@ def with_shell(tree: ast.Module, names: Names) -> tuple[ast.Module, Names, tuple
         at = sum(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
         tree.body.insert(at, _import_of_the_shell(tree.body[0]))
     return tree, replace(names, reads=reads), tuple(does)
-
-
-def _program(command: str) -> str:
-    words = command.split()
-    return words[0] if words else ""
 
 
 def _import_of_the_shell(place: ast.stmt) -> ast.stmt:
@@ -165,8 +149,8 @@ class Timed(ast.NodeTransformer):
         return before, inner, after
 
     def visit_Expr(self, node: ast.Expr) -> Any:
-        """Rewrite ``%time EXPR`` on a line of its own."""
-        call = _shell_call(node.value)
+        """Rewrite ``%time EXPR`` on a separate line."""
+        call = shell_call(node.value)
         if call is None or call[:2] != ("run_line_magic", "time"):
             return self.generic_visit(node)
         before, inner, after = self._expanded(call[2], node)
@@ -184,7 +168,7 @@ class Timed(ast.NodeTransformer):
 
     def visit_Assign(self, node: ast.Assign) -> Any:
         """Rewrite ``name = %time EXPR``."""
-        call = _shell_call(node.value)
+        call = shell_call(node.value)
         if call is None or call[:2] != ("run_line_magic", "time"):
             return self.generic_visit(node)
         before, inner, after = self._expanded(call[2], node)
@@ -202,7 +186,7 @@ class CellText:
     """A magic's cell as it was typed."""
 
     body: str
-    """What is below the magic's line."""
+    """The lines below the magic's line."""
     full: str
     """The whole cell."""
     above: int
@@ -224,12 +208,12 @@ class CellSource:
     tail: CodeType | None
     """The last expression."""
     quiet: bool
-    """Whether the last expression ends in ``;``."""
+    """True if the last expression ends in ``;``."""
     is_async: bool
     may_have_value: bool = True
-    """Whether the body can have a value without assigning the variable: it does not just end by assigning another one."""
+    """True if the body can have a value without assigning the variable: it does not just end by assigning another one."""
     ends_in_assignment: bool = False
-    """Whether the body ends by assigning a variable: if that is not the asset's, only a figure that it opened can be its value."""
+    """True if the body ends by assigning a variable: if that is not the asset's, only a figure that it opened can be its value."""
     definitions: tuple[Definition, ...] = ()
     """Imports, functions and classes that it defines at its top level, in order."""
     stored: frozenset[str] = frozenset()
@@ -237,7 +221,7 @@ class CellSource:
     last_name: str = ""
     """The variable that the last expression is, if it is one."""
     shell: tuple[str, ...] = ()
-    """What it does with the shell, each in words: nothing can be seen of that."""
+    """Its uses of the shell, in words: what they do cannot be seen."""
 
 
 def cell_text(shell: Any, info: Any, magic: str, line: str, body: str) -> CellText:
@@ -321,7 +305,7 @@ def read_cell(shell: Any, text: CellText, name: str) -> CellSource:
 
 
 def _assigns_a_name(last: ast.stmt) -> bool:
-    """Return whether a body ends by assigning a variable: with another name than the asset's, that is likely to be a mistake."""
+    """Return True if a body ends by assigning a variable: with another name than the asset's, that is likely to be a mistake."""
     if isinstance(last, ast.Assign):
         return any(isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) for node in ast.walk(last))
     return isinstance(last, ast.AugAssign | ast.AnnAssign) and isinstance(last.target, ast.Name)

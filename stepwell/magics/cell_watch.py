@@ -1,4 +1,4 @@
-"""What plain cells do to the names of the notebook, noted in the timeline before and after each; and the line ``stale now: clean, model``.
+"""Plain cells: the changes that each makes to the names of the notebook go into the timeline, and the line ``stale now: clean, model`` is printed.
 
 The code version of everything that was computed or reused in this kernel is remembered. After a plain cell the present code versions are made,
 which is cheap where nothing changed. States are asked for only if one of them differs. After a check that took much processor time the next
@@ -19,10 +19,12 @@ from stepwell.kernel_runtime.execution.timeline import Unstored
 from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.reads.readers import seedings
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.text import duration
 from stepwell.kernel_runtime.versions.patches import look
 from stepwell.magics.cell_changes import changed_names
-from stepwell.magics.cell_names import cell_origin, names_of
+from stepwell.magics.cell_inputs import cell_origin
+from stepwell.magics.cell_names import names_of
 from stepwell.magics.face import Face
 from stepwell.magics.running import compute_unstored
 
@@ -54,7 +56,7 @@ class Staleness:
                 self._computed[step.key] = step.materializations[0].code_version
 
     def after_cell(self, text: str) -> None:
-        """Say which assets the cell that ended has made stale; whatever goes wrong here is no error of the cell."""
+        """Name the assets that the cell has made stale. An exception here is not an error of the cell."""
         ran, self._ran = self._ran, False
         face = self._face
         if not face.settings.show_stale or not face.interactive or not self._computed:
@@ -90,8 +92,9 @@ class Staleness:
 
     def _stale(self) -> list[str] | None:
         """Return the assets that are stale by an edit since they were computed; None if that is as it was."""
-        session: Any = self._face.session
-        versions: dict[str, str] = session.code_versions()
+        session: Session = self._face.session
+        steps = session.inspect().plan().steps
+        versions = {step.key: step.code.digest for step in steps if step.code is not None}
         changed = {key: version for key, version in versions.items() if self._computed.get(key, version) != version}
         if changed == self._changed:
             return None

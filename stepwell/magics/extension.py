@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -31,19 +31,18 @@ from stepwell.kernel_runtime.records.events import (
     StepWaiting,
 )
 from stepwell.kernel_runtime.session import Session, get_session
-from stepwell.magics.cell_names import cell_origin
+from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_watch import CellWatch, Staleness
-from stepwell.magics.commands import Stepwell
-from stepwell.magics.completion import matcher_for
-from stepwell.magics.displays import DisplayHook
-from stepwell.magics.face import Face, say, tell_waiting
+from stepwell.magics.face import DisplayHook, Face, say, tell_waiting
+from stepwell.magics.flags import matcher_for
 from stepwell.magics.graph_cells import Recomposition
+from stepwell.magics.magics import Stepwell
 from stepwell.magics.running import after_run, failed_step, present
 from stepwell.widgets import differences as formatters
 
 
 class Extension:
-    """What is installed in one shell."""
+    """Everything that is installed in one shell."""
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
@@ -55,7 +54,8 @@ class Extension:
         session.seed_steps = settings.seed_steps
         if _loaded is None and not _scanned:
             _scanned.append(True)
-            note_seeds(shell.user_ns.get("In", ()))
+            for text in shell.user_ns.get("In", ()):
+                seeded.update(stream for stream, pattern in _SEEDS.items() if re.search(pattern, text))
         self._recomposition = Recomposition(self.face)
         self._staleness = Staleness(self.face)
         self._watch = CellWatch(self.face)
@@ -66,7 +66,7 @@ class Extension:
     def install(self) -> None:
         """Put everything in place."""
         face, shell = self.face, self.shell
-        # IPython has a %rerun of its own, for lines of the history. Looked up, it is loaded: loaded later it would replace ours.
+        # IPython has a %rerun for lines of the history. Looking it up loads it: if it was loaded later, it would replace ours.
         self._shadowed = {
             kind: {
                 name: found
@@ -211,13 +211,7 @@ class Extension:
 
 
 _SEEDS = {"random": r"\bseed\s*\(", "numpy": r"\bseed\s*\(", "torch": r"\bmanual_seed\s*\("}
-"""By random stream, what a cell that seeds it looks like."""
-
-
-def note_seeds(cells: Iterable[str]) -> None:
-    """Note the random streams that cells seeded before the extension was loaded."""
-    for text in cells:
-        seeded.update(stream for stream, pattern in _SEEDS.items() if re.search(pattern, text))
+"""By random stream, what a cell that seeds it looks like: such cells may have run before the extension was loaded."""
 
 
 _scanned: list[bool] = []

@@ -1,19 +1,26 @@
-"""The flags of magics: what asset cells and ops share, how a line is read, and what a misspelt flag is told.
+"""The line of a magic: the flags that asset cells and ops share, how a line is read, and how it is completed.
 
-Declared with IPython's own decorators, so that ``?`` explains them and they complete. The line of ``%%op`` is a signature with flags around it:
-what stands in parentheses, and the arrow with what follows, is no flag.
+Flags are declared with IPython's own decorators, so that ``?`` explains them. The line of ``%%op`` is a signature with flags around it:
+the parentheses with their contents, and the arrow with what follows it, are not flags. Flags, asset keys and step keys complete.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
 from IPython.core import magic_arguments as untyped
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 from IPython.core.error import UsageError
+
+from stepwell.commands import VERBS
+from stepwell.commands.command import find_command
+from stepwell.kernel_runtime.planning.plan import asset_steps, job_steps
+from stepwell.magics.face import Face
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -129,7 +136,7 @@ def _all_of(flags: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
 
 
 def split_arrow(line: str) -> tuple[str, str | None]:
-    """Return a line without ``-> variable``, and the variable; None if there is no arrow."""
+    """Return a line without ``-> variable``, and the variable, or None without an arrow."""
     before, arrow, after = line.partition("->")
     if not arrow:
         return line, None
@@ -156,7 +163,7 @@ def read_signature(magic: Any, line: str) -> tuple[str, Namespace]:
     UsageError
         As `read_line`.
     """
-    options = magic.parser._option_string_actions  # noqa: SLF001 - argparse lists its options nowhere else
+    options = magic.parser._option_string_actions  # noqa: SLF001 - as in `flags_of`
     signature: list[str] = []
     flags: list[str] = []
     words = _words(line)
@@ -203,15 +210,115 @@ def _parsed(magic: Any, words: list[str], parse: Callable[[], Namespace]) -> Nam
     try:
         return parse()
     except UsageError as error:
-        options = magic.parser._option_string_actions  # noqa: SLF001 - as above
+        options = flags_of(magic)
+        long = [option for option in options if option.startswith("--")]
         wrong = [word.partition("=")[0] for word in words if word.startswith("-")]
         near = [
-            each
-            for word in wrong
-            if word not in options
-            for each in difflib.get_close_matches(
-                word, [option for option in options if option.startswith("--")], 1, 0.5
-            )
+            option for word in wrong if word not in options for option in difflib.get_close_matches(word, long, 1, 0.5)
         ]
         hint = f": did you mean {' '.join(near)}?" if near else ""
         raise UsageError(f"{error}{hint} {sign}{name}? explains its flags") from None
+
+
+_LINE = re.compile(r"^\s*%{1,2}(\w+)\s+(.*)$")
+_ASSET_MAGICS = frozenset(("asset", "sql_asset", "multi_asset", "graph_asset"))
+_VERB_MAGICS = frozenset(("materialize", "rerun", "why", "lineage"))
+
+
+# -- completion
+
+
+def asset_keys(face: Face) -> list[str]:
+    """Return the written keys of what is registered."""
+    return sorted(face.session.registry.assets)
+
+
+def step_keys(face: Face) -> list[str]:
+    """Return the keys of assets and of the steps inside them and inside jobs."""
+    found = set(face.session.registry.assets)
+    for definition in face.session.registry.definitions():
+        if hasattr(definition, "keys_by_output"):
+            found |= {step.key for step in asset_steps(definition)}
+        elif hasattr(definition, "graph"):
+            found |= {f"{definition.name}.{step.key}" for step in job_steps(definition)}
+    return sorted(found)
+
+
+def flags_of(magic: Any) -> list[str]:
+    """Return the flags of a magic."""
+    return sorted(magic.parser._option_string_actions)  # noqa: SLF001 - argparse lists its options nowhere else
+
+
+def matcher_for(face: Face) -> Callable[[Any], Any]:
+    """Return the matcher that the extension adds to IPython's completer."""
+
+    @context_matcher()  # type: ignore[untyped-decorator,unused-ignore]
+    def stepwell_matcher(context: CompletionContext) -> SimpleMatcherResult:
+        found = _matches(face, context.line_with_cursor[: context.cursor_position])
+        if found is None:
+            return {"completions": [], "suppress": False}
+        fragment, words = found
+        return {
+            "completions": [
+                SimpleCompletion(text=word, type="param" if word.startswith("-") else "instance") for word in words
+            ],
+            "matched_fragment": fragment,
+            "suppress": bool(words),
+        }
+
+    return stepwell_matcher  # type: ignore[no-any-return,unused-ignore]
+
+
+def _matches(face: Face, line: str) -> tuple[str, list[str]] | None:
+    matched = _LINE.match(line)
+    if matched is None:
+        return None
+    magic, rest = matched.groups()
+    words = rest.split(" ")
+    fragment, before = words[-1], [word for word in words[:-1] if word]
+    last = before[-1] if before else ""
+    if magic == "stepwell":
+        if not before:
+            return fragment, _starting(fragment, VERBS)
+        return fragment, _of_verb(face, before[0], fragment)
+    if magic in _VERB_MAGICS:
+        return fragment, _of_verb(face, magic, fragment)
+    if magic == "op" and fragment.startswith("-") and not fragment.startswith("->"):
+        return fragment, _starting(fragment, flags_of(getattr(face.settings, magic)))
+    if magic not in _ASSET_MAGICS:
+        return None
+    if last in ("-d", "--dep"):
+        return fragment, _starting(fragment, asset_keys(face))
+    if last in ("-g", "--group"):
+        groups = {
+            definition.group_name(key)
+            for definition in face.session.registry.definitions()
+            if hasattr(definition, "keys_by_output")
+            for key in definition.keys
+        }
+        return fragment, _starting(fragment, sorted(groups))
+    if last == "--in" and "=" in fragment:
+        part = fragment.partition("=")[2]
+        return part, _starting(part, asset_keys(face))
+    if fragment.startswith("-"):
+        return fragment, _starting(fragment, flags_of(getattr(face.settings, magic)))
+    return fragment, _starting(fragment, asset_keys(face))
+
+
+def _of_verb(face: Face, verb: str, fragment: str) -> list[str]:
+    """Return what completes a word of a verb's line: its flags, or the keys that it takes."""
+    command = find_command(verb)
+    if command is None:
+        return []
+    if fragment.startswith("-"):
+        return _starting(fragment, sorted(flag for each in command.arguments for flag in each.flags))
+    kind = next((each.option.completes for each in command.arguments if each.option.completes), "")
+    return _starting(fragment, _keys(face, kind)) if kind else []
+
+
+def _keys(face: Face, kind: str) -> list[str]:
+    return step_keys(face) if kind == "steps" else asset_keys(face)
+
+
+def _starting(fragment: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(fragment)]

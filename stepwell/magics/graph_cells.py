@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, JobDefin
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError, CellValueError
 from stepwell.kernel_runtime.records.keys import AssetKey, check_name
 from stepwell.magics.asset_cells import read_header
-from stepwell.magics.cell_names import check_own_name, given_inputs, inputs_of, key_from
+from stepwell.magics.cell_inputs import check_own_name, given_inputs, inputs_of, key_from
 from stepwell.magics.cell_source import CellSource, CellText, cell_text, read_cell
 from stepwell.magics.face import Face
 

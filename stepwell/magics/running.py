@@ -18,6 +18,7 @@ from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.errors import (
     InvalidDefinitionError,
     StepwellError,
+    UnknownKeyError,
     UpstreamBudgetError,
     ValueUnavailableError,
 )
@@ -28,17 +29,18 @@ from stepwell.kernel_runtime.execution.timeline import Unstored
 from stepwell.kernel_runtime.execution.world import Writer
 from stepwell.kernel_runtime.planning.plan import asset_steps
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.records.runs import CapturedOutput, StepRecord
+from stepwell.kernel_runtime.session.requests import requesting
+from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.text import duration
-from stepwell.magics.displays import figure_of, show_again
-from stepwell.magics.face import Face, Progress, say
+from stepwell.magics.face import Face, Progress, figure_of, say, show_again
 
 
 def present(face: Face, error: BaseException, *, shown_as: str = "") -> None:
     """Make IPython show an exception without our frames.
 
     IPython asks an exception for ``_render_traceback_``. The traceback is rendered now, since frames of ours are added again
-    while the exception travels on; rendering also tells ``%debug`` where to begin: in the user's innermost frame.
+    while the exception travels on; rendering also sets where ``%debug`` begins: in the user's innermost frame.
 
     Parameters
     ----------
@@ -95,13 +97,15 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
     """
     name = " ".join(str(key) for key in definition.keys)
     own = [step.key for step in asset_steps(definition)]
-    with registry_kept(face), face.session.requesting([definition], cell=True):
+    with registry_kept(face), requesting(face.session.timeline, [definition], cell=True):
         face.session.registry.register(definition)
         if arguments.register or face.defines_only:
             face.say(f"{name}: registered")
             return
         # Planning twice is spared where nothing upstream can have to run.
-        states = face.session.states([definition]) if arguments.dry_run or has_upstream(face, definition) else {}
+        registered = face.session.registry.assets
+        has_upstream = any(str(key) in registered for key in definition.upstream_keys)
+        states = face.session.states([definition]) if arguments.dry_run or has_upstream else {}
         if arguments.dry_run:
             _say_what_would_run(name, states, own)
             return
@@ -122,7 +126,7 @@ def run_definition(face: Face, definition: AssetsDefinition, arguments: Namespac
 
 @contextmanager
 def registry_kept(face: Face) -> Iterator[None]:
-    """Put the registry back as it was if what was registered cannot be planned: a cycle, an upstream that nobody has."""
+    """Put the registry back as it was if what was registered cannot be planned: a cycle, a missing upstream."""
     registry = face.session.registry
     assets, jobs, run = dict(registry.assets), dict(registry.jobs), face.session.last_run
     try:
@@ -138,12 +142,6 @@ def registry_kept(face: Face) -> Iterator[None]:
         if registry.changed is not None:
             registry.changed(changed)
         raise
-
-
-def has_upstream(face: Face, definition: AssetsDefinition) -> bool:
-    """Whether an upstream is computed in this session."""
-    registered = face.session.registry.assets
-    return any(str(key) in registered for key in definition.upstream_keys)
 
 
 def check_budget(face: Face, name: str, waiting: Sequence[StepState]) -> None:
@@ -199,7 +197,7 @@ def finish(face: Face, definition: AssetsDefinition, result: Any, *, quiet: bool
     records = [record for record in result.steps if record.key in own]
     for record in records:
         if record.status == "reused" and record.materializations:
-            show_again(face.session.outputs(record.materializations[0]), displays=not quiet)
+            show_again(outputs_of(face, record), displays=not quiet)
     name = definition.keys[0].name
     if show_value and not quiet and name in face.namespace:
         if figure_of(face.namespace[name]) is None:
@@ -313,7 +311,7 @@ def compute_unstored(
 
 def _run_again(face: Face, key: str, definition: AssetsDefinition, name: str, why: str = "") -> None:
     """Run a cell whatever is stored of it, because something that it leaves is needed, or may be, and was not stored."""
-    with face.session.requesting([definition], cell=True, only_unbound=True):
+    with requesting(face.session.timeline, [definition], cell=True, only_unbound=True):
         states = face.session.states([definition])
         seconds = sum(state.seconds or 0.0 for state in states.values() if state.key == key)
         late = seconds > face.settings.upstream_budget
@@ -343,8 +341,14 @@ def _show_picture(face: Face, definition: AssetsDefinition, records: Sequence[St
     last = asset_steps(definition)[-1]
     for record in records:
         if record.key == last.key and record.status == "executed" and not isinstance(last.op.body, CellBody):
-            outputs = face.session.outputs(record.materializations[0])
+            outputs = outputs_of(face, record)
             show_again([each for each in outputs if "image/png" in each.data][-1:])
+
+
+def outputs_of(face: Face, record: StepRecord) -> tuple[CapturedOutput, ...]:
+    """Return what a step printed and displayed when it made its materialization."""
+    item = record.materializations[0]
+    return read_outputs(face.session.store.catalog, face.session.store.signer, item.run_id, item.step_key)
 
 
 def after_run(face: Face, result: Any) -> None:
@@ -364,7 +368,7 @@ def after_run(face: Face, result: Any) -> None:
         try:
             bind(face, free, result)
         except ValueUnavailableError as error:
-            # The run itself went well: whoever asks for the value computes it again, or is told how.
+            # The run succeeded: code that needs the value computes it again, or gets an error with the remedy.
             face.say(error.what)
 
 
@@ -437,8 +441,6 @@ def variable_of(definition: Any, key: str) -> str:
 
 
 def _materialization(result: Any, key: str) -> Any:
-    from stepwell.kernel_runtime.errors import UnknownKeyError
-
     try:
         return result.materialization(key)
     except UnknownKeyError:  # an optional output that the step left out

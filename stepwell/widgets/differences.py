@@ -12,7 +12,7 @@ from stepwell.commands.diff import Difference, column_note, frame_notes, text_li
 from stepwell.kernel_runtime.session.differences import ArrayDifference, ObjectDifference, TextDifference
 from stepwell.kernel_runtime.session.frame_differences import Example, FrameDifference
 from stepwell.kernel_runtime.session.history import Versions
-from stepwell.kernel_runtime.text import as_html
+from stepwell.kernel_runtime.text import as_html, moment
 
 _STYLE = (
     "<style>.stepwell-diff{font-size:13px}.stepwell-diff table{border-collapse:collapse;margin:4px 0 8px}"
@@ -62,13 +62,11 @@ def difference_html(found: Difference) -> str:
 
 def versions_html(found: Versions) -> str:
     """Return a list of versions as HTML."""
-    import time
-
     rows = [
         (
             str(each.number),
             f"<code>{as_html(each.id[:16])}</code>",
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.created)),
+            moment(each.created, exact=True),
             as_html(each.summary or each.type_name or "no value"),
             f"{each.size:,}",
             f"{each.seconds:.1f} s",

@@ -14,7 +14,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -300,10 +299,6 @@ def to_dot(lineage: Lineage) -> str:
     return str(dot.source)
 
 
-_cache: OrderedDict[object, Layout] = OrderedDict()
-_CACHED = 32
-
-
 def layout(lineage: Lineage, *, engine: Engine | None = None) -> Layout:
     """Return the geometry of a lineage; one structure is laid out once.
 
@@ -314,25 +309,22 @@ def layout(lineage: Lineage, *, engine: Engine | None = None) -> Layout:
     engine
         From DOT to what Graphviz writes with ``-Tjson``; by default `stepwell.widgets.layout.graphviz_json`.
     """
-    chosen = engine or graphviz_json
-    structure = (chosen, tuple((node.key, node.parent) for node in lineage.nodes), lineage.edges)
-    if structure in _cache:
-        _cache.move_to_end(structure)
-        return _cache[structure]
+    nodes = tuple(LineageNode(node.key, "", "asset", None, parent=node.parent) for node in lineage.nodes)
+    try:
+        return laid_out(Lineage(nodes, lineage.edges), engine or graphviz_json)
+    except LayoutError as error:
+        # Not cached: the command may be there next time.
+        return layered(lineage, note=" ".join(str(error).splitlines()))
+
+
+@lru_cache(maxsize=32)
+def laid_out(lineage: Lineage, engine: Engine) -> Layout:
+    """Return the geometry of a structure; raise `LayoutError` if Graphviz cannot give one."""
     if not lineage.nodes:
-        found = Layout(width=2.0 * MARGIN, height=2.0 * MARGIN, cards={})
-    elif len(lineage.nodes) > MOST_CARDS:
-        found = layered(lineage, note=f"{len(lineage.nodes)} cards are too many for Graphviz: drawn in plain layers")
-    else:
-        try:
-            found = _read(lineage, chosen(to_dot(lineage)))
-        except LayoutError as error:
-            # Not cached: the command may be there next time.
-            return layered(lineage, note=" ".join(str(error).splitlines()))
-    _cache[structure] = found
-    if len(_cache) > _CACHED:
-        _cache.popitem(last=False)
-    return found
+        return Layout(width=2.0 * MARGIN, height=2.0 * MARGIN, cards={})
+    if len(lineage.nodes) > MOST_CARDS:
+        return layered(lineage, note=f"{len(lineage.nodes)} cards are too many for Graphviz: drawn in plain layers")
+    return _read(lineage, engine(to_dot(lineage)))
 
 
 def _read(lineage: Lineage, drawing: dict[str, Any]) -> Layout:

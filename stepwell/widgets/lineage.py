@@ -31,7 +31,6 @@ from stepwell.commands.cards import (
     ATTENTION,
     KINDS,
     SYMBOLS,
-    LineageSource,
     Part,
     assets_of,
     counts,
@@ -54,6 +53,7 @@ from stepwell.kernel_runtime.records.events import (
     StepWaiting,
 )
 from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.text import duration, printable
 from stepwell.widgets.layout import layout, members
 from stepwell.widgets.picture import lineage_svg, static_bundle, status_style
@@ -311,9 +311,7 @@ class LineageWidget(anywidget.AnyWidget):
     selection = traitlets.Unicode().tag(sync=True)
     note = traitlets.Unicode().tag(sync=True)
 
-    def __init__(
-        self, source: LineageSource, keys: Sequence[str] | None = None, lineage: Lineage | None = None
-    ) -> None:
+    def __init__(self, source: Session, keys: Sequence[str] | None = None, lineage: Lineage | None = None) -> None:
         self._lock = threading.RLock()
         self._source = source
         self._keys = keys
@@ -336,7 +334,7 @@ class LineageWidget(anywidget.AnyWidget):
         self._refreshing = False
         started = time.monotonic()
         try:
-            lineage = lineage or upstream_of(self._source.lineage(), self._keys)
+            lineage = lineage or upstream_of(self._source.inspect().lineage(), self._keys)
             geometry = layout(lineage)
             drawn = lineage_svg(lineage, geometry=geometry, live=True)
         except Exception as error:

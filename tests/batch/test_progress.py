@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from stepwell.batch.report import wants_colour
+from stepwell.batch.run import wants_colour
 from stepwell.batch.terminal import Progress
 
 

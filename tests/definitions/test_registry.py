@@ -115,7 +115,7 @@ def test_changes_are_told(registry):
 def test_only_what_is_defined_in_main_registers_itself(python):
     out = python("""
         import stepwell
-        from stepwell.kernel_runtime.session.kernel import get_session
+        from stepwell.kernel_runtime.session import get_session
 
         @stepwell.asset
         def here():

@@ -335,7 +335,7 @@ def wrong(store, place, method, how, seconds=0.4):
 if __name__ == "__main__":
     import tempfile
 
-    from stepwell.kernel_runtime.session.kernel import get_session
+    from stepwell.kernel_runtime.session import get_session
 
     store = get_session().open(Path(tempfile.mkdtemp()) / "store")
     chosen = CASES[int(sys.argv[1]) :: int(sys.argv[2])]

@@ -13,7 +13,7 @@ import stepwell
 from stepwell import asset
 from stepwell.kernel_runtime.records.events import StepFinished, StepStarted, StepWaiting
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.processes import Claims
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import stepwell
 from stepwell.kernel_runtime.errors import StepwellError, UserObjectError
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 
 
 @pytest.fixture(scope="module")

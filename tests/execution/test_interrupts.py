@@ -153,11 +153,11 @@ def test_what_a_cancelled_step_had_yielded_stays(store_dir):
 def test_cancel_stops_before_the_next_step_without_an_exception(store_dir):
     import stepwell
     from stepwell import asset
-    from stepwell.kernel_runtime.session.kernel import get_session
+    from stepwell.kernel_runtime.session import get_session
 
     @asset(cache=False)
     def asks():
-        from stepwell.kernel_runtime.session.kernel import get_session
+        from stepwell.kernel_runtime.session import get_session
 
         get_session().cancel()
         return 1
@@ -237,10 +237,13 @@ CANCELLED = """
 import asyncio, os, socket, subprocess, sys, threading, time
 import stepwell
 from stepwell import asset
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.records.events import RunStarted
+from stepwell.kernel_runtime.session import get_session
 
 store, kind = sys.argv[1:]
 running = threading.Event()
+started = []
+get_session().subscribe(lambda event: started.append(event.run.run_id) if isinstance(event, RunStarted) else None)
 
 
 def waits():
@@ -290,16 +293,7 @@ def later(long):
 def cancel():
     running.wait()
     get_session().cancel("another run")
-    get_session().cancel(runs[0])
-
-
-def note(event):
-    if type(event).__name__ == "RunStarted":
-        runs.append(event.run.run_id)
-
-
-runs = []
-get_session().subscribe(note)
+    get_session().cancel(started[-1])
 
 
 def go():
@@ -341,7 +335,7 @@ LATE = """
 import random, sys, threading, time
 import stepwell
 from stepwell import asset
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 
 opened = stepwell.get_session().open(sys.argv[1])
 moments = random.Random(1)

@@ -9,7 +9,7 @@ import pytest
 import stepwell
 from stepwell import asset
 from stepwell.kernel_runtime.execution.world import Seeds
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import Session
 
 
 @asset

@@ -6,7 +6,7 @@ import pytest
 
 import stepwell
 from stepwell import asset
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 
 COUNT = 12
 

@@ -21,7 +21,7 @@ from stepwell import asset
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
-from stepwell.kernel_runtime.session.kernel import Session  # noqa: F401 - imported before the forks
+from stepwell.kernel_runtime.session import Session  # noqa: F401 - imported before the forks
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.catalog.lease import Lease
 from stepwell.kernel_runtime.store.folder import Folder

@@ -59,7 +59,7 @@ def test_everybody_at_once(kernel, tmp_path):
             "import threading, stepwell\n"
             "from stepwell.kernel_runtime.session import get_session\n"
             "asked = []\n"
-            "def ask():\n    for _ in range(3):\n        asked.append(len(get_session().lineage().nodes) and len(get_session().store.keys()))\n"
+            "def ask():\n    for _ in range(3):\n        asked.append(len(get_session().inspect().lineage().nodes) and len(get_session().store.keys()))\n"
             "threads = [threading.Thread(target=ask) for _ in range(2)]\n"
             "[thread.start() for thread in threads]\n"
             "print(stepwell.materialize(['k0', 'k1'], force=True).status)\n"

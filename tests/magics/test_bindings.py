@@ -129,7 +129,7 @@ def test_a_loaded_asset_is_an_input_of_the_cells_that_read_it(notebook, tmp_path
     # Nothing here defines them; the store has both.
     notebook("%stepwell load other/raw")
     assert "other/raw <- store" in notebook("%%asset size\nlen(raw)").text
-    edges = {(edge.source, edge.target) for edge in notebook.session.lineage().edges}
+    edges = {(edge.source, edge.target) for edge in notebook.session.inspect().lineage().edges}
     assert ("other/raw", "size") in edges
     notebook("%%sql_asset listed\nSELECT 1 AS one")
     # Of two assets of one name the variable is the value of the one that was loaded.
@@ -160,7 +160,7 @@ def test_the_inputs_of_a_step_are_bound_over_no_code_and_no_other_asset(notebook
     # What it binds to an asset's value is that asset's.
     assert "changed variable" not in notebook("%%asset size\nlen(raw)").text
     notebook("%%asset also\nlen(history_)")
-    assert ("raw", "also") in {(edge.source, edge.target) for edge in notebook.session.lineage().edges}
+    assert ("raw", "also") in {(edge.source, edge.target) for edge in notebook.session.inspect().lineage().edges}
 
 
 def test_the_inputs_of_a_step_leave_functions_assets_graphs_and_jobs_alone(notebook):

@@ -34,7 +34,7 @@ def test_an_asset_in_a_string_is_an_input(notebook, body):
     notebook(SETUP)
     notebook(RAW)
     notebook(f"%%asset total\n{body}")
-    edges = {(edge.source, edge.target) for edge in notebook.session.lineage().edges}
+    edges = {(edge.source, edge.target) for edge in notebook.session.inspect().lineage().edges}
     assert ("raw", "total") in edges
 
 
@@ -42,7 +42,7 @@ def test_a_string_of_a_body_that_looks_nothing_up_means_nothing(notebook):
     notebook(SETUP)
     notebook(RAW)
     notebook("%%asset text\ntext = 'from raw @cutoff'")
-    assert not notebook.session.lineage().edges
+    assert not notebook.session.inspect().lineage().edges
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The flags --ignore, --max-age and --volatile."""
 
+import stepwell
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
 
 
@@ -68,7 +69,7 @@ def fetch():
 
 def remedies(notebook, key):
     """Return what %why advises against each of its reasons."""
-    found = notebook.session.why(key).steps[0].reasons
+    found = stepwell.why(key).steps[0].reasons
     lines = [line for reason in found for line in reason.detail.splitlines() if ": " in line]
     return [part for line in lines for part in line.rpartition(": ")[2].split(", or ")]
 

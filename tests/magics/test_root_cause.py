@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+import stepwell
+
 
 @pytest.fixture
 def chain(notebook):
@@ -31,7 +33,7 @@ def test_a_cause_is_followed_through_what_may_change(chain):
     number = ran.result.execution_count
     told = chain("%why final").lines
     assert told[0] == f"final: may change, because LIMIT 3 -> 4 in cell {number}, {STEPS}"
-    (reason,) = chain.session.why("final").as_dict()["reasons"]
+    (reason,) = stepwell.why("final").as_dict()["reasons"]
     (origin,) = reason["origins"]
     assert (reason["kind"], reason["path"]) == ("upstream", "rep.g")
     assert (origin["text"], origin["path"], origin["place"]) == (
@@ -181,9 +183,7 @@ def test_what_is_reached_by_another_path_is_no_cause_of_its_own(notebook):
     notebook("def g(v):\n    return v + K + TABLE[0]\ndef h(v):\n    return g(v) + K + TABLE[0]")
     notebook("%%asset a\ng(1) + h(1)")
     notebook("def g(v):\n    return v")
-    assert [reason["text"].split(" (")[0] for reason in notebook.session.why("a").as_dict()["reasons"]] == [
-        "g() changed"
-    ]
+    assert [reason["text"].split(" (")[0] for reason in stepwell.why("a").as_dict()["reasons"]] == ["g() changed"]
 
 
 def test_an_asset_that_another_kind_of_definition_computes_now(notebook):

@@ -114,7 +114,7 @@ def test_it_is_quick_for_a_hundred_assets(notebook):
     calls = []
     sys.setprofile(lambda frame, event, argument: calls.append(event) if event == "call" else None)
     try:
-        notebook.session.code_versions()
+        notebook.session.inspect().plan()
     finally:
         sys.setprofile(None)
     # Counted, because time depends on what else the machine does.
@@ -196,7 +196,7 @@ def test_the_lineage_shows_which_asset_left_a_variable(notebook):
     notebook("%%asset score\nsum(test)")
     notebook("plain = list(rows)")
     notebook("%%asset last\nscore + len(plain)")
-    edges = {(edge.source, edge.target) for edge in notebook.session.lineage().edges}
+    edges = {(edge.source, edge.target) for edge in notebook.session.inspect().lineage().edges}
     assert edges == {("model", "score"), ("score", "last")}
 
 

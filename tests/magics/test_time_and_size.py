@@ -6,6 +6,7 @@ import time
 import pytest
 from IPython.core.error import UsageError
 
+import stepwell
 from stepwell.commands.diff import Difference
 from stepwell.kernel_runtime.errors import InvalidInvocationError, UnknownKeyError
 from stepwell.kernel_runtime.store.folder import Folder
@@ -61,7 +62,7 @@ def test_a_renamed_cell_is_not_computed_again(made, order):
     text = made("%stepwell rename clean tidy").text
     assert "clean -> tidy: 2 versions carried over" in text
     assert "tidy: reused" in made(body.format(""), "c1").text
-    assert made.session.why("tidy").state == "fresh"
+    assert stepwell.why("tidy").state == "fresh"
     assert made.ns["tidy"].x.tolist() == [2, 5]
     # The code of before finds its result under the new name, too: its history came along.
     made("n = 1")
@@ -71,10 +72,10 @@ def test_a_renamed_cell_is_not_computed_again(made, order):
 def test_a_renamed_cell_with_another_edit_is_stale_and_says_why(made):
     made("%stepwell rename clean tidy")
     made("%%asset -r tidy\ntidy = pd.DataFrame({'id': [1, 3], 'x': [n, 5]})", "c1")
-    found = made.session.why("tidy")
+    found = stepwell.why("tidy")
     assert found.state == "stale"
     assert "[1, 3]" in str(found)
-    assert made.session.accept("tidy").state == "fresh"
+    assert stepwell.why("tidy", accept=True).state == "fresh"
 
 
 def test_forgetting_asks_first(made):
@@ -84,7 +85,7 @@ def test_forgetting_asks_first(made):
     assert made.session.store.keys() == ["clean"]
     made("%stepwell forget clean --yes")
     assert made.session.store.keys() == []
-    assert made.session.why("clean").state == "missing"
+    assert stepwell.why("clean").state == "missing"
     assert isinstance(made.run("%stepwell forget clean --yes").error, UnknownKeyError)
 
 
@@ -113,7 +114,6 @@ def test_sizes_are_shown(made):
 def test_a_large_store_says_once_what_gc_would_free(made):
     directory = made.session.store.directory
     write_sizes(Folder(directory), Sizes(time.time(), 20 << 30, 0, 1_000_000, 5_000_000_000))
-    made.session._told_size = False
     text = made("n = 3\n%materialize clean").text
     assert "%stepwell gc would free 1.0 MB, and 5.0 GB more with %stepwell keep --versions 1" in text
     assert "gc" not in made("n = 4\n%materialize clean").text

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import stepwell
 from stepwell import asset
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 
 CONNECTION = sqlite3.connect(":memory:")
 OPTIONS = {

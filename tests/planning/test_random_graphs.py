@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import stepwell
 from stepwell import asset, graph_asset, op
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 
 _examples = count()
 

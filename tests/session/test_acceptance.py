@@ -8,7 +8,8 @@ import pytest
 import stepwell
 from stepwell import AssetOut, asset, graph_asset, multi_asset, op
 from stepwell.kernel_runtime.errors import InvariantViolationError, ValueUnavailableError
-from stepwell.kernel_runtime.session.kernel import Session, get_session
+from stepwell.kernel_runtime.session import Session, get_session
+from stepwell.kernel_runtime.session.explanation import explain
 
 STYLE = "plain"
 
@@ -40,7 +41,7 @@ def run(*targets):
 
 
 def why(key):
-    return get_session().why(key, definitions=[clean, model])
+    return stepwell.why(key, definitions=[clean, model])
 
 
 def test_an_accepted_edit_is_fresh_and_so_is_what_follows(session, monkeypatch):
@@ -48,7 +49,7 @@ def test_an_accepted_edit_is_fresh_and_so_is_what_follows(session, monkeypatch):
     value = stepwell.load("clean")
     monkeypatch.setitem(globals(), "STYLE", "bold")
     assert why("clean").state == "stale"
-    found = session.accept("clean", definitions=[clean, model])
+    found = stepwell.why("clean", accept=True, definitions=[clean, model])
     assert found.state == "fresh"
     assert "accepted on 2" in str(found)
     assert "STYLE: 'plain' -> 'bold'" in str(found)
@@ -65,12 +66,12 @@ def test_an_accepted_edit_is_fresh_and_so_is_what_follows(session, monkeypatch):
 def test_it_holds_in_a_fresh_process_and_is_on_the_record(session, monkeypatch):
     run(clean)
     monkeypatch.setitem(globals(), "STYLE", "bold")
-    session.accept("clean", definitions=[clean])
+    stepwell.why("clean", accept=True, definitions=[clean])
     directory = session.store.directory
     session.close()
     session = Session()
     session.use(directory)
-    assert session.why("clean", definitions=[clean]).state == "fresh"
+    assert explain(session, "clean", definitions=[clean]).state == "fresh"
     newest = session.store.history("clean")[0]
     assert newest.metadata["stepwell:accepted"]["causes"] == ["STYLE: 'plain' -> 'bold'"]
     record = session.store.run(newest.run_id)
@@ -81,15 +82,15 @@ def test_it_can_be_taken_back(session, monkeypatch):
     run(clean)
     first = session.current("clean").id
     monkeypatch.setitem(globals(), "STYLE", "bold")
-    session.accept("clean", definitions=[clean])
+    stepwell.why("clean", accept=True, definitions=[clean])
     assert session.current("clean").id != first
-    found = session.revoke("clean", definitions=[clean])
+    found = stepwell.why("clean", revoke=True, definitions=[clean])
     assert found.state == "stale"
     assert session.current("clean").id == first
     with pytest.raises(InvariantViolationError, match="nothing was accepted"):
-        session.revoke("clean", definitions=[clean])
-    assert session.accept("clean", definitions=[clean]).state == "fresh"
-    session.revoke("clean", definitions=[clean])
+        stepwell.why("clean", revoke=True, definitions=[clean])
+    assert stepwell.why("clean", accept=True, definitions=[clean]).state == "fresh"
+    stepwell.why("clean", revoke=True, definitions=[clean])
     assert run(clean) == {"clean": "executed"}
     assert why("clean").state == "fresh"
 
@@ -109,9 +110,9 @@ def test_the_steps_of_a_graph_are_accepted_one_after_the_other(session, monkeypa
 
     run(whole)
     monkeypatch.setitem(globals(), "STYLE", "heavy")
-    assert session.accept("whole", definitions=[whole]).state == "fresh"
+    assert stepwell.why("whole", accept=True, definitions=[whole]).state == "fresh"
     assert run(whole) == {"whole.fetch": "reused", "whole.keep": "reused"}
-    assert session.revoke("whole", definitions=[whole]).state == "stale"
+    assert stepwell.why("whole", revoke=True, definitions=[whole]).state == "stale"
 
 
 def test_every_output_of_a_multi_asset_is_accepted(session, monkeypatch):
@@ -121,7 +122,7 @@ def test_every_output_of_a_multi_asset_is_accepted(session, monkeypatch):
 
     run(both)
     monkeypatch.setitem(globals(), "STYLE", "heavy")
-    session.accept("left", definitions=[both])
+    stepwell.why("left", accept=True, definitions=[both])
     assert run(both) == {"both": "reused"}
 
 
@@ -135,7 +136,7 @@ def test_a_changed_file_can_be_accepted(session, tmp_path):
 
     run(rows)
     path.write_text("1\n2\n")
-    assert session.accept("rows", definitions=[rows]).state == "fresh"
+    assert stepwell.why("rows", accept=True, definitions=[rows]).state == "fresh"
     assert run(rows) == {"rows": "reused"}
     path.write_text("1\n2\n3\n")
     assert run(rows) == {"rows": "executed"}
@@ -150,21 +151,21 @@ def test_what_cannot_be_digested_can_be_accepted_but_not_what_comes_later(sessio
         return CONN.execute("select 1").fetchall(), STYLE
 
     run(rows)
-    assert session.why("rows", definitions=[rows]).state == "unverifiable"
-    assert session.accept("rows", definitions=[rows]).state == "fresh"
+    assert stepwell.why("rows", definitions=[rows]).state == "unverifiable"
+    assert stepwell.why("rows", accept=True, definitions=[rows]).state == "fresh"
     assert run(rows) == {"rows": "reused"}
     monkeypatch.setitem(globals(), "STYLE", sqlite3.connect(":memory:"))
-    assert session.why("rows", definitions=[rows]).state == "unverifiable"
+    assert stepwell.why("rows", definitions=[rows]).state == "unverifiable"
 
 
 def test_what_cannot_be_accepted_says_why(session, monkeypatch):
     with pytest.raises(ValueUnavailableError, match="nothing is stored"):
-        session.accept("clean", definitions=[clean])
+        stepwell.why("clean", accept=True, definitions=[clean])
     run(clean, model)
-    assert session.accept("model", definitions=[clean, model]).state == "fresh"
+    assert stepwell.why("model", accept=True, definitions=[clean, model]).state == "fresh"
     monkeypatch.setitem(globals(), "STYLE", "bold")
     with pytest.raises(InvariantViolationError, match="upstream first"):
-        session.accept("model", definitions=[clean, model])
+        stepwell.why("model", accept=True, definitions=[clean, model])
 
     @asset(volatile=True)
     def now():
@@ -172,7 +173,7 @@ def test_what_cannot_be_accepted_says_why(session, monkeypatch):
 
     run(now)
     with pytest.raises(InvariantViolationError, match="runs every time"):
-        session.accept("now", definitions=[now])
+        stepwell.why("now", accept=True, definitions=[now])
 
 
 API_TOKEN = "zq-1"
@@ -185,7 +186,7 @@ def test_a_changed_secret_is_named_with_the_two_remedies(session, monkeypatch):
 
     run(rows)
     monkeypatch.setitem(globals(), "API_TOKEN", "zq-2")
-    found = session.why("rows", definitions=[rows])
+    found = stepwell.why("rows", definitions=[rows])
     (reason,) = found.steps[0].reasons
     assert reason.text == "API_TOKEN changed"
     assert "--ignore API_TOKEN" in reason.detail

@@ -10,7 +10,7 @@ import stepwell
 from stepwell import AssetOut, asset, graph_asset, multi_asset, op
 from stepwell.kernel_runtime.definitions.declarations import seconds_of
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 from stepwell.kernel_runtime.text import age_text
 
 

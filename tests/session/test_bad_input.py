@@ -20,7 +20,7 @@ from stepwell.kernel_runtime.errors import (
     UnknownKeyError,
     ValueUnavailableError,
 )
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 from stepwell.kernel_runtime.store import housekeeping
 
 
@@ -77,7 +77,7 @@ def test_an_unknown_asset(refused, either, store_dir):
     refused(
         UnknownKeyError, lambda: stepwell.materialize(["+claen"], definitions=[raw, clean], store=store_dir), "clean"
     )
-    refused(UnknownKeyError, lambda: get_session().why("claen", definitions=[raw, clean], store=store_dir), "clean")
+    refused(UnknownKeyError, lambda: stepwell.why("claen", definitions=[raw, clean], store=store_dir), "clean")
 
 
 def test_an_unknown_key_in_the_store(refused, store_dir):

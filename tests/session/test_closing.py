@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 from stepwell.kernel_runtime.store.processes import is_gone, this_process
 
 SCRIPT = """

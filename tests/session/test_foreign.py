@@ -9,7 +9,7 @@ import pytest
 
 import stepwell
 from stepwell.kernel_runtime.errors import TrustNeededError, UntrustedValueError
-from stepwell.kernel_runtime.session.kernel import Session, get_session
+from stepwell.kernel_runtime.session import Session, get_session
 
 
 @pytest.fixture

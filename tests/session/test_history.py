@@ -14,7 +14,7 @@ from stepwell.kernel_runtime.errors import (
     UnknownVersionError,
     ValueUnavailableError,
 )
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 
 VALUE = 1
 

@@ -14,7 +14,8 @@ import pytest
 import stepwell
 from stepwell.commands.wording import notice_text
 from stepwell.kernel_runtime.errors import InvalidDefinitionError
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import Session
+from stepwell.kernel_runtime.session.explanation import explain
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def why(store_dir):
     def explained(key, *definitions):
         session = Session()
         try:
-            return str(session.why(key, definitions=list(definitions), store=store_dir))
+            return str(explain(session, key, definitions=list(definitions), store=store_dir))
         finally:
             session.close()
 
@@ -198,9 +199,8 @@ def test_an_asset_that_is_loaded_inside_a_step_is_an_input(folder, store_dir):
     stepwell.materialize([base], store=store_dir)
     Path("number").write_text("50")
     stepwell.materialize([base], store=store_dir)
-    session = stepwell.kernel_runtime.session.kernel.get_session()
     assert "the value of base, which it loads, changed" in str(
-        session.why("by_key", definitions=every, store=store_dir)
+        stepwell.why("by_key", definitions=every, store=store_dir)
     )
 
 

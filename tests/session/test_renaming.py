@@ -11,7 +11,7 @@ from stepwell.kernel_runtime.errors import (
     UnknownKeyError,
 )
 from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.versions.renaming import same_but_for_name
 
@@ -56,7 +56,7 @@ def test_a_renamed_asset_is_not_computed_again(store):
     assert (newest.created, newest.seconds, newest.data_version) == (made.created, made.seconds, made.data_version)
     assert stepwell.load("new", store=store) == 3
     assert statuses(renamed(), store=store) == {"new": "reused"}
-    assert get_session().why("new", definitions=[renamed()], store=store).state == "fresh"
+    assert stepwell.why("new", definitions=[renamed()], store=store).state == "fresh"
     # Nothing was deleted: going back finds everything.
     assert statuses(old, store=store) == {"old": "reused"}
 
@@ -64,14 +64,14 @@ def test_a_renamed_asset_is_not_computed_again(store):
 def test_it_is_settled_by_looking_too(store):
     statuses(old, store=store)
     stepwell.rename("old", "new", store=store)
-    assert get_session().why("new", definitions=[renamed()], store=store).state == "fresh"
+    assert stepwell.why("new", definitions=[renamed()], store=store).state == "fresh"
 
 
 def test_what_else_changed_makes_it_stale_with_the_true_cause(store, monkeypatch):
     statuses(old, store=store)
     stepwell.rename("old", "new", store=store)
     monkeypatch.setitem(globals(), "RATE", 2)
-    found = get_session().why("new", definitions=[renamed()], store=store)
+    found = stepwell.why("new", definitions=[renamed()], store=store)
     assert found.state == "stale"
     assert "RATE: 1 -> 2" in str(found)
     assert "changed" not in str(found)
@@ -89,7 +89,7 @@ def test_another_body_is_not_taken_for_the_same(store):
     def new():
         return helper(4)
 
-    assert get_session().why("new", definitions=[new], store=store).state == "stale"
+    assert stepwell.why("new", definitions=[new], store=store).state == "stale"
     assert statuses(new, store=store) == {"new": "executed"}
 
 

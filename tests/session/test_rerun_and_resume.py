@@ -15,7 +15,7 @@ from stepwell.kernel_runtime.errors import (
     UnknownKeyError,
     ValueNotKeptError,
 )
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 
 
 def statuses(result):

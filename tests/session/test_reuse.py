@@ -3,7 +3,7 @@
 import stepwell
 from stepwell import AssetOut, Output, SourceAsset, asset, graph_asset, job, multi_asset, op
 from stepwell.commands.wording import notice_text
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 
 
 def statuses(result):
@@ -427,10 +427,10 @@ def test_states_and_their_reasons(store_dir):
         return 1
 
     assert state_of([*chain(2), extra], store_dir)["extra"] == "missing"
-    why = str(get_session().why("raw", definitions=chain(2), store=store_dir))
+    why = str(stepwell.why("raw", definitions=chain(2), store=store_dir))
     assert why.startswith("raw: stale")
     assert "factor" in why
-    why = str(get_session().why("parity", definitions=chain(2), store=store_dir))
+    why = str(stepwell.why("parity", definitions=chain(2), store=store_dir))
     assert "raw is stale" in why
 
 
@@ -446,7 +446,7 @@ def test_the_state_failed_lasts_as_long_as_the_cause(store_dir):
 
     stepwell.materialize([make(0)], store=store_dir, raise_on_error=False)
     assert state_of([make(0)], store_dir) == {"broken": "failed"}
-    assert "n is 0" in str(get_session().why("broken", definitions=[make(0)], store=store_dir))
+    assert "n is 0" in str(stepwell.why("broken", definitions=[make(0)], store=store_dir))
     assert state_of([make(1)], store_dir) == {"broken": "missing"}
     stepwell.materialize([make(2)], store=store_dir)
     assert state_of([make(2)], store_dir) == {"broken": "fresh"}
@@ -472,7 +472,7 @@ def test_what_has_no_digest_is_unverifiable_and_runs_each_time(store_dir):
 
     stepwell.materialize([guarded, reads], store=store_dir)
     assert state_of([guarded, reads], store_dir) == {"guarded": "unverifiable", "reads": "may change"}
-    assert "lock" in str(get_session().why("guarded", definitions=[guarded], store=store_dir))
+    assert "lock" in str(stepwell.why("guarded", definitions=[guarded], store=store_dir))
     assert statuses(stepwell.materialize([guarded, reads], store=store_dir)) == {
         "guarded": "executed",
         "reads": "reused",

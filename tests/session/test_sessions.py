@@ -1,7 +1,7 @@
 """Sessions beside the process's own."""
 
 from stepwell import asset, get_session
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import Session
 
 
 def test_a_session_of_ones_own_takes_nothing_from_the_processs():

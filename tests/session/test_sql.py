@@ -18,7 +18,9 @@ from stepwell.kernel_runtime.errors import (
     QueryError,
     ValueUnavailableError,
 )
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import Session
+from stepwell.kernel_runtime.session.explanation import explain
+from stepwell.kernel_runtime.session.query import query
 
 
 @stepwell.asset
@@ -64,10 +66,12 @@ def run(session):
 
 def test_a_table_is_a_key_in_any_spelling_that_means_one(session, run):
     run(clean, flights, model)
-    assert session.sql("SELECT delay FROM clean WHERE origin = $o", parameters={"o": "SFO"})["delay"].tolist() == [40]
+    assert query(session, "SELECT delay FROM clean WHERE origin = $o", parameters={"o": "SFO"})["delay"].tolist() == [
+        40
+    ]
     for name in ('"raw/flights"', "raw.flights", "flights", "Flights", '"RAW/flights"', "Raw.Flights"):
-        assert session.sql(f"SELECT sum(n)::INT AS s FROM {name}", frame="pyarrow").to_pydict() == {"s": [3]}
-    assert len(session.sql("FROM raw.flights, flights AS f")) == 4
+        assert query(session, f"SELECT sum(n)::INT AS s FROM {name}", frame="pyarrow").to_pydict() == {"s": [3]}
+    assert len(query(session, "FROM raw.flights, flights AS f")) == 4
 
     @stepwell.asset(name="flights", key_prefix="old")
     def older():
@@ -75,15 +79,15 @@ def test_a_table_is_a_key_in_any_spelling_that_means_one(session, run):
 
     run(older)
     with pytest.raises(QueryError, match="could be old/flights or raw/flights"):
-        session.sql("FROM flights")
+        query(session, "FROM flights")
 
 
 def test_the_rows_become_the_frame_that_is_asked_for(session, run):
     run(clean)
     kinds = {"pandas": pd.DataFrame, "auto": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.Table}
     for name, kind in kinds.items():
-        assert type(session.sql("FROM clean", frame=name)) is kind
-    assert session.sql("FROM clean", frame="reader").read_all().num_rows == 2
+        assert type(query(session, "FROM clean", frame=name)) is kind
+    assert query(session, "FROM clean", frame="reader").read_all().num_rows == 2
 
 
 def test_what_cannot_be_read_says_so(session, run):
@@ -100,14 +104,14 @@ def test_what_cannot_be_read_says_so(session, run):
         ("FROM a.b.c.d", QueryError, "no table 'a.b.c.d'"),
     ):
         with pytest.raises(kind, match=says) as caught:
-            session.sql(text)
+            query(session, text)
         assert len(str(caught.value).splitlines()) <= 4
 
 
 def test_what_is_defined_and_not_stored_says_how_to_make_it(session):
     session.registry.register(flights)
     with pytest.raises(ValueUnavailableError, match="%materialize raw/flights"):
-        session.sql("FROM raw.flights")
+        query(session, "FROM raw.flights")
 
 
 def test_values_of_several_notebooks_are_told_apart(python):
@@ -188,7 +192,7 @@ def test_a_sql_asset_follows_its_files_and_keys_with_prefixes(session, run, proj
     os.utime(project / "rates.csv")
     assert run(flights, joined, quoted) == ["reused"] * 3
     (project / "rates.csv").write_text("n,rate\n1,11\n2,12\n")
-    assert "rates.csv changed" in str(session.why("joined", definitions=[flights, joined]))
+    assert "rates.csv changed" in str(explain(session, "joined", definitions=[flights, joined]))
     assert run(flights, joined, quoted) == ["reused", "executed", "reused"]
     assert session.load("joined")["rate"].tolist() == [11, 12]
     outside = stepwell.sql_asset("outside", "FROM '/etc/x.csv'")
@@ -213,7 +217,7 @@ def test_the_catalog_is_a_schema(session, run):
         run(broken)
 
     def rows(text):
-        return session.sql(text, frame="pyarrow").to_pylist()
+        return query(session, text, frame="pyarrow").to_pylist()
 
     assert [row["status"] for row in rows("FROM stepwell.runs ORDER BY started")] == ["success", "success", "failure"]
     assert (
@@ -260,12 +264,12 @@ def test_the_catalog_tells_no_secret_and_is_let_go_before_the_statement_runs(
     from stepwell.kernel_runtime.store.sql.catalog_views import VIEWS
 
     for view in VIEWS:
-        rows = session.sql(f"FROM stepwell.{view}", frame="pyarrow")
+        rows = query(session, f"FROM stepwell.{view}", frame="pyarrow")
         assert "value-nobody-may-see" not in str(rows.to_pylist()), view
         assert not {"inline", "signature", "text"} & set(rows.column_names)
-    assert "API_TOKEN" in session.sql("FROM stepwell.reads")["name"].tolist()
+    assert "API_TOKEN" in query(session, "FROM stepwell.reads")["name"].tolist()
     # While the reader stands in the middle of its rows, another process writes the same store.
-    reader = session.sql("SELECT s.key FROM stepwell.steps s, range(1_000_000_000)", frame="reader")
+    reader = query(session, "SELECT s.key FROM stepwell.steps s, range(1_000_000_000)", frame="reader")
     reader.read_next_batch()
     out = python(
         """

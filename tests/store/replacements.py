@@ -139,10 +139,10 @@ def tried(template, work, place, kind, precious):
         except BaseException as error:
             results[name] = repr(error)[:300]
     session = get_session()
-    for opened in session._stores.values():
+    for opened in session.stores.values():
         with contextlib.suppress(StepwellError):
             opened.close()
-    session._stores.clear()
+    session.stores.clear()
     for path in store.rglob("*"):
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)

@@ -16,7 +16,6 @@ import stepwell
 from stepwell import asset
 from stepwell.batch.command_line import main
 from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError, StoreFormatError
-from stepwell.kernel_runtime.session.kernel import Session
 from stepwell.kernel_runtime.store.doctor import surroundings
 from stepwell.kernel_runtime.store.doctor.contents import check_catalog, check_files, rebuild
 from stepwell.kernel_runtime.store.doctor.examination import examine
@@ -337,14 +336,12 @@ def test_the_command_says_the_same_and_its_exit_code_tells(scene, capsys):
     assert main(["doctor", "--store", str(scene.store / "none")]) == 5
 
 
-def test_a_session_has_its_doctor(scene):
-    session = Session()
-    findings = session.doctor(store=scene.store)
+def test_doctor_checks_a_directory_or_an_open_store(scene):
+    findings = stepwell.doctor(store=scene.store)
     assert {each.status for each in findings if each.about != "disk"} == {"ok"}
-    session.use(scene.store)
-    assert session.doctor(full=False)[-1].as_dict()["about"] == "leftovers"
+    assert stepwell.open_store(scene.store).doctor(quick=True)[-1].as_dict()["about"] == "leftovers"
     with pytest.raises(StoreError, match="there is no store"):
-        session.doctor(store=scene.store / "none")
+        stepwell.doctor(store=scene.store / "none")
 
 
 def test_the_store_can_be_used_meanwhile(scene):

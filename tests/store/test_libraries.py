@@ -36,7 +36,7 @@ sys.dont_write_bytecode = True
 import modelling
 import stepwell
 from stepwell.commands.wording import notice_text
-from stepwell.kernel_runtime.session.kernel import get_session
+from stepwell.kernel_runtime.session import get_session
 
 # The library's version does not count, so that what is stored has to be tried.
 @stepwell.asset(ignore=["modelling"])

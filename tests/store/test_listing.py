@@ -6,8 +6,8 @@ import pytest
 
 import stepwell
 from stepwell import asset
+from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.session.history import read_versions
-from stepwell.kernel_runtime.session.kernel import Session
 from stepwell.kernel_runtime.store.catalog import tables
 from stepwell.kernel_runtime.store.catalog.tables import read_all_current
 from stepwell.kernel_runtime.store.store import open_store
@@ -57,9 +57,9 @@ def test_lists_of_many_keys_cost_as_many_statements_as_those_of_few(tmp_path, st
             "status --json": statements(lambda: stepwell.status(store=store).as_dict()),
             "runs": statements(lambda: stepwell.runs(100, store=store)),
             "versions": statements(lambda: read_versions(store, "a1")),
-            "lineage of stale assets": statements(session.lineage),
+            "lineage of stale assets": statements(lambda: session.inspect().lineage()),
         }
-        assert {node.state for node in session.lineage().nodes} == {"stale"}
+        assert {node.state for node in session.inspect().lineage().nodes} == {"stale"}
         store.close()
         return found
 

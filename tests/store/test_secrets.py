@@ -13,7 +13,8 @@ import duckdb
 import pytest
 
 import stepwell
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import Session
+from stepwell.kernel_runtime.session.explanation import explain
 
 ROOT = Path(__file__).resolve().parents[2]
 BODIES = {
@@ -213,9 +214,11 @@ def test_a_changed_secret_makes_stale_and_is_not_shown(tmp_path):
     session.materialize()
     before = [space["API_KEY"], space["conn"], *space["table"]]
     space.update(API_KEY="Zq7-other-one", conn=token("ghp_{36}"), table={token("hf_{34}"): 1})
-    told = session.why("f")
+    told = explain(session, "f")
     shown = (
-        str(told) + json.dumps(told.as_dict()) + "\n".join(node.code + node.reason for node in session.lineage().nodes)
+        str(told)
+        + json.dumps(told.as_dict())
+        + "\n".join(node.code + node.reason for node in session.inspect().lineage().nodes)
     )
     assert told.state == "stale"
     assert "API_KEY changed" in shown

@@ -11,13 +11,12 @@ from pictured import everything, hostile, lineages
 
 from stepwell.kernel_runtime.errors import LayoutError
 from stepwell.kernel_runtime.records.events import Lineage, LineageEdge, LineageNode
-from stepwell.widgets import layout as layout_module
-from stepwell.widgets.layout import MOST_CARDS, graphviz_json, layered, layout, locate_graphviz, to_dot
+from stepwell.widgets.layout import MOST_CARDS, graphviz_json, laid_out, layered, layout, locate_graphviz, to_dot
 
 
 @pytest.fixture(autouse=True)
 def no_layout_kept():
-    layout_module._cache.clear()
+    laid_out.cache_clear()
 
 
 def overlap(a, b):

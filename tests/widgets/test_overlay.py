@@ -6,7 +6,7 @@ import stepwell
 from stepwell.kernel_runtime.definitions.registry import Registry
 from stepwell.kernel_runtime.records.events import RunFinished, RunStarted, StepFinished, StepStarted, StepWaiting
 from stepwell.kernel_runtime.records.runs import Claimant
-from stepwell.kernel_runtime.session.kernel import Session
+from stepwell.kernel_runtime.session import Session
 from stepwell.widgets.lineage import Overlay
 
 
@@ -63,7 +63,7 @@ def events_of(session, action):
 
 
 def test_a_run_is_queued_running_and_fresh(session):
-    overlay = Overlay(session.lineage())
+    overlay = Overlay(session.inspect().lineage())
     assert set(status(overlay).values()) == {"missing"}
     assert overlay.outdated() == ["numbers", "report"]
     seen = []
@@ -83,18 +83,18 @@ def test_a_run_is_queued_running_and_fresh(session):
 
 
 def test_what_the_events_say_is_what_the_session_says_afterwards(session, pipeline):
-    overlay = Overlay(session.lineage())
+    overlay = Overlay(session.inspect().lineage())
     for event in events_of(session, session.materialize):
         overlay.take(event)
     said = status(overlay)
-    overlay.rest(session.lineage())
+    overlay.rest(session.inspect().lineage())
     assert status(overlay) == said
     assert overlay.counted(overlay.states()) == {"steps": 3, "outdated": 0, "chips": []}
 
 
 def test_a_failure_keeps_its_error_and_traceback_on_the_card(session, pipeline):
     pipeline[1].append("carrier")
-    overlay = Overlay(session.lineage())
+    overlay = Overlay(session.inspect().lineage())
     for event in events_of(session, lambda: session.materialize(raise_on_error=False)):
         overlay.take(event)
     for _ in range(2):
@@ -103,23 +103,23 @@ def test_a_failure_keeps_its_error_and_traceback_on_the_card(session, pipeline):
         assert "KeyError: 'carrier'" in state["error"]
         assert "transform" in state["traceback"]
         assert overlay.group_words(overlay.states()) == {"report": "graph-backed asset · 2 steps · 1 failed"}
-        overlay.rest(session.lineage())
+        overlay.rest(session.inspect().lineage())
     pipeline[1].clear()
     for event in events_of(session, lambda: session.rerun("report.transform")):
         overlay.take(event)
-    overlay.rest(session.lineage())
+    overlay.rest(session.inspect().lineage())
     assert "traceback" not in overlay.states()["report.transform"]
 
 
 def test_a_step_that_ends_after_its_run_does_not_hide_what_the_session_said(session):
     events = events_of(session, session.materialize)
     late = next(event for event in events if isinstance(event, StepFinished))
-    overlay = Overlay(session.lineage())
+    overlay = Overlay(session.inspect().lineage())
     overlay.take(events[0])
     for event in events:
         if isinstance(event, RunFinished):
             overlay.take(event)
-    stale = session.lineage()
+    stale = session.inspect().lineage()
     overlay.rest(stale)
     before = overlay.states()
     overlay.take(late)
@@ -127,7 +127,7 @@ def test_a_step_that_ends_after_its_run_does_not_hide_what_the_session_said(sess
 
 
 def test_a_request_is_queued_until_it_is_answered(session):
-    overlay = Overlay(session.lineage())
+    overlay = Overlay(session.inspect().lineage())
     overlay.asked(overlay.steps_of(["report"]))
     assert status(overlay) == {"numbers": "missing", "report.fetch": "queued", "report.transform": "queued"}
     overlay.asked([])
@@ -152,7 +152,7 @@ def test_a_jobs_steps_never_paint_assets_of_the_same_name(tmp_path):
         registry.register(definition)
     session = Session(registry)
     session.use(tmp_path / "store")
-    overlay = Overlay(session.lineage())
+    overlay = Overlay(session.inspect().lineage())
     seen = []
     for event in events_of(session, lambda: session.execute_job(mail)):
         overlay.take(event)
@@ -172,7 +172,7 @@ def test_a_multi_asset_is_one_card_that_names_its_outputs(tmp_path):
     registry.register(split)
     session = Session(registry)
     session.use(tmp_path / "store")
-    overlay = Overlay(session.lineage())
+    overlay = Overlay(session.inspect().lineage())
     assert overlay.outdated() == ["train", "test"]
     assert overlay.assets_of("split") == ["train", "test"]
     for event in events_of(session, lambda: session.materialize(overlay.outdated())):
@@ -184,7 +184,7 @@ def test_a_multi_asset_is_one_card_that_names_its_outputs(tmp_path):
 
 def test_a_step_that_waits_for_another_process_is_queued_and_says_for_whom(session):
     events = events_of(session, lambda: session.materialize(["report"]))
-    overlay = Overlay(session.lineage())
+    overlay = Overlay(session.inspect().lineage())
     run_id = next(event.run.run_id for event in events if isinstance(event, RunStarted))
     for event in events:
         if isinstance(event, StepStarted) and event.key == "report.fetch":

@@ -38,7 +38,7 @@ class SourceAsset:
 
     @property
     def __stepwell_asset_key__(self) -> AssetKey:
-        """What a graph that is given this reads."""
+        """The key that a graph reads if it is given this definition."""
         return self.key
 
     def load(self, *, store: Any = None) -> Any:
@@ -162,12 +162,12 @@ class AssetsDefinition:
 
     @property
     def __stepwell_asset_key__(self) -> AssetKey:
-        """What a graph that is given this reads."""
+        """The key that a graph reads if it is given this definition."""
         return self.key
 
     @property
     def __stepwell_body__(self) -> object:
-        """What its code version is made from."""
+        """The object whose code version counts."""
         return self.node.__stepwell_body__
 
     def to_source_asset(self, key: CoercibleToAssetKey | None = None) -> SourceAsset:

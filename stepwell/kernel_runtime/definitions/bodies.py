@@ -79,7 +79,7 @@ class Parameter:
 @quick
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a function takes and returns."""
+    """The parameters and the result of a function."""
 
     context: str | None
     """The name of the context's parameter, or None."""
@@ -199,11 +199,11 @@ class Definition:
     """Its last line."""
     is_import: bool
     always: bool
-    """Whether it is executed whenever the body runs to its end: it stands in no other statement."""
+    """True if it is a top-level statement, so it is executed whenever the body runs to its end."""
     sources: tuple[tuple[str, str], ...] = ()
     """Of an import, for each name the module, and the attribute of the module or nothing; empty for a relative import."""
     is_call: bool = False
-    """Whether it assigns what a call returns, and defines a class only if that is one: ``P = namedtuple("P", "x y")``."""
+    """True if it assigns the result of a call, which may be a class: ``P = namedtuple("P", "x y")``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,10 +232,10 @@ class CellBody:
     globals: dict[str, Any]
     """The notebook's namespace, live."""
     sees_all: bool = False
-    """Whether the body looks names up in ways that cannot be seen (``globals()``, ``eval``): the step is unverifiable then, and
+    """True if the body looks names up in ways that cannot be seen (``globals()``, ``eval``): the step is unverifiable then, and
     runs with every name of the notebook."""
     is_async: bool = False
-    """Whether the body awaits at its top level."""
+    """True if the body awaits at its top level."""
     display: Callable[[Any], None] | None = None
     """Called with the value of the last expression where that is to be displayed; None for nothing displayed."""
     finish: Callable[[Any, bool], Any] | None = None
@@ -245,11 +245,11 @@ class CellBody:
     missing: Callable[[NameError], BaseException | None] | None = None
     """Explains a NameError of the pruned namespace."""
     live: bool = False
-    """Whether the body runs in the notebook's own namespace, as a plain cell does: asset cells. Else it runs in a separate one: ops."""
+    """True if the body runs in the notebook's own namespace, as a plain cell does: asset cells. Else it runs in a separate one: ops."""
     variables: tuple[str, ...] = ()
     """For each output of the step the variable of the notebook that is bound to its value."""
     definitions: tuple[Definition, ...] = ()
-    """What the body defines at its top level, in order."""
+    """Imports, functions, classes and setup magics at the top level of the body, in order."""
     sure: frozenset[str] = frozenset()
     """Names that the body assigns on every path."""
     stored: frozenset[str] = frozenset()
@@ -269,7 +269,7 @@ class CellBody:
     dropped: frozenset[str] = frozenset()
     """Secondary variables that must not be stored: ``--drop``."""
     must_be_stored: bool = False
-    """Whether a value that cannot be stored is a failure in a kernel too: ``--stored``."""
+    """True if a value that cannot be stored is a failure in a kernel too: ``--stored``."""
 
     def defined(self, numbers: Iterable[int]) -> list[str]:
         """Return the names that some of the definitions bind, given by their places."""

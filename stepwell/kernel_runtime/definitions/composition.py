@@ -1,4 +1,4 @@
-"""What happens when the body of a graph is called: every call of an op or graph becomes a node, every value a handle.
+"""Composition: when the body of a graph is called, every call of an op or graph becomes a node and every value a handle.
 
 The body runs once, at decoration. Inside it a call returns handles: one for a node with one output, a named tuple of them
 for several. A handle can be passed to another call, alone or in a list (fan-in), and returned. The rules and the errors
@@ -58,7 +58,7 @@ class GraphInput:
 
 @dataclass(frozen=True, slots=True)
 class AssetRead:
-    """The handle of an asset that is read as it is stored, never materialised."""
+    """The handle of an asset whose stored value is read; it is never materialised."""
 
     key: AssetKey
 
@@ -68,7 +68,7 @@ Source: TypeAlias = NodeOutput | GraphInput | AssetRead
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What an input of a node is connected to."""
+    """The sources of an input of a node."""
 
     sources: tuple[Source, ...]
     fan_in: bool

@@ -32,12 +32,12 @@ class Nothing:
 
 
 def is_nothing(hint: object) -> bool:
-    """Tell whether an annotation says that no value passes."""
+    """Return True if an annotation says that no value passes."""
     return hint is Nothing or hint is None or hint is type(None)
 
 
 def checker(hint: object) -> Checker | None:
-    """Return a function that tells whether a value is of the type, or None where everything is.
+    """Return a function that checks whether a value is of the type, or None if every value is.
 
     A bool passes as an int, an int does not pass as a float; members of lists, sets, tuples and mappings are checked. What
     cannot be checked (a type variable, a forward reference that does not resolve) lets everything pass.
@@ -83,7 +83,7 @@ def _isinstance(cls: type) -> Checker:
 PLAIN: dict[object, Checker] = {
     kind: _isinstance(kind) for kind in (bool, int, float, complex, str, bytes, list, dict, set, tuple)
 }
-"""What most annotations are: thousands of steps share these."""
+"""Checkers of the most frequent annotations: thousands of steps share these."""
 
 
 def _any_of(checkers: list[Checker | None]) -> Checker | None:
@@ -130,7 +130,7 @@ class _Unset:
 
 
 UNSET: Final = _Unset()
-"""What a parameter has that was not given; None is a value."""
+"""Stands for a parameter that was not given; None is a value."""
 
 
 @quick
@@ -327,7 +327,7 @@ def ignored_names(given: Iterable[str] | str | None, *, where: str = "") -> tupl
     Raises
     ------
     InvalidDefinitionError
-        If one is no name.
+        If one is not a name.
     """
     if given is None:
         return ()
@@ -364,7 +364,7 @@ def declared_reads(given: Iterable[str | os.PathLike[str]] | str | None, *, wher
     Raises
     ------
     InvalidDefinitionError
-        If one is no path, or an address.
+        If one is not a path, or is an address.
     """
     if given is None:
         return ()
@@ -382,7 +382,7 @@ def declared_reads(given: Iterable[str | os.PathLike[str]] | str | None, *, wher
 
 
 def check_reuse(*, cache: bool | None, volatile: bool, max_age: float | None, name: str, where: str) -> None:
-    """Raise `InvalidDefinitionError` if a step is told to be reused and not to be."""
+    """Raise `InvalidDefinitionError` if the options of a step contradict each other."""
     if volatile and (cache or max_age is not None):
         other = "cache=True" if cache else "a greatest age"
         raise InvalidDefinitionError(

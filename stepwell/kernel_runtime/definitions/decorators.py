@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 from stepwell.kernel_runtime.definitions.assets import (
     AssetsDefinition,
@@ -19,7 +19,7 @@ from stepwell.kernel_runtime.definitions.assets import (
 from stepwell.kernel_runtime.definitions.bodies import SqlBody, place, place_of, place_of_function
 from stepwell.kernel_runtime.definitions.declarations import UNSET, AssetIn, AssetOut, In, MaxAge, Out
 from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, graph_of, runner
-from stepwell.kernel_runtime.definitions.ops import OpDefinition, build_op
+from stepwell.kernel_runtime.definitions.ops import OpDefinition, Reuse, build_op
 from stepwell.kernel_runtime.errors import CellError, CellNameError, InvalidDefinitionError
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, check_name, prefixed
 
@@ -144,7 +144,7 @@ def asset(
     output_required
         Whether the function must yield a value.
     isolate
-        Whether each consumer gets a load of its own; False shares one object and marks the asset so.
+        Whether each consumer loads a separate object; False shares one object and marks the asset so.
     cache
         False runs it in every run.
     volatile
@@ -352,7 +352,7 @@ def graph_backed(
     Raises
     ------
     InvalidDefinitionError
-        If the graph has no output or several, or `ins` names what is no input.
+        If the graph has no output or several, or `ins` names something that is not an input.
     """
     _check_parts(key, where)
     if len(graph.outputs) != 1:
@@ -421,7 +421,7 @@ def sql_asset(
     CellSyntaxError
         If the text is not exactly one SELECT.
     InvalidInvocationError
-        If there is no such type of frame.
+        If the type of frame is unknown.
     CellNameError
         If a parameter has no value, or a table's name cannot be an asset's.
     CellError
@@ -459,10 +459,7 @@ def select_asset(
     deps: Iterable[AssetKey] = (),
     group: str | None = None,
     description: str | None = None,
-    cache: bool | None = None,
-    volatile: bool = False,
-    max_age: MaxAge = None,
-    ignore: Iterable[str] | str | None = None,
+    **reuse: Unpack[Reuse],
 ) -> AssetsDefinition:
     """Return the definition of a SQL asset; it is not registered.
 
@@ -478,8 +475,7 @@ def select_asset(
             remedy="give the asset another name than what it reads",
         )
     op = OpDefinition(
-        "__".join(key.path), body, ins={name: In() for name in inputs}, outs={"result": Out()}, cache=cache,
-        volatile=volatile, max_age=max_age, ignore=ignore, where=where,
+        "__".join(key.path), body, ins={name: In() for name in inputs}, outs={"result": Out()}, where=where, **reuse,
     )  # fmt: skip
     return AssetsDefinition(
         op, kind="sql_asset", keys_by_input=dict(inputs), keys_by_output={"result": key}, deps=tuple(deps),

@@ -28,7 +28,7 @@ from stepwell.kernel_runtime.records.keys import AssetKey, check_name, listed
 
 
 class GraphDefinition:
-    """Nodes and their connections, with inputs and outputs of its own.
+    """Nodes, their connections, and the inputs and outputs of the whole.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class GraphDefinition:
 
     @property
     def __stepwell_body__(self) -> object:
-        """What its code version is made from."""
+        """The object whose code version counts."""
         return self.source
 
     def alias(self, name: str) -> Alias:
@@ -131,7 +131,6 @@ def build_graph(
     description: str | None = None,
     where: str = "",
     source: object = None,
-    bound: Mapping[str, Any] | None = None,
 ) -> GraphDefinition:
     """Compose a graph by calling its body with handles.
 
@@ -141,8 +140,6 @@ def build_graph(
         Names of the graph's inputs; the body is called with one handle each, by keyword.
     declared
         Names of the outputs, or None where the body decides.
-    bound
-        More keyword arguments of the body: handles of assets that it reads.
 
     Raises
     ------
@@ -152,7 +149,7 @@ def build_graph(
     check_name(f"a {kind}", name, where=where)
     composition = Composition(name, kind, where)
     handles = {key: GraphInput(key) for key in inputs}
-    returned = compose(composition, lambda: body(**handles, **(bound or {})))
+    returned = compose(composition, lambda: body(**handles))
     outputs = output_mapping(composition, returned, declared)
     unused = composition.unused_inputs(inputs, list(outputs.values()))
     if unused:
@@ -231,7 +228,7 @@ def graph(
 
 
 class Runner(Protocol):
-    """What a definition asks of the session."""
+    """The part of the session that definitions use."""
 
     def execute_job(self, job: Any, *, store: Any = None, raise_on_error: bool = True) -> Any:
         """Run a job and return its result."""
@@ -285,7 +282,7 @@ class JobDefinition:
 
     @property
     def __stepwell_body__(self) -> object:
-        """What its code version is made from."""
+        """The object whose code version counts."""
         return self.graph.source
 
     def execute(self, *, store: Any = None, raise_on_error: bool = True) -> Any:

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from types import FunctionType
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, TypedDict, Unpack, overload
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Parameter, SqlBody, place_of_function, read_signature
 from stepwell.kernel_runtime.definitions.composition import composing
@@ -33,6 +33,16 @@ from stepwell.kernel_runtime.errors import InvalidDefinitionError, InvalidInvoca
 from stepwell.kernel_runtime.records.keys import check_name
 
 Body: TypeAlias = Callable[..., Any] | CellBody | SqlBody
+
+
+class Reuse(TypedDict, total=False):
+    """The options that decide when a step's result is reused, as `asset` describes them."""
+
+    cache: bool | None
+    volatile: bool
+    max_age: MaxAge
+    ignore: Iterable[str] | str | None
+    reads: Iterable[str | os.PathLike[str]] | str | None
 
 
 class OpDefinition:
@@ -115,7 +125,7 @@ class OpDefinition:
 
     @property
     def __stepwell_body__(self) -> Body:
-        """What its code version is made from."""
+        """The object whose code version counts."""
         return self.body
 
     @property
@@ -251,20 +261,16 @@ def build_op(
     out: Out | Mapping[str, Out] | None = None,
     description: str | None = None,
     tags: Mapping[str, str] | None = None,
-    cache: bool | None = None,
     keyword_config: bool = True,
-    volatile: bool = False,
-    max_age: MaxAge = None,
-    ignore: Iterable[str] | str | None = None,
-    reads: Iterable[str | os.PathLike[str]] | str | None = None,
     where: str | None = None,
+    **reuse: Unpack[Reuse],
 ) -> OpDefinition:
     """Make an op of a function.
 
     Raises
     ------
     InvalidDefinitionError
-        If a name cannot be one, or `ins` names what is no parameter.
+        If a name cannot be one, or `ins` names something that is not a parameter.
     """
     where = place_of_function(function) if where is None else where
     name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)
@@ -310,18 +316,14 @@ def build_op(
         context=signature.context,
         description=description or function.__doc__,
         tags=tags,
-        cache=cache,
         where=where,
         defaults=defaults,
-        volatile=volatile,
-        max_age=max_age,
-        ignore=ignore,
-        reads=reads,
+        **reuse,
     )
 
 
 _PLAIN = In()
-"""What is said of an input of which nothing is said."""
+"""The declaration of an input without options."""
 _BARE = Out()
 
 
@@ -435,7 +437,7 @@ def op(
     name
         By default the function's.
     ins, out
-        What is said of inputs and outputs beside names and annotations.
+        Options of inputs and outputs, in addition to names and annotations.
     cache
         True memoises its steps also in jobs, False nowhere; by default they are memoised inside graph-backed assets.
     volatile, max_age, ignore, reads

@@ -1,7 +1,7 @@
-"""What is defined in this process: assets by key, jobs by name, and the cell that defined each.
+"""The definitions of this process: assets by key, jobs by name, and the cell that defined each.
 
 A cell that is run again replaces what it defined and withdraws what it no longer defines. When another live cell defines
-the same key, the last run wins; `Registry.replaced` tells the face, which says so (or, in batch, raises).
+the same key, the last run wins; `Registry.replaced` notifies the face, which prints a line (or, in batch, raises).
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ class Registry:
             ):
                 self.replaced(name, place_of_definition(old.definition), place_of_definition(definition))
         if not isinstance(definition, SourceAsset):
-            definition.notebook = self._notebook_of(definition.module)
+            in_notebook = definition.module == "__main__"
+            definition.notebook = self.notebook() if in_notebook and self.notebook else definition.module
         for name in names:
             other.pop(name, None)
             old = table.get(name)
@@ -129,11 +130,6 @@ class Registry:
         for name in names_of(definition):
             if name in table and table[name].definition is definition:
                 del table[name]
-
-    def _notebook_of(self, module: str) -> str:
-        if module == "__main__" and self.notebook is not None:
-            return self.notebook()
-        return module
 
     def definitions(self) -> Iterator[Definition]:
         """Yield every definition once, in the order of registration."""

@@ -1,4 +1,4 @@
-"""What front ends are given: the events of a run while it goes on, and the lineage as data.
+"""Data for front ends: the events of a run while it goes on, and the lineage.
 
 A step's end is published after its rows are committed, so a subscriber never reports work that can still be lost.
 """
@@ -83,7 +83,7 @@ class StepWaiting:
     position: int
     total: int
     claimant: Claimant
-    """Who computes it."""
+    """The process that computes it."""
     expected_seconds: float | None
     """How long it took the last time; None where that is unknown."""
 

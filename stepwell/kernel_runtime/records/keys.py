@@ -86,12 +86,12 @@ class AssetKey:
         return self.path[-1]
 
     def to_user_string(self) -> str:
-        """Return the key as it is written: ``raw/flights``."""
+        """Return the key in its written form: ``raw/flights``."""
         return "/".join(self.path)
 
     @staticmethod
     def from_user_string(text: str) -> AssetKey:
-        """Read a key as it is written: ``raw/flights`` has two parts."""
+        """Read a key in its written form: ``raw/flights`` has two parts."""
         return AssetKey(text.split("/"))
 
     def with_prefix(self, prefix: str | Sequence[str]) -> AssetKey:
@@ -149,10 +149,13 @@ def join_step(parent: str, node: str) -> str:
     return f"{parent}.{node}" if parent else node
 
 
-def listed(keys: Iterable[object], most: int = 6) -> str:
+_LISTED = 6
+
+
+def listed(keys: Iterable[object]) -> str:
     """Return keys as a short readable list for messages."""
     names = [str(key) for key in keys]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 _counter = count()

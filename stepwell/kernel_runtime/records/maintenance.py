@@ -16,7 +16,7 @@ STORE = ""
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is kept of a key; a limit that is None is no limit."""
+    """The retention rule of a key; None means no limit."""
 
     versions: int | None = None
     """How many of the newest different values, in each notebook and partition."""
@@ -27,7 +27,7 @@ class Rule:
 
     @property
     def empty(self) -> bool:
-        """Whether it limits nothing."""
+        """True if it limits nothing."""
         return self.versions is None and self.age is None and self.bytes is None
 
     def as_dict(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collection did, or would do."""
+    """The result of a collection, or of its dry run."""
 
     dry_run: bool
     materializations: int = 0
@@ -61,7 +61,7 @@ class Collected:
     young: int = 0
     """Files without a row that are left alone because they are new."""
     catalog_bytes: int = 0
-    """What a compaction gave back."""
+    """Bytes that a compaction freed."""
     rules: int = 0
     """How many retention rules there are."""
 
@@ -94,7 +94,7 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What forgetting a key removed, or would remove."""
+    """The result of forgetting a key, or of its dry run."""
 
     key: str
     dry_run: bool
@@ -124,7 +124,7 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class KeySize:
-    """What one key takes in the store."""
+    """The space that one key takes in the store."""
 
     key: str
     versions: int
@@ -135,7 +135,7 @@ class KeySize:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What the last housekeeping found."""
+    """Sizes that the last housekeeping measured."""
 
     at: float = 0.0
     object_bytes: int = 0
@@ -165,21 +165,21 @@ class OfferedValue:
     size: int
     """Bytes of its stored form."""
     executes: bool
-    """Whether loading it can run code that was stored with it: it is a pickle."""
+    """True if loading it can run code that was stored with it: it is a pickle."""
     signer: str
     """The key that signed it, as people compare it; empty where it needs no signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a pack or a store holds that would be trusted."""
+    """The values of a pack or a store that would be trusted."""
 
     source: str
     """The file, or the store directory."""
     signer: str
     """The key that says that it made it; of several, the first; empty for none."""
     own: bool
-    """Whether this user's key signed all of it: then there is nothing to ask."""
+    """True if this user's key signed all of it: then there is nothing to ask."""
     values: tuple[OfferedValue, ...]
 
     @property

@@ -46,7 +46,7 @@ class Unverifiable:
     path: str
     """How it is reached: ``target -> helper -> CONN``."""
     reason: str
-    """What it is and why it has no digest: ``sqlite3.Connection cannot be digested``."""
+    """Its type, and why it has no digest: ``sqlite3.Connection cannot be digested``."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class CodeVersion:
 
     @classmethod
     def plain(cls, digest: str) -> CodeVersion:
-        """Return the version of code of which there is nothing else to tell: a run has thousands, each made in a third of the time."""
+        """Return a version that has only a digest, made in a third of the time: a run has thousands."""
         made = object.__new__(cls)
         object.__setattr__(made, "digest", digest)
         return made
@@ -98,8 +98,8 @@ class Read:
     stat: tuple[int, ...] = ()
     """``(size, mtime_ns, ctime_ns, inode)`` of a file: equal ones save reading the content again."""
     names: tuple[str, ...] = ()
-    """What was listed or matched, where that is little: for explanations. Of an asset the notebook and the store, if they were named. What
-    of a path was looked at: its kind, size, times, access."""
+    """For explanations: the names that were listed or matched, if they are few. For an asset, the notebook and the store, if they were
+    named. For a path, the attributes that were read: its kind, size, times, access."""
     own: tuple[str, ...] = ()
     """Names that do not count: those that the step itself made or set."""
 
@@ -143,7 +143,7 @@ class Linked:
 
 
 Verify: TypeAlias = Literal["signed", "full"]
-"""What a load checks: what would be executed, and sizes; or every byte."""
+"""The extent of the checks of a load: streams that would be executed, and sizes; or every byte."""
 
 InputKind: TypeAlias = Literal["value", "order"]
 
@@ -151,7 +151,7 @@ InputKind: TypeAlias = Literal["value", "order"]
 @quick
 @dataclass(frozen=True, slots=True)
 class InputVersion:
-    """What one input of a step was when the step's memo key was made."""
+    """The version that one input of a step had when the memo key of the step was made."""
 
     name: str
     """The parameter; empty for an order edge."""
@@ -192,9 +192,9 @@ class Materialization:
     unverifiable: tuple[str, ...] = ()
     """Paths of what had no digest; a materialization that has any is never silently reused."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What the step attached by ``Output(metadata=)`` or its context: JSON values."""
+    """JSON values that the step attached by ``Output(metadata=)`` or its context."""
     effects: str = ""
-    """JSON of `Effects`: what the step did beside giving its values. Only on the output that keeps what a cell left in the notebook."""
+    """`Effects` as JSON. Only on the output that keeps what a cell left in the notebook."""
     record_signature: bytes | None = None
     """Signs the whole record where it has effects: they are restored only if a trusted key signed them."""
 
@@ -202,7 +202,7 @@ class Materialization:
 @quick
 @dataclass(frozen=True, slots=True)
 class Current:
-    """Which materialization ``load``, source assets and SQL mean for a key as defined by one notebook."""
+    """The materialization that ``load``, source assets and SQL read for a key as one notebook defines it."""
 
     notebook: str
     key: str
@@ -257,23 +257,23 @@ class FileEffect:
     """Of the content; ``/`` for a folder, empty for a path that the step removed."""
     size: int = 0
     kept: bool = False
-    """Whether the content is stored, so that a lost file can be restored."""
+    """True if the content is stored, so that a lost file can be restored."""
     before: str = ""
     """The digest of the content that the step found; empty if there was no file, or it was too large."""
     appended: bool = False
-    """Whether the step appended to what it found."""
+    """True if the step appended to what it found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a step did."""
+    """The effects of a step: its changes of the notebook and the project."""
 
     values: tuple[str, ...] = ()
     """Variables whose values are stored."""
     unstored: tuple[str, ...] = ()
     """Variables whose values are not stored."""
     definitions: tuple[int, ...] = ()
-    """Which of the body's imports, functions and classes were executed, by their place in it."""
+    """The imports, functions and classes of the body that were executed, by their place in it."""
     deleted: tuple[str, ...] = ()
     """Names that the body deleted."""
     objects: tuple[str, ...] = ()

@@ -87,7 +87,7 @@ class RunRecord:
 @quick
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What happened to one step in one run."""
+    """The outcome of one step in one run."""
 
     run_id: str
     key: str
@@ -145,7 +145,7 @@ class Snapshot:
     foreign: dict[str, str] = field(default_factory=dict)
     """By the id of a materialization whose value another user's key signed: which key, as people compare it."""
     epoch: int = 0
-    """Which state of the catalog it is of: `ValueStore.is_newest` compares it."""
+    """The number of the catalog's state that was read; `ValueStore.is_newest` compares it."""
 
     def take(self, later: Snapshot) -> None:
         """Take over what a later snapshot knows of the steps and keys that it was asked for; the rest stays as it was."""

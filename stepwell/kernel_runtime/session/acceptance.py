@@ -11,6 +11,7 @@ from stepwell.kernel_runtime.errors import InvariantViolationError, ValueUnavail
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.reads import ReadRecorder
+from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import (
     ACCEPTED,
@@ -23,6 +24,10 @@ from stepwell.kernel_runtime.records.materializations import (
     revoked_run,
 )
 from stepwell.kernel_runtime.records.runs import CapturedOutput, RunRecord, StepRecord
+from stepwell.kernel_runtime.session.explanation import Explanation, explain
+from stepwell.kernel_runtime.session.inspection import code_parts, users_digest
+from stepwell.kernel_runtime.session.requests import AnyStore, Given
+from stepwell.kernel_runtime.session.session import Session
 from stepwell.kernel_runtime.store.signing import read_outputs
 from stepwell.kernel_runtime.text import moment
 from stepwell.kernel_runtime.versions.environment import ALL, Keyed, value_of, whole
@@ -31,6 +36,66 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 _MOST = 10_000
+
+
+def accept(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
+    """Mark the edits that make an asset or step stale as not mattering: the stored values are valid for the present code, inputs and files.
+
+    Fresh steps stay as they are, so that a notebook that accepts can be run again. The acceptance is on the record and shown by `explain`;
+    `revoke` takes it back.
+
+    Raises
+    ------
+    UnknownKeyError
+        If nothing has this key.
+    ValueUnavailableError
+        If nothing is stored.
+    InvariantViolationError
+        If something upstream must be decided first.
+    """
+    inspection = session.inspect(definitions, store=store)
+    used = inspection.store
+    read_anew = reader_of_now(users_digest(), lambda read: inspection.find(read, used))
+    accepted: list[str] = []
+    for step_key in inspection.steps_of(key):
+        # What one step accepts decides the state of the next.
+        plan = inspection.plan_of(key)
+        known = inspection.known(plan)
+        step, state = plan.step(step_key), inspection.states(plan, known)[step_key]
+        if step is None or state.state == "fresh":
+            continue
+        check_acceptable(step, state)
+        accept_step(
+            step,
+            state,
+            used,
+            code_parts(inspection.walk)(step),
+            session.notebook,
+            holds=known.holds,
+            read_anew=read_anew,
+        )
+        accepted.append(step_key)
+    if accepted:
+        session.publish(DefinitionsChanged(tuple(accepted)))
+    return explain(session, key, definitions=definitions, store=used)
+
+
+def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
+    """Take back the newest acceptance of an asset or step; errors as in `accept`."""
+    inspection = session.inspect(definitions, store=store)
+    used, plan = inspection.store, inspection.plan_of(key)
+    states = inspection.states(plan)
+    revoked = [
+        step.key
+        for step_key in inspection.steps_of(key)
+        if (step := plan.step(step_key)) is not None and revoke_step(step, states[step_key], used, session.notebook)
+    ]
+    if not revoked:
+        raise InvariantViolationError(
+            f"nothing was accepted for {key!r}: there is nothing to revoke", remedy=f"%why {key} tells its state"
+        )
+    session.publish(DefinitionsChanged(tuple(revoked)))
+    return explain(session, key, definitions=definitions, store=used)
 
 
 def check_acceptable(step: PlanStep, state: StepState) -> None:
@@ -191,18 +256,19 @@ def _record(
         commit.wait()
 
 
-def reader_of_now(keyed: Keyed, loaded: Callable[[Read], str]) -> Callable[[Read], Read]:
-    """Return what takes a recorded read again, as the world is now.
+def reader_of_now(keyed: Keyed, find: Callable[[Read], Materialization]) -> Callable[[Read], Read]:
+    """Return a function that makes a recorded read again, as the world is now.
 
     Parameters
     ----------
-    loaded
-        Returns the version of an asset that a step loaded.
+    find
+        Returns the current materialization of an asset that a step loaded.
     """
 
     def read_anew(read: Read) -> Read:
         if read.kind == "asset":
-            return replace(read, digest=loaded(read))
+            item = find(read)
+            return replace(read, digest=item.data_version or item.id)
         with ReadRecorder((), keyed) as recorder:
             if read.kind in {"file", "absent"}:
                 recorder.opened(read.name, reads=True, writes=False)

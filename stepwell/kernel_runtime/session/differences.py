@@ -32,7 +32,7 @@ from stepwell.kernel_runtime.session.frame_differences import (
     is_frame,
     shortened,
 )
-from stepwell.kernel_runtime.session.history import WhichVersion, check_loadable, two_versions
+from stepwell.kernel_runtime.session.history import WhichVersion, two_versions, value_of
 from stepwell.kernel_runtime.store.values.structure import summary, type_name
 from stepwell.kernel_runtime.versions.data import data_version
 
@@ -186,17 +186,11 @@ def compare_versions(
     ValueUnavailableError
         If one of them cannot be loaded.
     """
-    versions = old, new = two_versions(store, key, before, after, notebook)
-    for version in versions:
-        check_loadable(key, version)
-
-    def load(version: Materialization) -> Any:
-        assert version.value is not None
-        return store.get(version.value, key=key)
-
+    old, new = two_versions(store, key, before, after, notebook)
+    values = value_of(key, old), value_of(key, new)
     with store.folder.scratch() as folder:
         return compare(
-            key, _side(old), _side(new), (lambda: load(old), lambda: load(new)),
+            key, _side(old), _side(new), (lambda: store.get(values[0], key=key), lambda: store.get(values[1], key=key)),
             same=bool(old.data_version) and old.data_version == new.data_version,
             on=on, memory_limit=memory_limit, folder=folder,
         )  # fmt: skip

@@ -1,40 +1,58 @@
-"""Why a step is in its state, and why it ran last: the smallest true causes, with the path that leads to each."""
+"""Why a step is in its state, and why it ran last: the smallest true causes, followed upstream to their origin.
+
+A cause that a step inherits (it may change, the value of an input changed) is followed link by link: through the present states where
+something upstream is yet to run, through the records of two materializations where it has run. Everything needed is recorded already: code
+versions with their parts, versions of inputs, reads, and the engine's note of a run that no difference explains.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
-from stepwell.kernel_runtime.planning.build import step_extra
-from stepwell.kernel_runtime.planning.decision import Known, refusal
+from stepwell.kernel_runtime.errors import StoreError, UnknownKeyError, ValueUnavailableError
 from stepwell.kernel_runtime.planning.picture import describe
-from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import Reason, StepState
-from stepwell.kernel_runtime.reads import what_changed
-from stepwell.kernel_runtime.records.keys import listed
-from stepwell.kernel_runtime.records.materializations import (
-    PYTHON,
-    CodeVersion,
-    InputVersion,
-    Materialization,
-    Unverifiable,
-    renaming,
-)
+from stepwell.kernel_runtime.records.materializations import Materialization, Read
+from stepwell.kernel_runtime.records.runs import StepRecord
+from stepwell.kernel_runtime.session.reasons import code_reasons, input_reasons
+from stepwell.kernel_runtime.session.requests import AnyStore, Given
+from stepwell.kernel_runtime.session.session import Session
+from stepwell.kernel_runtime.store.catalog.tables import read_attempts
 from stepwell.kernel_runtime.text import moment, printable
-from stepwell.kernel_runtime.versions.code_differences import Change, explain
-from stepwell.kernel_runtime.versions.code_differences import describe as describe_change
-from stepwell.kernel_runtime.versions.encode import ATOMS
-from stepwell.kernel_runtime.versions.graph import ARROW, MISSING
-from stepwell.kernel_runtime.versions.left_out import name_in, scope_of, value_at
-from stepwell.kernel_runtime.versions.renaming import under_new_name
-from stepwell.kernel_runtime.versions.walk import CodeWalk
+from stepwell.kernel_runtime.versions.graph import ARROW
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
+
+
+def explain(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
+    """Return why an asset or step is in its state, and why it ran last; only the latter of a key that is only stored.
+
+    Raises
+    ------
+    UnknownKeyError
+        If nothing has this key.
+    """
+    inspection = session.inspect(definitions, store=store)
+    try:
+        steps = inspection.steps_of(key)
+    except UnknownKeyError as unknown:
+        try:
+            item = session.current(key, inspection.store)
+        except (StoreError, ValueUnavailableError):
+            raise unknown from None
+        last = Origins(inspection.store, {}).last_run(item.step_key, item.notebook)
+        return Explanation(key, (), {} if last is None else {item.step_key: last}, item)
+    plan = inspection.plan_of(key)
+    states = inspection.states(plan)
+    origins = Origins(inspection.store, states)
+    own = [step for step in plan.steps if step.key in steps]
+    runs = {step.key: run for step in own if (run := origins.last_run(step.address, step.notebook)) is not None}
+    return Explanation(key, tuple(origins.of(states[step]) for step in steps), runs)
+
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
@@ -174,189 +192,232 @@ def _last_lines(run: LastRun) -> list[str]:
     return lines
 
 
-class Explainer:
-    """Compares what is stored for a step with what is there now."""
+_MOST = 5
+"""Origins that are named."""
+_ATTEMPTS = 50
+"""Records of a step among which the run before its last one is looked for."""
+_VERSIONS = 200
+"""Materializations of a key among which the two versions of an input are looked for."""
 
-    def __init__(
-        self,
-        store: ValueStore,
-        known: Known,
-        walk: CodeWalk,
-        code_parts: Callable[[PlanStep], CodeVersion | None],
-    ) -> None:
-        self.store = store
-        self.known = known
-        self.walk = walk
-        self.code_parts = code_parts
-        self._codes: dict[str, CodeVersion] = {}
-        self._asked: set[str] = set()
 
-    def __call__(
-        self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
-    ) -> tuple[Reason, ...]:
-        """Return why what is stored cannot be reused; empty if no cause is in the step itself, its inputs or reads."""
-        old = stored[0]
-        if old.step_key != step.address and renaming(old) is None:
-            return (Reason(f"it is computed by {step.address} now, no longer by {old.step_key}", kind="step"),)
-        reasons: list[Reason] = []
-        if step.code is not None and old.code_version != step.code.digest:
-            reasons += self._code(step, old)
-        if inputs is not None:
-            reasons += input_reasons(old.inputs, inputs)
-        reasons += [
-            Reason(what_changed(read), kind=read.kind) for read in old.reads if not self.known.holds(read, step, old)
-        ]
-        if not reasons and inputs is not None and old.code_version == (step.code.digest if step.code else ""):
-            if not old.memo_key:
-                return (Reason("its last run failed after it had produced this value", kind="failure"),)
-            lacking = [output.key for output in step.outputs if output.required]
-            lacking = [key for key in lacking if key not in {item.key for item in stored}]
-            if lacking:
-                return (Reason(f"{listed(lacking)} is no longer stored", kind="missing"),)
-            if old.unverifiable:
-                return (Reason(f"it reached what has no digest: {old.unverifiable[0]}", kind="unverifiable"),)
-            if old.memo_key == self.known.key(step, inputs) and (why := refusal(step, old.memo_key, self.known)):
-                return (Reason(why, kind="refused"),)
-            return (Reason(f"it was computed by another Python than {PYTHON}, or under another key", kind="python"),)
-        return tuple(reasons)
+class Origins:
+    """Follows causes upstream.
 
-    def unverifiable(self, step: PlanStep) -> tuple[Reason, ...]:
-        """Return what cannot be digested, through which path, and how to leave out that object only."""
-        found = step.code.unverifiable if step.code is not None else ()
-        return tuple(Reason(item.reason, item.path, self._way_out(step, item), "unverifiable") for item in found)
+    Parameters
+    ----------
+    states
+        The states of now, by step key.
+    """
 
-    def _recorded(self, version: str) -> CodeVersion | None:
-        """Return the parts of a recorded code version; the first call reads those of all steps that changed in one query."""
-        if version not in self._asked:
-            asked = {version, *self._changed()} - self._asked
-            self._asked |= asked
-            self._codes.update(self.store.codes(asked))
-        return self._codes.get(version)
+    def __init__(self, store: ValueStore, states: Mapping[str, StepState]) -> None:
+        self._store = store
+        self._states = states
+        self._histories: dict[str, list[Materialization]] = {}
 
-    def _changed(self) -> set[str]:
-        """Return the code versions of what is current that are no step's now."""
-        snapshot = self.known.snapshot
-        current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
-        return current - {group[0].code_version for groups in snapshot.by_memo_key.values() for group in groups}
+    def of(self, state: StepState) -> StepState:
+        """Return a state whose reasons have their origins."""
+        return replace(state, reasons=self._followed(state.reasons))
 
-    def _code(self, step: PlanStep, old: Materialization) -> list[Reason]:
-        before = self._recorded(old.code_version)
-        now = self.code_parts(step)
-        note = renaming(old)
-        if note is not None and before is not None and now is not None:
-            before = under_new_name(
-                before, now, str(note.get("from", "")).rpartition("/")[2], step.key.rpartition("/")[2]
-            )
-        return code_reasons(before, now, step.key, lambda change: self._remedy(step, change))
+    def last_run(self, address: str, notebook: str) -> LastRun | None:
+        """Return why a step ran the last time that it was not reused; None if no such run is recorded.
 
-    # -- remedies: each was tried before it is printed
+        Parameters
+        ----------
+        address
+            The step's key in the store.
+        notebook
+            Whose run is meant where several notebooks define the step.
+        """
+        found = self._store.catalog.ask(read_attempts, address, _ATTEMPTS)
+        # A failed attempt has no materialization that tells whose it is.
+        own = [each for each in found if not each.materializations or each.materializations[0].notebook == notebook]
+        records = own if any(each.status == "executed" for each in own) else found
+        for position, record in enumerate(records):
+            if record.status != "reused":
+                return LastRun(
+                    record.run_id, record.started, record.status, self._causes(record, records[position + 1 :])
+                )
+        return None
 
-    def _way_out(self, step: PlanStep, item: Unverifiable) -> str:
-        name = self._ignorable(step, item.path, lambda ignore: item not in self._unverifiable_without(step, ignore))
-        ways = [*_flags(step, name), *_opaque(step, item.path)]
-        if ways:
-            return f"to leave out that object only: {', or '.join(ways)}"
-        return f"to keep what is stored all the same: %why {step.key} --accept"
+    def _causes(self, record: StepRecord, earlier: list[StepRecord]) -> tuple[Reason, ...]:
+        if record.error is not None:
+            return (Reason(f"{record.error.name}: {record.error.message}", detail=record.error.where, kind="failure"),)
+        if record.reason or not record.materializations:
+            return (Reason(record.reason or "its run was stopped", kind="run"),)
+        new = record.materializations[0]
+        if not new.memo_key:
+            return (Reason("its job ran, and steps of a job are never skipped", kind="cache"),)
+        before = next(
+            (item for other in earlier for item in other.materializations if item.key == new.key and item.memo_key),
+            None,
+        )
+        if before is None and any(other.status == "executed" for other in earlier):
+            return (Reason("its code or inputs changed; the result before is no longer recorded", kind="missing"),)
+        if before is None:
+            return (Reason("nothing was stored for it", kind="missing"),)
+        found = self._followed(tuple(self._differences(new, before)), new.created)
+        # An input whose origin is named beside another input needs no line of its own.
+        told = tuple(reason for reason in found if reason.origins or not reason.versions)
+        lost = Reason("what was stored could not be used: another Python, or a value that was gone", kind="missing")
+        return told or found or (lost,)
 
-    def _remedy(self, step: PlanStep, change: Change) -> str:
-        """Return how a changed secret can be kept from counting; empty for anything else."""
-        if not change.secret or change.what != "changed":
-            return ""
-        name = self._ignorable(step, change.path, lambda ignore: change.path not in self._paths_without(step, ignore))
-        ways = _flags(step, name)
-        value = value_at(step.op.body, name) if name else MISSING
-        if value is MISSING or isinstance(value, str):
-            ways.append(f"read it with stepwell.secret({_environment_name(value)})")
-        else:
-            ways += _opaque(step, change.path)
-        return f"its value is not shown; to let it not count: {', or '.join(ways)}"
+    def _followed(self, reasons: tuple[Reason, ...], until: float = math.inf) -> tuple[Reason, ...]:
+        """Return reasons with their origins; those of a run in the past are found in what was recorded until then."""
+        found = []
+        for reason in reasons:
+            origins: list[Reason] = []
+            if reason.kind in {"upstream", "variable"}:
+                origins = self._through_states(reason.path)
+            elif reason.versions:
+                origins = self._through_records(reason, (), until)
+            found.append(replace(reason, origins=tuple(origins[:_MOST])) if origins else reason)
+        return _once(found)
 
-    def _ignorable(self, step: PlanStep, path: str, works: Callable[[tuple[str, ...]], bool]) -> str:
-        """Return the name for ``--ignore`` that leaves out the least of what a path leads to; empty if none does."""
-        last = path.rpartition(ARROW)[2]
-        if ARROW not in path or "(" in last:
-            return ""
-        parts = name_in(last).split(".")
-        names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        scope = scope_of(step.op.body, path)
-        module = scope.get("__name__") if scope is not None else None
-        for name in (*names, *(f"{module}.{name}" for name in names)):
-            value = value_at(step.op.body, name)
-            if isinstance(value, FunctionType | ModuleType | type) and name_in(last) != name:
+    def _through_states(self, start: str) -> list[Reason]:
+        found: list[Reason] = []
+        queue: list[tuple[str, tuple[str, ...]]] = [(start, (start,))]
+        seen = {start}
+        for key, chain in queue:
+            state = self._states.get(key)
+            if state is None or len(found) >= _MOST:
                 continue
-            if all(part.isidentifier() for part in name.split(".")) and works((*step.op.ignore, name)):
-                return name
+            own = []
+            for reason in state.reasons:
+                if reason.kind in {"upstream", "variable"}:
+                    if reason.path not in seen:
+                        seen.add(reason.path)
+                        queue.append((reason.path, (reason.path, *chain)))
+                elif reason.versions:
+                    own += self._through_records(reason, chain, math.inf)
+                else:
+                    own.append(replace(reason, chain=chain))
+            found += _failure(key, own) if state.state == "failed" else [_named(key, reason) for reason in own]
+        return found
+
+    def _through_records(self, changed: Reason, chain: tuple[str, ...], until: float) -> list[Reason]:
+        """Follow a changed input through the materializations that had its two versions."""
+        found: list[Reason] = []
+        queue = [(changed, chain, until)]
+        seen = {(changed.path, changed.versions)}
+        for reason, below, latest in queue:
+            if len(found) >= _MOST:
+                break
+            before, now = self._change(reason, latest)
+            if now is None:
+                if below or len(queue) > 1:
+                    found.append(replace(reason, chain=below, versions=()))
+                continue
+            here = (now.step_key, *below)
+            if before is None:
+                found.append(Reason(f"{now.step_key} was computed", chain=here, kind="missing"))
+                continue
+            differences = self._differences(now, before)
+            inherited = [each for each in differences if each.versions]
+            own = [each for each in differences if not each.versions]
+            if not differences:
+                told = self._note(now)
+                found.append(Reason(f"{now.step_key} ran again and gave another value{told}", chain=here, kind="run"))
+            # What changed in the step itself explains it; only where nothing did, what it was given is followed.
+            found += [replace(each, chain=here) for each in own]
+            for each in inherited if not own else ():
+                if (each.path, each.versions) not in seen:
+                    seen.add((each.path, each.versions))
+                    queue.append((each, here, now.created))
+        return found
+
+    def _change(self, reason: Reason, until: float) -> tuple[Materialization | None, Materialization | None]:
+        """Return the materializations of an input between which its value changed: what came later with the same value explains nothing."""
+        items = self._histories.get(reason.path)
+        if items is None:
+            items = self._histories[reason.path] = self._store.history(reason.path, limit=_VERSIONS)
+        earlier, version = reason.versions
+        known = [item for item in reversed(items) if item.created <= until and item.memo_key]
+        befores = [at for at, item in enumerate(known) if earlier in (item.id, item.data_version)]
+        nows = [at for at, item in enumerate(known) if version in (item.id, item.data_version)]
+        # The newest change from one to the other; a value that came back by reuse was made before the other.
+        now = next((at for at in nows if befores and at > befores[-1]), nows[-1] if nows else None)
+        before = next((at for at in reversed(befores) if now is None or at < now), befores[-1] if befores else None)
+        return (None if before is None else known[before], None if now is None else known[now])
+
+    def _note(self, item: Materialization) -> str:
+        for record in self._store.catalog.ask(read_attempts, item.step_key, _ATTEMPTS):
+            if record.run_id == item.run_id and record.reason:
+                return f" ({record.reason})"
         return ""
 
-    def _unverifiable_without(self, step: PlanStep, ignore: tuple[str, ...]) -> tuple[Unverifiable, ...]:
-        return self.walk.of(step.op.body, path=step.key, extra=step_extra(step), ignore=ignore).unverifiable
-
-    def _paths_without(self, step: PlanStep, ignore: tuple[str, ...]) -> set[str]:
-        parts = self.walk.parts(step.op.body, path=step.key, extra=step_extra(step), ignore=ignore)
-        return {part.path for part in parts}
-
-
-def _flags(step: PlanStep, name: str) -> list[str]:
-    if not name:
-        return []
-    in_cell = isinstance(step.op.body, CellBody | SqlBody)
-    return [f"--ignore {name}" + ("" if in_cell else f" (of a decorator: ignore=[{name!r}])")]
+    def _differences(self, new: Materialization, old: Materialization) -> list[Reason]:
+        """Return in what a materialization differs from an earlier one of the same key, by what is recorded of both."""
+        if new.step_key != old.step_key:
+            return [Reason(f"it is computed by {new.step_key} now, no longer by {old.step_key}", kind="step")]
+        found: list[Reason] = []
+        if new.code_version != old.code_version:
+            before, now = (self._store.codes([item.code_version]).get(item.code_version) for item in (old, new))
+            found += code_reasons(before, now, new.step_key)
+        return [*found, *input_reasons(old.inputs, new.inputs), *_reads(old.reads, new.reads)]
 
 
-def _opaque(step: PlanStep, path: str) -> list[str]:
-    """Return a call of `stepwell.opaque` for what a path leads to, if its own cell or module can write it down."""
-    last = path.rpartition(ARROW)[2]
-    root = value_at(step.op.body, name_in(last).split(".")[0])
-    if (
-        ARROW not in path
-        or "(" in last
-        or root is MISSING
-        or scope_of(step.op.body, path) is not scope_of(step.op.body, "")
-    ):
-        return []
-    value = value_at(step.op.body, last)
-    if value is not MISSING and (type(value) in ATOMS or type(value) in {tuple, frozenset, range}):
-        return []
-    return [f'stepwell.opaque({last}, version="1")']
-
-
-def _environment_name(value: object) -> str:
-    return next((repr(name) for name, text in os.environ.items() if text and text == value), "...")
-
-
-def code_reasons(
-    before: CodeVersion | None,
-    now: CodeVersion | None,
-    key: str,
-    remedy: Callable[[Change], str] = lambda change: "",  # noqa: ARG005 - of what is past nothing can be left out
-) -> list[Reason]:
-    """Return why two code versions of a step differ."""
-    if before is None or now is None or not before.parts or not now.parts:
-        return [Reason("its code changed", kind="body")]
-    reasons = []
-    for change in explain(before, now, key):
-        text = describe_change(change)
-        place = change.where if change.where and change.where not in text else ""
-        reasons.append(Reason(text, change.path, change.diff or remedy(change), change.kind, place=place))
-    return reasons or [Reason("its code changed", kind="body")]
-
-
-def input_reasons(old: tuple[InputVersion, ...], new: tuple[InputVersion, ...]) -> list[Reason]:
-    """Return how the inputs of a step differ from those of an earlier run of it."""
-    before = {(item.name, item.key, item.kind): item.version for item in old}
-    now = {(item.name, item.key, item.kind): item.version for item in new}
+def _once(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+    """Return reasons with each origin named once: where several ways lead to it, by the shortest."""
+    reasons = list(reasons)
+    shortest: dict[tuple[object, ...], Reason] = {}
+    for reason in reasons:
+        for origin in reason.origins:
+            known = shortest.get(_cause(origin))
+            if known is None or len(origin.chain) < len(known.chain):
+                shortest[_cause(origin)] = origin
+    left = dict(shortest)
     found = []
-    for (name, key, kind), version in now.items():
-        reason = Reason("", key, kind="input" if kind == "value" else "order")
-        if (name, key, kind) not in before:
-            text = f"{key} is a new input" if kind == "value" else f"it now comes after {key}"
-            found.append(replace(reason, text=text))
-        elif before[name, key, kind] != version:
-            text = f"the value of {key} changed" if kind == "value" else f"{key} was computed again"
-            found.append(replace(reason, text=text, versions=(before[name, key, kind], version)))
-    found += [
-        Reason(f"{key} is no input any more", key, kind="input" if kind == "value" else "order")
-        for (name, key, kind) in before
-        if (name, key, kind) not in now
-    ]
+    for reason in reasons:
+        origins = [each for each in reason.origins if left.get(_cause(each)) is each and left.pop(_cause(each))]
+        found.append(replace(reason, origins=tuple(origins)))
+    return tuple(found)
+
+
+def _cause(origin: Reason) -> tuple[object, ...]:
+    return origin.kind, origin.text, origin.path, origin.place, origin.chain[:1]
+
+
+def _named(key: str, reason: Reason) -> Reason:
+    """Return a reason that is read without the step that it belongs to beside it."""
+    return replace(reason, text=f"{key} was never computed") if reason.text == "never computed" else reason
+
+
+def _failure(key: str, reasons: list[Reason]) -> list[Reason]:
+    """Return the causes of a failed step as one: the error, and what changed before it."""
+    error, *changes = reasons or [Reason("its last attempt failed")]
+    after = f", after {'; '.join(headline(replace(change, chain=())) for change in changes)}" if changes else ""
+    detail = "\n".join(filter(None, (error.detail, *(change.detail for change in changes))))
+    return [replace(error, text=f"{key} failed ({error.text}){after}", detail=detail, chain=error.chain or (key,))]
+
+
+def _reads(old: tuple[Read, ...], new: tuple[Read, ...]) -> list[Reason]:
+    """Return what two runs read with different results."""
+    before = {_subject(read): read for read in old}
+    found = []
+    for read in new:
+        earlier = before.get(_subject(read))
+        if earlier is None or (earlier.kind, earlier.digest) == (read.kind, read.digest):
+            continue
+        if read.kind == "asset":
+            versions = (earlier.digest, read.digest)
+            found.append(Reason(f"the value of {read.name} changed", read.name, kind="input", versions=versions))
+        else:
+            found.append(Reason(_read_text(earlier, read), kind=read.kind))
     return found
+
+
+def _subject(read: Read) -> tuple[object, ...]:
+    aspect = read.names if read.kind in ("status", "asset") else ()
+    return ("file" if read.kind == "absent" else read.kind, read.name, *aspect)
+
+
+def _read_text(before: Read, now: Read) -> str:
+    name = now.name
+    if now.kind in ("listing", "glob"):
+        kind = "names in" if now.kind == "listing" else "files that match"
+        return f"the {kind} {name} changed"
+    if now.kind == "environment":
+        return "the environment changed" if name == "*" else f"the environment name {name} changed"
+    if before.kind == "absent":
+        return f"{name} is there now"
+    return f"{name} is gone" if now.kind == "absent" else f"{name} changed"

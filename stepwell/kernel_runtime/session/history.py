@@ -38,6 +38,7 @@ from stepwell.kernel_runtime.records.materializations import (
     CodeVersion,
     Current,
     Materialization,
+    StoredValue,
     Verify,
     acceptance,
     memo_key,
@@ -293,14 +294,15 @@ def two_versions(
     )
 
 
-def check_loadable(key: str, item: Materialization) -> None:
-    """Check that a version has a value at all; a `ValueUnavailableError` if not."""
+def value_of(key: str, item: Materialization) -> StoredValue:
+    """Return the stored value of a version; a `ValueUnavailableError` if it has none."""
     if item.value is None:
         raise ValueUnavailableError(
             f"version {item.id[: _SHORT * 2]} of {key!r} has no stored value",
             where=f"made {moment(item.created, exact=True)}",
             remedy="its output is Nothing, or could not be kept",
         )
+    return item.value
 
 
 def is_identifier(text: str) -> bool:
@@ -313,9 +315,7 @@ def load_version(
 ) -> Any:
     """Return the value of a version; errors as in `find_version`, and a `ValueUnavailableError` where it cannot be loaded."""
     item = find_version(store, key, which, notebook=notebook)
-    check_loadable(key, item)
-    assert item.value is not None
-    return store.get(item.value, key=key, verify=verify)
+    return store.get(value_of(key, item), key=key, verify=verify)
 
 
 def _see(key: str) -> str:

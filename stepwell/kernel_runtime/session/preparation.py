@@ -1,32 +1,36 @@
-"""Before the first step of a run: plans of single steps (re-running a step, resuming a run), and what a plan reads from the store."""
+"""Before the first step of a run: plans of single steps (rerun, resume), the check of the values that a plan reads, and notices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+import shutil
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.errors import (
     DefinitionUnavailableError,
     InvariantViolationError,
     MissingUpstreamError,
-    StepwellError,
     ValueNotKeptError,
     unknown_key,
 )
 from stepwell.kernel_runtime.planning.build import Definitions, build_job_plan, build_plan, step_owner, unknown_step
 from stepwell.kernel_runtime.planning.decision import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps, job_steps
-from stepwell.kernel_runtime.reads import read_holds
 from stepwell.kernel_runtime.records.events import Notice, notice
-from stepwell.kernel_runtime.records.materializations import Current, Materialization, Read, renaming
-from stepwell.kernel_runtime.records.runs import RunRecord, Snapshot, StepRecord
-from stepwell.kernel_runtime.store.signing import Signer, vouches
+from stepwell.kernel_runtime.records.materializations import Materialization
+from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+from stepwell.kernel_runtime.session.inspection import Inspection
+from stepwell.kernel_runtime.store import housekeeping
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
     from stepwell.kernel_runtime.versions.walk import CodeWalk
+
+LARGE = 10 << 30
+"""Bytes of values above which a run says once what ``gc`` would free."""
+FULL = 0.10
+"""The part of the disk that is free below which it does."""
 
 
 def plan_of_steps(keys: Sequence[str], found: Definitions, code: CodeWalk, store: ValueStore) -> Plan:
@@ -160,85 +164,6 @@ def code_unavailable(key: str, notebook: str) -> DefinitionUnavailableError:
     )
 
 
-Choose: TypeAlias = "Callable[[str, list[Current], ValueStore], Materialization | None]"
-Find: TypeAlias = "Callable[[Read, ValueStore], Materialization]"
-Settle = Callable[[PlanStep, Materialization], bool]
-
-
-def known_for(
-    plan: Plan,
-    store: ValueStore,
-    choose: Choose,
-    loaded: Find,
-    given: Mapping[str, Materialization] | None = None,
-    *,
-    settle: Settle | None = None,
-) -> Known:
-    """Return what the store knows of a plan's steps, and the values that it reads.
-
-    Parameters
-    ----------
-    loaded
-        Finds what an asset that a step loaded is now.
-    given
-        Materializations that are to be taken for values that no step of the plan gives: those of the run that is resumed.
-    settle
-        Given a step and what was carried over to it from another key: records that it is the step's own, if it is.
-    """
-    keys = [output.key for step in plan.steps for output in step.outputs]
-    codes = {step.code.digest for step in plan.steps if step.code is not None}
-    asked = ([*keys, *plan.read], [step.address for step in plan.steps], codes)
-    snapshot = store.snapshot(*asked)
-    if settle is not None and any([settle(*each) for each in _carried_over(plan, snapshot)]):  # noqa: C419 - each of them
-        snapshot = store.snapshot(*asked)
-    known = Known(
-        snapshot,
-        _still_holds(store, loaded),
-        partial(vouches, store.signer),
-        obstacle=lambda item: store.obstacle(item.value, key=item.key) if item.value is not None else "",
-    )
-    for key in plan.read:
-        if key in plan.absent:
-            continue
-        item = given.get(key) if given else None
-        if item is None:
-            rows = snapshot.current.get(key)
-            item = choose(key, rows, store) if rows else None
-        if item is not None:
-            known.values[key] = item
-    return known
-
-
-def _carried_over(plan: Plan, snapshot: Snapshot) -> list[tuple[PlanStep, Materialization]]:
-    """Return the steps whose current value was carried over from another key with another code version."""
-    return [
-        (step, row.materialization)
-        for step in plan.steps
-        for row in snapshot.current.get(step.key, ())
-        if row.materialization.metadata
-        and row.notebook == step.notebook
-        and step.code is not None
-        and row.materialization.code_version != step.code.digest
-        and renaming(row.materialization) is not None
-    ]
-
-
-def _still_holds(store: ValueStore, loaded: Find) -> Callable[[Read], bool]:
-    """Return what tells whether a step's read still holds."""
-    signer = Signer()
-
-    def holds(read: Read) -> bool:
-        if read.kind != "asset":
-            return read_holds(read, signer.keyed)
-        try:
-            item = loaded(read, store)
-        except StepwellError:
-            return False
-        return (item.data_version or item.id) == read.digest
-
-    return holds
-
-
 def check_reads(
     plan: Plan, known: Known, found: Definitions, stored: Callable[[], Iterable[str]], *, resumed: bool
 ) -> None:
@@ -316,3 +241,50 @@ def read_notices(plan: Plan, known: Known, found: Definitions) -> tuple[Notice, 
         and step_owner(key.split(":", 1)[0], found) is None
     ]
     return tuple(notice("read", item.key, notebook=item.notebook, created=item.created) for item in items)
+
+
+def stale_notices(plan: Plan, inspection: Inspection) -> tuple[Notice, ...]:
+    """Return a notice for each value that the plan reads as it is stored although it is not fresh."""
+    definitions = inspection.definitions
+    owners = {key: definitions.asset(key) or step_owner(key.split(":", 1)[0], definitions) for key in plan.read}
+    keys = [str(own) for owner in owners.values() if isinstance(owner, AssetsDefinition) for own in owner.keys]
+    if not keys:
+        return ()
+    whole = build_plan(list(dict.fromkeys(keys)), definitions, inspection.walk)
+    states = inspection.states(whole)
+    notices = []
+    for key in plan.read:
+        state = states[whole.producers[key].key] if key in whole.producers else None
+        if state is not None and state.state not in ("fresh", "missing"):
+            cause = state.reasons[0].text if state.reasons else ""
+            notices.append(notice("stale input", key, state=state.state, cause=cause))
+    return tuple(notices)
+
+
+def slow_notices(walk: CodeWalk) -> tuple[Notice, ...]:
+    """Return a notice for each global that takes long to digest."""
+    return tuple(notice("slow global", name, seconds=seconds) for name, seconds in walk.slow.items())
+
+
+def size_notices(store: ValueStore) -> tuple[Notice, ...]:
+    """Return one notice where the store is large or the disk almost full: what ``gc`` would free."""
+    try:
+        disk = shutil.disk_usage(store.directory)
+    except OSError:
+        return ()
+    sizes = housekeeping.read_sizes(store.folder)
+    if sizes is None:
+        return ()
+    held = sizes.object_bytes + sizes.catalog_bytes
+    if held <= LARGE and disk.free >= FULL * disk.total:
+        return ()
+    return (
+        notice(
+            "large store",
+            str(store.directory),
+            held=held,
+            free=disk.free / disk.total,
+            garbage=sizes.garbage_bytes,
+            older=sizes.older_bytes,
+        ),
+    )

@@ -3,55 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
 from stepwell.kernel_runtime.definitions.graphs import JobDefinition
 from stepwell.kernel_runtime.definitions.registry import Registry, by_key
-from stepwell.kernel_runtime.errors import AmbiguousKeyError, InvalidInvocationError
-from stepwell.kernel_runtime.planning.build import Definitions
+from stepwell.kernel_runtime.errors import (
+    AmbiguousKeyError,
+    InvalidInvocationError,
+    ValueUnavailableError,
+    unknown_key,
+)
+from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.planning.build import Definitions, step_owner
 from stepwell.kernel_runtime.planning.decision import choose_current
+from stepwell.kernel_runtime.planning.plan import asset_steps
 from stepwell.kernel_runtime.records.keys import AssetKey, listed
 from stepwell.kernel_runtime.records.materializations import Current, Materialization
 from stepwell.kernel_runtime.session.project import notebook_exists
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
-
-
-def choose(key: str, rows: list[Current], own: Iterable[str], directory: Path) -> Materialization | None:
-    """Return the current materialization that a reader means, or None if there is none.
-
-    Parameters
-    ----------
-    rows
-        What is current in each notebook, newest first.
-    own
-        Names of the notebooks or modules whose own it is, the most specific first.
-    directory
-        The store directory, which recorded paths of notebooks are relative to.
-
-    Raises
-    ------
-    AmbiguousKeyError
-        If none of them is the reader's own, more than one still exists, and their data versions differ.
-    """
-    for notebook in own:
-        found = next((row.materialization for row in rows if notebook and row.notebook == notebook), None)
-        if found is not None:
-            return found
-    alive = [row for row in rows if notebook_exists(row.notebook, directory)]
-    versions = {row.materialization.data_version or row.materialization.id for row in alive}
-    if len(versions) > 1:
-        raise AmbiguousKeyError(
-            f"{key!r} is defined by several notebooks and their values differ",
-            where=listed(row.notebook for row in alive),
-            remedy=f"run the cell that defines {key} here, or choose a notebook: stepwell.load({key!r}, notebook={alive[0].notebook!r})",
-        )
-    return choose_current(alive or rows, "")
 
 
 Target: TypeAlias = "AssetsDefinition | SourceAsset | AssetKey | str"
@@ -144,6 +119,36 @@ def lookup(registry: Registry, given: Given = None, more: Iterable[AssetsDefinit
     return Definitions(assets, registered, jobs)
 
 
+@contextmanager
+def requesting(
+    timeline: Timeline | None, definitions: Iterable[Any], *, cell: bool = False, only_unbound: bool = False
+) -> Iterator[None]:
+    """Plan with assets as requested by name: their cells read the names of the notebook as they are now.
+
+    Parameters
+    ----------
+    timeline
+        The history of these names; None where there is no notebook.
+    cell
+        Whether the cell of the assets runs, which binds its names whoever bound them before.
+    only_unbound
+        Whether it runs for names that are not bound, and leaves the others as they are.
+    """
+    if timeline is None:
+        yield
+        return
+    before = timeline.requested, timeline.cells, timeline.only_unbound
+    steps = [step.key for item in definitions if isinstance(item, AssetsDefinition) for step in asset_steps(item)]
+    timeline.requested = frozenset(steps)
+    if cell:
+        timeline.cells = timeline.requested
+        timeline.only_unbound = only_unbound
+    try:
+        yield
+    finally:
+        timeline.requested, timeline.cells, timeline.only_unbound = before
+
+
 class HoldsValues(Protocol):
     """The public `stepwell.Store`, which holds the runtime's store."""
 
@@ -163,3 +168,74 @@ def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
             f"a key is a string, not a {type(key).__name__}", remedy="for example: stepwell.load('raw/flights')"
         )
     return str(key)
+
+
+# -- the materialization that a key means
+
+
+def choose(registry: Registry, own: str, key: str, rows: list[Current], store: ValueStore) -> Materialization | None:
+    """Return the current materialization that a reader means, or None if there is none.
+
+    Parameters
+    ----------
+    registry, own
+        The reader's definitions, and the name of its notebook or script.
+    rows
+        What is current in each notebook, newest first.
+
+    Raises
+    ------
+    AmbiguousKeyError
+        If none of them is the reader's own, more than one still exists, and their data versions differ.
+    """
+    entry = registry.assets.get(key)
+    definer = getattr(entry.definition, "notebook", "") if entry is not None else ""
+    for notebook in (definer, own):
+        item = next((row.materialization for row in rows if notebook and row.notebook == notebook), None)
+        if item is not None:
+            return item
+    alive = [row for row in rows if notebook_exists(row.notebook, store.directory)]
+    versions = {row.materialization.data_version or row.materialization.id for row in alive}
+    if len(versions) > 1:
+        raise AmbiguousKeyError(
+            f"{key!r} is defined by several notebooks and their values differ",
+            where=listed(row.notebook for row in alive),
+            remedy=f"run the cell that defines {key} here, or choose a notebook: stepwell.load({key!r}, notebook={alive[0].notebook!r})",
+        )
+    return choose_current(alive or rows, "")
+
+
+def current(
+    key: str, store: ValueStore, registry: Registry, own: str, *, notebook: str | None = None
+) -> Materialization:
+    """Return the current materialization of a key, or of the only output of a step.
+
+    Parameters
+    ----------
+    registry, own
+        As in `choose`.
+    notebook
+        The notebook whose materialization is meant; by default `choose` decides.
+
+    Raises
+    ------
+    ValueUnavailableError, AmbiguousKeyError
+        If there is none, or several.
+    """
+    rows = store.current(key)
+    if not rows and (owner := step_owner(key, lookup(registry))) is not None:
+        outputs = [output.key for step in asset_steps(owner) if step.key == key for output in step.outputs]
+        rows = store.current(outputs[0]) if len(outputs) == 1 else []
+    if not rows:
+        remedy = (
+            f"%materialize {key}, or stepwell.materialize([{key!r}])"
+            if key in registry.assets
+            else unknown_key("key", key, [*store.keys(), *registry.assets]).remedy
+        )
+        raise ValueUnavailableError(f"nothing is stored for {key!r}", where=str(store.directory), remedy=remedy)
+    if notebook is not None:
+        rows = [row for row in rows if row.notebook == notebook]
+    item = choose(registry, own, key, rows, store)
+    if item is None:
+        raise ValueUnavailableError(f"nothing is stored for {key!r}")
+    return item

@@ -107,6 +107,6 @@ def needed(offer: Offer) -> TrustNeededError:
 
 
 def _store(store: AnyStore, *, create: bool = False) -> ValueStore:
-    from stepwell.kernel_runtime.session.kernel import get_session
+    from stepwell.kernel_runtime.session.session import get_session
 
-    return get_session().chosen(store, create=create)
+    return get_session().open(store, create=create)

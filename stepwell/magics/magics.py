@@ -1,28 +1,39 @@
-"""The magics themselves: their flags, their help, and the settings of ``%config Stepwell``.
+"""The magics: their flags, their help, the settings of ``%config Stepwell``, and ``%stepwell VERB``.
 
-Each is thin: it reads its line and hands over to the module that knows. Cell magics are line magics too, since IPython refuses
+Each magic is thin: it reads its line and hands over to the module that knows. Cell magics are line magics too, since IPython refuses
 an empty cell before it asks us: the line form of ``%asset clean`` says what state the asset is in.
+
+Verbs come from `stepwell.commands`. What only a notebook does with them is here: values of ``load`` and ``inputs`` are bound to variables,
+results that have a picture are displayed, the widgets follow a change of the store.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from argparse import Namespace
-from collections.abc import Callable, Iterable
-from typing import Any
+from argparse import SUPPRESS, Namespace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from traitlets import Bool, Enum, Float, observe
 
 from stepwell.commands import VERBS
-from stepwell.commands.command import all_commands
-from stepwell.commands.wording import result_lines, step_lines, work_line
-from stepwell.kernel_runtime.errors import InvalidInvocationError
+from stepwell.commands.command import Command, LineError, LineParser, all_commands, find_command
+from stepwell.commands.inputs import step_inputs
+from stepwell.commands.wording import later_changes, result_lines, step_lines, work_line
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.errors import CellNameError, InvalidInvocationError, TrustNeededError
+from stepwell.kernel_runtime.records.events import DefinitionsChanged
+from stepwell.kernel_runtime.session.query import query
+from stepwell.kernel_runtime.session.sql import plain
+from stepwell.kernel_runtime.store.sql.statements import read_statement
+from stepwell.kernel_runtime.text import moment
 from stepwell.magics import asset_cells, graph_cells
+from stepwell.magics.cell_inputs import is_inner
 from stepwell.magics.cell_source import cell_text, read_cell
-from stepwell.magics.face import Face, Progress
+from stepwell.magics.face import Face, Progress, say
 from stepwell.magics.flags import (
     argument,
     asset_flags,
@@ -33,8 +44,9 @@ from stepwell.magics.flags import (
     split_arrow,
 )
 from stepwell.magics.running import bind, bind_loadable, displays_off, registry_kept, run_definition, users_errors
-from stepwell.magics.verbs import call_verb, parser_of, read_words, select_rows
 
+Maker: TypeAlias = Callable[[Face, Namespace, str, str], tuple[AssetsDefinition, bool]]
+"""Makes the definition of a cell, and says whether its value is displayed after the run: the body displays nothing by itself."""
 _OF_HISTORY = re.compile(r"\s*($|-[lg]\b|[\d~])")
 
 
@@ -70,10 +82,6 @@ class Stepwell(Magics):
         if hasattr(self, "face"):
             self.face.session.seed_steps = change["new"]
 
-    def _read(self, name: str, line: str) -> Namespace:
-        """Read the line of a magic."""
-        return read_line(getattr(self, name), line)
-
     # -- assets
 
     @magic_arguments()
@@ -86,14 +94,7 @@ class Stepwell(Magics):
         The value is the variable named like the asset if the body assigns it, else the last expression.
         """
         line, variable = split_arrow(line)
-        arguments = self._read("asset", line)
-        arguments.variable = variable
-        if cell is None:
-            self._print_state([arguments.name])
-        elif arguments.plain:
-            self._plain("asset", arguments.name, line, cell)
-        else:
-            run_definition(self.face, asset_cells.asset_of(self.face, arguments, line, cell), arguments)
+        self._define("asset", line, cell, asset_cells.asset_of, variable=variable)
 
     @magic_arguments()
     @argument("names", nargs="+", help="The assets' names: one variable of the body each.")
@@ -101,13 +102,7 @@ class Stepwell(Magics):
     @line_cell_magic
     def multi_asset(self, line: str, cell: str | None = None) -> None:
         """Make several assets of a cell: one variable per name."""
-        arguments = self._read("multi_asset", line)
-        if cell is None:
-            self._print_state(arguments.names)
-        elif arguments.plain:
-            self._plain("multi_asset", " ".join(arguments.names), line, cell)
-        else:
-            run_definition(self.face, asset_cells.multi_asset_of(self.face, arguments, line, cell), arguments)
+        self._define("multi_asset", line, cell, asset_cells.multi_asset_of)
 
     @magic_arguments()
     @argument("name", help="The asset's name, or its key with a prefix: raw/daily.")
@@ -115,13 +110,7 @@ class Stepwell(Magics):
     @line_cell_magic
     def sql_asset(self, line: str, cell: str | None = None) -> None:
         """Make an asset of one SELECT over assets; $name takes a notebook variable."""
-        arguments = self._read("sql_asset", line)
-        if cell is None:
-            self._print_state([arguments.name])
-        else:
-            run_definition(
-                self.face, asset_cells.sql_asset_of(self.face, arguments, line, cell), arguments, show_value=True
-            )
+        self._define("sql_asset", line, cell, asset_cells.sql_asset_of)
 
     @magic_arguments()
     @argument("name", help="The asset's name, or its key with a prefix: raw/report.")
@@ -129,24 +118,24 @@ class Stepwell(Magics):
     @line_cell_magic
     def graph_asset(self, line: str, cell: str | None = None) -> None:
         """Make an asset of a cell that calls ops, with assets by name: transform(fetch(clean), top=5)."""
-        arguments = self._read("graph_asset", line)
+        self._define("graph_asset", line, cell, graph_cells.graph_asset_of)
+
+    def _define(self, magic: str, line: str, cell: str | None, make: Maker, **more: Any) -> None:
+        """Do what the line of an asset's cell says; without a cell, say in which state the assets are."""
+        arguments = read_line(getattr(self, magic), line)
+        vars(arguments).update(more)
+        names = arguments.names if magic == "multi_asset" else [arguments.name]
         if cell is None:
-            self._print_state([arguments.name])
-        else:
-            with users_errors(self.face):
-                definition, shown = graph_cells.graph_asset_of(self.face, arguments, line, cell)
-            run_definition(self.face, definition, arguments, show_value=shown)
-
-    def _print_state(self, names: Iterable[str]) -> None:
-        """Say in which state assets are: ``%asset clean``."""
-        for name in names:
-            call_verb(self.face, "why", [name], "%")
-
-    def _plain(self, magic: str, name: str, line: str, cell: str) -> None:
-        text = cell_text(self.shell, self.face.running, magic, line, cell)
-        source = read_cell(self.shell, text, name)
+            for name in names:
+                call_verb(self.face, "why", [name], "%")
+            return
         with users_errors(self.face):
-            asset_cells.run_plain(self.face, source)
+            if getattr(arguments, "plain", False):
+                text = cell_text(self.shell, self.face.running, magic, line, cell)
+                asset_cells.run_plain(self.face, read_cell(self.shell, text, " ".join(names)))
+                return
+            definition, shown = make(self.face, arguments, line, cell)
+        run_definition(self.face, definition, arguments, show_value=shown)
 
     # -- ops, graphs, jobs
 
@@ -257,7 +246,7 @@ class Stepwell(Magics):
     @line_magic
     def lineage(self, line: str) -> Any:
         """Show the graph of assets, their steps and their states; keys limit it."""
-        from stepwell.widgets.display import show
+        from stepwell.widgets import show
 
         show(self.face.session, shlex.split(line) or None)
 
@@ -277,6 +266,166 @@ class Stepwell(Magics):
             return getattr(self, words[0])(shlex.join(words[1:]))
         call_verb(self.face, words[0], words[1:])
         return None
+
+
+# -- verbs
+
+
+def parser_of(name: str, sign: str = "%stepwell ") -> tuple[Command[Any, Any], LineParser]:
+    """Return a command and the parser of its line.
+
+    Raises
+    ------
+    UsageError
+        If the command is unknown.
+    """
+    command = find_command(name)
+    if command is None:
+        raise UsageError(f"%stepwell has no command {name!r}; %stepwell? lists them")
+    parser = LineParser(f"{sign}{name}", add_help=False)
+    command.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help=SUPPRESS)
+    return command, parser
+
+
+def read_words(name: str, words: Sequence[str], sign: str = "%stepwell ") -> tuple[Command[Any, Any], Namespace]:
+    """Read the words of a command's line.
+
+    Raises
+    ------
+    UsageError
+        If they cannot be read, in one line.
+    """
+    command, parser = parser_of(name, sign)
+    if "-h" in words or "--help" in words:
+        raise UsageError(" ".join(parser.format_usage().split()).removeprefix("usage: ") + f"; {command.summary}")
+    try:
+        return command, parser.parse_args(words)
+    except LineError as error:
+        raise UsageError(str(error)) from None
+
+
+def call_verb(face: Face, name: str, words: Sequence[str], sign: str = "%stepwell ") -> None:
+    """Call a command with the words of a line, and show its results."""
+    command, asked = read_words(name, words, sign)
+    given = vars(asked)
+    special = _BINDING.get(name)
+    if special is not None and not asked.json:
+        special(face, given)
+        return
+    try:
+        results = command.call(given)
+    except TrustNeededError as error:
+        say(str(error.offer))
+        say("nothing was taken over: --yes says that you trust who made it")
+        return
+    if name == "trust":
+        face.session.publish(DefinitionsChanged(()))
+    if asked.json:
+        say(command.json(results))
+        return
+    for result in results:
+        if command.displayed:
+            from IPython.display import display
+
+            display(result)  # type: ignore[no-untyped-call]
+        else:
+            for line in command.text(result).splitlines():
+                say(line)
+    if name == "why":
+        say_changed_since(face, given["key"])
+
+
+def say_changed_since(face: Face, key: str) -> None:
+    """Say what other cells have changed of what a step read, if they have."""
+    before, now = face.timeline.changed_since(key)
+    if before:
+        how = "names reassigned" if face.timeline.names_reassigned(key) else "changed by other cells"
+        say(f"  {how}: {later_changes(key, before, now)}")
+
+
+# -- values that are bound
+
+
+def _load(face: Face, given: Mapping[str, Any]) -> None:
+    for key in given["key"]:
+        item = face.session.current(key, notebook=given["notebook"])
+        value = face.session.load(key, notebook=given["notebook"], version=given["version"])
+        # A step is not bound by its own name: that is the op's.
+        name, note = _free_name(face, key.rpartition("/")[2].replace(".", "_").replace(":", "_"))
+        if given["version"] is None:
+            face.timeline.bind(name, key, item, value)
+        else:
+            face.namespace[name] = value
+        say(f"{name} is {key} of {moment(item.created)} ({item.notebook or 'no notebook'}){note}")
+
+
+def _inputs(face: Face, given: Mapping[str, Any]) -> None:
+    shown = []
+    for name, (keys, value) in step_inputs(face.session, given["step"]).items():
+        key = keys[0] if len(keys) == 1 and not is_inner(keys[0]) else ""
+        chosen, note = _free_name(face, name, key)
+        if key:
+            face.timeline.bind(chosen, key, face.session.current(key), value)
+        else:
+            face.namespace[chosen] = value
+        shown.append(chosen + note)
+    say(f"bound {', '.join(shown)}" if shown else f"{given['step']} has no inputs")
+
+
+_BINDING: dict[str, Callable[[Face, Mapping[str, Any]], None]] = {"load": _load, "inputs": _inputs}
+"""Commands whose values are bound to variables of the notebook."""
+
+
+def _free_name(face: Face, name: str, key: str | None = None) -> tuple[str, str]:
+    """Return a name that binds over no code and over no other asset's variable: the one that is wanted, or that with ``_`` after it.
+
+    Parameters
+    ----------
+    key
+        The asset whose value is to be bound, empty for any other value; None where the name is the asset's own.
+
+    Returns
+    -------
+    tuple
+        The name, and a note why it is another than the wanted one, empty if it is the same.
+    """
+    registered = {each.rpartition("/")[2]: each for each in face.session.registry.assets} if key is not None else {}
+    chosen, why = name, ""
+    while True:
+        code = face.code_at(chosen)
+        other = registered.get(chosen, key)
+        if not code and other == key:
+            return chosen, f" ({why})" if why else ""
+        why = why or f"{name} is {code or f'the asset {other}'}"
+        chosen += "_"
+
+
+# -- SELECTs
+
+
+def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
+    """Return the rows of a SELECT as the type of frame that ``%config Stepwell.frame`` names.
+
+    Parameters
+    ----------
+    line
+        What stands after ``sql``, as one string, if anything does.
+    cell
+        The body of a cell; None for a line.
+    """
+    text = plain("\n".join([*line, cell or ""]))
+    if not text:
+        raise UsageError("%stepwell sql SELECT ...: one SELECT over stored assets, or FROM stepwell.runs")
+    statement = read_statement(text)
+    for name in statement.parameters:
+        if name not in face.namespace:
+            raise CellNameError(
+                f"the SELECT takes ${name}, but no variable is called {name!r}",
+                remedy=f"run the cell that assigns {name} first",
+            )
+    given = {name: face.namespace[name] for name in statement.parameters}
+    return query(face.session, text, parameters=given, frame=face.settings.frame)
 
 
 _verbs = "\n".join(f"{each.usage}\n    {each.summary}" for each in all_commands())

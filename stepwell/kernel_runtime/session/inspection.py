@@ -1,0 +1,243 @@
+"""What one request sees: definitions with their code versions, a store, and what the store knows of a plan.
+
+Every request makes an `Inspection`, whether it asks for states or runs steps. Code versions are memoised by object as long as it lasts, so that
+an object which several steps reach is digested once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
+from stepwell.kernel_runtime.definitions.bodies import source_of
+from stepwell.kernel_runtime.errors import StepwellError, StoreError
+from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.execution.world import HiddenState
+from stepwell.kernel_runtime.planning.build import (
+    Definitions,
+    build_job_plan,
+    build_plan,
+    resolve_targets,
+    step_extra,
+    step_owner,
+    unknown_step,
+)
+from stepwell.kernel_runtime.planning.decision import Known
+from stepwell.kernel_runtime.planning.picture import picture
+from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps
+from stepwell.kernel_runtime.planning.states import StepState, plan_states
+from stepwell.kernel_runtime.reads import read_holds
+from stepwell.kernel_runtime.records.events import Lineage
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, Read, renaming
+from stepwell.kernel_runtime.records.runs import Snapshot
+from stepwell.kernel_runtime.session.history import Settling
+from stepwell.kernel_runtime.session.reasons import Explainer
+from stepwell.kernel_runtime.store.signing import Signer, vouches
+from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
+from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source
+from stepwell.kernel_runtime.versions.walk import CodeWalk
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
+
+Choose: TypeAlias = "Callable[[str, list[Current], ValueStore], Materialization | None]"
+Find: TypeAlias = "Callable[[Read, ValueStore], Materialization]"
+
+
+class Inspection:
+    """Definitions, their code and a store, as one request sees them.
+
+    Parameters
+    ----------
+    definitions
+        Where keys are looked up.
+    new_walk
+        Makes a walk, which gives code versions; the request makes its own at the first use.
+    open_store
+        Opens the store at its first use: a request that cannot be planned makes none.
+    choose
+        Returns the current materialization of a key that is meant, of those of several notebooks.
+    find
+        Returns the current materialization of an asset that a step loaded.
+    timeline
+        The history of the names in the notebook; None where there is no notebook.
+    tried
+        Renamed versions that could not be settled; shared by all requests of a session.
+    """
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        new_walk: Callable[[], CodeWalk],
+        open_store: Callable[[], ValueStore],
+        *,
+        choose: Choose,
+        find: Find,
+        timeline: Timeline | None,
+        tried: set[tuple[str, str]],
+    ) -> None:
+        self.definitions = definitions
+        self.new_walk = new_walk
+        self._open_store = open_store
+        self._choose = choose
+        self.find = find
+        self._timeline = timeline
+        self._tried = tried
+
+    @cached_property
+    def walk(self) -> CodeWalk:
+        """The code versions of the request."""
+        return self.new_walk()
+
+    @cached_property
+    def store(self) -> ValueStore:
+        """The store of the request."""
+        return self._open_store()
+
+    # -- plans
+
+    def plan(self, words: Sequence[str] | None = None, *, upstream: bool = True) -> Plan:
+        """Return the plan of keys and selections with everything upstream; of everything that is registered by default."""
+        return build_plan(resolve_targets(words, self.definitions), self.definitions, self.walk, upstream=upstream)
+
+    def plan_of(self, key: str) -> Plan:
+        """Return the plan of the asset that has a key or a step, with everything upstream."""
+        return build_plan([str(own) for own in self._owner(key).keys], self.definitions, self.walk)
+
+    def steps_of(self, key: str) -> list[str]:
+        """Return the keys of the steps that a key means, in the order of the definition.
+
+        Raises
+        ------
+        UnknownKeyError
+            If nothing has this key.
+        """
+        steps = [step.key for step in asset_steps(self._owner(key))]
+        return [key] if key in steps else steps
+
+    def _owner(self, key: str) -> AssetsDefinition:
+        owner = self.definitions.asset(key)
+        if not isinstance(owner, AssetsDefinition):
+            owner = step_owner(key, self.definitions)
+        if owner is None:
+            raise unknown_step(key, self.definitions, self.definitions.keys)
+        return owner
+
+    # -- the store's knowledge of a plan
+
+    def known(self, plan: Plan, given: Mapping[str, Materialization] | None = None) -> Known:
+        """Return what the store knows of the steps of a plan, and the values that the plan reads.
+
+        Parameters
+        ----------
+        given
+            Materializations of values that no step of the plan produces: those of a run that is resumed.
+        """
+        store = self.store
+        keys = [output.key for step in plan.steps for output in step.outputs]
+        codes = {step.code.digest for step in plan.steps if step.code is not None}
+        asked = ([*keys, *plan.read], [step.address for step in plan.steps], codes)
+        snapshot = store.snapshot(*asked)
+        settle = Settling(store, code_parts(self.walk), self._tried)
+        if any([settle(*renamed) for renamed in _renamed(plan, snapshot)]):  # noqa: C419 - settles all of them
+            snapshot = store.snapshot(*asked)
+        known = Known(
+            snapshot,
+            _still_holds(store, self.find),
+            partial(vouches, store.signer),
+            obstacle=lambda item: store.obstacle(item.value, key=item.key) if item.value is not None else "",
+            now=time.time(),
+        )
+        for key in plan.read:
+            if key in plan.absent:
+                continue
+            item = given.get(key) if given else None
+            if item is None:
+                rows = snapshot.current.get(key)
+                item = self._choose(key, rows, store) if rows else None
+            if item is not None:
+                known.values[key] = item
+        if (timeline := self._timeline) is not None:
+            known.kind, known.local, known.brought = timeline.kind, timeline.read_holds, timeline.has_brought
+            known.made_from = lambda step: timeline.made_from(step.key, step.op.body)
+        return known
+
+    def states(self, plan: Plan, known: Known | None = None) -> dict[str, StepState]:
+        """Return the states of the steps of a plan, in an order in which they could run."""
+        known = known or self.known(plan)
+        return plan_states(plan, known, Explainer(self.store, known, self.walk, code_parts(self.walk)))
+
+    def lineage(self) -> Lineage:
+        """Return everything that is registered as cards and edges."""
+        plan, definitions = self.plan(), self.definitions
+        jobs = [(job, build_job_plan(job, self.walk)) for job in definitions.jobs.values()]
+        environment, timeline = environment_now(), self._timeline
+        return picture(
+            plan,
+            self.states(plan),
+            definitions,
+            jobs,
+            lambda body: hidden_source(source_of(body), environment),
+            left_by=lambda step: timeline.left_by(step.key, step.op.body) if timeline is not None else (),
+        )
+
+
+def _renamed(plan: Plan, snapshot: Snapshot) -> list[tuple[PlanStep, Materialization]]:
+    """Return the steps whose current value was carried over from another key with another code version."""
+    return [
+        (step, row.materialization)
+        for step in plan.steps
+        for row in snapshot.current.get(step.key, ())
+        if row.materialization.metadata
+        and row.notebook == step.notebook
+        and step.code is not None
+        and row.materialization.code_version != step.code.digest
+        and renaming(row.materialization) is not None
+    ]
+
+
+def _still_holds(store: ValueStore, find: Find) -> Callable[[Read], bool]:
+    """Return a function that tells whether a recorded read still holds."""
+    signer = Signer()
+
+    def holds(read: Read) -> bool:
+        if read.kind != "asset":
+            return read_holds(read, signer.keyed)
+        try:
+            item = find(read, store)
+        except StepwellError:
+            return False
+        return (item.data_version or item.id) == read.digest
+
+    return holds
+
+
+def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersion | None]:
+    """Return a function that gives a step's code version with the parts that explain it."""
+
+    def parts_of(step: PlanStep) -> CodeVersion | None:
+        if step.code is None:
+            return None
+        walk = source.walk if isinstance(source, HiddenState) else source
+        parts = walk.parts(step.op.body, path=step.key, extra=step_extra(step), ignore=step.op.ignore)
+        return CodeVersion(
+            step.code.digest, parts, step.code.unverifiable, step.code.asset_names, step.code.mutable_globals
+        )
+
+    return parts_of
+
+
+def users_digest() -> Keyed:
+    """Return a function that digests with the user's key, or with a key of this process if there is none."""
+    signer = Signer()
+
+    def keyed(data: bytes) -> str:
+        try:
+            return signer.keyed(data)
+        except StoreError:
+            return process_keyed(data)
+
+    return keyed

@@ -1,0 +1,225 @@
+"""The causes of a state: what is stored for a step, compared with its code, inputs and reads of now.
+
+Each cause is as small as it can be told, with the path that leads to it. A remedy is tried on the code before it is given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING
+
+from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
+from stepwell.kernel_runtime.planning.build import step_extra
+from stepwell.kernel_runtime.planning.decision import Known, refusal
+from stepwell.kernel_runtime.planning.plan import PlanStep
+from stepwell.kernel_runtime.planning.states import Reason
+from stepwell.kernel_runtime.reads import what_changed
+from stepwell.kernel_runtime.records.keys import listed
+from stepwell.kernel_runtime.records.materializations import (
+    PYTHON,
+    CodeVersion,
+    InputVersion,
+    Materialization,
+    Unverifiable,
+    renaming,
+)
+from stepwell.kernel_runtime.versions.code_differences import Change, describe, explain
+from stepwell.kernel_runtime.versions.encode import ATOMS
+from stepwell.kernel_runtime.versions.graph import ARROW, MISSING
+from stepwell.kernel_runtime.versions.left_out import name_in, scope_of, value_at
+from stepwell.kernel_runtime.versions.renaming import under_new_name
+from stepwell.kernel_runtime.versions.walk import CodeWalk
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
+
+
+class Explainer:
+    """Compares what is stored for a step with what is there now."""
+
+    def __init__(
+        self,
+        store: ValueStore,
+        known: Known,
+        walk: CodeWalk,
+        code_parts: Callable[[PlanStep], CodeVersion | None],
+    ) -> None:
+        self.store = store
+        self.known = known
+        self.walk = walk
+        self.code_parts = code_parts
+        self._codes: dict[str, CodeVersion] = {}
+        self._asked: set[str] = set()
+
+    def __call__(
+        self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
+    ) -> tuple[Reason, ...]:
+        """Return why what is stored cannot be reused; empty if no cause is in the step itself, its inputs or reads."""
+        old = stored[0]
+        if old.step_key != step.address and renaming(old) is None:
+            return (Reason(f"it is computed by {step.address} now, no longer by {old.step_key}", kind="step"),)
+        reasons: list[Reason] = []
+        if step.code is not None and old.code_version != step.code.digest:
+            reasons += self._code(step, old)
+        if inputs is not None:
+            reasons += input_reasons(old.inputs, inputs)
+        reasons += [
+            Reason(what_changed(read), kind=read.kind) for read in old.reads if not self.known.holds(read, step, old)
+        ]
+        if not reasons and inputs is not None and old.code_version == (step.code.digest if step.code else ""):
+            if not old.memo_key:
+                return (Reason("its last run failed after it had produced this value", kind="failure"),)
+            lacking = [output.key for output in step.outputs if output.required]
+            lacking = [key for key in lacking if key not in {item.key for item in stored}]
+            if lacking:
+                return (Reason(f"{listed(lacking)} is no longer stored", kind="missing"),)
+            if old.unverifiable:
+                return (Reason(f"it reached what has no digest: {old.unverifiable[0]}", kind="unverifiable"),)
+            if old.memo_key == self.known.key(step, inputs) and (why := refusal(step, old.memo_key, self.known)):
+                return (Reason(why, kind="refused"),)
+            return (Reason(f"it was computed by another Python than {PYTHON}, or under another key", kind="python"),)
+        return tuple(reasons)
+
+    def unverifiable(self, step: PlanStep) -> tuple[Reason, ...]:
+        """Return what cannot be digested, through which path, and how to leave out that object only."""
+        found = step.code.unverifiable if step.code is not None else ()
+        return tuple(Reason(item.reason, item.path, self._way_out(step, item), "unverifiable") for item in found)
+
+    def _recorded(self, version: str) -> CodeVersion | None:
+        """Return the parts of a recorded code version; the first call reads those of all steps that changed in one query."""
+        if version not in self._asked:
+            asked = {version, *self._changed()} - self._asked
+            self._asked |= asked
+            self._codes.update(self.store.codes(asked))
+        return self._codes.get(version)
+
+    def _changed(self) -> set[str]:
+        """Return the code versions of what is current that are no step's now."""
+        snapshot = self.known.snapshot
+        current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
+        return current - {group[0].code_version for groups in snapshot.by_memo_key.values() for group in groups}
+
+    def _code(self, step: PlanStep, old: Materialization) -> list[Reason]:
+        before = self._recorded(old.code_version)
+        now = self.code_parts(step)
+        note = renaming(old)
+        if note is not None and before is not None and now is not None:
+            before = under_new_name(
+                before, now, str(note.get("from", "")).rpartition("/")[2], step.key.rpartition("/")[2]
+            )
+        return code_reasons(before, now, step.key, lambda change: self._remedy(step, change))
+
+    # -- remedies: each was tried before it is printed
+
+    def _way_out(self, step: PlanStep, item: Unverifiable) -> str:
+        name = self._ignorable(step, item.path, lambda ignore: item not in self._unverifiable_without(step, ignore))
+        ways = [*_flags(step, name), *_opaque(step, item.path)]
+        if ways:
+            return f"to leave out that object only: {', or '.join(ways)}"
+        return f"to keep what is stored all the same: %why {step.key} --accept"
+
+    def _remedy(self, step: PlanStep, change: Change) -> str:
+        """Return how a changed secret can be kept from counting; empty for anything else."""
+        if not change.secret or change.what != "changed":
+            return ""
+        name = self._ignorable(step, change.path, lambda ignore: change.path not in self._paths_without(step, ignore))
+        ways = _flags(step, name)
+        value = value_at(step.op.body, name) if name else MISSING
+        if value is MISSING or isinstance(value, str):
+            ways.append(f"read it with stepwell.secret({_environment_name(value)})")
+        else:
+            ways += _opaque(step, change.path)
+        return f"its value is not shown; to let it not count: {', or '.join(ways)}"
+
+    def _ignorable(self, step: PlanStep, path: str, works: Callable[[tuple[str, ...]], bool]) -> str:
+        """Return the name for ``--ignore`` that leaves out the least of what a path leads to; empty if none does."""
+        last = path.rpartition(ARROW)[2]
+        if ARROW not in path or "(" in last:
+            return ""
+        parts = name_in(last).split(".")
+        names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        scope = scope_of(step.op.body, path)
+        module = scope.get("__name__") if scope is not None else None
+        for name in (*names, *(f"{module}.{name}" for name in names)):
+            value = value_at(step.op.body, name)
+            if isinstance(value, FunctionType | ModuleType | type) and name_in(last) != name:
+                continue
+            if all(part.isidentifier() for part in name.split(".")) and works((*step.op.ignore, name)):
+                return name
+        return ""
+
+    def _unverifiable_without(self, step: PlanStep, ignore: tuple[str, ...]) -> tuple[Unverifiable, ...]:
+        return self.walk.of(step.op.body, path=step.key, extra=step_extra(step), ignore=ignore).unverifiable
+
+    def _paths_without(self, step: PlanStep, ignore: tuple[str, ...]) -> set[str]:
+        parts = self.walk.parts(step.op.body, path=step.key, extra=step_extra(step), ignore=ignore)
+        return {part.path for part in parts}
+
+
+def _flags(step: PlanStep, name: str) -> list[str]:
+    if not name:
+        return []
+    in_cell = isinstance(step.op.body, CellBody | SqlBody)
+    return [f"--ignore {name}" + ("" if in_cell else f" (of a decorator: ignore=[{name!r}])")]
+
+
+def _opaque(step: PlanStep, path: str) -> list[str]:
+    """Return a call of `stepwell.opaque` for what a path leads to, if its own cell or module can write it down."""
+    last = path.rpartition(ARROW)[2]
+    root = value_at(step.op.body, name_in(last).split(".")[0])
+    if (
+        ARROW not in path
+        or "(" in last
+        or root is MISSING
+        or scope_of(step.op.body, path) is not scope_of(step.op.body, "")
+    ):
+        return []
+    value = value_at(step.op.body, last)
+    if value is not MISSING and (type(value) in ATOMS or type(value) in {tuple, frozenset, range}):
+        return []
+    return [f'stepwell.opaque({last}, version="1")']
+
+
+def _environment_name(value: object) -> str:
+    return next((repr(name) for name, text in os.environ.items() if text and text == value), "...")
+
+
+def code_reasons(
+    before: CodeVersion | None,
+    now: CodeVersion | None,
+    key: str,
+    remedy: Callable[[Change], str] = lambda change: "",  # noqa: ARG005 - of what is past nothing can be left out
+) -> list[Reason]:
+    """Return why two code versions of a step differ."""
+    if before is None or now is None or not before.parts or not now.parts:
+        return [Reason("its code changed", kind="body")]
+    reasons = []
+    for change in explain(before, now, key):
+        text = describe(change)
+        place = change.where if change.where and change.where not in text else ""
+        reasons.append(Reason(text, change.path, change.diff or remedy(change), change.kind, place=place))
+    return reasons or [Reason("its code changed", kind="body")]
+
+
+def input_reasons(old: tuple[InputVersion, ...], new: tuple[InputVersion, ...]) -> list[Reason]:
+    """Return how the inputs of a step differ from those of an earlier run of it."""
+    before = {(item.name, item.key, item.kind): item.version for item in old}
+    now = {(item.name, item.key, item.kind): item.version for item in new}
+    found = []
+    for (name, key, kind), version in now.items():
+        reason = Reason("", key, kind="input" if kind == "value" else "order")
+        if (name, key, kind) not in before:
+            text = f"{key} is a new input" if kind == "value" else f"it now comes after {key}"
+            found.append(replace(reason, text=text))
+        elif before[name, key, kind] != version:
+            text = f"the value of {key} changed" if kind == "value" else f"{key} was computed again"
+            found.append(replace(reason, text=text, versions=(before[name, key, kind], version)))
+    found += [
+        Reason(f"{key} is no input any more", key, kind="input" if kind == "value" else "order")
+        for (name, key, kind) in before
+        if (name, key, kind) not in now
+    ]
+    return found

@@ -1,0 +1,738 @@
+"""`Session`: the registry, the stores and the runs of one kernel or process. What commands, magics and widgets use.
+
+A request becomes an `Inspection` (definitions with their code versions, and a store), that gives a plan, and the plan is run by the engine.
+One run goes on at a time. Everything that happens is published as an event. Functions over a session are in the other modules of this folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from stepwell.kernel_runtime.definitions.assets import AssetsDefinition, SourceAsset
+from stepwell.kernel_runtime.definitions.graphs import JobDefinition
+from stepwell.kernel_runtime.definitions.registry import REGISTRY, Definition, Registry
+from stepwell.kernel_runtime.errors import (
+    DefinitionsOnlyError,
+    InvalidInvocationError,
+    InvariantViolationError,
+    StepwellError,
+    UserObjectError,
+    ValueUnavailableError,
+    unknown_key,
+)
+from stepwell.kernel_runtime.execution.bookkeeping import Bookkeeping, new_run
+from stepwell.kernel_runtime.execution.engine import Engine, Request
+from stepwell.kernel_runtime.execution.in_process import InProcess
+from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
+from stepwell.kernel_runtime.execution.result import RunResult
+from stepwell.kernel_runtime.execution.timeline import Timeline
+from stepwell.kernel_runtime.execution.world import HiddenState
+from stepwell.kernel_runtime.planning.build import Definitions, build_job_plan
+from stepwell.kernel_runtime.planning.plan import Plan
+from stepwell.kernel_runtime.planning.states import StepState
+from stepwell.kernel_runtime.reads import active, watch
+from stepwell.kernel_runtime.records.events import (
+    DefinitionsChanged,
+    Event,
+    Notice,
+    RunEnded,
+    Subscriber,
+    notice,
+)
+from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.materializations import Materialization, Read, Verify
+from stepwell.kernel_runtime.records.runs import RunRecord
+from stepwell.kernel_runtime.session.history import WhichVersion, is_identifier, load_version
+from stepwell.kernel_runtime.session.inspection import Inspection, code_parts, users_digest
+from stepwell.kernel_runtime.session.preparation import (
+    check_reads,
+    foreign_notices,
+    not_produced,
+    plan_of_steps,
+    plan_to_resume,
+    read_notices,
+    size_notices,
+    slow_notices,
+    stale_notices,
+    what_is_left,
+)
+from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, project_directory, store_directory
+from stepwell.kernel_runtime.session.requests import (
+    AnyStore,
+    Given,
+    Targets,
+    choose,
+    current,
+    lookup,
+    read_targets,
+    requesting,
+)
+from stepwell.kernel_runtime.session.sql import read_select, run_sql, surroundings
+from stepwell.kernel_runtime.store import housekeeping
+from stepwell.kernel_runtime.store.catalog.instance import at_end, warm_up
+from stepwell.kernel_runtime.store.signing import Signer
+from stepwell.kernel_runtime.store.values.structure import name_parts
+from stepwell.kernel_runtime.versions.classes import remember_copy
+from stepwell.kernel_runtime.versions.data import data_version, definition_version, hides
+from stepwell.kernel_runtime.versions.opcodes import untested
+from stepwell.kernel_runtime.versions.ownership import owner
+from stepwell.kernel_runtime.versions.walk import CodeWalk
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
+
+DEFINE = "STEPWELL_DEFINE"
+"""Set in the environment of a kernel in which a notebook's definitions are only registered."""
+_ONCE_BY_KEY = ("slow global", "large store")
+"""Kinds of notices that are given once per session for each key, though their facts change."""
+
+
+@dataclass(slots=True)
+class _ActiveRun:
+    """The run that is going on."""
+
+    guard: InterruptGuard
+    store: ValueStore
+    thread: int
+    notices: list[Notice] | None = None
+    """Notices that its result gives; None until its first step is prepared."""
+
+
+class Session:
+    """The registry, the stores and the runs of one kernel or process.
+
+    Parameters
+    ----------
+    registry
+        The definitions; by default a new registry. A registry reports its changes to one session, so only the session of the process takes the
+        registry of the decorators.
+
+    Attributes
+    ----------
+    namespace
+        The notebook's namespace; None where there is no notebook.
+    timeline
+        The history of the names in it; None where there is no notebook.
+    last_run
+        The result of the newest run, also of one that failed; None before the first.
+    seed_steps
+        Whether the global random generators are seeded from the step's key before each body.
+    face
+        Which face shows notices: ``python`` or ``notebook``; empty before any does.
+    stores
+        The open stores by directory.
+    """
+
+    def __init__(self, registry: Registry | None = None) -> None:
+        self.registry = Registry() if registry is None else registry
+        self.namespace: dict[str, Any] | None = None
+        self.timeline: Timeline | None = None
+        self.last_run: RunResult | None = None
+        self.seed_steps = True
+        self.face = ""
+        self.stores: dict[Path, ValueStore] = {}
+        self._store: ValueStore | None = None
+        self._opening = threading.RLock()
+        self._subscribers: list[Subscriber] = []
+        self._noticed: set[Notice] = set()
+        self._noticed_keys: set[tuple[str, str]] = set()
+        self._not_settled: set[tuple[str, str]] = set()
+        """Renamed versions that could not be settled."""
+        self._running = threading.Lock()
+        self._run: _ActiveRun | None = None
+        self.registry.notebook = lambda: self.notebook
+        self.registry.changed = lambda keys: self.publish(DefinitionsChanged(keys))
+
+    # -- stores and the notebook
+
+    @property
+    def location(self) -> tuple[Path, bool]:
+        """The directory of the project's store, or of the one that is open, and whether the user named it."""
+        return (self._store.directory, True) if self._store is not None else store_directory(self.namespace)
+
+    @property
+    def notebook(self) -> str:
+        """The name under which definitions of ``__main__`` are recorded."""
+        return notebook_name(self.location[0], self.namespace)
+
+    @property
+    def store(self) -> ValueStore:
+        """The session's store, opened at first use: the project's in IPython, a temporary one in a plain process."""
+        if self._store is not None:
+            return self._store
+        with self._opening:
+            if self._store is not None:
+                # Another thread was quicker.
+                return self._store
+            if in_ipython() or self.namespace is not None or os.environ.get("STEPWELL_STORE"):
+                directory, named = self.location
+                self._store = self._open(directory, follow=named)
+            else:
+                folder = tempfile.mkdtemp(prefix="stepwell-")
+                at_end(partial(shutil.rmtree, folder, ignore_errors=True), last=True)
+                self._store = self._open(Path(folder) / "store")
+        return self._store
+
+    def open(self, store: AnyStore = None, *, create: bool = True) -> ValueStore:
+        """Return the open store of a directory, one per directory and process; or a store that is open already.
+
+        Parameters
+        ----------
+        store
+            A directory or an open store. None is the session's store; inside a step, the store of the run.
+        create
+            Whether a directory is made if it is not there.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be used.
+        """
+        if store is None:
+            run = self._run if active() is not None else None
+            return self.store if run is None else run.store
+        if isinstance(store, str | os.PathLike):
+            return self._open(Path(store).absolute(), create=create)
+        # The public `Store` holds the runtime's.
+        values: Any = getattr(store, "values", store)
+        opened: ValueStore = values
+        return opened
+
+    def _open(self, directory: Path, *, create: bool = True, follow: bool = True) -> ValueStore:
+        """Open the store of a directory.
+
+        Parameters
+        ----------
+        follow
+            Whether the directory may be a link: where the user named this very path.
+        """
+        from stepwell.kernel_runtime.store.sql import instance as sql_instance
+        from stepwell.kernel_runtime.store.store import open_store
+        from stepwell.kernel_runtime.store.values.loading import CodeReader
+
+        sql_instance.expect(directory)
+        with self._opening:
+            if directory not in self.stores:
+                code = CodeReader(definition_version, owner, hides, remember_copy, data_version)
+                self.stores[directory] = open_store(
+                    directory, create=create, follow=follow, code=code, tell=self.publish
+                )
+            return self.stores[directory]
+
+    def use(self, path: str | os.PathLike[str]) -> ValueStore:
+        """Switch the session to another store and return it."""
+        self._store = self.open(path)
+        # The states of all steps are others now.
+        self.publish(DefinitionsChanged(()))
+        return self._store
+
+    def attach(self, namespace: dict[str, Any] | None) -> None:
+        """Set the namespace of the notebook; None where there is no notebook any more."""
+        if namespace is not None:
+            # Seeding is noted from now on, in plain cells too.
+            watch()
+        if namespace is not self.namespace or self.timeline is None:
+            self.timeline = (
+                Timeline(namespace, self.load, project_directory(namespace)) if namespace is not None else None
+            )
+        self.namespace = namespace
+
+    def close(self) -> None:
+        """Do the housekeeping that is due, commit what is pending and close every store; the next use opens one again."""
+        for store in self.stores.values():
+            if self.last_run is not None and housekeeping.is_due(store):
+                try:
+                    housekeeping.housekeep(store)
+                except (StepwellError, OSError) as error:
+                    print(f"stepwell: the hourly housekeeping failed: {error}", file=sys.stderr)  # noqa: T201 - nobody waits for it
+        for store in self.stores.values():
+            store.close()
+
+    # -- events
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call a function with every event, and return a function that ends that. The end of a step may come from the catalog's thread."""
+        self._subscribers.append(subscriber)
+
+        def end() -> None:
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
+
+        return end
+
+    def publish(self, event: Event) -> None:
+        """Give an event to every subscriber; an error of one does not keep it from the others.
+
+        A notice is given once per session: during a run, in its result.
+        """
+        if isinstance(event, Notice):
+            if not self._once((event,)):
+                return
+            if self._run is not None and self._run.notices is not None:
+                self._run.notices.append(event)
+                return
+        for subscriber in tuple(self._subscribers):
+            try:
+                subscriber(event)
+            except Exception as error:
+                print(f"stepwell: {getattr(subscriber, '__qualname__', subscriber)} failed: {error!r}", file=sys.stderr)  # noqa: T201 - the run must go on, and this must be seen
+
+    def _once(self, notices: Iterable[Notice]) -> tuple[Notice, ...]:
+        """Return those of some notices that were not given in this session."""
+        new = []
+        for item in notices:
+            if item in self._noticed or (item.kind, item.key) in self._noticed_keys:
+                continue
+            self._noticed.add(item)
+            if item.kind in _ONCE_BY_KEY:
+                self._noticed_keys.add((item.kind, item.key))
+            new.append(item)
+        return tuple(new)
+
+    # -- states and values: no user code runs
+
+    def inspect(
+        self,
+        definitions: Given = None,
+        more: Iterable[AssetsDefinition | SourceAsset] = (),
+        *,
+        store: AnyStore = None,
+        create: bool = False,
+    ) -> Inspection:
+        """Return definitions, their code and a store as they are now, for one request.
+
+        Parameters
+        ----------
+        definitions, more
+            Definitions, or a module of them, that are looked up before the registry.
+        store
+            As in `open`.
+        create
+            Whether the directory of the store is made if it is not there.
+
+        Raises
+        ------
+        DuplicateKeyError, InvalidInvocationError
+            If two given definitions have the same key, or something given is no definition.
+        """
+        known = lookup(self.registry, definitions, more)
+        return Inspection(
+            known,
+            partial(self._walk, known),
+            partial(self.open, store, create=create),
+            choose=partial(choose, self.registry, self.notebook),
+            find=self._find,
+            timeline=self.timeline,
+            tried=self._not_settled,
+        )
+
+    def states(
+        self, targets: Targets = None, *, definitions: Given = None, store: AnyStore = None
+    ) -> dict[str, StepState]:
+        """Return the states of the steps of assets and of everything upstream, in an order in which they could run."""
+        given, words = read_targets(targets)
+        inspection = self.inspect(definitions, given, store=store)
+        return inspection.states(inspection.plan(words))
+
+    def load(
+        self,
+        key: str,
+        *,
+        notebook: str | None = None,
+        version: WhichVersion | None = None,
+        verify: Verify = "signed",
+        store: AnyStore = None,
+    ) -> Any:
+        """Return the current value of an asset, or of a step inside a graph-backed asset or job.
+
+        Parameters
+        ----------
+        notebook
+            Whose value is meant, where several notebooks define the key.
+        version
+            An older one: the beginning of its identifier, a number (-1 is the newest, -2 the one before), or a time.
+        verify
+            ``full`` checks every byte of the value's file; ``signed`` what would be executed, and sizes.
+
+        Raises
+        ------
+        ValueUnavailableError
+            If there is none, or it cannot be loaded.
+        AmbiguousKeyError
+            If several notebooks define the key, still exist, and their current values differ.
+        UnknownVersionError
+            If the key has no such version.
+        """
+        if verify not in get_args(Verify):
+            raise InvalidInvocationError(f"a load has no verify={verify!r}", remedy='verify="full" checks every byte')
+        step = active()
+        used = self.open(store, create=False)
+
+        # What the store does is no read of the step.
+        looking: Callable[[], AbstractContextManager[object]] = nullcontext if step is None else step.looks
+        if version is not None:
+            if step is not None and not (isinstance(version, str) and is_identifier(version)):
+                # A number or a time means another version in the next run, and no state would show it.
+                raise InvalidInvocationError(
+                    f"inside a step a version of {key!r} is named by its identifier",
+                    remedy=f"stepwell.versions({key!r}) lists them",
+                )
+            with looking():
+                return load_version(used, key, version, notebook, verify=verify)
+        with looking():
+            item = self.current(key, used, notebook=notebook)
+        if step is not None:
+            names = (notebook or "", "" if store is None else str(used.directory))
+            step.asset_loaded(key, item.data_version or item.id, names if notebook or store is not None else ())
+        if item.value is None:
+            raise ValueUnavailableError(
+                f"{key!r} has no stored value", remedy="its output is Nothing, or could not be kept"
+            )
+        with looking():
+            return used.get(item.value, key=key, verify=verify)
+
+    def current(self, key: str, store: ValueStore | None = None, *, notebook: str | None = None) -> Materialization:
+        """Return the current materialization of a key, or of the only output of a step; errors as in `load`."""
+        return current(key, store or self.store, self.registry, self.notebook, notebook=notebook)
+
+    def _find(self, read: Read, store: ValueStore) -> Materialization:
+        """Return the current materialization of an asset that a step loaded."""
+        notebook, directory = read.names or ("", "")
+        return self.current(
+            read.name, self.open(directory, create=False) if directory else store, notebook=notebook or None
+        )
+
+    def _walk(self, definitions: Definitions) -> CodeWalk:
+        watch()
+        # It is ready when the code is walked.
+        warm_up()
+        if reason := untested():
+            self.publish(notice("untested python", reason=reason))
+        names, timeline = definitions.names(), self.timeline
+        if timeline is None:
+            return CodeWalk(asset_names=names, namespace=self.namespace, keyed=users_digest())
+        return CodeWalk(
+            asset_names=timeline.names(names), namespace=self.namespace, keyed=users_digest(), pin=timeline.pin
+        )
+
+    # -- runs
+
+    def materialize(
+        self,
+        targets: Targets = None,
+        *,
+        definitions: Given = None,
+        store: AnyStore = None,
+        force: bool = False,
+        upstream: bool = True,
+        raise_on_error: bool = True,
+        show: Collection[str] = (),
+    ) -> RunResult:
+        """Bring assets and every upstream that they need up to date.
+
+        Parameters
+        ----------
+        targets
+            Definitions, keys, step keys or selection strings; None for everything registered.
+        definitions
+            Where upstreams are looked up first: definitions or a module.
+        force
+            Whether the targets run even if they could be reused.
+        upstream
+            Whether upstream assets are brought up to date too; else they are read from the store.
+        raise_on_error
+            Whether an exception of the user's code is raised again after the run is recorded.
+        show
+            Keys of steps whose displays appear while they run.
+
+        Raises
+        ------
+        UnknownKeyError, InvalidSelectionError, DuplicateKeyError, CycleError, MissingUpstreamError
+            Before anything is run or recorded.
+        """
+        given, words = read_targets(targets)
+        inspection = self.inspect(definitions, given, store=store, create=True)
+        named = [item for word in words or () if (item := inspection.definitions.asset(word)) is not None]
+        with requesting(self.timeline, (*given, *named)):
+            plan = inspection.plan(words, upstream=upstream)
+            return self._execute(
+                plan,
+                inspection,
+                forced=plan.target_steps if force else frozenset(),
+                shown=frozenset(show),
+                raise_on_error=raise_on_error,
+                notices=() if upstream else stale_notices(plan, inspection),
+            )
+
+    def execute_job(self, job: JobDefinition, *, store: AnyStore = None, raise_on_error: bool = True) -> RunResult:
+        """Run a job; its ops are never skipped, and assets that it reads are read as they are stored."""
+        inspection = self.inspect([job], store=store, create=True)
+        plan = build_job_plan(job, inspection.walk)
+        return self._execute(
+            plan,
+            inspection,
+            shown=plan.target_steps,
+            raise_on_error=raise_on_error,
+            notices=stale_notices(plan, inspection),
+        )
+
+    def rerun(
+        self,
+        keys: Targets,
+        *,
+        definitions: Given = None,
+        store: AnyStore = None,
+        raise_on_error: bool = True,
+        show: Collection[str] = (),
+    ) -> RunResult:
+        """Run single steps on the stored outputs of the others, even where these are stale.
+
+        Parameters
+        ----------
+        keys
+            Step keys (``report.transform``, or ``job.step`` for a job's), or asset keys or assets for all of their steps.
+
+        Raises
+        ------
+        UnknownKeyError
+            If no step is called so.
+        DefinitionUnavailableError
+            If the store knows the key but no code is given or registered.
+        """
+        given, wanted = read_targets(keys)
+        if not wanted:
+            raise InvalidInvocationError(
+                "no step to run again is named", remedy="for example: stepwell.rerun(['report.transform'])"
+            )
+        inspection = self.inspect(definitions, given, store=store)
+        plan = plan_of_steps(wanted, inspection.definitions, inspection.walk, inspection.store)
+        return self._execute(
+            plan,
+            inspection,
+            forced=frozenset(step.key for step in plan.steps),
+            shown=frozenset(show),
+            raise_on_error=raise_on_error,
+            notices=stale_notices(plan, inspection),
+        )
+
+    def resume(
+        self, run_id: str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True
+    ) -> RunResult:
+        """Execute again exactly the steps of a run that failed or never started; the others' outputs are loaded.
+
+        Raises
+        ------
+        UnknownKeyError
+            If there is no such run.
+        InvariantViolationError
+            If the run neither failed nor was cancelled.
+        DefinitionUnavailableError
+            If no code for it is given or registered.
+        ValueNotKeptError
+            If a job's step needs a value that could not be stored.
+        """
+        used = self.open(store, create=False)
+        parent = used.run(run_id)
+        if parent is None:
+            raise unknown_key("run", run_id, [run.run_id for run in used.runs(limit=50)])
+        run, records = parent
+        if run.status == "success":
+            raise InvariantViolationError(
+                f"the run {run_id} succeeded: there is nothing to resume",
+                remedy=f"to run it again: stepwell.materialize({list(run.targets)!r})",
+            )
+        inspection = self.inspect(definitions, store=used)
+        again, given, ended = what_is_left(run, records, used)
+        plan = plan_to_resume(run, again, inspection.definitions, inspection.walk, used)
+        plan.absent = not_produced(plan, ended, given, inspection.definitions)
+        return self._execute(
+            plan,
+            inspection,
+            shown=plan.target_steps,
+            raise_on_error=raise_on_error,
+            parent=run,
+            given=given,
+        )
+
+    def cancel(self, run_id: str | None = None) -> None:
+        """End the run that is going on, and its running step, as an interrupt does; return at once.
+
+        May be called on any thread. A step that calls it is not ended itself, but no other one begins.
+
+        Parameters
+        ----------
+        run_id
+            Nothing happens if another run is going on; None for whichever it is.
+        """
+        run = self._run
+        if run is not None and run_id in {None, run.guard.run_id}:
+            run.guard.cancel()
+
+    def _execute(
+        self,
+        plan: Plan,
+        inspection: Inspection,
+        *,
+        forced: frozenset[str] = frozenset(),
+        shown: frozenset[str] = frozenset(),
+        raise_on_error: bool,
+        parent: RunRecord | None = None,
+        given: Mapping[str, Materialization] | None = None,
+        notices: tuple[Notice, ...] = (),
+    ) -> RunResult:
+        """Run a plan, publish its end, and raise the error or interrupt that ended it."""
+        if os.environ.get(DEFINE):
+            raise DefinitionsOnlyError("nothing was run: the notebook's definitions are only registered here")
+        # A store that is made is there before the run begins, and stays if that is refused.
+        guard, store = InterruptGuard(), inspection.store
+        # The guard is there before the lock is taken and until it is free again: an interrupt never leaves it taken.
+        with guard:
+            if not self._running.acquire(blocking=False):
+                raise InvariantViolationError(
+                    "a run is going on in this session",
+                    remedy="a step cannot start another run; load what it needs as an input",
+                )
+            try:
+                self._run = run = _ActiveRun(guard, store, threading.get_ident())
+                # Nothing has begun: an interrupt while another process has the catalog needs no care.
+                known = guard.call(lambda: inspection.known(plan, given))
+                check_reads(plan, known, inspection.definitions, store.keys, resumed=given is not None)
+                foreign = self._once(foreign_notices(plan, known))
+                notices = (*read_notices(plan, known, inspection.definitions), *foreign, *notices)
+                run.notices = []
+                record = new_run(
+                    new_id(), plan, self.notebook, batch=os.environ.get("STEPWELL_BATCH", ""), parent=parent
+                )
+                guard.run_id = record.run_id
+                sql = partial(run_sql, around=surroundings(store.directory, self.namespace))
+                hidden = HiddenState(inspection.walk, inspection.new_walk)
+                request = Request(
+                    forced,
+                    shown,
+                    code_parts(hidden),
+                    (*notices, *self._once((*slow_notices(inspection.walk), *size_notices(store)))),
+                    hidden,
+                    self.seed_steps,
+                    self.timeline,
+                    self._noticed,
+                    run.notices,
+                    strict=bool(os.environ.get("STEPWELL_STRICT")),
+                )
+                result = self.last_run = Engine(
+                    plan=plan,
+                    known=known,
+                    store=store,
+                    executor=InProcess(guard, sql, (store.directory,), Signer().keyed, self.namespace),
+                    guard=guard,
+                    books=Bookkeeping(record, store, self.publish, known),
+                    request=request,
+                ).run()
+            finally:
+                self._run = None
+                self._running.release()
+        error: BaseException | None = None
+        # A cancel that came after the last step ends nothing any more.
+        if (guard.interrupted and not guard.cancelled) or (result.status == "cancelled" and not guard.stops_itself):
+            error = result.interrupt or KeyboardInterrupt()
+        elif result.error is not None and raise_on_error:
+            error = _with_note(result.error, result)
+        self.publish(RunEnded(result, error))
+        if error is not None:
+            raise error
+        return result
+
+    def forget_other_threads(self) -> None:
+        """In a forked child, forget a run of another thread: it goes on in the parent only."""
+        self._opening = threading.RLock()
+        if self._running.locked() and (self._run is None or self._run.thread != threading.get_ident()):
+            self._running = threading.Lock()
+            self._run = None
+
+
+def _with_note(error: BaseException, result: RunResult) -> BaseException:
+    failed = next((step.key for step in result.steps if step.status == "failed"), "")
+    note = f"step {failed!r} failed in run {result.run_id}; continue from here with stepwell.resume({result.run_id!r})"
+    try:
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+    except BaseException:
+        # Its class hides its notes: the message says which step it was.
+        broken = UserObjectError(f"step {failed!r} raised {name_parts(type(error))[1]}, which cannot be shown")
+        broken.__cause__ = error
+        broken.add_note(note)
+        return broken
+    return error
+
+
+# -- the session of the process
+
+_session: Session | None = None
+_session_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _session_lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _session_lock = threading.Lock()
+    if _session is not None:
+        _session.forget_other_threads()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def get_session() -> Session:
+    """Return this process's session, made at first use."""
+    global _session  # noqa: PLW0603 - one per process
+    with _session_lock:
+        if _session is None:
+            _session = Session(REGISTRY)
+            if in_ipython():
+                _session.attach(vars(sys.modules["__main__"]))
+            # What is given last comes first: a session closes while its catalogs still take work.
+            import_module("stepwell.kernel_runtime.store.catalog.instance")
+            at_end(_session.close)
+        return _session
+
+
+def last_run() -> RunResult | None:
+    """Return the result of this process's newest run, also of one that failed; None before the first."""
+    return get_session().last_run
+
+
+class SessionRunner:
+    """The session as definitions reach it (`definitions.graphs.Runner`).
+
+    Parameters
+    ----------
+    session
+        Returns the session; called when a definition needs more than the parser of SQL assets.
+    """
+
+    def __init__(self, session: Callable[[], Session]) -> None:
+        self._session = session
+
+    def execute_job(self, job: Any, *, store: Any = None, raise_on_error: bool = True) -> Any:
+        """Run a job and return its result."""
+        return self._session().execute_job(job, store=store, raise_on_error=raise_on_error)
+
+    def load(self, key: str, *, store: Any = None) -> Any:
+        """Return the current value of a key."""
+        return self._session().load(key, store=store)
+
+    def register(self, definition: Definition) -> None:
+        """Register a definition made in ``__main__``."""
+        self._session().registry.register(definition)
+
+    read_select = staticmethod(read_select)
