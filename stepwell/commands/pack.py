@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stepwell.commands.command import Option, command
+from stepwell.commands.wording import get_session
+from stepwell.kernel_runtime.errors import InvalidInvocationError
+from stepwell.kernel_runtime.planning.build import SelectionGraph, select
 from stepwell.kernel_runtime.records.maintenance import Offer
-from stepwell.kernel_runtime.session import sharing
 from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.store import packs
 from stepwell.kernel_runtime.text import in_one_line, size_text
+
+if TYPE_CHECKING:
+    from stepwell.kernel_runtime.store.store import ValueStore
 
 
 def _text(offer: Offer) -> str:
@@ -40,4 +48,20 @@ def pack(selection: str | Iterable[str], path: str | os.PathLike[str], *, store:
     ValueUnavailableError, UntrustedValueError
         If a value's file is gone or damaged, or was signed with another key.
     """
-    return sharing.pack(selection, path, store=store)
+    used = get_session().open(store, create=False)
+    words = [selection] if isinstance(selection, str) else list(selection)
+    if not words:
+        raise InvalidInvocationError(
+            "nothing to pack is named", remedy='for example: stepwell.pack("model", "out.zip")'
+        )
+    return packs.write_pack(used, _selected(words, used), Path(path))
+
+
+def _selected(words: Iterable[str], store: ValueStore) -> list[str]:
+    """Return the stored keys that selections mean, with the steps inside assets."""
+    stored = store.snapshot(store.keys(), (), ()).current
+    upstream = {key: {item.key for row in stored[key] for item in row.materialization.inputs} for key in sorted(stored)}
+    kinds = dict.fromkeys(upstream, "")
+    chosen = set(select(words, SelectionGraph(upstream, kinds, kinds)))
+    inside = tuple(f"{key}{mark}" for key in chosen for mark in ".:")
+    return [key for key in upstream if key in chosen or key.startswith(inside)]

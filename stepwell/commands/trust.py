@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 from stepwell.commands.command import Option, command
-from stepwell.kernel_runtime.errors import InvalidInvocationError
+from stepwell.commands.wording import get_session
+from stepwell.kernel_runtime.errors import InvalidInvocationError, StepwellWarning, TrustNeededError
 from stepwell.kernel_runtime.records.maintenance import Offer
-from stepwell.kernel_runtime.session import sharing
 from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.store.signing import Signer
+from stepwell.kernel_runtime.store.trust import adopt, foreign_values, import_pack, inspect_pack
 
 
 def _text(offer: Offer) -> str:
@@ -61,6 +65,39 @@ def trust(
             "trust takes one file of `stepwell pack`, or keys in the store, or --all",
             remedy='for example: stepwell trust out.zip, or stepwell.trust("out.zip")',
         )
-    if not words:
-        return sharing.trust(None, store=store, yes=yes)
-    return sharing.trust(words[0] if len(words) == 1 else [str(word) for word in words], store=store, yes=yes)
+    session = get_session()
+    path = _pack_path(words[0]) if len(words) == 1 else None
+    if path is not None:
+        # The pack is examined before a store is made for it.
+        offer = inspect_pack(path, Signer())
+        if not (yes or offer.own):
+            raise _needed(offer)
+        return import_pack(session.open(store), path)
+    used = session.open(store, create=False)
+    foreign = foreign_values(used, [str(word) for word in words] or None)
+    if not foreign.offer.own:
+        if not yes:
+            raise _needed(foreign.offer)
+        for key in adopt(used, foreign):
+            warnings.warn(f"{key} is damaged and was left alone", StepwellWarning, stacklevel=2)
+    return foreign.offer
+
+
+def _pack_path(word: str | os.PathLike[str]) -> Path | None:
+    """Return the path of a pack; None for a key. Another existing file is reported as no pack, not as an unknown key."""
+    if isinstance(word, os.PathLike) or word.endswith(".zip"):
+        return Path(word)
+    return Path(word) if Path(word).suffix and Path(word).is_file() else None
+
+
+def _needed(offer: Offer) -> TrustNeededError:
+    """Return the error that lists the values which would be trusted."""
+    count = len(offer.values)
+    error = TrustNeededError(
+        f"{count} value{'' if count == 1 else 's'} in {offer.source} {'is' if count == 1 else 'are'} signed with another key "
+        f"({offer.signer}); loading {offer.executing} of them can run code",
+        where=", ".join(dict.fromkeys(value.key for value in offer.values[:8])),
+        remedy="if you trust who made that: yes=True (on the command line --yes)",
+    )
+    error.offer = offer
+    return error

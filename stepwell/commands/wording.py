@@ -171,8 +171,13 @@ def _path_only(found: Notice) -> str:
     return f"{found.key}: {found['path']} is {what}: its path is stored, not its contents; when they change it is computed again"
 
 
+def later_changes(key: str, before: str, now: str) -> str:
+    """Return the text about what other cells changed of what a step read, with its remedy."""
+    return f"with {before} ({now}; run the cell of {key} to use that)"
+
+
 _NOTICES: dict[str, Callable[[Notice], str]] = {
-    "changed later": lambda n: f"{n.key}: reused, {n['changes']}",
+    "changed later": lambda n: f"{n.key}: reused, {later_changes(n.key, n['before'], n['now'])}",
     "class inside": lambda n: (
         f"{n.key}: the class {n['name']} was defined inside the step and is stored by value: define it in a cell of its own"
     ),

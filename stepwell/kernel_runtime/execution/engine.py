@@ -228,9 +228,9 @@ class Engine:
                 return False
             if len(group) > len(step.outputs):
                 self._rekey()
-            again = self.cells.later_changes_text(step)
-            if again:
-                self.notices.append(notice("changed later", step.key, changes=again))
+            before, now = self.cells.changed_since(step)
+            if before:
+                self.notices.append(notice("changed later", step.key, before=before, now=now))
         self._take(step, decision)
         return True
 

@@ -611,11 +611,6 @@ class Timeline:
         now += [what_changed(read) for read in world]
         return ", ".join(before), ", ".join(now)
 
-    def later_changes_text(self, step_key: str) -> str:
-        """Return `changed_since` as one text with its remedy; empty if other cells changed nothing."""
-        before, now = self.changed_since(step_key)
-        return f"with {before} ({now}; run the cell of {step_key} to use that)" if before else ""
-
     def pin(self, step_key: str, body: CellBody, version: CodeVersion) -> CodeVersion:
         """Return the code version that counts for a step that was brought up to date in this kernel.
 

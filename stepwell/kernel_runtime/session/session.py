@@ -147,8 +147,6 @@ class Session:
         self._subscribers: list[Subscriber] = []
         self._noticed: set[Notice] = set()
         self._noticed_keys: set[tuple[str, str]] = set()
-        self._not_settled: set[tuple[str, str]] = set()
-        """Renamed versions that could not be settled."""
         self._running = threading.Lock()
         self._run: _ActiveRun | None = None
         self.registry.notebook = lambda: self.notebook
@@ -334,7 +332,6 @@ class Session:
             choose=partial(choose, self.registry, self.notebook),
             find=self._find,
             timeline=self.timeline,
-            tried=self._not_settled,
         )
 
     def states(

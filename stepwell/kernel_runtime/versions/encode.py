@@ -125,6 +125,10 @@ def hexdigest(data: bytes) -> str:
 
 # -- containers
 
+# As globals: before Python 3.12 the attribute of a class takes five times as long.
+_LIST, _TUPLE, _DICT, _DICT_END = Tag.LIST, Tag.TUPLE, Tag.DICT, Tag.DICT_END
+_SET, _FROZENSET, _FORM = Tag.SET, Tag.FROZENSET, Tag.FORM
+
 _LIMIT = 200_000
 _MOST_INSTANCES = 20_000
 """Instances that one value may hold; some (a figure) give new objects each time they are taken apart, without end."""
@@ -215,11 +219,10 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                 assert isinstance(marked, bytes)
                 out.append(marked)
                 continue
-            if key in above:
-                out.append(Tag.ENCLOSING + (len(stack) - above[key]).to_bytes(4, "little"))
-                continue
-            if key in done:
-                out.append(done[key])
+            if key in above or key in done:
+                out.append(
+                    done[key] if key in done else Tag.ENCLOSING + (len(stack) - above[key]).to_bytes(4, "little")
+                )
                 continue
             count += 1
             if instances > _MOST_INSTANCES or (count > _LIMIT and len(kept) < count // 8):
@@ -241,12 +244,16 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                     # Marshal writes containers as this function does, at a tenth of the time.
                     out.append(marshal.dumps(item, 2))
                     continue
-                refusals += large
-                out.append(Tag.DICT if kind is dict else _OPENS[kind] + len(item).to_bytes(4, "little"))
-                inner: Iterator[Any] = chain.from_iterable(list(item.items())) if kind is dict else iter(item)
-                closing = Tag.DICT_END if kind is dict else b""
+                refusals += 1 if large else 0
+                if kind is dict:
+                    out.append(_DICT)
+                    inner: Iterator[Any] = chain.from_iterable(list(item.items()))
+                    closing = _DICT_END
+                else:
+                    out.append((_LIST if kind is list else _TUPLE) + len(item).to_bytes(4, "little"))
+                    inner = iter(item)
             elif kind is set or kind is frozenset:
-                out.append(_written_set(item, foreign, path, sets_apart=sets_apart, apart=apart))
+                out.append(_written_set(item, foreign, path, sets_apart, apart))
                 continue
             else:
                 form = builtin_form(item) or structure(item)
@@ -261,7 +268,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                     out.append(form)
                     continue
                 container = form if isinstance(form, Form) else Form(*form)
-                out.append(Tag.FORM + marshal.dumps(container.name, 2) + len(container.parts).to_bytes(4, "little"))
+                out.append(_FORM + marshal.dumps(container.name, 2) + len(container.parts).to_bytes(4, "little"))
                 inner = iter(container.parts)
             above[key] = len(stack)
             kept[key] = item
@@ -277,22 +284,23 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
 
 
 def _written_set(
-    item: Any, foreign: Foreign, path: Callable[[], str], *, sets_apart: bool, apart: Container[int]
+    item: Any, foreign: Foreign, path: Callable[[], str], sets_apart: bool, apart: Container[int]
 ) -> bytes:
     """Return the encoding of a set: its members in the order of their encodings."""
     inner = refuse if sets_apart else foreign
     try:
-        members = sorted(
+        members = [
             atom(member) if type(member) in ATOMS else encode(member, inner, sets_apart=sets_apart, apart=apart)
             for member in item
-        )
+        ]
+        members.sort()
     except SetHasForeign:
         written = foreign(item, path)
         assert isinstance(written, bytes)
         return written
     except RecursionError:
         raise Undigestible(f"{type(item).__name__} is nested too deep", path()) from None
-    return (Tag.SET if type(item) is set else Tag.FROZENSET) + len(members).to_bytes(4, "little") + b"".join(members)
+    return (_SET if type(item) is set else _FROZENSET) + len(members).to_bytes(4, "little") + b"".join(members)
 
 
 def _path(stack: list[tuple[Iterator[Any], bytes, int, Any]], counts: list[int]) -> str:
@@ -305,7 +313,6 @@ def _path(stack: list[tuple[Iterator[Any], bytes, int, Any]], counts: list[int])
     return "".join(steps)
 
 
-_OPENS: dict[type, bytes] = {list: Tag.LIST, tuple: Tag.TUPLE}
 _TREES = frozenset((list, tuple, dict))
 _LARGE = 64
 """Members from which it pays to look at a container as a whole."""
