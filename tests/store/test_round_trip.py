@@ -172,8 +172,8 @@ def test_loading_has_a_time_limit(store, monkeypatch, seconds, kind):
 
 def test_a_large_value_is_loaded_in_a_process_of_its_own_and_that_is_remembered(store, monkeypatch):
     apart = []
-    real = round_trip._apart
-    monkeypatch.setattr(round_trip, "_apart", lambda *given: (apart.append(1), real(*given)))
+    real = round_trip._in_separate_process
+    monkeypatch.setattr(round_trip, "_in_separate_process", lambda *given: (apart.append(1), real(*given)))
     for bad in (Raises(), Exits(), OtherContents(3)):
         # One whose class is by copy there is not compared.
         if type(bad) is not OtherContents:

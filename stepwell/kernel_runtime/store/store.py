@@ -38,7 +38,7 @@ from stepwell.kernel_runtime.store.processes import Claims, Unrecorded
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.trouble import named, refused, trouble
 from stepwell.kernel_runtime.store.values import codecs, round_trip
-from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading, other_libraries, silent
+from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading, discard, other_libraries
 from stepwell.kernel_runtime.store.values.structure import summary, type_name
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def open_store(
     create: bool = True,
     follow: bool = True,
     code: CodeReader | None = None,
-    tell: Notify = silent,
+    tell: Notify = discard,
 ) -> ValueStore:
     """Open the store in a directory, the one with ``catalog.duckdb``.
 
@@ -145,7 +145,7 @@ def open_store(
             # The place has no links in it now; one that is put there later is not followed.
             shared = _Shared(Folder(place, follow=False))
             _shared[place] = shared
-    if tell is not silent:
+    if tell is not discard:
         shared.catalog.tell = tell
     shared.catalog.open(create=create)
     return ValueStore(directory, shared, code or CodeReader(), tell)
@@ -226,7 +226,7 @@ class ValueStore:
             # Lists and packs show the summary, so the secret must not be in it.
             shape = f"{len(value):,} {'characters' if type(value) is str else 'bytes'}"
         size = encoded.size
-        if size <= INLINE and codecs.packs(encoded):
+        if size <= INLINE and codecs.can_pack(encoded):
             inline = codecs.pack(encoded)
             signature = self.signer.sign((encoded.codec.encode(), inline)) if encoded.codec == codecs.PICKLE else None
             return StoredValue(

@@ -91,7 +91,7 @@ def _is(value: Any, library: str, kind: str) -> bool:
 
 def _not_a_table(value: Any, name: str, why: str = "") -> NotTabularError:
     shown = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-    return NotTabularError(f"the asset {name!r} is not a table but a {shown}{why}", remedy=_TABLES)
+    return NotTabularError(f"the asset {name!r} is not a table: its type is {shown}{why}", remedy=_TABLES)
 
 
 def _check_names(labels: Iterable[Any], name: str) -> list[str]:
@@ -104,7 +104,7 @@ def _check_names(labels: Iterable[Any], name: str) -> list[str]:
         if other is not None:
             both = f"two columns {label!r}" if other == label else f"the columns {other!r} and {label!r}"
             raise NotTabularError(
-                f"the asset {name!r} has {both}: SQL ignores case in names",
+                f"the asset {name!r} has {both}: column names in SQL must differ in more than case",
                 remedy="rename one of them in another asset, and read that",
             )
         seen[folded(label)] = label
@@ -154,11 +154,11 @@ def _columns(columns: Mapping[Any, Any], name: str) -> Any:
 
     labels = _check_names(columns, name)
     if not all(_is_column(column) for column in columns.values()):
-        raise _not_a_table(columns, name, " whose values are not columns")
+        raise _not_a_table(columns, name, ", and its values are not columns")
     try:
         return pa.table({label: _arrow(column) for label, column in zip(labels, columns.values(), strict=True)})
     except (pa.ArrowException, ValueError, TypeError) as error:
-        raise _not_a_table(columns, name, f" whose columns do not form a table: {error}") from error
+        raise _not_a_table(columns, name, f", and its columns do not form a table: {error}") from error
 
 
 def _arrow(column: Any) -> Any:
