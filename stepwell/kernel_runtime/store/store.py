@@ -301,7 +301,7 @@ class ValueStore:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
         check = stored.inline is not None or parts.unchecked is not None
         loading = self._loading
-        if loading.written != stored.classes or loading.check != check or link is not None:
+        if loading.libraries != stored.classes or loading.check != check or link is not None:
             loading = Loading(self._code, self._tell, self.folder, stored.classes, check, link)
             if link is None:
                 self._loading = loading

@@ -158,7 +158,7 @@ def decode(
         ) from error
     except BaseException as error:
         # A panic in the engine of polars is a BaseException, but not an Exception.
-        other = library_difference(loading.written, loading.code.owner)
+        other = library_difference(loading.libraries, loading.code.owner)
         kind = ValueUnavailableError if other else ValueDamagedError
         raise kind(
             f"the stored value of {key!r} {f'cannot be loaded{other}' if other else 'is damaged'}",

@@ -576,9 +576,9 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
                 f"the stored value of {key!r} is damaged: {error_text(error)}", remedy=f"materialize {key!r} again"
             ) from error
         raise ValueUnavailableError(
-            f"the stored value of {key!r} cannot be loaded{library_difference(loading.written, loading.code.owner)}",
+            f"the stored value of {key!r} cannot be loaded{library_difference(loading.libraries, loading.code.owner)}",
             where=f"{type(error).__name__}: {error_text(error)}",
-            remedy=library_remedy(loading.written, loading.code.owner)
+            remedy=library_remedy(loading.libraries, loading.code.owner)
             or "make the module that it needs importable, or materialize it again",
         ) from error
 
