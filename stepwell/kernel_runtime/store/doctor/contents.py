@@ -466,7 +466,7 @@ def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
     import duckdb
 
     files = sorted(files, key=lambda file: (file.written, file.name))
-    making, spare = f"tmp/{new_id()}.duckdb", f"tmp/{new_id()}.duckdb"
+    new_catalog, spare = f"tmp/{new_id()}.duckdb", f"tmp/{new_id()}.duckdb"
     folder.examine()
     folder.mkdir("tmp")
     lease = Lease(folder)
@@ -475,7 +475,7 @@ def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
         store_id = new_id()
         connection = duckdb.connect(":memory:")
         try:
-            with folder.database(making) as path:
+            with folder.database(new_catalog) as path:
                 connection.execute(f"ATTACH '{quoted(path)}' AS new")
             for statement in create_statements("new"):
                 connection.execute(statement)
@@ -488,14 +488,14 @@ def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
             connection.execute("DETACH new")
         finally:
             connection.close()
-        folder.give(making)
-        folder.sync(making)
+        folder.give(new_catalog)
+        folder.sync(new_catalog)
         lease.mark()
-        result.kept = _put_in_place(folder, making)
+        result.kept = _put_in_place(folder, new_catalog)
         write_seal(folder, 1, store_id)
     finally:
         lease.release()
-        for name in (making, f"{making}.wal", spare):
+        for name in (new_catalog, f"{new_catalog}.wal", spare):
             folder.unlink(name, missing_ok=True)
     return result
 
@@ -516,7 +516,7 @@ def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt
             "SELECT DISTINCT object_name FROM new.materializations WHERE object_name IS NOT NULL"
         ).fetchall()
     }
-    pointed = set(connection.execute("SELECT DISTINCT notebook, key, partition FROM new.current").fetchall())
+    with_current = set(connection.execute("SELECT DISTINCT notebook, key, partition FROM new.current").fetchall())
     restored: list[Materialization] = []
     for file in files:
         if file.state == "whole" and file.header is not None and file.name not in known:
@@ -533,7 +533,7 @@ def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt
         [
             current_row(Current(row.notebook, row.key, row, row.partition), row.created)
             for place, row in newest.items()
-            if place not in pointed
+            if place not in with_current
         ],
     )
 
@@ -574,7 +574,7 @@ def _append(connection: Connection, table: str, rows: list[tuple[object, ...]]) 
         appender.flush()
 
 
-def _put_in_place(folder: Folder, making: str) -> list[Path]:
+def _put_in_place(folder: Folder, new_catalog: str) -> list[Path]:
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     kept_name = f"catalog.damaged-{stamp}.duckdb"
     number = 1
@@ -588,7 +588,7 @@ def _put_in_place(folder: Folder, making: str) -> list[Path]:
         except OSError:
             folder.copy(CATALOG, kept_name)
         names.append(kept_name)
-    folder.rename(making, CATALOG)
+    folder.rename(new_catalog, CATALOG)
     if folder.exists(LOG) and folder.stat(LOG).st_size:
         folder.rename(LOG, f"{kept_name}.wal")
         names.append(f"{kept_name}.wal")

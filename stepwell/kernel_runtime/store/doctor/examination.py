@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError
+from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.lease import SEAL, read_seal
 from stepwell.kernel_runtime.store.doctor import surroundings
@@ -134,8 +134,6 @@ def _locks(folder: Folder) -> Finding:
 def _catalog(folder: Folder) -> tuple[CheckedCatalog | None, Finding]:
     try:
         catalog = with_room(folder, lambda: check_catalog(folder))
-    except StoreDamagedError as error:
-        return None, Finding("catalog", "unusable", error.what, error.remedy, {"why": error.where})
     except StoreError as error:
         return None, Finding("catalog", "unusable", error.what, error.remedy, {"why": error.where})
     seal = read_seal(folder)

@@ -77,27 +77,27 @@ def locks(folder: Folder) -> Finding:
     flock, database = f"tmp/{new_id()}.lock", f"tmp/{new_id()}.duckdb"
     try:
         folder.mkdir("tmp")
-        wrong = _wrong_flock(folder, flock) or _wrong_duckdb(folder, database)
+        problem = _flock_problem(folder, flock) or _duckdb_problem(folder, database)
     except (OSError, duckdb.Error) as error:
         store_error = trouble(error, f"the locks of the store {folder.path} could not be tested")
         if store_error is not None and getattr(error, "errno", 0) != errno.ENOLCK:
             raise store_error from error
-        wrong = one_line(error)
+        problem = one_line(error)
     finally:
         for name in (flock, database, f"{database}.wal"):
             with contextlib.suppress(OSError):
                 folder.unlink(name, missing_ok=True)
-    if wrong:
+    if problem:
         return Finding(
             "locks",
             "unusable",
-            f"file locks do not work on this file system: {wrong}",
+            f"file locks do not work on this file system: {problem}",
             "move the store to a local disk (STEPWELL_STORE=DIR): processes that use it at the same time would lose results",
         )
     return Finding("locks", "ok", "flock and DuckDB's locks work on this file system")
 
 
-def _wrong_flock(folder: Folder, name: str) -> str:
+def _flock_problem(folder: Folder, name: str) -> str:
     if sys.platform == "win32":  # pragma: no cover - Windows has no flock; the lease's own lock is tried by every open
         return ""
     descriptor = folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -108,10 +108,10 @@ def _wrong_flock(folder: Folder, name: str) -> str:
         while_free = _child(_CHILD_FLOCK, folder, name)
     finally:
         os.close(descriptor)
-    return _difference("flock", while_held, while_free)
+    return _lock_problem("flock", while_held, while_free)
 
 
-def _wrong_duckdb(folder: Folder, name: str) -> str:
+def _duckdb_problem(folder: Folder, name: str) -> str:
     import duckdb
 
     with folder.database(name) as path:
@@ -121,10 +121,10 @@ def _wrong_duckdb(folder: Folder, name: str) -> str:
         while_held = _child(_CHILD_DUCKDB, folder, name)
     finally:
         connection.close()
-    return _difference("DuckDB's lock", while_held, _child(_CHILD_DUCKDB, folder, name))
+    return _lock_problem("DuckDB's lock", while_held, _child(_CHILD_DUCKDB, folder, name))
 
 
-def _difference(kind: str, while_held: str, while_free: str) -> str:
+def _lock_problem(kind: str, while_held: str, while_free: str) -> str:
     if (while_held, while_free) == ("held", "free"):
         return ""
     return f"{kind} was {while_held or 'an error'} for a second process while held, and {while_free or 'an error'} when free"
@@ -134,7 +134,7 @@ def _child(program: str, folder: Folder, name: str) -> str:
     with folder.database(name) as path:
         # The path may go through a descriptor of this process, which the child must inherit.
         inherited = [int(part) for part in Path(path).parts if path.startswith("/proc/self/fd/") and part.isdecimal()]
-        done = subprocess.run(  # noqa: S603 - this interpreter, with a constant program
+        completed = subprocess.run(  # noqa: S603 - this interpreter, with a constant program
             [sys.executable, "-c", program, path],
             check=False,
             capture_output=True,
@@ -142,7 +142,7 @@ def _child(program: str, folder: Folder, name: str) -> str:
             timeout=60,
             pass_fds=inherited,
         )
-    return done.stdout.strip() or one_line(Exception(done.stderr.strip().rpartition("\n")[2]))
+    return completed.stdout.strip() or one_line(Exception(completed.stderr.strip().rpartition("\n")[2]))
 
 
 def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
@@ -283,8 +283,8 @@ def key() -> tuple[Finding, bytes]:
             b"",
         )
     facts = {"path": str(path), "fingerprint": fingerprint(name)}
-    who = "shared with its group" if shared else "private"
-    return Finding("key", "ok", f"{fingerprint(name)} in {path}, {who}", facts=facts), name
+    access = "shared with its group" if shared else "private"
+    return Finding("key", "ok", f"{fingerprint(name)} in {path}, {access}", facts=facts), name
 
 
 def disk(directory: Path) -> Finding:

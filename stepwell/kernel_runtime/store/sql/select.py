@@ -403,7 +403,7 @@ def _check(statement: Statement, tables: Mapping[TablePath, object], scope: Scop
             )
     if statement.files and scope.files is None:
         raise QueryError(
-            f"the SELECT failed: it reads files ({statement.files[0].shown}), which is not allowed here",
+            f"the SELECT failed: it reads files ({statement.files[0].label}), which is not allowed here",
             remedy="read the file in an asset, and select from the asset",
         )
 

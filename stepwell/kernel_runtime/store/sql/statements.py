@@ -68,13 +68,13 @@ class FileSource:
         Paths and patterns as written.
     parameter
         Name of the parameter whose value contains the paths instead; empty if there is none.
-    shown
+    label
         The text that identifies the place in messages.
     """
 
     names: tuple[str, ...]
     parameter: str
-    shown: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +188,9 @@ def _walk(tree: Any, field: str, hidden: frozenset[str], references: _References
         return
     kind = tree.get("type")
     if "cte_map" in tree and kind not in _NODES:
-        raise _refused(f"a {str(kind).partition('_')[0]} inside a SELECT")
+        raise _refused(f"{str(kind).partition('_')[0]} inside a SELECT")
     if field in _SOURCE_FIELDS and "class" not in tree and kind not in _NODES | _SOURCES:
-        raise _refused(f"a source of the kind {kind}")
+        raise _refused(f"the source {kind}")
     if kind == "BASE_TABLE":
         _table(tree, hidden, references)
     elif kind == "SHOW_REF" and not tree.get("query"):
@@ -386,7 +386,7 @@ def _names(source: FileSource, parameters: Mapping[str, Any]) -> tuple[str, ...]
     values = value if isinstance(value, list | tuple) else [value]
     if not values or not all(isinstance(path, str) for path in values):
         raise QueryError(
-            f"{source.shown} needs a path or a list of paths as strings, not "
+            f"{source.label} needs a path or a list of paths as strings, not "
             f"{type(value).__name__ if not isinstance(value, list | tuple) else 'this list'}",
             remedy=f"pass a path: parameters={{{source.parameter!r}: 'data/x.csv'}}",
         )

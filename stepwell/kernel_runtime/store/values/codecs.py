@@ -411,13 +411,13 @@ def _polars_value(codec: str, sorted_columns: bytes, data: Any, *, check: bool) 
     if check:
         structure.arrow_batches(data)
     frame = pl.read_ipc_stream(io.BytesIO(data))
-    known = [
+    columns = [
         column.set_sorted(descending=letter == "d")
         for column, letter in zip(frame.get_columns(), sorted_columns.decode("ascii"), strict=False)
         if letter != "-" and (not check or _is_sorted(column, descending=letter == "d"))
     ]
-    if known:
-        frame = frame.with_columns(known)
+    if columns:
+        frame = frame.with_columns(columns)
     return frame if codec == "polars-frame" else frame.to_series(0)
 
 

@@ -294,8 +294,8 @@ def _limited(seconds: float) -> Iterator[None]:
     """Limit the time of Python code on the main thread; a timer of the user continues afterwards."""
     usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     user_handler = signal.getsignal(signal.SIGALRM) if usable else None
-    theirs = signal.getitimer(signal.ITIMER_REAL)[0] if usable else 0.0
-    if user_handler is None or 0 < theirs < seconds:
+    user_seconds = signal.getitimer(signal.ITIMER_REAL)[0] if usable else 0.0
+    if user_handler is None or 0 < user_seconds < seconds:
         # No timer on other threads; and a timer of the user that expires sooner limits the time, too.
         yield
         return
@@ -439,9 +439,9 @@ def _unstorable(
     path, offender = _offender(value, unsure, code)
     late = isinstance(error.__cause__, _TooLongError)
     where = str(error.__cause__) if late else error.where if isinstance(error, ValueUnavailableError) else str(error)
-    held = f"the {type_name(offender)} at {path}" if path else f"a {type_name(offender)}"
+    description = f"the {type_name(offender)} at {path}" if path else f"a {type_name(offender)}"
     return UnstorableValueError(
-        f"the value of {key!r} cannot be stored: {held} does not load as an equal object",
+        f"the value of {key!r} cannot be stored: {description} does not load as an equal object",
         where=where,
         remedy=_REMEDY,
         path=path,
