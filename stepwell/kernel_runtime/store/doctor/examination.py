@@ -248,7 +248,7 @@ def _orphans(folder: Folder, catalog: CheckedCatalog, *, clean: bool) -> Finding
             facts,
         )
     young = f"; {counted(len(statuses), 'recent file')} may belong to a commit in progress" if statuses else ""
-    return Finding("orphans", "ok", f"no old value file is without a row{young}", facts=facts)
+    return Finding("orphans", "ok", f"every value file older than an hour has a row{young}", facts=facts)
 
 
 def _leftovers(folder: Folder, *, clean: bool) -> Finding:

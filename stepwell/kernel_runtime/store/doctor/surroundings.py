@@ -213,7 +213,7 @@ def permissions(folder: Folder) -> Finding:
                 f"{directory} belongs to {user_name(owner.st_uid)}",
                 facts={"owner": owner.st_uid},
             )
-    return Finding("permissions", "ok", "you can write to the store, and not every user can")
+    return Finding("permissions", "ok", "only you can write to the store")
 
 
 def _shared(folder: Folder) -> Finding:
@@ -228,7 +228,7 @@ def _shared(folder: Folder) -> Finding:
         if status.st_gid != owner.st_gid or status.st_mode & wanted != wanted:
             closed.setdefault(user_name(status.st_uid), []).append(name)
     if not closed:
-        return Finding("permissions", "ok", f"the group {group} can write to the store, and not every user can")
+        return Finding("permissions", "ok", f"only the group {group} can write to the store")
     shown = "; ".join(
         f"of {user}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
         for user, names in sorted(closed.items())

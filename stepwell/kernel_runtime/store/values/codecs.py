@@ -166,7 +166,7 @@ def decode(
             remedy=f"materialize {key!r} again",
         ) from error
     raise ValueUnavailableError(
-        f"the stored value of {key!r} is in a form that this Stepwell does not know ({codec})",
+        f"the stored value of {key!r} has the format {codec}, which this version of Stepwell does not know",
         remedy=f"upgrade: pip install -U stepwell; or materialize {key!r} again",
     )
 

@@ -65,7 +65,7 @@ def library_difference(written: Sequence[Library], owner: Owner) -> str:
     libraries = other_libraries(written, owner)
     if not libraries:
         return ""
-    return f": {', '.join(stored for stored, _ in libraries)} wrote it, and here is {', '.join(now for _, now in libraries)}"
+    return f": it was written with {', '.join(stored for stored, _ in libraries)}, and this environment has {', '.join(now for _, now in libraries)}"
 
 
 def library_remedy(written: Sequence[Library], owner: Owner) -> str:
