@@ -77,7 +77,7 @@ class Finding:
     text: str
     remedy: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
-    """The same as data, for JSON: counts, bytes, names."""
+    """The same facts as JSON values: counts, bytes, names."""
 
     def __str__(self) -> str:
         return printable(
@@ -209,11 +209,11 @@ def check_catalog(folder: Folder) -> CheckedCatalog:
     return catalog
 
 
-def with_catalog(attachment: Attachment, answer: Callable[[Connection, str], T]) -> T:
+def with_catalog(attachment: Attachment, query: Callable[[Connection, str], T]) -> T:
     """Attach the catalog, call a function with the connection and the catalog's name, and detach it; raises the errors of `check_catalog`."""
     attachment.attach(create=False)
     try:
-        return answer(attachment.connection, attachment.name)
+        return query(attachment.connection, attachment.name)
     except Exception as error:
         # These queries convert only stored fields, so a conversion error means an invalid time in a row.
         damage = attachment.damage(error, "Conversion Error")

@@ -182,7 +182,7 @@ BATCH = 100_000
 """Number of rows of a streamed batch."""
 
 Shapes = Mapping[TablePath, str]
-"""By path, the SELECT that defines a table over other tables: the views of the catalog."""
+"""SELECTs that define tables over other tables, by path: the views of the catalog."""
 
 _databases = count(1)
 

@@ -50,7 +50,7 @@ SECONDS_APART = 60.0
 _REMEDY = "return plain data, arrays or frames; or define __reduce__, or __getstate__ and __setstate__, in its class, so that a load makes an equal object"
 
 
-# -- types that survive the round trip -----------------------------------------------------------------------------------
+# -- types that survive the round trip ---------------------------------------------------------------------------------
 
 _TRIED = frozenset(("numpy", "pandas", "pyarrow", "polars", "scipy", "sklearn", "stepwell"))
 """Libraries whose values are covered by the fidelity tests."""
