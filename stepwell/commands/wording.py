@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from stepwell.kernel_runtime.errors import StepwellWarning
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.kernel_runtime.records.events import Event, Notice, StepWaiting
 from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Materialization
-from stepwell.kernel_runtime.records.runs import FORCED, StepRecord
+from stepwell.kernel_runtime.records.runs import FORCED, Event, Notice, StepRecord, StepWaiting
 from stepwell.kernel_runtime.session import session as process
 from stepwell.kernel_runtime.session.session import Session
 from stepwell.kernel_runtime.text import duration, moment, size_text

@@ -22,11 +22,11 @@ from traitlets import Bool, Enum, Float, observe
 from stepwell.commands import VERBS
 from stepwell.commands.command import Command, LineError, LineParser, all_commands, find_command
 from stepwell.commands.inputs import step_inputs
+from stepwell.commands.sql import query
 from stepwell.commands.wording import later_changes, result_lines, step_lines, work_line
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.errors import CellNameError, InvalidInvocationError, TrustNeededError
-from stepwell.kernel_runtime.records.events import DefinitionsChanged
-from stepwell.kernel_runtime.session.query import query
+from stepwell.kernel_runtime.records.runs import DefinitionsChanged
 from stepwell.kernel_runtime.session.sql import plain
 from stepwell.kernel_runtime.store.sql.statements import read_statement
 from stepwell.kernel_runtime.text import moment

@@ -27,7 +27,6 @@ from stepwell.kernel_runtime.execution.timeline import Timeline, Unstored
 from stepwell.kernel_runtime.execution.world import Seeds, Writer, set_stream
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.reads.readers import seeded
-from stepwell.kernel_runtime.records.events import Notify, notice
 from stepwell.kernel_runtime.records.materializations import (
     NOTEBOOK,
     RESULT,
@@ -37,6 +36,7 @@ from stepwell.kernel_runtime.records.materializations import (
     Read,
     StoredValue,
 )
+from stepwell.kernel_runtime.records.runs import Notify, notice
 from stepwell.kernel_runtime.store.signing import vouches
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.encode import ATOMS

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
 from stepwell.kernel_runtime.execution.addresses import put, resolve
 from stepwell.kernel_runtime.execution.timeline import Timeline
-from stepwell.kernel_runtime.reads.file_state import file_digest
+from stepwell.kernel_runtime.reads.checks import file_digest
 from stepwell.kernel_runtime.reads.recorder import ReadRecorder
 from stepwell.kernel_runtime.records.materializations import RESULT, Effects, FileEffect
 from stepwell.kernel_runtime.store.catalog.tables import read_writers

@@ -24,8 +24,7 @@ from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import database_state, has_content
 from stepwell.kernel_runtime.execution.world import OTHER, World, Writer, stream_states
 from stepwell.kernel_runtime.planning.decision import Kind
-from stepwell.kernel_runtime.reads.checks import what_changed
-from stepwell.kernel_runtime.reads.file_state import UNSTABLE
+from stepwell.kernel_runtime.reads.checks import UNSTABLE, what_changed
 from stepwell.kernel_runtime.reads.recorder import value_digest
 from stepwell.kernel_runtime.records.materializations import CodeVersion, Materialization, Read, is_provenance
 from stepwell.kernel_runtime.versions import library_state, queries

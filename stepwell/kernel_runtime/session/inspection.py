@@ -26,12 +26,11 @@ from stepwell.kernel_runtime.planning.build import (
     unknown_step,
 )
 from stepwell.kernel_runtime.planning.decision import Known
-from stepwell.kernel_runtime.planning.picture import picture
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps
-from stepwell.kernel_runtime.planning.states import StepState, plan_states
+from stepwell.kernel_runtime.planning.states import StepState, lineage_of, plan_states
 from stepwell.kernel_runtime.reads import read_holds
-from stepwell.kernel_runtime.records.events import Lineage
 from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, Read
+from stepwell.kernel_runtime.records.runs import Lineage
 from stepwell.kernel_runtime.session.reasons import Explainer
 from stepwell.kernel_runtime.store.signing import Signer, vouches
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
@@ -165,7 +164,7 @@ class Inspection:
         plan, definitions = self.plan(), self.definitions
         jobs = [(job, build_job_plan(job, self.walk)) for job in definitions.jobs.values()]
         environment, timeline = environment_now(), self._timeline
-        return picture(
+        return lineage_of(
             plan,
             self.states(plan),
             definitions,

@@ -42,17 +42,17 @@ from stepwell.kernel_runtime.planning.build import Definitions, build_job_plan
 from stepwell.kernel_runtime.planning.plan import Plan
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.reads import active, watch
-from stepwell.kernel_runtime.records.events import (
+from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.materializations import Materialization, Read, Verify
+from stepwell.kernel_runtime.records.runs import (
     DefinitionsChanged,
     Event,
     Notice,
     RunEnded,
+    RunRecord,
     Subscriber,
     notice,
 )
-from stepwell.kernel_runtime.records.keys import new_id
-from stepwell.kernel_runtime.records.materializations import Materialization, Read, Verify
-from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.history import WhichVersion, is_identifier, load_version
 from stepwell.kernel_runtime.session.inspection import Inspection, code_parts, users_digest
 from stepwell.kernel_runtime.session.preparation import (
