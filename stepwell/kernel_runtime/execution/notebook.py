@@ -312,7 +312,7 @@ class NotebookCells:
             if error is None:
                 continue
             if name in kept:
-                held = error.what.partition(" cannot be stored: ")[2].replace("a tuple that holds ", "", 1)
+                held = error.what.partition(" cannot be stored: ")[2].replace("a tuple that contains ", "", 1)
                 raise UnstorableValueError(
                     f"{name}, which --keep names, cannot be stored: {held.replace(' at [0]', f' at {name}', 1)}",
                     where=error.where,
