@@ -159,7 +159,7 @@ class Catalog:
         self.attachment = Attachment(folder)
         self._write = write
         self._ended = ended
-        self.tell: Notify = lambda _: None
+        self.notify: Notify = lambda _: None
         """Is given lines for the person who uses the store."""
         self._reset()
         catalogs.add(self)
@@ -218,7 +218,7 @@ class Catalog:
         """Pass on the notices of the attachment, in the thread that asked."""
         while self.attachment.notices:
             with suppress(IndexError):
-                self.tell(self.attachment.notices.pop(0))
+                self.notify(self.attachment.notices.pop(0))
 
     def change(self, answer: Callable[[Connection, str, *Ts], T], *given: *Ts, frees: bool = False) -> T:
         """Run ``answer(connection, name, *given)`` in one transaction, after everything added so far was committed.
