@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from stepwell.commands.logs import logs as logs
     from stepwell.commands.materialize import materialize as materialize
     from stepwell.commands.pack import pack as pack
-    from stepwell.commands.public_store import Store as Store
-    from stepwell.commands.public_store import open_store as open_store
     from stepwell.commands.rename import rename as rename
     from stepwell.commands.rerun import rerun as rerun
     from stepwell.commands.resume import resume as resume
     from stepwell.commands.runs import runs as runs
     from stepwell.commands.sql import sql as sql
     from stepwell.commands.status import status as status
+    from stepwell.commands.store import Store as Store
+    from stepwell.commands.store import open_store as open_store
     from stepwell.commands.trust import trust as trust
     from stepwell.commands.versions import versions as versions
     from stepwell.commands.why import why as why
@@ -102,8 +102,8 @@ _HOMES = {
 """Where each public name lives below the kernel runtime."""
 
 _OUTSIDE = {
-    "Store": "stepwell.commands.public_store",
-    "open_store": "stepwell.commands.public_store",
+    "Store": "stepwell.commands.store",
+    "open_store": "stepwell.commands.store",
     "run": "stepwell.batch.run",
 }
 """Where public names live that are above the kernel runtime."""

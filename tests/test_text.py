@@ -4,13 +4,13 @@ from stepwell.kernel_runtime.text import duration, moment
 
 
 def test_durations_read_well():
-    assert [duration(s) for s in (0, 0.00001, 0.012, 0.0996, 1.94, 59.4, 99.96, 3599, 9000)] == [
+    assert [duration(s) for s in (0, 0.00001, 0.012, 0.0996, 1.94, 72, 99.96, 3599, 9000)] == [
         "0 ms",
         "1 ms",
         "12 ms",
         "0.1 s",
         "1.9 s",
-        "59.4 s",
+        "72.0 s",
         "2 min",
         "60 min",
         "2.5 h",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stepwell.commands.command import USAGE, Option, command
 from stepwell.commands.wording import get_session
-from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.maintenance import Forgotten
+from stepwell.kernel_runtime.records.runs import DefinitionsChanged
 from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
 from stepwell.kernel_runtime.store import housekeeping
 

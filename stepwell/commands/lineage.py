@@ -1,16 +1,23 @@
-"""``lineage``: the graph of assets and steps with their states, as text; the notebook shows it as a picture."""
+"""``lineage``: the graph of assets and steps with their states, as text; the notebook shows it as a picture.
+
+Text and picture have the same cards. A card has the word and the symbol of its state, the time of the last run, its duration, and the reason.
+The words are the model's: failed, missing, unverifiable, stale, may change, fresh; queued and running lie over them while
+a run lasts; sources and jobs have none of these and say what they are. A footer is a list of parts, so that the static
+picture can write absolute times, and the live one times that go on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from stepwell.commands.cards import KINDS, SYMBOLS, drawn_edges, footer, headline, status_of, upstream_of, written
 from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
-from stepwell.kernel_runtime.records.events import Lineage, LineageNode
+from stepwell.kernel_runtime.errors import unknown_key
+from stepwell.kernel_runtime.records.runs import Lineage, LineageEdge, LineageNode
 from stepwell.kernel_runtime.session.requests import AnyStore
-from stepwell.kernel_runtime.text import in_one_line
+from stepwell.kernel_runtime.text import duration, in_one_line, moment
 
 
 def lineage_text(lineage: Lineage) -> str:
@@ -99,3 +106,164 @@ def lineage(*keys: str, store: AnyStore = None) -> Lineage:
     """
     session = get_session()
     return upstream_of(session.inspect(store=store).lineage(), keys or None)
+
+
+Status: TypeAlias = Literal[
+    "failed", "missing", "unverifiable", "stale", "may change", "fresh", "queued", "running", "source", "job"
+]
+
+SYMBOLS: dict[str, str] = {
+    "failed": "✕",
+    "missing": "○",
+    "unverifiable": "◍",
+    "stale": "◌",
+    "may change": "◔",
+    "fresh": "●",
+    "queued": "◦",
+    "running": "◐",
+    "source": "◇",
+    "job": "▷",
+}
+"""Every status has a symbol and a word: colour alone never carries it."""
+
+ATTENTION: tuple[Status, ...] = ("running", "queued", "failed", "missing", "unverifiable", "stale", "may change")
+"""The statuses that a header counts, in its order; what is fresh needs no attention."""
+
+CHIPS: dict[str, str] = {"asset": "PY", "sql_asset": "SQL", "op": "OP", "source": "SRC", "job": "JOB"}
+
+KINDS: dict[str, str] = {
+    "asset": "asset",
+    "multi_asset": "multi-asset",
+    "sql_asset": "SQL asset",
+    "op": "op",
+    "source": "source asset",
+    "job": "job",
+}
+
+Part: TypeAlias = str | dict[str, float]
+"""Words, or a time: ``{"at": seconds since the epoch}``, ``{"since": ...}`` for what goes on."""
+
+
+def status_of(node: LineageNode) -> Status:
+    """Return the word for a card at rest."""
+    if node.state is not None:
+        return node.state
+    return "job" if node.kind == "job" else "source"
+
+
+def outdated(lineage: Lineage) -> list[str]:
+    """Return the keys of the assets that are not fresh and that materializing could make so, in the picture's order."""
+    wanted = [node for node in lineage.nodes if node.state in {"failed", "missing", "stale", "may change"}]
+    return list(dict.fromkeys(asset for node in wanted for asset in assets_of(node)))
+
+
+def counts(statuses: Iterable[str]) -> dict[str, int]:
+    """Count statuses, those that need attention first."""
+    found: dict[str, int] = {}
+    for status in statuses:
+        found[status] = found.get(status, 0) + 1
+    order: dict[str, int] = {status: place for place, status in enumerate((*ATTENTION, "fresh"))}
+    return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
+
+
+def group_words(statuses: Sequence[str]) -> str:
+    """Return what the header of a graph-backed asset says: ``graph-backed asset · 2 steps · 1 failed``."""
+    rest = [f"{number} {status}" for status, number in counts(statuses).items() if status in ATTENTION]
+    return " · ".join(["graph-backed asset", f"{len(statuses)} step{'s' * (len(statuses) != 1)}", *rest])
+
+
+def assets_of(node: LineageNode) -> list[str]:
+    """Return the assets that a card's step computes, or takes part in computing."""
+    return [node.parent] if node.parent else list(node.assets) or [node.key]
+
+
+def chip(node: LineageNode) -> str:
+    """Return the few letters that say the kind: ``PY``, ``SQL``, or ``×2`` for a multi-asset of two."""
+    return f"×{max(2, len(node.assets))}" if node.kind == "multi_asset" else CHIPS.get(node.kind, "PY")
+
+
+def footer(node: LineageNode) -> list[Part]:
+    """Return what the footer of a card at rest says."""
+    parts: list[Part] = [status_of(node).capitalize()]
+    if node.state == "failed":
+        parts.append(node.error or node.reason)
+    elif node.state in {"missing", "unverifiable", "stale", "may change"}:
+        parts.append(node.reason)
+    if node.created is not None and node.state in {None, "fresh"}:
+        parts.append({"at": node.created})
+    if node.seconds is not None and node.state == "fresh":
+        parts.append(duration(node.seconds))
+    return [part for part in parts if part]
+
+
+def written(parts: Sequence[Part]) -> str:
+    """Return a footer's words with absolute times, so that a saved picture never changes by itself."""
+    return " · ".join(part if isinstance(part, str) else moment(next(iter(part.values()))) for part in parts)
+
+
+def node_state(node: LineageNode) -> dict[str, Any]:
+    """Return what the live picture shows on one card, as plain JSON."""
+    return {
+        "status": status_of(node),
+        "footer": footer(node),
+        "summary": summary(node),
+        "reason": node.reason,
+        "error": node.error,
+    }
+
+
+def summary(node: LineageNode) -> str:
+    """Return the line under a card's name."""
+    if node.kind == "multi_asset" and node.assets:
+        return ", ".join(node.assets)
+    return node.summary or {"source": "read, not computed here", "job": "runs whenever it is asked to"}.get(
+        node.kind, ""
+    )
+
+
+def upstream_of(lineage: Lineage, keys: Sequence[str] | None) -> Lineage:
+    """Return the cards that ``keys`` name (assets, steps or jobs) with everything upstream; everything if None.
+
+    Raises
+    ------
+    UnknownKeyError
+        If a key is in no card.
+    """
+    if keys is None:
+        return lineage
+    named = {node.key: {node.key} for node in lineage.nodes}
+    for node in lineage.nodes:
+        for asset in assets_of(node):
+            named.setdefault(asset, set()).add(node.key)
+    upstream: dict[str, list[str]] = {}
+    for edge in lineage.edges:
+        upstream.setdefault(edge.target, []).append(edge.source)
+    kept: set[str] = set()
+    for key in keys:
+        if key not in named:
+            raise unknown_key("asset, step or job", key, named)
+        ahead = list(named[key])
+        while ahead:
+            here = ahead.pop()
+            if here not in kept:
+                kept.add(here)
+                ahead += upstream.get(here, ())
+    return Lineage(
+        tuple(node for node in lineage.nodes if node.key in kept),
+        tuple(edge for edge in lineage.edges if edge.source in kept and edge.target in kept),
+    )
+
+
+def headline(lineage: Lineage) -> str:
+    """Return the counts in words: ``11 steps · 3 stale · 1 failed``."""
+    steps = sum(node.state is not None for node in lineage.nodes)
+    found = counts(status_of(node) for node in lineage.nodes)
+    rest = [f"{number} {status}" for status, number in found.items() if status in ATTENTION]
+    return " · ".join([f"{steps} step{'s' * (steps != 1)}", *rest])
+
+
+def drawn_edges(lineage: Lineage) -> list[LineageEdge]:
+    """Return the edges between two different cards of the picture, each once."""
+    known = {node.key for node in lineage.nodes}
+    seen = dict.fromkeys(e for e in lineage.edges if e.source in known and e.target in known and e.source != e.target)
+    return list(seen)

@@ -7,7 +7,7 @@ from typing import Any
 
 from stepwell.commands.command import Option, command
 from stepwell.commands.wording import get_session
-from stepwell.kernel_runtime.records.events import DefinitionsChanged
+from stepwell.kernel_runtime.records.runs import DefinitionsChanged
 from stepwell.kernel_runtime.session.history import carry_over
 from stepwell.kernel_runtime.session.requests import AnyStore, key_text
 

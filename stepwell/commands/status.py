@@ -8,9 +8,9 @@ from typing import Any
 from stepwell.commands.command import Option, Table, command
 from stepwell.commands.wording import get_session
 from stepwell.kernel_runtime.errors import unknown_key
-from stepwell.kernel_runtime.records.events import LineageNode
 from stepwell.kernel_runtime.records.maintenance import KeySize
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Current
+from stepwell.kernel_runtime.records.runs import LineageNode
 from stepwell.kernel_runtime.session.requests import AnyStore
 from stepwell.kernel_runtime.store import housekeeping
 from stepwell.kernel_runtime.store.catalog.tables import read_all_current

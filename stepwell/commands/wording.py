@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from stepwell.kernel_runtime.errors import StepwellWarning
 from stepwell.kernel_runtime.execution.result import RunResult
 from stepwell.kernel_runtime.planning.states import StepState
-from stepwell.kernel_runtime.records.events import Event, Notice, StepWaiting
 from stepwell.kernel_runtime.records.keys import listed
 from stepwell.kernel_runtime.records.materializations import NOTEBOOK, Materialization
-from stepwell.kernel_runtime.records.runs import FORCED, StepRecord
+from stepwell.kernel_runtime.records.runs import FORCED, Event, Notice, StepRecord, StepWaiting
 from stepwell.kernel_runtime.session import session as process
 from stepwell.kernel_runtime.session.session import Session
 from stepwell.kernel_runtime.text import duration, moment, size_text
@@ -171,8 +170,13 @@ def _path_only(found: Notice) -> str:
     return f"{found.key}: {found['path']} is {what}: its path is stored, not its contents; when they change it is computed again"
 
 
+def later_changes(key: str, before: str, now: str) -> str:
+    """Return the text about what other cells changed of what a step read, with its remedy."""
+    return f"with {before} ({now}; run the cell of {key} to use that)"
+
+
 _NOTICES: dict[str, Callable[[Notice], str]] = {
-    "changed later": lambda n: f"{n.key}: reused, {n['changes']}",
+    "changed later": lambda n: f"{n.key}: reused, {later_changes(n.key, n['before'], n['now'])}",
     "class inside": lambda n: (
         f"{n.key}: the class {n['name']} was defined inside the step and is stored by value: define it in a cell of its own"
     ),

@@ -20,7 +20,7 @@ from stepwell.kernel_runtime.definitions.bodies import set_cell_names, set_name_
 from stepwell.kernel_runtime.errors import DuplicateKeyError, StoreError
 from stepwell.kernel_runtime.execution.restoration import lost_file
 from stepwell.kernel_runtime.reads.readers import seeded
-from stepwell.kernel_runtime.records.events import (
+from stepwell.kernel_runtime.records.runs import (
     DefinitionsChanged,
     Event,
     Notice,

@@ -28,9 +28,8 @@ from stepwell.kernel_runtime.definitions.ops import OpDefinition
 from stepwell.kernel_runtime.errors import CellValueError
 from stepwell.kernel_runtime.execution import in_process
 from stepwell.kernel_runtime.execution.timeline import Timeline
-from stepwell.kernel_runtime.records.events import Event, StepFinished, StepStarted, StepWaiting
 from stepwell.kernel_runtime.records.keys import AssetKey
-from stepwell.kernel_runtime.records.runs import CapturedOutput
+from stepwell.kernel_runtime.records.runs import CapturedOutput, Event, StepFinished, StepStarted, StepWaiting
 from stepwell.kernel_runtime.session.session import DEFINE
 from stepwell.kernel_runtime.text import duration, printable
 

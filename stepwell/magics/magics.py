@@ -22,11 +22,11 @@ from traitlets import Bool, Enum, Float, observe
 from stepwell.commands import VERBS
 from stepwell.commands.command import Command, LineError, LineParser, all_commands, find_command
 from stepwell.commands.inputs import step_inputs
-from stepwell.commands.wording import result_lines, step_lines, work_line
+from stepwell.commands.sql import query
+from stepwell.commands.wording import later_changes, result_lines, step_lines, work_line
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.errors import CellNameError, InvalidInvocationError, TrustNeededError
-from stepwell.kernel_runtime.records.events import DefinitionsChanged
-from stepwell.kernel_runtime.session.query import query
+from stepwell.kernel_runtime.records.runs import DefinitionsChanged
 from stepwell.kernel_runtime.session.sql import plain
 from stepwell.kernel_runtime.store.sql.statements import read_statement
 from stepwell.kernel_runtime.text import moment
@@ -338,9 +338,10 @@ def call_verb(face: Face, name: str, words: Sequence[str], sign: str = "%stepwel
 
 def say_changed_since(face: Face, key: str) -> None:
     """Say what other cells have changed of what a step read, if they have."""
-    again = face.timeline.later_changes_text(key)
-    if again:
-        say(f"  {'names reassigned' if face.timeline.names_reassigned(key) else 'changed by other cells'}: {again}")
+    before, now = face.timeline.changed_since(key)
+    if before:
+        how = "names reassigned" if face.timeline.names_reassigned(key) else "changed by other cells"
+        say(f"  {how}: {later_changes(key, before, now)}")
 
 
 # -- values that are bound

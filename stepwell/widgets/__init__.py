@@ -11,9 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stepwell.commands.cards import upstream_of
-from stepwell.commands.lineage import lineage_text
-from stepwell.kernel_runtime.records.events import Lineage
+from stepwell.commands.lineage import lineage_text, upstream_of
+from stepwell.kernel_runtime.records.runs import Lineage
 from stepwell.widgets.picture import static_bundle
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from stepwell.commands.cards import drawn_edges
+from stepwell.commands.lineage import drawn_edges
 from stepwell.kernel_runtime.errors import LayoutError
-from stepwell.kernel_runtime.records.events import Lineage, LineageEdge, LineageNode
+from stepwell.kernel_runtime.records.runs import Lineage, LineageEdge, LineageNode
 
 PATIENCE = 20.0
 """Seconds after which a layout is given up."""

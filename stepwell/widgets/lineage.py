@@ -27,7 +27,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from stepwell.commands.cards import (
+from stepwell.commands.lineage import (
     ATTENTION,
     KINDS,
     SYMBOLS,
@@ -41,7 +41,7 @@ from stepwell.commands.cards import (
     upstream_of,
 )
 from stepwell.kernel_runtime.errors import StepwellError
-from stepwell.kernel_runtime.records.events import (
+from stepwell.kernel_runtime.records.runs import (
     DefinitionsChanged,
     Event,
     Lineage,
@@ -49,10 +49,10 @@ from stepwell.kernel_runtime.records.events import (
     RunFinished,
     RunStarted,
     StepFinished,
+    StepRecord,
     StepStarted,
     StepWaiting,
 )
-from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.text import duration, printable
 from stepwell.widgets.layout import layout, members

@@ -15,18 +15,18 @@ import unicodedata
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from stepwell.commands.cards import (
+from stepwell.commands.lineage import (
     SYMBOLS,
     chip,
     footer,
     group_words,
     headline,
+    lineage_text,
     status_of,
     summary,
     written,
 )
-from stepwell.commands.lineage import lineage_text
-from stepwell.kernel_runtime.records.events import Lineage, LineageNode
+from stepwell.kernel_runtime.records.runs import Lineage, LineageNode
 from stepwell.kernel_runtime.text import as_html
 from stepwell.widgets.layout import (
     CARD_HEIGHT,

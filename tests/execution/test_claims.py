@@ -11,8 +11,7 @@ import pytest
 
 import stepwell
 from stepwell import asset
-from stepwell.kernel_runtime.records.events import StepFinished, StepStarted, StepWaiting
-from stepwell.kernel_runtime.records.runs import Claimant
+from stepwell.kernel_runtime.records.runs import Claimant, StepFinished, StepStarted, StepWaiting
 from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.processes import Claims

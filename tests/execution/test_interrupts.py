@@ -237,7 +237,7 @@ CANCELLED = """
 import asyncio, os, socket, subprocess, sys, threading, time
 import stepwell
 from stepwell import asset
-from stepwell.kernel_runtime.records.events import RunStarted
+from stepwell.kernel_runtime.records.runs import RunStarted
 from stepwell.kernel_runtime.session import get_session
 
 store, kind = sys.argv[1:]

@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 import stepwell
-from stepwell.kernel_runtime.reads.file_state import file_digest
+from stepwell.kernel_runtime.reads.checks import file_digest
 from stepwell.kernel_runtime.records.materializations import Effects, FileEffect, Linked
 from stepwell.kernel_runtime.store.catalog.schema import MATERIALIZATION_COLUMNS, materialization_row
 from stepwell.kernel_runtime.store.doctor.contents import check_files, rebuild

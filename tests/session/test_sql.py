@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 import stepwell
+from stepwell.commands.sql import query
 from stepwell.kernel_runtime.definitions.registry import Registry
 from stepwell.kernel_runtime.errors import (
     CellError,
@@ -20,7 +21,6 @@ from stepwell.kernel_runtime.errors import (
 )
 from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.session.explanation import explain
-from stepwell.kernel_runtime.session.query import query
 
 
 @stepwell.asset

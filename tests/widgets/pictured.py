@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from stepwell.kernel_runtime.records.events import Lineage, LineageEdge, LineageNode
+from stepwell.kernel_runtime.records.runs import Lineage, LineageEdge, LineageNode
 
 NOON = 1_795_348_800.0
 

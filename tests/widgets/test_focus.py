@@ -3,7 +3,7 @@
 import pytest
 from pictured import everything
 
-from stepwell.commands.cards import upstream_of
+from stepwell.commands.lineage import upstream_of
 from stepwell.kernel_runtime.errors import UnknownKeyError
 
 

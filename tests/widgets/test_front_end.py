@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import stepwell.widgets
-from stepwell.commands.cards import SYMBOLS
+from stepwell.commands.lineage import SYMBOLS
 from stepwell.widgets.picture import DARK, LIGHT, status_style
 
 HERE = Path(stepwell.widgets.__file__).parent

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from pictured import everything, hostile, lineages
 
 from stepwell.kernel_runtime.errors import LayoutError
-from stepwell.kernel_runtime.records.events import Lineage, LineageEdge, LineageNode
+from stepwell.kernel_runtime.records.runs import Lineage, LineageEdge, LineageNode
 from stepwell.widgets.layout import MOST_CARDS, graphviz_json, laid_out, layered, layout, locate_graphviz, to_dot
 
 

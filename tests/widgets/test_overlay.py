@@ -4,8 +4,14 @@ import pytest
 
 import stepwell
 from stepwell.kernel_runtime.definitions.registry import Registry
-from stepwell.kernel_runtime.records.events import RunFinished, RunStarted, StepFinished, StepStarted, StepWaiting
-from stepwell.kernel_runtime.records.runs import Claimant
+from stepwell.kernel_runtime.records.runs import (
+    Claimant,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepStarted,
+    StepWaiting,
+)
 from stepwell.kernel_runtime.session import Session
 from stepwell.widgets.lineage import Overlay
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from stepwell.kernel_runtime.records.events import DefinitionsChanged
+from stepwell.kernel_runtime.records.runs import DefinitionsChanged
 from stepwell.widgets.lineage import Paced
 
 

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 from pictured import everything, hostile
 
-from stepwell.kernel_runtime.records.events import Lineage, LineageEdge, LineageNode
+from stepwell.kernel_runtime.records.runs import Lineage, LineageEdge, LineageNode
 from stepwell.widgets import lineage_text, static_bundle
 
 

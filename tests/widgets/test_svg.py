@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictured import HOSTILE, everything, hostile
 
-from stepwell.kernel_runtime.records.events import Lineage, LineageNode
+from stepwell.kernel_runtime.records.runs import Lineage, LineageNode
 from stepwell.widgets.layout import layered
 from stepwell.widgets.picture import clean, lineage_svg, shorten
 

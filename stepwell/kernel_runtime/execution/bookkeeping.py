@@ -40,15 +40,6 @@ from stepwell.kernel_runtime.execution.interrupts import InterruptGuard
 from stepwell.kernel_runtime.execution.result import error_record
 from stepwell.kernel_runtime.planning.decision import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep
-from stepwell.kernel_runtime.records.events import (
-    Event,
-    RunFinished,
-    RunStarted,
-    StepFinished,
-    StepLogged,
-    StepStarted,
-    StepWaiting,
-)
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import (
     ELSEWHERE,
@@ -62,11 +53,18 @@ from stepwell.kernel_runtime.records.materializations import (
 from stepwell.kernel_runtime.records.runs import (
     Claimant,
     ErrorRecord,
+    Event,
     LogRecord,
+    RunFinished,
     RunRecord,
+    RunStarted,
     RunStatus,
+    StepFinished,
+    StepLogged,
     StepRecord,
+    StepStarted,
     StepStatus,
+    StepWaiting,
 )
 from stepwell.kernel_runtime.store.locks import Once
 from stepwell.kernel_runtime.store.processes import this_process

@@ -32,7 +32,6 @@ from stepwell.kernel_runtime.execution.world import HiddenState, Seeds
 from stepwell.kernel_runtime.planning.decision import Decision, Known, decide, decide_keyed, reason_to_run
 from stepwell.kernel_runtime.planning.plan import Plan, PlanInput, PlanStep
 from stepwell.kernel_runtime.records.bulk import no_collection
-from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import (
     NOTEBOOK,
     CodeVersion,
@@ -40,7 +39,7 @@ from stepwell.kernel_runtime.records.materializations import (
     StoredValue,
     provenance,
 )
-from stepwell.kernel_runtime.records.runs import FORCED
+from stepwell.kernel_runtime.records.runs import FORCED, Notice, notice
 from stepwell.kernel_runtime.store.values.structure import name_parts
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.encode import ATOMS
@@ -228,9 +227,9 @@ class Engine:
                 return False
             if len(group) > len(step.outputs):
                 self._rekey()
-            again = self.cells.later_changes_text(step)
-            if again:
-                self.notices.append(notice("changed later", step.key, changes=again))
+            before, now = self.cells.changed_since(step)
+            if before:
+                self.notices.append(notice("changed later", step.key, before=before, now=now))
         self._take(step, decision)
         return True
 

@@ -17,6 +17,7 @@ from stepwell.kernel_runtime.execution.restoration import (
     FilesToRestore,
     Restoration,
     compare_files,
+    left_states,
     lost_file,
     restore_files,
     taken_files,
@@ -26,7 +27,6 @@ from stepwell.kernel_runtime.execution.timeline import Timeline, Unstored
 from stepwell.kernel_runtime.execution.world import Seeds, Writer, set_stream
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.reads.readers import seeded
-from stepwell.kernel_runtime.records.events import Notify, notice
 from stepwell.kernel_runtime.records.materializations import (
     NOTEBOOK,
     RESULT,
@@ -36,7 +36,7 @@ from stepwell.kernel_runtime.records.materializations import (
     Read,
     StoredValue,
 )
-from stepwell.kernel_runtime.store.catalog.tables import read_writers
+from stepwell.kernel_runtime.records.runs import Notify, notice
 from stepwell.kernel_runtime.store.signing import vouches
 from stepwell.kernel_runtime.versions import library_state
 from stepwell.kernel_runtime.versions.encode import ATOMS
@@ -114,9 +114,9 @@ class NotebookCells:
         """Return True if the step's own cell runs: it binds all its names. Others bind what the user did not."""
         return step.key in self._timeline.cells
 
-    def later_changes_text(self, step: PlanStep) -> str:
-        """Return the text about what other cells changed since the step was brought up to date; empty if they changed nothing."""
-        return "" if self.is_own(step) else self._timeline.later_changes_text(step.key)
+    def changed_since(self, step: PlanStep) -> tuple[str, str]:
+        """Return what the step read and what other cells changed of it, as `Timeline.changed_since` does; both empty for a requested step."""
+        return ("", "") if self.is_own(step) else self._timeline.changed_since(step.key)
 
     # -- a run
 
@@ -592,12 +592,7 @@ class NotebookCells:
 
     def _was_written(self, path: str, digest: str) -> bool:
         """Return True if a step left a file of the project in a state, here or in an earlier run."""
-        found = self._timeline.world.files.get(path)
-        if found is not None and found[0] == digest:
-            return True
-        return any(
-            each.path == path and each.digest == digest
-            for item in self._store.catalog.ask(read_writers, path)
-            if vouches(self._store.signer, item)
-            for each in Effects.from_text(item.effects).files
+        here = self._timeline.world.files.get(path)
+        return (here is not None and here[0] == digest) or any(
+            digest == state for state, _ in left_states(path, self._store)
         )

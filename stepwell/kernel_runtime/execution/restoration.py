@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.kernel_runtime.definitions.bodies import CellBody, Definition
 from stepwell.kernel_runtime.execution.addresses import put, resolve
 from stepwell.kernel_runtime.execution.timeline import Timeline
-from stepwell.kernel_runtime.reads.file_state import file_digest
+from stepwell.kernel_runtime.reads.checks import file_digest
 from stepwell.kernel_runtime.reads.recorder import ReadRecorder
 from stepwell.kernel_runtime.records.materializations import RESULT, Effects, FileEffect
 from stepwell.kernel_runtime.store.catalog.tables import read_writers
@@ -181,14 +181,17 @@ def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], st
     name = os.path.relpath(path, os.path.realpath(project))
     if os.path.lexists(path) or name.startswith(os.pardir):
         return ""
-    digest, key = files.get(name, ("", ""))
-    if name not in files:
-        for item in store.catalog.ask(read_writers, name):
-            if vouches(store.signer, item):
-                digest = next(each.digest for each in Effects.from_text(item.effects).files if each.path == name)
-                key = item.key.rpartition(":")[0]
-                break
+    digest, key = files.get(name) or next(left_states(name, store), ("", ""))
     return f"{name} was written by {key} and is gone: run the cell of {key}" if digest else ""
+
+
+def left_states(path: str, store: ValueStore) -> Iterator[tuple[str, str]]:
+    """Yield the digests of the states in which steps of a trusted key left a file of the project, with the keys of the steps; newest first."""
+    for item in store.catalog.ask(read_writers, path):
+        if vouches(store.signer, item):
+            for each in Effects.from_text(item.effects).files:
+                if each.path == path:
+                    yield each.digest, item.key.rpartition(":")[0]
 
 
 def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: Path) -> None:

@@ -25,9 +25,8 @@ from stepwell.kernel_runtime.errors import (
     unknown_key,
 )
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
-from stepwell.kernel_runtime.records.events import Notice
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.runs import ErrorRecord, RunRecord, StepRecord
+from stepwell.kernel_runtime.records.runs import ErrorRecord, Notice, RunRecord, StepRecord
 from stepwell.kernel_runtime.store.values.structure import name_parts, type_name
 from stepwell.kernel_runtime.versions.secrets import hidden_message
 

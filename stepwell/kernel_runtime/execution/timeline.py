@@ -24,8 +24,7 @@ from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import database_state, has_content
 from stepwell.kernel_runtime.execution.world import OTHER, World, Writer, stream_states
 from stepwell.kernel_runtime.planning.decision import Kind
-from stepwell.kernel_runtime.reads.checks import what_changed
-from stepwell.kernel_runtime.reads.file_state import UNSTABLE
+from stepwell.kernel_runtime.reads.checks import UNSTABLE, what_changed
 from stepwell.kernel_runtime.reads.recorder import value_digest
 from stepwell.kernel_runtime.records.materializations import CodeVersion, Materialization, Read, is_provenance
 from stepwell.kernel_runtime.versions import library_state, queries
@@ -610,11 +609,6 @@ class Timeline:
         now = [f"{name} is now from {last}" for name, (_, last) in names.items()]
         now += [what_changed(read) for read in world]
         return ", ".join(before), ", ".join(now)
-
-    def later_changes_text(self, step_key: str) -> str:
-        """Return `changed_since` as one text with its remedy; empty if other cells changed nothing."""
-        before, now = self.changed_since(step_key)
-        return f"with {before} ({now}; run the cell of {step_key} to use that)" if before else ""
 
     def pin(self, step_key: str, body: CellBody, version: CodeVersion) -> CodeVersion:
         """Return the code version that counts for a step that was brought up to date in this kernel.

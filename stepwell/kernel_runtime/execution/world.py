@@ -30,8 +30,7 @@ from typing import Any
 
 from stepwell.kernel_runtime.planning.build import step_extra
 from stepwell.kernel_runtime.planning.plan import PlanStep
-from stepwell.kernel_runtime.reads.checks import read_holds
-from stepwell.kernel_runtime.reads.file_state import UNSTABLE, file_digest, file_stat
+from stepwell.kernel_runtime.reads.checks import UNSTABLE, file_digest, file_stat, read_holds
 from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.materializations import LOCAL, Read
 from stepwell.kernel_runtime.versions import library_state

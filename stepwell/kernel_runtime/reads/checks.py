@@ -1,25 +1,363 @@
-"""Whether what a step read is still the same."""
+# ruff: noqa: PTH118, PTH123, PTH207, PTH208 - plain strings: an audit hook runs inside every open()
+"""The state of files and folders when a step read them, and the check whether a read still holds.
+
+The state is contents, listings, matches of patterns, and what code learns about a path without opening it. `read_holds` compares a recorded
+read of any kind with the present state.
+
+`Tree` finds the files that a child process has changed.
+
+Everything in Python that asks whether a path is there, for its size or its times (``os.path.exists``, ``Path.is_file``,
+``os.path.getmtime``) calls one of three functions of ``os``. `watch_statuses` wraps them once per process; the import system has its
+own. The caller decides which facts count: ``exists`` learns the kind, ``getsize`` the size, ``stat`` itself all of them. Not counted are
+the reads that `environment.counts_here` leaves out, and calls that learn nothing for the code: ``makedirs`` looks for the folders above,
+``resolve`` follows links, ``which`` walks the search path. A relative path also reads the working directory.
+
+An installed package that asks for all facts is about to open the file. Its times do not count then, or a file that is touched would be
+another one. Not seen are the facts that an entry of ``os.scandir`` knows already, and what native code looks up for itself.
+"""
 
 from __future__ import annotations
 
+import builtins
+import glob
 import os
+import stat as modes
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from functools import update_wrapper
+from types import FrameType
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.reads import file_state
-from stepwell.kernel_runtime.reads.file_state import ABSENT, UNSTABLE, file_digest, file_stat, status
 from stepwell.kernel_runtime.records.materializations import LOCAL, Read
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.environment import (
     ALL,
     Keyed,
     all_digest,
+    counts_here,
     name_digest,
     process_keyed,
     value_of,
     whole,
 )
 from stepwell.kernel_runtime.versions.library_state import FOLDER, state_digest
+from stepwell.kernel_runtime.versions.ownership import is_input_path
 from stepwell.kernel_runtime.versions.queries import IN_CONNECTION
+
+_stat, _access = os.stat, os.access
+UNSTABLE = "changed while the step ran"
+"""In place of a digest: such a read never holds."""
+# A file that changes again within one tick of the file system's clock keeps its time.
+_TICK_NS = 50_000_000
+_COARSE_TICK_NS = 2_000_000_000
+
+
+def file_digest(path: str) -> str | None:
+    """Return the digest of a file's content, 32 hexadecimal digits; None if it cannot be read."""
+    from blake3 import blake3
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read(1 << 20)
+            if len(data) < 1 << 20:
+                return blake3(data).hexdigest(16)
+            hasher = blake3(data, max_threads=blake3.AUTO)
+            while data := file.read(1 << 23):
+                hasher.update(data)
+            return hasher.hexdigest(16)
+    except OSError:
+        return None
+
+
+def file_stat(path: str) -> tuple[int, ...] | None:
+    """Return size, mtime_ns, ctime_ns and inode of a file; None if there is none."""
+    try:
+        found = _stat(path)
+    except (OSError, ValueError):
+        return None
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+def too_recent(stat: tuple[int, ...]) -> bool:
+    """Tell whether a file is so young that it could change without a change of its times."""
+    newest = max(stat[1], stat[2])
+    tick = _COARSE_TICK_NS if newest % 1_000_000_000 == 0 else _TICK_NS
+    return time.time_ns() - newest < tick
+
+
+_MOST_ENTRIES = 20_000
+_MOST_DIGESTED = 2_000
+"""Files whose content is digested before a child may change it: a hit changes a file only where it finds that again."""
+_LARGEST_DIGESTED = 1 << 20
+_MOST_BYTES = 1 << 26
+_FOREIGN_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
+_OF_EDITORS = (".ipynb", ".swp", ".swx", "~")
+
+
+class Tree:
+    """The files and folders below some folders, as they are now.
+
+    Hidden folders, environments of Python and what editors save by themselves are left out. Of very many files the nearest count.
+
+    Parameters
+    ----------
+    roots
+        The folders.
+    digests
+        Whether the contents of small files are digested.
+    """
+
+    def __init__(self, roots: Iterable[str], *, digests: bool = False) -> None:
+        self.roots = tuple(roots)
+        self.files: dict[str, tuple[int, ...]] = {}
+        """Size, time of change and inode of each."""
+        self.folders: set[str] = set()
+        self.digests: dict[str, str] = {}
+        level = list(self.roots)
+        while level and len(self.files) + len(self.folders) < _MOST_ENTRIES:
+            level = [each for folder in level for each in self._entered(folder)]
+        left = _MOST_BYTES
+        for path, (size, *_) in self.files.items() if digests else ():
+            if size <= min(_LARGEST_DIGESTED, left) and len(self.digests) < _MOST_DIGESTED:
+                left -= size
+                self.digests[path] = file_digest(path) or ""
+
+    def _entered(self, folder: str) -> list[str]:
+        inner = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if not self._is_foreign(entry):
+                            inner.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(_OF_EDITORS):
+                        stat = entry.stat(follow_symlinks=False)
+                        self.files[entry.path] = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        except OSError:
+            return []
+        self.folders.update(inner)
+        return inner
+
+    @staticmethod
+    def _is_foreign(entry: os.DirEntry[str]) -> bool:
+        return (
+            entry.name.startswith(".")
+            or entry.name in _FOREIGN_FOLDERS
+            or os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))  # noqa: PTH110 - as above
+        )
+
+
+_CACHES = frozenset({"__pycache__", ".ipynb_checkpoints"})
+_MOST_NAMES = 500
+
+
+def folder_names(path: str) -> list[str] | None:
+    """Return the names in a folder, sorted, caches left out; None if it cannot be listed."""
+    try:
+        return sorted(name for name in os.listdir(path) if name not in _CACHES)
+    except (OSError, ValueError):
+        return None
+
+
+def has_magic(path: str) -> bool:
+    """Tell whether a path is a pattern."""
+    return glob.has_magic(path)
+
+
+def matches(pattern: str) -> list[str]:
+    """Return the files that an absolute pattern matches, sorted; ``**`` matches any depth."""
+    return sorted(path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path))  # noqa: PTH112 - as above
+
+
+def below(folder: str) -> str:
+    """Return the pattern of every file below a folder."""
+    return os.path.join(glob.escape(folder), "**")
+
+
+def names_digest(names: Iterable[str], without: Collection[str] = ()) -> str:
+    """Return the digest of sorted names, 32 hexadecimal digits."""
+    from blake3 import blake3
+
+    left = set(without)
+    return blake3("\0".join([name for name in names if name not in left]).encode("utf-8", "surrogateescape")).hexdigest(
+        16
+    )
+
+
+def kept(names: Collection[str]) -> tuple[str, ...]:
+    """Return the names that a record keeps for a reader: all of a folder of usual size, none of a big one."""
+    return tuple(names) if len(names) <= _MOST_NAMES else ()
+
+
+# -- what is learned of a path without opening it
+
+Aspect: TypeAlias = Literal["kind", "link", "size", "mtime", "ctime", "stat"]
+"""What is learned: the kind of a path, of the path itself where it is a link, one fact, or kind, size and time of change."""
+ABSENT: Final = "absent"
+
+_THROUGH = frozenset({"os", "posixpath", "ntpath", "genericpath", "pathlib", "pathlib._local", "pathlib._abc", "glob", "shutil", "fnmatch"})  # fmt: skip
+_LEARNS: Mapping[str, Aspect] = {
+    "getsize": "size", "getmtime": "mtime", "getatime": "mtime", "getctime": "ctime", "stat": "stat", "lstat": "stat",
+}  # fmt: skip
+_LEARNS_NOTHING = frozenset({
+    "makedirs", "mkdir", "realpath", "resolve", "which", "walk", "fwalk", "copytree", "rmtree", "unlink", "touch", "get_terminal_size",
+    "removedirs", "disk_usage", "copy", "copy2", "copyfile", "copystat", "copymode", "move", "ismount",
+})  # fmt: skip
+
+
+class Watcher(Protocol):
+    """The recorder, as far as looks at paths are noted."""
+
+    def looked_at(self, path: str, aspect: str, fact: str) -> None:
+        """Note what was learned of a path."""
+
+    def knows_look(self, path: str, aspect: str) -> bool:
+        """Tell whether such a look was noted before."""
+
+    def state_read(self, name: str) -> None:
+        """Note that the working directory was read."""
+
+
+def status(path: str, aspect: str) -> str:
+    """Return what a look at a path learns now: ``absent``, ``file``, ``folder 12 1700000000``."""
+    if aspect.startswith("access "):
+        return str(_access(path, int(aspect.removeprefix("access "))))
+    try:
+        return _fact(_stat(path, follow_symlinks=aspect != "link"), aspect)
+    except (OSError, ValueError):
+        return ABSENT
+
+
+_KINDS = {modes.S_IFREG: "file", modes.S_IFDIR: "folder", modes.S_IFLNK: "link"}
+
+
+def _fact(found: os.stat_result, aspect: str) -> str:
+    kind = _KINDS.get(modes.S_IFMT(found.st_mode), "special")
+    if aspect in ("kind", "link") or (kind == "folder" and aspect != "ctime"):
+        # The times of a folder are those of what is made in it: they say no more than its listing, and change for less.
+        return kind
+    facts = {
+        "size": (found.st_size,),
+        "mtime": (found.st_mtime_ns,),
+        "ctime": (found.st_ctime_ns,),
+        "stat": (found.st_size, found.st_mtime_ns),
+    }[aspect]
+    return " ".join([kind, *map(str, facts)])
+
+
+def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]:
+    """Return what a call of ``os.stat`` from a frame learns, None for nothing; and the frame of the code that asked."""
+    name = ""
+    while frame is not None and frame.f_globals.get("__name__") in _THROUGH:
+        name = frame.f_code.co_name
+        if name in _LEARNS_NOTHING:
+            return None, frame
+        frame = frame.f_back
+    return ("stat" if not name else _LEARNS.get(name, "kind")), frame
+
+
+# Pickle, and the walk over code that imported the function, must take it for a function of `os`.
+_SHIM = compile(
+    """
+def bound(original, active, looked):
+    def look(*args, **kwargs):
+        watcher = active()
+        if watcher is None:
+            return original(*args, **kwargs)
+        return looked(watcher, args, kwargs)
+    return look
+""",
+    "<look>",
+    "exec",
+)
+
+
+def _note(
+    watcher: Watcher, path: Any, found: os.stat_result | bool | None, *, follows: bool, mode: int | None = None
+) -> None:
+    aspect, asker = aspect_of(sys._getframe(3))  # noqa: SLF001 - the caller decides what counts
+    if aspect is None or isinstance(path, int):
+        return
+    given = os.fsdecode(path)
+    name = os.path.abspath(given)  # noqa: PTH100 - as above
+    if not os.path.isabs(given) and is_input_path(name) and counts_here(asker):  # noqa: PTH117 - as above
+        watcher.state_read(FOLDER)
+    if aspect == "stat" and asker is not None and not is_input_path(asker.f_code.co_filename):
+        aspect = "size"
+    learned = f"access {mode}" if mode is not None else "link" if aspect == "kind" and not follows else aspect
+    if not watcher.knows_look(name, learned) and is_input_path(name) and counts_here(asker):
+        fact = ABSENT if found is None else str(found) if isinstance(found, bool) else _fact(found, learned)
+        watcher.looked_at(name, learned, fact)
+
+
+Looked: TypeAlias = Callable[[Watcher, tuple[Any, ...], Mapping[str, Any]], Any]
+"""Calls the original with arguments, and notes for the watcher what that learned."""
+
+
+def _status_read(original: Callable[..., os.stat_result], *, follows: bool) -> Looked:
+    def looked(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        found = None
+        try:
+            found = original(*args, **kwargs)
+        finally:
+            # What cannot be understood here is for the original to refuse; a path below a descriptor is no path.
+            if kwargs.get("dir_fd") is None:
+                with suppress(Exception):
+                    path = args[0] if args else kwargs["path"]
+                    _note(watcher, path, found, follows=follows and kwargs.get("follow_symlinks", True))
+        return found
+
+    return looked
+
+
+def _access_read(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    granted = _access(*args, **kwargs)
+    if kwargs.get("dir_fd") is None:
+        with suppress(Exception):
+            given = {**dict(zip(("path", "mode"), args, strict=False)), **kwargs}
+            _note(watcher, given["path"], granted, follows=True, mode=given["mode"])
+    return granted
+
+
+def _folder_read(original: Callable[[], Any]) -> Looked:
+    def looked(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if counts_here(sys._getframe(2)):  # noqa: SLF001 - as above
+            watcher.state_read(FOLDER)
+        return original(*args, **kwargs)
+
+    return looked
+
+
+def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any, Any]]:
+    """Wrap the functions that look at paths, so that the active watcher is told.
+
+    Returns
+    -------
+    dict
+        By identity, each original with the function that replaces it.
+    """
+    replaced: dict[int, tuple[Any, Any]] = {}
+    for name, looked in (
+        ("stat", _status_read(_stat, follows=True)),
+        ("lstat", _status_read(os.lstat, follows=False)),
+        ("access", _access_read),
+        ("getcwd", _folder_read(os.getcwd)),
+        ("getcwdb", _folder_read(os.getcwdb)),
+    ):
+        original = getattr(os, name)
+        space: dict[str, Any] = {"__name__": "os", "__builtins__": builtins}
+        exec(_SHIM, space)  # noqa: S102 - a constant
+        made = update_wrapper(space["bound"](original, active, looked), original)
+        made.__module__ = "os"
+        replaced[id(original)] = (original, made)
+        for able in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks, os.supports_effective_ids):
+            if original in able:
+                able.add(made)
+        setattr(os, name, made)
+    return replaced
 
 
 def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
@@ -42,10 +380,10 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     if read.kind == "status":
         return status(read.name, read.names[0]) == read.digest
     if read.kind == "listing":
-        names = file_state.folder_names(read.name)
-        return names is not None and file_state.names_digest(names, read.own) == read.digest
+        names = folder_names(read.name)
+        return names is not None and names_digest(names, read.own) == read.digest
     if read.kind == "glob":
-        return file_state.names_digest(file_state.matches(read.name), read.own) == read.digest
+        return names_digest(matches(read.name), read.own) == read.digest
     if read.kind == "state":
         return state_digest(read.name, data_version) == read.digest
     if read.kind in LOCAL:
@@ -91,12 +429,12 @@ def what_changed(read: Read) -> str:
     if read.kind == "status":
         return f"{read.name} {_other_status(read)}"
     if read.kind == "listing":
-        names = file_state.folder_names(read.name)
+        names = folder_names(read.name)
         if names is None:
             return f"the folder {read.name} is gone"
         return f"the names in {read.name} changed" + _difference(read, names)
     if read.kind == "glob":
-        return f"the files that match {read.name} changed" + _difference(read, file_state.matches(read.name))
+        return f"the files that match {read.name} changed" + _difference(read, matches(read.name))
     if read.kind == "state":
         return _other_state(read.name)
     return f"the value of {read.name}, which it loads, changed"

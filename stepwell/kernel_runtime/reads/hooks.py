@@ -22,7 +22,7 @@ from pathlib import PurePath
 from types import FrameType, ModuleType
 from typing import Any
 
-from stepwell.kernel_runtime.reads.file_state import watch_statuses
+from stepwell.kernel_runtime.reads.checks import watch_statuses
 from stepwell.kernel_runtime.reads.readers import (
     MODULES,
     Note,

@@ -5,7 +5,7 @@ For each module, when it is imported, `readers_of` gives the functions to wrap a
 in the table: its readers open files in Python or call those of pyarrow. `versions.queries` reads the statements that DuckDB and polars are given.
 
 Functions that start programs and processes are in the table too: what those read is not seen, so the step's user is told. What they write
-is found by comparing the folders of the project before the first of them starts and after the step (`file_state.Tree`). Not told are
+is found by comparing the folders of the project before the first of them starts and after the step (`checks.Tree`). Not told are
 programs that libraries start to know the machine (``lscpu``, ``fc-list``), and workers to which a library gives the data of the step.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType, ModuleType
 from typing import Any, TypeAlias
 
-from stepwell.kernel_runtime.reads.file_state import Aspect, status
+from stepwell.kernel_runtime.reads.checks import Aspect, status
 from stepwell.kernel_runtime.reads.recorder import ReadRecorder
 from stepwell.kernel_runtime.versions import queries
 from stepwell.kernel_runtime.versions.ownership import is_input_path

@@ -18,8 +18,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from stepwell.kernel_runtime.errors import StoreError
-from stepwell.kernel_runtime.reads import file_state
-from stepwell.kernel_runtime.reads.file_state import (
+from stepwell.kernel_runtime.reads import checks
+from stepwell.kernel_runtime.reads.checks import (
     ABSENT,
     UNSTABLE,
     Tree,
@@ -287,7 +287,7 @@ class ReadRecorder:
             self._folders = {}
         if path not in self._folders and is_input_path(os.path.join(path, "")):
             with self.looks():
-                self._folders[path] = file_state.folder_names(path)
+                self._folders[path] = checks.folder_names(path)
 
     def path_read(self, path: str) -> None:
         """Note that a path is read, as a native reader takes it: a file, a folder with everything below it, or a pattern."""
@@ -298,8 +298,8 @@ class ReadRecorder:
         if not os.path.isabs(given):
             self.state_read(FOLDER)
         if os.path.isdir(path):
-            path = file_state.below(path)
-        elif not file_state.has_magic(path) or os.path.exists(path):
+            path = checks.below(path)
+        elif not checks.has_magic(path) or os.path.exists(path):
             self.opened(path, reads=True, writes=False)
             return
         self._noted = True
@@ -307,7 +307,7 @@ class ReadRecorder:
             self._globs = {}
         if path not in self._globs:
             with self.looks():
-                found = self._globs[path] = file_state.matches(path)
+                found = self._globs[path] = checks.matches(path)
             for each in found:
                 self.opened(each, reads=True, writes=False)
 
@@ -517,8 +517,8 @@ class ReadRecorder:
             if not ours(os.path.join(path, "")):
                 found.append(self._listing(path, names, exclude))
         for pattern, paths in sorted((self._globs or {}).items()):
-            own = self._own(dict.fromkeys((*paths, *file_state.matches(pattern))))
-            found.append(Read("glob", pattern, file_state.names_digest(paths, own), (), file_state.kept(paths), own))
+            own = self._own(dict.fromkeys((*paths, *checks.matches(pattern))))
+            found.append(Read("glob", pattern, checks.names_digest(paths, own), (), checks.kept(paths), own))
         files = [read.name for read in found if read.kind in {"file", "absent", "listing"}]
         for (path, aspect), told in sorted((self._looks or {}).items()):
             read = None if ours(os.path.join(path, "")) else self._look(path, aspect, told)
@@ -579,7 +579,7 @@ class ReadRecorder:
         mine = (*inside, *self._made, *(each for each, existed in self._written.items() if not existed))
         own = {os.path.basename(each) for each in mine if os.path.dirname(each) == path}
         left = [name for name in names if name not in own]
-        return Read("listing", path, file_state.names_digest(left), (), file_state.kept(left), tuple(sorted(own)))
+        return Read("listing", path, checks.names_digest(left), (), checks.kept(left), tuple(sorted(own)))
 
     def _own(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Return those of some paths that the step itself made."""

@@ -227,16 +227,6 @@ def revoked_run(item: Materialization) -> str:
     return str(item.metadata.get(REVOKED, "")) if item.metadata else ""
 
 
-RENAMED = "stepwell:renamed"
-"""``{"from": key, "of": id}``; with ``"settled": true`` where its code version is that of the renamed definition."""
-
-
-def renaming(item: Materialization) -> dict[str, Any] | None:
-    """Return what is said of the renaming that made a materialization; None for any other."""
-    found = item.metadata.get(RENAMED) if item.metadata else None
-    return found if isinstance(found, dict) else None
-
-
 NOTEBOOK = "notebook"
 """The name of the output that keeps what a cell left in the notebook."""
 

@@ -10,7 +10,7 @@
 ``acceptance``   an edit that does not matter: accepted, and revoked
 ``history``      the versions of a key, and renaming
 ``differences``  how two values or versions differ; ``frame_differences`` compares frames in DuckDB
-``sql``          the text of SQL assets, and the frames of rows; ``query`` is a SELECT over stored values and the catalog
+``sql``          the text of SQL assets, and the frames that rows become
 ===============  ===========================================================================
 
 The modules below ``session`` in this order take its parts: ``requests`` to ``reasons``, and ``sql``. The others are functions over a session.

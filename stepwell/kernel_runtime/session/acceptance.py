@@ -11,7 +11,6 @@ from stepwell.kernel_runtime.errors import InvariantViolationError, ValueUnavail
 from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.reads import ReadRecorder
-from stepwell.kernel_runtime.records.events import DefinitionsChanged
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.materializations import (
     ACCEPTED,
@@ -23,7 +22,7 @@ from stepwell.kernel_runtime.records.materializations import (
     acceptance,
     revoked_run,
 )
-from stepwell.kernel_runtime.records.runs import CapturedOutput, RunRecord, StepRecord
+from stepwell.kernel_runtime.records.runs import CapturedOutput, DefinitionsChanged, RunRecord, StepRecord
 from stepwell.kernel_runtime.session.explanation import Explanation, explain
 from stepwell.kernel_runtime.session.inspection import code_parts, users_digest
 from stepwell.kernel_runtime.session.requests import AnyStore, Given

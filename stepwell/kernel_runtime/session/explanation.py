@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import StoreError, UnknownKeyError, ValueUnavailableError
-from stepwell.kernel_runtime.planning.picture import describe
-from stepwell.kernel_runtime.planning.states import Reason, StepState
+from stepwell.kernel_runtime.planning.states import Reason, StepState, describe
 from stepwell.kernel_runtime.records.materializations import Materialization, Read
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.session.reasons import code_reasons, input_reasons

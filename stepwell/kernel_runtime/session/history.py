@@ -7,11 +7,9 @@ oldest), or by a time, which means what the newest was then.
 *Carrying over* appends copies of the notebook's own rows under the new key, the steps inside a graph-backed asset included, and takes the old
 key out of what is current; nothing is deleted, so that going back finds everything.
 
-A copy is reused once it has the memo key of the renamed definition. That contains the step's key, which is known, and the code version, which
-is not: the cell usually assigns the variable of the same name. So the rest, *settling*, is done whenever a plan meets a copy that is not
-settled: if the code recorded for it and the code that is there now are the same but for that one name (`versions.renaming`), rows with
-the new code version and memo key are appended. Otherwise the state is stale, and ``%why`` says what else changed. It does not matter
-whether the cell is edited before or after the command.
+A copy has the memo key of the renamed definition: the new step key, and the same code version, in which an asset's own name does not
+count. If more than the name changed, the state is stale, and ``%why`` says what. It does not matter whether the cell is edited before or
+after the command.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from __future__ import annotations
 import datetime as dt
 import re
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,25 +27,19 @@ from stepwell.kernel_runtime.errors import (
     ValueUnavailableError,
     unknown_key,
 )
-from stepwell.kernel_runtime.planning.plan import PlanStep
 from stepwell.kernel_runtime.records.keys import AssetKey, listed, new_id
 from stepwell.kernel_runtime.records.materializations import (
-    NOTEBOOK,
-    RENAMED,
-    CodeVersion,
     Current,
     Materialization,
     StoredValue,
     Verify,
     acceptance,
     memo_key,
-    renaming,
     revoked_run,
 )
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
 from stepwell.kernel_runtime.store import housekeeping, signing
 from stepwell.kernel_runtime.text import in_one_line, moment, size_text
-from stepwell.kernel_runtime.versions.renaming import same_but_for_name
 
 if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
@@ -412,7 +403,6 @@ def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) 
         copy = replace(
             item, id=ids[item.id], key=_mapped(item.key, old, new), step_key=step, inputs=inputs,
             memo_key=memo_key(step, item.code_version, inputs) if item.memo_key else "",
-            metadata={**item.metadata, RENAMED: {"from": old, "of": item.id}},
         )  # fmt: skip
         found[item.id] = _signed(store, copy, item)
     return found
@@ -442,58 +432,3 @@ def _record(store: ValueStore, notebook: str, steps: dict[str, str], rows: list[
         seconds = max((item for item in rows if item.step_key == before), key=lambda item: item.id).seconds
         store.record_step(StepRecord(run_id, after, "executed", now, seconds, reason=f"renamed from {old}"))
     store.finish_run(replace(run, status="success", ended=time.time())).wait()
-
-
-class Settling:
-    """Settles copies that plans meet; what could not be settled is not tried again in this process.
-
-    Parameters
-    ----------
-    tried
-        What was tried in vain, shared by all of a session.
-    """
-
-    def __init__(
-        self, store: ValueStore, code_parts: Callable[[PlanStep], CodeVersion | None], tried: set[tuple[str, str]]
-    ) -> None:
-        self._store = store
-        self._code_parts = code_parts
-        self._tried = tried
-
-    def __call__(self, step: PlanStep, current: Materialization) -> bool:
-        """Record the copies of a step as its own, if its code is the same but for the name; tell whether it is."""
-        note = renaming(current)
-        if note is None or step.code is None or (current.id, step.code.digest) in self._tried:
-            return False
-        self._tried.add((current.id, step.code.digest))
-        before, now = self._store.codes([current.code_version]).get(current.code_version), self._code_parts(step)
-        old, new = (key.rpartition("/")[2] for key in (str(note.get("from", "")), step.key))
-        if before is None or now is None or not same_but_for_name(before, now, old, new):
-            return False
-        copies = [
-            item
-            for key in (step.key, f"{step.address}:{NOTEBOOK}")
-            for item in reversed(self._store.history(key, limit=_EVERY))
-            if item.code_version == current.code_version and renaming(item) is not None and item.memo_key
-        ]
-        settled = {
-            item.id: _signed(self._store, replace(
-                item, id=new_id(), code_version=step.code.digest, memo_key=memo_key(step.address, step.code.digest, item.inputs),
-                metadata={**item.metadata, RENAMED: {**(renaming(item) or {}), "settled": True}},
-            ), item)
-            for item in copies
-        }  # fmt: skip
-        if current.id not in settled:
-            return False
-        # The current ones last: they are the newest. What a cell left follows its value, as when it was recorded.
-        now_current = [item.id for item in copies if item.id == current.id or _is_left_by(item, current)]
-        order = [*(key for key in settled if key not in now_current), *now_current]
-        moved = [settled[key] for key in now_current]
-        pointers = [Current(step.notebook, item.key, item, item.partition) for item in moved]
-        housekeeping.carry_over(self._store, [settled[key] for key in order], pointers, steps={}, code=now)
-        return True
-
-
-def _is_left_by(item: Materialization, result: Materialization) -> bool:
-    """Return whether a record is of what the cell left in the notebook that gave a result."""
-    return item.output == NOTEBOOK and (item.run_id, item.memo_key) == (result.run_id, result.memo_key)

@@ -26,14 +26,11 @@ from stepwell.kernel_runtime.planning.build import (
     unknown_step,
 )
 from stepwell.kernel_runtime.planning.decision import Known
-from stepwell.kernel_runtime.planning.picture import picture
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps
-from stepwell.kernel_runtime.planning.states import StepState, plan_states
+from stepwell.kernel_runtime.planning.states import StepState, lineage_of, plan_states
 from stepwell.kernel_runtime.reads import read_holds
-from stepwell.kernel_runtime.records.events import Lineage
-from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, Read, renaming
-from stepwell.kernel_runtime.records.runs import Snapshot
-from stepwell.kernel_runtime.session.history import Settling
+from stepwell.kernel_runtime.records.materializations import CodeVersion, Current, Materialization, Read
+from stepwell.kernel_runtime.records.runs import Lineage
 from stepwell.kernel_runtime.session.reasons import Explainer
 from stepwell.kernel_runtime.store.signing import Signer, vouches
 from stepwell.kernel_runtime.versions.environment import Keyed, process_keyed
@@ -64,8 +61,6 @@ class Inspection:
         Returns the current materialization of an asset that a step loaded.
     timeline
         The history of the names in the notebook; None where there is no notebook.
-    tried
-        Renamed versions that could not be settled; shared by all requests of a session.
     """
 
     def __init__(
@@ -77,7 +72,6 @@ class Inspection:
         choose: Choose,
         find: Find,
         timeline: Timeline | None,
-        tried: set[tuple[str, str]],
     ) -> None:
         self.definitions = definitions
         self.new_walk = new_walk
@@ -85,7 +79,6 @@ class Inspection:
         self._choose = choose
         self.find = find
         self._timeline = timeline
-        self._tried = tried
 
     @cached_property
     def walk(self) -> CodeWalk:
@@ -139,11 +132,7 @@ class Inspection:
         store = self.store
         keys = [output.key for step in plan.steps for output in step.outputs]
         codes = {step.code.digest for step in plan.steps if step.code is not None}
-        asked = ([*keys, *plan.read], [step.address for step in plan.steps], codes)
-        snapshot = store.snapshot(*asked)
-        settle = Settling(store, code_parts(self.walk), self._tried)
-        if any([settle(*renamed) for renamed in _renamed(plan, snapshot)]):  # noqa: C419 - settles all of them
-            snapshot = store.snapshot(*asked)
+        snapshot = store.snapshot([*keys, *plan.read], [step.address for step in plan.steps], codes)
         known = Known(
             snapshot,
             _still_holds(store, self.find),
@@ -175,7 +164,7 @@ class Inspection:
         plan, definitions = self.plan(), self.definitions
         jobs = [(job, build_job_plan(job, self.walk)) for job in definitions.jobs.values()]
         environment, timeline = environment_now(), self._timeline
-        return picture(
+        return lineage_of(
             plan,
             self.states(plan),
             definitions,
@@ -183,20 +172,6 @@ class Inspection:
             lambda body: hidden_source(source_of(body), environment),
             left_by=lambda step: timeline.left_by(step.key, step.op.body) if timeline is not None else (),
         )
-
-
-def _renamed(plan: Plan, snapshot: Snapshot) -> list[tuple[PlanStep, Materialization]]:
-    """Return the steps whose current value was carried over from another key with another code version."""
-    return [
-        (step, row.materialization)
-        for step in plan.steps
-        for row in snapshot.current.get(step.key, ())
-        if row.materialization.metadata
-        and row.notebook == step.notebook
-        and step.code is not None
-        and row.materialization.code_version != step.code.digest
-        and renaming(row.materialization) is not None
-    ]
 
 
 def _still_holds(store: ValueStore, find: Find) -> Callable[[Read], bool]:

@@ -17,9 +17,8 @@ from stepwell.kernel_runtime.errors import (
 from stepwell.kernel_runtime.planning.build import Definitions, build_job_plan, build_plan, step_owner, unknown_step
 from stepwell.kernel_runtime.planning.decision import Known
 from stepwell.kernel_runtime.planning.plan import Plan, PlanStep, asset_steps, job_steps
-from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import Materialization
-from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
+from stepwell.kernel_runtime.records.runs import Notice, RunRecord, StepRecord, notice
 from stepwell.kernel_runtime.session.inspection import Inspection
 from stepwell.kernel_runtime.store import housekeeping
 

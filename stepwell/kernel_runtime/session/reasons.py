@@ -24,13 +24,11 @@ from stepwell.kernel_runtime.records.materializations import (
     InputVersion,
     Materialization,
     Unverifiable,
-    renaming,
 )
 from stepwell.kernel_runtime.versions.code_differences import Change, describe, explain
 from stepwell.kernel_runtime.versions.encode import ATOMS
 from stepwell.kernel_runtime.versions.graph import ARROW, MISSING
 from stepwell.kernel_runtime.versions.left_out import name_in, scope_of, value_at
-from stepwell.kernel_runtime.versions.renaming import under_new_name
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ class Explainer:
     ) -> tuple[Reason, ...]:
         """Return why what is stored cannot be reused; empty if no cause is in the step itself, its inputs or reads."""
         old = stored[0]
-        if old.step_key != step.address and renaming(old) is None:
+        if old.step_key != step.address:
             return (Reason(f"it is computed by {step.address} now, no longer by {old.step_key}", kind="step"),)
         reasons: list[Reason] = []
         if step.code is not None and old.code_version != step.code.digest:
@@ -105,11 +103,6 @@ class Explainer:
     def _code(self, step: PlanStep, old: Materialization) -> list[Reason]:
         before = self._recorded(old.code_version)
         now = self.code_parts(step)
-        note = renaming(old)
-        if note is not None and before is not None and now is not None:
-            before = under_new_name(
-                before, now, str(note.get("from", "")).rpartition("/")[2], step.key.rpartition("/")[2]
-            )
         return code_reasons(before, now, step.key, lambda change: self._remedy(step, change))
 
     # -- remedies: each was tried before it is printed

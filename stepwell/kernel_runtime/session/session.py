@@ -42,17 +42,17 @@ from stepwell.kernel_runtime.planning.build import Definitions, build_job_plan
 from stepwell.kernel_runtime.planning.plan import Plan
 from stepwell.kernel_runtime.planning.states import StepState
 from stepwell.kernel_runtime.reads import active, watch
-from stepwell.kernel_runtime.records.events import (
+from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.materializations import Materialization, Read, Verify
+from stepwell.kernel_runtime.records.runs import (
     DefinitionsChanged,
     Event,
     Notice,
     RunEnded,
+    RunRecord,
     Subscriber,
     notice,
 )
-from stepwell.kernel_runtime.records.keys import new_id
-from stepwell.kernel_runtime.records.materializations import Materialization, Read, Verify
-from stepwell.kernel_runtime.records.runs import RunRecord
 from stepwell.kernel_runtime.session.history import WhichVersion, is_identifier, load_version
 from stepwell.kernel_runtime.session.inspection import Inspection, code_parts, users_digest
 from stepwell.kernel_runtime.session.preparation import (
@@ -147,8 +147,6 @@ class Session:
         self._subscribers: list[Subscriber] = []
         self._noticed: set[Notice] = set()
         self._noticed_keys: set[tuple[str, str]] = set()
-        self._not_settled: set[tuple[str, str]] = set()
-        """Renamed versions that could not be settled."""
         self._running = threading.Lock()
         self._run: _ActiveRun | None = None
         self.registry.notebook = lambda: self.notebook
@@ -334,7 +332,6 @@ class Session:
             choose=partial(choose, self.registry, self.notebook),
             find=self._find,
             timeline=self.timeline,
-            tried=self._not_settled,
         )
 
     def states(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.errors import StoreError, UntrustedValueError, ValueDamagedError, ValueUnavailableError
-from stepwell.kernel_runtime.records.events import Notify
 from stepwell.kernel_runtime.records.materializations import (
     CodeVersion,
     Current,
@@ -21,7 +20,7 @@ from stepwell.kernel_runtime.records.materializations import (
     StoredValue,
     Verify,
 )
-from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, RunRecord, Snapshot, StepRecord
+from stepwell.kernel_runtime.records.runs import CapturedOutput, LogRecord, Notify, RunRecord, Snapshot, StepRecord
 from stepwell.kernel_runtime.store import signing
 from stepwell.kernel_runtime.store.catalog import tables
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG

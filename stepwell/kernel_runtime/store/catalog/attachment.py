@@ -32,8 +32,8 @@ from stepwell.kernel_runtime.errors import (
     StoreFormatError,
     UntrustedStoreError,
 )
-from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.runs import Notice, notice
 from stepwell.kernel_runtime.store.catalog.instance import Connection, alone, cursor, give_up_if_dead, leak
 from stepwell.kernel_runtime.store.catalog.lease import SEAL, Lease, read_seal, write_seal
 from stepwell.kernel_runtime.store.catalog.schema import FORMAT, create_statements, keep_copy, migrate

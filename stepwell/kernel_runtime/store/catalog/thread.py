@@ -22,7 +22,7 @@ from time import monotonic, sleep
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
 from stepwell.kernel_runtime.errors import StepwellError, StoreError
-from stepwell.kernel_runtime.records.events import Notify
+from stepwell.kernel_runtime.records.runs import Notify
 from stepwell.kernel_runtime.store.catalog.attachment import Attachment
 from stepwell.kernel_runtime.store.catalog.instance import Connection, catalogs, check_going_on
 from stepwell.kernel_runtime.store.folder import Folder

@@ -36,8 +36,8 @@ from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from stepwell.kernel_runtime.errors import ValueUnavailableError
-from stepwell.kernel_runtime.records.events import Notify, notice
 from stepwell.kernel_runtime.records.materializations import Link
+from stepwell.kernel_runtime.records.runs import Notify, notice
 from stepwell.kernel_runtime.store.values import structure
 from stepwell.kernel_runtime.store.values.loading import UNKNOWN, CodeReader
 

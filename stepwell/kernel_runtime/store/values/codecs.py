@@ -29,8 +29,8 @@ from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueDamagedError, ValueUnavailableError
 from stepwell.kernel_runtime.path_contents import PATH
-from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.materializations import Linked
+from stepwell.kernel_runtime.records.runs import Notice, notice
 from stepwell.kernel_runtime.store.objects.digests import blake, combined
 from stepwell.kernel_runtime.store.values import path_results, pickling, structure
 from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading, libraries_of, library_difference

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepwell.kernel_runtime.records.events import Notice, Notify
 from stepwell.kernel_runtime.records.materializations import Link
+from stepwell.kernel_runtime.records.runs import Notice, Notify
 from stepwell.kernel_runtime.store.folder import Folder
 
 Owner = Callable[[str], "str | None"]

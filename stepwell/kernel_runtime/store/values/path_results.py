@@ -30,8 +30,8 @@ from typing import Any
 
 from stepwell.kernel_runtime.errors import UnstorableValueError, ValueUnavailableError
 from stepwell.kernel_runtime.path_contents import PathContents, contents_of
-from stepwell.kernel_runtime.records.events import Notice, notice
 from stepwell.kernel_runtime.records.keys import new_id
+from stepwell.kernel_runtime.records.runs import Notice, notice
 from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.values.loading import Loading
 
