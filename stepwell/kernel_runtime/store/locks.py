@@ -62,7 +62,7 @@ if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
     _position = threading.Lock()
 
     def lock(descriptor: int, *, block: bool) -> bool:
-        """Lock an open file; return whether it is ours now. An `OSError` where the file system has no locks."""
+        """Lock an open file; return True if this process has the lock now. Raise `OSError` if the file system has no locks."""
         while True:
             try:
                 with _position:
@@ -97,7 +97,7 @@ else:
     import fcntl
 
     def lock(descriptor: int, *, block: bool) -> bool:
-        """Lock an open file; return whether it is ours now. An `OSError` where the file system has no locks."""
+        """Lock an open file; return True if this process has the lock now. Raise `OSError` if the file system has no locks."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if block else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

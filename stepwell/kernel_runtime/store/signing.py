@@ -149,7 +149,7 @@ def _read_or_make(path: Path) -> bytes:
 
 
 def _check_privacy(path: Path, status: os.stat_result) -> None:
-    """Refuse a key that others can read or its group can change: who has it can have code executed. A group may share a key."""
+    """Refuse a key that others can read or its group can change: with the key, others could have code executed. A group may share a key."""
     if os.name != "posix":
         return
     mode = stat.S_IMODE(status.st_mode)
