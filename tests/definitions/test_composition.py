@@ -183,7 +183,7 @@ def test_arithmetic_on_a_handle_is_a_type_error():
 
 
 def test_one_output_cannot_be_unpacked():
-    with pytest.raises(InvariantViolationError, match="one handle"):
+    with pytest.raises(InvariantViolationError, match="single handle"):
 
         @job
         def unpacked():
@@ -246,7 +246,7 @@ def test_unknown_and_repeated_inputs_are_refused():
             add(one(), middle=two())
 
     assert "left, right" in caught.value.remedy
-    with refused("given the input 'left' twice"):
+    with refused("got the input 'left' twice"):
 
         @job
         def repeated():
