@@ -89,7 +89,7 @@ def trust(
 
 
 def _pack_path(word: str | os.PathLike[str]) -> Path | None:
-    """Return the path of a pack; None for a key. Any existing file counts as a pack, for a better error than an unknown key."""
+    """Return the path of a pack; None for a key. An existing file with a suffix counts as a pack, because its error is clearer than that of an unknown key."""
     if isinstance(word, os.PathLike) or word.endswith(".zip"):
         return Path(word)
     return Path(word) if Path(word).suffix and Path(word).is_file() else None

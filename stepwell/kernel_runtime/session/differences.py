@@ -276,7 +276,7 @@ def _has_base(value: Any, module: str, *names: str) -> bool:
 # -- texts -------------------------------------------------------------------------------------------------------------
 
 _LINES = 5_000
-"""Number of lines above which the common beginning and end of two texts are not compared again."""
+"""Number of lines above which the common beginning and end of two texts are removed before the comparison."""
 _SHOWN_LINES = 200
 _LONGEST_LINE = 1_000
 

@@ -432,7 +432,7 @@ class Session:
 
     def _walk(self, definitions: Definitions) -> CodeWalk:
         watch()
-        # Start the catalog's thread now, so that it is ready after the code walk.
+        # DuckDB starts in the background during the code walk.
         warm_up()
         if reason := untested():
             self.publish(notice("untested python", reason=reason))
