@@ -85,7 +85,7 @@ def diff(
     memory_limit: str = MEMORY,
     store: AnyStore = None,
 ) -> Difference:
-    """Show the differences between two versions of an asset or step, by default the newest two different versions.
+    """Show the differences between two versions of an asset or step, by default the newest two that differ.
 
     Parameters
     ----------
