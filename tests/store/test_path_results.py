@@ -130,7 +130,7 @@ def test_a_file_that_is_too_large_is_kept_by_its_path_only_and_is_missing_when_i
     path.write_bytes(b"x" * 101)
     stored = put(store, path)
     assert stored.size < 1000
-    assert "its path is stored, not its contents" in said[0]
+    assert "the path is stored, not the contents" in said[0]
     assert store.get(stored, key="out") == path
     path.write_bytes(b"y" * 101)
     with pytest.raises(ValueUnavailableError, match="its contents were not kept"):
