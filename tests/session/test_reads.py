@@ -164,7 +164,7 @@ def test_ops_and_multi_assets_declare_files_too(folder, run):
 
 @pytest.mark.parametrize("given", ["https://example.org/x.csv", [1], [""]])
 def test_what_is_no_file_cannot_be_declared(given):
-    with pytest.raises(InvalidDefinitionError, match="no path of a file"):
+    with pytest.raises(InvalidDefinitionError, match="not a file path"):
         stepwell.asset(name="bad", reads=given)(lambda: 1)
 
 
@@ -277,6 +277,8 @@ def test_a_step_that_runs_a_program_says_that_what_it_reads_is_not_seen(folder, 
         return tuple(map(notice_text, run.last.notices))
 
     (line,) = notes()
-    assert line.startswith("counted ran wc: reads of other processes are not seen; declare files with reads=[...]")
+    assert line.startswith(
+        "counted ran wc: files that other processes read are not seen; declare them with reads=[...]"
+    )
     assert notes() == ()
     assert notes(reads=["data.csv"]) == notes(max_age="1d") == notes(volatile=True) == ()
