@@ -39,7 +39,7 @@ def store(tmp_path, said):
     store = open_store(
         tmp_path / "store",
         code=CodeReader(class_version, is_secret=hides),
-        tell=lambda found: said.append(notice_text(found)),
+        notify=lambda found: said.append(notice_text(found)),
     )
     yield store
     store.close()

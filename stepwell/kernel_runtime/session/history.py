@@ -400,7 +400,7 @@ def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
         for row in reversed(pointers)
     ]
     steps = {item.step_key: _mapped(item.step_key, old, new) for item in rows}
-    housekeeping.carry_over(store, list(copies.values()), current, steps=steps, gone=pointers)
+    housekeeping.carry_over(store, list(copies.values()), current, steps=steps, removed=pointers)
     _record(store, owner, steps, rows, old)
     return sum(item.key == old for item in rows)
 

@@ -229,7 +229,7 @@ class Session:
             if directory not in self.stores:
                 code = CodeReader(definition_version, owner, hides, remember_copy, data_version)
                 self.stores[directory] = open_store(
-                    directory, create=create, follow=follow, code=code, tell=self.publish
+                    directory, create=create, follow=follow, code=code, notify=self.publish
                 )
             return self.stores[directory]
 
