@@ -377,7 +377,7 @@ class Session:
         used = self.open(store, create=False)
 
         # What the store does is no read of the step.
-        looking: Callable[[], AbstractContextManager[object]] = nullcontext if step is None else step.looks
+        looking: Callable[[], AbstractContextManager[object]] = nullcontext if step is None else step.paused
         if version is not None:
             if step is not None and not (isinstance(version, str) and is_identifier(version)):
                 # A number or a time means another version in the next run, and no state would show it.

@@ -170,7 +170,7 @@ def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
     if sources:
         recorder = active()
         # Looking what a pattern matches is no read of the step; what it matched is.
-        with recorder.looks() if recorder is not None else nullcontext():
+        with recorder.paused() if recorder is not None else nullcontext():
             files = file_access(sources, scope.parameters, around.project, around.secret)
         if recorder is not None:
             for path in files.named:
