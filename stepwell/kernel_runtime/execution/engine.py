@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import call
 from typing import TYPE_CHECKING, Any
@@ -126,9 +126,9 @@ class Engine:
             if request.timeline is not None
             else None
         )
+        if self.cells is not None:
+            known.unrestorable = self.cells.stored.obstacle
         self._run_again = 0
-        self._obstacles: dict[str, str] = {}
-        """By step, why what the store has of it cannot be restored in the notebook."""
 
     def run(self) -> RunResult:
         """Run the plan to its end, or to an interrupt; return what happened. Exceptions of user code are in the result."""
@@ -148,7 +148,7 @@ class Engine:
             self.seeds.restore()
             self.claiming.close()
             # Facts outlive the run with its result; the engine need not.
-            self.known.settle = None
+            self.known.settle = self.known.unrestorable = None
         for step in steps:
             if step.key not in self.books.steps:
                 self.books.not_run(step, skipped=False)
@@ -199,39 +199,42 @@ class Engine:
             missing = next(key for key in step.input_keys if key not in self.known.values)
             error = ValueUnavailableError(f"step {step.key!r} needs {missing!r}, which has no value", where=step.where)
             return self._fail(Execution(step, code=step.code), error)
-        if decision.action == "reuse" and self._reuse(step, decision):
-            return "reused"
         memo, inputs = decision.memo_key, decision.inputs
+        decision = self._reuse(step, decision)
+        if decision.action == "reuse":
+            return "reused"
         try:
             if kind != "forced" and self.claiming.before(step, memo, position):
                 # Another process may have computed it meanwhile.
                 decision = decide_keyed(step, self.plan, self.known, kind, memo=memo, inputs=inputs)
-                if decision.action == "reuse" and self._reuse(step, decision):
+                decision = self._reuse(step, decision)
+                if decision.action == "reuse":
                     return "reused"
             # The interrupt may have come while another process was waited for.
             return "cancelled" if self.guard.interrupted else self._execute(step, decision, position)
         finally:
             self.claiming.ended()
 
-    def _reuse(self, step: PlanStep, decision: Decision) -> bool:
-        """Reuse an execution of a step; return False if its effects cannot be restored."""
+    def _reuse(self, step: PlanStep, decision: Decision) -> Decision:
+        """Reuse an execution of a step if the decision is so; return another decision if restoring its effects failed."""
+        if decision.action != "reuse":
+            return decision
         group = decision.group
         if self.cells is not None and self.cells.is_live(step):
             self.collection.let()
             try:
-                obstacle = self.cells.reuse(step, group)
+                obstacle = self.cells.reuse(step)
             finally:
                 self.collection.hold()
             if obstacle:
-                self._obstacles[step.key] = obstacle
-                return False
+                return replace(decision, action="run", cause="unrestorable", obstacle=obstacle)
             if len(group) > len(step.outputs):
                 self._rekey()
             before, now = self.cells.changed_since(step)
             if before:
                 self.notices.append(notice("changed later", step.key, before=before, now=now))
         self._take(step, decision)
-        return True
+        return decision
 
     def _take(self, step: PlanStep, decision: Decision) -> None:
         for item in decision.group:
@@ -246,7 +249,7 @@ class Engine:
 
     def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
         """Give a notice of a value that is computed again because the stored one is lost."""
-        note = notice("computed again", step.key, why=decision.lost)
+        note = notice("computed again", step.key, why=decision.obstacle)
         # Of values that another key signed the run says one line for all.
         if note not in self.notices and self.known.snapshot.foreign.keys().isdisjoint(
             [item.id for item in decision.group]
@@ -257,7 +260,7 @@ class Engine:
         execution = Execution(step, decision.memo_key, decision.inputs or (), step.code)
         # Before the body runs: afterwards the world is as the step leaves it.
         execution.reason = self._reason(step, decision)
-        if decision.lost:
+        if decision.cause == "lost" and decision.obstacle:
             self._tell_lost(step, decision)
         self.books.started(step, position, len(self.plan.steps))
         before = self._run_again
@@ -336,12 +339,13 @@ class Engine:
 
     def _reason(self, step: PlanStep, decision: Decision) -> str:
         """Return why a step runs although nothing that its memo key contains was changed; empty if something was."""
-        obstacle = self._obstacles.pop(step.key, "")
+        if decision.cause == "unrestorable":
+            return decision.obstacle
         if self.plan.kind == "job":
-            return obstacle
+            return ""
         if decision.cause == "forced":
             return FORCED
-        return obstacle or reason_to_run(step, decision.memo_key, decision.inputs or (), self.known)
+        return reason_to_run(step, decision.memo_key, decision.inputs or (), self.known)
 
     def _settle(self, step: PlanStep) -> None:
         """Compute the code version of a step again if a step before it has changed what its code reaches."""
@@ -430,7 +434,7 @@ class Engine:
             at = look(partial(self.books.put, execution, name, value, version=version, portable=run is None))
             execution.stored[name] = (at, version or at.digest)
         except UnstorableValueError as unstorable:
-            if not is_job and (run is None or self.cells is None or self.cells.must_be_stored(step)):
+            if not is_job and (run is None or self.cells is None or self.cells.stored.must_be_stored(step)):
                 raise
             # In a kernel the value lives on, under the variable that it is bound to.
             held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""

@@ -23,7 +23,7 @@ from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import database_state, has_content
 from stepwell.kernel_runtime.execution.world import OTHER, World, Writer, stream_states
-from stepwell.kernel_runtime.planning.decision import Kind
+from stepwell.kernel_runtime.planning.decision import PULLS, Kind
 from stepwell.kernel_runtime.reads.checks import UNSTABLE, what_changed
 from stepwell.kernel_runtime.reads.recorder import value_digest
 from stepwell.kernel_runtime.records.materializations import CodeVersion, Materialization, Read, is_provenance
@@ -522,14 +522,19 @@ class Timeline:
     def was_seeded(self, stream: str, step_key: str) -> bool:
         """Return True if a random stream was seeded after a step was brought up to date here, other than by it or by what comes after it."""
         memory = self._memories.get(step_key)
-        pulled = step_key not in self.requested
-        return memory is not None and self.world.was_seeded(stream, step_key, memory.number, pulled=pulled)
+        return memory is not None and self.world.was_seeded(
+            stream, step_key, memory.number, pulled=self.is_pulled(step_key)
+        )
 
     def kind(self, step_key: str) -> Kind:
         """Return how the present request asks for a step."""
         if step_key in self.requested:
             return "cell" if step_key in self.cells else "named"
         return "cell pull" if self.cells and step_key not in self.cells else "pull"
+
+    def is_pulled(self, step_key: str) -> bool:
+        """Return True if the present request does not name a step."""
+        return self.kind(step_key) in PULLS
 
     def read_holds(self, read: Read, step_key: str, item: Materialization, kind: Kind) -> bool:
         """Return True if what a step read from the kernel itself is still so, or changed only by later cells and steps.
@@ -541,7 +546,7 @@ class Timeline:
         kind
             How the step is requested: where its own cell runs, or the request names it, what other cells changed counts.
         """
-        pulled = kind in ("pull", "cell pull")
+        pulled = kind in PULLS
         again = self.has_brought(step_key, item)
         if read.kind == "stream":
             if again and not self.was_seeded(read.name, step_key):
@@ -623,7 +628,7 @@ class Timeline:
         self.pinned.discard(step_key)
         if memory is None or memory.code == version.digest or memory.source != body.source:
             return version
-        own = step_key in self.requested
+        pulled = self.is_pulled(step_key)
         again: dict[str, tuple[str, str]] = {}
         touched = False
 
@@ -636,9 +641,9 @@ class Timeline:
             if not since:
                 continue
             touched = True
-            if not self._is_explained(name, memory, since, step_key, pulled=not own):
+            if not self._is_explained(name, memory, since, step_key, pulled=pulled):
                 return version
-            if own:
+            if not pulled:
                 continue
             cells = [writer for _, writer in since if writer.kind == "cell"]
             if cells:
@@ -649,7 +654,7 @@ class Timeline:
                 again[name] = (first, cells[-1].label)
         if not touched:
             if library_state.changed(memory.settings, library_state.snapshot()):
-                is_edit = own
+                is_edit = not pulled
             else:
                 # Settings that the step itself has made are none.
                 is_edit = not self.world.has_settings(step_key)

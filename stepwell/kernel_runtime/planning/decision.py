@@ -42,11 +42,15 @@ Kind: TypeAlias = Literal["pull", "cell pull", "named", "cell", "forced"]
 ``pull``: a step further down needs it. ``cell pull``: the same, and the step further down is a cell that runs. ``named``: the request names it.
 ``cell``: its own cell runs. ``forced``: it runs whatever is stored.
 """
+PULLS: frozenset[Kind] = frozenset({"pull", "cell pull"})
+"""The kinds of a step that the request does not name."""
 Action: TypeAlias = Literal["reuse", "run", "wait", "skip", "untouched", "unavailable"]
 """``wait``: a step before it is not decided. ``skip``: an optional output that it needs was not produced. ``untouched``: a step before it
 failed. ``unavailable``: an input has no materialization.
 """
-Cause: TypeAlias = Literal["", "forced", "lost", "failed", "cache", "volatile", "unverifiable", "changed"]
+Cause: TypeAlias = Literal[
+    "", "forced", "lost", "unrestorable", "failed", "cache", "volatile", "unverifiable", "changed"
+]
 
 _SKEW = 1.0
 """Seconds by which another process's clock may be ahead."""
@@ -65,9 +69,9 @@ class Decision:
     inputs: tuple[InputVersion, ...] | None = None
     """None where they are not known yet."""
     group: tuple[Materialization, ...] = ()
-    """The execution that is reused; of one whose value is lost, the execution that would have been."""
-    lost: str = ""
-    """Why the value of a requested step must be computed again although its execution could be reused."""
+    """The execution that is reused; for the causes ``lost`` and ``unrestorable``, the execution that would have been."""
+    obstacle: str = ""
+    """For these two causes, why the step must run although nothing that it depends on has changed."""
 
 
 @dataclass(slots=True)
@@ -98,6 +102,8 @@ class Known:
     """Returns True if a read from the kernel itself holds: variables that texts name, random streams; None outside notebooks."""
     brought: Callable[[str, Materialization], bool] | None = None
     """Returns True for the materialization that a step gave in this kernel last; None outside notebooks."""
+    unrestorable: Callable[[PlanStep, tuple[Materialization, ...], Kind], str] | None = None
+    """Returns why the notebook cannot be left as an execution of a cell left it, empty if it can; None outside notebooks."""
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
     """Returns what a step reads through variables that plain cells made from assets: by key of a step or asset, the variable."""
     settle: Callable[[PlanStep], None] | None = None
@@ -211,6 +217,9 @@ def decide_keyed(
     lost = lost_value(group, known) if step.key in plan.target_steps else None
     if lost is not None:
         return Decision("run", "lost", memo, inputs, group, f"{lost[0].key}: {lost[1]}")
+    obstacle = known.unrestorable(step, group, kind) if known.unrestorable is not None else ""
+    if obstacle:
+        return Decision("run", "unrestorable", memo, inputs, group, obstacle)
     return Decision("reuse", "", memo, inputs, group)
 
 

@@ -165,6 +165,10 @@ class _States:
         lost = lost_value(group, known)
         if lost is not None:
             return "missing", (_lost(*lost, known),)
+        if decision.cause == "unrestorable":
+            reason = Reason(decision.obstacle, kind="unrestorable")
+            earlier = _pending_change(reason, self.pending)
+            return ("stale", (reason,)) if earlier is None else ("may change", (earlier,))
         if len(group) > 1 and not is_kept(step, group, known, known.kind(step.key)):
             self.pending.update(dict.fromkeys(_would_change(step, group, known), step.key))
         doubts = self._doubts(step)
@@ -254,7 +258,7 @@ def _would_change(step: PlanStep, group: tuple[Materialization, ...], known: Kno
 def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
     """Return a reason that names the step whose reuse would change what a reason names, or None if none would."""
     # A recorded read has no path from the step: its text names the file or the variable.
-    words = reason.path.split(" -> ") if reason.path else reason.text.split()
+    words = reason.path.split(" -> ") if reason.path else [word.strip("(),") for word in reason.text.split()]
     for name, key in pending.items():
         if any(word == name or word.endswith(f"/{name}") for word in words):
             return Reason(f"{key} would change {name} first", path=key, kind="upstream")
