@@ -462,7 +462,7 @@ class Claiming:
         return self._claims.take(memo, Claimant(self._books.run.notebook, os.getpid(), platform.node(), time.time()))
 
     def _wait(self, step: PlanStep, memo: str, position: int) -> Claim | None:
-        """Return the claim as soon as it is free; None if the run is to stop."""
+        """Wait until the claim is free and return it; None if the run is to stop."""
         began, pause = time.monotonic(), _SHORTEST
         shown: Claimant | None = None
         while not self._guard.interrupted:

@@ -54,7 +54,7 @@ class NotRestorableError(Exception):
 
 
 def has_content(item: Any) -> bool:
-    """Return True if an object can change in place, as far as its type tells."""
+    """Return True if the type of an object allows changes in place."""
     kind = type(item)
     return kind not in _NO_CONTENT and not issubclass(kind, (type, *_NO_CONTENT))
 
@@ -121,7 +121,7 @@ CHANGING = frozenset(
 
 
 def is_leaf(item: Any) -> bool:
-    """Return True if an object is compared by digest: it is no container of Python objects."""
+    """Return True if an object is compared by digest: it is not a container of Python objects."""
     kind = type(item)
     if kind in _CONTAINERS or kind is tuple:
         return False
@@ -225,7 +225,7 @@ def put_content(item: Any, parts: tuple[Any, ...]) -> None:
     try:
         for kind, values in parts:
             if kind == "items":
-                # An OrderedDict keeps the order in a list of its own.
+                # An OrderedDict keeps the order in a separate list.
                 kind_of_dict = collections.OrderedDict if issubclass(type(item), collections.OrderedDict) else dict
                 kind_of_dict.clear(item)
                 for key, value in values:

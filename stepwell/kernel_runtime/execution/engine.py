@@ -1,6 +1,6 @@
-"""The engine: walks a plan once and decides for each step whether it is reused, run, skipped or never started.
+"""The engine: walks a plan once, and reuses, runs or skips each step, or does not start it, as `decide` says.
 
-It knows the order (the plan), asks `decide` what becomes of a step, has an executor run it, and keeps the records. Values
+It knows the order (the plan), asks `decide` for the decision about a step, has an executor run it, and keeps the records. Values
 are loaded only when a step that runs needs them.
 """
 
@@ -77,7 +77,7 @@ class Request:
     told: list[Notice] = field(default_factory=list)
     """Notices of the store while the run goes on."""
     strict: bool = False
-    """True if a value of an asset cell that cannot be stored is a failure, as it is for other steps."""
+    """True if an asset cell fails when its value cannot be stored, like every other step."""
 
 
 class _ValueLostError(Exception):
@@ -131,7 +131,7 @@ class Engine:
         self._run_again = 0
 
     def run(self) -> RunResult:
-        """Run the plan to its end, or to an interrupt; return what happened. Exceptions of user code are in the result."""
+        """Run the plan to its end, or to an interrupt. Exceptions of user code are in the result."""
         steps = self.plan.steps
         self.books.begin(steps)
         interrupted = False
@@ -173,7 +173,7 @@ class Engine:
     # -- one step
 
     def _decided(self, step: PlanStep, position: int) -> str:
-        """Decide a step; whatever its objects do, it ends with a record and the steps that do not need it go on."""
+        """Decide a step. Even if its objects raise exceptions, it ends with a record, and steps that do not need it continue."""
         try:
             return self._decide(step, position)
         except StoreError:
@@ -216,7 +216,7 @@ class Engine:
             self.claiming.ended()
 
     def _reuse(self, step: PlanStep, decision: Decision) -> Decision:
-        """Reuse an execution of a step if the decision is so; return another decision if restoring its effects failed."""
+        """Carry out a decision to reuse; return a decision to run instead if the effects could not be restored."""
         if decision.action != "reuse":
             return decision
         group = decision.group
@@ -242,13 +242,13 @@ class Engine:
         self.books.reused(step, decision.memo_key, decision.group)
 
     def _rekey(self) -> None:
-        """Have the steps that follow keyed again: effects were applied."""
+        """Compute the memo keys of the following steps again: effects were applied."""
         self.known.forget_checks()
         if self.request.hidden is not None:
             self.request.hidden.changed()
 
     def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
-        """Give a notice of a value that is computed again because the stored one is lost."""
+        """Give a notice that a value is computed again because the stored one is lost."""
         note = notice("computed again", step.key, why=decision.obstacle)
         # Of values that another key signed the run says one line for all.
         if note not in self.notices and self.known.snapshot.foreign.keys().isdisjoint(
@@ -288,7 +288,7 @@ class Engine:
     def _run_body(
         self, execution: Execution, arguments: dict[str, Any], hidden: dict[str, Any], *, live: bool
     ) -> LiveRun | None:
-        """Have a step's body run; return what a cell may have changed in the notebook."""
+        """Run a step's body. Return the record of the notebook that a cell may have changed."""
         step, cells = execution.step, self.cells
         state = None if live else self.request.hidden
         # What explains a code version is read before the body can change it.
@@ -315,7 +315,7 @@ class Engine:
         return run
 
     def _tell_unchecked(self, step: PlanStep, outcome: Outcome) -> None:
-        """Give notices of what a body used and no later run can check: its result is reused although that may change."""
+        """Give notices of reads that no later run can check: the result is reused even if they change."""
         if step.op.volatile or step.op.max_age is not None or not step.memoised:
             return
         if outcome.network:
@@ -330,7 +330,7 @@ class Engine:
             self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
     def _take_present_names(self, execution: Execution) -> None:
-        """Give an asset cell that is about to run the memo key that it has with the present variables."""
+        """Compute the memo key of an asset cell that is about to run again, with the present variables."""
         step, state, cells = execution.step, self.request.hidden, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
             state.changed()
@@ -446,7 +446,7 @@ class Engine:
         return kept
 
     def _is_users_interrupt(self, error: BaseException) -> bool:
-        """Return whether an exception is Ctrl-C, and not a KeyboardInterrupt that an object raised."""
+        """Return True if an exception is Ctrl-C, and not a KeyboardInterrupt that an object raised."""
         return is_interrupt(error) and self.guard.interrupted
 
     def _fail(self, execution: Execution, error: BaseException) -> str:
@@ -501,9 +501,9 @@ class Engine:
                 return self.cells.value(key)
         if item.value is None:
             raise ValueUnavailableError(
-                f"step {step.key!r} takes the value of {key!r}, which has none stored",
+                f"step {step.key!r} needs the value of {key!r}, which is not stored",
                 where=step.where,
-                remedy=f"{key} returns None by its annotation, or could not be kept: use deps=[{key!r}] to only come after it",
+                remedy=f"{key} returns None by its annotation, or its value could not be stored: deps=[{key!r}] declares the order alone",
             )
         producer = self.plan.producers.get(key)
         try:
@@ -519,7 +519,7 @@ class Engine:
         return value
 
     def _again(self, producer: PlanStep) -> None:
-        """Run a step again whose stored value cannot be loaded, or take what another process has made of it meanwhile."""
+        """Run a step whose stored value cannot be loaded, or take the result that another process computed meanwhile."""
         known = self.known
         inputs = known.inputs(producer) or ()
         decision = Decision("run", "lost", known.key(producer, inputs), inputs)

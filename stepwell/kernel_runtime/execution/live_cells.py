@@ -75,7 +75,7 @@ class LiveRun:
         self._links: dict[int, str] = {}
         self._unchanged: dict[int, Seen] = {}
         self._own: dict[int, Seen] = {}
-        """What functions and classes hold that the body defined."""
+        """The objects that functions and classes of the body hold."""
         self._changed_roots: set[str] = set()
         self._streams: dict[str, Any] = {}
         self._seedings = len(seedings)
@@ -582,7 +582,7 @@ def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored:
 
 
 def _imports(definition: Definition, name: str, value: Any) -> bool:
-    """Return True if an import gives a name its value, as far as can be told without importing anything."""
+    """Return True if an import is known to give a name its value; nothing is imported to find out."""
     if not definition.sources:
         return type(value) is ModuleType or type(contents.attribute(value, "__module__")) is str
     module, attribute = definition.sources[definition.names.index(name)]

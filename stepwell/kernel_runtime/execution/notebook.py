@@ -1,4 +1,4 @@
-"""What the engine does with asset cells of a notebook: run them live, record what they left, restore it on a hit."""
+"""Asset cells of a notebook: `StoredCells` checks if a stored execution can be restored, `NotebookCells` runs cells live, records their effects and restores them."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class _Hit:
     """The record of what it left in the notebook; None if it left nothing else than its values."""
     effects: Effects
     own: bool
-    """Whether its cell runs."""
+    """True if its cell runs."""
     again: bool
-    """Whether the step gave this execution here before."""
+    """True if the step already had this execution in this kernel."""
     skips_objects: bool
-    """Whether objects stay as they are: the names that it reads differ from what they were, so its effects, or later ones, were applied."""
+    """True if objects are not changed: the names that it reads have other values, so its effects, or later ones, were applied."""
     unstored: list[str]
     """The variables whose values are not stored."""
     files: FilesToRestore
@@ -81,7 +81,7 @@ def _is_live(step: PlanStep) -> bool:
 
 
 class StoredCells:
-    """Executions of asset cells in the store, and whether the notebook can be left as they left it. Asking changes nothing.
+    """The stored executions of asset cells, and the obstacles to restoring them in this kernel. No method changes the notebook.
 
     Parameters
     ----------
@@ -96,19 +96,19 @@ class StoredCells:
         self._store = store
         self._strict = strict
         self.hit: _Hit | None = None
-        """The execution that was asked for last, if it can be restored, and restoring it changes anything."""
+        """The last execution asked for, if it can be restored; None if there is nothing to restore."""
 
     def must_be_stored(self, step: PlanStep) -> bool:
         """Return True if a value of a cell that cannot be stored is a failure of its step."""
         return isinstance(step.op.body, CellBody) and (self._strict or step.op.body.must_be_stored)
 
     def obstacle(self, step: PlanStep, group: tuple[Materialization, ...], kind: Kind) -> str:
-        """Return why the notebook cannot be left as an execution left it; empty if nothing is known to prevent it.
+        """Return why the effects of an execution cannot be restored; empty if nothing is known to prevent it.
 
         Parameters
         ----------
         kind
-            How the step is requested. A step that is only needed further down binds nothing again that it gave in this kernel.
+            How the step is requested. An upstream step whose execution this kernel already has needs no restoring.
         """
         self.hit = None
         if not _is_live(step):
@@ -120,10 +120,10 @@ class StoredCells:
             return ""
         kept = next((item for item in group if item.output == NOTEBOOK), None)
         if kept is None and any(item.effects for item in group):
-            return "what it did to the notebook is not recorded"
-        # Nothing of a record is looked at, not even whether it has effects, before a trusted key is known to have signed it.
+            return "its effects on the notebook are not recorded"
+        # The signature is verified before any part of the record is used, even before it is known to have effects.
         if kept is not None and not self._is_trusted(kept, group):
-            return "what it did to the notebook is not signed with a trusted key"
+            return "its effects on the notebook are not signed with a trusted key"
         effects = Effects.from_text(kept.effects) if kept is not None else Effects()
         unstored = _unstored(step, group, effects)
         skips_objects = again and step.key in timeline.pinned
@@ -161,7 +161,7 @@ class StoredCells:
         if effects.lost and not (
             again and timeline.is_left(step.key) and (skips_objects or not timeline.is_touched(step.key, effects.lost))
         ):
-            return f"once in every kernel: what it changed cannot be restored ({', '.join(effects.lost)})"
+            return f"once in every kernel: its changes cannot be restored ({', '.join(effects.lost)})"
         assert isinstance(step.op.body, CellBody)
         if not again and not step.op.body.kept.isdisjoint(effects.unstored):
             return "a variable that --keep names is not stored"
@@ -202,8 +202,8 @@ class NotebookCells:
         Of the session.
     seeds
         Of the run.
-    tell
-        Is given lines for the person at the notebook.
+    notify
+        Called with notices for the user.
     strict
         True if a value that cannot be stored is a failure.
 
@@ -503,7 +503,7 @@ class NotebookCells:
     # -- a hit
 
     def reuse(self, step: PlanStep) -> str:
-        """Leave the notebook as the execution left it that the decision about a step has just found.
+        """Restore the execution that the last decision found for a step.
 
         Returns
         -------
@@ -524,7 +524,7 @@ class NotebookCells:
             if isinstance(error, ValueUnavailableError):
                 self._notify(notice("computed again", step.key, why=error.what))
                 return error.what
-            return f"what it left cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+            return f"its effects cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
         self._note_reuse(hit, bound)
         return ""
 

@@ -100,7 +100,7 @@ def _state(path: str) -> str | None:
 
 @dataclass(slots=True)
 class FilesToRestore:
-    """What a hit must do to the project's files.
+    """The changes to the project's files that a hit requires.
 
     Attributes
     ----------
@@ -171,7 +171,7 @@ def compare_files(
 
 
 def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], store: ValueStore) -> str:
-    """Return what is to be said of a file that is not there although a step wrote it; empty for any other path.
+    """Return a note about a missing file that a step wrote; empty for any other path.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def left_states(path: str, store: ValueStore) -> Iterator[tuple[str, str]]:
 
 
 def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: Path) -> None:
-    """Do what `compare` found; raises OSError or KeyError if it cannot be done."""
+    """Change files as `compare_files` found; raises OSError or KeyError if that fails."""
     root = os.path.realpath(project)
     for name in todo.folders:
         os.makedirs(os.path.join(root, name), exist_ok=True)
@@ -204,7 +204,7 @@ def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: 
     for name in todo.write:
         path = os.path.join(root, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        # Written beside its place and renamed: a link that was put there meanwhile is replaced, never followed.
+        # A temporary file in the same folder is renamed: a link that was put there meanwhile is replaced, never followed.
         descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".stepwell-")
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -238,13 +238,13 @@ class Held:
     array: Any
     holder: Any
     part: tuple[Any, ...]
-    """Which array of the holder: nothing for itself, ``("buffer",)``; of a frame, the first column that is in it, ``("column", 2)``."""
+    """The array of the holder: empty for the holder itself, ``("buffer",)``; of a frame, the first column in it, ``("column", 2)``."""
     root: Any
     """The array at the end of the chain of bases."""
     start: int
     end: int
     linked: bool
-    """Whether it can be stored as a link: it is an array that the stored form holds as such."""
+    """True if it can be stored as a link: the stored form holds it as an array."""
     memory: int
     """The same for all that is over the same memory."""
 
@@ -298,7 +298,7 @@ def _kinds(np: Any) -> tuple[type, ...]:
 
 
 def _column(frame: Any, at: int) -> Any:
-    """Return a column's own memory, or None if it is no array of numpy."""
+    """Return the memory of a column, or None if it is not an array of numpy."""
     column = frame.iloc[:, at] if frame.ndim == 2 else frame
     return column.to_numpy() if type(column.dtype).__module__.startswith("numpy") else None
 
@@ -387,7 +387,7 @@ def _link_group(group: list[Held], others: list[Held], found: dict[int, View]) -
         if owner is None and (
             before or any(_may_own(other, each) and not (keeps and each.has(other)) for other in after)
         ):
-            # They overlap, and none holds the other as it is stored: both are over the array at the end of their bases.
+            # They overlap, and neither contains the other in its stored form: both are views of the array at the end of their bases.
             owner = replace(each, array=each.root, holder=each.root, part=())
         if owner is not None:
             found[id(each.array)] = View(each.holder, owner.holder, (len(found), *_link(owner, each)))
@@ -426,7 +426,7 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
     Raises
     ------
     ValueError
-        If the object has another layout than the one whose memory it was.
+        If the layout of the object differs from that of the recorded owner of the memory.
     """
     np = sys.modules["numpy"]
     _, part, layout, whole, offset, (shape, strides, dtype), writeable, kind = link
@@ -435,19 +435,19 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
     flat = root.ravel(order="K")
     same = (own.shape, own.strides, own.dtype) == layout and kind in _kinds(np) and np.may_share_memory(flat, root)
     if not same or whole not in {None, (_address(own) - _address(root), root.nbytes)}:
-        raise ValueError("the array whose memory it was has another layout")
+        raise ValueError("the owner of the array's memory has a different layout")
     start = _address(own) + offset - _address(flat)
     memory = flat if dtype.hasobject else flat.view(np.uint8)
     made = np.ndarray(shape, dtype, buffer=memory, offset=start, strides=strides)
     if writeable and not made.flags.writeable:
-        raise ValueError("the array whose memory it was is read-only")
+        raise ValueError("the owner of the array's memory is read-only")
     made.flags.writeable = writeable
     return made if kind is np.ndarray else made.view(kind)
 
 
 @dataclass(slots=True)
 class Bundle:
-    """What a body left in the notebook: stored as one value, so that shared objects stay shared."""
+    """The effects of a body on the notebook: stored as one value, so that shared objects stay shared."""
 
     values: dict[str, Any] = field(default_factory=dict)
     """Variables by name."""

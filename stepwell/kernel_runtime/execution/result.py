@@ -151,7 +151,7 @@ class Collector:
             raise InvariantViolationError(
                 f"step {step.key!r} produced the output {name!r}, which it does not declare",
                 where=step.where,
-                remedy=f"declared are: {', '.join(self.declared) or 'none'}",
+                remedy=f"declared outputs: {', '.join(self.declared) or 'none'}",
             )
         if name in self.produced:
             raise InvariantViolationError(f"step {step.key!r} produced the output {name!r} twice", where=step.where)
@@ -220,7 +220,7 @@ class Collector:
             raise InvariantViolationError(
                 f"step {self.step.key!r} yielded a {type_name(value)}",
                 where=self.step.where,
-                remedy="yield Output(value, output_name=...); a generator that is returned counts as one that yields: return list(...) of it to keep its items",
+                remedy="yield Output(value, output_name=...); a returned generator is treated like yield: return list(...) to store its items",
             )
         self._output(value)
 
@@ -267,7 +267,7 @@ def user_object_error(step: PlanStep, doing: str, error: BaseException) -> UserO
     return UserObjectError(
         f"step {step.key!r} failed: {doing} raised {name_parts(type(error))[1]}",
         where="\n".join(part for part in (step.where, _text(error)) if part),
-        remedy="mend the special methods of its class (__repr__, __eq__, __reduce__, ...), or return plain data",
+        remedy="correct the special methods of its class (__repr__, __eq__, __reduce__, ...), or return plain data",
     )
 
 
@@ -422,7 +422,7 @@ class RunResult:
         found = self.materialization(key)
         if found.value is None:
             raise ValueUnavailableError(
-                f"{key!r} has no stored value", remedy="its output is Nothing, or could not be kept"
+                f"{key!r} has no stored value", remedy="its output is Nothing, or could not be stored"
             )
         return self._load(found)
 

@@ -94,7 +94,7 @@ class Unstored:
 
 
 class Timeline:
-    """What happened to the names of one notebook.
+    """The events of the names of one notebook.
 
     Parameters
     ----------
@@ -369,7 +369,7 @@ class Timeline:
                 continue
 
     def withdraw(self, key: str) -> None:
-        """Remove our variables of an asset that is no longer defined."""
+        """Remove the variables that Stepwell bound to an asset whose definition was removed."""
         for name, bound in list(self._bound.items()):
             if bound.key == key:
                 if self.bound_to(name) is not None:
@@ -406,11 +406,11 @@ class Timeline:
         self._earlier[step_key] = found
 
     def earlier(self, step_key: str) -> dict[str, Any]:
-        """Return what a step found under names that it has bound itself since, and nobody else."""
+        """Return the earlier values of names that only the step itself has bound since."""
         return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
 
     def unpin(self, step_key: str) -> bool:
-        """Have a step that is about to run count with the names that it finds; return True if it was to count with others."""
+        """Use the present names for a step that is about to run; return True if earlier ones were in use."""
         earlier = self.earlier(step_key)
         differs = any(
             self.namespace.get(name, MISSING) is not value and self.namespace.get(name, MISSING) != value
@@ -585,12 +585,12 @@ class Timeline:
     def _is_explained(
         self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str, *, pulled: bool
     ) -> bool:
-        """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
+        """Return True if the events of a name since a step was brought up to date do not make the step stale."""
         if not pulled and (
             any(writer.kind == "cell" for _, writer in since)
             or any(number > memory.number and writer.id != step_key for number, writer in self._binds.get(name, ()))
         ):
-            # A cell that runs reads what others have bound. What later steps have changed in place is no edit.
+            # A cell that runs reads the names that others bound. Changes in place by later steps are not edits.
             return False
         # Those who gave the value that the step read: who bound the name last before it, and who changed the object since.
         last = max((number for number, _ in self._binds.get(name, ()) if number <= memory.number), default=0)
@@ -635,7 +635,7 @@ class Timeline:
         def is_bound_again(name: str) -> bool:
             return any(number > memory.number for number, _ in self._binds.get(name, ()))
 
-        # What a function reads that was bound since is none of the step's.
+        # A name that was bound since is not followed into the functions that read it.
         for name in sorted(reached_names(self.namespace, body.reads, ends_at=is_bound_again)):
             since = self._since(name, memory.number)
             if not since:
@@ -656,7 +656,7 @@ class Timeline:
             if library_state.changed(memory.settings, library_state.snapshot()):
                 is_edit = not pulled
             else:
-                # Settings that the step itself has made are none.
+                # Settings of the step itself are not edits.
                 is_edit = not self.world.has_settings(step_key)
             if is_edit:
                 return version

@@ -295,7 +295,7 @@ class HiddenState:
         return not self._changes or step.code is None or self._settled.get(step.key) == self._changes
 
     def settle(self, step: PlanStep) -> bool:
-        """Give a step that is about to be decided its code version of now; tell whether it is another one."""
+        """Give a step that is about to be decided its code version of now; return True if it is a different one."""
         if step.code is None or self.is_settled(step):
             return False
         self._settled[step.key] = self._changes

@@ -1,4 +1,4 @@
-"""Targets, selection strings and definitions to a plan, with every upstream that it needs.
+"""Plans of targets, selection strings and definitions, with every upstream that they need.
 
 The syntax of selection strings (SEMANTICS, section 2):
 ``a`` · ``key:"a*"`` · ``+a`` and ``a+`` one level, ``++a`` two, ``1+key:a`` and ``key:a+1`` by number · ``*a`` and ``a*`` all the way ·
@@ -42,12 +42,12 @@ class SelectionGraph:
     """The assets among which a selection chooses."""
 
     upstream: Mapping[str, Collection[str]]
-    """For each key the keys that it depends on."""
+    """By key, the keys that it depends on."""
     groups: Mapping[str, str]
     kinds: Mapping[str, str]
 
     def downstream(self) -> dict[str, list[str]]:
-        """Return for each key the keys that depend on it."""
+        """Return, by key, the keys that depend on it."""
         found: dict[str, list[str]] = {key: [] for key in self.upstream}
         for key, needs in self.upstream.items():
             for need in needs:
@@ -56,7 +56,7 @@ class SelectionGraph:
 
 
 def select(expressions: str | Iterable[str], graph: SelectionGraph) -> list[str]:
-    """Return the keys that one or several expressions mean, in the order of the graph.
+    """Return the keys that expressions select, in the order of the graph.
 
     Raises
     ------
@@ -228,18 +228,18 @@ class Definitions:
     _names: dict[str, str] | None = None
 
     def asset(self, key: str) -> AssetsDefinition | SourceAsset | None:
-        """Return what defines a key, or None."""
+        """Return the definition of a key, or None."""
         return self.given.get(key) or self.registered.get(key)
 
     def keys(self) -> list[str]:
-        """Return every key, given ones first."""
+        """Return all keys, those of the given list first."""
         return list(self._all())
 
     def _all(self) -> dict[str, AssetsDefinition | SourceAsset]:
         return {**self.given, **self.registered, **self.given} if self.registered else {**self.given}
 
     def computed(self) -> dict[str, AssetsDefinition]:
-        """Return the definitions that compute something, by key."""
+        """Return the definitions that compute values, by key."""
         return {key: found for key, found in self._all().items() if isinstance(found, AssetsDefinition)}
 
     def names(self) -> dict[str, str]:
@@ -257,7 +257,7 @@ class Definitions:
         return self._names
 
     def graph(self) -> SelectionGraph:
-        """Return what selections are made from."""
+        """Return the graph of the assets, for selections."""
         upstream: dict[str, list[str]] = {}
         groups: dict[str, str] = {}
         kinds: dict[str, str] = {}
@@ -275,7 +275,7 @@ class Definitions:
 
 
 def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> list[str]:
-    """Return the asset keys that targets mean: keys, step keys of graph-backed assets, selection strings; None for all.
+    """Return the asset keys of targets: keys, step keys of graph-backed assets, selection strings; None for all.
 
     Raises
     ------
@@ -300,7 +300,7 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
 
 
 def step_owner(key: str, definitions: Definitions) -> AssetsDefinition | None:
-    """Return the definition that a step key belongs to, or None."""
+    """Return the definition that has a step key, or None."""
     parent = key.split(".", 1)[0]
     found = definitions.asset(parent)
     if isinstance(found, AssetsDefinition) and "." in key and isinstance(found.node, GraphDefinition):
@@ -318,7 +318,7 @@ def build_plan(
     upstream: bool = True,
     steps_only: Collection[str] | None = None,
 ) -> Plan:
-    """Return the plan that brings assets up to date.
+    """Return a plan that brings assets up to date.
 
     Parameters
     ----------
@@ -396,7 +396,7 @@ def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection
 
 
 def finish(plan: Plan) -> Plan:
-    """Order the steps of a plan and find what it reads from the store.
+    """Order the steps of a plan and find the values that it reads from the store.
 
     Raises
     ------
@@ -410,7 +410,7 @@ def finish(plan: Plan) -> Plan:
         raise CycleError(
             "assets wait for each other: " + " -> ".join(reversed(cycle)),
             where=listed(dict.fromkeys(f"{key} in {places[key]}" for key in cycle if places.get(key))),
-            remedy="take one of these inputs out, or split an asset in two",
+            remedy="remove one of these inputs, or split an asset in two",
         )
     plan.steps = tuple(ordered)
     plan.producers = {output.key: step for step in ordered for output in step.outputs}
@@ -419,21 +419,21 @@ def finish(plan: Plan) -> Plan:
 
 
 def _check_keys(steps: Iterable[PlanStep]) -> None:
-    """Raise `DuplicateKeyError` if two steps have the same key, or give the same value."""
+    """Raise `DuplicateKeyError` if two steps have the same key, or produce the same value."""
     owners: dict[str, PlanStep] = {}
     for step in steps:
         for key in (step.key, *[output.key for output in step.outputs]):
             other = owners.setdefault(key, step)
             if other is not step:
                 raise DuplicateKeyError(
-                    f"two steps are called {key!r}, or give it",
+                    f"two steps have the key {key!r} or produce it",
                     where=listed(dict.fromkeys(place for place in (other.where, step.where) if place)),
-                    remedy="a multi-asset needs another name than an asset, @multi_asset(name=...), and an asset one definition",
+                    remedy="give a multi-asset a different name, @multi_asset(name=...), and an asset one definition",
                 )
 
 
 def _take_defaults(step: PlanStep, definitions: Definitions) -> None:
-    """Give a parameter its default where nothing here defines the asset that it would be."""
+    """Use the default of a parameter if no asset of its name is defined."""
     defaults = step.op.defaults
     inputs = tuple(
         PlanInput(given.name, (), default=defaults[given.name])
@@ -459,7 +459,7 @@ def _walk(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) -> None:
 
 
 def step_extra(step: PlanStep) -> list[tuple[str, object]]:
-    """Return what counts in a step's code version other than its body: config and defaults of unconnected inputs."""
+    """Return the parts of a step's code version besides its body: config, and defaults of unconnected inputs."""
     extra: list[tuple[str, object]] = []
     if step.config:
         extra += [(f"config {name}", value) for name, value in step.config.items()]
@@ -473,7 +473,7 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
 
 
 def unknown_step(key: str, definitions: Definitions, known: Callable[[], Iterable[str]] | None = None) -> Exception:
-    """Build the error for a step key that no definition has, with the nearest ones."""
+    """Build the error for an unknown step key; it names similar keys."""
     keys = [
         step.key for definition in dict.fromkeys(definitions.computed().values()) for step in asset_steps(definition)
     ]
