@@ -268,7 +268,7 @@ class Bookkeeping:
         published = Once()
         last.then(lambda _: published.happen())
         with waiting():
-            for commit in {id(each): each for each in (*self._commits, last)}.values():
+            for commit in {id(pending): pending for pending in (*self._commits, last)}.values():
                 commit.wait()
             published.wait()
         if self._failure is not None:
@@ -419,10 +419,10 @@ class Claiming:
         codes = [step.code.digest] if step.code is not None else []
         keys = [output.key for output in step.outputs]
         try:
-            found = self._guard.call(lambda: self._store.snapshot(keys, [step.address], codes, remember=False))
+            snapshot = self._guard.call(lambda: self._store.snapshot(keys, [step.address], codes, remember=False))
         except KeyboardInterrupt:
             return False
-        self._known.look_again(found)
+        self._known.look_again(snapshot)
         return True
 
     def computing(self, step: PlanStep, memo: str) -> None:
@@ -441,9 +441,9 @@ class Claiming:
         """Note that a step ended or will not run: its claim is released when its rows are committed."""
         watched, self._watched = self._watched, None
         claim, self._claim = self._claim, None
-        for each in (claim, watched.claim if watched is not None else None):
-            if each is not None:
-                self._books.after_commit(each.release)
+        for held in (claim, watched.claim if watched is not None else None):
+            if held is not None:
+                self._books.after_commit(held.release)
 
     def drop(self) -> None:
         """Let the claim of a step whose body has not begun go at once: another one comes first."""

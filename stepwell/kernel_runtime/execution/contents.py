@@ -158,10 +158,10 @@ def member(item: Any, step: Step) -> Any:
         return dict.__getitem__(item, name)
     if kind == "index":
         return item[name]
-    found = (_state_of(item) or {}).get(name, _ABSENT)
-    if found is _ABSENT:
+    value = (_state_of(item) or {}).get(name, _ABSENT)
+    if value is _ABSENT:
         raise AttributeError(name)
-    return found
+    return value
 
 
 def content(item: Any) -> tuple[Any, ...]:
@@ -195,8 +195,10 @@ def same_content(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
             return False
         if kind == "set":
             # Only numbers and texts are compared by value: the objects of a library may raise when they are compared.
-            plain = all(type(each) in ATOMS for each in (*old, *new))
-            if {id(each) for each in old} != {id(each) for each in new} and not (plain and set(old) == set(new)):
+            plain = all(type(member) in ATOMS for member in (*old, *new))
+            if {id(member) for member in old} != {id(member) for member in new} and not (
+                plain and set(old) == set(new)
+            ):
                 return False
         elif not all(_same(one, two) for one, two in zip(old, new, strict=True)):
             return False
@@ -271,7 +273,7 @@ def _state_of(item: Any) -> dict[str, Any] | None:
     """Return the attributes of an instance; None if its state lies elsewhere."""
     kind = type(item)
     namespace = _namespace_of(item)
-    found = (
+    state = (
         {name: value for name, value in namespace.items() if name not in _KEPT_BY_LIBRARY}
         if type(namespace) is dict
         else None
@@ -288,11 +290,11 @@ def _state_of(item: Any) -> dict[str, Any] | None:
                 value = descriptor.__get__(item, kind)  # type: ignore[union-attr]
             except AttributeError:
                 continue
-            found = {} if found is None else found
-            found[name] = value
-    if found is None and issubclass(type(item), (dict, list, set, collections.deque, bytearray)):
+            state = {} if state is None else state
+            state[name] = value
+    if state is None and issubclass(type(item), (dict, list, set, collections.deque, bytearray)):
         return {}
-    return found
+    return state
 
 
 def _namespace_of(item: Any) -> Any:
@@ -438,8 +440,8 @@ _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
 
 def _leaf(item: Any) -> tuple[_Get, _Set] | None:
     for module, name, get, set_ in _LEAVES:
-        found = sys.modules.get(module)
-        kind = getattr(found, name, None) if found is not None else None
+        library = sys.modules.get(module)
+        kind = getattr(library, name, None) if library is not None else None
         if isinstance(kind, type) and issubclass(type(item), kind):
             return get, set_
     return None
@@ -447,8 +449,8 @@ def _leaf(item: Any) -> tuple[_Get, _Set] | None:
 
 def leaf_state(item: Any) -> Any:
     """Return the state of a leaf, for `put_leaf`."""
-    found = _leaf(item)
-    return found[0](item) if found is not None else None
+    leaf = _leaf(item)
+    return leaf[0](item) if leaf is not None else None
 
 
 def put_leaf(item: Any, state: Any) -> None:
@@ -459,10 +461,10 @@ def put_leaf(item: Any, state: Any) -> None:
     NotRestorableError
         If its type cannot be changed in place.
     """
-    found = _leaf(item)
-    if found is None:
+    leaf = _leaf(item)
+    if leaf is None:
         raise NotRestorableError(f"a {type(item).__name__} cannot be set to another state")
     try:
-        found[1](item, state)
+        leaf[1](item, state)
     except Exception as error:
         raise NotRestorableError(f"{type(item).__name__}: {error}") from error

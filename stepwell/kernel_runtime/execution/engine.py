@@ -356,8 +356,8 @@ class Engine:
             address, digest = step.address, step.code.digest
             # An interrupt while it waits ends the run before this step begins.
             with suppress(KeyboardInterrupt):
-                found = self.guard.call(lambda: self.store.snapshot([], [address], [digest], remember=False))
-                self.known.snapshot.take(found)
+                snapshot = self.guard.call(lambda: self.store.snapshot([], [address], [digest], remember=False))
+                self.known.snapshot.take(snapshot)
 
     def _tell_changes(self, step: PlanStep, names: tuple[str, ...]) -> None:
         if names:
@@ -379,7 +379,7 @@ class Engine:
                     error = user_object_error(step, "storing what it gave", broken)
                 produced = outcome.produced
                 execution.stored = {
-                    name: each for name, each in execution.stored.items() if not produced[name].output.stored
+                    name: value for name, value in execution.stored.items() if not produced[name].output.stored
                 }
         if error is None:
             made = self.books.executed(execution)
@@ -431,8 +431,8 @@ class Engine:
         version = "" if is_job else look(partial(data_version, value)) or ""
         kept = True
         try:
-            at = look(partial(self.books.put, execution, name, value, version=version, portable=run is None))
-            execution.stored[name] = (at, version or at.digest)
+            stored_value = look(partial(self.books.put, execution, name, value, version=version, portable=run is None))
+            execution.stored[name] = (stored_value, version or stored_value.digest)
         except UnstorableValueError as unstorable:
             if not is_job and (run is None or self.cells is None or self.cells.stored.must_be_stored(step)):
                 raise

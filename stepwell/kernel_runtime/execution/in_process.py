@@ -194,13 +194,13 @@ class InProcess:
             for value in body(**arguments):
                 collector.yielded(value)
         else:
-            found = body(**arguments)
-            if type(found) is GeneratorType and not step.op.output_checks:
+            result = body(**arguments)
+            if type(result) is GeneratorType and not step.op.output_checks:
                 # A function that returns a generator of Output instead of being one.
-                for value in found:
+                for value in result:
                     collector.yielded(value)
             else:
-                collector.returned(found)
+                collector.returned(result)
 
     def _cell(self, body: CellBody, arguments: Mapping[str, Any], collector: Collector) -> None:
         # The names of a live body's inputs are bound in the notebook already.

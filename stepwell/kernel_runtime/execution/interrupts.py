@@ -171,8 +171,8 @@ class InterruptGuard:
         """Call what looks at the user's objects, which may take for ever; an interrupt meanwhile raises KeyboardInterrupt in it."""
         if self._calling:
             return function()
-        found: T = self.call(function, begun=True)
-        return found
+        result: T = self.call(function, begun=True)
+        return result
 
     def call(self, function: Callable[[], Any], *, begun: bool = False) -> Any:
         """Call user code, or wait for what can be given up; an interrupt raises KeyboardInterrupt in it.

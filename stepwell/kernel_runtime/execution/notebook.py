@@ -284,12 +284,12 @@ class NotebookCells:
         ValueUnavailableError
             If it is gone.
         """
-        found = self._timeline.alive(key)
-        if found is None:
+        value = self._timeline.alive(key)
+        if value is None:
             raise ValueUnavailableError(
                 f"the value of {key!r} is not stored, and its variable is gone", remedy=f"run the cell of {key}"
             )
-        return found
+        return value
 
     def begin(
         self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]
@@ -359,8 +359,8 @@ class NotebookCells:
             files, contents = taken_files(outcome.recorder, self._timeline.project)
             run.bundle.files = contents
             effects = replace(effects, files=files, lost=(*effects.lost, *outcome.recorder.database_changes()))
-            for each in files:
-                self._timeline.wrote(each.path, each.digest, step.key)
+            for file in files:
+                self._timeline.wrote(file.path, file.digest, step.key)
         outcome.reads = (*outcome.reads, *run.reads, *run.stream_reads())
         left_out = run.leave_out(1e9 if effects.acts else max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
         effects = replace(
@@ -399,7 +399,7 @@ class NotebookCells:
         """Return the effects of a step some of whose own values could not be stored."""
         body = step.op.body
         assert isinstance(body, CellBody)
-        names = dict(zip([each.name for each in step.outputs], body.variables, strict=False))
+        names = dict(zip([output.name for output in step.outputs], body.variables, strict=False))
         return self._once(body, effects, [names[name] for name in outputs if name in names])
 
     def _once(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
@@ -439,11 +439,13 @@ class NotebookCells:
             values.append(name)
         settings = [name for name, value in bundle.settings.items() if self._obstacle(run, value, key) is not None]
         # By position: the objects of a library may raise when they are compared.
-        put = [at for at, entry in enumerate(bundle.put) if self._obstacle(run, entry, key) is not None]
-        lost = [*settings, *[run.root_of(bundle.put[at][0]) for at in put]]
+        unstorable = [
+            position for position, entry in enumerate(bundle.put) if self._obstacle(run, entry, key) is not None
+        ]
+        lost = [*settings, *[run.root_of(bundle.put[position][0]) for position in unstorable]]
         bundle.values = {name: value for name, value in bundle.values.items() if name not in values}
         bundle.settings = {name: value for name, value in bundle.settings.items() if name not in settings}
-        bundle.put = [entry for at, entry in enumerate(bundle.put) if at not in put]
+        bundle.put = [entry for position, entry in enumerate(bundle.put) if position not in unstorable]
         return values, lost
 
     def _obstacle(self, run: LiveRun, value: Any, key: str) -> UnstorableValueError | None:
@@ -620,13 +622,13 @@ class NotebookCells:
 
     def _note_files(self, hit: _Hit, todo: FilesToRestore) -> None:
         """Note the state of each file that the step left."""
-        for each in hit.effects.files:
-            if each.path in todo.left:
+        for file in hit.effects.files:
+            if file.path in todo.left:
                 continue
-            if hit.again and each.path not in {*todo.write, *todo.remove}:
-                self._timeline.world.files[each.path] = (each.digest, hit.step.key)
+            if hit.again and file.path not in {*todo.write, *todo.remove}:
+                self._timeline.world.files[file.path] = (file.digest, hit.step.key)
             else:
-                self._timeline.wrote(each.path, each.digest, hit.step.key)
+                self._timeline.wrote(file.path, file.digest, hit.step.key)
 
     def _restore_settings(self, hit: _Hit, values: Mapping[str, Any]) -> None:
         """Set the settings of libraries, and the environment, as the step left them.

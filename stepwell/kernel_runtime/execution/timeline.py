@@ -184,9 +184,9 @@ class Timeline:
 
     def with_aliases(self, names: Iterable[str]) -> set[str]:
         """Return names, and all others that may share objects with them."""
-        found = set(names)
-        groups = {group for name in found if (group := self._group.get(name)) is not None}
-        return found | {name for name, group in self._group.items() if group in groups}
+        aliases = set(names)
+        groups = {group for name in aliases if (group := self._group.get(name)) is not None}
+        return aliases | {name for name, group in self._group.items() if group in groups}
 
     def _note_sources(
         self, writer: Writer, bound: Collection[str], changed: Collection[str], read: Collection[str]
@@ -203,29 +203,31 @@ class Timeline:
     def sources(self, name: str) -> frozenset[str]:
         """Return the keys of the steps and assets that the value of a variable was made from."""
         bound = self.bound_to(name)
-        found = self._sources.get(name, frozenset())
-        return found | {bound.key} if bound is not None else found
+        sources = self._sources.get(name, frozenset())
+        return sources | {bound.key} if bound is not None else sources
 
     def made_from(self, step_key: str, body: object) -> dict[str, str]:
         """Return the steps and assets from whose values the plain variables that a step reads were made: by key, the variable."""
-        found: dict[str, str] = {}
+        variables: dict[str, str] = {}
         for name in sorted(body.reads - set(body.parameters)) if isinstance(body, CellBody) else ():
             if name in self.namespace:
-                found.update(dict.fromkeys(self.sources(name) - {step_key}, name))
-        return found
+                variables.update(dict.fromkeys(self.sources(name) - {step_key}, name))
+        return variables
 
     def left_by(self, step_key: str, body: object) -> list[str]:
         """Return the steps that bound variables, other than assets, which a step reads."""
         names = body.reads if isinstance(body, CellBody) else ()
         writers = [self.binder(name) for name in sorted(names) if name in self.namespace]
         return [
-            each.id for each in writers if each is not None and each.kind == "step" and each.id not in {"", step_key}
+            writer.id
+            for writer in writers
+            if writer is not None and writer.kind == "step" and writer.id not in {"", step_key}
         ]
 
     def binder(self, name: str) -> Writer | None:
         """Return who bound a name last, or None if nothing is known of it."""
-        found = self._binds.get(name)
-        return found[-1][1] if found else None
+        events = self._binds.get(name)
+        return events[-1][1] if events else None
 
     def place(self, name: str) -> str:
         """Return the cell that bound a variable or changed it last: ``cell 5``; empty if none is known."""
@@ -234,12 +236,12 @@ class Timeline:
 
     def _since(self, name: str, number: int) -> list[tuple[int, Writer]]:
         """Return the events after a number that bound a name, or may have changed its object under any name."""
-        found = [event for event in self._binds.get(name, ()) if event[0] > number]
+        events = [event for event in self._binds.get(name, ()) if event[0] > number]
         group = self._group.get(name)
-        names = [name] if group is None else [other for other, each in self._group.items() if each == group]
+        names = [name] if group is None else [other for other, its_group in self._group.items() if its_group == group]
         for other in names:
-            found += [event for event in self._changes.get(other, ()) if event[0] > number]
-        return sorted(found, key=lambda event: event[0])
+            events += [event for event in self._changes.get(other, ()) if event[0] > number]
+        return sorted(events, key=lambda event: event[0])
 
     # -- variables that are values of assets
 
@@ -333,16 +335,16 @@ class Timeline:
             Names of the registered assets: the last parts of their keys.
         """
         space = self.namespace
-        found = {}
+        keys = {}
         for name, key in registered.items():
             value = space.get(name, _GONE)
             if value is _GONE or hasattr(type(value), "__stepwell_asset_key__"):
-                found[name] = key
+                keys[name] = key
         for name in self._bound:
             bound = self.asset_of(name)
             if bound is not None:
-                found[name] = bound.key
-        return found
+                keys[name] = bound.key
+        return keys
 
     def materialized(self, item: Materialization) -> None:
         """Note a new current value; `refresh` binds its variable again. May be called from any thread."""
@@ -398,12 +400,12 @@ class Timeline:
 
     def look_before(self, step_key: str, names: Iterable[str]) -> None:
         """Note the numbers and texts that a step finds under names which it may read and binds itself."""
-        found = self.earlier(step_key)
+        earlier = self.earlier(step_key)
         for name in names:
             value = self.namespace.get(name, MISSING)
-            if name not in found and (value is MISSING or type(value) in ATOMS):
-                found[name] = value
-        self._earlier[step_key] = found
+            if name not in earlier and (value is MISSING or type(value) in ATOMS):
+                earlier[name] = value
+        self._earlier[step_key] = earlier
 
     def earlier(self, step_key: str) -> dict[str, Any]:
         """Return the earlier values of names that only the step itself has bound since."""

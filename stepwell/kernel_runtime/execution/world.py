@@ -197,10 +197,10 @@ class World:
         """Return True if whatever changed something after a number of events is the step, or comes after it and did not give the state that it read."""
         own = Writer("step", step_key)
         changes = self._changes.get(name, ())
-        since = {writer for at, writer in changes if at > number}
+        since = {writer for time, writer in changes if time > number}
         if not since:
             return True
-        last = next((writer for at, writer in reversed(changes) if at <= number), None)
+        last = next((writer for time, writer in reversed(changes) if time <= number), None)
         first = self._first_run[own]
         return all(
             writer == own
@@ -240,9 +240,9 @@ class World:
     def changed_by_cells(self, step_key: str) -> dict[Read, str]:
         """Return what cells have changed since the step was last brought up to date, of what it read: the label of the cell that did so last."""
         seen = self._seen.get(step_key)
-        found: dict[Read, str] = {}
+        changed: dict[Read, str] = {}
         if seen is None or not self._changes:
-            return found
+            return changed
         for read, before in seen.glances.items():
             by = [
                 writer.label
@@ -250,8 +250,8 @@ class World:
                 if number > seen.number and writer.kind == "cell"
             ]
             if by and self._watched.get(read, before) != before and not _has_content(read):
-                found[read] = by[-1]
-        return found
+                changed[read] = by[-1]
+        return changed
 
 
 def _can_be_watched(read: Read) -> bool:
@@ -438,16 +438,16 @@ def _plain(function: Any) -> Any:
 
 def stream_states() -> dict[str, Any]:
     """Return the states of the random streams that the user has seeded."""
-    found: dict[str, Any] = {}
+    states: dict[str, Any] = {}
     if "random" in seeded:
-        found["random"] = random.getstate()
+        states["random"] = random.getstate()
     if "numpy" in seeded and (module := sys.modules.get(_NUMPY)) is not None:
         with suppress(Exception):
-            found["numpy"] = module.get_state()
+            states["numpy"] = module.get_state()
     if "torch" in seeded and (torch := sys.modules.get("torch")) is not None:
         with suppress(Exception):
-            found["torch"] = torch.get_rng_state().numpy().tobytes()
-    return found
+            states["torch"] = torch.get_rng_state().numpy().tobytes()
+    return states
 
 
 def set_stream(name: str, state: Any) -> None:
@@ -476,9 +476,9 @@ class _Watch:
             return None
         self.end()
         # By the other finders: one of them notes that the user seeds it.
-        others = [each for each in sys.meta_path if each is not self and hasattr(each, "find_spec")]
+        others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         spec: ModuleSpec | None = next(
-            (found for each in others if (found := each.find_spec(name, path, target))), None
+            (found for finder in others if (found := finder.find_spec(name, path, target))), None
         )
         loader: Any = spec.loader if spec is not None else None
         if loader is None:

@@ -132,9 +132,9 @@ class Known:
         assert item is not None
         return local(read, step.key, item, kind or self.kind(step.key))
 
-    def look_again(self, found: Snapshot) -> None:
+    def look_again(self, later: Snapshot) -> None:
         """Take a later snapshot of some steps and keys, and check recorded reads again."""
-        self.snapshot.take(found)
+        self.snapshot.take(later)
         self._checked.clear()
 
     def forget_checks(self) -> None:
@@ -374,17 +374,17 @@ def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], k
 
 def _computed_again(step: PlanStep, inputs: tuple[InputVersion, ...], known: Known) -> str:
     """Return which input without a stored value was computed again since the step ran last; empty if none was."""
-    given = {each.name for each in step.inputs if each.carries_value}
+    parameters = {version.name for version in step.inputs if version.carries_value}
     unstored = [
-        each
-        for each in inputs
-        if each.name in given and each.key in known.values and known.values[each.key].value is None
+        version
+        for version in inputs
+        if version.name in parameters and version.key in known.values and known.values[version.key].value is None
     ]
     if not unstored:
         return ""
     earlier = known.snapshot.current.get(step.outputs[0].key, ())
-    before = {(each.name, each.version) for row in earlier[:1] for each in row.materialization.inputs}
-    changed = [each.key for each in unstored if (each.name, each.version) not in before]
+    before = {(version.name, version.version) for row in earlier[:1] for version in row.materialization.inputs}
+    changed = [version.key for version in unstored if (version.name, version.version) not in before]
     return f"{changed[0]} is not stored and was computed again" if earlier and changed else ""
 
 

@@ -350,10 +350,10 @@ def _op_at(graph: GraphDefinition, path: tuple[str, ...]) -> OpDefinition:
         inner = graph.nodes[name].definition
         if isinstance(inner, GraphDefinition):
             graph = inner
-    found = graph.nodes[path[-1]].definition
-    if not isinstance(found, OpDefinition):
+    definition = graph.nodes[path[-1]].definition
+    if not isinstance(definition, OpDefinition):
         raise InvalidDefinitionError(f"{'.'.join(path)} is a graph")
-    return found
+    return definition
 
 
 def _inputs(op: OpDefinition, connections: Mapping[str, _Bound], key: str) -> Iterator[PlanInput]:

@@ -209,16 +209,16 @@ class _States:
 
     def _of_waiting(self, step: PlanStep, stored: tuple[Materialization, ...]) -> tuple[State, tuple[Reason, ...]]:
         """Return the state of a step below one that is not fresh."""
-        own = self.explain(step, stored, None)
-        if own and not may_be_reused(step, self._executions_of(step), self.known):
+        changes = self.explain(step, stored, None)
+        if changes and not may_be_reused(step, self._executions_of(step), self.known):
             # A change in the step itself is certain; a change upstream is only possible.
-            return "stale", own
-        producers, found = self.plan.producers, self.by_key
+            return "stale", changes
+        producers, states = self.plan.producers, self.by_key
         sources = dict.fromkeys(producers[key].key for key in step.input_keys if key in producers)
         return "may change", tuple(
-            Reason(f"{key} {_how(found[key])}", path=key, kind="upstream")
+            Reason(f"{key} {_how(states[key])}", path=key, kind="upstream")
             for key in sources
-            if found[key].state != "fresh"
+            if states[key].state != "fresh"
         )
 
     def _executions_of(self, step: PlanStep) -> list[tuple[Materialization, ...]]:
@@ -252,7 +252,7 @@ def _would_change(step: PlanStep, group: tuple[Materialization, ...], known: Kno
         return []
     effects, body = Effects.from_text(kept.effects), step.op.body
     names = body.defined(effects.definitions) if isinstance(body, CellBody) else []
-    return [*effects.values, *effects.objects, *effects.deleted, *names, *(each.path for each in effects.files)]
+    return [*effects.values, *effects.objects, *effects.deleted, *names, *(file.path for file in effects.files)]
 
 
 def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
@@ -412,7 +412,7 @@ def _leads(after: dict[str, list[str]], start: str, end: str) -> bool:
         key = pending.pop()
         if key == end:
             return True
-        new = [each for each in after.get(key, ()) if each not in seen]
+        new = [target for target in after.get(key, ()) if target not in seen]
         seen.update(new)
         pending += new
     return False
