@@ -242,7 +242,7 @@ def _named_store(asked: argparse.Namespace) -> Any:
     from stepwell.kernel_runtime.store.store import open_store
 
     directory, named = _directory(asked)
-    return closing(open_store(directory, create=False, follow=named, tell=lambda found: say(notice_text(found))))
+    return closing(open_store(directory, create=False, follow=named, notify=lambda found: say(notice_text(found))))
 
 
 def _fail(asked: argparse.Namespace, error: StepwellError) -> int:
