@@ -157,7 +157,7 @@ class Bookkeeping:
         self.publish(RunStarted(self.run, tuple(step.key for step in steps)))
 
     def log(self, record: LogRecord) -> None:
-        """Take a line that a step logged."""
+        """Add a line that a step logged."""
         record = replace(record, message=hidden_message(record.message))
         self._logs.append(record)
         self.publish(StepLogged(record))
@@ -404,7 +404,7 @@ class Claiming:
         Returns
         -------
         bool
-            Whether `Known` knows more than before, so that the step may be reused.
+            True if `Known` has a later snapshot, so that the step may be reused.
         """
         if not _can_be_reused(step, memo) or not (self._takes_long(step) or self._claims.is_there(memo)):
             return False
@@ -446,7 +446,7 @@ class Claiming:
                 self._books.after_commit(held.release)
 
     def drop(self) -> None:
-        """Let the claim of a step whose body has not begun go at once: another one comes first."""
+        """Release the claim of a step whose body has not begun: another step runs first."""
         if self._claim is not None:
             self._claim.release()
             self._claim = None

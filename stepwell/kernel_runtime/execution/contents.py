@@ -1,7 +1,7 @@
 """The content of mutable objects: taken before a step runs, compared after it, and put back in place on a hit.
 
 An object keeps its identity when its content is replaced, so every other name for it sees the change. The content of a container
-is shallow: it names its members, and a member that is mutable has a content of its own. What is no container (an array, a
+is shallow: it names its members, and a member that is mutable has separate content. An object that is not a container (an array, a
 frame, a random generator) is a *leaf*: it is compared by digest and replaced as a whole.
 """
 
@@ -366,7 +366,7 @@ def _set_attributes(item: Any, state: Any) -> None:
 
 
 def _seeds_state(item: Any) -> Any:
-    """Return what a sequence of seeds was made of, and how many children were taken from it; None for another kind."""
+    """Return the entropy of a sequence of seeds, and the number of its children; None for another type."""
     if type(item).__name__ != "SeedSequence":
         return None
     return (item.entropy, item.spawn_key, item.pool_size, item.n_children_spawned)

@@ -560,7 +560,7 @@ class recording:  # noqa: N801 - used as a function; a generator's context manag
 
 @contextmanager
 def proxied() -> Iterator[None]:
-    """Put the proxies in place for the duration of a run."""
+    """Install the proxies for the duration of a run."""
     before = sys.stdout, sys.stderr
     mine = _Tee(before[0], "stdout"), _Tee(before[1], "stderr")
     sys.stdout, sys.stderr = streams = cast("tuple[TextIO, TextIO]", mine)

@@ -61,7 +61,7 @@ class InterruptGuard:
         self._pressing = False
         """True if `cancel` sends the next signal."""
         self._heard = 0
-        """How many signals the handler has seen."""
+        """The number of signals that the handler has received."""
         self._sending = allocate_lock()
         self._open = False
         """True if signals can be sent; changes under `_sending`."""

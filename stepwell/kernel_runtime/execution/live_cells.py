@@ -59,7 +59,7 @@ class LiveRun:
     names
         Names whose objects the body may change.
     arguments
-        Values of inputs that the notebook does not have as they are needed; they are bound while the body runs.
+        Values of inputs that the notebook lacks or has changed; they are bound while the body runs.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class LiveRun:
         environment
             Names of the environment that the body set or removed.
         last
-            The value of the last expression, where the shell keeps that and it is no variable.
+            The value of the last expression, if the shell keeps it and it is not a variable.
         """
         space, body, bundle = self._space, self._body, self.bundle
         bound = self.bound()

@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 _SHARE = 0.05
-"""Part of a step's time that storing its other variables may take."""
+"""The largest part of a step's time that storing its other variables may take."""
 _ALWAYS = 0.05
-"""Seconds that it may take in any case."""
+"""Seconds that storing them may always take."""
 _RATE = 1e9
 """Bytes that are stored in a second."""
 

@@ -107,7 +107,7 @@ class FilesToRestore:
     obstacle
         Why the step must run; empty if it need not.
     left
-        Paths that were changed by hand and are left as they are.
+        Paths that were changed by hand; they are not touched.
     """
 
     write: list[str]
@@ -151,7 +151,7 @@ def compare_files(
             continue
         lost = not os.path.lexists(path)
         if own and effect.appended and now != effect.before and (lost or was_written(effect.path, now or "")):
-            # It appends to what others of our steps left there now.
+            # It appends to a file that another step has written since.
             if lost or not has_appended(effect.path):
                 todo.obstacle = f"it appends to {effect.path}, which others have written"
             continue
@@ -249,7 +249,7 @@ class Held:
     """The same for all that is over the same memory."""
 
     def has(self, other: Held) -> bool:
-        """Return True if the memory of another lies within this one."""
+        """Return True if this memory contains another."""
         return self.start <= other.start and other.end <= self.end
 
     def meets(self, other: Held) -> bool:
@@ -487,7 +487,7 @@ class Restoration:
         self._names = names
         self._before = dict(timeline.namespace)
         self._views: dict[int, Any] = {}
-        """Arrays over memory of others that were made, by the number of their link."""
+        """The arrays made for links, by the number of the link."""
 
     def may(self, name: str) -> bool:
         """Return True if a name may be bound."""

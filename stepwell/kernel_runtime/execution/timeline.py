@@ -118,7 +118,7 @@ class Timeline:
     requested
         Keys of the steps that the current request names: their cell runs, or they were asked for by name. They read names as they are now.
     cells
-        Those of them whose own cell runs: it binds its names whoever bound them before.
+        Those of them whose own cell runs: it binds its names even if others bound them before.
     only_unbound
         Whether such a cell runs for names that are not bound, and leaves the others as they are.
     pinned
@@ -327,7 +327,7 @@ class Timeline:
         return writer.label if writer is not None and writer.kind == "cell" else ""
 
     def names(self, registered: Mapping[str, str]) -> dict[str, str]:
-        """Return the names that mean an asset to code of the notebook, each with its key.
+        """Return the keys of assets by the names that refer to them in the notebook's code.
 
         Parameters
         ----------

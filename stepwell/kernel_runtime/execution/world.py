@@ -260,7 +260,7 @@ def _can_be_watched(read: Read) -> bool:
 
 
 def _has_content(read: Read) -> bool:
-    """Return True for a file that has the content that was read, whatever else differs."""
+    """Return True for a file with the content that was read, even if its time or inode differs."""
     return read.kind == "file" and read_holds(read)
 
 
@@ -281,7 +281,7 @@ class HiddenState:
     walk
         The walk that the plan's code versions come from.
     new_walk
-        Makes another one, which digests everything that can change anew.
+        Makes another one, which digests all mutable objects again.
     """
 
     def __init__(self, walk: CodeWalk, new_walk: Callable[[], CodeWalk]) -> None:
@@ -356,7 +356,7 @@ class Seeds:
         Parameters
         ----------
         live
-            Whether the step is a cell that runs as in the plain notebook: streams that the user seeded are left to it.
+            True if the step is a cell that runs in the notebook: streams that the user seeded are not seeded again.
         """
         number = int.from_bytes(blake2b(step_key.encode("utf-8", "backslashreplace"), digest_size=4).digest(), "little")
         for stream in ("random", "numpy"):

@@ -459,7 +459,7 @@ def _walk(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) -> None:
 
 
 def step_extra(step: PlanStep) -> list[tuple[str, object]]:
-    """Return the parts of a step's code version besides its body: config, and defaults of unconnected inputs."""
+    """Return the parts of a step's code version other than its body: config, and defaults of unconnected inputs."""
     extra: list[tuple[str, object]] = []
     if step.config:
         extra += [(f"config {name}", value) for name, value in step.config.items()]

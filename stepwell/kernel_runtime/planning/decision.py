@@ -172,7 +172,7 @@ class Known:
         return all(self.now - item.created < max_age and item.created <= latest for item in group)
 
     def is_newest(self, item: Materialization) -> bool:
-        """Return True if no later materialization of the key is known, under whatever memo key: by the order of the commits, not by a clock."""
+        """Return True if no later materialization of the key is known, under any memo key. The order of commits counts, not a clock."""
         newest = next((row for row in self.snapshot.current.get(item.key, ()) if row.partition == item.partition), None)
         return newest is None or newest.materialization.id == item.id
 
