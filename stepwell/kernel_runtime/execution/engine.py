@@ -221,11 +221,11 @@ class Engine:
             return decision
         group = decision.group
         if self.cells is not None and self.cells.is_live(step):
-            self.collection.let()
+            self.collection.resume()
             try:
                 obstacle = self.cells.reuse(step)
             finally:
-                self.collection.hold()
+                self.collection.suspend()
             if obstacle:
                 return replace(decision, action="run", cause="unrestorable", obstacle=obstacle)
             if len(group) > len(step.outputs):
@@ -300,9 +300,9 @@ class Engine:
         if cells is not None and live:
             run = self.guard.look(partial(cells.begin, step, arguments, self.known.values))
         self.claiming.computing(step, execution.memo)
-        self.collection.let()
+        self.collection.resume()
         outcome = self.executor.run(step, arguments, hidden, show_displays=step.key in self.request.shown)
-        self.collection.hold()
+        self.collection.suspend()
         execution.outcome = outcome
         if state is not None and (watched is not None or step.code is None):
             self._tell_changes(step, self.guard.look(lambda: state.after(step, watched)))

@@ -129,7 +129,7 @@ class InProcess:
             partial(self._counted, step) if live else lambda: step.op.parameters,
             before=live,
             own=own,
-            looks_at_filters=any(["filters" in facts(code).attributes for code in codes if code is not None]),  # noqa: C419 - a list is quicker for one or two
+            reads_filters=any(["filters" in facts(code).attributes for code in codes if code is not None]),  # noqa: C419 - a list is quicker for one or two
         )
         error: BaseException | None = None
         started = time.perf_counter()

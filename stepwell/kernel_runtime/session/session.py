@@ -397,7 +397,7 @@ class Session:
         used = self.open(store, create=False)
 
         # Files that the store opens are not reads of the step.
-        unobserved: Callable[[], AbstractContextManager[object]] = nullcontext if step is None else step.looks
+        unobserved: Callable[[], AbstractContextManager[object]] = nullcontext if step is None else step.paused
         if version is not None:
             if step is not None and not (isinstance(version, str) and is_identifier(version)):
                 # A number or a time may select another version in the next run, and no state would show it.

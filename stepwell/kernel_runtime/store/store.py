@@ -177,7 +177,7 @@ class ValueStore:
         self._code = code
         self._notify = notify
         self._loading = Loading(code, notify, self.folder)
-        """The last context of a load, reused because consecutive loads mostly need the same."""
+        """The last context of a load, reused because consecutive loads usually need the same context."""
 
     def __repr__(self) -> str:
         return f"ValueStore({str(self.directory)!r})"
@@ -322,7 +322,7 @@ class ValueStore:
         """Return the reason why a value does not load; empty if it loads, or if there is no sign that it does not.
 
         The value is loaded to find out if it failed to load before. It is loaded once per process if other versions of its libraries
-        wrote it: mostly another version can read it.
+        wrote it: another version can usually read it.
         """
         if stored.digest in self._shared.marks:
             return self._load_error(stored, key)
