@@ -123,12 +123,12 @@ class Inspection:
 
     # -- the store's knowledge of a plan
 
-    def known(self, plan: Plan, given: Mapping[str, Materialization] | None = None) -> Known:
+    def known(self, plan: Plan, produced: Mapping[str, Materialization] | None = None) -> Known:
         """Return the store's knowledge of the steps of a plan and of the values that the plan reads.
 
         Parameters
         ----------
-        given
+        produced
             Materializations of values that no step of the plan produces, from the run that is resumed.
         """
         store = self.store
@@ -145,7 +145,7 @@ class Inspection:
         for key in plan.read:
             if key in plan.absent:
                 continue
-            item = given.get(key) if given else None
+            item = produced.get(key) if produced else None
             if item is None:
                 rows = snapshot.current.get(key)
                 item = self._choose(key, rows, store) if rows else None
