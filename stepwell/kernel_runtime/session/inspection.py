@@ -6,6 +6,7 @@ digested once per request.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import source_of
 from stepwell.kernel_runtime.errors import StepwellError, StoreError
+from stepwell.kernel_runtime.execution.notebook import StoredCells
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.execution.world import HiddenState
 from stepwell.kernel_runtime.planning.build import (
@@ -151,6 +153,7 @@ class Inspection:
                 known.values[key] = item
         if (timeline := self._timeline) is not None:
             known.kind, known.local, known.brought = timeline.kind, timeline.read_holds, timeline.has_brought
+            known.unrestorable = StoredCells(timeline, store, strict=bool(os.environ.get("STEPWELL_STRICT"))).obstacle
             known.made_from = lambda step: timeline.made_from(step.key, step.op.body)
         return known
 
