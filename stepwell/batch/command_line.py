@@ -49,7 +49,7 @@ from stepwell.kernel_runtime.errors import (
     UntrustedStoreError,
 )
 from stepwell.kernel_runtime.records.keys import new_id
-from stepwell.kernel_runtime.session.project import named_or_found
+from stepwell.kernel_runtime.session.requests import named_or_found
 from stepwell.kernel_runtime.session.session import DEFINE, get_session
 from stepwell.kernel_runtime.text import as_json
 
@@ -222,7 +222,7 @@ def _called(command: Command[Any, Any], asked: argparse.Namespace, more: dict[st
 
 def _directory(asked: argparse.Namespace) -> tuple[Path, bool]:
     """Return the directory of the store that a command line means, and whether the user named it."""
-    from stepwell.kernel_runtime.session.project import named_or_found
+    from stepwell.kernel_runtime.session.requests import named_or_found
 
     return named_or_found(asked.store, Path.cwd())
 

@@ -37,8 +37,7 @@ from stepwell.commands.command import CELL_FAILED, OK, Option, add_json, command
 from stepwell.kernel_runtime.errors import InvalidInvocationError, NotebookKernelError
 from stepwell.kernel_runtime.records.keys import new_id
 from stepwell.kernel_runtime.records.runs import RunRecord, StepRecord
-from stepwell.kernel_runtime.session.project import named_or_found
-from stepwell.kernel_runtime.session.requests import AnyStore
+from stepwell.kernel_runtime.session.requests import AnyStore, named_or_found
 from stepwell.kernel_runtime.text import as_json, duration, without_colours
 from stepwell.kernel_runtime.versions.secrets import hidden_message
 

@@ -8,7 +8,7 @@ from edited_cells import run_cells
 
 from stepwell.kernel_runtime.definitions.bodies import set_cell_names
 from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion
-from stepwell.kernel_runtime.versions.code_differences import describe, explain
+from stepwell.kernel_runtime.session.reasons import describe, explain
 from stepwell.kernel_runtime.versions.walk import CodeWalk
 
 

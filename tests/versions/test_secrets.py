@@ -8,7 +8,7 @@ from edited_cells import run_cells
 import stepwell
 from stepwell.kernel_runtime.errors import SecretNotSetError
 from stepwell.kernel_runtime.records.materializations import CodeVersion
-from stepwell.kernel_runtime.versions.code_differences import explain
+from stepwell.kernel_runtime.session.reasons import explain
 from stepwell.kernel_runtime.versions.data import data_version
 from stepwell.kernel_runtime.versions.secrets import Environment, hidden_message, hidden_source
 from stepwell.kernel_runtime.versions.walk import CodeWalk

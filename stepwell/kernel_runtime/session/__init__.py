@@ -2,10 +2,9 @@
 
 ===============  ===========================================================================
 ``session``      `Session`: stores, events, states, values and runs of one kernel or process
-``requests``     conversion of targets in any form to definitions and keys
+``requests``     conversion of targets in any form to definitions and keys; the notebook and the location of the store
 ``inspection``   definitions, their code and a store, as one request sees them
 ``preparation``  plans of single steps, and the checks and notices before the first step of a run
-``project``      the location of the store, and the notebook or script of this process
 ``reasons``      the causes of a state; ``explanation`` follows them upstream, for ``%why``
 ``acceptance``   acceptance of an edit that does not affect results, and its revocation
 ``history``      the versions of a key, and renaming

@@ -67,16 +67,19 @@ from stepwell.kernel_runtime.session.preparation import (
     stale_notices,
     unfinished_steps,
 )
-from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, project_directory, store_directory
 from stepwell.kernel_runtime.session.requests import (
     AnyStore,
     Given,
     Targets,
     choose,
     current,
+    in_ipython,
     lookup,
+    notebook_name,
+    project_directory,
     read_targets,
     requesting,
+    store_directory,
 )
 from stepwell.kernel_runtime.session.sql import read_select, run_sql, surroundings
 from stepwell.kernel_runtime.store import housekeeping

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.kernel_runtime.definitions.bodies import SqlBody
 from stepwell.kernel_runtime.errors import CellError, CellSyntaxError, InvalidInvocationError, QueryError, StepwellError
 from stepwell.kernel_runtime.reads import active
-from stepwell.kernel_runtime.session.project import STORE, notebook_path, project_root
+from stepwell.kernel_runtime.session.requests import STORE, notebook_path, project_root
 from stepwell.kernel_runtime.store.signing import key_path
 
 if TYPE_CHECKING:
