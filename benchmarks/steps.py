@@ -30,9 +30,9 @@ def module(count, changed):
     """Write the chain as a module of the working directory, and import it."""
     folder = Path.cwd()
     lines = ["def s0() -> int:\n    return 1\n"]
-    for at in range(1, count):
-        added = 2 if changed and at == count // 2 else 1
-        lines.append(f"def s{at}(s{at - 1}: int) -> int:\n    return s{at - 1} + {added}\n")
+    for number in range(1, count):
+        added = 2 if changed and number == count // 2 else 1
+        lines.append(f"def s{number}(s{number - 1}: int) -> int:\n    return s{number - 1} + {added}\n")
     (folder / "bench_steps.py").write_text("\n".join(lines))
     sys.path.insert(0, str(folder))
     import bench_steps
@@ -41,7 +41,7 @@ def module(count, changed):
 
 
 def functions(chain, count):
-    return [getattr(chain, f"s{at}") for at in range(count)]
+    return [getattr(chain, f"s{number}") for number in range(count)]
 
 
 class Measured:
@@ -69,9 +69,9 @@ def stepwell(chain, count, expected):
         assert result.value(f"s{count - 1}") == expected
     live = []
     for _ in range(5):
-        with Measured() as again:
+        with Measured() as repeat:
             stepwell.materialize(assets, store="stepwell-store")
-        live.append((again.wall, again.cpu))
+        live.append((repeat.wall, repeat.cpu))
     return {"first": (first.wall, first.cpu), "live": [min(side) for side in zip(*live, strict=True)]}
 
 
@@ -95,8 +95,8 @@ def hamilton(chain, count, expected):
     sys.setrecursionlimit(1_000_000)
     last = f"s{count - 1}"
     with Measured() as first:
-        made = driver.Builder().with_modules(chain).with_cache(path="hamilton-store").build()
-        value = made.execute([last])[last]
+        built = driver.Builder().with_modules(chain).with_cache(path="hamilton-store").build()
+        value = built.execute([last])[last]
     assert value == expected
     return {"first": (first.wall, first.cpu)}
 
@@ -126,24 +126,24 @@ def measure(name, count, folder, *, changed=False):
 
 def measured(count, rounds):
     """Return the least seconds by contestant and workload: on the clock, and of the processors."""
-    found = {}
-    left = dict.fromkeys(CONTESTANTS)
+    best = {}
+    remaining = dict.fromkeys(CONTESTANTS)
     for _ in range(rounds):
-        for name in [*left]:
+        for name in [*remaining]:
             with tempfile.TemporaryDirectory() as folder:
                 cold = measure(name, count, folder)
                 if cold is None:
-                    del left[name]
+                    del remaining[name]
                     continue
-                again = measure(name, count, folder)
+                second_run = measure(name, count, folder)
                 changed = measure(name, count, folder, changed=True)
-            times = {"cold": cold["first"], "no-op": again["first"], "changed": changed["first"]}
-            if "live" in again:
-                times["live"] = again["live"]
+            times = {"cold": cold["first"], "no-op": second_run["first"], "changed": changed["first"]}
+            if "live" in second_run:
+                times["live"] = second_run["live"]
             for workload, pair in times.items():
-                before = found.get((name, workload), pair)
-                found[name, workload] = [min(side) for side in zip(before, pair, strict=True)]
-    return found
+                before = best.get((name, workload), pair)
+                best[name, workload] = [min(side) for side in zip(before, pair, strict=True)]
+    return best
 
 
 def main():
@@ -152,24 +152,28 @@ def main():
         expected = count + (1 if changed else 0)
         print(json.dumps(CONTESTANTS[name](module(count, changed), count, expected)))
         return
-    counts = [int(each) for each in (sys.argv[1] if len(sys.argv) > 1 else "1000,10000").split(",")]
+    counts = [int(text) for text in (sys.argv[1] if len(sys.argv) > 1 else "1000,10000").split(",")]
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     for count in counts:
-        found = measured(count, rounds)
-        names = [name for name in CONTESTANTS if (name, "cold") in found]
+        best = measured(count, rounds)
+        names = [name for name in CONTESTANTS if (name, "cold") in best]
         print(
             f"{count:,} steps, least of {rounds}: microseconds a step (of the clock / of the processors: Stepwell's part)"
         )
         print(f"{'':9}" + "".join(f"{name:>24}" for name in names) + f"{'goal':>24}")
         for workload in WORKLOADS:
-            own = found["stepwell", workload]
+            stepwell_time = best["stepwell", workload]
             shown = ""
             for name in names:
-                wall, cpu = found.get((name, workload), (None, None))
+                wall, cpu = best.get((name, workload), (None, None))
                 if wall is None:
                     shown += f"{'':24}"
                     continue
-                parts = "" if name in ("stepwell", "plain") else f" ({own[0] / wall:.2f} / {own[1] / cpu:.2f})"
+                parts = (
+                    ""
+                    if name in ("stepwell", "plain")
+                    else f" ({stepwell_time[0] / wall:.2f} / {stepwell_time[1] / cpu:.2f})"
+                )
                 shown += f"{f'{wall / count * 1e6:,.1f}{parts}':>24}"
             peer, goal = BUDGET.get(workload, ("", None))
             print(f"{workload:9}{shown}{f'{goal} of {peer}' if peer else f'{goal} us' if goal else '':>24}")
