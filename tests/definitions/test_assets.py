@@ -20,10 +20,10 @@ def test_the_key_is_prefix_and_name():
 
 def test_a_key_together_with_name_or_prefix_is_refused():
     for more in ({"name": "x"}, {"key_prefix": "raw"}):
-        with pytest.raises(InvalidDefinitionError, match="key= is given together with"):
+        with pytest.raises(InvalidDefinitionError, match="key= cannot be combined with"):
             asset(key="raw/y", **more)(lambda: 1)
     for made in (AssetIn, AssetOut):
-        with pytest.raises(InvalidDefinitionError, match="key= is given together with"):
+        with pytest.raises(InvalidDefinitionError, match="key= cannot be combined with"):
             made(key="raw/y", key_prefix="raw")
 
 
@@ -83,9 +83,9 @@ def test_the_prefix_of_an_asset_is_not_its_parameters():
 
 
 def test_ins_that_name_no_parameter_are_refused():
-    with pytest.raises(InvalidDefinitionError, match="'y', which is no parameter"):
+    with pytest.raises(InvalidDefinitionError, match="'y', which is not a parameter"):
         asset(name="x", ins={"y": AssetIn()})(lambda: 1)
-    with pytest.raises(InvalidDefinitionError, match="'y', which is no parameter"):
+    with pytest.raises(InvalidDefinitionError, match="'y', which is not a parameter"):
 
         @op
         def one():
@@ -115,7 +115,7 @@ def test_an_in_of_nothing_only_orders():
 def test_an_asset_that_depends_on_itself_is_refused(make):
     with pytest.raises(InvalidDefinitionError, match="depends on itself") as caught:
         make()
-    assert "another name" in caught.value.remedy
+    assert "a name that differs" in caught.value.remedy
     assert "test_assets.py" in caught.value.where
 
 

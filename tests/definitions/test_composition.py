@@ -86,7 +86,7 @@ def test_a_name_that_cannot_be_one_is_refused(name):
 
 @pytest.mark.parametrize("value", [3, "text", None, {"a": 1}, [1]])
 def test_a_constant_as_an_input_is_refused_and_the_remedy_is_config(value):
-    with refused("'left' of 'add' is given a value of type") as caught:
+    with refused("'left' of 'add' got a value of type") as caught:
 
         @job
         def constant():
@@ -117,7 +117,7 @@ def test_config_takes_a_constant_and_nothing_else():
 
 
 def test_config_cannot_be_given_by_position():
-    with refused("takes 1 inputs but is given 2"):
+    with refused("takes 1 inputs but got 2"):
 
         @job
         def positional():
@@ -183,7 +183,7 @@ def test_arithmetic_on_a_handle_is_a_type_error():
 
 
 def test_one_output_cannot_be_unpacked():
-    with pytest.raises(InvariantViolationError, match="one handle"):
+    with pytest.raises(InvariantViolationError, match="single handle"):
 
         @job
         def unpacked():
@@ -246,13 +246,13 @@ def test_unknown_and_repeated_inputs_are_refused():
             add(one(), middle=two())
 
     assert "left, right" in caught.value.remedy
-    with refused("given the input 'left' twice"):
+    with refused("got the input 'left' twice"):
 
         @job
         def repeated():
             add(one(), left=two())
 
-    with refused("takes 2 inputs but is given 3"):
+    with refused("takes 2 inputs but got 3"):
 
         @job
         def many():
@@ -309,7 +309,7 @@ def test_a_graph_or_job_is_not_called():
 
     with pytest.raises(InvariantViolationError, match="outside a composition"):
         g()
-    with pytest.raises(InvariantViolationError, match="is called") as caught:
+    with pytest.raises(InvariantViolationError, match="cannot be called") as caught:
         j()
     assert "j.execute()" in caught.value.remedy
 
@@ -339,7 +339,7 @@ def test_a_source_asset_or_an_asset_can_be_an_input():
 
     sources = [connection.sources[0].key for connection in reads.graph.nodes["add"].connections.values()]
     assert sources == [AssetKey(["raw", "flights"]), AssetKey("stored")]
-    with refused("is called while a graph is composed"):
+    with refused("cannot be called while a graph is composed"):
 
         @job
         def called():

@@ -30,7 +30,7 @@ def test_the_context_is_found_by_name_or_annotation():
 
 
 def test_ins_must_name_parameters():
-    with pytest.raises(InvalidDefinitionError, match="'y', which is no parameter") as caught:
+    with pytest.raises(InvalidDefinitionError, match="'y', which is not a parameter") as caught:
         op(name="f", ins={"y": In(int)})(lambda x: x)
     assert "x" in caught.value.remedy
     assert list(op(name="f", ins={"y": In(Nothing)})(lambda x: x).ins) == ["x", "y"]
@@ -48,7 +48,7 @@ def test_a_parameter_annotated_nothing_is_refused():
 
 def test_variadic_functions_are_refused():
     for function in (lambda *values: 1, lambda **values: 1):
-        with pytest.raises(InvalidDefinitionError, match="its inputs have no names"):
+        with pytest.raises(InvalidDefinitionError, match="whose inputs have no names"):
             op(name="f")(function)
 
 

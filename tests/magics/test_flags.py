@@ -80,7 +80,7 @@ def test_files_that_an_op_declares_are_looked_at(notebook, tmp_path):
 
 
 def test_what_makes_no_sense_is_refused(notebook):
-    assert "'soon' is no age" in notebook.refused("%%op f(x) --max-age soon\nx", InvalidDefinitionError)
+    assert "invalid age 'soon'" in notebook.refused("%%op f(x) --max-age soon\nx", InvalidDefinitionError)
     assert "--cache and --no-cache" in notebook.refused("%%op f(x) --cache --no-cache\nx", CellError)
     assert "did you mean --max-age?" in notebook.refused("%%op f(x) --max-agge 1d\nx", UsageError)
     assert "expected one argument" in notebook.refused("%%op f(x) --ignore\nx", UsageError)

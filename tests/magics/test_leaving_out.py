@@ -35,7 +35,7 @@ def test_a_greatest_age_is_given_and_checked(notebook):
     notebook("%%asset --max-age 1d raw\n1")
     assert notebook.session.registry.assets["raw"].definition.node.max_age == 86_400
     text = notebook.refused("%%asset --max-age soon other\n1", InvalidDefinitionError)
-    assert "'soon' is no age" in text
+    assert "invalid age 'soon'" in text
     notebook("%%sql_asset --max-age 2h daily\nSELECT 1 AS one")
     assert notebook.session.registry.assets["daily"].definition.node.max_age == 7200
 

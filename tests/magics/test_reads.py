@@ -24,7 +24,7 @@ def test_declared_files_of_a_cell_are_checked_before_its_value_is_reused(noteboo
     assert f"the files that match {os.getcwd()}/data/*.bin changed: new b.bin" in notebook("%why raw").text
     notebook(cell)
     assert statuses(notebook) == {"raw": "executed"}
-    assert "no path of a file" in notebook.refused("%%asset --reads s3://bucket/key other\n1", InvalidDefinitionError)
+    assert "not a file path" in notebook.refused("%%asset --reads s3://bucket/key other\n1", InvalidDefinitionError)
 
 
 def test_a_cell_that_reads_the_environment_and_shows_a_frame(notebook, monkeypatch):

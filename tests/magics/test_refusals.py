@@ -57,7 +57,7 @@ from stepwell.kernel_runtime.errors import (
         ("%%graph_asset report\nx = 1\nif x:\n    pass", CellValueError, "has no value"),
         ("%%graph_asset report\n3", InvalidDefinitionError, "not the result of a step"),
         ("%%graph_asset report\ndouble(base) + 1", TypeError, "unsupported operand"),
-        ("%%graph_asset report\ndouble(3)", InvalidDefinitionError, "there are no values yet"),
+        ("%%graph_asset report\ndouble(3)", InvalidDefinitionError, "composed of handles, not values"),
         ("%%graph_asset report\nawait double(base)", CellError, "awaits"),
         ("%%graph tidy(data, *, k=1)\ndouble(data)", CellError, "config belongs to ops"),
         ("%%graph tidy(data)\ndouble(base)", InvalidDefinitionError, "the input 'data' is not used"),

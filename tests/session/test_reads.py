@@ -164,7 +164,7 @@ def test_ops_and_multi_assets_declare_files_too(folder, run):
 
 @pytest.mark.parametrize("given", ["https://example.org/x.csv", [1], [""]])
 def test_what_is_no_file_cannot_be_declared(given):
-    with pytest.raises(InvalidDefinitionError, match="no path of a file"):
+    with pytest.raises(InvalidDefinitionError, match="not a file path"):
         stepwell.asset(name="bad", reads=given)(lambda: 1)
 
 

@@ -292,11 +292,11 @@ def test_on_an_untested_python_nothing_is_reused_and_one_line_says_so(python, tm
     (tmp_path / "pyproject.toml").touch()
     tested, untested = (python(UNTESTED, how, wait=False).communicate()[0] for how in ("tested", "untested"))
     assert tested.count("a: executed") == 1
-    assert "cannot be read" not in tested
+    assert "cannot read" not in tested
     lines = untested.splitlines()
     assert [line for line in lines if "every step runs" in line] == [
         (
-            f"the code of Python {sys.version_info[0]}.{sys.version_info[1]} cannot be read by this stepwell: every step runs, and "
+            f"this version of stepwell cannot read the code of Python {sys.version_info[0]}.{sys.version_info[1]}: every step runs, and "
             "nothing is reused. Use another Python, or a newer stepwell."
         )
     ]

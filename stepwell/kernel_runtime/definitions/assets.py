@@ -1,4 +1,4 @@
-"""Assets: an op or a graph bound to asset keys; and source assets, whose keys are read as stored and never computed here."""
+"""Assets: an op or a graph bound to asset keys; and source assets, whose stored values are read and never computed here."""
 
 from __future__ import annotations
 
@@ -13,14 +13,23 @@ from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, 
 
 
 class SourceAsset:
-    """An asset that something else materialises.
+    """Declare an asset that another notebook or program materialises.
 
     Parameters
     ----------
     key
         The key whose current value is read.
-    description, group_name, metadata
-        For a reader, and for selection.
+    description
+        The description of the asset.
+    group_name
+        The group of the asset, for selections.
+    metadata
+        Further values by name, not used by Stepwell.
+
+    Raises
+    ------
+    InvalidDefinitionError
+        If the key is invalid.
     """
 
     def __init__(
@@ -38,16 +47,21 @@ class SourceAsset:
 
     @property
     def __stepwell_asset_key__(self) -> AssetKey:
-        """The key that a graph reads if it is given this definition."""
+        """The key that a graph reads when this definition is passed to it."""
         return self.key
 
     def load(self, *, store: Any = None) -> Any:
         """Return the current value.
 
+        Parameters
+        ----------
+        store
+            A store directory or an open store; by default the session's.
+
         Raises
         ------
         ValueUnavailableError
-            If there is none, or it cannot be loaded.
+            If no value is stored, or it cannot be loaded.
         """
         return runner().load(str(self.key), store=store)
 
@@ -65,15 +79,15 @@ class AssetsDefinition:
     Attributes
     ----------
     node
-        The op, or for a graph-backed asset the graph, that computes them.
+        The op that computes the assets; for a graph-backed asset, the graph.
     keys_by_input
-        For each input that carries a value the upstream's key.
+        The upstream key of each input that carries a value.
     keys_by_output
-        For each output the asset's key.
+        The asset key of each output.
     deps
-        Keys of upstreams that only order.
+        Keys of upstream assets that must be computed first but are not loaded.
     reads
-        Keys of assets that the body of a graph names.
+        Keys of assets that the body of a graph passes to ops directly.
     """
 
     def __init__(
@@ -95,7 +109,7 @@ class AssetsDefinition:
         self.keys_by_input = dict(keys_by_input)
         self.keys_by_output = dict(keys_by_output)
         self.written_keys = tuple([str(key) for key in self.keys_by_output.values()])
-        """The assets' keys as they are written, in the order of the outputs."""
+        """The assets' keys in written form, in the order of the outputs."""
         self.deps = tuple(deps)
         self.reads = tuple(asset_reads(node)) if isinstance(node, GraphDefinition) else ()
         self.group_names = dict(group_names or {})
@@ -104,22 +118,22 @@ class AssetsDefinition:
         self.module = module
         self.isolate = isolate
         self.notebook = ""
-        """The notebook or module that defined it, filled in by the registry."""
+        """The notebook or module that defined the assets, set by the registry."""
         self.planned: Any = None
-        """Its steps, as planning found them first: a definition never changes, but the notebook that registers it may."""
+        """The steps that planning made first. A definition never changes, but the notebook that registers it may."""
         self._check()
 
     def _check(self) -> None:
-        # Paths: a tuple's hash is the interpreter's own.
-        own = {key.path for key in self.keys_by_output.values()}
-        if len(own) < len(self.keys_by_output):
+        # Paths, because the interpreter hashes a tuple faster than a dataclass.
+        paths = {key.path for key in self.keys_by_output.values()}
+        if len(paths) < len(self.keys_by_output):
             raise InvalidDefinitionError(f"two outputs of {self.node.name!r} have the same key", where=self.where)
         for key in (*self.keys_by_input.values(), *self.reads, *self.deps):
-            if key.path in own:
+            if key.path in paths:
                 raise InvalidDefinitionError(
                     f"asset {key} depends on itself",
                     where=self.where,
-                    remedy="give the asset another name than what it reads: clean = raw.dropna() in an asset `clean` that reads `raw`",
+                    remedy="give the asset a name that differs from its input: clean = raw.dropna() in an asset `clean` that reads `raw`",
                 )
 
     @property
@@ -134,7 +148,7 @@ class AssetsDefinition:
         Raises
         ------
         InvariantViolationError
-            If there are several.
+            If the definition has several keys.
         """
         if len(self.keys_by_output) != 1:
             raise InvariantViolationError(f"{self.node.name!r} has {len(self.keys_by_output)} keys", remedy="use .keys")
@@ -142,7 +156,7 @@ class AssetsDefinition:
 
     @property
     def step_key(self) -> str:
-        """The key of its step; for a graph-backed asset the parent of its steps' keys."""
+        """The key of the step; for a graph-backed asset, the parent of the keys of its steps."""
         if len(self.written_keys) == 1:
             return self.written_keys[0]
         return "/".join((*self._common_prefix(), self.node.name))
@@ -153,7 +167,7 @@ class AssetsDefinition:
 
     @property
     def upstream_keys(self) -> tuple[AssetKey, ...]:
-        """Keys of every upstream, values first."""
+        """Keys of all upstream assets, those that carry values first."""
         return tuple(dict.fromkeys((*self.keys_by_input.values(), *self.reads, *self.deps)))
 
     def group_name(self, key: AssetKey) -> str:
@@ -162,7 +176,7 @@ class AssetsDefinition:
 
     @property
     def __stepwell_asset_key__(self) -> AssetKey:
-        """The key that a graph reads if it is given this definition."""
+        """The key that a graph reads when this definition is passed to it."""
         return self.key
 
     @property
@@ -176,7 +190,17 @@ class AssetsDefinition:
         Parameters
         ----------
         key
-            Which one; required where there are several.
+            The key of the asset; required if the definition has several.
+
+        Returns
+        -------
+        SourceAsset
+            A definition that only reads the stored value.
+
+        Raises
+        ------
+        InvariantViolationError
+            If the definition has several keys and none is given, or not this one.
         """
         if key is None and len(self.keys_by_output) != 1:
             raise InvariantViolationError(
@@ -194,22 +218,31 @@ class AssetsDefinition:
         return SourceAsset(chosen, description=self.descriptions.get(chosen), group_name=self.group_name(chosen))
 
     def load(self, key: CoercibleToAssetKey | None = None, *, store: Any = None) -> Any:
-        """Return the current value of the asset, or of one of them.
+        """Return the current value of the asset.
+
+        Parameters
+        ----------
+        key
+            The key of the asset; required if the definition has several.
+        store
+            A store directory or an open store; by default the session's.
 
         Raises
         ------
         ValueUnavailableError
-            If there is none, or it cannot be loaded.
+            If no value is stored, or it cannot be loaded.
+        InvariantViolationError
+            If the definition has several keys and none is given.
         """
         return runner().load(str(self.key if key is None else as_asset_key(key)), store=store)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the function directly: nothing is checked against a store or recorded."""
+        """Run the function directly, without the store: nothing is reused or recorded."""
         if composing() is not None:
             raise InvalidDefinitionError(
-                f"asset {self.step_key} is called while a graph is composed",
+                f"asset {self.step_key} cannot be called while a graph is composed",
                 where=self.where,
-                remedy="pass it as it is: it is read from the store, never computed there",
+                remedy="pass the asset itself, without calling it: its value is read from the store",
             )
         if isinstance(self.node, GraphDefinition):
             raise InvalidInvocationError(
@@ -222,8 +255,8 @@ class AssetsDefinition:
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
             raise AttributeError(name)
-        step = self.__dict__.get("keys_by_output") or {}
-        shown = "/".join(next(iter(step.values())).path) if step else "this"
+        keys = self.__dict__.get("keys_by_output") or {}
+        shown = "/".join(next(iter(keys.values())).path) if keys else "this"
         raise AttributeError(
             f"{shown!r} is the definition of an asset and has no attribute {name!r}; its value is {shown.rsplit('/', maxsplit=1)[-1]}.load()"
         )

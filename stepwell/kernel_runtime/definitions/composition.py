@@ -1,7 +1,7 @@
-"""Composition: when the body of a graph is called, every call of an op or graph becomes a node and every value a handle.
+"""Composition: while the body of a graph runs, each call of an op or graph adds a node, and handles stand for values.
 
-The body runs once, at decoration. Inside it a call returns handles: one for a node with one output, a named tuple of them
-for several. A handle can be passed to another call, alone or in a list (fan-in), and returned. The rules and the errors
+The body runs once, at decoration. A call inside it returns a handle for a node with one output, or a named tuple of handles
+for a node with several. A handle can be passed to another call, alone or in a list (fan-in), and returned. The rules and errors
 are those of SEMANTICS, section 1.
 """
 
@@ -18,21 +18,21 @@ from stepwell.kernel_runtime.records.keys import AssetKey, check_name
 
 
 class Composable(Protocol):
-    """An op or a graph: what a graph's body calls."""
+    """An op or a graph, which the body of a graph can call."""
 
     name: str
 
     @property
     def ins(self) -> Mapping[str, Any]:
-        """Its inputs by name."""
+        """The inputs by name."""
 
     @property
     def outs(self) -> Mapping[str, Any]:
-        """Its outputs by name."""
+        """The outputs by name."""
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """Its config values by name, each with its default."""
+        """The defaults of the config values by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class NodeOutput:
 
     def __iter__(self) -> NoReturn:
         raise InvariantViolationError(
-            f"the output {self.output!r} of {self.node!r} is one handle and cannot be unpacked while a graph is composed",
+            f"the output {self.output!r} of {self.node!r} is a single handle and cannot be unpacked while a graph is composed",
             remedy="declare several outputs with out={...}, or unpack the value inside an op",
         )
 
@@ -58,7 +58,7 @@ class GraphInput:
 
 @dataclass(frozen=True, slots=True)
 class AssetRead:
-    """The handle of an asset whose stored value is read; it is never materialised."""
+    """The handle of an asset whose stored value is read; the asset is never materialised."""
 
     key: AssetKey
 
@@ -68,7 +68,7 @@ Source: TypeAlias = NodeOutput | GraphInput | AssetRead
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The sources of an input of a node."""
+    """The sources of one input of a node."""
 
     sources: tuple[Source, ...]
     fan_in: bool
@@ -95,7 +95,7 @@ class Composition:
         self.aliased: set[str] = set()
 
     def fail(self, what: str, remedy: str = "") -> InvalidDefinitionError:
-        """Build an error that names the graph."""
+        """Return an error that names the graph."""
         return InvalidDefinitionError(f"in {self.kind} {self.name!r}: {what}", where=self.where, remedy=remedy)
 
     def add(
@@ -105,21 +105,20 @@ class Composition:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Add a call as a node and return its handles."""
+        """Add a node for a call and return the handles of its outputs."""
         name = self._node_name(definition, alias)
         config = {}
-        given: dict[str, Any] = {}
         names = list(definition.ins)
         if len(args) > len(names):
-            raise self.fail(f"{name!r} takes {len(names)} inputs but is given {len(args)}")
-        given.update(zip(names, args, strict=False))
+            raise self.fail(f"{name!r} takes {len(names)} inputs but got {len(args)}")
+        inputs: dict[str, Any] = dict(zip(names, args, strict=False))
         for key, value in kwargs.items():
-            if key in given:
-                raise self.fail(f"{name!r} is given the input {key!r} twice")
+            if key in inputs:
+                raise self.fail(f"{name!r} got the input {key!r} twice")
             if key in definition.config:
                 config[key] = self._constant(name, key, value)
             elif key in definition.ins:
-                given[key] = value
+                inputs[key] = value
             else:
                 known = ", ".join([*names, *definition.config]) or "none"
                 raise self.fail(f"{name!r} has no input {key!r}", remedy=f"its inputs are: {known}")
@@ -129,20 +128,20 @@ class Composition:
                     f"the config {key!r} of {name!r} has no default and is not set",
                     remedy=f"write {name}(..., {key}=...)",
                 )
-        connections = {key: self._connect(name, key, value) for key, value in given.items()}
+        connections = {key: self._connect(name, key, value) for key, value in inputs.items()}
         self.nodes[name] = Node(name, definition, connections, config)
         outputs = [NodeOutput(name, output) for output in definition.outs]
         if not outputs:
             return None
         if len(outputs) == 1:
             return outputs[0]
-        # An output may be called what no field can be (``class``): it is reached by its position then.
+        # An output whose name is not valid for a field (``class``) is reached by its position.
         return namedtuple(f"_{name}_outputs", list(definition.outs), rename=True)(*outputs)  # noqa: PYI024 - the fields are known only here
 
     def _node_name(self, definition: Composable, alias: str | None) -> str:
         if alias is not None:
             if alias in self.nodes:
-                raise self.fail(f"two nodes are called {alias!r}", remedy="give each use its own alias")
+                raise self.fail(f"two nodes are called {alias!r}", remedy="give each use a different alias")
             self.aliased.add(alias)
             return alias
         name, number = definition.name, 1
@@ -169,34 +168,34 @@ class Composition:
             return AssetRead(key() if callable(key) else key)
         if hasattr(value, "_fields") and isinstance(value, tuple):
             raise self.fail(
-                f"the input {parameter!r} of {node!r} is given all outputs of another node",
-                remedy="pass one of them by its name",
+                f"the input {parameter!r} of {node!r} got all outputs of another node",
+                remedy="pass one output by its name",
             )
         if hasattr(value, "__stepwell_body__"):
             raise self.fail(
-                f"the input {parameter!r} of {node!r} is given a definition that was not called",
-                remedy="call it: its result is what can be passed",
+                f"the input {parameter!r} of {node!r} got a definition that was not called",
+                remedy="call the definition and pass its result",
             )
         raise self.fail(
-            f"the input {parameter!r} of {node!r} is given a value of type {type(value).__name__}; while a graph is composed there are no values yet",
-            remedy=f"a constant is config: make {parameter!r} a keyword-only parameter of the op (def {node}(..., *, {parameter})); an asset is read as SourceAsset('key')",
+            f"the input {parameter!r} of {node!r} got a value of type {type(value).__name__}, but a graph is composed of handles, not values",
+            remedy=f"to pass a constant, make {parameter!r} a keyword-only parameter of the op (def {node}(..., *, {parameter})); to read an asset, pass SourceAsset('key')",
         )
 
     def _constant(self, node: str, parameter: str, value: Any) -> Any:
         if isinstance(value, NodeOutput | GraphInput | AssetRead) or hasattr(value, "__stepwell_asset_key__"):
             raise self.fail(
                 f"{parameter!r} of {node!r} is config and takes a constant, not the result of a step",
-                remedy=f"make {parameter!r} an ordinary parameter to connect it",
+                remedy=f"make {parameter!r} a parameter that is not keyword-only",
             )
         return value
 
     def unused_inputs(self, inputs: Iterable[str], returned: list[Source]) -> list[str]:
-        """Return the graph's inputs that nothing uses."""
+        """Return the names of the graph's inputs that are not used."""
         used = {
             source.name
             for node in self.nodes.values()
-            for c in node.connections.values()
-            for source in c.sources
+            for connection in node.connections.values()
+            for source in connection.sources
             if isinstance(source, GraphInput)
         }
         used |= {source.name for source in returned if isinstance(source, GraphInput)}
@@ -212,7 +211,7 @@ def composing() -> Composition | None:
 
 
 def compose(composition: Composition, body: Callable[[], Any]) -> Any:
-    """Run the body of a graph and return what it returned."""
+    """Run the body of a graph and return its result."""
     _stack.append(composition)
     try:
         return body()
@@ -221,24 +220,24 @@ def compose(composition: Composition, body: Callable[[], Any]) -> Any:
 
 
 def output_mapping(composition: Composition, returned: Any, declared: tuple[str, ...] | None) -> dict[str, NodeOutput]:
-    """Return which node's output each output of the graph is.
+    """Return the node's output that supplies each output of the graph.
 
     Parameters
     ----------
     returned
-        What the body returned: None, a handle, a dict of handles, or one handle per declared output in a tuple.
+        The result of the body: None, a handle, a dict of handles, or a tuple with a handle per declared output.
     declared
-        The names of the graph's outputs; None where the body decides (``result``, or the keys of its dict).
+        The names of the graph's outputs, or None if the body decides (``result``, or the keys of its dict).
 
     Raises
     ------
     InvalidDefinitionError
-        If something else is returned, or not what is declared.
+        If the result has another form, or does not match the declared names.
     """
     if returned is None:
-        found: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
     elif isinstance(returned, dict):
-        found = returned
+        outputs = returned
     elif isinstance(returned, tuple) and not isinstance(returned, NodeOutput):
         names = declared or (tuple(handle.output for handle in returned) if hasattr(returned, "_fields") else ())
         if len(names) != len(returned):
@@ -246,29 +245,30 @@ def output_mapping(composition: Composition, returned: Any, declared: tuple[str,
                 f"{len(returned)} outputs are returned but {len(names)} are declared",
                 remedy="declare them with out={...} and return a dict of handles",
             )
-        found = dict(zip(names, returned, strict=True))
+        outputs = dict(zip(names, returned, strict=True))
     elif declared is not None and len(declared) > 1:
         raise composition.fail(
             f"one output is returned but {len(declared)} are declared", remedy="return a dict of handles"
         )
     else:
-        found = {declared[0] if declared else "result": returned}
-    for name, handle in found.items():
+        outputs = {declared[0] if declared else "result": returned}
+    for name, handle in outputs.items():
         if not isinstance(handle, NodeOutput):
             kind = "an input of the graph itself" if isinstance(handle, GraphInput) else f"a {type(handle).__name__}"
             raise composition.fail(
                 f"the output {name!r} is {kind}, not the result of a step",
-                remedy="return what an op called in the body returned",
+                remedy="return the result of an op that the body calls",
             )
         if name != "result":
             check_name("an output", name, where=composition.where)
     for name in declared or ():
-        if name not in found:
+        if name not in outputs:
             raise composition.fail(f"the declared output {name!r} is not returned")
     if declared is not None:
-        for name in found:
+        for name in outputs:
             if name not in declared:
                 raise composition.fail(
-                    f"the output {name!r} is returned but not declared", remedy=f"declared are: {', '.join(declared)}"
+                    f"the output {name!r} is returned but not declared",
+                    remedy=f"declared outputs: {', '.join(declared)}",
                 )
-    return found
+    return outputs

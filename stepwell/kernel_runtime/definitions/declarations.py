@@ -1,6 +1,6 @@
 """Declarations: inputs and outputs (In, Out, GraphOut, AssetIn, AssetOut, Output), their types, and the options that limit reuse.
 
-Types come from annotations and are checked when a value passes (SEMANTICS, section 2, Types).
+Types come from annotations. Each value is checked when a step receives or returns it (SEMANTICS, section 2, Types).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ Checker: TypeAlias = Callable[[Any], bool]
 
 
 class Nothing:
-    """The type of an input or output that carries no value: an order between two steps."""
+    """The type of an input or output that carries no value and only orders two steps."""
 
     def __init__(self) -> None:
         raise TypeError("Nothing is a type for In and Out; it has no values")
 
 
 def is_nothing(hint: object) -> bool:
-    """Return True if an annotation says that no value passes."""
+    """Return True if a type means that no value is passed."""
     return hint is Nothing or hint is None or hint is type(None)
 
 
 def checker(hint: object) -> Checker | None:
-    """Return a function that checks whether a value is of the type, or None if every value is.
+    """Return a function that returns True for values of a type, or None if every value passes.
 
-    A bool passes as an int, an int does not pass as a float; members of lists, sets, tuples and mappings are checked. What
-    cannot be checked (a type variable, a forward reference that does not resolve) lets everything pass.
+    A bool passes as an int; an int does not pass as a float. Members of lists, sets, tuples and mappings are checked. A type that cannot
+    be checked (a type variable, an unresolved forward reference) accepts every value.
     """
     if type(hint) is type and hint in PLAIN:
         return PLAIN[hint]
@@ -70,27 +70,27 @@ def checker(hint: object) -> Checker | None:
 
 
 def type_name(hint: object) -> str:
-    """Return a type as a reader knows it."""
+    """Return the name of a type for messages."""
     return hint.__qualname__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def _isinstance(cls: type) -> Checker:
     if getattr(cls, "_is_protocol", False) and not getattr(cls, "_is_runtime_protocol", False):
-        return lambda value: True  # noqa: ARG005 - a protocol that cannot be checked lets everything pass
+        return lambda value: True  # noqa: ARG005 - a protocol that cannot be checked accepts every value
     return lambda value: isinstance(value, cls)
 
 
 PLAIN: dict[object, Checker] = {
     kind: _isinstance(kind) for kind in (bool, int, float, complex, str, bytes, list, dict, set, tuple)
 }
-"""Checkers of the most frequent annotations: thousands of steps share these."""
+"""Checkers of the most frequent types; thousands of steps share them."""
 
 
 def _any_of(checkers: list[Checker | None]) -> Checker | None:
-    if any(check is None for check in checkers):
+    checks = [check for check in checkers if check is not None]
+    if len(checks) < len(checkers):
         return None
-    found = [check for check in checkers if check is not None]
-    return lambda value: any(check(value) for check in found)
+    return lambda value: any(check(value) for check in checks)
 
 
 def _members(cls: type, check: Checker | None) -> Checker:
@@ -116,7 +116,7 @@ def _tuple(arguments: tuple[Any, ...]) -> Checker:
     def check(value: Any) -> bool:
         if not isinstance(value, tuple) or len(value) != len(checks):
             return False
-        return all(one is None or one(member) for one, member in zip(checks, value, strict=True))
+        return all(check is None or check(member) for check, member in zip(checks, value, strict=True))
 
     return check
 
@@ -130,7 +130,7 @@ class _Unset:
 
 
 UNSET: Final = _Unset()
-"""Stands for a parameter that was not given; None is a value."""
+"""Marks an argument that was not given, where None is a valid value."""
 
 
 @quick
@@ -141,13 +141,13 @@ class In:
     Parameters
     ----------
     dagster_type
-        The type that a value is checked against; `Nothing` for an input that only orders.
+        The type that the value must have; `Nothing` for an input that only orders.
     description
-        For a reader.
+        The description of the input.
     default_value
-        Used where the input is not connected.
+        The value of an input that is not connected.
     metadata
-        For a reader.
+        Further values by name, not used by Stepwell.
     """
 
     dagster_type: Any = UNSET
@@ -164,13 +164,13 @@ class Out:
     Parameters
     ----------
     dagster_type
-        The type that a value is checked against; `Nothing` where no value passes.
+        The type that the value must have; `Nothing` for an output without a value.
     description
-        For a reader.
+        The description of the output.
     is_required
-        Whether the step must produce it; where not, what follows a missing one is skipped.
+        False if the step may end without producing the output; steps that need it are skipped then.
     metadata
-        For a reader.
+        Further values by name, not used by Stepwell.
     """
 
     dagster_type: Any = UNSET
@@ -181,25 +181,36 @@ class Out:
 
 @dataclass(frozen=True, slots=True)
 class GraphOut:
-    """Declare an output of a graph; its type is that of the op behind it."""
+    """Declare an output of a graph; the op that produces it determines its type.
+
+    Parameters
+    ----------
+    description
+        The description of the output.
+    """
 
     description: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AssetIn:
-    """Say which asset a parameter is.
+    """Declare the upstream asset of a parameter.
 
     Parameters
     ----------
     key
-        The upstream's key; by default the parameter's name.
+        The key of the upstream asset; by default the parameter's name.
     key_prefix
-        A prefix for the parameter's name; not together with `key`.
+        A prefix for the parameter's name; cannot be combined with `key`.
     metadata
-        For a reader.
+        Further values by name, not used by Stepwell.
     dagster_type
-        The type that the loaded value is checked against; `Nothing` for an order without a parameter.
+        The type that the loaded value must have; `Nothing` for an upstream that only orders and has no parameter.
+
+    Raises
+    ------
+    InvalidDefinitionError
+        If both `key` and `key_prefix` are given.
     """
 
     key: CoercibleToAssetKey | None = None
@@ -211,7 +222,7 @@ class AssetIn:
         _check_key(self.key, self.key_prefix)
 
     def resolve(self, parameter: str) -> AssetKey:
-        """Return the key of the upstream for a parameter."""
+        """Return the key of the upstream asset for the name of the parameter."""
         return as_asset_key(self.key) if self.key is not None else prefixed(self.key_prefix, parameter)
 
 
@@ -222,15 +233,24 @@ class AssetOut:
     Parameters
     ----------
     key_prefix
-        A prefix for the output's name; not together with `key`.
+        A prefix for the output's name; cannot be combined with `key`.
     key
         The asset's key; by default the output's name.
     dagster_type
-        The type that the value is checked against.
-    description, group_name, metadata
-        For a reader, and for selection.
+        The type that the value must have.
+    description
+        The description of the asset.
     is_required
-        Whether the step must produce it.
+        False if the step may end without producing the asset.
+    group_name
+        The group of the asset, for selections.
+    metadata
+        Further values by name, not used by Stepwell.
+
+    Raises
+    ------
+    InvalidDefinitionError
+        If both `key` and `key_prefix` are given.
     """
 
     key_prefix: str | Sequence[str] | None = None
@@ -245,15 +265,15 @@ class AssetOut:
         _check_key(self.key, self.key_prefix)
 
     def resolve(self, output: str) -> AssetKey:
-        """Return the key of the asset for an output."""
+        """Return the key of the asset for the name of the output."""
         return as_asset_key(self.key) if self.key is not None else prefixed(self.key_prefix, output)
 
 
 def _check_key(key: CoercibleToAssetKey | None, key_prefix: str | Sequence[str] | None) -> None:
     if key is not None and key_prefix is not None:
         raise InvalidDefinitionError(
-            f"asset {as_asset_key(key)}: key= is given together with key_prefix=",
-            remedy="give the whole key, or its prefix alone",
+            f"asset {as_asset_key(key)}: key= cannot be combined with key_prefix=",
+            remedy="give either the whole key, or a prefix",
         )
 
 
@@ -266,9 +286,9 @@ class Output(Generic[T]):
     value
         The value.
     output_name
-        Which output it is; an op with one output calls it ``result``.
+        The name of the output; ``result`` for an op with one output.
     metadata
-        JSON values that are kept with the materialization.
+        JSON values that are stored with the materialization.
     """
 
     value: T
@@ -282,111 +302,110 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)")
 _WHOLE = re.compile(rf"(?:{_PART.pattern}\s*)+")
 
 
-def seconds_of(given: MaxAge, *, where: str = "") -> float | None:
-    """Return an age in seconds; None for none.
+def seconds_of(age: MaxAge, *, where: str = "") -> float | None:
+    """Return an age in seconds, or None.
 
     Parameters
     ----------
-    given
-        ``"30m"``, ``"1d"``, ``"1d12h"`` (s, m or min, h, d, w), a number of seconds, or a timedelta.
+    age
+        ``"30m"``, ``"1d"``, ``"1d12h"`` (s, m or min, h, d, w), a number of seconds, a timedelta, or None.
 
     Raises
     ------
     InvalidDefinitionError
-        If it is none of these, or not above zero.
+        If the age has another form, or is not above zero.
     """
-    if given is None:
+    if age is None:
         return None
-    found: float | None = None
-    if isinstance(given, timedelta):
-        found = given.total_seconds()
-    elif isinstance(given, int | float) and not isinstance(given, bool):
-        found = float(given)
-    elif isinstance(given, str):
-        text = given.strip().lower()
+    seconds: float | None = None
+    if isinstance(age, timedelta):
+        seconds = age.total_seconds()
+    elif isinstance(age, int | float) and not isinstance(age, bool):
+        seconds = float(age)
+    elif isinstance(age, str):
+        text = age.strip().lower()
         if _WHOLE.fullmatch(text):
-            found = sum(float(number) * SECONDS[unit] for number, unit in _PART.findall(text))
-    if found is None or not math.isfinite(found) or found <= 0:
+            seconds = sum(float(number) * SECONDS[unit] for number, unit in _PART.findall(text))
+    if seconds is None or not math.isfinite(seconds) or seconds <= 0:
         raise InvalidDefinitionError(
-            f"{given!r} is no age that a result could have",
+            f"invalid age {age!r}",
             where=where,
-            remedy="write a number and a unit: 30m, 12h, 1d, 2w; in Python also seconds or a timedelta",
+            remedy="give a number and a unit, such as 30m, 12h, 1d or 2w; in Python also seconds or a timedelta",
         )
-    return found
+    return seconds
 
 
-def ignored_names(given: Iterable[str] | str | None, *, where: str = "") -> tuple[str, ...]:
-    """Return the names that a definition leaves out of its code version, in order.
+def ignored_names(names: Iterable[str] | str | None, *, where: str = "") -> tuple[str, ...]:
+    """Return the names that a definition excludes from its code version, in order.
 
     Parameters
     ----------
-    given
-        Names, or one text with commas between them. ``module.NAME`` is a variable of a module, ``client.cookies`` an attribute
+    names
+        Names, or one text with names separated by commas. ``module.NAME`` is a variable of a module, ``client.cookies`` an attribute
         of an object.
 
     Raises
     ------
     InvalidDefinitionError
-        If one is not a name.
+        If an item is not a name.
     """
-    if given is None:
+    if names is None:
         return ()
-    names = given.split(",") if isinstance(given, str) else list(given)
-    found: dict[str, None] = {}
-    for name in names:
+    unique: dict[str, None] = {}
+    for name in names.split(",") if isinstance(names, str) else names:
         if not isinstance(name, str):
             raise InvalidDefinitionError(
-                f"ignore= is given a {type(name).__name__}, not a name",
+                f"ignore= contains a {type(name).__name__}, not a name",
                 where=where,
-                remedy='give names: ignore=["CONN"]; for one object, stepwell.opaque(obj, version="1")',
+                remedy='give names: ignore=["CONN"]; to ignore one object, use stepwell.opaque(obj, version="1")',
             )
         stripped = name.strip()
         if not stripped:
             continue
         if not all(part.isidentifier() for part in stripped.split(".")):
             raise InvalidDefinitionError(
-                f"{stripped!r} is no name that could be ignored",
+                f"{stripped!r} is not a name that can be ignored",
                 where=where,
-                remedy="give names of globals with commas between them: --ignore CONN,TOKEN",
+                remedy="give names of globals, separated by commas: --ignore CONN,TOKEN",
             )
-        found[stripped] = None
-    return tuple(found)
+        unique[stripped] = None
+    return tuple(unique)
 
 
-def declared_reads(given: Iterable[str | os.PathLike[str]] | str | None, *, where: str = "") -> tuple[str, ...]:
-    """Return the files and patterns that a definition says it reads, as they are written.
+def declared_reads(paths: Iterable[str | os.PathLike[str]] | str | None, *, where: str = "") -> tuple[str, ...]:
+    """Return the paths and patterns that a definition declares as read, unchanged and without duplicates.
 
     Parameters
     ----------
-    given
-        Paths and patterns (``data/*.csv``, ``data/**``), relative to the working directory; or one of them.
+    paths
+        Paths and patterns (``data/*.csv``, ``data/**``), relative to the working directory; or a single one.
 
     Raises
     ------
     InvalidDefinitionError
-        If one is not a path, or is an address.
+        If an item is not a path, or is a URL.
     """
-    if given is None:
+    if paths is None:
         return ()
-    found: dict[str, None] = {}
-    for each in (given,) if isinstance(given, str | os.PathLike) else given:
-        path = os.fspath(each) if isinstance(each, str | os.PathLike) else None
+    unique: dict[str, None] = {}
+    for item in (paths,) if isinstance(paths, str | os.PathLike) else paths:
+        path = os.fspath(item) if isinstance(item, str | os.PathLike) else None
         if not isinstance(path, str) or not path or "://" in path:
             raise InvalidDefinitionError(
-                f"reads= is given {each!r}, which is no path of a file",
+                f"reads= contains {item!r}, which is not a file path",
                 where=where,
-                remedy='give files and patterns: reads=["data/*.csv"]; what is elsewhere gets a greatest age: max_age="1d"',
+                remedy='give paths and patterns: reads=["data/*.csv"]; for data elsewhere, set max_age="1d"',
             )
-        found[path] = None
-    return tuple(found)
+        unique[path] = None
+    return tuple(unique)
 
 
 def check_reuse(*, cache: bool | None, volatile: bool, max_age: float | None, name: str, where: str) -> None:
     """Raise `InvalidDefinitionError` if the options of a step contradict each other."""
     if volatile and (cache or max_age is not None):
-        other = "cache=True" if cache else "a greatest age"
+        other = "cache=True" if cache else "max_age"
         raise InvalidDefinitionError(
-            f"{name!r} is volatile and has {other}",
+            f"{name!r} is volatile, which cannot be combined with {other}",
             where=where,
-            remedy="volatile runs every time; --max-age 1d reuses a result until it is a day old",
+            remedy="a volatile step runs every time; with --max-age 1d a result is reused until it is a day old",
         )

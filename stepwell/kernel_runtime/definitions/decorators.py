@@ -1,7 +1,6 @@
-"""How assets are made: of one function (`asset`, `multi_asset`), of a composition of ops (`graph_asset`), or of one SELECT (`sql_asset`).
+"""The functions that define assets: `asset` and `multi_asset` from a function, `graph_asset` from a composition of ops, `sql_asset` from a SELECT.
 
-Assets of functions are made by decorators. `sql_asset` is a plain function, because the text of a SELECT has nothing to decorate; what it
-and ``%%sql_asset`` share is `select_asset`.
+All are decorators except `sql_asset`: the text of a SELECT has nothing to decorate. `sql_asset` and ``%%sql_asset`` share `select_asset`.
 """
 
 from __future__ import annotations
@@ -12,78 +11,102 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Unpack, overload
 
 from stepwell.kernel_runtime.definitions.assets import (
+    AssetKind,
     AssetsDefinition,
     CoercibleToAssetDep,
     SourceAsset,
 )
 from stepwell.kernel_runtime.definitions.bodies import SqlBody, place, place_of, place_of_function
 from stepwell.kernel_runtime.definitions.declarations import UNSET, AssetIn, AssetOut, In, MaxAge, Out
-from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, graph_of, runner
+from stepwell.kernel_runtime.definitions.graphs import GraphDefinition, graph_of, module_of, runner
 from stepwell.kernel_runtime.definitions.ops import OpDefinition, Reuse, build_op
 from stepwell.kernel_runtime.errors import CellError, CellNameError, InvalidDefinitionError
 from stepwell.kernel_runtime.records.keys import AssetKey, CoercibleToAssetKey, as_asset_key, check_name, prefixed
 
 
 def _dep_keys(deps: Iterable[CoercibleToAssetDep] | None) -> tuple[AssetKey, ...]:
-    """Return the keys of what `deps=` names: keys, written keys, assets or source assets."""
-    found: list[AssetKey] = []
+    """Return the keys in ``deps=``, whose items are keys or definitions."""
+    keys: list[AssetKey] = []
     for dep in deps or ():
         if isinstance(dep, AssetsDefinition):
-            found.extend(dep.keys)
+            keys.extend(dep.keys)
         elif isinstance(dep, SourceAsset):
-            found.append(dep.key)
+            keys.append(dep.key)
         else:
-            found.append(as_asset_key(dep))
-    return tuple(dict.fromkeys(found))
+            keys.append(as_asset_key(dep))
+    return tuple(dict.fromkeys(keys))
 
 
 def _as_asset_ins(ins: Mapping[str, AssetIn | CoercibleToAssetKey] | None) -> dict[str, AssetIn]:
-    """Return what `ins=` says of each parameter; a key alone is an `AssetIn` of it."""
-    return {name: given if isinstance(given, AssetIn) else AssetIn(key=given) for name, given in (ins or {}).items()}
+    """Return ``ins=`` with every key replaced by an `AssetIn`."""
+    return {name: item if isinstance(item, AssetIn) else AssetIn(key=item) for name, item in (ins or {}).items()}
 
 
-def _announce(made: AssetsDefinition) -> AssetsDefinition:
-    """Register a definition made in ``__main__``; a module's are passed or loaded."""
-    if made.module == "__main__":
-        runner().register(made)
-    return made
+def _register(definition: AssetsDefinition) -> AssetsDefinition:
+    """Register a definition made in ``__main__``; those of modules are passed or loaded explicitly."""
+    if definition.module == "__main__":
+        runner().register(definition)
+    return definition
 
 
-def _own_key(
+def _asset_key(
     name: str, key: CoercibleToAssetKey | None, key_prefix: str | Sequence[str] | None, named: bool, where: str
 ) -> AssetKey:
-    """Return the key that a decorator's ``name``, ``key`` and ``key_prefix`` say.
+    """Return the key given by the arguments ``name``, ``key`` and ``key_prefix`` of a decorator.
 
     Raises
     ------
     InvalidDefinitionError
-        If the whole key is given and a part of it too.
+        If ``key`` is combined with ``name`` or ``key_prefix``.
     """
     if key is None:
         return prefixed(key_prefix, name)
     if named or key_prefix is not None:
         raise InvalidDefinitionError(
-            f"asset {as_asset_key(key)}: key= is given together with name= or key_prefix=",
+            f"asset {as_asset_key(key)}: key= cannot be combined with name= or key_prefix=",
             where=where,
-            remedy="give the whole key, or its name and prefix",
+            remedy="give either the whole key, or a name and a prefix",
         )
     return as_asset_key(key)
 
 
 def _check_parts(key: AssetKey, where: str) -> None:
-    """Check that every part of a key can be an asset's name; `InvalidDefinitionError` if not."""
+    """Raise `InvalidDefinitionError` unless every part of a key is a valid name."""
     for part in key.path:
         check_name("an asset", part, where=where)
 
 
-def _resolve_inputs(op: OpDefinition, ins: Mapping[str, AssetIn]) -> tuple[dict[str, AssetKey], tuple[AssetKey, ...]]:
-    keys = {name: ins[name].resolve(name) if name in ins else AssetKey(name) for name in op.parameters}
-    order = tuple(given.resolve(name) for name, given in ins.items() if name not in keys)
-    return keys, order
-
-
-def _op_ins(ins: Mapping[str, AssetIn]) -> dict[str, In]:
-    return {name: In(given.dagster_type, metadata=given.metadata) for name, given in ins.items()}
+def _assets_of_function(
+    function: Callable[..., Any],
+    *,
+    kind: AssetKind,
+    name: str | None,
+    ins: Mapping[str, AssetIn | CoercibleToAssetKey] | None,
+    deps: Iterable[CoercibleToAssetDep] | None,
+    out: Out | Mapping[str, Out],
+    keys_by_output: Mapping[str, AssetKey],
+    description: str | None,
+    descriptions: Mapping[AssetKey, str],
+    group_names: Mapping[AssetKey, str],
+    where: str,
+    isolate: bool = True,
+    **reuse: Unpack[Reuse],
+) -> AssetsDefinition:
+    """Make and register the definition of the assets that one function computes."""
+    for key in keys_by_output.values():
+        _check_parts(key, where)
+    inputs = _as_asset_ins(ins)
+    op_ins = {name: In(item.dagster_type, metadata=item.metadata) for name, item in inputs.items()}
+    op = build_op(
+        function, name=name, ins=op_ins, out=out, description=description, keyword_config=False, where=where, **reuse
+    )
+    keys = {name: inputs[name].resolve(name) if name in inputs else AssetKey(name) for name in op.parameters}
+    order = [item.resolve(name) for name, item in inputs.items() if name not in keys]
+    definition = AssetsDefinition(
+        op, kind=kind, keys_by_input=keys, keys_by_output=keys_by_output, deps=tuple(dict.fromkeys((*order, *_dep_keys(deps)))),
+        group_names=group_names, descriptions=descriptions, where=where, module=module_of(function), isolate=isolate,
+    )  # fmt: skip
+    return _register(definition)
 
 
 @overload
@@ -127,78 +150,76 @@ def asset(
     ignore: Iterable[str] | str | None = None,
     reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> AssetsDefinition | Callable[[Callable[..., Any]], AssetsDefinition]:
-    """Make an asset of a function; its parameters are the upstream assets.
+    """Define an asset by a function that returns its value; each parameter is an upstream asset.
 
     Parameters
     ----------
-    name, key_prefix, key
-        The asset's key: a prefix and a name (the function's by default), or the whole key.
+    compute_fn
+        The function to decorate; not given when the decorator has arguments.
+    name, key_prefix
+        The asset's name, by default the name of the function, and a prefix for its key.
+    key
+        The asset's whole key, in place of `name` and `key_prefix`.
     ins
-        Which asset a parameter is, where that is not its name.
+        The upstream assets of parameters whose names are not the keys, each as a key or an `AssetIn`.
     deps
-        Upstreams that are not loaded: they only come first.
+        Upstream assets that must be computed first but are not loaded: keys or definitions.
     group_name
-        For selection; ``default`` if not given.
+        The asset's group, for selections; ``default`` if not given.
+    description
+        The asset's description; by default the docstring of the function.
     dagster_type
-        The type that the value is checked against; the return annotation by default.
+        The type that the value must have; by default the return annotation.
     output_required
-        Whether the function must yield a value.
+        False if the function may end without yielding a value.
     isolate
-        Whether each consumer loads a separate object; False shares one object and marks the asset so.
+        True if each consumer loads a separate copy of the value; False if all share one object.
     cache
-        False runs it in every run.
+        False to compute the asset in every run and never reuse a result.
     volatile
-        Runs it in every run that asks for it; what follows runs only if its value changed.
+        True to compute the asset in every run that requests it; downstream steps run only if its value changed.
     max_age
-        Reuses a result only while it is younger: ``"1d"``, ``"30m"``, seconds, or a timedelta.
+        The age up to which a result is reused: ``"1d"``, ``"30m"``, a number of seconds, or a timedelta.
     ignore
         Names of globals that do not count in the code version.
     reads
-        Files and patterns that the function reads in a way that cannot be seen: ``["data/*.csv"]``, relative to the working directory.
+        Paths and patterns of files that the function reads without Stepwell seeing it, such as ``["data/*.csv"]``, relative to the
+        working directory.
+
+    Returns
+    -------
+    AssetsDefinition
+        The definition; without a function to decorate, the decorator.
 
     Raises
     ------
     InvalidDefinitionError
-        See SEMANTICS, section 1, asset.
+        If a name, key or option is invalid, `ins` names something that is not a parameter, or the asset depends on itself.
+
+    Examples
+    --------
+    ::
+
+        @asset(max_age="1d")
+        def flights():
+            return pd.read_csv("https://example.org/flights.csv")
+
+        @asset
+        def delays(flights):
+            return flights.groupby("carrier").dep_delay.mean()
     """
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
         where = place_of_function(function)
-        own_name = name or str(getattr(function, "__name__", ""))
-        own = _own_key(own_name, key, key_prefix, name is not None, where)
-        _check_parts(own, where)
-        inputs = _as_asset_ins(ins)
-        out = Out(dagster_type, description, output_required)
-        made = build_op(
-            function,
-            name="__".join(own.path),
-            ins=_op_ins(inputs),
-            out=out,
-            description=description,
-            cache=cache,
-            volatile=volatile,
-            max_age=max_age,
-            ignore=ignore,
-            reads=reads,
-            keyword_config=False,
-            where=where,
-        )
-        keys, order = _resolve_inputs(made, inputs)
-        told = description or function.__doc__
-        return _announce(
-            AssetsDefinition(
-                made,
-                kind="asset",
-                keys_by_input=keys,
-                keys_by_output={"result": own},
-                deps=tuple(dict.fromkeys((*order, *_dep_keys(deps)))),
-                group_names={own: group_name} if group_name else None,
-                descriptions={own: told} if told else None,
-                where=where,
-                module=getattr(function, "__module__", "") or "",
-                isolate=isolate,
-            )
-        )
+        asset_key = _asset_key(name or str(getattr(function, "__name__", "")), key, key_prefix, name is not None, where)
+        shown = description or function.__doc__
+        return _assets_of_function(
+            function, kind="asset", name="__".join(asset_key.path), ins=ins, deps=deps,
+            out=Out(dagster_type, description, output_required), keys_by_output={"result": asset_key},
+            description=description, descriptions={asset_key: shown} if shown else {},
+            group_names={asset_key: group_name} if group_name else {}, where=where, isolate=isolate,
+            cache=cache, volatile=volatile, max_age=max_age, ignore=ignore, reads=reads,
+        )  # fmt: skip
 
     return decorate(compute_fn) if compute_fn is not None else decorate
 
@@ -217,21 +238,38 @@ def multi_asset(
     ignore: Iterable[str] | str | None = None,
     reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
-    """Make several assets of one function that returns a tuple of them or yields `Output`.
+    """Define several assets by one function that returns a tuple of their values or yields an `Output` for each.
 
     Parameters
     ----------
     outs
-        The assets by output name; an output's key is its name unless its `AssetOut` says otherwise.
+        The assets by output name; the key is the output's name unless the `AssetOut` gives another.
     name
-        The step's name; the function's by default.
-    ins, deps, group_name, cache, volatile, max_age, ignore, reads
+        The name of the step; by default the name of the function.
+    description
+        The description of the assets whose `AssetOut` gives none.
+    group_name
+        The group of the assets whose `AssetOut` gives none.
+    ins, deps, cache, volatile, max_age, ignore, reads
         As in `asset`.
+
+    Returns
+    -------
+    Callable
+        The decorator, which returns an `AssetsDefinition`.
 
     Raises
     ------
     InvalidDefinitionError
-        See SEMANTICS, section 1, multi_asset.
+        If `outs` is empty, two outputs have the same key, or for a reason given in `asset`.
+
+    Examples
+    --------
+    ::
+
+        @multi_asset(outs={"train": AssetOut(), "test": AssetOut()})
+        def split(clean):
+            return clean[:800], clean[800:]
     """
     if not outs:
         raise InvalidDefinitionError(
@@ -239,45 +277,18 @@ def multi_asset(
         )
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
-        where = place_of_function(function)
-        inputs = _as_asset_ins(ins)
         keys = {output: declared.resolve(output) for output, declared in outs.items()}
-        for own in keys.values():
-            _check_parts(own, where)
-        made = build_op(
-            function,
-            name=name,
-            ins=_op_ins(inputs),
-            description=description,
-            cache=cache,
-            volatile=volatile,
-            max_age=max_age,
-            ignore=ignore,
-            reads=reads,
-            keyword_config=False,
-            where=where,
-            out={
-                output: Out(declared.dagster_type, declared.description, declared.is_required)
-                for output, declared in outs.items()
-            },
-        )
-        upstream, order = _resolve_inputs(made, inputs)
         groups = {keys[output]: declared.group_name or group_name for output, declared in outs.items()}
-        return _announce(
-            AssetsDefinition(
-                made,
-                kind="multi_asset",
-                keys_by_input=upstream,
-                keys_by_output=keys,
-                deps=tuple(dict.fromkeys((*order, *_dep_keys(deps)))),
-                group_names={own: group for own, group in groups.items() if group},
-                descriptions={
-                    keys[output]: declared.description or description or "" for output, declared in outs.items()
-                },
-                where=where,
-                module=getattr(function, "__module__", "") or "",
-            )
-        )
+        op_outs = {
+            output: Out(declared.dagster_type, declared.description, declared.is_required)
+            for output, declared in outs.items()
+        }
+        return _assets_of_function(
+            function, kind="multi_asset", name=name, ins=ins, deps=deps, out=op_outs, keys_by_output=keys, description=description,
+            descriptions={keys[output]: declared.description or description or "" for output, declared in outs.items()},
+            group_names={key: group for key, group in groups.items() if group}, where=place_of_function(function),
+            cache=cache, volatile=volatile, max_age=max_age, ignore=ignore, reads=reads,
+        )  # fmt: skip
 
     return decorate
 
@@ -305,33 +316,43 @@ def graph_asset(
     group_name: str | None = None,
     description: str | None = None,
 ) -> AssetsDefinition | Callable[[Callable[..., Any]], AssetsDefinition]:
-    """Make a graph-backed asset of a function that calls ops on handles of upstream assets.
+    """Define an asset by a graph of ops, which the function composes.
+
+    The function is called once, when it is decorated. Its parameters are handles of the upstream assets, and it returns the handle of the
+    asset's value.
 
     Parameters
     ----------
-    name, key_prefix, key, ins, group_name
+    compose_fn
+        The function to decorate; not given when the decorator has arguments.
+    name, key_prefix, key, ins, group_name, description
         As in `asset`.
+
+    Returns
+    -------
+    AssetsDefinition
+        The definition; without a function to decorate, the decorator.
 
     Raises
     ------
     InvalidDefinitionError
-        If nothing, or several outputs, are returned; else see SEMANTICS, section 1.
+        If the function does not return exactly one output, or breaks another rule of composition.
     """
 
     def decorate(function: Callable[..., Any]) -> AssetsDefinition:
         where = place_of(getattr(function, "__code__", None))
-        own = _own_key(name or function.__name__, key, key_prefix, name is not None, where)
+        asset_key = _asset_key(name or function.__name__, key, key_prefix, name is not None, where)
         composed = graph_of(
-            function, name="__".join(own.path), kind="graph-backed asset", declared=None, description=description
+            function, name="__".join(asset_key.path), kind="graph-backed asset", declared=None, description=description
         )
-        return _announce(
+        return _register(
             graph_backed(
                 composed,
-                own,
+                asset_key,
                 ins=_as_asset_ins(ins),
                 group_name=group_name,
                 where=where,
-                module=getattr(function, "__module__", "") or "",
+                module=module_of(function),
             )
         )
 
@@ -352,21 +373,21 @@ def graph_backed(
     Raises
     ------
     InvalidDefinitionError
-        If the graph has no output or several, or `ins` names something that is not an input.
+        If the graph does not have exactly one output, or `ins` names something that is not an input.
     """
     _check_parts(key, where)
     if len(graph.outputs) != 1:
-        given = "returns nothing" if not graph.outputs else f"returns {len(graph.outputs)} outputs"
+        returned = "returns nothing" if not graph.outputs else f"returns {len(graph.outputs)} outputs"
         raise InvalidDefinitionError(
-            f"the graph-backed asset {key} {given}",
+            f"the graph-backed asset {key} {returned}",
             where=where,
-            remedy="return the result of the op that ends the computation",
+            remedy="return the result of the last op",
         )
     inputs = dict(ins or {})
     for name in inputs:
         if name not in graph.ins:
             raise InvalidDefinitionError(
-                f"ins= of {key} names {name!r}, which is no parameter",
+                f"ins= of {key} names {name!r}, which is not a parameter",
                 where=where,
                 remedy=f"parameters are: {', '.join(graph.ins) or 'none'}",
             )
@@ -397,37 +418,48 @@ def sql_asset(
     volatile: bool = False,
     max_age: MaxAge = None,
 ) -> AssetsDefinition:
-    """Make an asset of one SELECT; the tables that it names are the upstream assets.
+    """Define an asset by one SELECT; the tables that it names are the upstream assets.
 
     Parameters
     ----------
     name, key_prefix
-        The asset's key.
+        The asset's name, and a prefix for its key.
     text
         One SELECT in DuckDB's dialect. White space and comments do not count in its code version.
     ins
-        Which asset a table is, where that is not its name.
+        The keys of tables whose names are not the keys of their assets.
     deps
-        Upstreams that are not read: they only come first.
+        Upstream assets that must be computed first but are not read: keys or definitions.
     parameters
         Values of ``$name`` in the text.
     frame
-        The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto`` (pandas where it is installed).
+        The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto`` (pandas if it is installed).
     group_name, description, cache, volatile, max_age
         As in `asset`.
+
+    Returns
+    -------
+    AssetsDefinition
+        The definition.
 
     Raises
     ------
     CellSyntaxError
         If the text is not exactly one SELECT.
     InvalidInvocationError
-        If the type of frame is unknown.
+        If `frame` is unknown.
     CellNameError
-        If a parameter has no value, or a table's name cannot be an asset's.
+        If a parameter has no value, or the name of a table cannot be the key of an asset.
     CellError
-        If the asset would depend on itself.
+        If the asset depends on itself.
+
+    Examples
+    --------
+    ::
+
+        daily = sql_asset("daily", "SELECT day, count(*) AS n FROM flights GROUP BY day")
     """
-    caller = sys._getframe(1)  # noqa: SLF001 - where the definition is, as a decorator knows from its function
+    caller = sys._getframe(1)  # noqa: SLF001 - the place of the definition; a decorator takes it from its function
     where = place(caller.f_code.co_filename, caller.f_lineno)
     key = prefixed(key_prefix, name)
     values = dict(parameters or {})
@@ -439,9 +471,9 @@ def sql_asset(
                 where=where,
                 remedy=f"parameters={{{missing!r}: ...}}",
             )
-    given = {table: as_asset_key(upstream) for table, upstream in (ins or {}).items()}
-    inputs = {table: given.get(table) or _key_of(table, key, where) for table in select.inputs}
-    return _announce(
+    keys = {table: as_asset_key(upstream) for table, upstream in (ins or {}).items()}
+    inputs = {table: keys.get(table) or _key_of(table, key, where) for table in select.inputs}
+    return _register(
         select_asset(
             key, select, inputs, deps=_dep_keys(deps), group=group_name, cache=cache, volatile=volatile, max_age=max_age,
             where=where, module=str(caller.f_globals.get("__name__", "")), description=description,
@@ -461,18 +493,18 @@ def select_asset(
     description: str | None = None,
     **reuse: Unpack[Reuse],
 ) -> AssetsDefinition:
-    """Return the definition of a SQL asset; it is not registered.
+    """Return the definition of a SQL asset without registering it.
 
     Raises
     ------
     CellError
-        If it would depend on itself.
+        If the asset depends on itself.
     """
     if key in inputs.values():
         raise CellError(
-            f"the SELECT of {key.name!r} reads {key.name!r}: the asset would depend on itself",
+            f"the SELECT of {key.name!r} reads {key.name!r}: the asset depends on itself",
             where=where,
-            remedy="give the asset another name than what it reads",
+            remedy="give the asset a name that differs from the tables that it reads",
         )
     op = OpDefinition(
         "__".join(key.path), body, ins={name: In() for name in inputs}, outs={"result": Out()}, where=where, **reuse,
@@ -486,7 +518,7 @@ def select_asset(
 def _key_of(table: str, key: AssetKey, where: str) -> AssetKey:
     if not all(part.isidentifier() for part in table.split("/")):
         raise CellNameError(
-            f"the SELECT of {key.name!r} reads {table!r}, which is no asset's name",
+            f"the SELECT of {key.name!r} reads {table!r}, which is not an asset's name",
             where=where,
             remedy=f"name its key: ins={{{table!r}: AssetKey([...])}}",
         )

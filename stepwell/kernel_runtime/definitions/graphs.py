@@ -1,6 +1,6 @@
-"""Graphs, which are ops wired by composition, and jobs, which are graphs that run for their effects.
+"""Graphs, which connect ops by composition, and jobs, which are graphs that run for their effects.
 
-``job.execute()`` and ``asset.load()`` are methods of definitions, and definitions do not know the session. `Runner` is the one upward
+``job.execute()`` and ``asset.load()`` are methods of definitions, and definitions do not import the session. `Runner` is the one upward
 reference: on import, the package gives `load_runner` a function that imports the session at first use.
 """
 
@@ -28,16 +28,16 @@ from stepwell.kernel_runtime.records.keys import AssetKey, check_name, listed
 
 
 class GraphDefinition:
-    """Nodes, their connections, and the inputs and outputs of the whole.
+    """The nodes of a graph, their connections, and the inputs and outputs of the graph.
 
     Attributes
     ----------
     nodes
-        By name, in the order of their calls.
+        Nodes by name, in the order of their calls.
     ins
         Inputs by name, in order.
     outputs
-        For each output of the graph the node's output that it is.
+        For each output of the graph, the output of a node that supplies it.
     """
 
     config: Mapping[str, Any]
@@ -61,7 +61,7 @@ class GraphDefinition:
         self.description = description
         self.where = where
         self.source = source
-        """The function or cell that composed it: for showing its code."""
+        """The function or cell that composed it; its code is shown."""
         check_cycles(self)
 
     @property
@@ -75,17 +75,17 @@ class GraphDefinition:
         return self.source
 
     def alias(self, name: str) -> Alias:
-        """Return this graph under another name, to be called inside a graph."""
+        """Return this graph under another name, for a call inside a graph."""
         return Alias(self, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Become a node of the graph that is being composed."""
+        """Add a node to the graph that is being composed."""
         composition = composing()
         if composition is None:
             raise InvariantViolationError(
                 f"the graph {self.name!r} is called outside a composition",
                 where=self.where,
-                remedy="call it inside @graph, @job or @graph_asset; a job is run by .execute()",
+                remedy="call it inside @graph, @job or @graph_asset; run a job with .execute()",
             )
         return composition.add(self, None, args, kwargs)
 
@@ -94,7 +94,7 @@ class GraphDefinition:
 
 
 def asset_reads(graph: GraphDefinition) -> Iterator[AssetKey]:
-    """Yield the keys of assets that ops inside a graph are given as they are."""
+    """Yield the keys of assets that the body of a graph passes to ops directly, not through an input."""
     for node in graph.nodes.values():
         for connection in node.connections.values():
             yield from (source.key for source in connection.sources if isinstance(source, AssetRead))
@@ -103,7 +103,7 @@ def asset_reads(graph: GraphDefinition) -> Iterator[AssetKey]:
 
 
 def check_cycles(graph: GraphDefinition) -> None:
-    """Raise `CycleError` if nodes wait for each other."""
+    """Raise `CycleError` if the nodes of a graph depend on each other in a circle."""
     waits = {
         node.name: {
             source.node
@@ -137,14 +137,14 @@ def build_graph(
     Parameters
     ----------
     inputs
-        Names of the graph's inputs; the body is called with one handle each, by keyword.
+        Names of the graph's inputs; the body is called with a handle for each, by keyword.
     declared
-        Names of the outputs, or None where the body decides.
+        Names of the outputs, or None if the return value of the body decides.
 
     Raises
     ------
     InvalidDefinitionError
-        See SEMANTICS, section 1, composition.
+        If the body breaks a rule of composition (SEMANTICS, section 1).
     """
     check_name(f"a {kind}", name, where=where)
     composition = Composition(name, kind, where)
@@ -153,7 +153,7 @@ def build_graph(
     outputs = output_mapping(composition, returned, declared)
     unused = composition.unused_inputs(inputs, list(outputs.values()))
     if unused:
-        raise composition.fail(f"the input {unused[0]!r} is not used", remedy="pass it to an op, or take it out")
+        raise composition.fail(f"the input {unused[0]!r} is not used", remedy="pass it to an op, or remove it")
     return GraphDefinition(
         name,
         nodes=composition.nodes,
@@ -173,7 +173,7 @@ def graph_of(
     declared: tuple[str, ...] | None,
     description: str | None,
 ) -> GraphDefinition:
-    """Compose a graph from a decorated function: its parameters are the inputs."""
+    """Compose a graph from a decorated function, whose parameters are the inputs."""
     where = place_of(getattr(function, "__code__", None))
     signature = read_signature(function, where=where)
     return build_graph(
@@ -205,19 +205,31 @@ def graph(
     description: str | None = None,
     out: GraphOut | Mapping[str, GraphOut] | None = None,
 ) -> GraphDefinition | Callable[[Callable[..., Any]], GraphDefinition]:
-    """Make a graph of a function that calls ops and graphs on handles.
+    """Define a graph by a function that calls ops and other graphs.
+
+    The function is called once, when it is decorated. Its parameters are handles of the graph's inputs; it returns a handle, or a dict of
+    handles. The graph becomes a node when another graph or a job calls it.
 
     Parameters
     ----------
+    compose_fn
+        The function to decorate; not given when the decorator has arguments.
     name
-        By default the function's.
+        The name of the graph; by default the name of the function.
+    description
+        The description of the graph; by default the docstring of the function.
     out
-        The outputs: a `GraphOut` for one, a dict of them for several; by default what the body returns.
+        A `GraphOut` for one output, or a dict of them for several; by default the return value decides.
+
+    Returns
+    -------
+    GraphDefinition
+        The definition; without a function to decorate, the decorator.
 
     Raises
     ------
     InvalidDefinitionError
-        See SEMANTICS, section 1, composition.
+        If the function breaks a rule of composition, such as an input that is not used.
     """
     declared = tuple(out) if isinstance(out, Mapping) else (("result",) if out is not None else None)
 
@@ -237,7 +249,7 @@ class Runner(Protocol):
         """Return the current value of a key."""
 
     def register(self, definition: Any) -> None:
-        """Take note of a definition made in ``__main__``."""
+        """Register a definition made in ``__main__``."""
 
     def read_select(
         self, name: str, text: str, variables: dict[str, Any], *, what: str, frame: str, where: str
@@ -249,16 +261,21 @@ _loader: Callable[[], Runner] | None = None
 
 
 def load_runner(loader: Callable[[], Runner]) -> None:
-    """Say how the session is reached."""
+    """Set the function that returns the session."""
     global _loader  # noqa: PLW0603 - one session per process
     _loader = loader
 
 
 def runner() -> Runner:
-    """Return the session's face towards definitions."""
+    """Return the session, as far as definitions use it."""
     if _loader is None:
         raise InvariantViolationError("nothing can execute definitions here", remedy="import stepwell first")
     return _loader()
+
+
+def module_of(function: Callable[..., Any]) -> str:
+    """Return the name of the module that defines a function; empty if it is unknown."""
+    return getattr(function, "__module__", "") or ""
 
 
 class JobDefinition:
@@ -267,7 +284,7 @@ class JobDefinition:
     Attributes
     ----------
     graph
-        What it runs.
+        The graph that the job runs.
     """
 
     def __init__(self, graph: GraphDefinition, *, tags: Mapping[str, str] | None = None) -> None:
@@ -286,24 +303,34 @@ class JobDefinition:
         return self.graph.source
 
     def execute(self, *, store: Any = None, raise_on_error: bool = True) -> Any:
-        """Run the job and return its result.
+        """Run the job in this process.
 
         Parameters
         ----------
         store
             A store directory or an open store; by default the session's.
         raise_on_error
-            Whether an exception of the user's code is raised again after the run is recorded.
+            True to raise an exception of the user's code again after the run is recorded.
+
+        Returns
+        -------
+        RunResult
+            The result of the run, with the values of its steps.
+
+        Raises
+        ------
+        Exception
+            The exception that a step raised, if `raise_on_error` is true.
         """
         return runner().execute_job(self, store=store, raise_on_error=raise_on_error)
 
     execute_in_process = execute
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse: a job is executed, not called."""
+        """Raise `InvariantViolationError`: a job is executed, not called."""
         del args, kwargs
         raise InvariantViolationError(
-            f"the job {self.name!r} is called", where=self.where, remedy=f"run it with {self.name}.execute()"
+            f"the job {self.name!r} cannot be called", where=self.where, remedy=f"run it with {self.name}.execute()"
         )
 
     def __repr__(self) -> str:
@@ -327,26 +354,38 @@ def job(
     description: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> JobDefinition | Callable[[Callable[..., Any]], JobDefinition]:
-    """Make a job of a function that calls ops and graphs; source assets passed to them are read as they are stored.
+    """Define a job by a function that calls ops and graphs. An asset passed to one of them is read from the store.
+
+    The function is called once, when it is decorated. ``execute()`` runs the job.
 
     Parameters
     ----------
+    compose_fn
+        The function to decorate; not given when the decorator has arguments.
     name
-        By default the function's.
+        The name of the job; by default the name of the function.
+    description
+        The description of the job; by default the docstring of the function.
+    tags
+        Tags of the job.
+
+    Returns
+    -------
+    JobDefinition
+        The definition; without a function to decorate, the decorator.
 
     Raises
     ------
     InvalidDefinitionError
-        See SEMANTICS, section 1, composition.
+        If the function breaks a rule of composition, such as a constant passed as an input.
     """
 
     def decorate(function: Callable[..., Any]) -> JobDefinition:
-        made = JobDefinition(
-            graph_of(function, name=name, kind="job", declared=None, description=description), tags=tags
-        )
-        made.module = getattr(function, "__module__", "") or ""
-        if made.module == "__main__":
-            runner().register(made)
-        return made
+        composed = graph_of(function, name=name, kind="job", declared=None, description=description)
+        definition = JobDefinition(composed, tags=tags)
+        definition.module = module_of(function)
+        if definition.module == "__main__":
+            runner().register(definition)
+        return definition
 
     return decorate(compose_fn) if compose_fn is not None else decorate

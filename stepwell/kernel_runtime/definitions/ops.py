@@ -1,4 +1,4 @@
-"""Ops: a function, or the body of a cell, with typed inputs, outputs and config."""
+"""Ops: functions, cells or SELECTs with typed inputs, outputs and config."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Body: TypeAlias = Callable[..., Any] | CellBody | SqlBody
 
 
 class Reuse(TypedDict, total=False):
-    """The options that decide when a step's result is reused, as `asset` describes them."""
+    """Options that decide when the result of a step is reused (see `asset`)."""
 
     cache: bool | None
     volatile: bool
@@ -46,31 +46,31 @@ class Reuse(TypedDict, total=False):
 
 
 class OpDefinition:
-    """A step's code with what it takes and gives.
+    """The code of a step with its inputs, outputs, config and options.
 
-    Called inside the body of a graph it becomes a node; called elsewhere it runs its function directly, with checks of
-    arguments and types and nothing recorded (SEMANTICS, section 2, Direct invocation).
+    A call inside the body of a graph adds a node to the graph. A call elsewhere runs the function directly: arguments and types are checked,
+    and nothing is recorded (SEMANTICS, section 2, Direct invocation).
 
     Attributes
     ----------
     name
-        Its name; nodes are called like it unless given an alias.
+        The name of the op, and of its nodes that have no alias.
     ins, outs
         Inputs and outputs by name, in order.
     config
-        Keyword-only parameters with their defaults (`UNSET` where there is none): constants that a composition may set.
+        Keyword-only parameters with their defaults (`UNSET` for none): constants that a composition may set.
     context
-        The name of the context's parameter, or None.
+        The name of the parameter that receives the context, or None.
     cache
-        Whether its steps are memoised; None where the kind of definition that uses it decides.
+        Whether the steps are memoised; None if that depends on the kind of definition that uses the op.
     volatile
-        Whether it runs in every run, its result being kept for what follows.
+        True if the op runs in every run; downstream steps use its new result.
     max_age
         Seconds after which a result is not reused; None for no limit.
     ignore
-        Names that do not count in its code version.
+        Names that do not count in the code version.
     reads
-        Files and patterns that its body reads, relative to the working directory.
+        Paths and patterns of files that the body reads, relative to the working directory.
     """
 
     def __init__(
@@ -108,14 +108,14 @@ class OpDefinition:
         check_reuse(cache=cache, volatile=volatile, max_age=self.max_age, name=name, where=where)
         self.where = where
         self.defaults = dict(defaults or {})
-        """Values of inputs that are not connected."""
+        """Values of inputs that are not connected, by name."""
         self.parameters = tuple(name for name, declared in self.ins.items() if not is_nothing(declared.dagster_type))
-        """Inputs that carry a value."""
+        """Names of the inputs that carry a value."""
         self.input_checks: dict[str, Checker] = {}
-        for given in self.parameters:
-            check = _check(self.ins[given].dagster_type)
+        for parameter in self.parameters:
+            check = _check(self.ins[parameter].dagster_type)
             if check is not None:
-                self.input_checks[given] = check
+                self.input_checks[parameter] = check
         self.output_checks: dict[str, Checker] = {}
         for output, out in self.outs.items():
             check = None if is_nothing(out.dagster_type) else _check(out.dagster_type)
@@ -133,43 +133,43 @@ class OpDefinition:
         return self.description or getattr(self.body, "__doc__", None)
 
     def alias(self, name: str) -> Alias:
-        """Return this op under another name, to be called inside a graph."""
+        """Return this op under another name, for a call inside a graph."""
         return Alias(self, name)
 
     def check_output(self, output: str, value: Any, step: str) -> None:
-        """Raise `TypeCheckError` if a value is not of the output's type."""
+        """Raise `TypeCheckError` if a value does not have the type of the output."""
         check = self.output_checks.get(output)
         if check is not None and not check(value):
             raise TypeCheckError(
-                f"step {step!r}: the output {output!r} is {_a(value)}, not {type_name(self.outs[output].dagster_type)}",
+                f"step {step!r}: the output {output!r} is {_described(value)}, not {type_name(self.outs[output].dagster_type)}",
                 where=self.where,
             )
 
     def check_input(self, name: str, value: Any, step: str) -> None:
-        """Raise `TypeCheckError` if a value is not of the input's type."""
+        """Raise `TypeCheckError` if a value does not have the type of the input."""
         check = self.input_checks.get(name)
         if check is not None and not check(value):
             raise TypeCheckError(
-                f"step {step!r}: the input {name!r} is {_a(value)}, not {type_name(self.ins[name].dagster_type)}",
+                f"step {step!r}: the input {name!r} is {_described(value)}, not {type_name(self.ins[name].dagster_type)}",
                 where=self.where,
             )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Become a node of the graph that is being composed; elsewhere run the function directly."""
+        """Add a node to the graph that is being composed; outside a composition, run the function directly."""
         composition = composing()
         if composition is not None:
             return composition.add(self, None, args, kwargs)
         return invoke(self, args, kwargs)
 
     def __repr__(self) -> str:
-        given = ", ".join([*self.parameters, *(["*", *self.config] if self.config else [])])
-        # The one output of a cell is a variable of it.
-        named = self.body.outputs if isinstance(self.body, CellBody) and len(self.outs) == 1 else ()
-        return f"<op {self.name}({given}) -> {', '.join(named or self.outs) or 'nothing'}>"
+        parameters = ", ".join([*self.parameters, *(["*", *self.config] if self.config else [])])
+        # A cell with one output calls it ``result``; its variable says more.
+        variables = self.body.outputs if isinstance(self.body, CellBody) and len(self.outs) == 1 else ()
+        return f"<op {self.name}({parameters}) -> {', '.join(variables or self.outs) or 'nothing'}>"
 
 
 def _kind_of(body: Body) -> tuple[bool, bool]:
-    """Return whether a body yields, and whether it awaits."""
+    """Return whether a body is a generator, and whether it is asynchronous."""
     if isinstance(body, CellBody | SqlBody):
         return False, isinstance(body, CellBody) and body.is_async
     if type(body) is FunctionType:
@@ -184,14 +184,14 @@ def _kind_of(body: Body) -> tuple[bool, bool]:
 
 
 class Alias:
-    """An op or graph under another name: called inside a graph it becomes a node of that name."""
+    """An op or graph under another name: a call inside a graph adds a node with this name."""
 
     def __init__(self, definition: Any, name: str) -> None:
         self.definition = definition
         self.name = check_name("a node", name, where=definition.where)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Become a node of this name."""
+        """Add a node with this name; outside a composition, call the definition."""
         composition = composing()
         if composition is None:
             return self.definition(*args, **kwargs)
@@ -199,52 +199,53 @@ class Alias:
 
 
 def invoke(op: OpDefinition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run an op's function directly and return what it returns.
+    """Run an op's function directly and return its result.
 
     Raises
     ------
     InvalidInvocationError
         If an input is missing or unknown, or the op is a cell.
     TypeCheckError
-        If a value is not of its declared type.
+        If a value does not have its declared type.
     """
     if isinstance(op.body, CellBody | SqlBody):
         raise InvalidInvocationError(
             f"{op.name!r} is a cell and cannot be called here",
             where=op.where,
-            remedy=f"%materialize {op.name}, or call it inside %%graph_asset, %%graph or %%job",
+            remedy=f"run %materialize {op.name}, or call it inside %%graph_asset, %%graph or %%job",
         )
     names = ([op.context] if op.context else []) + list(op.parameters)
     if len(args) > len(names):
-        raise InvalidInvocationError(
-            f"{op.name!r} takes {len(names)} arguments but is given {len(args)}", where=op.where
-        )
-    given = dict(zip(names, args, strict=False))
+        raise InvalidInvocationError(f"{op.name!r} takes {len(names)} arguments but got {len(args)}", where=op.where)
+    arguments = dict(zip(names, args, strict=False))
     for name, value in kwargs.items():
-        if name in given:
-            raise InvalidInvocationError(f"{op.name!r} is given {name!r} twice", where=op.where)
+        if name in arguments:
+            raise InvalidInvocationError(f"{op.name!r} got {name!r} twice", where=op.where)
         if name not in op.ins and name not in op.config and name != op.context:
             raise InvalidInvocationError(
                 f"{op.name!r} has no input {name!r}",
                 where=op.where,
                 remedy=f"its inputs are: {', '.join([*op.parameters, *op.config]) or 'none'}",
             )
-        given[name] = value
-    if op.context and op.context not in given:
+        arguments[name] = value
+    if op.context and op.context not in arguments:
         raise InvalidInvocationError(
             f"{op.name!r} needs a context",
             where=op.where,
             remedy=f"pass None: {op.name}(None, ...)",
         )
     for name in op.parameters:
-        if name not in given and name not in op.defaults:
-            raise InvalidInvocationError(f"{op.name!r} is not given its input {name!r}", where=op.where)
-        if name in given:
-            op.check_input(name, given[name], op.name)
+        if name not in arguments and name not in op.defaults:
+            raise InvalidInvocationError(f"{op.name!r} is missing its input {name!r}", where=op.where)
+        if name in arguments:
+            op.check_input(name, arguments[name], op.name)
     for name, default in op.config.items():
-        if name not in given and default is UNSET:
-            raise InvalidInvocationError(f"{op.name!r} is not given its config {name!r}", where=op.where)
-    returned = op.body(**{name: value for name, value in given.items() if name not in op.ins or name in op.parameters})
+        if name not in arguments and default is UNSET:
+            raise InvalidInvocationError(f"{op.name!r} is missing its config {name!r}", where=op.where)
+    # Inputs of type Nothing are accepted and not passed on.
+    returned = op.body(
+        **{name: value for name, value in arguments.items() if name not in op.ins or name in op.parameters}
+    )
     if not op.is_generator and not op.is_async:
         values = returned if len(op.outs) > 1 and isinstance(returned, tuple) else (returned,)
         if len(values) == len(op.outs):
@@ -265,52 +266,57 @@ def build_op(
     where: str | None = None,
     **reuse: Unpack[Reuse],
 ) -> OpDefinition:
-    """Make an op of a function.
+    """Make an op from a function.
+
+    Parameters
+    ----------
+    keyword_config
+        True if keyword-only parameters are config; False if they are inputs.
 
     Raises
     ------
     InvalidDefinitionError
-        If a name cannot be one, or `ins` names something that is not a parameter.
+        If a name is invalid, or `ins` names something that is not a parameter.
     """
     where = place_of_function(function) if where is None else where
     name = check_name("an op", name or str(getattr(function, "__name__", "")), where=where)
     signature = read_signature(function, where=where)
     config: dict[str, Any] = {}
     parameters: dict[str, Parameter] = {}
-    for each in signature.parameters:
-        if keyword_config and each.keyword_only:
-            config[each.name] = each.default
+    for parameter in signature.parameters:
+        if keyword_config and parameter.keyword_only:
+            config[parameter.name] = parameter.default
         else:
-            parameters[each.name] = each
+            parameters[parameter.name] = parameter
     declared = ins or {}
-    for key, given in declared.items():
-        if key not in parameters and not is_nothing(given.dagster_type):
+    for key, declaration in declared.items():
+        if key not in parameters and not is_nothing(declaration.dagster_type):
             raise InvalidDefinitionError(
-                f"ins= of {name!r} names {key!r}, which is no parameter",
+                f"ins= of {name!r} names {key!r}, which is not a parameter",
                 where=where,
-                remedy=f"parameters are: {', '.join(parameters) or 'none'}; an input that only orders is In(Nothing)",
+                remedy=f"parameters are: {', '.join(parameters) or 'none'}; declare an input that only orders as In(Nothing)",
             )
-    found: dict[str, In] = {}
+    resolved: dict[str, In] = {}
     defaults: dict[str, Any] = {}
     for key, parameter in parameters.items():
         check_name("an input", key, where=where)
-        given = declared.get(key, _PLAIN)
-        hint = given.dagster_type if given.dagster_type is not UNSET else parameter.annotation
+        declaration = declared.get(key, _BARE_IN)
+        hint = declaration.dagster_type if declaration.dagster_type is not UNSET else parameter.annotation
         if is_nothing(hint):
             raise _nothing_parameter(name, key, where)
-        default = given.default_value if given.default_value is not UNSET else parameter.default
+        default = declaration.default_value if declaration.default_value is not UNSET else parameter.default
         if default is not UNSET:
             defaults[key] = default
-        elif given is _PLAIN and type(hint) is type and hint in PLAIN:
-            found[key] = _plain_in(hint)
+        elif declaration is _BARE_IN and type(hint) is type and hint in PLAIN:
+            resolved[key] = _plain_in(hint)
             continue
-        found[key] = In(hint, given.description, default, given.metadata)
+        resolved[key] = In(hint, declaration.description, default, declaration.metadata)
     if declared:
-        found.update({key: given for key, given in declared.items() if key not in parameters})
+        resolved.update({key: declaration for key, declaration in declared.items() if key not in parameters})
     return OpDefinition(
         name,
         function,
-        ins=found,
+        ins=resolved,
         outs=_outs(name, out, signature.returns, where),
         config=config,
         context=signature.context,
@@ -322,14 +328,14 @@ def build_op(
     )
 
 
-_PLAIN = In()
-"""The declaration of an input without options."""
-_BARE = Out()
+_BARE_IN = In()
+_BARE_OUT = Out()
+"""Declarations without options."""
 
 
 @cache
 def _plain_in(hint: type) -> In:
-    """Return the input of a builtin type of which nothing else is said: thousands of steps share one."""
+    """Return the input of a builtin type without options; thousands of steps share it."""
     return In(hint)
 
 
@@ -342,14 +348,14 @@ def _nothing_parameter(op: str, name: str, where: str) -> InvalidDefinitionError
     return InvalidDefinitionError(
         f"the input {name!r} of {op!r} is Nothing and cannot be a parameter",
         where=where,
-        remedy=f"take it out of the function's parameters and declare ins={{{name!r}: In(Nothing)}}",
+        remedy=f"remove it from the function's parameters and declare ins={{{name!r}: In(Nothing)}}",
     )
 
 
 def _outs(name: str, out: Out | Mapping[str, Out] | None, returns: Any, where: str) -> dict[str, Out]:
     hint = _output_hint(returns)
     if out is None or isinstance(out, Out):
-        single = out or _BARE
+        single = out or _BARE_OUT
         return {"result": _typed(single, Nothing if hint is None else hint)}
     for key in out:
         if key != "result":
@@ -359,13 +365,13 @@ def _outs(name: str, out: Out | Mapping[str, Out] | None, returns: Any, where: s
     members = typing.get_args(returns) if typing.get_origin(returns) is tuple else ()
     if len(members) != len(out):
         return dict(out)
-    return {key: _typed(given, _output_hint(member)) for (key, given), member in zip(out.items(), members, strict=True)}
+    return {key: _typed(item, _output_hint(member)) for (key, item), member in zip(out.items(), members, strict=True)}
 
 
 def _typed(out: Out, hint: Any) -> Out:
     if out.dagster_type is not UNSET:
         return out
-    if out == _BARE and type(hint) is type and hint in PLAIN:
+    if out == _BARE_OUT and type(hint) is type and hint in PLAIN:
         return _plain_out(hint)
     return Out(hint, out.description, out.is_required, out.metadata)
 
@@ -389,7 +395,7 @@ def _check(hint: Any) -> Checker | None:
     return None if hint is UNSET else checker(hint)
 
 
-def _a(value: Any) -> str:
+def _described(value: Any) -> str:
     try:
         shown = repr(value)
     except KeyboardInterrupt:
@@ -430,23 +436,47 @@ def op(
     ignore: Iterable[str] | str | None = None,
     reads: Iterable[str | os.PathLike[str]] | str | None = None,
 ) -> OpDefinition | Callable[[Callable[..., Any]], OpDefinition]:
-    """Make an op of a function.
+    """Define an op by a function. Graphs, jobs and graph-backed assets call ops.
+
+    Positional parameters are inputs. Keyword-only parameters are config: constants that the calling graph sets. A first parameter named
+    ``context`` receives the context of the step.
 
     Parameters
     ----------
+    compute_fn
+        The function to decorate; not given when the decorator has arguments.
     name
-        By default the function's.
-    ins, out
-        Options of inputs and outputs, in addition to names and annotations.
+        The name of the op; by default the name of the function.
+    description
+        The description of the op; by default the docstring of the function.
+    ins
+        Options of inputs by name. Types and defaults come from the parameters if not given.
+    out
+        Options of the output, or of several outputs by name; by default one output, ``result``, with the type of the return annotation.
+    tags
+        Tags of the op.
     cache
-        True memoises its steps also in jobs, False nowhere; by default they are memoised inside graph-backed assets.
+        True to reuse results also in jobs, False to reuse none; by default, results are reused in graph-backed assets only.
     volatile, max_age, ignore, reads
         As in `asset`.
+
+    Returns
+    -------
+    OpDefinition
+        The definition; without a function to decorate, the decorator.
 
     Raises
     ------
     InvalidDefinitionError
-        See SEMANTICS, section 1, op.
+        If a name or option is invalid, the function takes ``*args`` or ``**kwargs``, or `ins` names something that is not a parameter.
+
+    Examples
+    --------
+    ::
+
+        @op
+        def add(left: int, right: int, *, offset: int = 0) -> int:
+            return left + right + offset
     """
 
     def decorate(function: Callable[..., Any]) -> OpDefinition:

@@ -1,7 +1,7 @@
-"""The definitions of this process: assets by key, jobs by name, and the cell that defined each.
+"""The definitions of this process: assets by key, jobs by name, each with the cell that made it.
 
-A cell that is run again replaces what it defined and withdraws what it no longer defines. When another live cell defines
-the same key, the last run wins; `Registry.replaced` notifies the face, which prints a line (or, in batch, raises).
+A cell that runs again replaces its definitions and withdraws those that it no longer makes. If two live cells define the same key, the
+cell that ran last wins; `Registry.replaced` notifies the front end, which prints a line or, in batch, raises an error.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Definition: TypeAlias = AssetsDefinition | SourceAsset | JobDefinition
 
 @dataclass(slots=True)
 class Entry:
-    """A definition and where it came from."""
+    """A definition and the cell that made it."""
 
     definition: Definition
     origin: str
-    """The cell that defined it; empty outside cells."""
+    """The cell that made the definition; empty outside cells."""
 
 
 @dataclass(slots=True)
@@ -34,30 +34,35 @@ class Registry:
     Attributes
     ----------
     changed
-        Called with the keys after something was registered or withdrawn.
+        Called with the keys after definitions were registered or withdrawn.
     replaced
-        Called with a key, the old place and the new place when another live cell's definition is replaced.
+        Called with a key, the old place and the new place when a definition replaces that of another live cell.
     """
 
     assets: dict[str, Entry] = field(default_factory=dict)
-    """Assets and source assets by written key."""
+    """Assets and source assets by key in written form."""
     jobs: dict[str, Entry] = field(default_factory=dict)
     changed: Callable[[tuple[str, ...]], None] | None = None
     replaced: Callable[[str, str, str], None] | None = None
     notebook: Callable[[], str] | None = None
-    """Says which notebook or script ``__main__`` is."""
+    """Returns the path of the notebook or script that is ``__main__``."""
     _origin: str = ""
     _defined: set[str] = field(default_factory=set)
 
     def begin_cell(self, origin: str) -> None:
-        """Say that what is registered from now on comes from a cell."""
+        """Attribute the definitions that are registered from now on to a cell."""
         self._origin = origin
         self._defined = set()
 
     def end_cell(self, *, succeeded: bool = True) -> tuple[str, ...]:
-        """End a cell; return keys that it defined before and does not define any more, now withdrawn.
+        """End a cell, and withdraw the keys that it defined before and does not define any more.
 
-        A cell that failed withdraws nothing: the registry stays as it was.
+        A cell that failed withdraws nothing.
+
+        Returns
+        -------
+        tuple of str
+            The withdrawn keys.
         """
         origin, self._origin = self._origin, ""
         if not origin or not succeeded:
@@ -72,12 +77,12 @@ class Registry:
         return tuple(gone)
 
     def register(self, definition: Definition) -> None:
-        """Take note of a definition, replacing another of the same key.
+        """Register a definition, in place of another with the same key.
 
         Raises
         ------
         InvalidDefinitionError
-            If an asset and a job would have the same name.
+            If an asset and a job have the same name.
         """
         names = names_of(definition)
         table, other, kind = (
@@ -92,7 +97,7 @@ class Registry:
                     where=place_of_definition(other[name].definition),
                     remedy="give one of them another name",
                 )
-        # Everything that can refuse comes before the first change.
+        # All errors are raised before the first change.
         for name in names:
             old = table.get(name)
             if (
@@ -118,7 +123,7 @@ class Registry:
             self.changed(names)
 
     def withdraw(self, name: str) -> None:
-        """Forget a definition and every other key that it has."""
+        """Remove a definition with all its keys."""
         entry = self.assets.get(name) or self.jobs.get(name)
         if entry is not None:
             self._drop(entry.definition)
@@ -145,7 +150,7 @@ REGISTRY = Registry()
 
 
 def names_of(definition: Definition) -> tuple[str, ...]:
-    """Return the written keys of assets, or the name of a job."""
+    """Return the keys of assets in written form, or the name of a job."""
     if isinstance(definition, JobDefinition):
         return (definition.name,)
     if isinstance(definition, SourceAsset):
@@ -154,27 +159,27 @@ def names_of(definition: Definition) -> tuple[str, ...]:
 
 
 def place_of_definition(definition: Definition) -> str:
-    """Return where a definition is, in words."""
+    """Return the place of a definition for messages; empty for a source asset."""
     return "" if isinstance(definition, SourceAsset) else definition.where
 
 
 def by_key(definitions: Iterable[AssetsDefinition | SourceAsset]) -> dict[str, AssetsDefinition | SourceAsset]:
-    """Return a list of definitions by written key.
+    """Return definitions by key in written form.
 
     Raises
     ------
     DuplicateKeyError
-        If two of them have the same key.
+        If two definitions have the same key.
     """
-    found: dict[str, AssetsDefinition | SourceAsset] = {}
+    by_name: dict[str, AssetsDefinition | SourceAsset] = {}
     for definition in definitions:
         for name in names_of(definition):
-            if name in found and found[name] is not definition:
-                first, second = place_of_definition(found[name]), place_of_definition(definition)
+            if name in by_name and by_name[name] is not definition:
+                first, second = place_of_definition(by_name[name]), place_of_definition(definition)
                 raise DuplicateKeyError(
                     f"the asset key {name} is defined twice",
-                    where=" and ".join(p for p in (first, second) if p),
-                    remedy="give one of them another name, or pass only one",
+                    where=" and ".join(place for place in (first, second) if place),
+                    remedy="rename one of them, or pass only one",
                 )
-            found[name] = definition
-    return found
+            by_name[name] = definition
+    return by_name

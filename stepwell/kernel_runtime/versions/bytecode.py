@@ -1,20 +1,21 @@
-"""What a code object means and which names it loads, read from its bytecode.
+"""Facts about code objects, read from their bytecode: an encoding of their behaviour, and the names that they load.
 
 Two code objects have equal `CodeFacts.blob` exactly if they do the same. Instructions, the constants that they use (typed),
-names, control flow, exception handlers and argument counts count. File name, lines, docstring and effects of the source's layout
-do not. Nor does the name of a function: whatever refers to the function writes it. `opcodes` reads the instructions, `flow` brings them into one order. The blob belongs to one minor version of Python, and says so.
+names, control flow, exception handlers and argument counts count. File name, line numbers, docstring and effects of the source's layout
+do not count. The name of a function does not count either: nodes that refer to the function contain it. `opcodes` reads the
+instructions and brings them into one order. The blob contains the minor version of Python and is valid for it only.
 
-The variable that an asset's cell is named like has no name in the blob, so that an asset that is renamed keeps its results.
+In the cell of an asset, the variable with the asset's name has no name in the blob, so that a renamed asset keeps its results.
 
-`CodeFacts.loads` has the names that are really loaded as globals, each with the chain of attributes read from it at once:
-``np.linalg.norm(x)`` loads ``("np", ("linalg", "norm"))``. An attribute of a local, ``text.upper()``, is no global.
+`CodeFacts.loads` has the names that are loaded as globals, each with the chain of attributes read from it at once:
+``np.linalg.norm(x)`` loads ``("np", ("linalg", "norm"))``. An attribute of a local variable, ``text.upper()``, is not among them.
 
-``import lmod`` inside a function binds a local, so no global shows what is reached. `imported` follows the instructions instead: the names
-that an import statement binds, and the attributes read from these names, in the code and in the functions nested in it. A name that is
-used in any other way (passed on, assigned) stands for its whole module.
+``import lmod`` inside a function binds a local variable, so no global shows its use. `imported` follows the instructions instead: the
+names that an import statement binds, and the attributes read from these names, in the code and in the functions nested in it. A name
+that is used in any other way (passed on, assigned) stands for its whole module.
 
-Annotations and documentation count only where something that is reached reads them: ``inspect.signature(f)``, ``get_type_hints(f)``,
-``f.__doc__``. Which function such code asks about is known only when it runs. So a step that reaches such code depends on the
+Annotations and documentation count only if reached code reads them: ``inspect.signature(f)``, ``get_type_hints(f)``,
+``f.__doc__``. The function whose annotations it reads is known only when it runs. So a step that reaches such code depends on the
 annotations and documentation of all the user's functions that it reaches. A library that wraps a function may have read them: its
 wrapper is treated as such code.
 """
@@ -44,12 +45,12 @@ _HOMES = frozenset(("inspect", "typing", "typing_extensions", "annotationlib", "
 
 
 def is_reader(value: Any) -> bool:
-    """Tell whether a value is a function that reads annotations or documentation, under whatever name."""
+    """Return True for a function that reads annotations or documentation, under any name."""
     return type(value) is FunctionType and value.__name__ in READERS and value.__module__ in _HOMES
 
 
 def spoken_of(item: Any) -> tuple[Any, str | None] | None:
-    """Return annotations and documentation of a function or class; None if it has neither. The annotations of classes count anyway."""
+    """Return the annotations and documentation of a function or class; None if it has neither. Annotations of classes always count."""
     if type(item) is FunctionType:
         annotations = annotations_of(item)
     elif issubclass(type(item), type):
@@ -61,12 +62,12 @@ def spoken_of(item: Any) -> tuple[Any, str | None] | None:
 
 
 def spoken_digest(root: Node, node_of: Callable[[Any], Node]) -> bytes:
-    """Return the digest of the annotations and the documentation of everything that is reached from a node.
+    """Return the digest of the annotations and documentation of all objects that a node reaches.
 
     Parameters
     ----------
     node_of
-        Digests an object.
+        Returns the digested node of an object.
     """
     pieces = []
     for node in _below(root):
@@ -94,16 +95,16 @@ _OPTIMIZED = 0x1
 _FLAGS = 0x1 | 0x2 | 0x4 | 0x8 | 0x20 | 0x80 | 0x100 | 0x200
 _HASH_ABOVE = 2048
 _FRAME_WALKERS = {
-    "__subclasses__": "__subclasses__() finds classes that are not named",
-    "modules": "sys.modules finds modules, the notebook among them, by names that cannot be seen",
+    "__subclasses__": "__subclasses__() finds classes that the code does not name",
+    "modules": "sys.modules gives access to modules that the code does not name, the notebook included",
     "_getframe": "sys._getframe() reads the frames of callers",
     "currentframe": "inspect.currentframe() reads the frames of callers",
-    "import_module": "import_module() imports what cannot be seen here",
-    "getsource": "getsource() reads comments and lines, which are not digested",
+    "import_module": "import_module() imports a module that the code does not name",
+    "getsource": "getsource() reads comments and line numbers, which are not digested",
 }
 
 SPOKEN = frozenset(("__doc__", "__annotations__"))
-"""What is digested by itself where code reads it from something that it names."""
+"""Attributes that are digested separately if code reads them from an object that it names."""
 
 
 _NONE: frozenset[str] = frozenset()
@@ -111,9 +112,9 @@ _NO_SHAPE = marshal.dumps((), 2)
 
 
 class CodeFacts(weakref.ref[CodeType]):
-    """What one code object does and loads, nested code objects included; itself a weak reference to it.
+    """Behaviour and loaded names of one code object, nested code objects included; the instance is a weak reference to it.
 
-    What most code has nothing of is told by the class: a run reads code by the thousand.
+    Attributes that are empty for most code are attributes of the class: a run reads thousands of code objects.
     """
 
     __slots__ = ("__dict__", "blob", "key", "loads")
@@ -123,42 +124,42 @@ class CodeFacts(weakref.ref[CodeType]):
     blob: bytes
     """Equal exactly if the code does the same."""
     own: str = ""
-    """The variable whose name is left out of the blob: that of the asset whose cell this is."""
+    """The variable whose name is left out of the blob: in an asset's cell, the one with the asset's name."""
     loads: tuple[tuple[str, tuple[str, ...]], ...]
-    """Names loaded as globals, each with the attributes read from it at once; in the order of first use."""
+    """Names loaded as globals, each with the attributes read from it at once, in the order of first use."""
     imports: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
-    """Module, level and names of each import statement inside."""
+    """Module, level and names of each import statement in the code."""
     attributes: frozenset[str] = _NONE
     """Names of all attributes that are read."""
     bare_vars: bool = False
-    """Whether `vars` is used otherwise than called with an argument."""
+    """True if `vars` is used in any other way than a call with an argument."""
     stores: frozenset[str] = _NONE
     """Names assigned by a ``global`` statement."""
     assigned: frozenset[str] = _NONE
-    """In the code of a cell or class: names that it assigns itself."""
+    """In the code of a cell or class: names that it assigns."""
     suspects: tuple[str, ...] = ()
-    """Attributes whose use means that names are looked up in ways that cannot be seen."""
+    """Reasons why the code may read names that do not appear in it."""
     speaks: bool = False
-    """Whether annotations or documentation of what is known only when it runs are read."""
+    """True if it reads annotations or documentation of objects that are known only when it runs."""
     attribute_stores: tuple[tuple[str, tuple[str, ...], str], ...] = ()
-    """Attributes that the code sets or deletes: the global that each is reached from (empty for a local, but not for ``self``), the
-    attributes between, and its name."""
+    """Attributes that the code sets or deletes: the global that each is reached from (empty for a local variable; those of ``self`` are left
+    out), the attributes between, and its name."""
     formats: bool = False
-    """Whether it makes text of values in a way of the language: f-strings, ``%``."""
+    """True if it formats text with the language: f-strings, ``%``."""
     names_in_text: tuple[str, ...] = ()
-    """Names that strings given to ``frame.query`` and ``duckdb.sql`` read."""
+    """Names read by strings that are passed to ``frame.query`` and ``duckdb.sql``."""
 
 
 _known: dict[int, CodeFacts] = {}
 
 
 def facts(code: CodeType, own: str = "") -> CodeFacts:
-    """Return what is known of a code object, read once as long as it lives.
+    """Return the facts about a code object, which is read once in its lifetime.
 
     Parameters
     ----------
     own
-        Of the code of an asset's cell, the variable that is named like the asset.
+        For the code of an asset's cell, the variable with the asset's name.
     """
     key = identity(code)
     found = _known.get(key)
@@ -256,7 +257,7 @@ def _written(steps: list[Instruction], own: str = "", named: frozenset[int] = fr
     own
         The variable whose name is left out.
     named
-        The instructions that name it.
+        The operations that name it.
     """
     operations, arguments, held = zip(*steps, strict=True) if steps else ((), (), ())
     if own:
@@ -265,7 +266,7 @@ def _written(steps: list[Instruction], own: str = "", named: frozenset[int] = fr
     parts: list[bytes] = []
     if not PLAIN.issuperset(map(type, values)):
         parts = [Tag.CODE + _inner(value, own) if type(value) is CodeType else atom(value) for value in values]
-    # Plain values are written with the rest, others behind it, after their number.
+    # Plain values are part of the tuple; others follow it, and the tuple has their number.
     blob = marshal.dumps(
         (
             bytes(operations),
@@ -278,16 +279,16 @@ def _written(steps: list[Instruction], own: str = "", named: frozenset[int] = fr
 
 
 def _inner(code: CodeType, own: str) -> bytes:
-    """Return the encoding of code that is nested in other code, with its name."""
+    """Return the encoding of nested code, with its name."""
     name = code.co_name
     if not own or not _names(code, own):
         return atom(name) + facts(code).blob
-    # In the body of a class, names that it binds are attributes.
+    # The names that the body of a class binds are attributes, not the cell's variable.
     return atom("" if name == own else name) + _read(code, identity(code), own, opcodes.GLOBAL_NAMES).blob
 
 
 def _names(code: CodeType, name: str) -> bool:
-    """Return True if code, or code nested in it, has a name."""
+    """Return True if code, or code nested in it, contains a name."""
     return (
         code.co_name == name
         or name in code.co_names
@@ -296,7 +297,7 @@ def _names(code: CodeType, name: str) -> bool:
 
 
 def _leave_out_lines(code: CodeType, decoded: opcodes.Decoded) -> None:
-    """Take the line that a class's body stores out of its instructions, and put the attributes of its instances in order."""
+    """Remove the line number that the body of a class stores from its instructions, and sort the attributes of its instances."""
     steps, places = decoded[:2]
     for at in range(len(steps) - 1, 0, -1):
         if steps[at][0] != opcodes.STORE_NAME or steps[at - 1][0] != opcodes.LOAD_CONST:
@@ -317,18 +318,18 @@ _ROLES = (
     | dict.fromkeys(opcodes.GLOBAL_STORES, _STORES_GLOBAL)
     | {opcodes.STORE_NAME: _STORES_NAME, opcodes.IMPORT_NAME: _IMPORTS}
 )
-"""What counts of an instruction that has a value."""
+"""The role of each operation that has a value."""
 
 
 def _note(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
-    """Note what code loads, itself and in what is nested in it.
+    """Note the names that code loads, those of nested code included.
 
     Parameters
     ----------
     names
         The code's names.
     blocks
-        What it does.
+        The code's instructions.
     """
     loads: dict[tuple[str, tuple[str, ...]], None] = {}
     imports: list[tuple[str, int, tuple[str, ...]]] = []
@@ -352,7 +353,7 @@ def _note(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
                     read = chain(steps, at)
                     loads[(value, read)] = None
                     spoken += bool(read) and read[-1] in SPOKEN
-                # The argument says whether it is called.
+                # Bit 0 of the argument is set if the loaded object is called.
                 bare_vars = bare_vars or (
                     value == "vars" and op == opcodes.LOAD_GLOBAL and (not argument or _no_arguments(steps, at))
                 )
@@ -372,7 +373,7 @@ def _note(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
         imports += inner.imports
         stored |= inner.stores
     to.loads = tuple(loads)
-    # Most code has none of these: no object is kept for what is empty.
+    # Most code has none of these: the class has the empty values.
     if stored or assigned:
         to.stores, to.assigned = frozenset(stored), frozenset(assigned)
     if bare_vars or "vars" in assigned:
@@ -392,14 +393,14 @@ def _note_attributes(
     spoken: int,
     texts: list[str],
 ) -> None:
-    """Note what attributes that code reads tell, what it imports, and the code nested in it.
+    """Note the facts that follow from the attributes that code reads, from its imports, and from nested code.
 
     Parameters
     ----------
     names, texts
         The code's names, and its constants that are text.
     spoken
-        How many attributes are documentation or annotations of what the code names, which are digested by themselves.
+        The number of attributes that are documentation or annotations of named objects, which are digested separately.
     """
     to.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested))
     to.bare_vars = to.bare_vars or any(inner.bare_vars for inner in nested)
@@ -410,7 +411,7 @@ def _note_attributes(
         or any(inner.speaks for inner in nested)
     )
     if "modules" in read and "sys" not in names:
-        # Others have an attribute of this name too: torch's modules do.
+        # Objects of other libraries have an attribute of this name: modules of torch.
         read = [name for name in read if name != "modules"]
     if read or nested:
         seen = [_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS]
@@ -423,15 +424,15 @@ _WATCHED = FRAME_TEXT | SQL_TEXT | frozenset(_FRAME_WALKERS)
 
 
 def _no_arguments(steps: list[Instruction], at: int) -> bool:
-    """Whether what an instruction loads is called with no arguments."""
+    """Return True if the object that an instruction loads is called without arguments."""
     op, argument, _ = steps[at + 1] if at + 1 < len(steps) else (-1, 0, None)
     return op in opcodes.CALLS and argument == 0
 
 
-# -- what import statements bind
+# -- names that import statements bind
 
 Chains: TypeAlias = tuple[tuple[str, ...], ...] | None
-"""Attributes that are read at once from a name: ``lmod.sub.f`` and ``lmod.K`` are ``(("sub", "f"), ("K",))``. None where the name is used otherwise."""
+"""Attributes that are read at once from a name: ``lmod.sub.f`` and ``lmod.K`` are ``(("sub", "f"), ("K",))``. None if the name is used in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,18 +440,18 @@ class Imported:
     """One name that an import statement binds."""
 
     module: str
-    """The module as the statement names it; with a level, relative to the package."""
+    """The module's name in the statement; with a level above 0, relative to the package."""
     level: int
     item: str
-    """What of the module is bound: ``f`` of ``from lmod import f``, ``*`` for everything; empty for the module itself."""
+    """The attribute of the module that is bound: ``f`` of ``from lmod import f``, ``*`` for all of them; empty for the module itself."""
     outermost: bool
-    """Whether the outermost package is bound: ``import a.b`` binds ``a``."""
+    """True if the outermost package is bound: ``import a.b`` binds ``a``."""
     chains: Chains
 
 
 @lru_cache(maxsize=1024)
 def imported(*codes: CodeType) -> tuple[Imported, ...]:
-    """Return what import statements bind in codes that share their names: those of a function, or of the parts of a cell."""
+    """Return the names that import statements bind in code objects that share their names: that of a function, or those of a cell."""
     bound: dict[str, list[tuple[str, int, str, bool]]] = {}
     scopes = [(code, _instructions(code)) for code in _nested(codes)]
     for _, instructions in scopes:
@@ -463,7 +464,7 @@ def imported(*codes: CodeType) -> tuple[Imported, ...]:
 
 @lru_cache(maxsize=1024)
 def chains_read(code: CodeType, name: str) -> Chains:
-    """Return the attributes that a function reads of a module that its closure holds under a name."""
+    """Return the attributes that a function reads from a module that its closure holds under a name."""
     return _chains([(each, _instructions(each)) for each in _nested((code,))], name)
 
 
@@ -486,7 +487,7 @@ def _nested(codes: tuple[CodeType, ...]) -> list[CodeType]:
 
 
 def _instructions(code: CodeType) -> list[Instruction]:
-    """Return the instructions of a code object, each with the name of its variable where it is of one."""
+    """Return the instructions of a code object; those on variables have the variable's name."""
     if opcodes.untested():
         return []
     inner = [name for name in code.co_cellvars if name not in code.co_varnames]
@@ -498,7 +499,7 @@ def _instructions(code: CodeType) -> list[Instruction]:
 
 
 def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, str, bool]]]:
-    """Yield each name that an import statement binds, and to what."""
+    """Yield each name that an import statement binds: module, level, item, and whether it is the outermost package."""
     for at, (op, _, module) in enumerate(steps):
         if op != opcodes.IMPORT_NAME:
             continue
@@ -525,9 +526,9 @@ def _next(steps: list[Instruction], at: int, wanted: int) -> int:
 
 
 def _reads(code: CodeType, steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield each name that is read, with the attributes that are read from it at once; an empty chain if none is."""
+    """Yield each name that is read, with the chain of attributes that are read from it at once; the chain may be empty."""
     shared = {*code.co_cellvars, *code.co_freevars}
     for at, (op, _, name) in enumerate(steps):
-        # The cell itself is loaded for the closure of a nested function, which is looked at by itself.
+        # A load of the cell itself is for the closure of a nested function, whose code is read separately.
         if op in opcodes.LOADS and not (op in opcodes.CLOSURE_LOADS and name in shared):
             yield name, chain(steps, at)

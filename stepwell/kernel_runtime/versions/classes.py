@@ -1,6 +1,6 @@
-"""What counts of classes and instances: the entries of a class's namespace; the class and the state that pickling would keep of an instance.
+"""Parts of classes and instances that count: the entries of a class's namespace; the class of an instance and the state that pickle would store.
 
-Classes that a library compiles (pydantic, attrs, SQLAlchemy, msgspec) count by their declaration, not by compiled members.
+Classes that a library compiles (pydantic, attrs, SQLAlchemy, msgspec) count by their declarations, not by compiled members.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MADE_BY_ENUM = frozenset(("__new__", "__format__", "__reduce_ex__", "__repr__",
 
 
 def class_parts(cls: type) -> list[tuple[str, Any]]:
-    """Return the entries of a class's own namespace that count, by name; their order in the class does not."""
+    """Return the entries of a class's namespace that count, sorted by name: their order in the class does not count."""
     namespace = vars(cls)
     if isinstance(cls, enum.EnumMeta):
         found: dict[str, Any] = dict(cls.__members__)
@@ -47,7 +47,7 @@ def class_parts(cls: type) -> list[tuple[str, Any]]:
     else:
         parts = [*namespace.items()]
         if "__attrs_attrs__" in namespace:
-            # Made from the attributes; `__hash__` contains a number that differs between processes.
+            # They follow from the attributes, and `__hash__` contains a number that differs between processes.
             parts = [(name, "made by attrs" if _made_by_attrs(value) else value) for name, value in parts]
         if type(cls).__module__ == "msgspec._core":
             parts.append(("(struct)", _struct(cls)))
@@ -67,13 +67,13 @@ def _name(entry: tuple[str, Any]) -> str:
     return entry[0]
 
 
-# -- classes that a library compiles: what they were compiled from counts
+# -- classes that a library compiles: their declarations count
 
 
 def _pydantic(cls: type, namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return what a pydantic class was made from: fields, what its decorators were told, config; methods are in the namespace."""
+    """Return the declaration of a pydantic class: fields, arguments of decorators, configuration, and the methods of the namespace."""
     if namespace.get("__pydantic_complete__") is False:
-        # As its first instance would: annotations that were names of later classes become these.
+        # Its first instance would do so: annotations that name later classes are resolved.
         rebuild = getattr(cls, "model_rebuild", None)
         if rebuild is not None:
             rebuild(raise_errors=False)
@@ -115,12 +115,12 @@ _BY_MAPPER = frozenset(("_sa_class_manager", "_sa_registry", "registry", "metada
 
 
 def is_kept_by_library(cls: type, name: str) -> bool:
-    """Return True for an attribute in which a library keeps what it made of a class: what becomes of it is no change of the class."""
+    """Return True for an attribute in which a library stores compiled data of a class: such an attribute does not count."""
     return name in _BY_MAPPER and any(_is_mapped(vars(base)) for base in cls.__mro__)
 
 
 def is_data(cls: type, name: str, value: Any) -> bool:
-    """Return True for an attribute of a class that holds data: what methods and cells assign to it."""
+    """Return True for an attribute of a class that holds data, such as methods and cells assign."""
     kind = type(value)
     return (
         not name.startswith(("__", "_abc_"))
@@ -131,14 +131,14 @@ def is_data(cls: type, name: str, value: Any) -> bool:
 
 
 def _sqlalchemy(namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return what a mapped class was made from: its table, columns and relationships; what the mapper keeps is left out."""
+    """Return the declaration of a mapped class: its table, columns and relationships, without the mapper's data."""
     properties = getattr(namespace.get("__mapper__"), "_props", {})
     parts: list[tuple[str, Any]] = []
     for name, value in namespace.items():
         if name in {"_sa_class_manager", "_sa_registry", "registry", "__mapper__", "__parameters__"}:
             continue
         if name == "__init__":
-            value = getattr(value, "_sa_original_init", value)  # noqa: PLW2901 - what the class was given
+            value = getattr(value, "_sa_original_init", value)  # noqa: PLW2901 - the method of the declaration
         if type(value).__module__ == "sqlalchemy.orm.attributes" and name in properties:
             value = _property(properties[name])  # noqa: PLW2901 - as above
         parts.append((name, value))
@@ -164,7 +164,7 @@ _RELATION = ("lazy", "back_populates", "cascade", "passive_deletes", "passive_up
 
 
 def _struct(cls: Any) -> tuple[Any, ...]:
-    """Return what a struct of msgspec was made from, beside annotations and methods."""
+    """Return the declaration of a struct of msgspec, without annotations and methods."""
     config = cls.__struct_config__
     return (
         cls.__struct_fields__,
@@ -178,12 +178,12 @@ _copies: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 
 def remember_copy(cls: type, version: str) -> None:
-    """Note that a class was made from the stored copy of one of this code version: it has that version, however it was put together."""
+    """Record that a class was loaded from the stored copy of a class with this code version: it has the same version."""
     _copies[cls] = version
 
 
 def version_of_copy(cls: type) -> str | None:
-    """Return the code version of a class that was made from a stored copy; None for any other."""
+    """Return the code version of a class that was loaded from a stored copy; None for other classes."""
     return _copies.get(cls) if _copies else None
 
 
@@ -197,7 +197,7 @@ _PATHS = frozenset((PurePosixPath, PureWindowsPath, PosixPath, WindowsPath))
 
 
 def reduced(item: Any) -> Form:
-    """Return an instance as its class and what it reduces to.
+    """Return an instance as its class and the parts that `__reduce_ex__` gives.
 
     Raises
     ------
@@ -222,15 +222,17 @@ def reduced(item: Any) -> Form:
             if getattr(sys.modules.get(str(module)), found, None) is item:
                 return Form("named", (kind, module, found))
         if kind.__module__ == "typing":
-            # A type variable is found by its name only in the module that made it.
+            # A type variable has no module attribute if it was defined inside a function.
             return Form("typing", (kind, found, getattr(item, "__bound__", None), getattr(item, "__constraints__", ())))
         raise Undigestible(
-            f"{kind.__module__}.{kind.__qualname__} cannot be digested: it is not found by its name {found!r}"
+            f"{kind.__module__}.{kind.__qualname__} cannot be digested: its module has no attribute {found!r}"
         )
     if not issubclass(type(found), tuple) or len(found) < 2:
-        raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ gives no tuple")
+        raise Undigestible(
+            f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ does not return a tuple"
+        )
     parts: list[Any] = [kind, found[0], tuple(found[1])]
-    # An instance gets an empty __dict__ when it is looked at.
+    # Reading an instance may create an empty __dict__.
     state = found[2] if len(found) > 2 and not (type(found[2]) is dict and not found[2]) else None
     parts.append(None if state is not None and _forgets(kind) else state)
     parts.append(list(found[3]) if len(found) > 3 and found[3] is not None else None)
@@ -241,13 +243,13 @@ def reduced(item: Any) -> Form:
 
 
 def _forgets(kind: type) -> bool:
-    """Return whether a type's ``__setstate__`` does nothing: a loaded instance has no such state, and is equal all the same."""
+    """Return True if a type's ``__setstate__`` does nothing: an instance that was loaded without its state is equal to the stored one."""
     found = getattr(kind, "__setstate__", None)
     return type(found) is FunctionType and found.__code__.co_code in _NOTHING and not found.__code__.co_names
 
 
 def _held(item: Any, kind: type) -> Form | None:
-    """Return the form of what cannot be pickled but tells all that it holds."""
+    """Return the form of an object that cannot be pickled but whose content can be read; None for other objects."""
     if kind is ContextVar:
         return Form("ContextVar", (item.name, *_context_value(item.get), *Context().run(_context_value, item.get)))
     if kind in {weakref.WeakKeyDictionary, weakref.WeakValueDictionary}:
@@ -257,7 +259,7 @@ def _held(item: Any, kind: type) -> Form | None:
     if kind is weakref.ref:
         return Form("weak reference", (item(),))
     if kind in _PATHS:
-        # How it was put together, and what was asked of it, is kept too.
+        # Its state also has the parts that it was made from, and cached properties.
         return Form("path", (kind, str(item)))
     if kind is ForwardRef:
         return Form("forward reference", (item.__forward_arg__,))
@@ -265,7 +267,7 @@ def _held(item: Any, kind: type) -> Form | None:
     return Form(kind.__name__, (kind, *declared(item))) if declared is not None else None
 
 
-# -- what libraries keep of a declaration: as it was declared, without what they found out since
+# -- declarations that libraries keep, without the data that they add later
 
 
 def _slot_values(item: Any) -> tuple[Any, ...]:
@@ -304,10 +306,10 @@ _DECLARED: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
     ("sqlalchemy.sql.schema", "Table"): _declared_table,
     ("sqlalchemy.sql.schema", "MetaData"): lambda item: (item.schema, dict(item.naming_convention)),
     ("sqlalchemy.orm.properties", "MappedColumn"): lambda item: (item.column,),
-    # What a session keeps beside the attributes; which row an object is of counts.
+    # Only the key of the object's row counts, no other data of the session.
     ("sqlalchemy.orm.state", "InstanceState"): lambda item: (item.key[1:] if item.key else None,),
 }
-"""By module and name of a type."""
+"""Functions that return the declared parts of an object, by module and name of its type."""
 
 
 def _context_value(get: Callable[[], Any]) -> tuple[bool, Any]:
@@ -318,7 +320,7 @@ def _context_value(get: Callable[[], Any]) -> tuple[bool, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the beginning of an exception's message; its class may raise anything when it is asked for it."""
+    """Return the beginning of an exception's message, or the name of its type if ``str()`` of it fails."""
     try:
         return (str(error).splitlines() or [type(error).__name__])[0][:120]
     except KeyboardInterrupt:

@@ -1,8 +1,8 @@
-"""Why two code versions differ: the smallest true causes.
+"""Differences between two code versions: the smallest set of true causes.
 
-Where a helper was edited, only the helper is named, not what it now reaches in addition; where a name was bound to another value, old and
-new value are shown if they are small and no secret. Parts that were recorded for another key with equal code are read as those of the step itself:
-each is known by how it is reached from the step, never by the step's name.
+If a helper was edited, only the helper is named, not the objects that it now reaches in addition. If a name has another value, the old and
+the new value are shown, unless they are long or secret. Parts that were recorded for another key with equal code are read as parts of the
+step: a part is identified by its path from the step, never by the step's name.
 """
 
 from __future__ import annotations
@@ -26,27 +26,34 @@ class Change:
 
     kind: CodeKind
     path: str
-    """How the changed thing is reached: ``report.transform -> normalise``."""
+    """The path to the changed object: ``report.transform -> normalise``."""
     where: str = ""
-    """Where it is defined now."""
+    """The place of its present definition."""
     before: str | None = None
-    """Its source, value or version before; None where unreadable, secret or absent."""
+    """Its source, value or version before; None if unreadable, secret or absent."""
     after: str | None = None
     diff: str = ""
     """For code: a unified diff of its source."""
     what: str = "changed"
     """``changed``, ``added`` or ``removed``."""
     secret: bool = False
-    """Whether its value is not shown because it could be a secret."""
+    """True if its value is not shown because it could be a secret."""
 
 
 def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, ...]:
-    """Return the causes for which two code versions with their parts differ, nearest to the step first.
+    """Return the causes of the difference between two code versions, nearest to the step first.
 
     Parameters
     ----------
+    old, new
+        The versions, with their parts.
     key
-        The step's key; by default the one that the newer version was recorded for.
+        The step's key; by default the key for which the newer version was recorded.
+
+    Returns
+    -------
+    tuple of Change
+        Empty if the versions are equal.
     """
     if old.digest == new.digest:
         return ()
@@ -58,7 +65,7 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
         earlier = before.get(at)
         if earlier is not None and not _same(earlier, part):
             changed[at] = _change(earlier, part, canonical=canonical)
-    # The same text means something else only because of what it reads.
+    # A part with the same text has another digest only because of the objects that it reads.
     unedited = {at for at in changed if at[1] == "code" and before[at].text == after[at].text is not None}
     edited = {path for path, group in changed if (path, group) not in unedited}
     added, removed = _unmatched(before, after, changed, edited, canonical=canonical)
@@ -73,7 +80,7 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
     if not changed:
         return (Change("body", key),)
     in_order = sorted(changed, key=lambda at: (changed[at].path.count(ARROW), changed[at].path))
-    # One variable that is read in several places is one cause, named where it is nearest to the step.
+    # A variable that is read in several places is one cause, shown with its shortest path.
     once: dict[tuple[object, ...], Change] = {}
     for at in in_order:
         digests = [parts[at].digest if at in parts else "" for parts in (before, after)]
@@ -85,7 +92,7 @@ Parts = dict[tuple[str, str], CodePart]
 
 
 def _as_parts_of(key: str, parts: tuple[CodePart, ...]) -> tuple[CodePart, ...]:
-    """Return parts as they are reached from a key, whichever key they were recorded for."""
+    """Return parts with their paths from a key, for any key that they were recorded for."""
     root = parts[0].path if parts else key
     if root == key:
         return parts
@@ -97,9 +104,9 @@ def _as_parts_of(key: str, parts: tuple[CodePart, ...]) -> tuple[CodePart, ...]:
 def _unmatched(
     before: Parts, after: Parts, changed: dict[tuple[str, str], Change], edited: set[str], *, canonical: bool
 ) -> tuple[Parts, Parts]:
-    """Return the parts that only one version has and that are there or gone for no other cause.
+    """Return the added and the removed parts that are not consequences of another change.
 
-    What both versions have, each reached by another path, is left out if it is the same, and goes to ``changed`` otherwise.
+    A part that both versions have, with different paths, is left out if it is equal, and added to ``changed`` otherwise.
     """
     known = [{(*_called(key), part.digest) for key, part in parts.items()} for parts in (before, after)]
 
@@ -112,7 +119,7 @@ def _unmatched(
 
     added, removed = only(after, before, known[0]), only(before, after, known[1])
     for at in list(added):
-        # A value where a function was, or the other way round.
+        # A value took the place of a function, or a function that of a value.
         earlier = next((other for other in removed if other[0] == at[0]), None)
         if earlier is not None:
             changed[at] = _change(removed.pop(earlier), added.pop(at), canonical=canonical)
@@ -128,7 +135,7 @@ def _unmatched(
 
 
 def _drop_consequences(changed: dict[tuple[str, str], Change], before: Parts, after: Parts, key: str) -> None:
-    """Take out what changed only because of another change that is named by itself."""
+    """Remove changes that are consequences of another change in the list."""
     at_ignored = (key + IGNORED, "global")
     ignored: set[str] = set()
     if at_ignored in changed:
@@ -142,7 +149,7 @@ def _drop_consequences(changed: dict[tuple[str, str], Change], before: Parts, af
         ):
             del changed[at]
         elif group == "global" and any(other.startswith(f"{path}.") for other, _ in changed):
-            # An object changed by what it holds.
+            # The object changed only because its attribute did.
             del changed[at]
 
 
@@ -151,7 +158,7 @@ def _called(key: tuple[str, str]) -> tuple[str, str]:
 
 
 def describe(change: Change) -> str:
-    """Return one short line: ``normalise() changed (cell 9)`` or ``CUTOFF: 3 -> 4``."""
+    """Return a short line about a change: ``normalise() changed (cell 9)`` or ``CUTOFF: 3 -> 4``."""
     name = change.path.rpartition(ARROW)[2]
     place = f" ({change.where})" if change.where else ""
     if change.kind == "package":
@@ -187,7 +194,7 @@ def _by_path(parts: tuple[CodePart, ...]) -> Parts:
 
 
 def _same(before: CodePart, after: CodePart) -> bool:
-    """Whether two parts are the same, as far as their digests tell: those of two users' keys have nothing in common."""
+    """Return True if two parts are equal; digests with the keys of two users cannot be compared, then their texts are."""
     if before.digest == after.digest or len(before.digest) != len(after.digest) or len(after.digest) <= _KEY:
         return before.digest == after.digest
     if before.digest[:_KEY] == after.digest[:_KEY] or before.kind in {"package", "name"}:
@@ -196,12 +203,12 @@ def _same(before: CodePart, after: CodePart) -> bool:
 
 
 def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
-    """Return a change of something that both versions have.
+    """Return the change of a part that both versions have.
 
     Parameters
     ----------
     canonical
-        Whether layout, comments and documentation are left out of the diff: those before are of another definition.
+        True to leave layout, comments and documentation out of the diff: the earlier ones belong to another definition.
     """
     diff = ""
     if after.kind in {"function", "body", "sql"} and before.text is not None and after.text is not None:
@@ -217,7 +224,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
 
 
 def _canonical(source: str) -> str:
-    """Return Python code without what does not count; other text as it is."""
+    """Return Python code without documentation, annotations and layout; other text unchanged."""
     try:
         tree = ast.parse(textwrap.dedent(source))
     except (SyntaxError, ValueError, RecursionError):
@@ -244,7 +251,7 @@ def _called_path(path: str) -> str:
 
 
 def _shown(part: CodePart) -> str | None:
-    """Return the text of a part that may be shown."""
+    """Return the text of a part; None if it must not be shown."""
     hidden = part.kind == "global" and (part.text == HIDDEN or looks_secret(_called_path(part.path)))
     if hidden or part.text is None or part.kind != "global":
         return None if hidden else part.text
@@ -252,5 +259,5 @@ def _shown(part: CodePart) -> str | None:
 
 
 def _follows(path: str, causes: set[str]) -> bool:
-    """Whether a thing is there or gone only because something on the way to it changed."""
+    """Return True if a part was added or removed only because an object on its path changed."""
     return any(path.startswith((cause + ARROW, cause + ".", cause + "(", cause + "[")) for cause in causes)

@@ -1,12 +1,12 @@
 """Data versions: digests of values.
 
-Two values have the same data version exactly if they are equal in the store's sense: the same types, the same order except in sets, every NaN
-the same, however they lie in memory. An instance counts by its class and by what it reduces to; a class of the user's counts
-by its code as well, because a consumer may call its methods without naming it; a function, also one without a name, by its code, defaults and closure.
-A path to a file or folder counts by its name and what is there.
+Two values have the same data version exactly if they are equal in the store's sense: the same types, the same order except in sets, all NaNs
+equal, independent of memory layout. An instance counts by its class and its reduced form. A class of the user counts
+by its code as well, because a consumer may call its methods without naming it. A function, also one without a name, counts by its code,
+defaults and closure. A path to a file or folder counts by its name and content.
 
-The store keeps copies of a user's classes and functions beside instances. `definition_version` is the version of such a copy, and `hides`
-keeps secrets out of it.
+The store keeps copies of a user's classes and functions together with instances. `definition_version` is the version of such a copy, and
+`hides` keeps secrets out of it.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def data_version(value: Any, budget: Budget | None = None) -> str | None:
     value
         Anything.
     budget
-        How many instances may be taken apart; they are subtracted.
+        The number of instances that may be reduced; those of this value are subtracted.
 
     Returns
     -------
     str or None
-        None for a value with no canonical digest: the digest of its stored bytes takes its place.
+        None for a value without a canonical digest: callers use the digest of its stored bytes.
     """
     kind = type(value)
     if kind in ATOMS:
@@ -59,7 +59,7 @@ def data_version(value: Any, budget: Budget | None = None) -> str | None:
     except KeyboardInterrupt:
         raise
     except BaseException:
-        # A class's own __reduce__ or an exotic array may raise anything; the stored bytes still have a digest.
+        # A __reduce__ of the user or a rare kind of array may raise any exception; the stored bytes still have a digest.
         return None
 
 
@@ -72,25 +72,25 @@ def _foreign(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG00
         return Form("function", _function(item))
     matplotlib = sys.modules.get("matplotlib.artist")
     if matplotlib is not None and issubclass(type(item), matplotlib.Artist):
-        # Parts of figures give new objects each time they are taken apart, without end.
+        # Reducing parts of a figure creates new objects each time, without end.
         raise Undigestible(f"a {type(item).__name__} of matplotlib has no canonical form")
     return reduced(item)
 
 
 class Budget:
-    """How many instances may be taken apart for the digests of several values.
+    """The number of instances that may be reduced for the digests of several values.
 
     Parameters
     ----------
     left
-        The number.
+        The number of instances.
     """
 
     def __init__(self, left: int) -> None:
         self.left = left
 
     def __call__(self, item: Any, path: Callable[[], str]) -> bytes | Form:
-        """Return the form of an instance; raises `Undigestible` if too many were taken apart."""
+        """Return the form of an instance; raises `Undigestible` after too many instances."""
         self.left -= 1
         if self.left < 0:
             raise Undigestible("it holds too many instances", path())
@@ -116,10 +116,10 @@ def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
     if found is function:
         who = owner(module)
         return (module, function.__qualname__, who if who is not None else class_version(function))
-    # One without a name is made anew by the code that gives it: what it holds must all be digested.
+    # A function that is not an attribute of its module is identified by its code and closure only: all of them need a digest.
     version = exact_class_version(function)
     if version is None:
-        raise Undigestible(f"the function {function.__qualname__} reaches what has no digest")
+        raise Undigestible(f"the function {function.__qualname__} reaches an object without a digest")
     return (module, function.__qualname__, version)
 
 
@@ -127,20 +127,20 @@ def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
 
 
 def class_version(item: object) -> str:
-    """Return the code version of a class or function of the notebook, 32 hexadecimal digits."""
+    """Return the code version of a class or function of the user, 32 hexadecimal digits."""
     return _digested(item)[0]
 
 
 def definition_version(item: object) -> str:
     """Return the code version of a class or function without the data that it reads or holds: counters of instances, registries, options.
 
-    The store keeps it with an instance. A load compares it with that of the notebook's class, which may have counted on since.
+    The store keeps it with an instance. A load compares it with the version of the notebook's class, whose counters may differ by then.
     """
     return _digested(item, data=False)[0]
 
 
 def exact_class_version(item: object) -> str | None:
-    """Return the code version of a class or function, or None where something that it reaches cannot be digested."""
+    """Return the code version of a class or function, or None if it reaches an object that cannot be digested."""
     version, exact = _digested(item)
     return version if exact else None
 
@@ -151,9 +151,9 @@ def _digested(item: object, *, data: bool = True) -> tuple[str, bool]:
 
 
 def hides(name: str, value: Any) -> bool:
-    """Return True if the store must not keep a value in a copy of code, or if the source of a class or function has a secret in it.
+    """Return True if the store must not keep a value in a copy of code: it is or contains a secret, or its source does.
 
-    Values with names of secrets, and values from the environment, are never stored as text.
+    Values with names of secrets, and values of the environment, are never stored as text.
     """
     if isinstance(value, (type, FunctionType)):
         if type(value) is FunctionType and any(hides(label, each) for label, each in _held_values(value)):
@@ -177,7 +177,7 @@ def hides(name: str, value: Any) -> bool:
 
 
 def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
-    """Return the plain values that a function holds beside its code, each with its name: defaults and what its closure has."""
+    """Return the plain values in the defaults and the closure of a function, each with its name."""
     code = function.__code__
     defaults = function.__defaults__ or ()
     names = code.co_varnames[: code.co_argcount][len(code.co_varnames[: code.co_argcount]) - len(defaults) :]
@@ -191,7 +191,7 @@ def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
 
 
 def _constants_hide(code: CodeType) -> bool:
-    """Return True if constants of code may be secrets whose source is not known, or is a part of another's."""
+    """Return True if constants of code may be secrets; for code that has no separate source."""
     stack, texts, names = [code], list[str](), list[str]()
     while stack:
         each = stack.pop()

@@ -1,14 +1,14 @@
 """The typed canonical encoding of values: bytes that are equal exactly if the values are.
 
-Types count, order counts except in sets, how a value lies in memory does not.
+Types count, and order counts except in sets; memory layout does not count.
 
 *Atoms* are written by ``marshal`` in its version 2. It is typed (1, 1.0, True and "1" differ, -0.0 differs from 0.0), self-delimiting,
-quick, and free of references and interning. It is used for exact atom types only: for any other type marshal would silently write
-the buffer. NaN has many bit patterns and one encoding.
+quick, and independent of references and interning. It is used for exact atom types only: of any other type marshal would silently
+write the buffer. NaN has many bit patterns and one encoding.
 
-*Containers* are written by `encode`, as marshal writes them. Containers that hold themselves are written with a reference to the
-container so many levels above. What is no data (functions, classes, instances) goes to the caller's `foreign`: the walk makes it a node
-of its own graph, a data version writes what it reduces to. An explicit stack lets values be nested as deep as memory allows.
+*Containers* are written by `encode`, as marshal writes them. A container that holds itself is written with a reference that counts the
+levels up to it. Foreign objects (functions, classes, instances) are passed to the caller's `foreign`: the walk makes nodes of its graph
+from them, a data version writes their reduced form. An explicit stack lets values be nested as deep as memory allows.
 """
 
 from __future__ import annotations
@@ -28,33 +28,34 @@ from blake3 import blake3
 from stepwell.kernel_runtime.versions.frames import LEAF, structure
 
 identity: Callable[[object], int] = object.__hash__
-"""What ``id`` tells, in other bits. ``id`` raises an audit event, and a session listens to those: that takes three times as long."""
+"""The identity of an object, as a number other than its ``id``. ``id`` raises an audit event, and a session listens to those: it takes
+three times as long."""
 
 
 class Tag:
-    """The first bytes of what is encoded: the one place that gives them their meaning.
+    """The first bytes of encodings. No other module defines any.
 
-    Atoms and containers of the builtin types begin as ``marshal`` has it. A changed tag changes versions, and then nothing that is stored
+    Atoms and containers of the builtin types begin as in ``marshal``. A changed tag changes versions: then no stored value
     is reused.
     """
 
     LIST, TUPLE, DICT, DICT_END = b"[", b"(", b"{", b"0"
     SET, FROZENSET, SLICE = b"\x81<", b"\x81>", b"\x82"
     ENCLOSING = b"\x83"
-    """A container that encloses the reference to it, so many levels above."""
+    """A reference to an enclosing container, by the number of levels up to it."""
     FORM, LEAF = b"\x84", LEAF
     NAN, COMPLEX_WITH_NAN = b"\xc2", b"\xc3"
     FOREIGN = b"\xff"
-    """Stands where the digest of a foreign object belongs."""
+    """The place of a foreign object's digest."""
 
     # Code.
     CODE, LONG_CODE = b"\xc0", b"\xc1"
     FUNCTION, DEFAULTS, KEYWORD_DEFAULTS, CLOSURE, ATTRIBUTES = b"\xd0", b"\xd1", b"\xd2", b"\xd3", b"\xd5"
     CELL, SELECT = b"\xd9", b"\xda"
     EMPTY = b"\xd4"
-    """A part that a function or cell does not have: the content of a closure's cell, a last expression."""
+    """A missing part of a function or cell: the content of a closure's cell, a last expression."""
     UNBOUND, ASSET, NO_MODULE = b"\xd6", b"\xd7", b"\xd8"
-    """Names: one that is bound to nothing, one of an asset, one of a module that cannot be imported."""
+    """Names: without a value, of an asset, of a module that cannot be imported."""
 
     # Objects.
     CLASS, CLASS_ENTRY, MODULE = b"\xdb", b"\xdc", b"\xdd"
@@ -66,18 +67,18 @@ class Tag:
 
     # Nodes.
     NAMED = b"\xc7"
-    """What counts by its name and by who owns it."""
+    """An object that counts by its name and its owner."""
     GROUP, MEMBER = b"\xc5", b"\xc6"
     """Nodes that reach each other, and a reference to one of them."""
 
 
 PLAIN: frozenset[type] = frozenset({int, str, bytes, bool, NoneType, EllipsisType})
-"""Types that marshal writes canonically whatever the value."""
+"""Types of which marshal writes all values canonically."""
 ATOMS: frozenset[type] = PLAIN | {float, complex}
 
 
 def atom(value: Any) -> bytes:
-    """Return the encoding of an atom, or of a constant tuple or frozenset of such."""
+    """Return the encoding of an atom, or of a constant tuple or frozenset of atoms."""
     kind = type(value)
     if kind in PLAIN:
         return marshal.dumps(value, 2)
@@ -96,12 +97,12 @@ def atom(value: Any) -> bytes:
     if kind is slice:
         return Tag.SLICE + atom((value.start, value.stop, value.step))
     if kind is CodeType:
-        raise TypeError("code objects are read by bytecode.facts")
+        raise TypeError("a code object has no atom: bytecode.facts encodes it")
     raise TypeError(f"{kind.__name__} is not an atom")
 
 
 def atoms_only(values: Iterable[Any]) -> bool:
-    """Whether marshal writes all of the values canonically."""
+    """Return True if marshal writes all values canonically."""
     kinds = set(map(type, values))
     if kinds <= PLAIN:
         return True
@@ -131,26 +132,26 @@ _SET, _FROZENSET, _FORM = Tag.SET, Tag.FROZENSET, Tag.FORM
 
 _LIMIT = 200_000
 _MOST_INSTANCES = 20_000
-"""Instances that one value may hold; some (a figure) give new objects each time they are taken apart, without end."""
+"""Instances that one value may hold. The limit ends the encoding of values that give new objects each time they are reduced (a figure)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A value that is not a plain container: a name for what it is, and the parts that make it."""
+    """A value that is not a plain container: the name of its kind, and its parts."""
 
     name: str
     parts: tuple[Any, ...]
 
 
-class Undigestible(Exception):  # noqa: N818 - a condition that callers turn into a state, no error of the product
+class Undigestible(Exception):  # noqa: N818 - a condition that callers turn into a state, not an error that users see
     """A value that has no canonical encoding.
 
     Parameters
     ----------
     reason
-        What it is and why.
+        Its type, and why it has no encoding.
     path
-        How it is reached from the value that was to be encoded: ``['a'].lock``.
+        The path to it from the encoded value: ``['a'].lock``.
     """
 
     def __init__(self, reason: str, path: str = "") -> None:
@@ -160,15 +161,15 @@ class Undigestible(Exception):  # noqa: N818 - a condition that callers turn int
 
 
 Foreign = Callable[[Any, Callable[[], str]], "bytes | Form"]
-"""Given an object and a way to ask how it is reached: returns its encoding, or what to encode in its place."""
+"""Given an object and a function that returns its path, returns its encoding, or a form to encode in its place."""
 
 
 class SetHasForeign(Exception):  # noqa: N818 - as above
-    """Raised by a `foreign` that cannot write inside a set, where order comes from the encodings."""
+    """Raised by a `foreign` that cannot write members of a set, whose order is that of their encodings."""
 
 
 def refuse(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG001 - a `Foreign`
-    """Refuse every object that is no data."""
+    """Raise `SetHasForeign` for every foreign object."""
     raise SetHasForeign
 
 
@@ -180,23 +181,29 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
     value
         Anything.
     foreign
-        Called for each object that is no data.
+        Called for each object that is neither an atom, a container nor of another builtin or array type.
     sets_apart
-        Whether a set that holds an object that is no data is itself given to `foreign`: where `foreign` only marks the
-        place of an object, the members cannot be put in order here.
+        True if a set that holds a foreign object is passed to `foreign` itself: a `foreign` that only marks the
+        place of an object gives no order of the members.
     apart
-        Identities of containers and arrays that are given to `foreign` as well.
+        Identities of containers and arrays that are passed to `foreign` as well.
+
+    Returns
+    -------
+    bytes
+        Equal for equal values only.
 
     Raises
     ------
     Undigestible
-        If the value is so entangled that its encoding would not end; whatever `foreign` raises.
+        If the value refers to so many objects, or to the same ones so often, that its encoding would not end. Exceptions of
+        `foreign` pass through.
     """
     out: list[bytes] = []
-    # One frame for each container that is open: its remaining items, what ends it, its identity, the container itself.
+    # One frame for each open container: its remaining items, its last bytes, its identity, the container itself.
     stack: list[tuple[Iterator[Any], bytes, int, Any]] = [(iter((value,)), b"", 0, None)]
     above: dict[int, int] = {}
-    # By identity, so that no object made on the way gives its identity to another.
+    # References that keep temporary objects alive: no later object can have the identity of one of them.
     kept: dict[int, Any] = {}
     done: dict[int, bytes] = {}
     count = instances = refusals = 0
@@ -261,7 +268,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                     form = foreign(item, path)
                     instances += type(form) is Form
                 elif type(form) is bytes:
-                    # A leaf with a buffer: it may be large and it may come again.
+                    # A leaf with a buffer may be large, and may occur again in the value.
                     done[key] = form
                     kept[key] = item
                 if isinstance(form, bytes):
@@ -304,7 +311,7 @@ def _written_set(
 
 
 def _path(stack: list[tuple[Iterator[Any], bytes, int, Any]], counts: list[int]) -> str:
-    """Return how the item is reached that is encoded now."""
+    """Return the path to the item that is being encoded."""
     steps = []
     of_instance = False
     for (_, _, _, container), place in zip(stack, counts, strict=False):
@@ -315,20 +322,20 @@ def _path(stack: list[tuple[Iterator[Any], bytes, int, Any]], counts: list[int])
 
 _TREES = frozenset((list, tuple, dict))
 _LARGE = 64
-"""Members from which it pays to look at a container as a whole."""
+"""Members of a container above which a check of the whole container saves time."""
 _MOST_REFUSALS = 6
-"""Looks at containers of one value that are in vain, after which none is looked at as a whole."""
+"""Failed checks of whole containers in one value after which no further container is checked."""
 _DEEPEST = 100
 _MANY = 1_000_000
-"""Members of a level from which it is looked whether its containers are the same ones."""
+"""Members of a level above which its containers are checked for repeated objects."""
 _SAMPLE = 5_000
 
 
 def is_plain_tree(value: Any) -> bool:
-    """Whether marshal writes a container with all that is in it canonically, and in a size that its objects account for.
+    """Return True if marshal writes a container with all its members canonically, and in a size proportional to its objects.
 
-    Goes level by level, so that the types of a level are looked at in C. What it refuses has an encoding all the same, made member
-    by member: sets, NaN, instances, containers that hold themselves or hold the same objects many times.
+    The check goes level by level, so that the types of a level are read in C. Values that it refuses (sets, NaN, instances, containers
+    that hold themselves or the same objects many times) are encoded member by member.
     """
     level: Collection[Any] = (value,)
     for _ in range(_DEEPEST):
@@ -344,7 +351,7 @@ def is_plain_tree(value: Any) -> bool:
             return True
         containers = level if kinds == inner else [each for each in level if type(each) in _TREES]
         if sum(map(len, containers)) > _MANY:
-            # Whether these are different objects, or few of which each would be written many times.
+            # Few objects that occur many times would be written many times.
             sample = [*containers][:: 1 + len(containers) // _SAMPLE]
             if len(set(map(identity, sample))) * 10 < len(sample) * 9:
                 return False
@@ -365,7 +372,7 @@ _MARSHALLED = PLAIN | {float}
 
 
 IMMUTABLE = frozenset((date, datetime, time, timedelta, Decimal))
-"""Types of the standard library that records often have: their instances cannot change, and nothing but the class need be known of them."""
+"""Types of the standard library that are frequent in records. Their instances cannot change, so their class is enough to check them."""
 
 
 def builtin_form(value: Any) -> Form | None:
@@ -387,7 +394,7 @@ def builtin_form(value: Any) -> Form | None:
 
 
 def _step(container: Any, at: int, *, of_instance: bool) -> str:
-    """Return how the item at a place of a container is called; `at` counts from one."""
+    """Return the label of the item at a position of a container; positions count from one."""
     if type(container) in {list, tuple}:
         return f"[{at - 1}]"
     if type(container) is dict:

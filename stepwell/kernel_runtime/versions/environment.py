@@ -1,13 +1,16 @@
-# ruff: noqa: SLF001 - the data below os.environ are read without telling anybody, and frames say who asks
+# ruff: noqa: SLF001 - the data of os.environ are read unrecorded, and frames show the caller
 """The environment: which reads of it count, and digests from which no value can be found.
 
-``os.environ`` is one object of a class in Python, so its methods are wrapped, once per process. What counts is a read by
-code of the user's or of an installed package. Not counted is what Python and the notebook read for themselves (imports, temporary
-folders, the search path of commands, the width of a terminal, proxies, the log of TLS keys), what a library reads to format a display, and what an installed
-package reads while it is imported: a later process would import it before or after the step, and its options are no inputs of the step.
+``os.environ`` is one object of a class in Python, so its methods are wrapped, once per process. Reads by code of the user or of an
+installed package count. These do not count:
 
-A read of the whole environment (a copy, an iteration) counts as one, without the names that differ between sessions
-although nobody changed anything: the shell's own, the terminal's, Jupyter's, ours. A child process inherits the environment unseen.
+- reads by Python and the notebook for their own use: imports, temporary folders, the search path of commands, the width of a terminal,
+  proxies, the log of TLS keys;
+- reads by a library that formats a display;
+- reads by an installed package during its import: another process may import it before the step, so they are not inputs of the step.
+
+A read of the whole environment (a copy, an iteration) counts as one read, without the names that differ between sessions
+by themselves: those of the shell, the terminal, Jupyter and stepwell. A child process inherits the environment unrecorded.
 """
 
 from __future__ import annotations
@@ -25,12 +28,12 @@ from stepwell.kernel_runtime.versions.ownership import EXCLUDED
 ALL = "*"
 """The name under which a read of the whole environment is recorded."""
 Keyed = Callable[[bytes], str]
-"""Digests bytes with a key of the user's."""
+"""Digests bytes with the user's key."""
 
 _PASSING = frozenset({
     "os", "_collections_abc", "collections.abc", "posixpath", "ntpath", "genericpath", "pathlib", "pathlib._local", "pathlib._abc",
 })  # fmt: skip
-"""Modules through which others read: who called them decides."""
+"""Modules through which others read the environment: their caller decides whether a read counts."""
 _MACHINERY = frozenset({
     "importlib", "_frozen_importlib", "zipimport", "IPython", "ipykernel", "jupyter_client", "traitlets", "zmq", "tornado", "comm", "stepwell",
     "pytest", "_pytest", "tempfile", "subprocess", "asyncio", "multiprocessing", "concurrent", "threading", "warnings", "linecache", "site", "sysconfig",
@@ -51,38 +54,38 @@ _process_key = os.urandom(32)
 
 
 class Reader(Protocol):
-    """What is told of reads of the environment."""
+    """A recorder of reads of the environment."""
 
     def name_read(self, name: str, value: str | None) -> None:
-        """Note that a name was read."""
+        """Record that a name was read."""
 
     def knows_name(self, name: str) -> bool:
-        """Tell whether a name need not be noted again."""
+        """Return True if a read of this name is recorded already."""
 
     def all_read(self, environment: dict[str, str]) -> None:
-        """Note that the whole environment was read."""
+        """Record that the whole environment was read."""
 
     def name_set(self, name: str) -> None:
-        """Note that the step itself sets or removes a name."""
+        """Record that the step sets or removes a name."""
 
 
 def of_session(name: str) -> bool:
-    """Tell whether a name differs between sessions although nobody changed anything."""
+    """Return True for a name whose value differs between sessions without a change by the user."""
     return name in _SESSION or name.startswith(_SESSION_PREFIXES)
 
 
 def process_keyed(data: bytes) -> str:
-    """Digest bytes with a key of this process: nothing recorded so holds in another one."""
+    """Digest bytes with a key of this process; the digest is useless in another process."""
     return hmac.digest(_process_key, data, "sha256").hex()[:32]
 
 
 def name_digest(name: str, value: str | None, keyed: Keyed) -> str:
-    """Return the keyed digest of one name's value; empty for a name that is not set."""
+    """Return the keyed digest of a name's value; empty if the name is not set."""
     return "" if value is None else keyed(_bytes(name, value))
 
 
 def all_digest(environment: dict[str, str], keyed: Keyed, without: Collection[str] = ()) -> str:
-    """Return the keyed digest of an environment without the names of the session, and some others."""
+    """Return the keyed digest of an environment, without the names of the session and those in `without`."""
     left = sorted((name, value) for name, value in environment.items() if name not in without and not of_session(name))
     return keyed(b"\0\0".join([_bytes(name, value) for name, value in left]))
 
@@ -92,13 +95,13 @@ def _bytes(name: str, value: str) -> bytes:
 
 
 def whole() -> dict[str, str]:
-    """Return a copy of the environment, unseen by any recorder."""
+    """Return a copy of the environment; the read is not recorded."""
     environ: Any = os.environ
     return {os.fsdecode(name): os.fsdecode(value) for name, value in environ._data.items()}
 
 
 def value_of(name: str) -> str | None:
-    """Return the value of a name, unseen by any recorder."""
+    """Return the value of a name, None if it is not set; the read is not recorded."""
     environ: Any = os.environ
     found = environ._data.get(environ.encodekey(name))
     return None if found is None else os.fsdecode(found)
@@ -113,14 +116,14 @@ def set_variable(name: str, value: str | None) -> None:
 
 
 def _asker(frame: FrameType | None) -> FrameType | None:
-    """Return the frame that asked, behind the modules that only pass it on."""
+    """Return the nearest frame that is not of one of the modules that only pass a read on."""
     while frame is not None and frame.f_globals.get("__name__") in _PASSING:
         frame = frame.f_back
     return frame
 
 
 def counts_here(frame: FrameType | None) -> bool:
-    """Tell whether a read from this frame counts: who asked, and whether an installed package is being imported."""
+    """Return True if a read from this frame counts: by its module, and unless an installed package is being imported."""
     frame = _asker(frame)
     if frame is None:
         return True
@@ -146,9 +149,9 @@ def counts_here(frame: FrameType | None) -> bool:
 
 
 def _hands_on(frame: FrameType | None, name: str = "") -> bool:
-    """Return True if the environment, or a name of it, is copied for a process that is about to be started, which inherits it unseen.
+    """Return True if a package copies the environment, or a name of it, for a process that it is about to start.
 
-    The settings of the package that starts it (``JOBLIB_MULTIPROCESSING``) are read as any others.
+    Reads of the package's own settings (``JOBLIB_MULTIPROCESSING``) count as usual.
     """
     frame = _asker(frame)
     package = "" if frame is None else str(frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -167,15 +170,21 @@ _active: Callable[[], Reader | None] = _no_reader
 
 
 def note_name(name: str, value: str | None) -> None:
-    """Note for the reader that is active that a name was read by other means than ``os.environ``."""
+    """Report to the active reader that a name was read by other means than ``os.environ``."""
     reader = _active()
     if reader is not None and not reader.knows_name(name):
         reader.name_read(name, value)
 
 
 def watch_environment(active: Callable[[], Reader | None]) -> None:
-    """Wrap the methods of ``os.environ``, so that the reader that is active is told."""
-    global _active  # noqa: PLW0603 - the environment is one per process, and so is what looks at it
+    """Wrap the methods of ``os.environ``, so that they report to the active reader.
+
+    Parameters
+    ----------
+    active
+        Returns the active reader; None while no step runs.
+    """
+    global _active  # noqa: PLW0603 - a process has one environment, and one active reader
     _active = active
     kind: Any = type(os.environ)
     get, begin, put, drop, show = kind.__getitem__, kind.__iter__, kind.__setitem__, kind.__delitem__, kind.__repr__

@@ -1,8 +1,8 @@
-"""What one object means by itself, and what it refers to: a node of the walk's graph.
+"""Nodes of the walk's graph for single objects: their encodings, and the objects that they refer to.
 
-What the user owns (notebook, local modules) is taken apart; the standard library and installed distributions count by name and
-version. Code is read by `loads`; here are classes, modules, wrappers of functions, and values. `Expander.trace`, where it is a list,
-also notes everything that is referred to, small values and packages included, for the list of parts.
+Objects of the user (notebook, local modules) are expanded; the standard library and installed distributions count by name and
+version. `loads` reads code; this module reads classes, modules, wrappers of functions, and values. If `Expander.trace` is a list,
+it also records every reference, those to small values and packages included, for the list of parts.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from stepwell.kernel_runtime.versions.references import Writer, getattr_static, 
 from stepwell.kernel_runtime.versions.secrets import hidden_text
 
 SLOW = 0.2
-"""Seconds of processor time for digesting one value above which a line advises to make it an asset."""
+"""Seconds of processor time for digesting one value, above which stepwell advises to make it an asset."""
 _LRU = type(functools.lru_cache(len))
 
 
 class Expander(Writer):
-    """Takes objects apart."""
+    """Makes the nodes of objects."""
 
     def node(self, item: Any) -> Node:
-        """Return the node of an object, with what it refers to pending."""
+        """Return the node of an object; the objects that it refers to are pending."""
         kind = type(item)
         if kind is FunctionType and not OPAQUE:
             node = Node(keyed_ref(item, identity(item)))
@@ -72,7 +72,7 @@ class Expander(Writer):
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                # An object may raise anything when it is looked at; the step has to run then.
+                # An object may raise any exception when it is read: then the step has to run.
                 node.unverifiable(
                     "",
                     f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {hidden_text(first_line(error))}",
@@ -111,7 +111,7 @@ class Expander(Writer):
         node.lengths += ((namespace, len(namespace)),)
 
     def _module(self, node: Node, module: ModuleType) -> None:
-        """A local module that is used as a whole."""
+        """Write a local module that is used as a whole."""
         node.stable = False
         written = token(module, type(module))
         if written is not None:
@@ -124,7 +124,7 @@ class Expander(Writer):
             node.own.append(atom(name))
             self.refer(node, "." + name, value)
 
-    # -- everything else
+    # -- other objects
 
     def _object(self, node: Node, item: Any, kind: type) -> None:
         inner = getattr_static(item, "__stepwell_body__")
@@ -154,7 +154,7 @@ class Expander(Writer):
             node.own.append(Tag.STATIC + kind.__name__.encode())
             self.refer(node, "", item.__func__)
         elif kind is functools.cached_property:
-            # It holds a lock beside the function.
+            # Its lock does not count.
             node.own.append(Tag.CACHED_PROPERTY + atom(item.attrname))
             self.refer(node, "", item.func)
         elif kind is property:
@@ -174,14 +174,14 @@ class Expander(Writer):
             node.flags |= MUTABLE if kind is set else 0
             node.own.append(Tag.SET_OF_OBJECTS + kind.__name__.encode())
             for member in item:
-                # Each is a node of its own, even if it is an atom, so that the digests can be sorted.
+                # Every member is a separate node, even an atom, so that the digests can be sorted.
                 node.own.append(Tag.SET_OF_OBJECTS)
                 node.pending.append(("[...]", (member,)))
         else:
             self._value(node, item)
 
     def _value(self, node: Node, item: Any) -> None:
-        """A container, an array, a frame or an instance."""
+        """Write a container, an array, a frame or an instance."""
         node.shape = VALUE
         node.flags |= MUTABLE
         if type(item) in {tuple, frozenset}:
@@ -214,7 +214,7 @@ class Expander(Writer):
         if not names or form.name != "instance":
             return form
         state = form.parts[3]
-        # An object with slots has its state in the second of two dictionaries.
+        # The state of an object with slots is a pair of dictionaries, the second for the slots.
         held = state if type(state) is tuple else (state,)
         kept = tuple(
             {name: value for name, value in each.items() if name not in names} if type(each) is dict else each

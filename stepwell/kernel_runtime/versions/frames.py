@@ -1,7 +1,6 @@
-"""The canonical forms of arrays and frames: what they hold, not how it lies in memory.
+"""The canonical forms of arrays and frames, independent of memory layout.
 
-Strides, blocks and chunks do not count; types, shapes, names, order and every value do. A large buffer is digested by
-several threads at once.
+Strides, blocks and chunks do not count; types, shapes, names, order and all values do. Several threads digest a large buffer.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ import sys
 from typing import Any
 
 LEAF = b"\x85"
-"""Begins the encoding of what has no parts: a digest of a buffer, with its type and shape."""
+"""The first byte of an encoding without parts: the digest of a buffer, with its type and shape."""
 _LARGE = 1 << 18
 _BLOCK = 1 << 17
-"""Values that are looked at and digested together, so that they are read from memory once."""
+"""Values per block. A block is checked for NaN and digested while it is in the cache of the processor."""
 
 _FEW = 1 << 13
-"""Floats that are looked at at once: a product of more is computed by several threads, which costs more than it saves."""
+"""Floats up to which one dot product finds a NaN: numpy computes longer ones with several threads, which takes more time than it saves."""
 
 
 def buffer_digest(*buffers: Any) -> bytes:
-    """Return 32 bytes over the contents of contiguous buffers, the length of each counted."""
+    """Return 32 bytes over the contents and lengths of contiguous buffers."""
     from blake3 import blake3
 
     hasher = blake3()
@@ -37,7 +36,7 @@ def buffer_digest(*buffers: Any) -> bytes:
 
 
 class _Stream:
-    """The digest of a buffer that is given piece by piece: that of `buffer_digest` over the whole."""
+    """The digest of a buffer that is given piece by piece; equal to `buffer_digest` of the whole buffer."""
 
     def __init__(self, size: int) -> None:
         from blake3 import blake3
@@ -46,7 +45,7 @@ class _Stream:
         self._hasher = blake3(max_threads=blake3.AUTO if size >= _LARGE else 1)
 
     def update(self, piece: Any) -> None:
-        """Take the next piece, a contiguous array."""
+        """Add the next piece, a contiguous array."""
         if piece.nbytes:
             self._hasher.update(memoryview(piece).cast("B"))
 
@@ -59,10 +58,10 @@ class _Stream:
 
 
 def structure(value: Any) -> bytes | tuple[str, tuple[Any, ...]] | None:
-    """Return the encoding of an array or frame, or its name and parts; None for anything else."""
+    """Return the encoding of an array or frame, or its name and parts; None for other values."""
     kind = type(value)
     module = kind.__module__
-    # Types made by Cython may have a descriptor there.
+    # `__module__` of a type made by Cython may be a descriptor.
     top = module.partition(".")[0] if type(module) is str else ""
     if top == "numpy":
         return _numpy(value, kind)
@@ -105,7 +104,7 @@ def _numpy(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
     if isinstance(value, np.dtype):
         return ("dtype", (str(value),)) if value.hasobject else _leaf("dtype", _dtype(value))
     if kind is np.ma.MaskedArray:
-        # What is below the mask can be seen as .data, and the mask may be hard: code can tell.
+        # Code can read the masked values (.data), and whether the mask is hard.
         return "masked array", (np.asarray(value.data), np.ma.getmaskarray(value), value.fill_value, value.hardmask)
     return None
 
@@ -115,7 +114,7 @@ def _dtype(dtype: Any) -> str:
 
 
 def _array_digest(np: Any, value: Any) -> bytes:
-    """Return the digest of the values in C order, with every NaN the same."""
+    """Return the digest of the values in C order, with one bit pattern for every NaN."""
     if value.dtype.kind in "fc" and value.size > _FEW and value.real.dtype.itemsize in {4, 8} and value.dtype.isnative:
         flat = np.ascontiguousarray(value).reshape(-1)
         return _floats_digest(np, flat.view(flat.real.dtype))
@@ -123,7 +122,7 @@ def _array_digest(np: Any, value: Any) -> bytes:
 
 
 def _floats_digest(np: Any, flat: Any) -> bytes:
-    """Return 32 bytes over floats with every NaN the same, without a copy of the whole: one thread looks at a block and digests it."""
+    """Return 32 bytes over floats, with one bit pattern for every NaN; only blocks with other patterns are copied."""
     from blake3 import blake3
 
     width = flat.dtype.itemsize
@@ -152,12 +151,12 @@ def _floats_digest(np: Any, flat: Any) -> bytes:
 
 
 def _bytes_of(np: Any, value: Any) -> Any:
-    """Return the values in C order as bytes, with every NaN the same."""
+    """Return the values in C order as bytes, with one bit pattern for every NaN."""
     flat = np.ascontiguousarray(value).reshape(-1)
     if flat.dtype.kind in "fc" and flat.size:
         flat = _canonical_nan(np, flat)
         if flat.real.dtype.itemsize > _EXTENDED and np.finfo(flat.real.dtype).nmant == _EXTENDED_MANTISSA:
-            # The rest of each long double is arbitrary.
+            # The padding of each long double is arbitrary.
             flat = flat.view(np.uint8).reshape(-1, flat.real.dtype.itemsize).copy()
             flat[:, _EXTENDED:] = 0
             return flat.reshape(-1)
@@ -167,7 +166,7 @@ def _bytes_of(np: Any, value: Any) -> Any:
 def _canonical_nan(np: Any, flat: Any) -> Any:
     if flat.dtype.kind == "c":
         return _canonical_nan(np, flat.view(flat.real.dtype)).view(flat.dtype)
-    # A sum is quick, and NaN if one of the values is.
+    # A sum is fast to compute, and NaN if one of the values is.
     with np.errstate(all="ignore"):
         total = flat.dot(flat) if flat.dtype.itemsize in {4, 8} else flat.sum()
     if total == total:  # noqa: PLR0124 - NaN differs from itself
@@ -187,7 +186,7 @@ def _scipy(value: Any, kind: type) -> tuple[str, tuple[Any, ...]] | None:
     sparse = sys.modules.get("scipy.sparse")
     if sparse is None or not sparse.issparse(value):
         return None
-    # Whether the indices are in order is remembered when it is asked for: it follows from the rest.
+    # scipy caches whether the indices are sorted: that follows from the other attributes.
     state = {name: each for name, each in sorted(vars(value).items()) if not name.startswith("_has_")}
     return "scipy." + kind.__name__, (kind, state)
 
@@ -244,7 +243,7 @@ def _pandas(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | Non
 
 
 def _column(series: Any) -> Any:
-    """Return the values of a series or index as an array of numpy or an extension array."""
+    """Return the values of a series or index as a numpy array or an extension array."""
     values = series.array
     numpy = getattr(values, "_ndarray", None)
     if type(values).__name__ == "NumpyExtensionArray" and numpy is not None:
@@ -259,7 +258,7 @@ def _extension(value: Any) -> bytes | tuple[str, tuple[Any, ...]] | None:
     if arrow is not None:
         return "pandas." + name, (dtype, repr(value.dtype), arrow)
     if hasattr(value, "_mask") and hasattr(value, "_data"):
-        data = value._data.copy()  # noqa: SLF001 - the values below the mask are arbitrary, and only here can they be left out
+        data = value._data.copy()  # noqa: SLF001 - the public API does not expose the arbitrary values below the mask
         data[value._mask] = 0  # noqa: SLF001 - as above
         return "pandas." + name, (dtype, data, value._mask)  # noqa: SLF001 - as above
     if name in {"DatetimeArray", "TimedeltaArray", "PeriodArray"}:
@@ -284,7 +283,7 @@ def _polars(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | Non
         if value.dtype == pl.Object:
             return "polars.Series", (value.name, "Object", value.to_list())
         if value.dtype in {pl.Int128, pl.UInt128}:
-            # Arrow has no such numbers.
+            # Arrow has no integers of 128 bits.
             return "polars.Series", (value.name, repr(value.dtype), value.cast(pl.String).to_arrow())
         return "polars.Series", (value.name, repr(value.dtype), value.to_arrow())
     return None
@@ -301,7 +300,7 @@ def _arrow(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None
         )
         return f"pyarrow.{kind.__name__}", (value.num_rows, fields, metadata, *value.columns)
     if isinstance(value, pa.ChunkedArray):
-        # Chunks do not count: one contiguous array has the same encoding.
+        # Chunks do not count: the encoding is that of one contiguous array.
         if _is_text(pa, value.type):
             return _leaf("pyarrow.ChunkedArray", _text(pa, value.chunks, value.type))
         return "pyarrow.ChunkedArray", (str(value.type), _whole(pa, value))
@@ -325,7 +324,7 @@ def _whole(pa: Any, value: Any) -> Any:
 
 
 def _array(pa: Any, value: Any) -> bytes | tuple[str, tuple[Any, ...]]:
-    """Return the form of one array: validity, and the values of the valid places."""
+    """Return the form of an array: the validity, and the valid values."""
     types = pa.types
     kind = value.type
     valid = value.is_valid().cast(pa.uint8()).to_numpy(zero_copy_only=False) if value.null_count else None
@@ -395,7 +394,7 @@ def _is_text(pa: Any, kind: Any) -> bool:
 
 
 def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
-    """Return the encoding of strings, in however many chunks: where each ends, the text, and which are missing."""
+    """Return the encoding of strings in any number of chunks: the ends, the text, and the validity."""
     np = __import__("numpy")
     valid = None
     if any(chunk.null_count for chunk in chunks):
@@ -443,7 +442,7 @@ def _wide(pa: Any, value: Any) -> Any:
 
 
 def _without_hidden_text(pa: Any, value: Any) -> Any:
-    """Return strings that have no text below a missing place, where it would be arbitrary."""
+    """Return strings without the arbitrary text that missing ones may have."""
     if not value.null_count:
         return value
     np = __import__("numpy")
@@ -462,7 +461,7 @@ def _without_hidden_text(pa: Any, value: Any) -> Any:
 
 
 def _packed(np: Any, valid: Any) -> Any:
-    """Return booleans without missing ones as bits, those behind the last zero."""
+    """Return booleans, none of them missing, as bits; the bits after the last value are zero."""
     if valid.offset:
         return np.packbits(valid.cast("uint8").to_numpy(zero_copy_only=False), bitorder="little")
     bits = np.frombuffer(valid.buffers()[1], np.uint8)[: (len(valid) + 7) // 8].copy()

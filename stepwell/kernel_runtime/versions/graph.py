@@ -1,11 +1,11 @@
 """The graph of objects that code reaches, and its digests.
 
-Each function, class, instance and container of a global is a node: the bytes that it means by itself, with a mark for each other node
-that it refers to. The digest of a node is that of its bytes and of the digests of what it refers to. Nodes that reach
-each other (mutual recursion, a class whose methods name it) form a group, found with Tarjan's algorithm; there the digest of a node
-is that of the group written down from this node on, each member by its place. So a digest depends on nothing but what
-can be reached: not on names of files, the order of definition, or the node that the walk happened to enter by. The stack is
-explicit: chains of helpers get deep.
+Each function, class, instance and container of a global is a node: its encoding, with a mark for each other node
+that it refers to. The digest of a node covers its bytes and the digests of the nodes that it refers to. Nodes that reach
+each other (mutual recursion, a class whose methods name it) form a group, found with Tarjan's algorithm; the digest of a member
+is that of the whole group, written from this member on, with references by position. So a digest depends only on the reachable
+objects: not on names of files, the order of definition, or the node at which the walk started. The stack is
+explicit, because chains of helpers may be deep.
 
 A path says how an object is reached: ``target -> helper -> CONN``.
 """
@@ -22,20 +22,20 @@ from stepwell.kernel_runtime.versions.secrets import hidden_text
 
 ARROW = " -> "
 IGNORED = "(ignore)"
-"""Ends the path of the part that lists the names which do not count."""
+"""The end of the path of the part that lists the names of ``ignore``."""
 _MOST_STEPS = 12
 
 
 def reached(path: str, label: str) -> str:
-    """Return the path of what is called `label` in the thing at `path`.
+    """Return the path of the object with a label in the object at `path`.
 
-    A name is a step of its own; an attribute, an item or a default belongs to the thing that has it. The middle of a
+    A name is a separate step; an attribute, an item or a default is a suffix of the step before. The middle of a
     long path is left out.
     """
     if not label:
         return path
     if label[0] in ".[(":
-        # A key of a mapping may be anything, a token too.
+        # The key of a mapping may be a token.
         return path + (hidden_text(label) if label[0] == "[" else label)
     if path.count(ARROW) >= _MOST_STEPS:
         steps = path.split(ARROW)
@@ -44,16 +44,16 @@ def reached(path: str, label: str) -> str:
 
 
 _WRITTEN: Any = ()
-"""In place of what a node was made of, once its digest is all that is asked of it: a run has thousands of them."""
+"""Replaces the bytes of a node that has its digest, to free memory: a run has thousands of nodes."""
 
 Edge: TypeAlias = tuple[str, "Node"]
-"""How the object is called there, and its node. Labels of globals are names; others begin with ``.``, ``[`` or ``(``."""
+"""The label of an object in the node that refers to it, and its node. Labels of globals are names; others begin with ``.``, ``[`` or ``(``."""
 
 UNVERIFIABLE, ASSET, MUTABLE, SPEAKS = 1, 2, 4, 8
 VALUE = ("value",)
 """The shape of nodes that hold data."""
 MISSING: Any = object()
-"""What a name is bound to that is not bound."""
+"""The value of a name that is not bound."""
 
 
 known: dict[int, Node] = {}
@@ -61,21 +61,21 @@ known: dict[int, Node] = {}
 
 
 class KeyedRef(weakref.ref[Any]):
-    """A weak reference that knows the identity of what it referred to."""
+    """A weak reference that keeps the identity of its object."""
 
     __slots__ = ("key",)
     key: int
 
 
 def keyed_ref(item: object, key: int) -> KeyedRef:
-    """Return a reference to an object, of that identity, whose node is dropped when the object is gone."""
+    """Return a reference to an object with an identity; the object's node leaves `known` when the object is deleted."""
     made = KeyedRef(item, gone)
     made.key = key
     return made
 
 
 def gone(ref: KeyedRef, table: dict[int, Node] = known) -> None:
-    """Drop the node of an object that is no more; the table is bound early because modules empty before the process ends."""
+    """Drop the node of a deleted object. The table is a default because globals are cleared before the process ends."""
     node = table.get(ref.key)
     if node is not None and node.ref is ref:
         del table[ref.key]
@@ -90,39 +90,39 @@ class Node:
     )  # fmt: skip
 
     ref: Callable[[], Any]
-    """The object, or None when it is gone."""
+    """Returns the object, None after it was deleted."""
     own: list[bytes]
-    """What it means by itself."""
+    """Its encoding, without the nodes that it refers to."""
     pending: list[tuple[str, Any]]
-    """What it refers to, until the nodes of these are known."""
+    """Labels and objects that it refers to, until their nodes exist."""
     edges: Sequence[Edge]
     digest: bytes | None
     flags: int
-    """UNVERIFIABLE, ASSET, MUTABLE, SPEAKS (reads annotations or documentation): whether such a thing is in it or below it."""
+    """UNVERIFIABLE, ASSET, MUTABLE, SPEAKS (reads annotations or documentation): set if the node or one below it is of this kind."""
     issues: tuple[tuple[str, str], ...]
-    """Labels and reasons of what it reaches and cannot be digested."""
+    """Labels of objects that cannot be digested, with the reasons."""
     assets: tuple[tuple[str, str], ...]
     """Labels and keys of the assets that it reads as globals."""
     stable: bool
-    """Whether nothing in it and below it can change without one of the guards noticing."""
+    """True if a guard detects every change of the node and of those below it."""
     rebinds: tuple[str, ...]
     """Globals that the code assigns."""
     names: Sequence[tuple[str, Any]]
-    """Guard: what each global name was bound to."""
+    """Guard: the global names with their values."""
     mappings: tuple[tuple[Mapping[str, Any], str, Any], ...]
-    """Guard: what a name in a module or class was bound to."""
+    """Guard: names in modules and classes with their values."""
     lengths: tuple[tuple[Any, int], ...]
-    """Guard: how many entries a namespace had."""
+    """Guard: namespaces with the number of their entries."""
     shape: tuple[Any, ...]
     """Guard: a function's code, defaults and so on."""
     unordered: bool
-    """Whether the order of the edges means nothing (a set)."""
+    """True if the order of the edges does not count (a set)."""
 
     def __init__(self, ref: Callable[[], Any]) -> None:
         self.ref = ref
         self.own = []
         self.pending = []
-        # Most nodes have few of these: an empty tuple is no object for the garbage collector.
+        # Most of these stay empty: the empty tuple costs neither memory nor time of the garbage collector.
         self.edges = ()
         self.digest = None
         self.flags = 0
@@ -142,20 +142,20 @@ class Node:
         self.version: CodeVersion | None = None
 
     def unverifiable(self, label: str, reason: str) -> None:
-        """Record that something that cannot be digested is reached here."""
+        """Record a reference to an object that cannot be digested."""
         self.issues = (*self.issues, (label, reason))
         self.flags |= UNVERIFIABLE
 
 
 def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any], Node]) -> None:
-    """Expand everything that is reached from a node, and digest it.
+    """Expand and digest all nodes that a node reaches.
 
     Parameters
     ----------
     root
-        A node with what it refers to still pending: something, or `close_leaf` is all that it needs.
+        A node with pending references; one without needs only `close_leaf`.
     find
-        Returns the node of an object that is known already.
+        Returns the known node of an object, None if there is none.
     expand
         Makes the node of an object.
     """
@@ -200,7 +200,7 @@ def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any
 
 
 def close_leaf(node: Node) -> None:
-    """Digest a node that refers to no other."""
+    """Digest a node without references."""
     own = node.own
     if node.digest is None:
         node.digest = digest(own[0] if len(own) == 1 else b"".join(own))
@@ -208,7 +208,7 @@ def close_leaf(node: Node) -> None:
 
 
 def _close(members: list[Node]) -> None:
-    """Digest a node, or note the nodes that reach each other; pass on what is known of them."""
+    """Digest a node, or make a group of nodes that reach each other; combine their flags with those of the nodes below."""
     flags = 0
     stable = True
     for node in members:
@@ -241,10 +241,10 @@ def _close(members: list[Node]) -> None:
 
 
 def _is_copy(members: list[Node]) -> bool:
-    """Give nodes the digests of others that mean the same, if there are such in a group that they refer to.
+    """Give nodes the digests of equal nodes, if a group that they refer to has some.
 
-    A function that calls itself by name, kept under another name when its cell is executed again, refers to the new one.
-    It means what the new one means, though it is no member of that group.
+    A recursive function that was kept under another name, and whose cell was executed again, refers to the new function.
+    It is equal to the new function, though it is not a member of that group.
     """
     own = {id(node) for node in members}
     tried: set[int] = set()
@@ -265,7 +265,7 @@ def _is_copy(members: list[Node]) -> bool:
 
 
 def _same(node: Node, other: Node, own: set[int]) -> list[tuple[Node, Node]] | None:
-    """Return nodes paired with those that mean the same, if the first two do; None if not.
+    """Return pairs of equal nodes, beginning with the first two; None if these are not equal.
 
     Parameters
     ----------
@@ -292,14 +292,14 @@ def _same(node: Node, other: Node, own: set[int]) -> list[tuple[Node, Node]] | N
 
 
 def digest_of(node: Node) -> bytes:
-    """Return the digest of a node of which everything below is known."""
+    """Return the digest of a node; all nodes below it are finished."""
     if node.digest is None:
         node.digest = _written_from(node)
     return node.digest
 
 
 def _written_from(start: Node) -> bytes:
-    """Return the digest of a group as seen from one of its members."""
+    """Return the digest of a group, written from one of its members on."""
     group = start.group
     assert group is not None
     places = {id(start): 0}

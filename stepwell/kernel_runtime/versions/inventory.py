@@ -1,7 +1,7 @@
-"""The parts of a code version: everything that was reached, each with its source, value or version.
+"""The parts of a code version: all reached objects with their sources, values or versions.
 
-They are made for a step that is about to execute and for explanations; they never decide anything. ``inspect.getsource`` parses the file
-to find the end of a block. The lines that the compiler recorded are enough, and a thousand steps ask for their source in one run.
+They are made for steps that are about to execute and for explanations; no decision depends on them. ``inspect.getsource`` parses the
+file to find the end of a block, which takes too long for a run of a thousand steps: the line numbers of the compiler are enough.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 
 
 def where(code: CodeType) -> str:
-    """Return where code is defined: ``cell 9, line 1`` or ``helpers.py:12``; empty for generated code."""
+    """Return the place of a definition: ``cell 9, line 1`` or ``helpers.py:12``; empty for generated code."""
     found = place_of(code)
     return "" if found.startswith("<") else found
 
 
 def source(code: CodeType) -> str | None:
-    """Return the source of code without its indentation; None where there is none."""
+    """Return the source of code without its indentation; None if it is not available."""
     lines = linecache.getlines(code.co_filename)
     first = code.co_firstlineno
     if not 0 < first <= len(lines):
         return None
     last = _last_line(code)
-    # No instruction has the line of a bracket that closes the last call.
+    # No instruction has the line of the closing bracket of the last call.
     while last < len(lines) and _CLOSING.match(lines[last]):
         last += 1
     found = lines[first - 1 : last]
@@ -78,7 +78,7 @@ def _last_line(code: CodeType) -> int:
 
 _LONG = 200
 _MOST_ITEMS = 1_000
-"""Items of an attribute up to which it is a part of its own."""
+"""Items of an attribute up to which it is a separate part."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _MOST_PARTS = 5_000
 
@@ -93,16 +93,16 @@ def parts(
     spoken: bool = False,
     ignore: tuple[str, ...] = (),
 ) -> tuple[CodePart, ...]:
-    """Return the parts of a step's code version; the body first, then what it reaches, nearest first.
+    """Return the parts of a step's code version: the body first, then the objects that it reaches, nearest first.
 
     Parameters
     ----------
     digested
-        Returns the node of an object that the walk has digested, None if it has not.
+        Returns the node of an object if the walk has digested it, else None.
     spoken
-        Whether annotations and documentation count.
+        True if annotations and documentation count.
     ignore
-        Names that do not count: they are a part, because code versions with and without them differ for that reason alone.
+        Names that do not count. They are a part, because another list of names is a cause of another code version.
     """
     found: list[CodePart] = []
     environment = expander.environment = expander.environment or environment_now()
@@ -126,7 +126,7 @@ def parts(
             found.append(CodePart(f"{here}.{name}", "global", digest(encode(value, refuse)), shown, bound))
         told = spoken_of(item) if spoken else None
         if told is not None:
-            # Where an object has no text of its own it has its address: what it is is told by the code version, which decides.
+            # The default text of an object contains its address. The code version identifies the object; its address does not count.
             text = _ADDRESS.sub("", f"{told[0] or {}} {told[1] or ''}").strip()
             found.append(
                 CodePart(f"{here}.signature", "global", digest(text.encode()), text if len(text) <= _LONG else None)
@@ -158,9 +158,9 @@ def parts(
 def _written(
     expander: Expander, item: Any, known: Node | None, trace: list[tuple[str, Any, bytes | None]]
 ) -> tuple[Node, bytes]:
-    """Return the node of an object and what it means by itself; `trace` is given what it refers to."""
+    """Return the node of an object and its encoding; add the objects that it refers to to `trace`."""
     if known is not None and known.shape == VALUE and not known.edges and known.digest is not None:
-        # The walk has read it: it may be large, and refers to nothing.
+        # The walk has digested it. It may be large, and it has no references to trace.
         return known, known.digest
     expander.trace = trace
     try:
@@ -172,20 +172,20 @@ def _written(
 
 
 def _part_digest(keyed: Keyed) -> Callable[[bytes], str]:
-    """Return what digests parts: a short value could be guessed from a plain digest. The first eight digits tell the key."""
+    """Return a function that digests parts with a key: a short value could be guessed from a plain digest. Eight digits identify the key."""
     name = keyed(b"parts")[:8]
     return lambda data: name + keyed(data)
 
 
 def _plain_attributes(item: Any, ignored: Ignored) -> list[tuple[str, Any]]:
-    """Return the attributes of an instance of the user's class that are part of its own encoding: plain data."""
+    """Return the attributes with plain data of an instance of a user's class: those that its encoding contains."""
     kind = type(item)
     if kind.__module__ == builtins.__name__ or _package(kind) or owner(kind.__module__) == STANDARD:
         return []
     try:
         form = reduced(item)
     except Exception:
-        # The node says so; it may raise anything.
+        # Reducing an instance may raise any exception; its node records the reason.
         return []
     state = form.parts[3] if form.name == "instance" else None
     held = state if type(state) is tuple else (state,)
@@ -207,7 +207,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _bound_in(reader: Any, label: str, notebook: dict[str, Any] | None) -> str:
-    """Return the cell that bound a global of the notebook which a function or cell reads; empty for anything else."""
+    """Return the cell that bound a global of the notebook, for a name that a function or cell reads; empty for other labels."""
     if issubclass(type(reader), CellBody | SqlBody):
         scope = reader.globals
     else:
@@ -251,7 +251,7 @@ def _underlying(item: Any) -> Any:
 
 
 def _class_source(cls: type) -> tuple[str | None, str]:
-    """Return the source of a class as far as its methods tell where it is."""
+    """Return the source and the place of a class: no source, and the place of its first method."""
     for value in vars(cls).values():
         function = _underlying(value)
         if (

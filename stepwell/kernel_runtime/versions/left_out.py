@@ -1,10 +1,10 @@
-"""What a definition leaves out of its code version: names of ``ignore``, `opaque` objects, and secrets.
+"""Exceptions of a definition from its code version: names of ``ignore``, `opaque` objects, and secrets.
 
-A name of ``ignore`` means one variable and no other of the same name. ``CONN`` is the global of the body's notebook or module, or the
-variable of an enclosing function held by the body or else by the nearest of its helpers. ``module.CONN`` is the variable of that
-module, and ``client.cookies`` the attribute of the object that the variable holds. `opaque` objects count by a version that the user gives
-(``CLIENT = stepwell.opaque(connect(), version="prod")``); they are known by identity, weakly where their type allows it. A secret
-(``stepwell.secret("API_TOKEN")``) is a text from the environment that is used like any text and stored by its name only.
+A name of ``ignore`` means one variable, not others with the same name. ``CONN`` is the global of the body's notebook or module, or else the
+variable of an enclosing function in the closure of the body or of its nearest helper. ``module.CONN`` is the variable of that
+module, and ``client.cookies`` the attribute of the variable's object. `opaque` objects count by a version that the user gives
+(``CLIENT = stepwell.opaque(connect(), version="prod")``); they are identified by identity, with a weak reference if their type allows it.
+A secret (``stepwell.secret("API_TOKEN")``) is a text from the environment; code uses it like any text, and the store keeps only its name.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ _MOST_FUNCTIONS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Places that do not count."""
+    """Variables and attributes that do not count."""
 
     globals: frozenset[tuple[int, str]] = frozenset()
-    """The identity of a namespace, and a name in it."""
+    """Identities of namespaces, each with a name in it."""
     cells: frozenset[int] = frozenset()
     """Identities of closure cells."""
     attributes: frozenset[tuple[int, str]] = frozenset()
-    """The identity of an object or class, and the name of an attribute of it."""
+    """Identities of objects and classes, each with the name of an attribute."""
     data: bool = False
-    """True if only code counts. Attributes of classes and globals that hold data do not, nor do options of libraries: they may change at any time."""
+    """True if only code counts. Attributes of classes and globals that hold data do not count, nor do options of libraries: they may change
+    at any time."""
 
 
 NOTHING = Ignored()
@@ -48,7 +49,7 @@ DATA = Ignored(data=True)
 
 
 def ignored_places(body: object, names: Iterable[str]) -> Ignored:
-    """Return the places that names mean for a body."""
+    """Return the variables and attributes that the names of ``ignore`` mean for a body."""
     function = _function(body)
     scope = _scope(body, function)
     places: set[tuple[int, str]] = set()
@@ -72,7 +73,7 @@ def ignored_places(body: object, names: Iterable[str]) -> Ignored:
 
 
 def value_at(body: object, name: str) -> Any:
-    """Return the value of ``CONN``, ``module.CONN`` or ``client.cookies`` as a body knows it; `graph.MISSING` if there is none."""
+    """Return the value of ``CONN``, ``module.CONN`` or ``client.cookies`` in the scope of a body; `graph.MISSING` if there is none."""
     function = _function(body)
     first, *rest = name.split(".")
     found = (_scope(body, function) or {}).get(first, MISSING)
@@ -86,7 +87,7 @@ def value_at(body: object, name: str) -> Any:
 
 
 def _inside(start: Any, path: Sequence[str]) -> Any:
-    """Return what is reached from an object through attributes; no code of the user's runs."""
+    """Return the object that a path of attributes reaches, without running code of the user; `graph.MISSING` if there is none."""
     found = start
     for name in path:
         if found is MISSING:
@@ -113,7 +114,7 @@ def scope_of(body: object, path: str) -> dict[str, Any] | None:
 
 
 def name_in(part: str) -> str:
-    """Return the name with which a part of a path begins, without items and arguments: ``client.cookies`` of ``client.cookies['a']``."""
+    """Return the name at the beginning of a part of a path: ``client.cookies`` of ``client.cookies['a']``."""
     return _SUFFIX.split(part, maxsplit=1)[0]
 
 
@@ -142,7 +143,7 @@ def _function(body: object) -> FunctionType | None:
 
 
 def _cell(function: FunctionType, name: str) -> CellType | None:
-    """Return the nearest closure cell of a name, the function's own first."""
+    """Return the closure cell of a name: of the function, or else of the nearest function that its closure holds."""
     queue = [function]
     seen = {id(function)}
     for current in queue:
@@ -164,33 +165,42 @@ def _cell(function: FunctionType, name: str) -> CellType | None:
 T = TypeVar("T")
 
 OPAQUE: dict[int, tuple[Callable[[], Any], str]] = {}
-"""By identity: a way to the object, and its version."""
+"""By identity: a function that returns the object, and the object's version."""
 
 
 def opaque(obj: T, version: str = "") -> T:
-    """Let an object count in code versions only by a version; return the object itself.
+    """Make an object count in code versions by a version only, not by its content.
 
     Parameters
     ----------
     obj
-        A connection, a client, a lock, a large constant: anything with an identity of its own.
+        A connection, a client, a lock, a large constant: any object that is not shared with equal values.
     version
-        What its users depend on; another text makes what reaches it stale.
+        The version of the object. Another version makes the steps that reach the object stale.
+
+    Returns
+    -------
+    object
+        The same object.
 
     Raises
     ------
     InvalidInvocationError
-        For numbers, texts and tuples: equal ones can be one object.
+        For numbers, texts and tuples, because equal ones may be the same object; if the version is not a text.
+
+    Examples
+    --------
+    >>> CLIENT = stepwell.opaque(connect(), version="prod")
     """
     kind: type = type(obj)
     if kind in ATOMS or kind in {tuple, frozenset, range}:
         raise InvalidInvocationError(
-            f"a {kind.__name__} cannot be opaque: equal ones can be one object",
-            remedy="leave its name out instead: --ignore NAME, or ignore=[NAME]",
+            f"a {kind.__name__} cannot be opaque: equal values may be the same object",
+            remedy="ignore its name instead: --ignore NAME, or ignore=[NAME]",
         )
     if not isinstance(version, str):
         raise InvalidInvocationError(
-            f"the version of an opaque object is a text, not a {type(version).__name__}",
+            f"the version of an opaque object must be a text, not a {type(version).__name__}",
             remedy=f"opaque(obj, version={str(version)!r})",
         )
     key = id(obj)
@@ -198,9 +208,9 @@ def opaque(obj: T, version: str = "") -> T:
     try:
         ref = weakref.ref(obj, lambda dead: _gone(key, dead))
     except TypeError:
-        ref = lambda: obj  # noqa: E731 - a type without weak references
+        ref = lambda: obj  # noqa: E731 - the type does not support weak references
     OPAQUE[key] = (ref, version)
-    # What was learned of code that reaches it no longer holds.
+    # Known nodes contain the content of the object.
     graph.known.clear()
     return obj
 
@@ -212,14 +222,14 @@ def _gone(key: int, dead: Any) -> None:
 
 
 class Secret(str):
-    """A text that shows, and is pickled as, its name in the environment.
+    """A secret text: ``repr`` shows only its name in the environment, and pickle stores only the name.
 
     Attributes
     ----------
     name
         The name in the environment.
     counts
-        Whether another text makes what reaches it stale.
+        True if another text makes the steps that reach it stale.
     """
 
     __slots__ = ("counts", "name")
@@ -227,7 +237,7 @@ class Secret(str):
     counts: bool
 
     def __new__(cls, text: str, name: str, *, counts: bool) -> Self:
-        """Make a secret of its text."""
+        """Make a secret from its text and its name."""
         made = super().__new__(cls, text)
         made.name = name
         made.counts = counts
@@ -252,7 +262,12 @@ def secret(name: str, *, counts: bool = False) -> Secret:
     name
         The name in the environment.
     counts
-        Whether another value makes what reaches it stale; told by a digest with the user's key.
+        True if another value makes the steps that reach it stale. The values are compared by a digest with the user's key.
+
+    Returns
+    -------
+    Secret
+        The value, usable like any text.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-# ruff: noqa: SLF001 - several libraries tell their options in no public way, or in one that takes 30 times as long
+# ruff: noqa: SLF001 - several libraries have no public access to their options, or one that takes 30 times as long
 """The table of options: rows of libraries, after those of the process and the standard library.
 
 Never in the table: where a figure is shown, numbers of threads, and caches.
@@ -18,7 +18,7 @@ from stepwell.kernel_runtime.versions import patches
 from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never
 from stepwell.kernel_runtime.versions.process_options import PROCESS, registry
 
-# -- numpy, pandas, polars, pyarrow's kind
+# -- arrays and frames
 
 
 def _numpy(np: Any) -> dict[str, Any]:
@@ -108,13 +108,13 @@ def _polars_glance(pl: Any) -> Any:
     environ, names, direct = _polars_names(pl)
     if not _encoded:
         _encoded.update({name: environ.encodekey(name) for name in names})
-    # Behind the mapping that tells the steps' recorders.
+    # Read from the data of the mapping: its methods report to the recorders of steps.
     return [*map(environ._data.get, _encoded.values()), *[get() for get in direct.values()]]
 
 
 def _polars(pl: Any) -> dict[str, Any]:
     environ, names, direct = _polars_names(pl)
-    # Behind the mapping that tells the steps' recorders.
+    # As above: these reads are not recorded.
     data, encode = environ._data, environ.encodekey
     found = {name: os.fsdecode(value) if (value := data.get(encode(name))) is not None else None for name in names}
     for name, get in direct.items():
@@ -152,7 +152,7 @@ def _matplotlib(module: Any) -> dict[str, Any]:
     }
     colors = sys.modules.get("matplotlib.colors")
     if colors is not None:
-        # seaborn.set_theme gives the letters other colours.
+        # seaborn.set_theme changes the colours of the letters.
         for code in _CODES:
             found[f"color {code}"] = tuple(colors.colorConverter.colors[code])
     return found
@@ -176,7 +176,7 @@ def _matplotlib_glance(module: Any) -> Any:
 
 
 def _matplotlib_defaults(module: Any) -> Mapping[str, Any]:
-    # Copies: its lists may be those of the options.
+    # Copies: the options may share these lists, and cells change them in place.
     found = {name: list(each) if type(each) is list else each for name, each in dict.items(module.rcParamsDefault)}
     colors = sys.modules.get("matplotlib.colors")
     if colors is not None:
@@ -194,7 +194,7 @@ def _set_matplotlib(module: Any, option: str, value: Any) -> None:
 
 
 def _user_maps(colormaps: Any) -> list[tuple[str, Any]]:
-    """Return the colormaps that were registered since the import; those of packages of colormaps come with their import."""
+    """Return the colormaps that the user has registered: those of packages of colormaps are registered by their import."""
     packaged = {name for package in _MAPS for name in vars(sys.modules.get(package, sys))}
     return [
         (name, each)
@@ -218,7 +218,7 @@ def _registered(colormaps: Any) -> dict[str, Any]:
 def _registered_glance(colormaps: Any) -> Any:
     units = sys.modules.get("matplotlib.units")
     maps = colormaps._cmaps
-    # Beside the names: one may be registered again.
+    # The number of names is not enough: a name may be registered again.
     return len(maps), list(maps.values())[len(colormaps._builtin_cmaps) :], dict(units.registry) if units else None
 
 
@@ -300,7 +300,7 @@ def _sklearn_defaults(module: Any) -> Mapping[str, Any]:
 
 
 def _xarray_defaults(module: Any) -> Mapping[str, Any]:
-    """Return the options of a second copy of the module that holds them: it keeps no other record of its defaults."""
+    """Return the options of a second copy of the module that holds them: xarray has no other record of its defaults."""
     from importlib.util import find_spec, module_from_spec
 
     spec = find_spec("xarray.core.options")
@@ -388,7 +388,7 @@ _JAX = {
 
 def _jax(module: Any) -> dict[str, Any]:
     found = {name: getattr(module.config, name) for name in _JAX if hasattr(module.config, name)}
-    # Some are members of enumerations, which the library takes by their values.
+    # Some are members of enumerations; the library sets them by value.
     return {name: getattr(value, "value", value) for name, value in found.items()}
 
 
@@ -519,7 +519,7 @@ def _set_special(module: Any, option: str, value: str) -> None:
 
 
 class _SpecialDefaults(dict[str, Any]):
-    """Every error but a lack of memory is ignored by default."""
+    """Defaults of scipy.special: every error except a lack of memory is ignored."""
 
     def __contains__(self, option: object) -> bool:
         return True
@@ -583,4 +583,4 @@ LIBRARIES: tuple[Library, ...] = (
     patches.ROW,
     Library("tqdm", _tqdm, _set_tqdm, "pandas", defaults=lambda _: {"progress_apply": False}, counts=never),
 )  # fmt: skip
-"""In the order in which they are set."""
+"""The rows, in the order in which options are set."""

@@ -1,12 +1,12 @@
-"""State that libraries and the process keep, and that results depend on: options, error handling, styles, the working directory.
+"""State of libraries and of the process on which results depend: options, error handling, styles, the working directory.
 
-`LIBRARIES` is the one table. Each row reads the options of a library as a mapping and sets them again. It has two uses:
+`LIBRARIES` is the table. A row reads the options of a library as a mapping, and sets them. It has two uses:
 
-- *Reading*: a code version contains the options that the code can reach (`options_of`), as far as they differ from the defaults, so that a
-  notebook that changes nothing depends on nothing. Options that only govern how values are shown as text count for code that makes
-  text of values (`RENDERING`). What the inputs of a step reach is a recorded read (`reached_by`), and so is the working directory.
-- *Writing*: `snapshot` before and after a step, `changed` for the options that it has changed, `apply` to set them again when the step is
-  reused. Options of a library that is not imported wait until it is imported, and count as set meanwhile.
+- *Reading*: a code version contains the options that the code can reach (`options_of`) and that differ from the defaults, so that a
+  notebook that changes no option depends on none. Options that only govern the text of values count for code that formats text
+  (`RENDERING`). Options that the inputs of a step reach are a recorded read (`reached_by`), and so is the working directory.
+- *Writing*: `snapshot` before and after a step, `changed` for the options that the step has changed, `apply` to set them when the step is
+  reused. Options of a library that is not imported are set after its import, and count as set until then.
 
 An entry is a name, ``"pandas:display.max_rows"``, and the value as JSON: ``""`` for the default, None for a value that cannot be written down.
 """
@@ -36,7 +36,7 @@ RENDERING = frozenset((
     "array_str", "display", "latex", "pretty", "sstr", "srepr",
     "get_option", "options", "option_context", "get_options", "get_printoptions", "printoptions", "get_config", "Config", "rcParams",
 ))  # fmt: skip
-"""Names in code that makes text of values, or reads options."""
+"""Names in code that formats text, or reads options."""
 PLOTTING = frozenset((
     "plot", "hist", "boxplot", "savefig", "subplots", "heatmap", "scatter", "imshow", "plot_joint", "relplot", "displot", "catplot", "pairplot",
     "from_estimator", "from_predictions", "plot_tree",
@@ -53,7 +53,7 @@ for _row in LIBRARIES:
 
 
 _Counted: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
-"""Options that count: as one text, empty if all are the defaults; and the names and values of those of them that have no text."""
+"""Options that count: those with a text as one text, empty if all have their defaults; names and values of the others."""
 _NOTHING: _Counted = ("", ())
 
 
@@ -70,7 +70,7 @@ class _Options:
         self._counted: dict[str, _Counted] = {}
 
     def texts(self) -> dict[str, str | None]:
-        """Return the options that differ from the defaults, each as JSON, or None where it has no such form."""
+        """Return the options that differ from the defaults, as JSON; None for a value that has no JSON."""
         if self._texts is None:
             defaults = self.row.known_defaults()
             self._texts = {
@@ -81,7 +81,7 @@ class _Options:
         return self._texts
 
     def counted(self, wanted: Counts) -> _Counted:
-        """Return the options that count as ``"value"`` or as ``"text"``, as far as they differ from the defaults."""
+        """Return those options that count as ``"value"`` or as ``"text"`` and differ from the defaults."""
         counted = self._counted.get(wanted)
         if counted is None:
             texts = {name: text for name, text in sorted(self.texts().items()) if self.row.counts(name) == wanted}
@@ -92,21 +92,21 @@ class _Options:
 
 
 _last: dict[str, _Options] = {}
-"""The options of each library as they were read last: the same object as long as nothing changed."""
+"""The last known options of each library: the same object as long as no option changed."""
 _pending: dict[str, dict[str, str]] = {}
-"""Options of libraries that are not imported, by row and option, to be set when they are."""
+"""Options of libraries that are not imported, by row and option; their import sets them."""
 
 
 def _equal(value: Any, other: Any) -> bool:
     try:
         return type(value) is type(other) and bool(value == other)
     except Exception:
-        # An array, or an object of the user's: the written form decides.
+        # An array, or an object of the user: their JSON is compared.
         return False
 
 
 def _now(row: Library) -> _Options | None:
-    """Return the present options of a library, None where it is not imported and none are pending."""
+    """Return the present options of a library; None if it is not imported and no option is pending."""
     last = _last.get(row.name)
     module = None
     if row.module and (module := sys.modules.get(row.module)) is None:
@@ -124,11 +124,11 @@ def _now(row: Library) -> _Options | None:
         if last is not None and last.glance == glance:
             return last
         if last is None:
-            # Before anything that they share is changed in place.
+            # The defaults may share lists with the options: read them before a cell changes a list in place.
             row.known_defaults()
         found = _Options(row, row.read(module), glance)
     except Exception:
-        # Its import has not ended, or another version keeps its options elsewhere: it has none then.
+        # Its import has not ended, or this version keeps its options elsewhere: then it has none.
         return None
     if last is not None and last.texts() == found.texts() and None not in found.texts().values():
         last.glance = glance
@@ -137,24 +137,24 @@ def _now(row: Library) -> _Options | None:
     return found
 
 
-# -- what counts in code versions
+# -- options in code versions
 
 state: dict[str, str] = {}
-"""For each library that some code used, its options that are not the default, when they were read last; equal texts are one object, so
-that the walk's guards need only compare identities. ``"pandas text"`` has those that govern text."""
+"""For each library that some code used, the last known options that differ from the defaults. Equal texts are the same object, so
+that guards of the walk compare identities only. ``"pandas text"`` has those that govern text."""
 _objects: dict[str, tuple[tuple[str, Any], ...]] = {}
-"""By the same names, the options that have no text, with their values."""
+"""By the same names, the options without a text, with their values."""
 
 
 def library_of(value: Any) -> tuple[str, ...]:
-    """Return the names of the rows that an object of a library belongs to."""
+    """Return the names of the rows whose options an object of a library can reach."""
     module = module_of(value)
     found = _BY_TOP.get(module)
     return found if found is not None else _BY_TOP.get(module.partition(".")[0], ())
 
 
 def module_of(value: Any) -> str:
-    """Return the module of a module, function or class, else of the value's type."""
+    """Return the name of a module, or the module of a function or class, or else of the value's type."""
     if type(value) is ModuleType:
         module: Any = value.__name__
     elif type(value) in _NAMED or issubclass(type(value), type):
@@ -168,22 +168,22 @@ _NAMED = frozenset((FunctionType, BuiltinFunctionType))
 
 
 def renders(known: CodeFacts) -> bool:
-    """Whether code makes text of values."""
+    """Return True if code formats text."""
     return not RENDERING.isdisjoint(known.attributes) or any([name in RENDERING for name, _ in known.loads])  # noqa: C419 - a list is quicker
 
 
 def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[str, Any], ...]]]:
-    """Return the options that code depends on which uses a library.
+    """Return the options of a library on which code depends.
 
     Parameters
     ----------
     text
-        Whether the code makes text of values.
+        True if the code formats text.
 
     Returns
     -------
     list of tuple
-        A name in `state`, the options under it as one text, and names and values of options that have no text.
+        Name in `state`, the options with a text as one text, names and values of the others.
     """
     names = (library, library + _SHOWN) if text else (library,)
     for name in names:
@@ -193,12 +193,12 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
 
 
 def look_again() -> None:
-    """Read the options of every library that some code has used, and find what was set on libraries' classes."""
+    """Read the options of every library that some code has used, and find attributes that were set on classes of libraries."""
     if patches.has_looked():
         patches.look()
     limits, _ = _counted(LIMITS)
     if state.setdefault(LIMITS, "") != limits:
-        # Most code can reach them: no guard of each piece of code says that they are others.
+        # Most code can reach them, so nodes have no guards for them.
         known.clear()
     for name, before in state.items():
         now, _objects[name] = _counted(name)
@@ -207,14 +207,14 @@ def look_again() -> None:
 
 
 def reached_by(values: Iterable[Any], codes: Iterable[CodeType | None] = ()) -> tuple[str, ...]:
-    """Return the names under which a step reads state because of its inputs: their types tell which libraries it can reach.
+    """Return the names of the state that a step can read because of its inputs: their types belong to libraries.
 
     Parameters
     ----------
     values
-        The inputs; members of small containers are looked at too.
+        The inputs; the first members of containers are read, too.
     codes
-        The step's code: where it makes text of values, the options that govern text are among the names.
+        The step's code: if it formats text, the names of the options that govern text are included.
     """
     found: dict[str, None] = {}
     _reach(values, found, 2)
@@ -238,12 +238,12 @@ def _reach(values: Iterable[Any], found: dict[str, None], deeper: int) -> None:
         for name in library_of(value):
             found[name] = None
         if owner(kind.__module__) is None:
-            # Its operators may call anything.
+            # Operators of a user's class may call any code.
             found[LIMITS] = None
 
 
 def is_plain(value: Any, deeper: int = 2) -> bool:
-    """Return True for numbers, texts, and containers of such, as far as a look at the first members tells: its operators call nothing of the user's."""
+    """Return True for numbers, texts, and containers whose first members are such: operators on it call no code of the user."""
     kind = type(value)
     if kind in ATOMS:
         return True
@@ -257,15 +257,15 @@ _CONTAINERS = frozenset((list, tuple, set, frozenset, dict))
 
 
 def state_digest(name: str, data_version: Callable[[Any], str | None]) -> str:
-    """Return the digest of the options of a row that count, empty for the defaults; of `FOLDER`, the digest of its path.
+    """Return the digest of the options of a row that count, empty for the defaults; for `FOLDER`, the digest of its path.
 
     Parameters
     ----------
     data_version
-        Digests the options that have no text.
+        Returns the digest of an option without a text.
     """
     if name == FOLDER:
-        # Not below the folder in which the process started: that is another one in another process.
+        # The absolute path: another process may have started in another folder.
         return digest(_here()).hex()
     if name.startswith(queries.IN_CONNECTION):
         return queries.object_digest(name)
@@ -285,21 +285,21 @@ def _digest(text: str, objects: Iterable[tuple[str, Any]], data_version: Callabl
 
 
 def warnings_watched(noted: Callable[[str], None], data_version: Callable[[Any], str | None]) -> Callable[[], None]:
-    """Have the first warning noted that is issued from now on, with the digest of the present filters; return what ends that."""
+    """Report the next warnings to `noted`, with the digest of the present filters; return a function that ends this."""
     row, now = _ROWS[WARNINGS], list(warnings.filters)
     return watch_warnings(
         lambda: noted(_digest(*_Options(row, filters_among(now), None).counted("value"), data_version))
     )
 
 
-# Taken before it is wrapped, to tell the steps' recorders.
+# The original function: recorders of steps wrap it later.
 _here = os.getcwdb
 LIMITS = "limits"
-"""The row of what any call may reach: the greatest depth of calls, and of the text of an integer."""
+"""The row of limits that any code can reach: the depth of calls, and the digits of an integer's text."""
 WARNINGS = "warnings"
-"""The row of filters of warnings. Only a step that issues a warning reads it, which is recorded."""
+"""The row of filters of warnings. Only a step that issues a warning reads it; the read is recorded."""
 FOLDER = "working directory"
-"""The row of which reads are recorded: what resolves a relative path depends on it, nothing else does."""
+"""The row of the working directory. Its reads are recorded: only code that resolves a relative path depends on it."""
 _SHOWN = " text"
 
 
@@ -308,7 +308,7 @@ def _counted(name: str) -> _Counted:
     return _NOTHING if options is None else options.counted("text" if name.endswith(_SHOWN) else "value")
 
 
-# -- what a step has changed
+# -- changes by a step
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 Snapshot: TypeAlias = Mapping[str, "_Options"]
@@ -316,9 +316,9 @@ Snapshot: TypeAlias = Mapping[str, "_Options"]
 
 
 def snapshot() -> Snapshot:
-    """Return the present options of the process and of all libraries that are imported.
+    """Return the present options of the process and of all imported libraries.
 
-    What did not change since the last snapshot is the same object in both, which `changed` compares.
+    Options that did not change since the last snapshot are the same object in both, so that `changed` compares identities.
     """
     imported = sys.modules
     return {
@@ -331,7 +331,7 @@ def snapshot() -> Snapshot:
 def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
     """Return the options that differ between two snapshots, with their values in the second.
 
-    The values before are those of ``changed(after, before)``. A library that was imported in between had its defaults.
+    ``changed(after, before)`` gives the values in the first. A library that was imported in between had its defaults before.
     """
     entries: list[Entry] = []
     for name, row in _ROWS.items():
@@ -352,28 +352,28 @@ def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
 
 
 def value_in(taken: Snapshot, name: str) -> Any:
-    """Return the value of an option in a snapshot, of one that has no text."""
+    """Return the value of an option without a text in a snapshot."""
     library, _, option = name.partition(":")
     found = taken.get(library)
     return found.values.get(option) if found is not None else None
 
 
 def _differ(option: str, now: _Options | None, then: _Options | None) -> bool:
-    """Whether a value that cannot be written down is another object."""
+    """Return True if an option without a text has another object as its value."""
     if now is None or then is None or now.texts().get(option, "") is not None:
         return False
     return now.values.get(option) is not then.values.get(option)
 
 
 def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Mapping[str, Any] = _NONE) -> list[str]:
-    """Set options as a step has left them; those of libraries that are not imported are set when they are.
+    """Set options to the values that a step left; those of libraries that are not imported are set after the import.
 
     Parameters
     ----------
     entries
-        What `changed` gave; pairs of any kind.
+        The result of `changed`; pairs of any kind.
     values
-        By name, values of options that have no text.
+        Values of options without a text, by name.
 
     Returns
     -------
@@ -408,7 +408,7 @@ def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Map
 
 
 def _set(row: Library, texts: Mapping[str, str]) -> list[str]:
-    """Set options of a library that is imported; return those that it refuses."""
+    """Set options of an imported library; return those that could not be set."""
     module = sys.modules.get(row.module) if row.module else None
     defaults = row.known_defaults()
     failed = []
@@ -416,7 +416,7 @@ def _set(row: Library, texts: Mapping[str, str]) -> list[str]:
         try:
             row.write(module, option, restored(text, imports=option not in row.lists) if text else defaults[option])
         except Exception:
-            # Another version of the library, or a style that is not registered here.
+            # This version of the library has no such option, or a style is not registered here.
             failed.append(option)
     return failed
 
@@ -425,7 +425,7 @@ def _set(row: Library, texts: Mapping[str, str]) -> list[str]:
 
 
 class _Finder:
-    """Stands before the other finders, finds nothing itself, and sets pending options when an import has ended."""
+    """The first of the finders of modules: it uses the others to find a module, and sets pending options after the import."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

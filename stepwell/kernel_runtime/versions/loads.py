@@ -1,8 +1,8 @@
-"""What code loads: the node of a function, of a cell and of a SELECT.
+"""Nodes of functions, cells and SELECTs: their code, and the names that it loads.
 
-What counts is the code itself, the globals that it names, each by value, the attributes that it reads of modules, what it imports, and
-what a function holds (defaults, closure, attributes). Where it can reach the options of a library, those count that are not the
-defaults.
+The code itself counts, the values of the globals that it names, the attributes that it reads from modules, its imports, and
+the defaults, closure and attributes of a function. If code can reach the options of a library, those that differ from the defaults
+count.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from stepwell.kernel_runtime.versions.references import Writer, bound, from_modu
 
 _BUILTINS = builtins.__dict__
 _WRAPPING = frozenset(("functools", "reprlib"))
-"""Modules whose wrappers hold caches and locks, in these variables of their closures and in these attributes:"""
+"""Modules whose wrappers hold caches and locks, in variables of their closures and in attributes. Both are named below."""
 _PRIVATE_CELLS = frozenset(
     ("dispatch_cache", "cache_token", "lock", "cache", "cache_get", "root", "stats", "repr_running")
 )
 _PRIVATE_ATTRIBUTES = frozenset(("registry", "cache_clear", "_clear_cache", "dispatch", "register"))
 _NO_NAMES: Mapping[str, Any] = {}
-_LOOK_UP = "looks names up in ways that cannot be seen"
+_LOOK_UP = "may read names that do not appear in the code"
 _BLIND: dict[int, str] = {
     identity(getattr(builtins, name)): f"{name}() {_LOOK_UP}"
     for name in ("eval", "exec", "globals", "locals", "vars", "compile", "__import__")
@@ -45,7 +45,7 @@ _PLAIN_BUILTINS = frozenset((
 
 
 def function_node(to: Writer, node: Node, function: FunctionType) -> None:
-    """Write a function: its code, what this loads, and what the function holds."""
+    """Write a function: its code, the names that the code loads, defaults, closure and attributes."""
     code = function.__code__
     defaults = function.__defaults__
     keyword_defaults = function.__kwdefaults__
@@ -55,10 +55,10 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
     module = scope.get("__name__")
     who = owner(module) if type(module) is str else None
     if who is not None and getattr(sys.modules.get(str(module)), "__dict__", None) is scope:
-        # Made by a library for the user: what it holds counts, the library's code does not.
+        # A library made it for the user: its closure and defaults count, the library's code does not.
         own.append(named(module, code.co_qualname, who))
         if who != STANDARD and function.__closure__:
-            # What it wraps was there to be read when the wrapper was made.
+            # The library may have read annotations and documentation when it wrapped the user's function.
             node.flags |= SPEAKS
     else:
         who = None
@@ -99,14 +99,14 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
 def _closure(
     to: Writer, node: Node, code: CodeType, closure: tuple[CellType, ...], *, library: bool, private: bool
 ) -> tuple[tuple[CellType, Any], ...]:
-    """Write what a function's closure holds; return its cells, each with the content.
+    """Write the contents of a function's closure; return its cells, each with its content.
 
     Parameters
     ----------
     library
-        Whether the code is a library's.
+        True if the code belongs to a library.
     private
-        Whether some variables are the library's own: caches, locks.
+        True if some variables are caches and locks of the library.
     """
     own = node.own
     held = []
@@ -135,9 +135,9 @@ def _closure(
 
 
 def cell_node(to: Writer, node: Node, body: CellBody) -> None:
-    """Write the body of a cell: its code, and what that loads.
+    """Write the body of a cell: its code, and the names that the code loads.
 
-    The variable that an asset's cell is named like has no name there, so that an asset that is renamed keeps its results.
+    The variable with the asset's name has no name there, so that a renamed asset keeps its results.
     """
     node.stable = False
     own = node.own
@@ -155,7 +155,7 @@ def cell_node(to: Writer, node: Node, body: CellBody) -> None:
         known = facts(code, variable)
         own.append(known.blob)
         if variable in known.names_in_text:
-            # The same text would read another variable after a renaming.
+            # After a renaming the same text would read another variable.
             own.append(atom(variable))
         seen.update(name for name, _ in known.loads)
         seen.update(known.names_in_text)
@@ -174,7 +174,7 @@ def cell_node(to: Writer, node: Node, body: CellBody) -> None:
 
 
 def select_node(to: Writer, node: Node, body: SqlBody) -> None:
-    """Write a SELECT: its canonical text, and the variables that it names."""
+    """Write a SELECT: its canonical text, and its variables."""
     node.stable = False
     node.own.append(Tag.SELECT + atom((body.canonical or body.text, body.frame, body.inputs, body.parameters)))
     for name in body.parameters:
@@ -188,7 +188,7 @@ def select_node(to: Writer, node: Node, body: SqlBody) -> None:
             node.own.append(Tag.UNBOUND)
 
 
-# -- what code loads
+# -- loaded names
 
 
 def _loads(
@@ -202,18 +202,18 @@ def _loads(
     skip: frozenset[str] = frozenset(),
     earlier: Mapping[str, Any] = _NO_NAMES,
 ) -> None:
-    """Write the globals that code loads, and everything else that it can reach.
+    """Write the globals that code loads, and everything else that the code can reach.
 
     Parameters
     ----------
     codes
-        All code objects that share the names of the code.
+        All code objects that share the code's names.
     only
-        The names of `scope` that the code sees; None for all.
+        The names of `scope` that are visible to the code; None for all.
     skip
         Names that do not count.
     earlier
-        Names with values from before the code ran.
+        Names with their values from before the code ran.
     """
     own = node.own
     names: list[tuple[str, Any]] = list(node.names)
@@ -272,12 +272,12 @@ def _beyond_names(
     names: list[tuple[str, Any]],
     skip: frozenset[str],
 ) -> None:
-    """Write what code reaches otherwise than by a name: imports, options, attributes that were set on classes of libraries, texts of queries.
+    """Write dependencies without a loaded name: imports, options, attributes set on classes of libraries, texts of queries.
 
     Parameters
     ----------
     names
-        The globals that it loads, with their values.
+        The globals that the code loads, with their values.
     """
     if known.imports:
         imports(to, node, imported(*codes), scope)
@@ -316,7 +316,7 @@ def _texts(
     names: list[tuple[str, Any]],
     skip: frozenset[str],
 ) -> None:
-    """Write what code reads through the texts of queries."""
+    """Write the variables that code reads through texts of queries."""
     own = node.own
     assets = to.assets if scope is to.namespace else _NO_NAMES
     for name in known.names_in_text:
@@ -336,7 +336,7 @@ def _texts(
 
 
 def _patched(to: Writer, node: Node, codes: tuple[CodeType, ...], values: list[Any]) -> None:
-    """Write what the user has set on classes of libraries, as far as code can reach it."""
+    """Write the attributes that the user has set on classes of libraries, if code can reach them."""
     tops = {library_state.module_of(value).partition(".")[0] for value in values if type(value) not in ATOMS}
     tops |= {name.partition(".")[0] for code in codes for name, _, _ in facts(code).imports}
     for code in codes:
@@ -346,7 +346,7 @@ def _patched(to: Writer, node: Node, codes: tuple[CodeType, ...], values: list[A
 
 
 def _calls(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
-    """Return True if code may call something of the user's or make text; else all that it loads are plain values and builtins that do neither."""
+    """Return True if code may call the user's code or format text; False if it loads only plain values and builtins that do neither."""
     if known.formats or known.attributes or known.imports:
         return True
     held = dict(names)
@@ -358,7 +358,7 @@ def _calls(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
 
 
 def _settings(to: Writer, node: Node, known: CodeFacts, value: Any) -> None:
-    """Write the options of the library that a value belongs to, where they are not the defaults."""
+    """Write the options of the library that a value belongs to, except those that have their defaults."""
     for library in library_state.library_of(value):
         _options(to, node, known, library)
 
@@ -374,20 +374,20 @@ def _options(to: Writer, node: Node, known: CodeFacts, library: str) -> None:
         if text:
             to.refer(node, name, text)
         for option, value in objects:
-            # It may change in place, or be replaced by another one without a text: no guard tells.
+            # No guard detects that it changes in place, or is replaced by another value without a text.
             node.stable = False
             to.refer(node, f"{name} {option}", value)
 
 
 def _spoken(to: Writer, node: Node, label: str, value: Any, chain: tuple[str, ...]) -> None:
-    """Write documentation or annotations that code reads: they are left out elsewhere."""
+    """Write documentation or annotations that code reads; no other node contains them."""
     for name in chain[:-1]:
         if not issubclass(type(value), (ModuleType, type)):
             break
         value = vars(value).get(name)
         label += "." + name
     if issubclass(type(value), (FunctionType, type, ModuleType)):
-        # It may be set at any time, and no guard sees that.
+        # No guard detects that it is set.
         node.stable = False
         to.refer(node, f"{label}.{chain[-1]}", getattr(value, chain[-1], None))
     else:

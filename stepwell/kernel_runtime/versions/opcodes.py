@@ -1,23 +1,21 @@
-"""The instructions of each CPython, the one place that names opcodes; and the flow of control in one form for all layouts of a source.
+"""The instructions of each CPython, and a form of the control flow that is the same for all layouts of a source. Only this module names opcodes.
 
-Every minor version has instructions of its own. `decode` reads the bytecode of this one into instructions of a smaller set, in which
-nothing is left that only tells the compiler's or the interpreter's way of working:
+Every minor version has different instructions. `decode` translates the bytecode of the running one into a smaller set of instructions,
+without details of the compiler or the interpreter:
 
 - inline caches, NOPs and marks for tracing are left out, and so is EXTENDED_ARG;
-- an instruction that does the work of two is split: CPython fuses only instructions of one line, so that a formatter's line
-  break would count;
+- a fused instruction is split in two: CPython fuses only instructions of one line, so that a formatter's line break would count;
 - variants that differ in reference counting or in checks are one instruction;
-- how a call is prepared is left out: whether ``np.exp(x)`` loads a method, or an attribute and a NULL, depends on where ``np`` is imported,
-  so that moving an import to another cell would count;
-- a constant is given by its value, wherever the minor version keeps it: in ``co_consts``, in the argument, in a table of the
-  interpreter.
+- the preparation of a call is left out: ``np.exp(x)`` loads a method, or an attribute and a NULL, depending on the place of the import
+  of ``np``, so that moving an import to another cell would count;
+- a constant is its value; minor versions keep it in ``co_consts``, in the argument, or in a table of the interpreter.
 
-A minor version that is not in `TESTED` may have an instruction that means something else. Its bytecode is not read.
+In a minor version that is not in `TESTED` an instruction may have another meaning. Its bytecode is not read.
 
-Where a line breaks, the compiler makes other bytecode for the same source: it follows a jump to a jump, copies the end of a
-function, turns a condition around and swaps instructions only where their lines allow it. So the instructions are taken as a graph
-of blocks, and the graph is reduced: empty blocks and chains are joined, equal blocks are one, and the order is that in which a walk
-from the first block meets them. What remains says what happens, in which order, and where an exception goes.
+The compiler makes different bytecode for the same source with other line breaks: it shortens a jump to a jump, copies the end of a
+function, inverts a condition and swaps instructions only if their lines allow it. So the instructions become a graph
+of blocks, and the graph is reduced: empty blocks and chains are joined, equal blocks are merged, and the blocks are put in the order of a
+walk from the first one. The result contains the operations, their order, and the handlers of exceptions.
 """
 
 from __future__ import annotations
@@ -34,12 +32,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """What a minor version keeps in the argument of an instruction in addition to an index."""
+    """Bits and constants that a minor version keeps in the argument of an instruction in addition to an index."""
 
     attribute: int
-    """Bits below the name of LOAD_ATTR: whether a method is loaded."""
+    """Number of bits below the index of the name in LOAD_ATTR: they select the load of a method."""
     imported: int = 0
-    """Bits below the name of IMPORT_NAME: whether the import is lazy."""
+    """Number of bits below the index of the name in IMPORT_NAME: they select a lazy import."""
     common: Mapping[int, object] = field(default_factory=dict)
     """Arguments of LOAD_COMMON_CONSTANT that stand for values; the others stand for builtins."""
 
@@ -57,11 +55,11 @@ THIS = sys.version_info[:2]
 
 
 def untested() -> str:
-    """Return why code cannot be read on this Python; empty where it can."""
+    """Return the reason why code cannot be read on this Python; empty if it can be read."""
     if THIS in TESTED and sys.implementation.name == "cpython":
         return ""
     name = "Python" if sys.implementation.name == "cpython" else sys.implementation.name
-    return f"the code of {name} {THIS[0]}.{THIS[1]} cannot be read by this stepwell"
+    return f"this version of stepwell cannot read the code of {name} {THIS[0]}.{THIS[1]}"
 
 
 _FUSED = {
@@ -70,7 +68,7 @@ _FUSED = {
     "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
     "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
 }
-"""Two instructions on locals in one; the argument holds both indices, of four bits each."""
+"""Fused pairs of instructions on local variables; the argument holds both indices, four bits each."""
 _VARIANTS = {"LOAD_FAST_BORROW": "LOAD_FAST", "LOAD_FAST_CHECK": "LOAD_FAST", "LOAD_METHOD": "LOAD_ATTR"}
 _MEANINGLESS = ("CACHE", "NOP", "NOT_TAKEN")
 _GOTO = ("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
@@ -79,9 +77,9 @@ _TESTS = {
     for way in ("", "FORWARD_", "BACKWARD_")
     for what, kind, outcome in (("TRUE", 0, True), ("FALSE", 0, False), ("NONE", 1, True), ("NOT_NONE", 1, False))
 } | {"JUMP_IF_TRUE_OR_POP": (0, True, True), "JUMP_IF_FALSE_OR_POP": (0, False, True)}
-"""Conditional jumps: what is tested (truth or None), for which outcome it jumps, and whether the value is kept then."""
+"""Conditional jumps: the test (truth or None), the outcome for which it jumps, and True if the value then stays on the stack."""
 _STOPS = ("RETURN_VALUE", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT")
-# Its argument says where the loop began; it does not jump there.
+# Its argument is the beginning of the loop, but it does not jump.
 _NO_JUMPS = ("END_ASYNC_FOR",)
 
 _OP = {name: number for name, number in dis.opmap.items() if number < 256}
@@ -92,7 +90,7 @@ def _numbers(names: Iterable[str]) -> frozenset[int]:
 
 
 def _number(name: str) -> int:
-    """Return the number of an operation; one that nothing has where this minor version has no such operation."""
+    """Return the number of an operation; -1 if this minor version does not have it."""
     return _OP.get(name, -1)
 
 
@@ -117,15 +115,15 @@ BINARY_OP = _number("BINARY_OP")
 REMAINDERS = frozenset((6, 19))
 """Arguments of BINARY_OP for ``%`` and ``%=``, which format text."""
 CLOSURE_LOADS = _numbers(("LOAD_FAST", "LOAD_CLOSURE"))
-"""Loads of locals; of a local that nested functions share, of its cell."""
+"""Loads of local variables, and of the cells of those that nested functions share."""
 _CELL_LOADS = _numbers(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"))
 LOADS = _numbers(("LOAD_GLOBAL",)) | NAME_LOADS | CLOSURE_LOADS | _CELL_LOADS
-"""Everything that reads a variable."""
+"""Operations that read a variable."""
 _VARIABLE_STORES = _numbers(("STORE_FAST", "STORE_DEREF"))
 STORES = _numbers(("STORE_NAME", "STORE_GLOBAL")) | _VARIABLE_STORES
-"""Everything that binds a variable."""
+"""Operations that bind a variable."""
 VARIABLES = CLOSURE_LOADS | _CELL_LOADS | _VARIABLE_STORES
-"""Those of them whose argument is the number of a variable of the function."""
+"""Operations of both kinds whose argument is the index of a variable of the function."""
 GOTO = _numbers(_GOTO)
 TESTS = {_OP[name]: test for name, test in _TESTS.items() if name in _OP}
 STOPS = _numbers(_STOPS)
@@ -164,9 +162,9 @@ _SHIFTS = dict.fromkeys(range(256), 0) | {
     _number("LOAD_SUPER_ATTR"): 2,
     IMPORT_NAME: _PACKED.imported,
 }
-"""Bits below the name in an argument."""
+"""Number of bits below the index of the name in an argument."""
 _BITS = [(1 << _SHIFTS[op]) - 1 for op in range(256)]
-"""Those of them that tell more than how a call is prepared."""
+"""Mask of those of these bits that count; those that only prepare a call do not."""
 _BITS[LOAD_GLOBAL] = _BITS[_number("LOAD_ATTR")] = 0
 _CALL_FUNCTION_EX = _number("CALL_FUNCTION_EX")
 _PAIRS = {_OP[name]: (_OP[first], _OP[second]) for name, (first, second) in _FUSED.items() if name in _OP}
@@ -175,8 +173,8 @@ _RETURN_VALUE = _number("RETURN_VALUE")
 QUIET = (_numbers(("LOAD_FAST",)) if "LOAD_FAST_CHECK" in _OP else frozenset()) | _numbers(
     ("LOAD_FAST_BORROW", "STORE_FAST", "POP_TOP", "SWAP", *_FUSED, *_GOTO)
 )
-"""Instructions that cannot raise although an exception table may cover them: CPython fuses them across the limits of a ``try``.
-LOAD_FAST itself raises for a local that is not bound where there is no LOAD_FAST_CHECK."""
+"""Instructions that cannot raise. An exception table may cover them, because CPython fuses instructions across the limits of a ``try``.
+In versions without LOAD_FAST_CHECK, LOAD_FAST raises for an unbound variable."""
 _BACKWARD = frozenset(op for op in JUMPS if "BACKWARD" in dis.opname[op])
 
 
@@ -185,10 +183,10 @@ class NoValue:
 
 
 NO_VALUE: Any = NoValue()
-"""The value of an instruction that has neither a name nor a constant."""
+"""The value of an instruction without a name or constant."""
 
 Instruction: TypeAlias = tuple[int, int, Any]
-"""Operation, argument, and its constant or name. Of a jump, the value is the place that it jumps to."""
+"""Operation, argument, and constant or name. The value of a jump is the place of its target."""
 
 
 class Decoded(NamedTuple):
@@ -196,15 +194,15 @@ class Decoded(NamedTuple):
 
     instructions: list[Instruction]
     places: list[int]
-    """Where each stands in the bytecode, in code units: jumps and exception tables tell places."""
+    """The place of each in the bytecode, in code units, as in jumps and exception tables."""
     jumps: bool
-    """Whether there are jumps among them."""
+    """True if there are jumps among them."""
     operations: bytes
-    """The operations as they stand there, with the inline caches."""
+    """All operations of the bytecode, inline caches included."""
 
 
 def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruction, in one loop
-    """Return what a code object's bytecode does."""
+    """Return the instructions of a code object in the smaller set."""
     raw = code.co_code
     operations = raw[::2]
     constants = code.co_consts
@@ -230,7 +228,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
             add((_SAME[op], argument, NO_VALUE))
         elif kind == _NAME:
             name = names[argument >> _SHIFTS[op]]
-            # Whether the builtin `vars` is called is looked at.
+            # The bit that prepares a call counts for `vars` only: `vars()` reads all variables.
             add((_SAME[op], argument & (1 if name == "vars" and op == LOAD_GLOBAL else _BITS[op]), name))
         elif kind == _CONSTANT:
             add((op, 0, constants[argument]))
@@ -244,7 +242,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
         elif kind == _JUMP:
             jumps = True
             following = at + 1
-            while operations[following : following + 1] == b"\0":  # its inline caches
+            while operations[following : following + 1] == b"\0":  # skip its inline caches
                 following += 1
             add((op, 0, following - argument if op in _BACKWARD else following + argument))
         elif kind == _RETURNS:
@@ -254,7 +252,7 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
         elif kind == _COMMON and argument in _PACKED.common:
             add((LOAD_CONST, 0, _PACKED.common[argument]))
         elif kind == _NULL and operations[at + 1] != _CALL_FUNCTION_EX:
-            # Only there it is an argument: no keywords.
+            # Before CALL_FUNCTION_EX it is an argument (no keywords), else the preparation of a call.
             places.pop()
         else:
             add((op, argument if kind == _COMMON else 0, NO_VALUE))
@@ -270,9 +268,9 @@ def chain(steps: list[Instruction], at: int) -> tuple[str, ...]:
 
 
 Write: TypeAlias = Callable[[list[Instruction]], bytes]
-"""Encodes instructions without jumps; equal bytes mean the same."""
+"""Encodes instructions without jumps; the bytes are equal for equal instructions only."""
 Cover: TypeAlias = tuple[int, int]
-"""The block that handles an exception, -1 for none; with the depth of the stack there and whether the place of the exception is pushed."""
+"""The block that handles an exception, -1 for none; with the stack depth there and the flag that pushes the place of the exception."""
 _STOP, _GOES_ON, _TEST, _BRANCH = range(4)
 _TRUTH = 0
 
@@ -285,26 +283,26 @@ class Block:
     def __init__(self, steps: list[Instruction]) -> None:
         self.steps = _settled(steps)
         self.covers: list[Cover] = []
-        """Of each instruction that can raise, the block that handles the exception. Empty where there are none."""
+        """For each instruction that can raise, the block that handles the exception. Empty without an exception table."""
         self.content = b""
         """The steps, encoded."""
         self.end = _STOP
-        """How it ends: in a stop, in a goto, in a test or in another instruction that may jump."""
+        """The kind of its end: a stop, a goto, a test or another instruction that may jump."""
         self.code = 0
-        """What is tested (truth or None), or which instruction may jump."""
+        """The test (truth or None), or the instruction that may jump."""
         self.targets: list[tuple[int, bool]] = []
-        """The blocks that follow, each with whether a tested value is kept: of a test, those for no and yes."""
+        """The blocks that follow, each with True if a tested value stays on the stack; for a test, first the block for no, then for yes."""
 
 
 def ordered(code: CodeType, decoded: Decoded, write: Write) -> tuple[list[Block], tuple[int, ...]]:
-    """Return the blocks of a code object in their one order, and how they follow each other.
+    """Return the blocks of a code object in canonical order, and the numbers that describe how they follow each other.
 
     Parameters
     ----------
     decoded
         The code object's instructions.
     write
-        Encodes what a block does.
+        Encodes the instructions of a block.
     """
     table = code.co_exceptiontable
     if not decoded.jumps and not table:
@@ -376,7 +374,7 @@ def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
 
 
 def _settled(steps: list[Instruction]) -> list[Instruction]:
-    """Return instructions with swaps of what is stored at once resolved: the compiler does so only within a line."""
+    """Return instructions with swaps directly before stores resolved: the compiler resolves them only within a line."""
     operations = [step[0] for step in steps]
     if SWAP not in operations and operations.count(STORE_FAST) < 2:
         return steps
@@ -394,7 +392,7 @@ def _settled(steps: list[Instruction]) -> list[Instruction]:
 
 
 def _stored(run: list[Instruction]) -> list[Instruction]:
-    """Return stores and swaps as what each value on the stack ends up in, from the top; the last of two stores to a local counts."""
+    """Return a run of stores and swaps as one store or pop for each value, from the top of the stack; of two stores to a variable the last counts."""
     stack = list(range(len(run) + max((argument for op, argument, _ in run if op == SWAP), default=0)))
     variables: dict[int, int] = {}
     taken = 0
@@ -407,7 +405,7 @@ def _stored(run: list[Instruction]) -> list[Instruction]:
         if op == STORE_FAST:
             variables[argument] = value
     if stack != list(range(taken, taken + len(stack))):
-        # Something is swapped that stays on the stack.
+        # A value that stays on the stack was swapped: the run cannot be written as stores.
         return run
     stored = {value: local for local, value in variables.items()}
     return [
@@ -416,7 +414,7 @@ def _stored(run: list[Instruction]) -> list[Instruction]:
 
 
 def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Read an exception table: start, length and target in code units, then depth and lasti."""
+    """Yield the entries of an exception table: start, length and target in code units, then depth and lasti."""
     numbers = []
     value = 0
     for byte in table:
@@ -428,11 +426,11 @@ def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
         yield numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]
 
 
-# -- from any graph to the reduced one
+# -- reduction of the graph
 
 
 def _thread(blocks: list[Block]) -> None:
-    """Let every jump go where it ends up: through blocks that do nothing, and through tests of which the outcome is known."""
+    """Replace the target of every jump by its final one: skip empty blocks, and tests with a known outcome."""
 
     def end(target: tuple[int, bool], outcome: int) -> tuple[int, bool]:
         seen = set()
@@ -456,7 +454,7 @@ def _thread(blocks: list[Block]) -> None:
 
 
 def _reached(blocks: list[Block], start: int) -> list[int]:
-    """Return the numbers of the blocks that can run, in the order in which a walk meets them."""
+    """Return the numbers of the reachable blocks, in the order of a walk."""
     found = [start]
     seen = {start}
     for number in found:
@@ -469,10 +467,10 @@ def _reached(blocks: list[Block], start: int) -> list[int]:
 
 
 def _merge_equal(blocks: list[Block], start: int) -> int:
-    """Let blocks that do the same and go on to the same be one; return the number of the first block."""
+    """Merge blocks with equal content and equal successors; return the number of the first block."""
     order = _reached(blocks, start)
     first: dict[tuple[object, ...], int] = {}
-    # Begin with what blocks do, then part those that go on to different blocks, until none are parted.
+    # Partition by content first; then split by successors until no class is split.
     parts = {-1: -1}
     for number in order:
         block = blocks[number]
@@ -499,7 +497,7 @@ def _merge_equal(blocks: list[Block], start: int) -> int:
 
 
 def _join(blocks: list[Block], start: int, write: Write) -> None:
-    """Append to a block what always follows it: a block that only it goes to, or an end, which the compiler may have copied."""
+    """Append to a block the one that always follows it: one without another predecessor, or an end, which the compiler may have copied."""
     order = _reached(blocks, start)
     entries = dict.fromkeys([-1, *order], 0)
     entries[start] = 1
@@ -507,7 +505,7 @@ def _join(blocks: list[Block], start: int, write: Write) -> None:
         block = blocks[number]
         for target, _ in {*block.targets, *block.covers}:
             entries[target] += 1
-    # From the end, so that what is appended is complete.
+    # From the end, so that an appended block is already complete.
     for number in reversed(order):
         block = blocks[number]
         joined = False
@@ -525,7 +523,7 @@ def _join(blocks: list[Block], start: int, write: Write) -> None:
 
 
 def _in_order(blocks: list[Block], start: int) -> tuple[list[Block], tuple[int, ...]]:
-    """Return the blocks in the order in which a walk meets them, and the numbers of those that follow each."""
+    """Return the blocks in the order of a walk, and the numbers of their successors."""
     order = _reached(blocks, start)
     number = {old: new for new, old in enumerate(order)}
     number[-1] = -1

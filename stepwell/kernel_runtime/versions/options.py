@@ -1,6 +1,6 @@
-"""What a row of the table of options is: how options are read, set and written down, and which of them count.
+"""A row of the table of options: functions that read, set and serialize options, and the options that count.
 
-A row is small and may fail: a library of another version that keeps its options elsewhere has none here, and nothing else breaks.
+A row may fail: if another version of a library keeps its options elsewhere, it has no options here, and the rest works.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from typing import Any, Literal, TypeAlias
 from stepwell.kernel_runtime.versions.ownership import is_local, owner
 
 Counts: TypeAlias = Literal["value", "text", "never"]
-"""Whether an option counts for whatever reaches the library, for code that renders, or not at all: it is only set again."""
+"""The code for which an option counts: all that reaches the library, only code that formats text, or none. In each case it is restored."""
 
 
 def values(option: str) -> Counts:
-    """Count every option of a row."""
+    """Return ``"value"``: every option of a row counts."""
     del option
     return "value"
 
 
 def never(option: str) -> Counts:
-    """Count no option of a row."""
+    """Return ``"never"``: no option of a row counts."""
     del option
     return "never"
 
 
 UNSET: Any = object()
-"""The default of an option that is not there unless it is set."""
+"""The default of an option that exists only while it is set."""
 
 
 class Unset(dict[str, Any]):
-    """Defaults of a library that takes options of any name."""
+    """Defaults of a library that accepts options with any name."""
 
     def __missing__(self, option: str) -> Any:
         return UNSET
@@ -50,7 +50,7 @@ class Library:
     Parameters
     ----------
     name
-        How it is called in entries.
+        Its name in entries.
     read
         Given the module, returns all options by name.
     write
@@ -58,15 +58,15 @@ class Library:
     module
         The module that holds the options; empty for the process.
     reach
-        Modules whose use in code reaches the options; first parts of their names suffice.
+        Modules whose use in code reaches the options; the first parts of their names are enough.
     defaults
-        Given the module, returns the options' defaults; an option that is not in it always counts as changed.
+        Given the module, returns the options' defaults; an option without a default always counts as changed.
     counts
-        Which options count.
+        Returns the code for which an option counts.
     glance
-        Given the module, returns what is cheap to read and equal as long as no option changes.
+        Given the module, returns an object that is cheap to make and equal as long as no option changes.
     lists
-        Options that are lists to which cells add: what a step added and removed is written down, not the whole list.
+        Options that are lists to which cells add: the additions and removals of a step are stored, not the whole list.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Library:
             object.__setattr__(self, "glance", self.read)
 
     def known_defaults(self) -> Mapping[str, Any]:
-        """Return the defaults; none as long as the library is not imported."""
+        """Return the defaults; empty until the library is imported."""
         module = sys.modules.get(self.module) if self.module else None
         if self.module and module is None:
             return {}
@@ -95,15 +95,15 @@ class Library:
         return found
 
 
-# -- values as text
+# -- values as JSON
 
 
 class _NotPlainError(Exception):
-    """A value that cannot be written down."""
+    """The value has no JSON."""
 
 
 def plain(value: Any) -> str | None:
-    """Return an option's value as JSON; None if it has no such form: a function of the user's, an open file."""
+    """Return an option's value as JSON; None if it has none: a function of the user, an open file."""
     try:
         return json.dumps(_plain(value))
     except _NotPlainError:
@@ -116,7 +116,7 @@ def restored(text: str, *, imports: bool = True) -> Any:
     Parameters
     ----------
     imports
-        Whether modules of classes and functions in it are imported; else `UNSET` stands for what is not there.
+        True to import the modules of its classes and functions; otherwise those of modules that are not imported become `UNSET`.
     """
     return _restored(json.loads(text), imports=imports)
 
@@ -133,16 +133,16 @@ def _plain(value: Any) -> Any:
     if kind is dict and all(type(key) is str and key for key in value):
         return {key: _plain(each) for key, each in value.items()}
     if kind is BuiltinFunctionType and type(value.__self__) is str and value.__name__ == "format":
-        # The usual value of pandas' display.float_format.
+        # The usual value of display.float_format in pandas.
         return {"": ["format", value.__self__]}
     if kind.__name__ == "Cycler":
-        # matplotlib reads what it prints.
+        # matplotlib accepts this text as a value.
         return repr(value)
     found = value if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else None
-    # The user's own count by what they do, not by their names.
+    # Functions and classes of the user count by their code, not by their names.
     if found is not None and owner(found.__module__) and _named(found.__module__, found.__qualname__) is found:
         return {"": ["named", [found.__module__, found.__qualname__]]}
-    # Members of enumerations among them: what they print is not what they are.
+    # Members of enumerations are among these: their text is not their value.
     if isinstance(value, int):
         return int.__int__(value)
     if isinstance(value, float):
@@ -167,7 +167,7 @@ def _restored(value: Any, *, imports: bool) -> Any:
         if found is None and not imports:
             return UNSET
         if found is None:
-            raise LookupError(f"{'.'.join(held)} is not there")
+            raise LookupError(f"{'.'.join(held)} does not exist")
         return found
     return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](_restored(each, imports=imports) for each in held)
 
@@ -184,7 +184,7 @@ def _named(module: str, qualname: str, *, imported: bool = False) -> Any:
 
 
 def users_own(value: Any) -> bool:
-    """Return True for a function or class of the user's, an instance of such a class, or a method of one."""
+    """Return True for a function or class of the user, and for an instance or method of such a class."""
     if isinstance(value, (staticmethod, classmethod, MethodType, partial)):
         return users_own(value.func if isinstance(value, partial) else value.__func__)
     if isinstance(value, property):
@@ -198,7 +198,7 @@ def users_own(value: Any) -> bool:
 
 
 def list_change(before: list[Any], after: list[Any]) -> dict[str, list[Any]]:
-    """Return what was removed from a list, what was inserted and where, and what was added at its end."""
+    """Return the items that were removed from a list, inserted (with their positions), and added at its end."""
     found: dict[str, list[Any]] = {"removed": [], "inserted": [], "added": []}
     for tag, first, last, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag != "equal":
@@ -212,7 +212,7 @@ def list_change(before: list[Any], after: list[Any]) -> dict[str, list[Any]]:
 
 
 def with_change(now: list[Any], change: Mapping[str, list[Any]]) -> list[Any]:
-    """Return a list with a change: what it already has is not put there twice."""
+    """Return a list with a change applied; an item that the list already has is not added again."""
     left = [each for each in now if each not in change["removed"]]
     for at, each in change["inserted"]:
         if each not in left and not _is_absent(each):
@@ -221,5 +221,5 @@ def with_change(now: list[Any], change: Mapping[str, list[Any]]) -> list[Any]:
 
 
 def _is_absent(entry: Any) -> bool:
-    """Whether an entry is of a library that is not imported: its import will add it."""
+    """Return True if an entry belongs to a library that is not imported: its import will add the entry."""
     return type(entry) is tuple and any(each is UNSET for each in entry)

@@ -1,9 +1,9 @@
 # ruff: noqa: PTH112, PTH118, PTH119, PTH120, PTH208 - plain strings: a walk asks for owners by the thousand
-"""Who owns a module: the standard library, an installed distribution, or the user.
+"""Owners of modules: the standard library, an installed distribution, or the user.
 
-What the user owns is digested by content; the rest by name and version. Finding the distribution of a module must not read the
-metadata of all of them (that takes 100 ms and more): the folder that holds the module is listed once, and the entry
-``numpy-2.1.0.dist-info`` names both. Only where no name fits are the files that list a distribution's modules read.
+Modules of the user are digested by content, others by name and version. The metadata of all distributions take 100 ms and more to read.
+So the folder that holds a module is listed once: the entry ``numpy-2.1.0.dist-info`` names distribution and version. The files that list
+a distribution's modules are read only if no entry has the module's name.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _INFO = re.compile(r"^(?P<name>.+?)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|eg
 
 
 def owner(module_name: str | None) -> str | None:
-    """Return who owns a module: ``python``, ``numpy 2.1.0``, or None for the user's own.
+    """Return the owner of a module: ``python``, ``numpy 2.1.0``, or None for the user.
 
     Parameters
     ----------
     module_name
-        Dotted name; only its first part decides.
+        Dotted name; only its first part counts.
     """
     try:
         return _owners[module_name]
@@ -58,9 +58,9 @@ def owner(module_name: str | None) -> str | None:
 
 
 def is_local(module_name: str) -> bool:
-    """Return True for `__main__`, and for an imported module that lies neither in a folder of libraries nor in the standard library's.
+    """Return True for `__main__`, and for an imported module outside the folders of libraries and of the standard library.
 
-    Unlike `owner` this reads no metadata of distributions. A module that does not exist belongs to a library's extension.
+    Unlike `owner` this reads no metadata of distributions. A name without a module belongs to an extension of a library.
     """
     top = module_name.partition(".")[0]
     found = _local.get(top)
@@ -117,7 +117,7 @@ def _normal(name: str) -> str:
 
 
 def _listing(folder: str) -> dict[str, tuple[str, str]]:
-    """Return the distributions whose metadata lie in a folder, by normalised name."""
+    """Return the distributions whose metadata are in a folder, by normalised name."""
     found = _folders.get(folder)
     if found is None:
         found = {}
@@ -127,7 +127,7 @@ def _listing(folder: str) -> dict[str, tuple[str, str]]:
         except OSError:
             names = []
         for name in names:
-            # The metadata of a project under development lie beside its sources, which are the user's own.
+            # An .egg-info outside site-packages belongs to a project under development, whose sources belong to the user.
             if name.endswith(".dist-info") or (site and name.endswith(".egg-info")):
                 match = _INFO.match(name)
                 if match:
@@ -169,12 +169,12 @@ def _excluded_folders() -> tuple[str, ...]:
     found = {"/proc/", "/sys/", "/dev/"}
     for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix):
         for path in (prefix, os.path.realpath(prefix)):
-            # A prefix of /usr holds more than Python.
+            # /usr contains more than Python.
             if path in {"/usr", "/usr/local", "/"}:
                 found |= {os.path.join(path, lib, "") + f"python{sys.version_info[0]}" for lib in ("lib", "lib64")}
             else:
                 found.add(os.path.join(path, ""))
-    # Our own modules are imported when they are first needed, which may be inside a step.
+    # Modules of stepwell are imported at first use, which may be inside a step.
     found.add(os.path.join(str(Path(__file__).parents[2]), ""))
     return tuple(sorted(found))
 
@@ -184,5 +184,5 @@ _SITE = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{
 
 
 def is_input_path(path: str) -> bool:
-    """Tell whether what is at an absolute path can be an input: nothing of the installation, the system, or caches of bytecode."""
+    """Return True if a file with this absolute path can be an input: not one of the installation, the system, or caches of bytecode."""
     return not (path.startswith(EXCLUDED) or path.endswith(".pyc") or any(part in path for part in _SITE))

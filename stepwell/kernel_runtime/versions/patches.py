@@ -1,11 +1,11 @@
 """Attributes that the user has set on classes and modules of libraries: methods, accessors, replaced functions.
 
-A library's class counts by its name and version. ``pd.DataFrame.total = total`` makes something of the user's a part of it, so `table` has
-what was set. Nothing tells when an attribute of a class is set. `look` therefore compares, after each cell, how many entries the
-namespaces of all imported libraries have: of a namespace that has more, and of one that was imported since, the new entries are looked at. An
-entry that was there before and was replaced is found by its name, which the cell or a function that it calls has in its code.
+A class of a library counts by its name and version. ``pd.DataFrame.total = total`` adds code of the user to it, so `table` lists
+the attributes that were set. Python has no event for setting an attribute of a class. Therefore `look` compares, after each cell, the
+number of entries in the namespaces of all imported libraries, and reads the new entries of those that grew or were imported since. A replaced
+entry does not change the number: it is found by its name in the code of the cell, or of a function that the cell calls.
 
-Code depends on an attribute that was set if it has its name, or if it reaches a library whose own code has it (`counts_for`).
+Code depends on such an attribute if it contains the attribute's name, or if it reaches a library whose code contains the name (`counts_for`).
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _LEFT_OUT = frozenset({
     "IPython", "ipykernel", "traitlets", "zmq", "tornado", "jupyter_client", "jupyter_core", "stepwell", "pytest", "_pytest", "pluggy", "py", "xdist",
     "execnet", "hypothesis", "debugpy", "pydevd", "comm", "prompt_toolkit", "jedi", "parso", "sys", "coverage", "__mp_main__", "site",
 })  # fmt: skip
-"""Modules of the kernel and of tests; and `sys`, whose streams are exchanged all the time."""
+"""Modules of the kernel and of tests; and `sys`, whose streams are replaced often."""
 _SETS_BY_NAME = re.compile(r"setattr|delattr|patch|regist|overrid|curse|inject|accessor", re.IGNORECASE)
-"""Names in code that may set an attribute whose name is a text."""
+"""Names in code that may set an attribute by a text with its name."""
 _SETS = re.compile(rf"\w\.\w+[^=\n]*=|{_SETS_BY_NAME.pattern}", re.IGNORECASE)
-"""What a text contains that sets attributes."""
+"""Patterns in a source that may set attributes."""
 _GONE: Any = object()
 _TEXTS = frozenset({str, tuple, CodeType})
-"""Types of the constants in which `texts_of` finds names."""
+"""Types of the constants that `texts_of` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Patch:
 
     @property
     def option(self) -> str:
-        """How it is called in entries: ``pandas.core.frame:DataFrame.total``, ``numpy:.float``."""
+        """Its name in entries: ``pandas.core.frame:DataFrame.total``, ``numpy:.float``."""
         if isinstance(self.target, ModuleType):
             return f"{self.target.__name__}:.{self.name}"
         return f"{self.target.__module__}:{self.target.__qualname__}.{self.name}"
@@ -76,43 +76,43 @@ class Patch:
         return str(module).partition(".")[0]
 
     def value(self) -> Any:
-        """Return what is set now."""
+        """Return the present value."""
         return vars(self.target).get(self.name, _GONE)
 
 
 table: dict[str, Patch] = {}
-"""What the user has set, by option."""
+"""The attributes that the user has set, by option."""
 _values: dict[str, Any] = {}
-"""What each was when it was looked at last."""
+"""Their values at the last look, by option."""
 _targets: list[Any] = []
 """Modules and classes of libraries."""
 _spaces: list[Mapping[str, Any]] = []
 """Their namespaces."""
 _sizes: list[int] = []
-"""How many entries these had at the last look."""
+"""The numbers of their entries at the last look."""
 _seen_modules: set[str] = set()
 _last_modules = (0, "")
-"""How many modules there were at the last look, and the name of the last one."""
+"""The number of modules at the last look, and the name of the last one."""
 _seen_classes: set[int] = set()
 
 
 def look(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = None) -> None:
-    """Find what was set since the last look.
+    """Find the attributes that were set since the last look.
 
     Parameters
     ----------
     codes
-        What has run since.
+        The code that has run since.
     namespace
-        Its globals.
+        The globals of that code.
     """
-    # A first look passes so many objects that the collector would take most of its time.
+    # The first look creates so many objects that the garbage collector would take most of the time.
     with no_collection():
         _look(codes, namespace or {})
 
 
 def present() -> dict[str, Patch]:
-    """Return `table`, after the first look if there was none yet: code that can reach nothing of a library needs none."""
+    """Return `table`, after a first look if there was none: it is delayed until code can reach a library."""
     if not has_looked():
         look()
     return table
@@ -124,7 +124,7 @@ def has_looked() -> bool:
 
 
 def may_count(codes: Iterable[CodeType], known: CodeFacts) -> bool:
-    """Return True if something that was set may count for code; it cannot for code that names no attribute, global, module or text."""
+    """Return True if an attribute that was set may count for code; it cannot if the code has no attribute, global, import or text."""
     if has_looked():
         return bool(table)
     if known.attributes or known.loads or known.imports:
@@ -164,17 +164,17 @@ def _look(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
                 _enter(Patch(_targets[at], name))
     _look_at_values()
     if before.keys() != table.keys() or any(before[option] is not _values.get(option) for option in before):
-        # What was learned of code without it does not hold.
+        # Known nodes were made without these changes.
         known.clear()
 
 
 def _look_through(target: Any, space: dict[str, Any] | MappingProxyType[str, Any]) -> None:
-    """Find what of a module or class of a library is the user's, in it and in the classes that it has."""
+    """Find the user's attributes in a module or class of a library, and in the classes of the module."""
     _targets.append(target)
     _spaces.append(space)
     _sizes.append(len(space))
     is_module = isinstance(target, ModuleType)
-    # At the first look these are tens of thousands of values: the most frequent kinds are passed over without a call.
+    # The first look reads tens of thousands of values: the most frequent kinds are skipped without a call.
     for name, value in list(space.items()):
         kind = type(value)
         if kind in _instances_only:
@@ -208,7 +208,7 @@ def _look_at_values() -> None:
 
 
 def _is_at_home(patch: Patch, value: Any) -> bool:
-    """Return True if the library's own function or class is where it was."""
+    """Return True if the value is the library's original function or class."""
     own = getattr(value, "__qualname__", None)
     if own is None or users_own(value) or str(getattr(value, "__module__", "")).partition(".")[0] != patch.top:
         return False
@@ -224,7 +224,7 @@ def _imported() -> tuple[list[Any], list[CodeType]]:
     if (len(modules), next(reversed(modules))) == _last_modules:
         return [], []
     _last_modules = (len(modules), next(reversed(modules)))
-    # At the first look all values of all namespaces are looked at: no code needs to say which names were replaced.
+    # The first look reads all values of all namespaces, so that it does not need the code of local modules.
     first = not _seen_modules
     found = []
     local = []
@@ -249,7 +249,7 @@ def _code_of(name: str, loader: Any) -> CodeType | None:
         source = loader.get_source(name)
         code = loader.get_code(name) if source is None or _SETS.search(source) else None
     except Exception:
-        # It has no source, or another one by now.
+        # It has no source, or the file was changed or removed.
         return None
     return code if isinstance(code, CodeType) else None
 
@@ -265,7 +265,7 @@ def _is_librarys(found: Any) -> bool:
 
 
 def _is_users(value: Any) -> bool:
-    """Return True for what the user made, and for a descriptor of a library that holds such a thing: an accessor."""
+    """Return True for an object of the user, and for a descriptor of a library that holds one: an accessor."""
     kind = type(value)
     if kind in _instances_only:
         return False
@@ -306,11 +306,11 @@ def _is_users_code(value: Any) -> bool:
 
 
 _library_modules: set[str] = set()
-"""Modules of libraries: what says that it is of one is not the user's."""
+"""Modules of libraries: functions and classes with one of these as `__module__` are not the user's."""
 _instances_only: set[type] = {
     BuiltinFunctionType, ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType,
 }  # fmt: skip
-"""Types of libraries whose instances hold nothing of the user's: neither code of Python nor descriptors that keep an object."""
+"""Types of libraries whose instances hold no object of the user: neither Python code nor descriptors that keep an object."""
 _descriptors: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
@@ -339,7 +339,7 @@ def _resolved(root: str, chain: tuple[str, ...], namespace: Mapping[str, Any]) -
 
 
 def _reached(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> list[CodeType]:
-    """Return codes and those of the user's functions that they call, directly or not."""
+    """Return code objects, and those of the user's functions that they call directly or indirectly."""
     found: dict[int, CodeType] = {}
     stack: list[tuple[CodeType, Mapping[str, Any]]] = [(code, namespace) for code in codes]
     while stack:
@@ -358,7 +358,7 @@ def _reached(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> list[Co
 
 @lru_cache(maxsize=1024)
 def texts_of(code: CodeType) -> frozenset[str]:
-    """Return the names in a code's texts: ``"total"``, and each of ``"pandas.DataFrame.total"``; names of functions inside it, too."""
+    """Return the names in texts of code, ``"total"`` and each part of ``"pandas.DataFrame.total"``, and the names of nested functions."""
     found: set[str] = set()
     stack = [code]
     while stack:
@@ -375,14 +375,16 @@ def texts_of(code: CodeType) -> frozenset[str]:
     return frozenset(found)
 
 
-# -- what counts
+# -- dependencies of code
 
 
 def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
-    """Return what of `table` code depends on.
+    """Return the patches in `table` on which code depends.
 
     Parameters
     ----------
+    code
+        The code.
     tops
         The libraries that it reaches.
     """
@@ -398,13 +400,13 @@ def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
 
 
 def reached_in(tops: Iterable[str]) -> list[Patch]:
-    """Return what code depends on that is given objects of some libraries."""
+    """Return the patches on which code depends that gets objects of some libraries."""
     wanted = frozenset(tops)
     return [patch for patch in table.values() if patch.top in wanted and is_used_by(patch.top, patch.name)]
 
 
 def is_used_by(top: str, name: str) -> bool:
-    """Return True if a library's own code has a name, or the language looks it up by itself."""
+    """Return True if a library's code contains a name, or if Python looks the name up implicitly."""
     if name.startswith("__") and name.endswith("__"):
         return True
     loaded = sum(1 for each in list(sys.modules) if each.partition(".")[0] == top)
@@ -413,8 +415,8 @@ def is_used_by(top: str, name: str) -> bool:
 
 @lru_cache(maxsize=32)
 def _names_in(top: str, loaded: int) -> frozenset[str]:
-    """Return the names of attributes that the functions of a library's modules load, and their texts that are names."""
-    del loaded  # it says when more may be known
+    """Return the names and the texts that are identifiers in functions of a library's modules."""
+    del loaded  # a key of the cache only: more imported modules have more names
     found: set[str] = set()
     codes: dict[int, CodeType] = {}
     for target, space in zip(_targets, _spaces, strict=True):
@@ -444,7 +446,7 @@ def _functions_of(value: Any) -> Iterator[FunctionType]:
             found = getattr(found, "__wrapped__", None)
 
 
-# -- setting it again
+# -- the row of the table of options
 
 
 def _read(_: Any) -> dict[str, Any]:
@@ -467,4 +469,4 @@ def _write(_: Any, option: str, value: Any) -> None:
 
 
 ROW = Library("patches", _read, _write, defaults=lambda _: Unset(), counts=never)
-"""The row of the table of options."""
+"""The row of attributes that were set on classes and modules of libraries."""

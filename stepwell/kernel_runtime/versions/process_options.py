@@ -1,4 +1,4 @@
-# ruff: noqa: SLF001 - what a module of the standard library keeps is told in no public way
+# ruff: noqa: SLF001 - modules of the standard library have no public access to this state
 """Options of the process and of the standard library: rows of the table.
 
 Never in the table: where a figure is shown, numbers of threads, and caches.
@@ -55,7 +55,7 @@ def _set_search_path(_: Any, __: str, change: Mapping[str, list[Any]]) -> None:
 
 def _zone(_: Any) -> dict[str, Any]:
     found = (os.environ.get("TZ"), time.tzname, time.timezone, time.altzone)
-    # The machine's own zone is none of the notebook's state, one that was chosen is.
+    # The zone of the machine is not state of the notebook; a zone that a cell has set is.
     return {"TZ": [] if found[0] is None and found == _START_ZONE else list(found)}
 
 
@@ -81,40 +81,46 @@ def _set_locale(_: Any, option: str, value: str) -> None:
 
 
 def _is_ours(entry: Any) -> bool:
-    # What looks on for a step, and what is for our own modules in our own tests.
+    # Watchers of steps, and the filters for modules of stepwell in its tests.
     return type(entry[1]) is Watcher or (entry[3] is not None and str(_pattern(entry[3])).startswith("stepwell"))
 
 
 class Watcher:
-    """Stands first among the filters of warnings while a step runs, matches nothing, and tells that a warning was issued.
+    """The message pattern of a filter that is first while a step runs: it matches no warning, but reports each one.
 
     Parameters
     ----------
     noted
-        Is called at each warning.
+        Called for each warning.
     """
 
     pattern = "(?!)"
-    """What a compiled expression has, for those who copy filters."""
+    """As a compiled regular expression has it: code that copies filters reads it."""
     flags = 0
 
     def __init__(self, noted: Callable[[], None]) -> None:
         self._noted = noted
 
     def match(self, _: object) -> None:
-        """Note a warning; called with its text."""
+        """Report a warning; ``warnings`` calls it with the warning's text."""
         self._noted()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Filters are sent to workers of joblib: there is no step to tell.
+        # joblib sends filters to its workers, where no step runs: a plain pattern is enough.
         return re.compile, (self.pattern,)
 
 
 def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
-    """Have every warning noted that is issued from now on; return what ends that."""
+    """Report every warning from now on; return a function that ends this.
+
+    Parameters
+    ----------
+    noted
+        Called for each warning.
+    """
     entry: Any = ("ignore", Watcher(noted), Warning, None, 0)
     warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
-    # What was shown once would not be noted: modules remember it as long as the filters are the same.
+    # Modules remember the warnings that they have shown until the filters change; those would not be reported.
     _filters_changed()
 
     def end() -> None:
@@ -122,7 +128,7 @@ def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
         if filters and filters[0] is entry:
             del filters[0]
         else:
-            # The step has put others before it.
+            # The step has inserted filters before it.
             filters[:] = [each for each in filters if each is not entry]
 
     return end
@@ -143,12 +149,12 @@ def _filters(_: Any) -> dict[str, Any]:
 
 
 def filters_among(entries: Iterable[Any]) -> dict[str, Any]:
-    """Return the options that filters of warnings make up, from a copy of the list of them."""
+    """Return the two options of a list of filters of warnings."""
     found: list[_Filter] = [
         (action, _pattern(message), category, _pattern(module), line)
         for action, message, category, module, line in _theirs(entries)
     ]
-    # Filters behind the last that makes errors cannot change what becomes one.
+    # Filters after the last one with "error" do not decide which warnings become errors.
     last = max((at for at, each in enumerate(found) if each[0] == "error"), default=-1)
     errors = [("error" if each[0] == "error" else "", *each[1:]) for each in found[: last + 1]]
     return {"errors": errors, "filters": found}
@@ -163,13 +169,13 @@ def _theirs(entries: Iterable[Any]) -> list[Any]:
 
 
 def _filters_count(option: str) -> Counts:
-    # Only code that looks at the filters themselves reads what makes no errors.
+    # Filters without "error" count only for code that reads the list of filters.
     return "value" if option == "errors" else "text"
 
 
 def _set_filters(_: Any, option: str, change: Mapping[str, list[Any]]) -> None:
     if option == "errors":
-        # They are among the filters.
+        # The option "filters" contains them.
         return
     have = dict(zip(_filters(None)["filters"], _filters_glance(None), strict=True))
     wanted = with_change([*have], change)
@@ -227,7 +233,7 @@ _UMASK = 0o077
 
 
 def _process(_: Any) -> dict[str, Any]:
-    # The mask can only be read by setting it: meanwhile nobody but the user gets a new file.
+    # The mask can only be read by setting it: files created meanwhile are private to the user.
     mask = os.umask(_UMASK)
     os.umask(mask)
     return {
@@ -246,13 +252,13 @@ def _set_process(_: Any, option: str, value: Any) -> None:
         sys.setswitchinterval(value)
 
 
-# Ctrl-C is the kernel's own matter, and what a child's end means is of those who wait for it.
+# The kernel handles SIGINT, and code that waits for child processes handles SIGCHLD.
 _SIGNALS = {each.name: each for each in sorted(signal.valid_signals()) if isinstance(each, signal.Signals)} if hasattr(signal, "valid_signals") else {}  # fmt: skip
 for _kept in ("SIGINT", "SIGCHLD", "SIGKILL", "SIGSTOP"):
     _SIGNALS.pop(_kept, None)
 
 
-# The public function makes enumerations of what it gives.
+# The public function converts its result to an enumeration, which is slower.
 _getsignal: Callable[[int], Any] = import_module("_signal").getsignal
 _NUMBERS = [int(each) for each in _SIGNALS.values()]
 
@@ -272,16 +278,16 @@ def _set_signal(_: Any, option: str, value: Any) -> None:
 def registry(
     entries: Callable[[Any], Any], put: Callable[[Any, Any, Any], None] | None = None, prefix: str = ""
 ) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str, Any], None]]:
-    """Return how a registry is read and written: a mapping, of which what the user has put there is an option each.
+    """Return the functions that read and write a registry: a mapping in which each entry of the user is an option.
 
     Parameters
     ----------
     entries
         Given the module, returns the mapping.
     put
-        Given the mapping, a key and a value, sets an entry; by default as in any mapping.
+        Given the mapping, a key and a value, sets an entry; by default with ``[]``.
     prefix
-        Of the options' names.
+        Prefix of the options' names.
     """
 
     def read(module: Any) -> dict[str, Any]:
@@ -307,7 +313,7 @@ def registry(
 
 
 def named_key(key: Any) -> str:
-    """Return how the key of a registry is named."""
+    """Return the name of a registry's key."""
     if isinstance(key, tuple):
         return ", ".join(map(named_key, key))
     return f"{key.__module__}.{key.__qualname__}" if isinstance(key, type) else str(key)
@@ -359,7 +365,7 @@ _CSV = Unset({
 
 
 def _mimetypes(module: Any) -> dict[str, Any]:
-    # None until something asks for a type.
+    # None until the first use of the module.
     database = module._db
     if database is None:
         return {}
@@ -375,7 +381,7 @@ _mimetypes_known: dict[str, dict[str, str]] = {}
 
 
 def _mimetypes_defaults(module: Any) -> Mapping[str, Any]:
-    # A database of its own, made as the module makes its first.
+    # A second database, made in the same way as the module makes its own.
     pristine = module.MimeTypes()
     for file in module.knownfiles:
         if os.path.isfile(file):  # noqa: PTH113 - as above
@@ -398,8 +404,7 @@ def _set_mimetype(module: Any, option: str, value: Any) -> None:
         module.add_type(value, ending, strict=kind == "strict")
 
 
-# -- logging: it never counts, and is set again
-
+# -- logging: its options never count, and are restored
 
 _STREAMS = ("stdout", "stderr")
 
@@ -423,7 +428,7 @@ def _logging_glance(module: Any) -> Any:
 
 
 def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
-    """Return what a handler of the standard library was made of; None for any other: who made it makes it again."""
+    """Return the arguments of a handler of the standard library; None for others, which cannot be restored."""
     form = handler.formatter
     if form is not None and type(form) is not module.Formatter:
         return None
@@ -469,7 +474,7 @@ def _made_handler(module: Any, kind: str, where: str, encoding: str | None, leve
 
 
 def _get_and_set(get: str, put: str) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str, Any], None]]:
-    """Return how one option with a pair of functions is read and set."""
+    """Return the functions that read and set an option, for a module with a getter and a setter."""
 
     def read(module: Any) -> dict[str, Any]:
         return {put: getattr(module, get)()}
@@ -517,4 +522,4 @@ PROCESS: tuple[Library, ...] = (
     Library("multiprocessing", _start_method, _set_start_method, "multiprocessing", ("multiprocessing",),
             lambda _: {"start_method": None}, never),
 )  # fmt: skip
-"""In the order in which they are set."""
+"""The rows, in the order in which options are set."""

@@ -1,17 +1,17 @@
-# ruff: noqa: PTH100, PTH112, PTH113, PTH207 - plain strings: every statement that a step executes is read
-"""What texts of queries read: tables and files in SQL, ``@name`` in expressions of pandas, and what DuckDB's own connection holds.
+# ruff: noqa: PTH100, PTH112, PTH113, PTH207 - plain strings are faster, and every statement of a step is read
+"""Reads of queries: tables and files in SQL, ``@name`` in expressions of pandas, and objects in the default connection of DuckDB.
 
-*Names.* The answer may name too much, never too little. In a whole statement, names that the statement itself defines (``with df as (...)``),
-names after another FROM (``extract(month from day)``), and what stands in its strings and comments do not count. In a part of a
-statement every name after a FROM or JOIN counts.
+*Names.* The result may contain too many names, never too few. In a whole statement, names that the statement defines
+(``with df as (...)``), names after another FROM (``extract(month from day)``), and names in its strings and comments do not count. In a part
+of a statement every name after a FROM or JOIN counts.
 
-*Files.* Only literals are files. A literal counts if it names an existing file, or stands where DuckDB expects a file: after FROM, JOIN
-or ATTACH, or inside a reading function.
+*Files.* Only literals are files. A literal counts if a file with this name exists, or if DuckDB expects a file in its place: after FROM,
+JOIN or ATTACH, or inside a reading function.
 
 *The connection.* ``duckdb.sql("create table t ...")`` keeps its tables in the process. `connection_objects` has the digests of the tables, views,
-macros, sequences and types of the connection that the functions of the module use. A step that names one reads it. What a step leaves
-there is not restored, so that the step runs once in every kernel. What another connection cannot look at (temporary tables, registered
-frames) never holds.
+macros, sequences and types of the connection that the functions of the module use. A step that names one reads it. Objects that a step
+creates there are not restored, so that the step runs once in every kernel. Reads of objects that another connection cannot access (temporary
+tables, registered frames) are never up to date.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stepwell.kernel_runtime.versions.encode import digest
 
 FRAME_TEXT = frozenset(("query", "eval"))
 SQL_TEXT = frozenset(("sql", "query", "execute", "sql_expr", "from_query", "read_sql", "sqldf"))
-"""Functions and methods whose texts read names."""
+"""Functions and methods whose texts can read variables."""
 _AT_NAME = re.compile(r"@([^\W\d]\w*)")
 _FROM_NAME = re.compile(r"\b(?:from|join)\s+((?:[^\W\d]\w*\s*,\s*)*[^\W\d]\w*)", re.IGNORECASE)
 _TOKEN = re.compile(
@@ -47,7 +47,7 @@ _NO_TABLE = frozenset("on using as inner left right full cross natural asof posi
 
 
 def names_in_texts(texts: Sequence[str], read: Iterable[str]) -> Iterator[str]:
-    """Find names that strings read where code calls something known to look names up in its caller.
+    """Yield the names that strings read if code calls a function that looks names up in its caller.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def tables_in(text: str) -> list[str]:
 
 
 def _whole(text: str) -> list[str] | None:
-    """Return the tokens of a text that is one statement; None for any other, such as a part of one."""
+    """Return the tokens of a text that is one whole statement; None for other texts."""
     tokens = [found for found in _TOKEN.findall(text) if not found.startswith(("--", "/*"))]
     while tokens and tokens[-1] == ";":
         tokens.pop()
@@ -94,12 +94,12 @@ def _tables(tokens: list[str]) -> Iterator[str]:
     inside: list[str] = []
     """For each open parenthesis, the word before it."""
     listing = [False]
-    """For each open parenthesis and the statement, whether tables are listed."""
+    """For the statement and each open parenthesis, True inside a list of tables."""
     expected = False
     for at, word in enumerate(words):
         if word == "(":
             inside.append(words[at - 1] if at else "")
-            # Of ``from (a join b)``, but also of ``from (select ...)``.
+            # Tables are expected in ``from (a join b)``; ``from (select ...)`` looks the same here.
             listing.append(expected)
             continue
         if word == ")":
@@ -131,7 +131,7 @@ def _tables(tokens: list[str]) -> Iterator[str]:
 
 
 def _closing(words: list[str]) -> dict[int, int]:
-    """Return where each parenthesis is closed."""
+    """Return the positions of closing parentheses, by those of the opening ones."""
     found: dict[int, int] = {}
     stack: list[int] = []
     for at, word in enumerate(words):
@@ -143,7 +143,7 @@ def _closing(words: list[str]) -> dict[int, int]:
 
 
 def _own_names(words: list[str], closing: dict[int, int]) -> Iterator[tuple[str, int, int]]:
-    """Yield the names that WITH gives to queries, each with the positions between which it means that query."""
+    """Yield the names that WITH gives to queries, each with the range of positions in which it means that query."""
     stack = [len(words)]
     for at, word in enumerate(words):
         if word == "(":
@@ -190,13 +190,13 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 @dataclass(slots=True)
 class Named:
-    """What a statement names."""
+    """The files in a statement."""
 
     read: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     attached: list[str] = field(default_factory=list)
     untold: bool = False
-    """Whether a reading function is given no literal."""
+    """True if a reading function has an argument that is not a literal."""
 
 
 def files_named(text: str, parameters: Any = None) -> Named:
@@ -205,7 +205,7 @@ def files_named(text: str, parameters: Any = None) -> Named:
     Parameters
     ----------
     parameters
-        Values of its parameters: those that name a file count.
+        Values of the statement's parameters: names of existing files count.
     """
     found = Named()
     before = ""
@@ -257,7 +257,7 @@ def _values(parameters: Any) -> Iterable[Any]:
     return parameters if isinstance(parameters, (list, tuple)) else ()
 
 
-# -- what the connection holds
+# -- the default connection
 
 _STATEMENT = re.compile(r"(?:\A|;)\s*(?:(?:--[^\n]*\n|/\*.*?\*/)\s*)*(?P<verb>\w+)(?P<rest>[^;]*)", re.DOTALL)
 _TEMPORARY = re.compile(
@@ -268,12 +268,12 @@ _READS = frozenset(("select", "from", "with", "values", "describe", "desc", "sho
 _QUIET = frozenset(("threads", "worker_threads", "memory_limit", "max_memory", "temp_directory", "enable_progress_bar", "progress_bar_time", "global", "session"))  # fmt: skip
 _MOST_ROWS = 50_000_000
 IN_CONNECTION = "duckdb: "
-"""How the names of recorded reads begin."""
+"""Prefix of the names of recorded reads."""
 SETTINGS = "(settings)"
 
 
 class _Connection:
-    """What statements on DuckDB's own connection have done so far."""
+    """Effects of the statements on DuckDB's default connection so far."""
 
     def __init__(self) -> None:
         self.used = False
@@ -281,26 +281,26 @@ class _Connection:
         self.temporary: set[str] = set()
         self.settings: list[str] = []
         self.outside = 0
-        """How many statements that may change something were executed outside of steps."""
+        """The number of statements outside of steps that may have changed something."""
 
 
 connection = _Connection()
 
 
 def is_own(handle: Any) -> bool:
-    """Return True for the connection that the functions of the module use; None stands for it."""
+    """Return True for the connection that the functions of the module use, and for None."""
     if handle is None:
         return True
     module = sys.modules.get("duckdb")
     try:
         return module is not None and handle is module.default_connection()
     except Exception:
-        # Another version has no such function.
+        # This version has no such function.
         return False
 
 
 def note_statement(text: str, *, outside: bool) -> list[str]:
-    """Note a statement that is about to be executed; return what it leaves in the connection that is not in `connection_objects`."""
+    """Record a statement that is about to be executed; return those of its effects that `connection_objects` does not contain."""
     connection.used = True
     left = []
     for found in _STATEMENT.finditer(text):
@@ -319,19 +319,19 @@ def note_statement(text: str, *, outside: bool) -> list[str]:
 
 
 def note_registered(name: str, *, outside: bool) -> None:
-    """Note that an object is about to be registered under a name."""
+    """Record that an object is about to be registered with a name."""
     connection.used = True
     connection.outside += outside
     connection.temporary.add(name.lower())
 
 
 def words(text: str) -> set[str]:
-    """Return the words of a statement, as the names of objects are compared."""
+    """Return the words of a statement in lower case, as names of objects are compared."""
     return {each.lower() for each in _WORD.findall(text)}
 
 
 def connection_objects() -> dict[str, str]:
-    """Return the digests of everything that the connection holds, by name in lower case."""
+    """Return the digests of all objects in the connection, by name in lower case."""
     module: Any = sys.modules.get("duckdb")
     if not connection.used or module is None or connection.busy:
         return {}
@@ -343,7 +343,7 @@ def connection_objects() -> dict[str, str]:
         finally:
             cursor.close()
     except Exception:
-        # A database that is closed or broken holds nothing that could be named.
+        # A closed or broken database has no objects.
         return {}
     finally:
         connection.busy = False
@@ -375,7 +375,7 @@ def _objects(cursor: Any, version: str) -> dict[str, str]:
         put(name, last, text)
     for name, labels in rows("select type_name, labels::varchar from duckdb_types() where not internal"):
         put(name, labels)
-    # What a view or macro names is a part of it.
+    # The digest of a view or macro covers the objects that it names.
     digests = {name: digest(repr(values).encode()).hex() for name, values in facts.items()}
     for _ in range(5):
         digests = {
@@ -393,7 +393,7 @@ def _objects(cursor: Any, version: str) -> dict[str, str]:
 
 
 def object_digest(name: str) -> str:
-    """Return the digest of an object by the name of a recorded read; empty if there is none."""
+    """Return the digest of an object by the name of its recorded read; empty if the object does not exist."""
     name = name.removeprefix(IN_CONNECTION)
     if name == SETTINGS:
         return digest("\n".join(connection.settings).encode()).hex() if connection.settings else ""

@@ -1,12 +1,11 @@
-"""References: how an object is written into the node that refers to it.
+"""References: the bytes that stand for an object in the node that refers to it.
 
-An atom is written itself, an asset by its key, and an object with a version of its own as a mark for its node. Builtins and the
+An atom is written inline, an asset by its key, and an object with a separate version as a mark for its node. Builtins and the
 functions, classes and modules of libraries count by their name and the library's version. A function that a library *made* for the user
-(a wrapper with a closure, a class from a factory) is not found under its name, and is a node like the user's own.
+(a wrapper with a closure, a class from a factory) is not an attribute of its module: it is a node like the user's functions.
 
-Of a module only those attributes count that code names: ``lmod.sub.CONST`` depends on that constant. A local module that is imported
-inside a function is imported here, because only its content tells what the function would reach. An installed module is not imported;
-its version is enough.
+Only those attributes of a module count that code names: ``lmod.sub.CONST`` depends on that constant. A local module that is imported
+inside a function is imported here, because the code can reach anything in it. An installed module is not imported; its version is enough.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _SMALL = 1 << 16
 
 
 class Writer:
-    """Writes references into nodes: what an object means to whatever refers to it.
+    """Writes references into nodes.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ class Writer:
     ignored
         Variables that do not count.
     keyed
-        Digests secrets with the user's key; None where the version is to be the same for all users.
+        Digests secrets with the user's key; with None, versions are the same for all users.
     """
 
     def __init__(
@@ -64,17 +63,17 @@ class Writer:
         self.keyed = keyed or process_keyed
         self.hides = keyed is not None
         self.environment: Environment | None = None
-        """What of the environment must not be shown; looked at once per walk."""
+        """Values of the environment, which must not be shown; read once per walk."""
         self.part_digest: Callable[[bytes], str] | None = None
-        """Digests parts of code versions; made with the first."""
+        """Digests parts of code versions; set when the first part is made."""
         self.slow: dict[int, float] = {}
-        """By the identity of a node, the seconds that its value took to digest where these were many."""
+        """Seconds for digesting the value of a node, by the identity of the node; only slow ones."""
         self.assets = assets
         self.namespace = namespace
         self.trace: list[tuple[str, Any, bytes | None]] | None = None
 
     def refer(self, node: Node, label: str, item: Any) -> None:
-        """Write a reference into a node: an atom or a name inline, anything else as a node of its own."""
+        """Write a reference into a node: an atom or a name inline, any other object as a mark for a separate node."""
         kind = type(item)
         if kind is LAZY:
             item = resolved(item)
@@ -86,7 +85,7 @@ class Writer:
                 # A short secret could be guessed from a code version, as from any plain digest.
                 written = Tag.KEYED + self.keyed(written).encode()
             if len(written) > _SMALL:
-                # A guard would keep it alive.
+                # A guard would keep the large value alive.
                 node.stable = False
         elif kind is tuple and atoms_only(item) and len(item) < 1000:
             written = atom(item)
@@ -104,7 +103,7 @@ class Writer:
         else:
             if not label or label[0] == "(":
                 own.append(written)
-            # It has a part of its own, which tells when it changed.
+            # The list of parts has one for it, which shows that it changed.
             self.trace.append((label, item, written))
 
     def asset(self, node: Node, name: str) -> None:
@@ -121,9 +120,9 @@ class Writer:
 
 
 def mark(item: Any, kind: type) -> bytes:
-    """Return what stands for an object that is a node: of a function its name, which is no part of the node.
+    """Return the bytes that stand for a node in another one. For a function they include its name, which the node does not contain.
 
-    So the function of an asset has the same version under another name.
+    So the function of an asset has the same version under every name.
     """
     return Tag.FOREIGN + atom(item.__name__) if kind is FunctionType else Tag.FOREIGN
 
@@ -133,10 +132,10 @@ def _names_secret(label: str) -> bool:
     return looks_secret(label)
 
 
-# -- what counts by its name
+# -- objects that count by their names
 
 LAZY: type = getattr(types, "LazyImportType", type(MISSING))
-"""The type of what ``lazy import`` binds until it is used, since Python 3.15."""
+"""The type of the object that ``lazy import`` binds until its first use, since Python 3.15."""
 _C_DESCRIPTORS = (
     WrapperDescriptorType,
     MethodDescriptorType,
@@ -149,7 +148,7 @@ _names: dict[tuple[str | None, str, str], bytes] = {}
 
 
 def token(item: Any, kind: type) -> bytes | None:
-    """Return the encoding of what counts by its name: builtins, and functions, classes and modules of libraries."""
+    """Return the encoding of an object that counts by its name: a builtin, or a function, class or module of a library; None for others."""
     if kind is BuiltinFunctionType:
         holder = item.__self__
         if holder is None or type(holder) is ModuleType:
@@ -159,7 +158,7 @@ def token(item: Any, kind: type) -> bytes | None:
         module = item.__globals__.get("__name__")
         who = owner(module) if type(module) is str else None
         return named(module, item.__qualname__, who) if who is not None and is_its_own(item, module) else None
-    # By the real type: an object may lie about its class, or raise when it is asked.
+    # By the real type: `__class__` of an object may be wrong, or raise an exception.
     if issubclass(kind, type):
         module = item.__module__
         who = owner(module) if type(module) is str else None
@@ -178,24 +177,24 @@ def token(item: Any, kind: type) -> bytes | None:
 
 
 def bound(scope: Mapping[str, Any], name: str) -> Any:
-    """Return what a name is bound to, MISSING for nothing; what a lazy import binds is imported."""
+    """Return the value of a name, MISSING if it has none; a lazy import is resolved."""
     value = scope.get(name, MISSING)
     return resolved(value) if type(value) is LAZY else value
 
 
 def resolved(value: Any) -> Any:
-    """Return what a lazy import stands for; MISSING where it fails."""
+    """Return the object of a lazy import; MISSING if the import fails."""
     if value is MISSING:
         return MISSING
     try:
         return value.resolve()
     except Exception:
-        # The import runs any code.
+        # The import runs arbitrary code, which may raise any exception.
         return MISSING
 
 
 def getattr_static(item: Any, name: str) -> Any:
-    """Return an attribute that the object's class or the object itself has, without running `__getattr__`."""
+    """Return an attribute of the object or its class without calling `__getattr__`; None if neither has it."""
     for cls in type(item).__mro__:
         if name in vars(cls):
             return getattr(item, name, None)
@@ -209,7 +208,7 @@ def getattr_static(item: Any, name: str) -> Any:
 
 
 def is_found(cls: type) -> bool:
-    """Whether a class is what its module has by its name; one that a library made for the user is not."""
+    """Return True if a class is the attribute of its module with its name; a class that a library made for the user is not."""
     if not cls.__flags__ & _HEAP_TYPE:
         return True
     found: Any = sys.modules.get(cls.__module__)
@@ -219,7 +218,7 @@ def is_found(cls: type) -> bool:
 
 
 def named(module: str | None, name: str, who: str) -> bytes:
-    """Return the encoding of what counts by its name and by who owns it."""
+    """Return the encoding of an object that counts by its name and its owner."""
     key = (module, name, who)
     found = _names.get(key)
     if found is None:
@@ -228,14 +227,14 @@ def named(module: str | None, name: str, who: str) -> bytes:
 
 
 def is_its_own(function: FunctionType, module: str) -> bool:
-    """Whether a library's function is found where its name says, so that name and version tell all."""
+    """Return True if a library's function is the object with its name there, so that name and version identify it."""
     holder = sys.modules.get(module)
     if (
         function.__closure__ is None
         and not function.__dict__
         and getattr(holder, "__dict__", None) is function.__globals__
     ):
-        # What a function of a library made may hold values of the user in its defaults.
+        # A function defined inside another one may have values of the user as defaults.
         return "<locals>" not in function.__qualname__ or not function.__defaults__
     if function.__module__ != module:
         return False
@@ -251,7 +250,7 @@ def is_its_own(function: FunctionType, module: str) -> bool:
 
 
 def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: tuple[str, ...]) -> None:
-    """Write what a chain of attributes from a module reaches: ``module.sub.CONST`` is that constant only."""
+    """Write the object at the end of a chain of attributes of a module: ``module.sub.CONST`` is only that constant."""
     value: Any = module
     for name in chain:
         namespace = vars(value)
@@ -263,7 +262,7 @@ def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: t
         who = owner(value.__name__)
         label += "." + name
         if found is MISSING:
-            # Made at first use by the module's __getattr__, or not there. Of a library it counts as when it is made.
+            # It does not exist, or the module's __getattr__ makes it at first use. In a library it counts as if it existed.
             node.own.append(
                 named(value.__name__, name, who) if who is not None else named(value.__name__, name, "") + Tag.UNBOUND
             )
@@ -291,7 +290,7 @@ def _library(to: Writer, node: Node, label: str, item: Any, written: bytes) -> N
 
 
 def _replaced(to: Writer, node: Node, label: str, found: Any) -> None:
-    """Write what a library's attribute is where that is not the library's own: somebody has replaced it."""
+    """Write the value of a library's attribute if it does not belong to the library: it was replaced."""
     kind = type(found)
     if kind is FunctionType:
         module = found.__globals__.get("__name__")
@@ -306,11 +305,11 @@ def _replaced(to: Writer, node: Node, label: str, found: Any) -> None:
 
 def _blind(node: Node, label: str, module: ModuleType, name: str) -> None:
     if module is sys and name in {"_getframe", "modules"}:
-        node.unverifiable(label, f"sys.{name} looks up what cannot be seen here")
+        node.unverifiable(label, f"sys.{name} gives access to objects that the code does not name")
 
 
 def imports(to: Writer, node: Node, found: Iterable[Imported], scope: Mapping[str, Any]) -> None:
-    """Write what import statements inside the code reach."""
+    """Write the modules and attributes that import statements inside the code reach."""
     for each in found:
         name = _absolute(each.module, each.level, scope) if each.level else each.module
         who = owner(name)
@@ -320,7 +319,7 @@ def imports(to: Writer, node: Node, found: Iterable[Imported], scope: Mapping[st
         module = _imported(name)
         node.mappings += ((sys.modules, name, module if module is not None else MISSING),)
         if module is None:
-            # It may be there next time.
+            # It may exist next time, and no guard detects that.
             node.stable = False
             node.own.append(Tag.NO_MODULE)
         elif each.item == "*":
@@ -344,7 +343,7 @@ def _from_library(to: Writer, node: Node, name: str, item: str, who: str) -> Non
 
 
 def _item(to: Writer, node: Node, label: str, module: ModuleType, each: Imported) -> None:
-    """Write what ``from module import item`` binds."""
+    """Write the object that ``from module import item`` binds."""
     namespace = vars(module)
     if (id(namespace), each.item) in to.ignored.globals:
         node.own.append(Tag.IGNORED)
@@ -361,7 +360,7 @@ def _item(to: Writer, node: Node, label: str, module: ModuleType, each: Imported
 
 
 def of_module(to: Writer, node: Node, label: str, module: ModuleType, chains: Chains) -> None:
-    """Write what is read of a module: attributes, or all of it."""
+    """Write those attributes of a module that are read, or the whole module."""
     if chains is None:
         to.refer(node, label, module)
         return
@@ -370,14 +369,14 @@ def of_module(to: Writer, node: Node, label: str, module: ModuleType, chains: Ch
 
 
 def _absolute(name: str, level: int, scope: Mapping[str, Any]) -> str:
-    """Return the full name of what a relative import names."""
+    """Return the full name of the module of a relative import."""
     package = scope.get("__package__") or str(scope.get("__name__", "")).rpartition(".")[0]
     parts = package.split(".")
     return ".".join([*parts[: len(parts) - level + 1], *([name] if name else [])])
 
 
 def _imported(name: str) -> ModuleType | None:
-    """Return a local module, imported if it is not yet: only its content tells what an import inside a function reaches."""
+    """Import and return a local module, so that its content can be read; None if the import fails."""
     from importlib import import_module
 
     try:

@@ -1,10 +1,10 @@
-"""Secrets by name and by form: which names are those of secrets, and which texts are tokens, keys or addresses with a password.
+"""Names of secrets (``API_TOKEN``), and forms of secrets: tokens, keys, addresses with a password.
 
 Names are split into words (``apiToken`` and ``API_TOKEN`` are ``api token``): ``API_TOKEN``, ``db_password`` and ``client-secret`` are
-secrets, ``AUTHOR`` and ``tokenizer`` are not. A word that counts or measures makes a name a number: ``max_tokens``, ``password_length``.
-Plural tokens are tokens of text unless a word says whose they are. Forms are the patterns of detect-secrets and the prefixes of services
-that it does not know. Importing it takes a third of a second, so it is imported only for a text with a long run of mixed letters and
-digits, which every token has and few texts have.
+secrets, ``AUTHOR`` and ``tokenizer`` are not. Names with a word of counting or measuring mean numbers: ``max_tokens``, ``password_length``.
+The word ``tokens`` means tokens of text unless a word such as ``api`` precedes it. Forms are the patterns of detect-secrets and the
+prefixes of services that it does not know. Its import takes a third of a second, so it is imported only for a text with a long run of
+mixed letters and digits, which every token has and few other texts have.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _SECRETS = frozenset({
     "creds", "bearer", "cookie", "cookies", "auth", "oauth", "authorization", "authentication", "jwt", "token", "apikey", "apikeys", "accesskey",
     "privatekey", "secretkey", "authtoken", "apitoken", "accesstoken",
 })  # fmt: skip
-# What stands last in the name of something about a secret: TOKEN_URL, password_field.
+# Last words of names that are about a secret but do not hold one: TOKEN_URL, password_field.
 _DESCRIBING = frozenset({
     "re", "regex", "regexp", "pattern", "name", "names", "url", "uri", "endpoint", "type", "types", "file", "path", "dir", "folder", "field", "fields", "label",
     "error", "exception", "required", "policy", "expiry", "expires", "ttl", "timeout", "id", "ids", "index", "enabled",
 })  # fmt: skip
-# Also where they are written together with what they are of: PGPASSWORD, mytoken.
+# Also at the end of a longer word: PGPASSWORD, mytoken.
 _ENDINGS = ("password", "passwords", "passwd", "passphrase", "token", "secret", "secrets", "credentials", "apikey")
 _OF_KEYS = frozenset({"api", "private", "access", "secret", "auth", "signing", "encryption"})
 _OF_TOKENS = frozenset({"api", "auth", "oauth", "access", "refresh", "bearer", "secret", "session", "login"})
@@ -64,7 +64,7 @@ _WEAK = frozenset({"token", "auth", "cookie", "cookies", "authorization", "authe
 
 @lru_cache(maxsize=8192)
 def is_weak(name: str) -> bool:
-    """Tell whether a secret's name may also be that of something else: a token of a text, a cookie, but not an ``API_TOKEN``."""
+    """Return True if a secret's name may have another meaning: a token of a text, a cookie, but not ``API_TOKEN``."""
     words = {word.lower() for word in _WORD.findall(name)}
     strong = any(
         (word in _SECRETS and word not in _WEAK) or (word.endswith(_ENDINGS) and not word.endswith("token"))
@@ -75,7 +75,7 @@ def is_weak(name: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def uses_secret(called: str) -> Literal["", "login", "client"]:
-    """Tell whether what is called takes a secret: ``login`` gets a name and a password, a ``client`` perhaps a key among other things."""
+    """Return the kind of a function that takes a secret: ``login`` (a name and a password) or ``client`` (perhaps a key); empty for others."""
     if called.lower() in _LOGINS:
         return "login"
     words = {word.lower() for word in _WORD.findall(called)}
@@ -90,7 +90,7 @@ def uses_secret(called: str) -> Literal["", "login", "client"]:
 
 @lru_cache(maxsize=8192)
 def names_secret(text: str) -> bool:
-    """Tell whether a name, or one of the names in a path such as ``helper -> config['token']``, is that of a secret."""
+    """Return True if a name, or one in a path such as ``helper -> config['token']``, is the name of a secret."""
     return any(_is_secret(found) for found in _IDENTIFIER.findall(text))
 
 
@@ -132,14 +132,14 @@ _JWT = re.compile(r"eyJ[A-Za-z0-9_=-]{8,}\.[A-Za-z0-9_=.+/-]{8,}")
 _NOT_OF_TOKENS = frozenset({
     "sha", "md", "blake", "git", "rev", "ref", "commit", "hash", "checksum", "digest", "etag", "uuid", "guid", "id", "oid", "cid", "run", "img", "file",
 })  # fmt: skip
-"""What stands before digests and identifiers."""
+"""Prefixes of digests and identifiers."""
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _URL = re.compile(r"://[^/\s:@'\"<>]*:(?P<password>[^/\s@'\"]+)@")
 _SIGNED_ADDRESS = re.compile(
     r"[?&;](?:amp;)?(?:sig|signature|x-amz-signature|x-amz-security-token|x-goog-signature)=(?P<value>[^&;\s'\"<>]{16,})",
     re.IGNORECASE,
 )
-"""An address that gives access by itself."""
+"""The signature in an address that gives access without a password."""
 _LOGIN = re.compile(r"(?<![\w-])(?:-u|--user)[ =]['\"]?[^\s:'\"]+:(?P<value>[^\s'\"]+)")
 _KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File")
 _KEY_BLOCK = re.compile(
@@ -147,16 +147,16 @@ _KEY_BLOCK = re.compile(
     re.DOTALL,
 )
 PLACEHOLDER = "\0"
-"""Stands in a text for what is computed: ``https://bob:\\0@host`` has no password in it."""
+"""Replaces computed parts of a text: ``https://bob:\\0@host`` contains no password."""
 
 
 def has_token(text: str) -> bool:
-    """Whether a text holds a token, a private key, or an address with a password, recognised by its form."""
+    """Return True if a text contains a token, a private key, or an address with a password, recognised by form."""
     return next(token_spans(text), None) is not None
 
 
 def token_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where in a text there are secrets that are recognised by their form."""
+    """Yield the ranges of secrets in a text that are recognised by form."""
     if "://" in text:
         for pattern, group in ((_URL, "password"), (_SIGNED_ADDRESS, "value"), (_LOGIN, "value")):
             for found in pattern.finditer(text):
@@ -185,23 +185,23 @@ def _matches(
 
 
 def has_run(text: str) -> bool:
-    """Whether a text has a run of letters and digits that alternate, which all tokens have and few other texts."""
+    """Return True if a text has a run of alternating letters and digits, which all tokens have and few other texts."""
     if len(text) < _RUN:
         return False
-    # A pattern would take ten times as long, and every source is asked.
+    # A pattern would take ten times as long, and every source is checked.
     runs = [run for run in text.encode("utf-8", "replace").translate(_APART).split() if len(run) >= _RUN]
     return bool(runs) and any(alternations(run.decode()) >= 2 for run in runs)
 
 
 def alternations(run: str) -> int:
-    """Return how often letters and digits follow each other."""
+    """Return the number of changes between letters and digits."""
     return sum(a.isdigit() is not b.isdigit() and a.isalnum() and b.isalnum() for a, b in pairwise(run))
 
 
 def looks_generated(text: str) -> bool:
-    """Whether a text may be a password or key that was generated: one word, of mixed characters, of more entropy than words have.
+    """Return True if a text may be a generated password or key: one word of mixed characters, with more entropy than natural words.
 
-    It is asked only where a name or a use suggests a secret: identifiers of other things look the same.
+    Callers use it only where a name or use suggests a secret: identifiers of other objects look the same.
     """
     if (
         len(text) < 8
@@ -224,7 +224,7 @@ def entropy(text: str) -> float:
 
 
 def is_given(part: str) -> bool:
-    """Whether a part of a text stands there and is not computed: neither ``{password}`` nor ``%s``, ``$PASSWORD``, ``<password>`` or ``***``."""
+    """Return True if a part of a text is a literal value, not a placeholder such as ``{password}``, ``%s``, ``$PASSWORD``, ``<password>`` or ``***``."""
     part = part.replace(PLACEHOLDER, "")
     return bool(part) and not _COMPUTED.fullmatch(part)
 
@@ -233,12 +233,12 @@ _COMPUTED = re.compile(r"\{[^{}]*\}|%\(?\w*\)?[sdr]|\$\{?\w+\}?|<[^<>]*>|[*x.…
 
 
 def _is_mixed(text: str) -> bool:
-    """Whether there are digits and letters; patterns of services also match words."""
+    """Return True if a match has digits and letters, or is a key or address: patterns of services also match plain words."""
     return "PRIVATE KEY" in text or "://" in text or (any(map(str.isdigit, text)) and any(map(str.isalpha, text)))
 
 
 def _whole(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return where the word around a match begins and ends: services make their tokens longer now and then."""
+    """Return the range of the word around a match: services may change the length of their tokens."""
     while start and _IN_TOKENS.match(text[start - 1]):
         start -= 1
     while end < len(text) and _IN_TOKENS.match(text[end]):
@@ -251,7 +251,7 @@ _IN_TOKENS = re.compile(_CHARACTERS)
 
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[re.Pattern[str], ...]:
-    """Return the patterns of detect-secrets for tokens of services; its words, entropies and public addresses are not asked."""
+    """Return the patterns of detect-secrets for tokens of services, without its detectors of keywords, entropy and public addresses."""
     import importlib
     import pkgutil
 

@@ -1,7 +1,7 @@
-"""What must not be kept or shown as text: values of the environment, and secrets that are written in code, values and messages.
+"""Texts that must not be stored or shown: values of the environment, and secrets in code, values and messages.
 
-A secret is recognised by its name (`secret_names`), by its form (`secret_forms`), and, where what it is used for suggests one, by looking generated.
-It may stand in a value, in a source, in a message. What hides it leaves the rest readable.
+A secret is recognised by its name or its form (`secret_forms`), and, where its use suggests a secret, by looking generated.
+It may be in a value, a source or a message. The functions `hidden_...` replace the secret and leave the rest readable.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from stepwell.kernel_runtime.versions.secret_forms import (
 
 HIDDEN = "<hidden>"
 _MOST_MEMBERS = 100
-"""Members of a container up to which they are looked at."""
+"""Members of a container up to which all are checked."""
 _SIGNS = (
     "token", "secret", "passw", "passphrase", "passcode", "cred", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-", "hrku", "putty",
 )  # fmt: skip
-"""Texts of which everything that is recognised by its name or use holds one: a run looks through thousands of sources, and a pattern takes ten times as long."""
+"""Texts that occur in every name or use of a secret. They are a fast filter: a run checks thousands of sources, and a pattern takes ten times as long."""
 _KEY_OF = re.compile(r"(?:api|private|access|secret|signing|encryption)[^a-z]{0,8}key")
-"""Keys whose names `secret_names` knows; most others are those of mappings and tables."""
+"""Names of keys that are secrets; most other keys are those of mappings and tables."""
 _STRING = r"""\"\"\".*?\"\"\"|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'"""
 _NAMED = re.compile(
     rf"""(?<![\w-])(?P<name>[A-Za-z_][\w-]*)\\?["']?\]?(?P<gap>[ \t]*)(?::[ \t]*[A-Za-z_][\w.\[\],]*(?:[ \t]*\|[ \t]*[\w.\[\]]+)*[ \t]*(?==))?(?P<sign>[:=]{{1,2}})[ \t]*[rbfuRBFU]{{0,2}}"""
     rf"""(?=(?P<value>{_STRING}|\\?["'][^"'\\\n]*\\?["']|[^\s'",;&()\[\]{{}}]+))""",
     re.DOTALL,
 )
-"""A name and what it is given: ``password = 'x'``, ``"token": "x"``, ``?api_key=x``, ``PGPASSWORD=x``."""
+"""A name and its value: ``password = 'x'``, ``"token": "x"``, ``?api_key=x``, ``PGPASSWORD=x``."""
 _QUOTED = re.compile(_STRING, re.DOTALL)
 _SCHEME = re.compile(r"\b(?:[Bb]earer|BEARER|Basic|Token)\s+(?P<value>[\w.~+/=-]{8,})")
 _SAID = re.compile(
@@ -56,23 +56,23 @@ _SETTERS = frozenset({
     "setdefault", "getenv", "get", "pop", "getattr", "setattr", "setenv", "putenv", "set", "put", "setitem", "add_header", "putheader", "header", "update",
     "set_password", "set_secret", "getoption", "set_option", "add", "config",
 })  # fmt: skip
-"""Calls in which a value follows its name: of an environment variable, an attribute, a header."""
+"""Calls in which a value follows its name: an environment variable, an attribute, a header."""
 _LEAST_NUMBER = 1000
 _LEAST = 4
-"""Characters from which a value that equals one of the environment is taken to come from there."""
+"""Least number of characters of a value of the environment that is recognised as a whole value."""
 _LONG = 8
-"""Characters from which a value of the environment is looked for inside texts."""
+"""Least number of characters of a value of the environment that is recognised inside of texts."""
 _LOOK_UPS = frozenset({"environ", "getenv", "secret", "EnvVar", "getpass", "input", "prompt", "get_secret", "Prompt"})
-"""Mappings and calls in which a text is the name of a secret or a question for it."""
+"""Mappings and calls whose text argument is the name of a secret, or a prompt for it."""
 
 
 def looks_secret(name: str, text: str = "") -> bool:
-    """Whether a value must not be shown: by its name, or because its text itself names or looks like a secret."""
+    """Return True if a value must not be shown: its name is that of a secret, or its text contains a secret."""
     return names_secret(name) or bool(text and may_tell(text) and _tells(text))
 
 
 def may_tell(text: str) -> bool:
-    """Whether a text has a sign of a secret at all; quick, so that other texts cost next to nothing."""
+    """Return False if a text cannot contain a secret: a fast check before the patterns."""
     folded = text.casefold()
     return (
         bool([sign for sign in _SIGNS if sign in folded])
@@ -82,12 +82,14 @@ def may_tell(text: str) -> bool:
 
 
 def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = True) -> bool:
-    """Whether a value is a secret or has one in it, by names of items and by forms.
+    """Return True if a value is or contains a secret, by names of items and by forms.
 
     Parameters
     ----------
+    label
+        The name of the value.
     most, beyond
-        How many items are looked at, and the answer where there are more.
+        The number of items to check, and the result if there are more.
     """
     stack: list[tuple[str, Any]] = [(label, value)]
     for _ in range(most):
@@ -105,7 +107,7 @@ def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = 
             for before, after in pairwise(members):
                 if type(before) is not str or type(after) is not str:
                     continue
-                # A header, a flag and its argument; columns of a table have names side by side.
+                # A header, or a flag and its argument. Names of columns also follow each other, so other lists need a generated text.
                 if names_secret(before) and (len(members) == 2 or before.startswith("-") or looks_generated(after)):
                     return True
             stack += [(name, member) for member in members]
@@ -115,17 +117,17 @@ def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = 
 
 
 def _tells(text: str) -> bool:
-    """Whether a text names or looks like a secret."""
+    """Return True if a text contains a secret."""
     return next(_spans(text), None) is not None
 
 
 def _spans(text: str, *, code: bool = False) -> Iterator[tuple[int, int]]:
-    """Yield where in a text there are secrets: by form, and by the names before them.
+    """Yield the ranges of secrets in a text: by form, and by the names before them.
 
     Parameters
     ----------
     code
-        Whether a word without quotes is a variable, not a value.
+        True if a word without quotes is a variable, not a value.
     """
     yield from token_spans(text)
     for found in _NAMED.finditer(text):
@@ -149,7 +151,7 @@ def _spans(text: str, *, code: bool = False) -> Iterator[tuple[int, int]]:
 
 
 def _words(text: str, like: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    """Yield where words that look generated stand in lines in which a secret is named."""
+    """Yield the ranges of words that look generated, in lines that name a secret."""
     for line in _LINE.finditer(text):
         if may_tell(line[0]) and names_secret(line[0]):
             for word in _WORD.finditer(line[0]):
@@ -158,7 +160,7 @@ def _words(text: str, like: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
 
 
 def _is_value(found: re.Match[str], text: str, *, code: bool) -> bool:
-    """Whether what follows a secret's name in a text is a value, and not a variable, a type or a word of a sentence."""
+    """Return True if the text after a secret's name is a value, and not a variable, a type or a word of a sentence."""
     value = found["value"].replace("\\", "")
     if value[0] in "\"'":
         return any(map(str.isalnum, value[:200])) and len(value.strip("\"'")) > 1 and is_given(value.strip("\"'"))
@@ -167,7 +169,7 @@ def _is_value(found: re.Match[str], text: str, *, code: bool) -> bool:
     if found["sign"] == "=" and not code:
         return True
     if any(map(str.isdigit, value)) and value.strip("0123456789.") == "":
-        # A number: PIN_SECRET = 1234, but no place: token:12.
+        # A number is a value in PIN_SECRET = 1234, and a position in token:12.
         return found["sign"] == "="
     if looks_generated(value):
         return not code or not value.replace(".", "_").isidentifier()
@@ -183,9 +185,9 @@ def _is_value(found: re.Match[str], text: str, *, code: bool) -> bool:
 
 
 def is_kept_back(name: str, value: Any) -> bool:
-    """Return True if a variable's value must not be stored: it is or holds a secret, or a value of the environment.
+    """Return True if a variable's value must not be stored: it is or contains a secret or a value of the environment.
 
-    Of large containers only the name is looked at, and of what is in others the first 10,000 items.
+    Large containers are judged by their name only, others by their first 10,000 items.
     """
     kind = type(value)
     if kind in {str, bytes}:
@@ -202,7 +204,7 @@ def is_kept_back(name: str, value: Any) -> bool:
 
 
 class Environment:
-    """The values of the environment at one moment, as far as they could be recognised in a text.
+    """The present values of the environment that can be recognised in a text.
 
     Parameters
     ----------
@@ -217,7 +219,7 @@ class Environment:
             if len(value) >= _LEAST and name not in without and not of_session(name)
         }
         self._values = frozenset(found)
-        # A folder is no secret, and it is in many texts.
+        # Paths of folders are not secrets, and occur in many texts.
         long = sorted(
             (value for value in found if len(value) >= _LONG and not value.startswith((os.sep, "~", "."))),
             key=len,
@@ -226,12 +228,12 @@ class Environment:
         self._long = tuple(long)
 
     def has(self, value: object, text: str) -> bool:
-        """Whether a value is one of the environment's, or its text holds one."""
+        """Return True if a value is one of the environment, or if its text contains one."""
         return str(value) in self._values or any([each in text for each in self._long])  # noqa: C419 - a list is quicker
 
     def hidden(self, text: str) -> str:
-        """Return a text without values of the environment."""
-        # One pattern of all of them would take twenty times as long.
+        """Return a text with the values of the environment replaced."""
+        # One pattern for all values would take twenty times as long.
         for value in [each for each in self._long if each in text]:
             text = text.replace(value, HIDDEN)
         return text
@@ -241,10 +243,10 @@ _newest: tuple[dict[Any, Any], Environment] | None = None
 
 
 def environment_now() -> Environment:
-    """Return the values of the environment; read again only where it changed."""
+    """Return the values of the environment; they are read again only after a change."""
     global _newest  # noqa: PLW0603 - one for the process
     environ: Any = os.environ
-    raw: dict[Any, Any] = environ._data  # noqa: SLF001 - read without telling recorders, as all of `reads.environment`
+    raw: dict[Any, Any] = environ._data  # noqa: SLF001 - an unrecorded read, as in `environment`
     found = _newest
     if found is None or found[0] != raw:
         found = _newest = dict(raw), Environment()
@@ -252,13 +254,13 @@ def environment_now() -> Environment:
 
 
 def hidden_message(text: str, environment: Environment | None = None) -> str:
-    """Return a message, a log, a traceback without values of the environment and without secrets in it or in its source lines."""
+    """Return a message, log or traceback with secrets and values of the environment replaced, also those in its source lines."""
     text = (environment or environment_now()).hidden(text)
     return _text_hidden(text, prose=True) if may_tell(text) else text
 
 
 def hidden_values(value: Any, name: str = "") -> Any:
-    """Return JSON values with the secrets in their texts hidden: those under a secret's name, and those inside of other texts."""
+    """Return JSON values with secrets replaced: values with a secret's name, and secrets inside of other texts."""
     if isinstance(value, str):
         return HIDDEN if value and names_secret(name) else hidden_message(value)
     if isinstance(value, dict):
@@ -269,12 +271,12 @@ def hidden_values(value: Any, name: str = "") -> Any:
 
 
 def hidden_text(text: str) -> str:
-    """Return a path, a reason, a summary without the secrets in it; quick where there is no sign of one."""
+    """Return a path, reason or summary with secrets replaced; fast if there is none."""
     return _replaced(text, _spans(text)) if may_tell(text) else text
 
 
 def hidden_source(text: str, environment: Environment | None = None) -> str:
-    """Return source without the literal values of what is named, used or formed like a secret, and without values of the environment."""
+    """Return source with secrets (literals with the name, use or form of a secret) and values of the environment replaced."""
     text = (environment or environment_now()).hidden(text)
     if not may_tell(text):
         return text
@@ -288,7 +290,7 @@ def hidden_source(text: str, environment: Environment | None = None) -> str:
 
 
 def _parsed(text: str) -> ast.AST | None:
-    """Return the syntax tree of a source or of a cell; lines of magics and of the shell are left out. None where there is none."""
+    """Return the syntax tree of a source or cell without its lines of magics and shell commands; None if it has a syntax error."""
     for each in (text, _MAGIC.sub(r"\1pass", text)):
         try:
             return ast.parse(each)
@@ -298,7 +300,7 @@ def _parsed(text: str) -> ast.AST | None:
 
 
 def _outermost(nodes: Iterable[ast.expr]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return where some literals begin and end, in order, without those inside of others."""
+    """Return the ranges of literals in order, without those inside of others."""
     places = sorted(
         {((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)) for node in nodes},
         key=lambda place: (place[0], (-place[1][0], -place[1][1])),
@@ -311,12 +313,12 @@ def _outermost(nodes: Iterable[ast.expr]) -> list[tuple[tuple[int, int], tuple[i
 
 
 def _text_hidden(text: str, *, prose: bool = False) -> str:
-    """Return a text that may be code, without secrets: quoted values, what quotes hold, tokens, comments.
+    """Return a text that may be code with secrets replaced: quoted values, secrets inside of quotes, tokens, comments.
 
     Parameters
     ----------
     prose
-        Whether it is a message, in which a word that looks generated may stand without quotes.
+        True for a message, in which a generated word may be without quotes.
     """
     spans = list(_spans(text, code=True))
     traced = prose and ('File "' in text or "Cell In" in text)
@@ -327,7 +329,7 @@ def _text_hidden(text: str, *, prose: bool = False) -> str:
             spans += [(at + start, at + end) for start, end in _spans(inner)]
     for found in _LINE.finditer(text) if prose else _COMMENT.finditer(text):
         line = found[0]
-        # Source lines of a traceback are indented.
+        # Indented lines of a traceback are source.
         if may_tell(line) and not (traced and line[0].isspace()):
             spans += [(found.start() + start, found.start() + end) for start, end in _spans(line)]
             spans += (
@@ -339,7 +341,7 @@ def _text_hidden(text: str, *, prose: bool = False) -> str:
 
 
 def _replaced(text: str, spans: Iterable[tuple[int, int]]) -> str:
-    """Return a text with some parts hidden; one that is quoted stays quoted."""
+    """Return a text with some ranges replaced; a quoted range stays quoted."""
     end = 0
     parts: list[str] = []
     for start, stop in sorted(spans):
@@ -354,7 +356,7 @@ def _replaced(text: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
-    """Yield the literals that are secrets, or the formatted text that one is a part of."""
+    """Yield the literals that are secrets; for a part of an f-string, the whole f-string."""
     stack: list[tuple[ast.AST, ast.JoinedStr | None]] = [(tree, None)]
     while stack:
         node, outer = stack.pop()
@@ -365,14 +367,14 @@ def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
                 yield outer or each
         if isinstance(node, ast.JoinedStr | ast.BinOp | ast.Constant):
             text = _written(node)
-            # Of a text of many lines only the secrets are hidden, where all of the source is looked through as text.
+            # In a text of several lines only the secrets are replaced, later, by `_text_hidden`.
             if text and "\n" not in text and may_tell(text) and _tells(text):
                 yield from (outer or each for each in _literals(node))
         stack.extend((child, outer) for child in ast.iter_child_nodes(node))
 
 
 def _written(node: ast.AST) -> str:
-    """Return the text of a literal, of a formatted text and of texts that are added, with a placeholder for what is computed."""
+    """Return the text of a literal, an f-string or a sum of texts, with placeholders for computed parts."""
     if isinstance(node, ast.Constant):
         if isinstance(node.value, bytes):
             return node.value.decode("latin-1")
@@ -386,7 +388,7 @@ def _written(node: ast.AST) -> str:
 
 
 def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the expressions that give a value to something named like a secret, or are used as one, each with the name."""
+    """Yield the expressions whose value gets a secret's name or is used as a secret, each with the name."""
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         if node.value is not None:
@@ -457,7 +459,7 @@ def _compared(node: ast.Compare) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the arguments of a call that are secrets by what is called, or by the name that stands before them."""
+    """Yield the arguments of a call that are secrets because of the called function or the argument before, each with a name."""
     called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if called == "format" and isinstance(call.func, ast.Attribute) and (name := _last_name(call.func.value)):
         yield from ((name, argument) for argument in call.args)
@@ -469,14 +471,14 @@ def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
             if (use == "login" and at > 0) or (use and looks_generated(text)):
                 yield "password", argument
             elif before and (called.lower() in _SETTERS or looks_generated(text)):
-                # A default of an environment variable, a value that is set by name.
+                # The default of an environment variable, or a value that is set by name.
                 yield before, argument
     if call.args and isinstance(call.args[0], ast.Constant) and (name := _secret_name(call.args[0])):
         yield from ((name, each.value) for each in call.keywords if each.arg in {"default", "value"})
 
 
 def _last_name(node: ast.AST) -> str:
-    """Return the secret's name in which a format ends with a place for it, ``"password=%s"``; empty for another text."""
+    """Return the secret's name at the end of a format such as ``"password=%s"``; empty for other texts."""
     found = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _written(node))
     return found[1] if found is not None and names_secret(found[1]) else ""
 
@@ -486,7 +488,7 @@ def _looks_given(value: object) -> bool:
 
 
 def _secret_name(target: ast.expr) -> str:
-    """Return the name of what is given a value or compared if it is that of a secret, else an empty text."""
+    """Return the name of an assigned or compared expression if it is the name of a secret, else an empty text."""
     name = ""
     if isinstance(target, ast.Name):
         name = target.id
@@ -500,12 +502,12 @@ def _secret_name(target: ast.expr) -> str:
 
 
 def _literals(value: ast.AST, *, weak: bool = False) -> Iterator[ast.expr]:
-    """Yield the texts and numbers of an expression; a formatted text as a whole; not the name under which a secret is looked up.
+    """Yield the texts and numbers of an expression, an f-string as a whole, without names by which secrets are looked up.
 
     Parameters
     ----------
     weak
-        Whether the name may also be that of something else, as a lexer's token: what calls are given has to look generated then.
+        True if the name may have another meaning, as a lexer's token: then arguments of calls must look generated.
     """
     stack: list[tuple[ast.AST, bool]] = [(value, False)]
     while stack:

@@ -1,8 +1,8 @@
 """The code version of a step: one canonical walk from its body over everything that its result can depend on.
 
 `CodeWalk.of` gives the digest, cheaply. `CodeWalk.parts` lists what went into it, with sources, for a step that is about to execute or is
-explained. A walk lives for one run. What it learns of functions and classes is kept for the process while guards confirm that
-nothing changed: the same code, defaults and closure, and each name still bound to the same object. Values that can change
+explained. A walk lives for one run. The nodes of functions and classes stay known for the process while guards confirm that
+nothing changed: the same code, defaults and closure, and each name bound to the same object. Values that can change
 in place are digested again in each run. `Watched` compares them before and after a body runs, together with the globals that it assigns.
 """
 
@@ -37,11 +37,11 @@ from stepwell.kernel_runtime.versions.graph import (
 from stepwell.kernel_runtime.versions.left_out import DATA, NOTHING, Ignored, ignored_places
 
 Roots: TypeAlias = Sequence[tuple[Node, str]]
-"""Nodes of a step's body and of what else counts, each with its path."""
+"""Nodes of a step's body and of its other dependencies, each with its path."""
 
 
 class Watched:
-    """The mutable things below some nodes, as they were when these were made."""
+    """Mutable values below some nodes, as they were when the nodes were made."""
 
     def __init__(self, roots: Roots) -> None:
         self.roots = roots
@@ -55,7 +55,7 @@ class Watched:
                 ]
 
     def changed(self, roots: Roots) -> tuple[str, ...]:
-        """Return the paths of what is another value now, given the nodes of a new walk over the same things."""
+        """Return the paths of values that differ now, given the nodes of a new walk over the same objects."""
         found = {
             path: None for path, scope, name, value in self._assigned if not _same(value, scope.get(name, MISSING))
         }
@@ -67,7 +67,7 @@ class Watched:
 
 
 def is_mutable(roots: Roots) -> bool:
-    """Whether anything below the nodes can change in place, or is a global that the code assigns."""
+    """Return True if anything below the nodes can change in place, or is a global that the code assigns."""
     return any([node.flags & MUTABLE for node, _ in roots])  # noqa: C419 - a list is quicker for one or two
 
 
@@ -91,7 +91,7 @@ def _values(roots: Roots) -> Iterable[tuple[str, bytes]]:
 
 
 Pin: TypeAlias = Callable[[str, CellBody, CodeVersion], CodeVersion]
-"""Given a step's key, its body and its code version as of now: the version that counts."""
+"""Given a step's key, its body and its present code version, returns the version that counts."""
 
 _MOST_KNOWN = 100_000
 _NO_ASSETS: Mapping[str, str] = {}
@@ -118,12 +118,12 @@ class CodeWalk:
         Names of the notebook's registered assets, each with its key. Code that reads such a name as a global of `namespace`
         depends on the asset's data version, reported in `CodeVersion.asset_names`, not on the value that is bound.
     namespace
-        The notebook's globals; None where there is no notebook.
+        The notebook's globals; None if there is no notebook.
     ignored
-        Variables that do not count. What is learned with any of them left out is not kept for the process.
+        Variables that do not count. Nodes that leave any of them out are not kept for the process.
     keyed
-        Digests with the user's key what could be guessed from a plain digest: parts, and what is named like a secret. None where
-        versions are to be the same for all users; parts have digests of this process then.
+        Digests bytes with the user's key, for values that could be guessed from a plain digest: parts, and values with a secret's
+        name. With None, versions are the same for all users, and digests of parts are valid in this process only.
     pin
         Decides which code version counts for a cell that was brought up to date before in this kernel.
     """
@@ -162,11 +162,11 @@ class CodeWalk:
         body
             A function of any kind, a class, a callable instance, a `CellBody` or a `SqlBody`.
         path
-            How a reader knows the step: its key.
+            The step's key, as shown to a reader.
         extra
-            More objects that count, each by a name: what a definition holds beside its body.
+            Further objects that count, each with a name: those that a definition holds in addition to its body.
         ignore
-            Names of variables that do not count, as the body knows them.
+            Names of variables that do not count, as the body refers to them.
         """
         walk = self._without(body, ignore) if ignore else self
         version = walk._version(body, path, extra)  # noqa: SLF001 - a walk of the same class
@@ -209,7 +209,7 @@ class CodeWalk:
         )
 
     def _unread(self, body: object, path: str, extra: Iterable[tuple[str, object]]) -> CodeVersion:
-        """Return the code version of a step on a Python whose bytecode is not known: it never proves that nothing changed."""
+        """Return the code version of a step on a Python whose bytecode is not known; it is always unverifiable."""
         nodes = [self.node(body), *(self.node(item) for _, item in extra)]
         code = digest(b"".join(map(digest_of, nodes))).hex()
         return CodeVersion(code, unverifiable=(Unverifiable(path, opcodes.untested()),))
@@ -217,9 +217,9 @@ class CodeWalk:
     def parts(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> tuple[CodePart, ...]:
-        """Return what went into the code version of a step's body, sources included.
+        """Return the parts of the code version of a step's body, with their sources.
 
-        Parameters are those of `of`. Values whose names look secret, and long ones, have no text.
+        Parameters are those of `of`. Long values, and values whose names look secret, have no text.
         """
         walk = self._without(body, ignore) if ignore else self
         extra = tuple(extra)
@@ -230,14 +230,14 @@ class CodeWalk:
     def roots(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> Roots:
-        """Return the nodes of a step's body and of what else counts, each with its path; parameters are those of `of`."""
+        """Return the nodes of a step's body and of its other dependencies, each with its path; parameters are those of `of`."""
         walk = self._without(body, ignore) if ignore else self
         return [(walk.node(body), path), *((walk.node(item), f"{path}({name})") for name, item in extra)]
 
     def watched(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
     ) -> Watched | None:
-        """Return what a step could change, as this walk found it; None if there is no such thing. Parameters are those of `of`."""
+        """Return the present values that a step could change; None if it reaches none. Parameters are those of `of`."""
         roots = self.roots(body, path=path, extra=extra, ignore=ignore)
         return Watched(roots) if is_mutable(roots) else None
 
@@ -267,7 +267,7 @@ class CodeWalk:
             )
         return found
 
-    # -- what is known
+    # -- known nodes
 
     def _digested(self, item: Any) -> Node | None:
         return self._nodes.get(identity(item))
@@ -287,7 +287,7 @@ class CodeWalk:
         return node
 
     def _known_key(self, key: int) -> int:
-        """Return under what key a node is known: nodes of code without data are other nodes."""
+        """Return the key of a node in `known`: an object has two nodes, one of them for its code without data."""
         return ~key if self._expander.ignored is DATA else key
 
     def _expand(self, item: Any) -> Node:
@@ -297,13 +297,13 @@ class CodeWalk:
         return node
 
     def _remember(self, root: Node) -> None:
-        """Keep a node whose guards can tell a change, and those below it, for later runs."""
+        """Keep a node, and those below it, for later runs if guards detect each change."""
         if not self._remembers:
             return
         if len(known) > _MOST_KNOWN:
             known.clear()
         if not root.edges:
-            # As most steps are.
+            # Most steps have no edges: this path must be short.
             root.stamp = self._stamp
             if root.stable and type(ref := root.ref) is KeyedRef:
                 known[self._known_key(ref.key)] = root
@@ -320,7 +320,7 @@ class CodeWalk:
                 stack.extend([child for _, child in node.edges])
 
     def _holds(self, root: Node) -> bool:
-        """Whether a node of an earlier run and everything below it are unchanged."""
+        """Return True if a node of an earlier run and everything below it are unchanged."""
         stamp = self._stamp
         if root.stamp is stamp:
             return True
@@ -332,7 +332,7 @@ class CodeWalk:
                 continue
             item = node.ref()
             if item is None or not self._unchanged(node, item):
-                # Each is looked at anew once in this run, so that a long chain stays linear.
+                # All of them are expanded again in this run, once, so that a long chain takes linear time.
                 for doubted in (*seen, node):
                     doubted.stamp = None
                     self._doubted.add(identity(doubted.ref()))
@@ -378,7 +378,7 @@ class CodeWalk:
         assets: dict[str, str],
         mutable: dict[str, None],
     ) -> None:
-        """Find what is unverifiable, an asset, or a mutable global below a node, each by the shortest path."""
+        """Collect unverifiable objects, assets and mutable globals below a node, each with the shortest path."""
         seen = {id(root)}
         slow = self._expander.slow
         queue: list[tuple[Node, str]] = [(root, path)]
