@@ -1,14 +1,14 @@
-"""What a large catalog costs: a store with many materializations, and the questions that are asked of it.
+"""Times of queries on a large catalog, in a store with many materializations.
 
     python benchmarks/catalog.py [MATERIALIZATIONS] [ROUNDS]
     python benchmarks/catalog.py keys [VERSIONS]
 
-The catalog is made with the store's own rows (appender, no values): 100 keys, each with as many versions as it takes, runs of 100 steps, some of them reused. Each
-question is asked of a process that has just attached the catalog and of one that has it open; printed are the least of ROUNDS in milliseconds, beside
-the same for a catalog of a hundredth the size, and bytes a row. Quote the ratios.
+The catalog contains rows without values: 100 keys with as many versions as needed, in runs of 100 steps, some of them reused. Each query is timed in a
+process that has just attached the catalog and in one that has it open. Printed are the minimum of ROUNDS in milliseconds, the same for a catalog of
+a hundredth of the size, and bytes per row. Quote the ratios.
 
-``keys`` lists stores of 100, 2,000 and 20,000 keys, each with VERSIONS versions (20): what `stepwell status`, `runs` and `versions` and a
-kernel's lineage of as many assets take, fresh and after an edit that makes all of them stale.
+``keys`` uses stores of 100, 2,000 and 20,000 keys with VERSIONS versions each (20). It times `stepwell status`, `runs` and `versions`, and the
+lineage of as many assets, fresh and after an edit that makes all of them stale.
 """
 
 import os
@@ -73,12 +73,12 @@ def fill(store, count, keys=KEYS):
 
 
 def questions(store, count):
-    """Return the questions by name."""
+    """Return the queries by name."""
     keys = [f"asset_{key}" for key in range(KEYS)]
     codes = [f"code{key}-{(count // KEYS - 1) // 10}" for key in range(KEYS)]
 
     def snapshot():
-        store._shared.remembered._epoch = -1  # noqa: SLF001 - else the answer is remembered
+        store._shared.remembered._epoch = -1  # noqa: SLF001 - otherwise the snapshot is cached
         snapshot = store.snapshot(keys, keys, codes)
         assert len(snapshot.current) == KEYS
 
@@ -96,7 +96,7 @@ def questions(store, count):
 
 
 def measure(directory, count, rounds):
-    """Return the least milliseconds of each question, open and just attached, and the file's size."""
+    """Return the minimum milliseconds of each query, open and just attached, and the size of the file."""
     store = open_store(directory)
     started = time.perf_counter()
     fill(store, count)
@@ -132,7 +132,7 @@ def measure(directory, count, rounds):
 
 
 def listing(folder, keys, versions):
-    """Return the seconds that each list takes of a store with `keys` keys."""
+    """Return the seconds of each listing of a store with `keys` keys."""
     import stepwell
 
     store = open_store(folder / f"listed{keys}")
@@ -153,7 +153,7 @@ def listing(folder, keys, versions):
 
 
 def lineages(directory, keys):
-    """Return the seconds that the lineage of `keys` assets takes, fresh and stale."""
+    """Return the seconds of the lineage of `keys` assets, fresh and stale."""
     from stepwell import asset
     from stepwell.kernel_runtime.session import Session
 
@@ -179,7 +179,7 @@ def lineages(directory, keys):
 
 
 def print_listing(versions):
-    """Print what lists take by the number of keys."""
+    """Print the times of listings by the number of keys."""
     counts = (100, 2_000, 20_000)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEPWELL_KEY_FILE"] = str(Path(folder) / "key")

@@ -1,16 +1,15 @@
-"""What a step of no work costs: Stepwell beside joblib.Memory, Hamilton's cache and plain calls, in one run.
+"""Overhead of a step without work: Stepwell compared with joblib.Memory, Hamilton's cache and plain calls, in one run.
 
     python benchmarks/steps.py [N,N,...] [ROUNDS]
 
-A chain of N one-line functions, each of the one before. Each measurement is a fresh process; imports are not counted. Rounds interleave
-the contestants, so that all see the same load of the machine; printed are the least times in microseconds a step, and what part of
-another's time Stepwell takes, once on the clock and once of the processors' time. Quote the ratios. A contestant that is not installed is
-left out.
+The workload is a chain of N one-line functions, each with the previous one as its input. Each measurement is a fresh process; imports are not
+counted. Rounds interleave the contestants, so that all have the same load of the machine. Printed are the minimum times in microseconds per step,
+and the ratio of Stepwell's time to the others, in wall time and in processor time. Quote the ratios. A contestant that is not installed is omitted.
 
-``cold``     every step runs and is kept durably
-``no-op``    a fresh process finds everything kept
-``changed``  a fresh process finds the step in the middle edited: it and what follows run again
-``live``     the same process asks again (Stepwell only: the others have no run that asks)
+``cold``     every step runs and is stored durably
+``no-op``    a fresh process reuses everything
+``changed``  the step in the middle is edited: in a fresh process it and all later steps run
+``live``     the same process requests the chain again (Stepwell only)
 """
 
 import json
@@ -23,11 +22,11 @@ from pathlib import Path
 
 WORKLOADS = ("cold", "no-op", "changed", "live")
 BUDGET = {"cold": ("joblib", 0.1), "no-op": ("hamilton", 0.1), "live": ("", 30)}
-"""What DESIGN asks for at 1,000 steps: a part of another's time, or microseconds a step."""
+"""The goals at 1,000 steps: a fraction of the time of a contestant, or microseconds per step."""
 
 
 def module(count, changed):
-    """Write the chain as a module of the working directory, and import it."""
+    """Write the chain as a module in the working directory, and import it."""
     folder = Path.cwd()
     lines = ["def s0() -> int:\n    return 1\n"]
     for number in range(1, count):
@@ -45,7 +44,7 @@ def functions(chain, count):
 
 
 class Measured:
-    """Seconds of a block: on the clock, and of the process's processors."""
+    """Seconds of a block: wall time and processor time."""
 
     def __enter__(self):
         self.wall, self.cpu = time.perf_counter(), time.process_time()
@@ -91,7 +90,7 @@ def joblib(chain, count, expected):
 def hamilton(chain, count, expected):
     from hamilton import driver
 
-    # It follows the chain by recursion.
+    # Hamilton follows the chain recursively.
     sys.setrecursionlimit(1_000_000)
     last = f"s{count - 1}"
     with Measured() as first:
@@ -125,7 +124,7 @@ def measure(name, count, folder, *, changed=False):
 
 
 def measured(count, rounds):
-    """Return the least seconds by contestant and workload: on the clock, and of the processors."""
+    """Return the minimum seconds by contestant and workload: wall time and processor time."""
     best = {}
     remaining = dict.fromkeys(CONTESTANTS)
     for _ in range(rounds):

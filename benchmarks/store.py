@@ -1,15 +1,15 @@
-"""What storing and loading values costs: Stepwell beside the usual ways, and many processes on one store.
+"""Times of storing and loading values: Stepwell compared with common formats, and many processes on one store.
 
     python benchmarks/store.py [--scale S] [--rounds N] [--only frame,array,objects,processes]
 
-Every measurement is a fresh process; imports and making the value are not counted. Rounds interleave the contestants, so that all
-see the same load of the machine; printed is the best of the rounds, and the ratio to ``raw``, which writes the same bytes that
-Stepwell stores, in one file with plain writes, and reads them with plain reads. Nobody syncs to the disk. Quote the ratios.
+Every measurement is a fresh process; imports and the computation of the value are not counted. Rounds interleave the contestants, so that
+all have the same load of the machine. Printed are the minimum of the rounds and the ratio to ``raw``, which writes the bytes that Stepwell
+stores to one file and reads them back. No contestant syncs to the disk. Quote the ratios.
 
 ``frame``      a pandas frame of 5 million rows: integers, floats, dates, strings, categories
 ``array``      400 MB of integers
-``objects``    10,000 small dictionaries, each stored under a name of its own
-``processes``  1, 2, 4, 8 processes that each record steps in one store: rows a second, none lost, no lock errors
+``objects``    10,000 small dictionaries, each stored under a separate name
+``processes``  1, 2, 4, 8 processes that record steps in one store: rows per second, lost rows, lock errors
 """
 
 import argparse
@@ -64,11 +64,11 @@ def objects(scale):
     ]
 
 
-# -- the contestants: each returns what writes and what reads a value --------------------------------------------------
+# -- the contestants: each returns a function that writes and one that reads --------------------------------------------------
 
 
 def raw(value, kind):
-    """The bytes that Stepwell stores, and nothing else."""
+    """Return functions that write and read the bytes that Stepwell stores."""
     from stepwell.kernel_runtime.store.values.codecs import encode
 
     def write():
@@ -147,7 +147,7 @@ def joblib_dump(value, kind):
 
 
 def mapped(kind):
-    """Arrays can be mapped by joblib; that is the fair comparison."""
+    """Return functions that use joblib, with mapped arrays for a fair comparison."""
     return "c" if kind == "array" else None
 
 
@@ -216,7 +216,7 @@ CONTESTANTS = {
 
 
 def resident():
-    """Return the bytes of memory that this process holds, or 0 where the system does not say so."""
+    """Return the resident memory of this process in bytes, or 0 if the system does not report it."""
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     except OSError:
@@ -358,7 +358,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=5.0, help="that each writing process writes")
     parser.add_argument("--only", default="frame,array,objects,processes", help="what to measure")
     asked = parser.parse_args()
-    # A key of its own: a benchmark makes none in the user's configuration folder.
+    # A separate key, so that a benchmark creates none in the user's configuration folder.
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEPWELL_KEY_FILE"] = os.path.join(folder, "key")
         for kind in asked.only.split(","):

@@ -1,4 +1,4 @@
-"""What versions cost, each beside a floor timed in the same run.
+"""Times of code versions and data versions, each compared with a lower bound (floor) timed in the same run.
 
     python benchmarks/versions.py [ROUNDS]
 
@@ -10,7 +10,7 @@
 ``frame``         the data version of a frame of 5 million rows, by kind of column; floor: blake3 over the same bytes (what Arrow or
                   numpy holds them in), with the same threads
 
-Rounds interleave floor and product, so that both see the same load of the machine; printed are the least times and their ratio. Quote the
+Rounds interleave floor and product, so that both have the same load of the machine. Printed are the minimum times and their ratio. Quote the
 ratios.
 """
 
@@ -24,14 +24,14 @@ ROWS = 5_000_000
 
 
 def timed(call):
-    """Return the seconds that a call takes on the clock: where several threads work."""
+    """Return the wall time of a call in seconds; for calls that use several threads."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
 
 
 def worked(call):
-    """Return the seconds that this thread works on a call: what others do on the machine meanwhile does not count."""
+    """Return the processor time of this thread for a call, in seconds; other load of the machine does not count."""
     started = time.thread_time()
     call()
     return time.thread_time() - started
@@ -44,7 +44,7 @@ def notebook(text):
 
 
 def warm_up():
-    """Import what both sides need; the first code version of a process reads where the standard library is."""
+    """Import the modules of both sides; the first code version of a process also locates the standard library."""
     import blake3
 
     from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -55,7 +55,7 @@ def warm_up():
 
 
 def steps():
-    """Thousand one-line steps; the floor and the product see functions of their own, compiled alike."""
+    """Time the code versions of 1,000 one-line steps; floor and product use separate functions, compiled alike."""
     blake3, walk_of = warm_up()
     text = "RATE = 3\n" + "".join(f"def f{number}(x): return x * RATE + {number}\n" for number in range(1000))
     spaces = notebook(text), notebook(text)
@@ -142,7 +142,7 @@ def frames(kind):
         floor = timed(lambda: [blake3(buffer, max_threads=blake3.AUTO).digest() for buffer in buffers])
         ours = timed(lambda: data_version(frame))
         times.append((ours, floor))
-    # The first round also faults pages in.
+    # The first round includes page faults.
     best = [min(side) for side in zip(*times[1:], strict=True)]
     return {
         f"{'mixed frame' if kind == 'mixed' else 'column ' + kind}, {sum(buffer.nbytes for buffer in buffers) >> 20} MiB": best

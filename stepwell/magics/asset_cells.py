@@ -438,7 +438,7 @@ def sql_asset_of(face: Face, arguments: Namespace, line: str, body: str) -> tupl
     for name in select.parameters:
         if name not in face.namespace:
             raise CellNameError(
-                f"the SELECT of {key.name!r} uses ${name}, but there is no variable {name!r}",
+                f"the SELECT of {key.name!r} uses ${name}, but the variable {name!r} does not exist",
                 where=text.where,
                 remedy=f"run the cell that assigns {name} first",
             )

@@ -39,7 +39,7 @@ class Names:
     sure: frozenset[str] = frozenset()
     """The part of `assigned` that every path assigns."""
     changes: frozenset[str] | None = None
-    """Names whose objects the body may change in place; None if the analysis cannot tell."""
+    """Names whose objects the body may change in place; None if unknown."""
 
 
 def names_of(tree: ast.Module) -> Names:

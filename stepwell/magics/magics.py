@@ -425,7 +425,7 @@ def select_rows(face: Face, line: Sequence[str], cell: str | None) -> Any:
     for name in statement.parameters:
         if name not in face.namespace:
             raise CellNameError(
-                f"the SELECT uses ${name}, but there is no variable {name!r}",
+                f"the SELECT uses ${name}, but the variable {name!r} does not exist",
                 remedy=f"run the cell that assigns {name} first",
             )
     parameters = {name: face.namespace[name] for name in statement.parameters}
