@@ -1,7 +1,7 @@
-"""Commands: each verb of Stepwell is written once, in a module of its own, and every face is derived from it.
+"""Commands: each verb of Stepwell is written once, in a separate module, and every face is derived from it.
 
-``command`` has the mechanism: `command` registers a typed Python function. Its arguments are read from the signature, their help from the
-docstring. `stepwell.<verb>()` is the function itself; ``%stepwell <verb>`` and ``stepwell <verb> [--json]`` parse a line into its arguments
+The module ``command`` has the mechanism: its decorator `command` registers a typed Python function. The arguments are read from the signature,
+their help from the docstring. `stepwell.<verb>()` is the function itself; ``%stepwell <verb>`` and ``stepwell <verb> [--json]`` parse a line into its arguments
 and render its result. `VERBS` lists the modules in the order of the help; a module is imported when its verb is used.
 """
 
@@ -11,4 +11,4 @@ VERBS = (
 )  # fmt: skip
 """Verbs with a module of the same name, in the order of ``stepwell --help``."""
 HOMES = {"run": "stepwell.batch.run"}
-"""Modules of verbs that belong to a face: executing a notebook needs nbclient."""
+"""Modules of verbs that are outside this package: ``run`` executes notebooks and needs nbclient."""

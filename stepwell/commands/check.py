@@ -1,4 +1,4 @@
-"""``check``: whether anything would be computed, and why, without running a step."""
+"""``check``: which steps would be computed, and why, without running them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SURE = ("failed", "missing", "unverifiable", "stale")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The result of `check`: the states of all steps, in an order in which they could run."""
+    """The result of `check`: the states of all steps in execution order."""
 
     states: tuple[StepState, ...]
 
     @property
     def outdated(self) -> tuple[StepState, ...]:
-        """The steps that would run, or may."""
+        """The steps that would or may run."""
         return tuple(state for state in self.states if state.must_run or state.state == "may change")
 
     @property
@@ -35,12 +35,12 @@ class Check:
         """Return ``{"fresh", "steps": [{"key", "state", "seconds", "reasons"}]}``."""
         steps = [
             {
-                "key": each.key,
-                "state": each.state,
-                "seconds": each.seconds,
-                "reasons": [reason.as_dict() for reason in each.reasons],
+                "key": state.key,
+                "state": state.state,
+                "seconds": state.seconds,
+                "reasons": [reason.as_dict() for reason in state.reasons],
             }
-            for each in self.states
+            for state in self.states
         ]
         return {"fresh": not self.outdated, "steps": steps}
 
@@ -48,12 +48,12 @@ class Check:
         if not self.states:
             return "nothing is defined"
         lines = []
-        for each in self.outdated:
-            why = next((reason.text for reason in each.reasons if reason.text), "")
-            last = f"last {duration(each.seconds)}" if each.seconds else ""
-            lines.append(in_one_line(f"{each.key}: {' · '.join(filter(None, [each.state, why, last]))}"))
-        sure = sum(each.state in _SURE for each in self.outdated)
-        seconds = sum(each.seconds or 0.0 for each in self.outdated)
+        for state in self.outdated:
+            why = next((reason.text for reason in state.reasons if reason.text), "")
+            last = f"last {duration(state.seconds)}" if state.seconds else ""
+            lines.append(in_one_line(f"{state.key}: {' · '.join(filter(None, [state.state, why, last]))}"))
+        sure = sum(state.state in _SURE for state in self.outdated)
+        seconds = sum(state.seconds or 0.0 for state in self.outdated)
         fresh = len(self.states) - len(self.outdated)
         if not lines:
             return f"fresh: {fresh} step{'' if fresh == 1 else 's'}, nothing would be computed"
@@ -64,19 +64,19 @@ class Check:
 
 
 @command(
-    options={"targets": Option(completes="assets")}, definitions="notebooks", exit_code=lambda found: found.exit_code
+    options={"targets": Option(completes="assets")}, definitions="notebooks", exit_code=lambda result: result.exit_code
 )
 def check(targets: Targets = None, *, definitions: Given = None, store: AnyStore = None) -> Check:
-    """Tell whether anything would be computed, and why, without running a step.
+    """Check whether anything would be computed, and why, without running a step.
 
-    Effects of reused steps are not applied: a step that depends on one may change.
+    Effects of reused steps are not applied; steps that depend on such an effect are reported as *may change*.
 
     Parameters
     ----------
     targets
         Assets and selections; by default everything that is defined.
     definitions
-        Definitions, or a module of them, that are looked up before those that are registered.
+        Definitions, or a module of definitions, that take precedence over registered ones.
     store
         A store directory or an open store; by default the session's.
 

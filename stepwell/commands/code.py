@@ -25,34 +25,39 @@ class Code(tuple[StepCode, ...]):
     __slots__ = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
+        """Return the source as JSON values."""
         return {"steps": [asdict(step) for step in self]}
 
     def __str__(self) -> str:
         return "\n".join(
-            f"# {step.key}{f' ({step.where})' if step.where else ''}\n{step.code.rstrip() or '# its source is not known'}"
+            f"# {step.key}{f' ({step.where})' if step.where else ''}\n{step.code.rstrip() or '# source not available'}"
             for step in self
         )
 
 
 @command(options={"key": Option(completes="steps")}, definitions="required")
 def code(key: str) -> Code:
-    """Show the code that an asset or step was defined with.
+    """Show the source code of an asset or step.
 
     Parameters
     ----------
     key
         An asset or a step.
 
+    Returns
+    -------
+    Code
+        The source of each step of the key.
+
     Raises
     ------
     UnknownKeyError
-        If nothing is defined under the key.
+        If no definition has the key.
     """
     nodes = get_session().inspect().lineage().nodes
-    found = [
+    steps = [
         StepCode(node.key, node.where, node.code) for node in nodes if key in (node.key, node.parent, *node.assets)
     ]
-    if not found:
+    if not steps:
         raise unknown_key("asset or step", key, [node.key for node in nodes])
-    return Code(found)
+    return Code(steps)

@@ -1,9 +1,9 @@
 """The mechanism behind every verb: a typed function becomes a command of Python, of ``%stepwell`` and of the command line.
 
 The function's signature gives the arguments. A positional parameter is a positional argument, optional if it has a default, repeated if it is a
-sequence or ``*args``. A keyword-only parameter is a flag, ``--dry-run`` for ``dry_run``. Parameters that only Python can give (`PYTHON_ONLY`) are left
-out of lines. The ``Parameters`` section of the docstring gives the help. `Option` adds the little that a signature cannot tell: a short flag,
-how the text of a line is read, what completes it.
+sequence or ``*args``. A keyword-only parameter is a flag, ``--dry-run`` for ``dry_run``. Parameters that exist only in Python
+(`PYTHON_ONLY`) are not arguments of a line. The ``Parameters`` section of the docstring gives the help. `Option` adds the facts that a
+signature cannot express: a short flag, the parser of the text, the completion.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 PYTHON_ONLY = frozenset(("store", "definitions", "raise_on_error", "verify", "frame", "parameters"))
-"""Parameters that are no argument of a line; ``store`` is ``--store`` on the command line."""
+"""Parameters that are not arguments of a line; ``store`` is ``--store`` on the command line."""
 Needs = Literal["store", "directory", "maybe", "itself", "nothing"]
 Definitions = Literal["none", "optional", "required", "notebooks"]
 Completes = Literal["", "assets", "steps"]
@@ -36,22 +36,22 @@ Completes = Literal["", "assets", "steps"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What a signature does not tell of an argument.
+    """Facts about an argument that a signature cannot express.
 
     Parameters
     ----------
     short
         A short flag: ``-n``.
     read
-        From the text of a line to the value; raises `ValueError` for bad text.
+        Parses the text of a line; raises `ValueError` for invalid text.
     completes
-        What completes it.
+        The kind of names that complete it.
     metavar
-        How help names its value; by default its name in capitals.
+        The name of its value in the help; by default the parameter's name in capitals.
     hidden
-        Whether lines do not have it.
+        Hide the parameter from lines: only Python can pass it.
     repeated
-        Whether a line may give several positional values, and the function is called once with each.
+        Accept several positional values in a line; the function is called once with each value.
     """
 
     short: str = ""
@@ -64,7 +64,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument of a command, as lines have it."""
+    """One argument of a command in a line."""
 
     name: str
     help: str
@@ -77,7 +77,7 @@ class Argument:
 
     @property
     def usage(self) -> str:
-        """How a line writes it: ``KEY``, ``[A]``, ``[--on COLUMN,...]``."""
+        """Its form in the usage of a line: ``KEY``, ``[A]``, ``[--on COLUMN,...]``."""
         metavar = self.option.metavar or self.name.upper()
         if self.is_flag:
             return f"[{self.flags[0]}]" if self.is_switch else f"[{self.flags[0]} {metavar}]"
@@ -94,25 +94,25 @@ class Argument:
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Add it to a parser."""
-        told: dict[str, Any] = {"help": self.help.replace("%", "%%") or None}
+        settings: dict[str, Any] = {"help": self.help.replace("%", "%%") or None}
         metavar = self.option.metavar or self.name.upper()
         if self.is_switch:
             action = "store_false" if self.default is True else "store_true"
-            parser.add_argument(*self.flags, dest=self.name, action=action, **told)
+            parser.add_argument(*self.flags, dest=self.name, action=action, **settings)
             return
-        told["metavar"] = metavar
+        settings["metavar"] = metavar
         if self.option.read is not None:
-            told["type"] = _reader(self.option.read, metavar)
+            settings["type"] = _reader(self.option.read, metavar)
         if self.is_flag:
             if self.many:
-                told |= {"action": "append"}
-            parser.add_argument(*self.flags, dest=self.name, default=self.default, **told)
+                settings |= {"action": "append"}
+            parser.add_argument(*self.flags, dest=self.name, default=self.default, **settings)
             return
         several = self.many or self.option.repeated
         nargs = ("+" if self.required else "*") if several else (None if self.required else "?")
         if not self.required:
-            told["default"] = self.default
-        parser.add_argument(self.name, nargs=nargs, **told)
+            settings["default"] = self.default
+        parser.add_argument(self.name, nargs=nargs, **settings)
 
 
 @dataclass(frozen=True)
@@ -124,16 +124,21 @@ class Command(Generic[P, R]):
     text
         Renders a result as text; ``str`` by default.
     data
-        Renders a result as JSON data; its ``as_dict`` by default.
+        Renders a result as JSON data; by default its ``as_dict``.
     exit_code
         The exit code of the command line for a result.
     needs
-        ``store`` if it takes an open store that exists, ``directory`` if it takes a directory that need not be a usable store,
-        ``maybe`` if the function may make the store, ``itself`` if it finds its store itself.
+        ``store`` if the function takes an existing, open store; ``directory`` if it takes a directory that need not be a usable store;
+        ``maybe`` if it may create the store; ``itself`` if it locates the store itself.
     definitions
-        Whether the definitions of a notebook can or must be there: the command line takes ``--notebook NB`` for them, or the notebooks themselves.
+        Whether the function can or must have the definitions of a notebook. The command line takes ``--notebook NB`` for them, or the notebooks
+        as positional arguments (``notebooks``).
     displayed
-        Whether a notebook displays the result instead of printing its text.
+        Display the result in a notebook instead of printing its text.
+    epilog
+        Text below the help of the command line.
+    printer
+        Prints a result incrementally on the command line: has `add_arguments`, `given` and `show`.
     """
 
     name: str
@@ -149,12 +154,13 @@ class Command(Generic[P, R]):
     displayed: bool = False
     epilog: str = ""
     printer: Any = None
-    """What the command line adds to print a result as it is made: `add_arguments`, `given`, `show`."""
 
     @property
     def usage(self) -> str:
-        """Its name and arguments, as lines have them: ``versions KEY [-a]``."""
-        return " ".join([self.name, *(each.usage for each in sorted(self.arguments, key=lambda each: each.is_flag))])
+        """The name and arguments as in a line: ``versions KEY [-a]``."""
+        return " ".join(
+            [self.name, *(argument.usage for argument in sorted(self.arguments, key=lambda argument: argument.is_flag))]
+        )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments to a parser."""
@@ -162,9 +168,9 @@ class Command(Generic[P, R]):
             argument.add_to(parser)
 
     def call(self, given: Mapping[str, Any], **more: Any) -> list[R]:
-        """Call the function with the arguments of a line; once with each value of a repeated argument."""
-        values = {each.name: given[each.name] for each in self.arguments}
-        repeated = next((each.name for each in self.arguments if each.option.repeated), None)
+        """Call the function with the arguments of a line, once per value of a repeated argument."""
+        values = {argument.name: given[argument.name] for argument in self.arguments}
+        repeated = next((argument.name for argument in self.arguments if argument.option.repeated), None)
         if repeated is None:
             return [self._called(values, more)]
         return [self._called({**values, repeated: value}, more) for value in values[repeated]]
@@ -180,15 +186,23 @@ class Command(Generic[P, R]):
             for name, value in values.items()
             if parameters[name].kind is not inspect.Parameter.VAR_POSITIONAL
         }
-        made: Any = self.function
-        found: R = made(*first, **named, **more)
-        return found
+        function: Any = self.function
+        result: R = function(*first, **named, **more)
+        return result
 
     def json(self, results: Sequence[R], about: Mapping[str, Any] = types.MappingProxyType({})) -> str:
-        """Return the JSON text of results: one object, or a list of them where the command was called several times."""
-        found = [self.data(each) for each in results]
-        shown = [{**about, **each} if isinstance(each, dict) else each for each in found]
-        return as_json(shown[0] if len(shown) == 1 else shown, indent=2)
+        """Return the JSON text of results: one object, or a list if the command was called several times.
+
+        Parameters
+        ----------
+        results
+            The results of `call`.
+        about
+            Facts that every object repeats, such as the store.
+        """
+        items = [self.data(result) for result in results]
+        objects = [{**about, **item} if isinstance(item, dict) else item for item in items]
+        return as_json(objects[0] if len(objects) == 1 else objects, indent=2)
 
 
 _commands: dict[str, Command[Any, Any]] = {}
@@ -206,7 +220,10 @@ def command(
     epilog: str = "",
     printer: Any = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Register a function as a command; it stays as it is. Parameters are the attributes of `Command`, and `options` by parameter."""
+    """Register a function as a command and return it unchanged.
+
+    The parameters are attributes of `Command`; `options` maps the names of parameters to an `Option`.
+    """
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
         doc = inspect.getdoc(function) or ""
@@ -219,7 +236,7 @@ def command(
         name = function.__name__
         _commands[name] = Command(
             name, function, " ".join(summary.split()), " ".join(more.split()), tuple(_arguments(function, doc, options)), needs, text,
-            data or (lambda found: found.as_dict()), exit_code, definitions, displayed, epilog, printer,
+            data or (lambda result: result.as_dict()), exit_code, definitions, displayed, epilog, printer,
         )  # fmt: skip
         return function
 
@@ -227,7 +244,7 @@ def command(
 
 
 def find_command(name: str) -> Command[Any, Any] | None:
-    """Return the command of a name; None if there is none."""
+    """Return the command with a name; None if there is none."""
     if name not in VERBS:
         return None
     if name not in _commands:
@@ -237,11 +254,11 @@ def find_command(name: str) -> Command[Any, Any] | None:
 
 def all_commands() -> list[Command[Any, Any]]:
     """Return every command, in the order of the help."""
-    return [found for name in VERBS if (found := find_command(name)) is not None]
+    return [command for name in VERBS if (command := find_command(name)) is not None]
 
 
 def _arguments(function: Callable[..., Any], doc: str, options: Mapping[str, Option]) -> Iterable[Argument]:
-    told = parameter_help(doc)
+    help_texts = parameter_help(doc)
     for name, parameter in inspect.signature(function).parameters.items():
         option = options.get(name, Option())
         if name in PYTHON_ONLY or option.hidden:
@@ -251,22 +268,22 @@ def _arguments(function: Callable[..., Any], doc: str, options: Mapping[str, Opt
         many = star or any(word in hint for word in ("Sequence[", "Iterable[", "Targets"))
         default = () if star else None if parameter.default is parameter.empty else parameter.default
         yield Argument(
-            name, told.get(name, ""), parameter.kind is parameter.KEYWORD_ONLY, hint == "bool", many and not option.read,
+            name, help_texts.get(name, ""), parameter.kind is parameter.KEYWORD_ONLY, hint == "bool", many and not option.read,
             parameter.default is parameter.empty and not star, default, option,
         )  # fmt: skip
 
 
 def parameter_help(doc: str) -> dict[str, str]:
-    """Return what the ``Parameters`` section of a docstring says of each parameter, as one sentence without its full stop."""
-    found: dict[str, str] = {}
+    """Return the help of each parameter in the ``Parameters`` section of a docstring, on one line without the final full stop."""
+    help_texts: dict[str, str] = {}
     section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", doc, re.DOTALL | re.MULTILINE)
     for names, lines in re.findall(
         r"^(\S[^\n]*)\n((?:[ \t]+[^\n]*\n?|\n(?=[ \t]))+)", section[1] if section else "", re.MULTILINE
     ):
-        told = " ".join(lines.split()).replace("``", "").replace("`", "").removesuffix(".")
+        text = " ".join(lines.split()).replace("``", "").replace("`", "").removesuffix(".")
         for name in names.split(","):
-            found[name.strip().lstrip("*")] = told
-    return found
+            help_texts[name.strip().lstrip("*")] = text
+    return help_texts
 
 
 def _reader(read: Callable[[str], Any], metavar: str) -> Callable[[str], Any]:
@@ -282,18 +299,18 @@ def _reader(read: Callable[[str], Any], metavar: str) -> Callable[[str], Any]:
 
 
 class LineError(Exception):
-    """A line that cannot be read; the message is one line."""
+    """An invalid line; the message is one line."""
 
 
 class LineParser(argparse.ArgumentParser):
-    """Reads the words of a line; raises `LineError` instead of ending the process."""
+    """Parser of the words of a line; raises `LineError` instead of ending the process."""
 
     def __init__(self, program: str, **options: Any) -> None:
         super().__init__(prog=program, allow_abbrev=False, **options)
         self._intermixed = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse words; optional positional arguments may also stand behind flags."""
+        """Parse words; optional positional arguments may also follow flags."""
         if self._intermixed or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         self._intermixed = True
@@ -303,36 +320,34 @@ class LineParser(argparse.ArgumentParser):
             self._intermixed = False
 
     def error(self, message: str) -> NoReturn:
-        """Raise the error of a wrong line."""
+        """Raise a `LineError` with the message, the nearest flag and the usage."""
         usage = " ".join(self.format_usage().split()).removeprefix("usage: ")
         raise LineError(f"{message}{self.suggestion(message)}; {usage}")
 
     def suggestion(self, message: str) -> str:
-        """Return ``: did you mean --force?`` for a message about unknown flags; empty if no flag is near."""
+        """Return ``: did you mean --force?`` for a message about unknown flags; empty if no flag is similar."""
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         unknown = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
         near = [
-            each for word in unknown if word not in flags for each in difflib.get_close_matches(word, flags, 1, 0.5)
+            flag for word in unknown if word not in flags for flag in difflib.get_close_matches(word, flags, 1, 0.5)
         ]
         return f": did you mean {' '.join(near)}?" if near else ""
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add the flag of commands that can print JSON."""
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object on standard output, and nothing else there"
-    )
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else on standard output")
 
 
 def read_count(text: str) -> int:
-    """Read a number of at least one."""
+    """Parse a number of at least one."""
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"{text!r} is not a number of at least 1")
     return int(text)
 
 
 def read_names(text: str) -> list[str]:
-    """Read names with commas between them."""
+    """Parse names that are separated by commas."""
     return [name for name in text.split(",") if name]
 
 

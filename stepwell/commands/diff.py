@@ -1,4 +1,4 @@
-"""``diff``: how two versions of a key differ, and its wording."""
+"""``diff``: the differences between two versions of a key, as text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CHOSEN = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Difference(Comparison):
-    """How two versions of a key differ; printed as a summary and the first differences."""
+    """The differences between two versions of a key; printed as a summary and the first differences."""
 
     @property
     def summary(self) -> str:
@@ -61,7 +61,7 @@ class Difference(Comparison):
 
 
 def worded(comparison: Comparison) -> Difference:
-    """Return a comparison that is printed as text."""
+    """Return a comparison as one that prints as text."""
     return Difference(*(getattr(comparison, field.name) for field in fields(comparison)))
 
 
@@ -85,23 +85,23 @@ def diff(
     memory_limit: str = MEMORY,
     store: AnyStore = None,
 ) -> Difference:
-    """Show how two versions of an asset or step differ, by default the newest two that do.
+    """Show the differences between two versions of an asset or step, by default the newest two that differ.
 
     Parameters
     ----------
     key
         An asset or a step.
     before
-        A version: a number (-2), the beginning of an identifier, or a time; by default the last different one.
+        The older version: a number (-2), the beginning of an identifier, or a time; by default the newest one that differs from the newest.
     after
-        A version; by default the newest.
+        The newer version; by default the newest.
     on
-        For frames, the columns or index levels that match rows; empty for their position. By default a unique index, or a column named like
-        a key that is unique in both, else the position.
+        For frames, the columns or index levels that match rows; empty to match by position. By default a unique index, else a unique column that
+        is named like a key, else the position.
     notebook
-        Only versions that this notebook made.
+        Only versions from this notebook.
     memory_limit
-        For frames, the memory that the comparison may use before it spills to the disk.
+        For frames, the memory that the comparison may use before it spills to disk, such as 2GB.
     store
         A store directory or an open store; by default the session's.
 
@@ -113,7 +113,7 @@ def diff(
     Raises
     ------
     UnknownKeyError, UnknownVersionError, ValueUnavailableError
-        If there are no such versions, or one of them cannot be loaded.
+        If a version does not exist or cannot be loaded.
     """
     opened = get_session().open(store, create=False)
     return worded(
@@ -132,8 +132,8 @@ def _as_json_value(value: Any) -> Any:
 # -- the summary -------------------------------------------------------------------------------------------------------
 
 
-def _summary(found: Comparison) -> str:
-    details = found.details
+def _summary(comparison: Comparison) -> str:
+    details = comparison.details
     if isinstance(details, FrameDifference):
         return _frame_summary(details)
     if isinstance(details, ArrayDifference):
@@ -148,49 +148,51 @@ def _summary(found: Comparison) -> str:
         if not count:
             return "no difference in the part that was compared: the value is large" if details.more else _UNSEEN
         return f"{count:,}{' or more' if details.more else ''} place{' differs' if count == 1 else 's differ'}"
-    if found.equal:
+    if comparison.equal:
         return "both versions have the same value"
-    return "figures are not compared: their values differ, look at both"
+    return "the figures differ; figures are not compared in detail: look at both"
 
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _frame_summary(found: FrameDifference) -> str:
-    schema = found.schema
-    not_compared = sum(column.how == "not compared" for column in found.columns)
+def _frame_summary(difference: FrameDifference) -> str:
+    schema = difference.schema
+    not_compared = sum(column.how == "not compared" for column in difference.columns)
     counts = [
-        (found.added, "row", "added"),
-        (found.removed, "row", "removed"),
-        (found.changed, "row", "changed"),
+        (difference.added, "row", "added"),
+        (difference.removed, "row", "removed"),
+        (difference.changed, "row", "changed"),
         (len(schema.added), "column", "added"),
         (len(schema.removed), "column", "removed"),
         (len(schema.retyped), "column", "of another type"),
         (not_compared, "column", "not compared"),
     ]
-    what = ", ".join(f"{_counted(count, noun)} {change}" for count, noun, change in counts if count) or _UNSEEN
-    by = f"matched by {', '.join(found.matched_by) or 'position'}{_CHOSEN[found.chosen]}"
-    return f"{what} ({found.rows_before:,} -> {found.rows_after:,} rows, {by})"
+    changes = ", ".join(f"{_counted(count, noun)} {change}" for count, noun, change in counts if count) or _UNSEEN
+    by = f"matched by {', '.join(difference.matched_by) or 'position'}{_CHOSEN[difference.chosen]}"
+    return f"{changes} ({difference.rows_before:,} -> {difference.rows_after:,} rows, {by})"
 
 
-def _array_summary(found: ArrayDifference) -> str:
-    shape = " × ".join(map(str, found.shape[0])) or "0-d"
-    dtype = f"dtype {found.dtype[0]} -> {found.dtype[1]}; " if found.dtype[0] != found.dtype[1] else ""
-    if found.differing is None:
-        return f"{dtype}shape {found.shape[0]} -> {found.shape[1]}"
-    if not found.differing:
+def _array_summary(difference: ArrayDifference) -> str:
+    shape = " × ".join(map(str, difference.shape[0])) or "0-d"
+    dtype = (
+        f"dtype {difference.dtype[0]} -> {difference.dtype[1]}; " if difference.dtype[0] != difference.dtype[1] else ""
+    )
+    if difference.differing is None:
+        return f"{dtype}shape {difference.shape[0]} -> {difference.shape[1]}"
+    if not difference.differing:
         rest = "" if dtype else ": order, mask, metadata or representation differ"
         return f"{dtype}no element of {shape} differs{rest}"
-    greatest = f", greatest difference {found.greatest:g}" if found.greatest is not None else ""
-    return f"{dtype}{found.differing:,} of {found.total:,} elements differ ({shape}){greatest}"
+    greatest = f", greatest difference {difference.greatest:g}" if difference.greatest is not None else ""
+    return f"{dtype}{difference.differing:,} of {difference.total:,} elements differ ({shape}){greatest}"
 
 
 # -- the lines below it ------------------------------------------------------------------------------------------------
 
 
-def _lines(found: Comparison) -> list[str]:
-    details = found.details
+def _lines(comparison: Comparison) -> list[str]:
+    details = comparison.details
     if isinstance(details, FrameDifference):
         return _frame_lines(details)
     if isinstance(details, ArrayDifference):
@@ -212,31 +214,39 @@ def _change(old: str, new: str) -> str:
     return f"added {new}" if new else f"removed {old}"
 
 
-def text_lines(found: TextDifference, most: int) -> list[str]:
-    """Return the first lines of a unified diff, and how many more there are."""
-    if not found.lines:
-        if found.added or found.removed:
-            return [f"from line {found.first + 1}: {found.removed:,} lines became {found.added:,}"]
+def text_lines(difference: TextDifference, most: int) -> list[str]:
+    """Return the first lines of a unified diff and the number of lines left out.
+
+    Parameters
+    ----------
+    difference
+        The difference between two texts.
+    most
+        The greatest number of lines of the diff.
+    """
+    if not difference.lines:
+        if difference.added or difference.removed:
+            return [f"from line {difference.first + 1}: {difference.removed:,} lines became {difference.added:,}"]
         return ["the lines are the same, their ends differ"]
-    rest = len(found.lines) - most + found.more
-    return [*found.lines[:most], *([f"and {rest:,} more lines"] if rest > 0 else [])]
+    rest = len(difference.lines) - most + difference.more
+    return [*difference.lines[:most], *([f"and {rest:,} more lines"] if rest > 0 else [])]
 
 
-def _frame_lines(found: FrameDifference) -> list[str]:
+def _frame_lines(difference: FrameDifference) -> list[str]:
     lines = []
-    for sign, columns in (("+", found.schema.added), ("-", found.schema.removed)):
+    for sign, columns in (("+", difference.schema.added), ("-", difference.schema.removed)):
         if columns:
             names = ", ".join(f"{name} ({dtype})" for name, dtype in columns[:_MOST_COLUMNS])
             lines.append(f"{sign} {names}{_more(columns)}")
-    lines += [f"{name}: {old} -> {new}" for name, old, new in found.schema.retyped[:6]]
-    for column in found.columns[:_MOST_COLUMNS]:
+    lines += [f"{name}: {old} -> {new}" for name, old, new in difference.schema.retyped[:6]]
+    for column in difference.columns[:_MOST_COLUMNS]:
         note = column_note(column)
         count = f": {column.count:,} changed" if column.count or not note else ""
         row = "".join(f", {row}: {old} -> {new}" for row, old, new in column.examples[:1])
         lines.append(f"{column.name}{count}{f' ({note})' if note else ''}{row}")
-    if len(found.columns) > _MOST_COLUMNS:
-        lines.append(f"and {len(found.columns) - _MOST_COLUMNS} more columns")
-    return [*lines, *frame_notes(found)]
+    if len(difference.columns) > _MOST_COLUMNS:
+        lines.append(f"and {len(difference.columns) - _MOST_COLUMNS} more columns")
+    return [*lines, *frame_notes(difference)]
 
 
 def _more(columns: Sized) -> str:
@@ -244,17 +254,19 @@ def _more(columns: Sized) -> str:
 
 
 def column_note(column: ColumnChange) -> str:
-    """Return how a column was compared, or why it was not; empty if its cells were compared as they are."""
+    """Return how a column was compared, or why it was not; empty if its cells were compared directly."""
     if column.how != "not compared":
         return column.how
-    cause = f"no digest of a {column.undigested}" if column.undigested else "its type is another"
+    cause = f"no digest of a {column.undigested}" if column.undigested else "its type changed"
     return f"not compared: {cause}"
 
 
-def frame_notes(found: FrameDifference) -> list[str]:
-    """Return remarks on columns with equal cells and on keys that repeat."""
-    notes = [f"{old} is perhaps {new} now: the same values" for old, new in found.schema.renamed[:4]]
-    if any(found.duplicates):
-        before, after = found.duplicates
+def frame_notes(difference: FrameDifference) -> list[str]:
+    """Return remarks on probably renamed columns and on repeated keys."""
+    notes = [
+        f"{old} was perhaps renamed to {new}: the values are the same" for old, new in difference.schema.renamed[:4]
+    ]
+    if any(difference.duplicates):
+        before, after = difference.duplicates
         notes.append(f"keys that occur more than once: {before:,} before, {after:,} after; matched in their order")
     return notes

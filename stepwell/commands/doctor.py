@@ -1,4 +1,4 @@
-"""``doctor``: the health of a store and its surroundings."""
+"""``doctor``: checks of a store and its environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROBLEMS = 1
 def _data(findings: list[Finding]) -> dict[str, Any]:
     from stepwell.kernel_runtime.store.doctor.contents import worst
 
-    return {"status": worst(findings), "findings": [each.as_dict() for each in findings]}
+    return {"status": worst(findings), "findings": [finding.as_dict() for finding in findings]}
 
 
 def _exit_code(findings: list[Finding]) -> int:
@@ -36,9 +36,9 @@ def _exit_code(findings: list[Finding]) -> int:
     exit_code=_exit_code,
     epilog="""\
 exit codes:
-  0  nothing is wrong (lines with ! are good to know)
+  0  no problems (lines with ! are for information)
   1  problems were found; each line with a cross says what to do
-  5  there is no store, or it cannot be used as it is
+  5  the store does not exist or cannot be used in its present state
 """,
 )
 def doctor(
@@ -49,28 +49,33 @@ def doctor(
     store: AnyStore = None,
     progress: Progress | None = None,
 ) -> list[Finding]:
-    """Check a store and its surroundings: locks, file system, permissions, key, free space, every table and every value file.
+    """Check a store and its environment: locks, file system, permissions, key, free space, every table and every value file.
 
-    Other processes may use the store meanwhile. Damaged value files are set aside, and their values are computed again. The store may be one
-    that cannot be opened.
+    Other processes may use the store meanwhile. Damaged value files are set aside, and their values are computed again at the next run. A store
+    that cannot be opened can be checked, too.
 
     Parameters
     ----------
     quick
-        Do not read the value files, only look whether they are there.
+        Only check that the value files exist; do not read them.
     clean
         Remove garbage: leftovers of dead processes and value files without a row, both older than an hour, and damaged files.
     rebuild
-        Make a new catalog of what can be read of the old one and of the value files' headers; the old one is kept.
+        Build a new catalog from the readable parts of the old one and the headers of the value files; the old one is kept.
     store
         A store directory or an open store; by default the session's.
     progress
-        Called with the value files that are checked, their number, and the bytes checked.
+        Called with the number of value files checked, the number of all value files, and the bytes checked.
+
+    Returns
+    -------
+    list of Finding
+        The results of the checks, problems included.
 
     Raises
     ------
     StoreError
-        If there is no store.
+        If the store does not exist.
     """
     from stepwell.kernel_runtime.store.doctor.examination import examine
 
@@ -78,7 +83,7 @@ def doctor(
     if store is None:
         directory, named = session.location
     else:
-        # A directory is not opened here: the store may be one that cannot be.
+        # Do not open the directory: the store may be damaged.
         named = True
         directory = Path(store).absolute() if isinstance(store, str | os.PathLike) else session.open(store).directory
     for opened in session.stores.values():

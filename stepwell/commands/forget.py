@@ -1,4 +1,4 @@
-"""``forget``: the removal of a key."""
+"""``forget``: removal of a key."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
 from stepwell.kernel_runtime.store import housekeeping
 
 
-def _text(found: Forgotten) -> str:
-    return f"{found}\nnothing was removed: --yes does it" if found.dry_run else str(found)
+def _text(forgotten: Forgotten) -> str:
+    return f"{forgotten}\nnothing was removed; add --yes to remove it" if forgotten.dry_run else str(forgotten)
 
 
 @command(
     options={"key": Option(completes="steps"), "yes": Option("-y")},
     text=_text,
-    exit_code=lambda found: USAGE if found.dry_run else 0,
+    exit_code=lambda forgotten: USAGE if forgotten.dry_run else 0,
 )
 def forget(key: Target, *, yes: bool = False, store: AnyStore = None) -> Forgotten:
-    """Remove every version of an asset or step, of all notebooks, with the steps inside it. It cannot be undone.
+    """Remove every version of an asset or step and of the steps inside it, from all notebooks. This cannot be undone.
 
     Values that another key shares stay.
 
@@ -29,9 +29,14 @@ def forget(key: Target, *, yes: bool = False, store: AnyStore = None) -> Forgott
     key
         An asset or a step.
     yes
-        Do it; without, only tell what would be removed.
+        Remove them; by default, only list what would be removed.
     store
         A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    Forgotten
+        The keys and the number of versions that were, or would be, removed.
 
     Raises
     ------

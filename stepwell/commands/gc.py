@@ -17,11 +17,16 @@ def gc(*, dry_run: bool = False, compact: bool = False, store: AnyStore = None) 
     Parameters
     ----------
     dry_run
-        Only tell what would be freed.
+        Only report what would be freed.
     compact
-        Write the catalog again without its free space, also where it is small.
+        Rewrite the catalog without its free space, even if that is little.
     store
         A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    Collected
+        The number of versions and bytes that were, or would be, freed.
     """
     session = get_session()
     collected = housekeeping.collect(

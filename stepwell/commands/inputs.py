@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 
-def _text(found: dict[str, Any]) -> str:
-    rows = [(name, type_name(value), in_one_line(summary(value))) for name, value in found.items()]
+def _text(inputs: dict[str, Any]) -> str:
+    rows = [(name, type_name(value), in_one_line(summary(value))) for name, value in inputs.items()]
     return str(Table(rows, "the step has no inputs"))
 
 
-def _data(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: {"type": type_name(value), "summary": summary(value)} for name, value in found.items()}
+def _data(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {name: {"type": type_name(value), "summary": summary(value)} for name, value in inputs.items()}
 
 
 Inputs: TypeAlias = "dict[str, tuple[tuple[str, ...], Any]]"
-"""By parameter name, the keys of the values that an input consists of, none for config and defaults, and the input."""
+"""By parameter name: the keys of the values in the input (none for config and defaults), and the input itself."""
 _VERSIONS = 200
-"""Materializations of a key among which the one that a step was given is looked for."""
+"""Number of materializations of a key that are searched for the version that a step received."""
 
 
 def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> Inputs:
-    """Return a step's stored inputs; errors as in `inputs`.
+    """Return the stored inputs of a step; raises the errors of `inputs`.
 
-    If the step is not defined here, they are those of its last run that ended well.
+    If the step is not defined in this process, these are the inputs of its last successful run.
     """
     inspection = session.inspect(store=store)
     try:
@@ -48,33 +48,33 @@ def step_inputs(session: Session, step_key: str, *, store: AnyStore = None) -> I
         return recorded
     values: Inputs = {}
     for step in plan.steps:
-        for given in step.inputs:
-            if given.carries_value and given.keys:
-                loaded = [session.load(key, store=store) for key in given.keys]
-                values[given.name] = given.keys, loaded if given.fan_in else loaded[0]
-            elif given.name and not given.keys:
-                values[given.name] = (), given.default
+        for item in step.inputs:
+            if item.carries_value and item.keys:
+                loaded = [session.load(key, store=store) for key in item.keys]
+                values[item.name] = item.keys, loaded if item.fan_in else loaded[0]
+            elif item.name and not item.keys:
+                values[item.name] = (), item.default
         values.update((name, ((), value)) for name, value in step.config.items())
     return values
 
 
 def _recorded(step_key: str, store: ValueStore) -> Inputs | None:
-    """Return the inputs of the last execution of a step; None if that is not recorded."""
+    """Return the inputs of the last successful execution of a step; None if none is recorded."""
     attempts = store.catalog.ask(read_attempts, step_key)
     newest = next((record.materializations[0] for record in attempts if record.materializations), None)
     if newest is None:
         return None
     values: dict[str, list[tuple[str, Any]]] = {}
-    for given in newest.inputs:
-        if given.kind == "value":
-            versions = store.history(given.key, limit=_VERSIONS)
-            item = next((item for item in versions if item.data_version == given.version), None)
-            if item is None or item.value is None:
+    for recorded in newest.inputs:
+        if recorded.kind == "value":
+            versions = store.history(recorded.key, limit=_VERSIONS)
+            version = next((version for version in versions if version.data_version == recorded.version), None)
+            if version is None or version.value is None:
                 raise ValueUnavailableError(
-                    f"the value of {given.key!r} that {step_key!r} was given is not stored any more",
-                    remedy=f"%stepwell load {given.key} binds what is current",
+                    f"the value of {recorded.key!r} that {step_key!r} received is no longer stored",
+                    remedy=f"load the current value: %stepwell load {recorded.key}",
                 )
-            values.setdefault(given.name, []).append((given.key, store.get(item.value, key=given.key)))
+            values.setdefault(recorded.name, []).append((recorded.key, store.get(version.value, key=recorded.key)))
     # Members of a fan-in have names that end in brackets.
     return {
         name.removesuffix("[]"): (
@@ -88,11 +88,11 @@ def _recorded(step_key: str, store: ValueStore) -> Inputs | None:
 @command(
     options={"step": Option(completes="steps")},
     text=_text,
-    data=lambda found: {"inputs": _data(found)},
+    data=lambda values: {"inputs": _data(values)},
     definitions="optional",
 )
 def inputs(step: str, *, store: AnyStore = None) -> dict[str, Any]:
-    """Load the stored inputs of a step by the names of its parameters, for example to look into a step that failed.
+    """Load the stored inputs of a step by parameter name, for example to debug a step that failed.
 
     In a notebook ``%stepwell inputs`` binds them to variables.
 
@@ -103,10 +103,15 @@ def inputs(step: str, *, store: AnyStore = None) -> dict[str, Any]:
     store
         A store directory or an open store; by default the session's.
 
+    Returns
+    -------
+    dict
+        The inputs by parameter name.
+
     Raises
     ------
     UnknownKeyError
-        If there is no such step.
+        If the step does not exist.
     ValueUnavailableError
         If an input has no stored value.
     """

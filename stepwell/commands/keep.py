@@ -1,4 +1,4 @@
-"""``keep``: rules of what is kept."""
+"""``keep``: retention rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepwell.kernel_runtime.store.retention import read_age, read_bytes, read_v
 
 def _text(rules: dict[str, Rule]) -> str:
     lines = [f"{key or 'the whole store'}: {rule}" for key, rule in rules.items()]
-    return "\n".join(lines) or "everything is kept: no rule drops anything"
+    return "\n".join(lines) or "everything is kept: there are no rules"
 
 
 @command(
@@ -34,44 +34,49 @@ def keep(
     forever: bool = False,
     store: AnyStore = None,
 ) -> dict[str, Rule]:
-    """Show or set how much is kept of a key, or of the whole store.
+    """Show or set retention rules: how much is kept of a key, or of the whole store.
 
-    Nothing is dropped without a rule. The current value and the newest version of a key always stay. Rules are applied by `gc`, and when a
-    session ends, at most once an hour. Limits that are given replace those of the same name; others stay.
+    Without a rule, everything is kept. The current value and the newest version of a key always stay. `gc` applies the rules; so does the end of
+    a session, at most once an hour. A new limit replaces the limit of the same name; the other limits of the rule stay.
 
     Parameters
     ----------
     key
         An asset or a step; empty for the whole store.
     versions
-        How many of the newest different values are kept, for each notebook and partition.
+        The number of newest different values to keep, for each notebook and partition.
     age
-        Seconds, or 30d, after which a version is dropped.
+        The age at which a version is dropped: seconds, or a text such as 30d.
     bytes
-        Bytes, or 10GB, of all values together.
+        The greatest total size of the values: bytes, or a text such as 10GB.
     forever
         Remove the rule.
     store
         A store directory or an open store; by default the session's.
 
+    Returns
+    -------
+    dict
+        All rules by key; the empty key is the whole store.
+
     Raises
     ------
     InvalidInvocationError
-        If a limit cannot be read.
+        If a limit is invalid.
     """
     used, name = get_session().open(store), key_text(key)
     rule = Rule(read_versions(versions), read_age(age), read_bytes(bytes))
     if forever:
         retention.keep(used, name, rule)
     elif not rule.empty:
-        before = rules_of(used).get(name, Rule())
+        old = rules_of(used).get(name, Rule())
         retention.keep(
             used,
             name,
             Rule(
-                rule.versions if rule.versions is not None else before.versions,
-                rule.age if rule.age is not None else before.age,
-                rule.bytes if rule.bytes is not None else before.bytes,
+                rule.versions if rule.versions is not None else old.versions,
+                rule.age if rule.age is not None else old.age,
+                rule.bytes if rule.bytes is not None else old.bytes,
             ),
         )
     return rules_of(used)

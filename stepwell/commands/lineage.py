@@ -1,9 +1,9 @@
-"""``lineage``: the graph of assets and steps with their states, as text; the notebook shows it as a picture.
+"""``lineage``: the graph of assets and steps with their states, as text. Notebooks show it as a picture.
 
-Text and picture have the same cards. A card has the word and the symbol of its state, the time of the last run, its duration, and the reason.
-The words are the model's: failed, missing, unverifiable, stale, may change, fresh; queued and running lie over them while
-a run lasts; sources and jobs have none of these and say what they are. A footer is a list of parts, so that the static
-picture can write absolute times, and the live one times that go on.
+Text and picture have the same cards. A card shows the name and symbol of its state, the time and duration of the last run, and the reason.
+The names are those of `StepState`: failed, missing, unverifiable, stale, may change, fresh. During a run, queued and running replace them.
+Sources and jobs have no state and show their kind. A footer is a list of parts, so that the static picture can write absolute times and the
+live one elapsed times.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.text import duration, in_one_line, moment
 
 
 def lineage_text(lineage: Lineage) -> str:
-    """Return the lineage as a tree: each card once, below the upstream that it waits for longest, further ones named."""
+    """Return the lineage as a tree: each card once, below its deepest upstream card; its other upstream cards are named in its line."""
     if not lineage.nodes:
         return "Lineage: nothing is defined yet"
     nodes = {node.key: node for node in lineage.nodes}
@@ -52,20 +52,20 @@ def lineage_text(lineage: Lineage) -> str:
     width = min(48, max(len(name) for name, _, _ in rows))
     lines = [f"Lineage: {headline(lineage)}"]
     for name, node, others in rows:
-        said = [f"{SYMBOLS[status_of(node)]} {_plain(written(footer(node)))}", KINDS.get(node.kind, node.kind)]
-        said += [_plain(node.summary)] if node.summary else []
-        said += ["also from " + ", ".join(_plain(nodes[other].label or other) for other in others)] if others else []
-        lines.append(f"{name.ljust(width)}  {' · '.join(said)}")
+        facts = [f"{SYMBOLS[status_of(node)]} {_plain(written(footer(node)))}", KINDS.get(node.kind, node.kind)]
+        facts += [_plain(node.summary)] if node.summary else []
+        facts += ["also from " + ", ".join(_plain(nodes[other].label or other) for other in others)] if others else []
+        lines.append(f"{name.ljust(width)}  {' · '.join(facts)}")
     return "\n".join(lines)
 
 
 def _plain(text: str) -> str:
-    """Return text on one line without characters that steer a terminal."""
+    """Return text on one line without terminal control characters."""
     return in_one_line(" ".join(text.split()))
 
 
 def _depths(inputs: dict[str, list[str]]) -> dict[str, int]:
-    """Return the longest way to each key; keys on a cycle keep what is known when it is met."""
+    """Return the length of the longest path to each key; on a cycle, edges back into the path are ignored."""
     depth: dict[str, int] = {}
     for root in inputs:
         stack = [root]
@@ -95,14 +95,19 @@ def lineage(*keys: str, store: AnyStore = None) -> Lineage:
     Parameters
     ----------
     keys
-        Assets, steps and jobs that are shown with everything upstream of them; by default everything.
+        Assets, steps and jobs to show, with everything upstream of them; by default everything.
     store
         A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    Lineage
+        The cards and the edges between them.
 
     Raises
     ------
     UnknownKeyError
-        If one of the keys is not defined.
+        If a key is not defined.
     """
     session = get_session()
     return upstream_of(session.inspect(store=store).lineage(), keys or None)
@@ -124,10 +129,10 @@ SYMBOLS: dict[str, str] = {
     "source": "◇",
     "job": "▷",
 }
-"""Every status has a symbol and a word: colour alone never carries it."""
+"""By status; the symbol and the word distinguish states without colour."""
 
 ATTENTION: tuple[Status, ...] = ("running", "queued", "failed", "missing", "unverifiable", "stale", "may change")
-"""The statuses that a header counts, in its order; what is fresh needs no attention."""
+"""The statuses that a header counts, in this order."""
 
 CHIPS: dict[str, str] = {"asset": "PY", "sql_asset": "SQL", "op": "OP", "source": "SRC", "job": "JOB"}
 
@@ -141,49 +146,49 @@ KINDS: dict[str, str] = {
 }
 
 Part: TypeAlias = str | dict[str, float]
-"""Words, or a time: ``{"at": seconds since the epoch}``, ``{"since": ...}`` for what goes on."""
+"""Text, or a time in seconds since the epoch: ``{"at": ...}``, or ``{"since": ...}`` for a step that is running."""
 
 
 def status_of(node: LineageNode) -> Status:
-    """Return the word for a card at rest."""
+    """Return the status of a card outside of a run."""
     if node.state is not None:
         return node.state
     return "job" if node.kind == "job" else "source"
 
 
 def outdated(lineage: Lineage) -> list[str]:
-    """Return the keys of the assets that are not fresh and that materializing could make so, in the picture's order."""
+    """Return the keys of the assets that are not fresh and that a run could make fresh, in the order of the cards."""
     wanted = [node for node in lineage.nodes if node.state in {"failed", "missing", "stale", "may change"}]
     return list(dict.fromkeys(asset for node in wanted for asset in assets_of(node)))
 
 
 def counts(statuses: Iterable[str]) -> dict[str, int]:
-    """Count statuses, those that need attention first."""
-    found: dict[str, int] = {}
+    """Count statuses; those that need attention come first."""
+    number_by_status: dict[str, int] = {}
     for status in statuses:
-        found[status] = found.get(status, 0) + 1
+        number_by_status[status] = number_by_status.get(status, 0) + 1
     order: dict[str, int] = {status: place for place, status in enumerate((*ATTENTION, "fresh"))}
-    return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
+    return dict(sorted(number_by_status.items(), key=lambda item: order.get(item[0], len(order))))
 
 
 def group_words(statuses: Sequence[str]) -> str:
-    """Return what the header of a graph-backed asset says: ``graph-backed asset · 2 steps · 1 failed``."""
+    """Return the header of a graph-backed asset: ``graph-backed asset · 2 steps · 1 failed``."""
     rest = [f"{number} {status}" for status, number in counts(statuses).items() if status in ATTENTION]
     return " · ".join(["graph-backed asset", f"{len(statuses)} step{'s' * (len(statuses) != 1)}", *rest])
 
 
 def assets_of(node: LineageNode) -> list[str]:
-    """Return the assets that a card's step computes, or takes part in computing."""
+    """Return the assets that a card's step computes or contributes to."""
     return [node.parent] if node.parent else list(node.assets) or [node.key]
 
 
 def chip(node: LineageNode) -> str:
-    """Return the few letters that say the kind: ``PY``, ``SQL``, or ``×2`` for a multi-asset of two."""
+    """Return the abbreviation of a card's kind: ``PY``, ``SQL``, or ``×2`` for a multi-asset with two assets."""
     return f"×{max(2, len(node.assets))}" if node.kind == "multi_asset" else CHIPS.get(node.kind, "PY")
 
 
 def footer(node: LineageNode) -> list[Part]:
-    """Return what the footer of a card at rest says."""
+    """Return the footer of a card outside of a run."""
     parts: list[Part] = [status_of(node).capitalize()]
     if node.state == "failed":
         parts.append(node.error or node.reason)
@@ -197,12 +202,12 @@ def footer(node: LineageNode) -> list[Part]:
 
 
 def written(parts: Sequence[Part]) -> str:
-    """Return a footer's words with absolute times, so that a saved picture never changes by itself."""
+    """Return a footer as text with absolute times, so that a saved picture stays true."""
     return " · ".join(part if isinstance(part, str) else moment(next(iter(part.values()))) for part in parts)
 
 
 def node_state(node: LineageNode) -> dict[str, Any]:
-    """Return what the live picture shows on one card, as plain JSON."""
+    """Return the variable contents of a card in the live picture, as JSON values."""
     return {
         "status": status_of(node),
         "footer": footer(node),
@@ -216,18 +221,23 @@ def summary(node: LineageNode) -> str:
     """Return the line under a card's name."""
     if node.kind == "multi_asset" and node.assets:
         return ", ".join(node.assets)
-    return node.summary or {"source": "read, not computed here", "job": "runs whenever it is asked to"}.get(
-        node.kind, ""
-    )
+    return node.summary or {"source": "read, not computed here", "job": "runs on request"}.get(node.kind, "")
 
 
 def upstream_of(lineage: Lineage, keys: Sequence[str] | None) -> Lineage:
-    """Return the cards that ``keys`` name (assets, steps or jobs) with everything upstream; everything if None.
+    """Return a part of a lineage: the cards of keys with everything upstream of them.
+
+    Parameters
+    ----------
+    lineage
+        The lineage.
+    keys
+        Keys of assets, steps or jobs; None for everything.
 
     Raises
     ------
     UnknownKeyError
-        If a key is in no card.
+        If no card has a key.
     """
     if keys is None:
         return lineage
@@ -238,32 +248,32 @@ def upstream_of(lineage: Lineage, keys: Sequence[str] | None) -> Lineage:
     upstream: dict[str, list[str]] = {}
     for edge in lineage.edges:
         upstream.setdefault(edge.target, []).append(edge.source)
-    kept: set[str] = set()
+    selected: set[str] = set()
     for key in keys:
         if key not in named:
             raise unknown_key("asset, step or job", key, named)
         ahead = list(named[key])
         while ahead:
-            here = ahead.pop()
-            if here not in kept:
-                kept.add(here)
-                ahead += upstream.get(here, ())
+            card = ahead.pop()
+            if card not in selected:
+                selected.add(card)
+                ahead += upstream.get(card, ())
     return Lineage(
-        tuple(node for node in lineage.nodes if node.key in kept),
-        tuple(edge for edge in lineage.edges if edge.source in kept and edge.target in kept),
+        tuple(node for node in lineage.nodes if node.key in selected),
+        tuple(edge for edge in lineage.edges if edge.source in selected and edge.target in selected),
     )
 
 
 def headline(lineage: Lineage) -> str:
-    """Return the counts in words: ``11 steps · 3 stale · 1 failed``."""
+    """Return the counts as text: ``11 steps · 3 stale · 1 failed``."""
     steps = sum(node.state is not None for node in lineage.nodes)
-    found = counts(status_of(node) for node in lineage.nodes)
-    rest = [f"{number} {status}" for status, number in found.items() if status in ATTENTION]
+    number_by_status = counts(status_of(node) for node in lineage.nodes)
+    rest = [f"{number} {status}" for status, number in number_by_status.items() if status in ATTENTION]
     return " · ".join([f"{steps} step{'s' * (steps != 1)}", *rest])
 
 
 def drawn_edges(lineage: Lineage) -> list[LineageEdge]:
-    """Return the edges between two different cards of the picture, each once."""
+    """Return the edges between two different cards, without duplicates."""
     known = {node.key for node in lineage.nodes}
     seen = dict.fromkeys(e for e in lineage.edges if e.source in known and e.target in known and e.source != e.target)
     return list(seen)

@@ -27,7 +27,7 @@ def load(
     version: WhichVersion | None = None,
     verify: Verify = "signed",
 ) -> Any:
-    """Load the current value of an asset or step: a copy of its own unless its type is immutable.
+    """Load the current value of an asset or step; values of mutable types are copies.
 
     In a notebook ``%stepwell load`` binds it to a variable; the command line prints it.
 
@@ -38,17 +38,24 @@ def load(
     store
         A store directory or an open store; by default the session's.
     notebook
-        The notebook whose value is meant, where several notebooks define the key and their values differ.
+        The notebook to load from, if several notebooks define the key with different values.
     version
         An older version: a number (-1 is the newest, -2 the one before), the beginning of an identifier, or a time.
     verify
-        ``full`` checks every byte of the value's file; by default that is done at its first load since the machine was started.
+        ``full`` checks every byte of the value's file; by default this happens only at the first load since the machine started.
+
+    Returns
+    -------
+    object
+        The value.
 
     Raises
     ------
-    ValueUnavailableError, AmbiguousKeyError
-        If there is none, it cannot be loaded, or several notebooks have different ones.
+    ValueUnavailableError
+        If no value is stored, or it cannot be loaded.
+    AmbiguousKeyError
+        If several notebooks have different values of the key.
     UnknownVersionError
-        If the key has no such version, or several.
+        If no version, or more than one, matches.
     """
     return get_session().load(key_text(key), notebook=notebook, version=version, verify=verify, store=store)

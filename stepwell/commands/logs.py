@@ -19,46 +19,51 @@ class Logs:
     """The log records of one run."""
 
     run_id: str
-    """Empty if there is no run yet."""
+    """Empty if the store has no runs."""
     records: tuple[LogRecord, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
+        """Return the records as JSON values."""
         return {"run_id": self.run_id, "records": [asdict(record) for record in self.records]}
 
     def __str__(self) -> str:
         if not self.run_id:
             return "no runs yet"
-        # Further lines of a record are indented: none of them may look like a record of its own.
+        # Continuation lines are indented so that they cannot look like separate records.
         lines = [
-            f"{in_one_line(f'{moment(each.time)}  {each.level.lower():<7}  {each.step_key}')}: {each.message}".replace(
+            f"{in_one_line(f'{moment(record.time)}  {record.level.lower():<7}  {record.step_key}')}: {record.message}".replace(
                 "\n", "\n    "
             )
-            for each in self.records
+            for record in self.records
         ]
         return "\n".join(lines) or f"the steps of run {self.run_id} logged nothing"
 
 
 @command()
 def logs(run: str | None = None, *, store: AnyStore = None) -> Logs:
-    """Show what the steps of a run logged, oldest first.
+    """Show the log records of the steps of a run, oldest first.
 
     Parameters
     ----------
     run
-        The run's identifier; by default that of the newest run.
+        The run's identifier; by default the newest run.
     store
         A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    Logs
+        The records.
 
     Raises
     ------
     UnknownKeyError
-        If there is no such run.
+        If the run does not exist.
     """
     used = get_session().open(store, create=False)
     if run is None:
         newest = used.runs(limit=1)
         return Logs(newest[0].run_id, tuple(used.catalog.ask(read_logs, newest[0].run_id))) if newest else Logs("", ())
     if used.run(run) is None:
-        raise unknown_key("run", run, [each.run_id for each in used.runs(limit=50)])
+        raise unknown_key("run", run, [record.run_id for record in used.runs(limit=50)])
     return Logs(run, tuple(used.catalog.ask(read_logs, run)))

@@ -1,4 +1,4 @@
-"""``materialize``: assets brought up to date."""
+"""``materialize``: runs that bring assets up to date."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
 
 
 def run_data(result: RunResult) -> dict[str, Any]:
-    """Return a run as JSON values."""
+    """Return the result of a run as JSON values."""
     steps = [{"key": step.key, "status": step.status, "seconds": step.seconds} for step in result.steps]
     return {
         "run_id": result.run.run_id,
         "status": result.status,
         "steps": steps,
-        "notices": [{"kind": each.kind, "key": each.key, **dict(each.facts)} for each in result.notices],
+        "notices": [{"kind": notice.kind, "key": notice.key, **dict(notice.facts)} for notice in result.notices],
     }
 
 
 def steps_text(result: RunResult) -> str:
-    """Return what a run of single steps did: its notices, and a line for each step."""
+    """Return the report of a run of single steps: its notices, and a line for each step."""
     return "\n".join([*map(notice_text, result.notices), *step_lines(result)])
 
 
@@ -41,29 +41,34 @@ def materialize(
     upstream: bool = True,
     raise_on_error: bool = True,
 ) -> RunResult:
-    """Bring assets up to date, with every upstream that they need; only stale steps run.
+    """Bring assets and their upstream up to date; only stale steps run.
 
     Parameters
     ----------
     targets
-        Assets, and selections such as +report, raw*, group:daily; by default everything that is defined.
+        Assets, and selections such as +report, raw*, group:daily; by default all defined assets.
     store
         A store directory or an open store; by default the session's: ``.stepwell`` of the project in IPython, a temporary
         one in a plain process.
     definitions
-        More definitions, or a module of them, in which upstreams are looked up before the registry.
+        More definitions, or a module of definitions, in which upstream assets are looked up before the registry.
     force
         Run the targets even if they could be reused.
     upstream
-        Whether upstream assets are brought up to date, too. If not, they are read as they are stored, and notices name stale ones.
+        Bring upstream assets up to date, too; otherwise their stored values are read, and notices name the stale ones.
     raise_on_error
-        Whether an exception of a step is raised after the run is recorded: the user's own exception, with a note that names
-        the run. Else the result says what failed.
+        Raise an exception of a step after the run is recorded: the original exception, with a note that names the run. Otherwise the result has
+        the errors.
+
+    Returns
+    -------
+    RunResult
+        The run, the records of its steps, and its notices.
 
     Raises
     ------
     UnknownKeyError, InvalidSelectionError, DuplicateKeyError, CycleError, MissingUpstreamError
-        Before anything runs.
+        If the targets cannot be planned; nothing has run then.
     """
     return get_session().materialize(
         targets or None,

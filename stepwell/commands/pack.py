@@ -1,4 +1,4 @@
-"""``pack``: stored values in one file, to share with another person."""
+"""``pack``: stored values in one file, for another person."""
 
 from __future__ import annotations
 
@@ -26,39 +26,44 @@ def _text(offer: Offer) -> str:
 
 @command(options={"selection": Option(completes="assets"), "path": Option(metavar="OUT.zip")}, text=_text)
 def pack(selection: str | Iterable[str], path: str | os.PathLike[str], *, store: AnyStore = None) -> Offer:
-    """Write the current values of a selection into one file that another person can trust: values, their records, their code.
+    """Write the current values of a selection, with their records and code, into one signed file for another person.
 
-    No key, no run history and nothing of the environment is in it. The receiver looks at it, and takes it over, with `trust`.
+    The file contains no signing key, no run history and nothing from the environment. The receiver inspects and imports it with `trust`.
 
     Parameters
     ----------
     selection
-        Keys, or selections of what is stored: "++model" with all upstream. The steps inside a graph-backed asset come with it.
+        Stored keys, or selections of them: "++model" is model and everything upstream. The steps inside a graph-backed asset are included.
     path
-        The file to write; an existing one is replaced when the new one is complete.
+        The file to write; an existing file is replaced when the new one is complete.
     store
         A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    Offer
+        The contents of the file.
 
     Raises
     ------
     UnknownKeyError, InvalidSelectionError
-        If nothing is stored under a name, or the selection cannot be read.
+        If nothing is stored under a key, or the selection is invalid.
     PackError
-        If the file cannot be written, or nothing has a stored value.
+        If the file cannot be written, or no selected key has a stored value.
     ValueUnavailableError, UntrustedValueError
-        If a value's file is gone or damaged, or was signed with another key.
+        If a value's file is missing or damaged, or was signed with another key.
     """
     used = get_session().open(store, create=False)
     words = [selection] if isinstance(selection, str) else list(selection)
     if not words:
         raise InvalidInvocationError(
-            "nothing to pack is named", remedy='for example: stepwell.pack("model", "out.zip")'
+            "no key to pack was given", remedy='for example: stepwell.pack("model", "out.zip")'
         )
     return packs.write_pack(used, _selected(words, used), Path(path))
 
 
 def _selected(words: Iterable[str], store: ValueStore) -> list[str]:
-    """Return the stored keys that selections mean, with the steps inside assets."""
+    """Return the stored keys that match selections, with the steps inside assets."""
     stored = store.snapshot(store.keys(), (), ()).current
     upstream = {key: {item.key for row in stored[key] for item in row.materialization.inputs} for key in sorted(stored)}
     kinds = dict.fromkeys(upstream, "")

@@ -1,4 +1,4 @@
-"""``rename``: stored versions under another key."""
+"""``rename``: stored versions carried over to another key."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Renamed:
     old: str
     new: str
     versions: int
-    """How many versions were carried over."""
+    """Number of versions that were carried over."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
+        """Return the result as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
         name = self.new.rpartition("/")[2]
         return (
             f"{self.old} -> {self.new}: {self.versions} version{'' if self.versions == 1 else 's'} carried over; "
-            f"in its cell, rename the variable to {name} as well and change nothing else: it is not computed again"
+            f"rename the variable in its cell to {name} as well; if nothing else changes, it is not computed again"
         )
 
 
@@ -37,7 +37,7 @@ class Renamed:
 def rename(old: str, new: str, *, store: AnyStore = None) -> Renamed:
     """Carry the stored versions of an asset over to another key.
 
-    A cell that is renamed likewise, its variable too, is not computed again.
+    If the cell is renamed too, with its variable and nothing else, the asset is not computed again.
 
     Parameters
     ----------
@@ -48,10 +48,19 @@ def rename(old: str, new: str, *, store: AnyStore = None) -> Renamed:
     store
         A store directory or an open store; by default the session's.
 
+    Returns
+    -------
+    Renamed
+        The keys and the number of versions.
+
     Raises
     ------
-    UnknownKeyError, InvalidDefinitionError, InvalidInvocationError, InvariantViolationError
-        If there is nothing to carry over, the new key is none or has results, or the old one is an output of a multi-asset.
+    UnknownKeyError
+        If nothing is stored for the old key.
+    InvalidDefinitionError, InvalidInvocationError
+        If the new key is invalid or is the old one.
+    InvariantViolationError
+        If the new key has results, or the old one is an output of a multi-asset.
     """
     session, before, after = get_session(), key_text(old), key_text(new)
     count = carry_over(session.open(store, create=False), before, after, session.notebook)

@@ -1,4 +1,4 @@
-"""``rerun``: single steps run again on stored inputs."""
+"""``rerun``: runs of single steps on stored inputs."""
 
 from __future__ import annotations
 
@@ -18,22 +18,29 @@ from stepwell.kernel_runtime.session.requests import AnyStore, Given, Targets
 def rerun(
     steps: Targets, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True
 ) -> RunResult:
-    """Run single steps again on the stored outputs of the others, even where these are stale.
+    """Run single steps again on the stored outputs of other steps, even stale ones.
 
     Parameters
     ----------
     steps
-        Steps such as report.transform; or assets, for all of their steps.
+        Steps such as report.transform, or assets for all of their steps.
     definitions
-        Definitions, or a module of them, that are looked up before those that are registered.
+        Definitions, or a module of definitions, that take precedence over registered ones.
     store
         A store directory or an open store; by default the session's.
     raise_on_error
-        Whether an exception of a step is raised after the run is recorded.
+        Raise an exception of a step after the run is recorded; otherwise the result has the errors.
+
+    Returns
+    -------
+    RunResult
+        The run, the records of its steps, and its notices.
 
     Raises
     ------
-    UnknownKeyError, DefinitionUnavailableError
-        If there is no such step, or its code is not here.
+    UnknownKeyError
+        If a step does not exist.
+    DefinitionUnavailableError
+        If the code of a step is not defined in this process.
     """
     return get_session().rerun(steps, definitions=definitions, store=store, raise_on_error=raise_on_error)

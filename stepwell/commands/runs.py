@@ -23,14 +23,14 @@ def _row(run: RunRecord) -> tuple[str, ...]:
     )
 
 
-def _data(found: Sequence[RunRecord]) -> dict[str, Any]:
+def _data(records: Sequence[RunRecord]) -> dict[str, Any]:
     names = ("run_id", "status", "started", "ended", "notebook", "batch")
-    return {"runs": [{**{name: getattr(run, name) for name in names}, "targets": list(run.targets)} for run in found]}
+    return {"runs": [{**{name: getattr(run, name) for name in names}, "targets": list(run.targets)} for run in records]}
 
 
 @command(
     options={"limit": Option(read=read_count, metavar="N")},
-    text=lambda found: str(Table([*map(_row, found)], "no runs yet")),
+    text=lambda records: str(Table([*map(_row, records)], "no runs yet")),
     data=_data,
 )
 def runs(limit: int = 20, *, store: AnyStore = None) -> list[RunRecord]:
@@ -39,8 +39,13 @@ def runs(limit: int = 20, *, store: AnyStore = None) -> list[RunRecord]:
     Parameters
     ----------
     limit
-        How many.
+        The greatest number of runs.
     store
         A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    list of RunRecord
+        The runs.
     """
     return get_session().open(store, create=False).runs(limit=limit)

@@ -1,10 +1,10 @@
 """``sql``: the rows of one SELECT over stored assets or the catalog.
 
-The command line prints rows in batches and keeps only those that a table shows.
+The command line prints rows in batches and keeps only the rows that a table shows.
 
-A table's name is a key in any spelling that means exactly one: ``clean``, ``"raw/flights"`` or ``raw.flights``, ``flights`` where no other
-key ends so, with other capitals where no other key has them. It is read as `load` reads it: what is current, and inside a step as an
-input of that step. Names of the schema ``stepwell`` are views of the catalog.
+A table's name is a key in any spelling that matches exactly one key: ``clean``, ``"raw/flights"`` or ``raw.flights``. The last part is
+enough if no other key ends with it, and so is a spelling with other capitals. A table is loaded as by `load`: the current value, and
+inside a step an input of that step. Names in the schema ``stepwell`` are views of the catalog.
 """
 
 from __future__ import annotations
@@ -37,42 +37,42 @@ examples:
   stepwell sql "FROM clean WHERE delay > $low" -p low=30 --csv > late.csv
   stepwell sql "SELECT key, max(seconds) FROM stepwell.steps GROUP BY key"
 
-formats: table shows at most --limit rows; csv, json and jsonl print all of them, as they are made. json is one object:
+formats: table shows at most --limit rows; csv, json and jsonl print all rows as they arrive. json is one object:
   {"columns": [{"name", "type"}], "rows": [[...]]}
-jsonl is one object a line, by column. Numbers that JSON has no form for, dates and times are strings.
+jsonl is one object per row, by column. Dates, times and numbers that JSON cannot represent are strings.
 """
 
 
 class Printer:
-    """Additions of the command line: parameters of the SELECT, and the form in which rows are printed."""
+    """Options of the command line: the parameters of the SELECT, and the output format."""
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the arguments to a parser."""
         parser.add_argument(
             "-p", "--parameter", dest="parameters", metavar="NAME=VALUE", type=_parameter, action="append", default=[],
-            help="the value of $NAME: JSON where it is JSON (30, true, [1, 2]), else a string",
+            help="the value of $NAME: parsed as JSON if it is valid JSON (30, true, [1, 2]), else a string",
         )  # fmt: skip
         form = parser.add_mutually_exclusive_group()
         form.add_argument(
             "--format",
             choices=["table", "csv", "json", "jsonl"],
             default="table",
-            help="how rows are printed (default: table)",
+            help="output format (default: table)",
         )
         form.add_argument("--json", action="store_true", help="the same as --format json")
         form.add_argument("--csv", dest="format", action="store_const", const="csv", help="the same as --format csv")
         parser.add_argument(
             "--raw", action="store_true",
-            help="csv with texts exactly as they are, for a program; without, control and invisible characters are written out (\\x1b)",
+            help="csv with unchanged texts, for programs; by default, control and invisible characters are escaped (\\x1b)",
         )  # fmt: skip
         parser.add_argument(
-            "--limit", metavar="N", type=_count, default=40, help="rows that a table shows at most (default: 40)"
+            "--limit", metavar="N", type=_count, default=40, help="the greatest number of rows in a table (default: 40)"
         )
 
     @staticmethod
     def given(asked: argparse.Namespace) -> dict[str, Any]:
-        """Return further arguments of the function."""
+        """Return additional arguments of the function."""
         asked.json = asked.json or asked.format == "json"
         if asked.text == "-":
             asked.text = sys.stdin.read()
@@ -80,7 +80,7 @@ class Printer:
 
     @staticmethod
     def show(reader: Any, asked: argparse.Namespace, out: TextIO) -> None:
-        """Print the rows."""
+        """Print the rows in the requested format."""
         with reader:
             if asked.json:
                 print_json(reader, out)
@@ -121,35 +121,40 @@ def sql(
 ) -> Any:
     """Run one SELECT over stored assets, or over the catalog of the store, and return the rows.
 
-    A table is an asset's key: ``clean``, ``raw.flights`` or ``"raw/flights"``, read as `load` reads it. Its value is a frame of pandas,
+    A table is an asset's key: ``clean``, ``raw.flights`` or ``"raw/flights"``, loaded as by `load`. Its value must be a frame of pandas,
     polars or pyarrow, an array of one or two dimensions, a list of dicts or a dict of lists. A named index of pandas becomes columns.
-    ``read_csv``, ``read_json`` and ``read_parquet`` read files below the project. The schema ``stepwell`` holds views of the catalog: runs, steps,
-    materializations, current, lineage, reads, sizes, durations, code_versions, logs. Nothing is ever written. Inside a step everything
-    that is read counts as an input of the step, except the catalog.
+    ``read_csv``, ``read_json`` and ``read_parquet`` read files in the project. The schema ``stepwell`` has views of the catalog: runs, steps,
+    materializations, current, lineage, reads, sizes, durations, code_versions, logs. Nothing is written. Inside a step, everything that
+    the SELECT reads is an input of the step, except the catalog.
 
     Parameters
     ----------
     text
-        One SELECT in DuckDB's dialect; FROM, WITH, VALUES, DESCRIBE and SUMMARIZE are SELECTs too. On the command line - reads it from
+        One SELECT in DuckDB's dialect; FROM, WITH, VALUES, DESCRIBE and SUMMARIZE are SELECTs, too. On the command line, - reads it from
         standard input.
     parameters
         Values of ``$name`` in the text.
     frame
-        ``pandas``, ``polars``, ``pyarrow``, ``reader`` (a ``pyarrow.RecordBatchReader`` that makes rows as they are read), or ``auto``
-        (pandas where it is installed, else pyarrow).
+        The type of the result: ``pandas``, ``polars``, ``pyarrow``, ``reader`` (a ``pyarrow.RecordBatchReader`` that computes rows as they are
+        consumed), or ``auto`` (pandas if it is installed, else pyarrow).
     store
         A store directory or an open store; by default the session's.
     notebook
-        The notebook whose values are meant, where several notebooks define a key and their values differ.
+        The notebook to load from, if several notebooks define a key with different values.
+
+    Returns
+    -------
+    frame
+        The rows.
 
     Raises
     ------
     CellSyntaxError
-        If the text is not one SELECT over assets, files and the catalog.
+        If the text is not a single SELECT over assets, files and the catalog.
     QueryError
-        If it cannot be run: no such table or parameter, a file elsewhere, DuckDB's own errors.
+        If it cannot run: an unknown table or parameter, a file outside of the project, or an error of DuckDB.
     NotTabularError
-        If an asset that it reads is no table.
+        If the value of an asset is not a table.
     ValueUnavailableError, AmbiguousKeyError
         As in `load`.
     """
@@ -157,7 +162,7 @@ def sql(
 
 
 _WIDEST = 60
-"""Characters that a table shows of one value."""
+"""The greatest number of characters of one value in a table."""
 
 
 def print_csv(reader: Any, out: TextIO, *, raw: bool = False) -> None:
@@ -166,7 +171,7 @@ def print_csv(reader: Any, out: TextIO, *, raw: bool = False) -> None:
     Parameters
     ----------
     raw
-        Whether texts are written as they are, for a program; otherwise control and invisible characters are written out.
+        Write texts unchanged, for programs; otherwise escape control and invisible characters.
     """
     shown = str if raw else printable
     writer = csv.writer(out, lineterminator="\n")
@@ -176,7 +181,7 @@ def print_csv(reader: Any, out: TextIO, *, raw: bool = False) -> None:
 
 
 def print_json(reader: Any, out: TextIO) -> None:
-    """Print ``{"columns": [{"name", "type"}], "rows": [[...]]}``, a row a line."""
+    """Print ``{"columns": [{"name", "type"}], "rows": [[...]]}``, one row per line."""
     columns = [{"name": field.name, "type": str(field.type)} for field in reader.schema]
     out.write(f'{{"columns": {as_json(columns)}, "rows": [')
     begin = "\n"
@@ -187,7 +192,7 @@ def print_json(reader: Any, out: TextIO) -> None:
 
 
 def print_json_lines(reader: Any, out: TextIO) -> None:
-    """Print one object a row, by column."""
+    """Print one JSON object per row, by column."""
     names = reader.schema.names
     out.writelines(
         as_json({name: _plain(value) for name, value in zip(names, row, strict=True)}) + "\n" for row in _rows(reader)
@@ -195,7 +200,7 @@ def print_json_lines(reader: Any, out: TextIO) -> None:
 
 
 def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
-    """Print the first rows in columns, and a line that says whether there are more."""
+    """Print the first rows in columns, and a line if there are more."""
     shown: list[tuple[Any, ...]] = []
     more = False
     for row in _rows(reader):
@@ -206,9 +211,9 @@ def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
     names = [in_one_line(name) for name in reader.schema.names]
     lines = [[_short(value) for value in row] for row in shown]
     numbers = [
-        any(isinstance(row[at], int | float) for row in shown)
-        and all(row[at] is None or isinstance(row[at], int | float) for row in shown)
-        for at in range(len(names))
+        any(isinstance(row[position], int | float) for row in shown)
+        and all(row[position] is None or isinstance(row[position], int | float) for row in shown)
+        for position in range(len(names))
     ]
     widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
     for line in (names, *lines):
@@ -220,7 +225,7 @@ def print_table(reader: Any, out: TextIO, *, limit: int) -> None:
     if not shown:
         out.write("no rows\n")
     elif more:
-        out.write(f"the first {limit} rows; --limit shows more, --csv all\n")
+        out.write(f"first {limit} rows; --limit N shows more, --csv prints all\n")
 
 
 def _rows(reader: Any) -> Iterator[tuple[Any, ...]]:
@@ -244,15 +249,15 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; what it has no form for becomes a string."""
+    """Return a value as JSON values; values that JSON cannot represent become strings."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): _plain(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(member) for member in value]
     return _text(value)
 
 
@@ -268,7 +273,7 @@ def query(
     store: AnyStore = None,
     notebook: str | None = None,
 ) -> Any:
-    """Run one SELECT over stored values and return its rows; parameters and errors as of the command ``sql``."""
+    """Run one SELECT over stored values in a session; parameters, result and errors are those of `sql`."""
     from stepwell.kernel_runtime.store.sql import catalog_views
     from stepwell.kernel_runtime.store.sql.select import Scope
     from stepwell.kernel_runtime.store.sql.statements import read_statement
@@ -279,7 +284,7 @@ def query(
 
     def load(key: str) -> Any:
         try:
-            # A step remembers whether the caller named a store.
+            # Inside a step the read is recorded with its store only if the caller named one.
             return session.load(key, notebook=notebook, store=None if store is None else used)
         except AmbiguousKeyError as error:
             remedy = error.remedy.replace(f"stepwell.load({key!r}, ", "stepwell.sql(..., ")
@@ -295,7 +300,7 @@ def query(
             views[path] = view
             continue
         key, value = _table(path, load, session.registry.assets, used)
-        # Two spellings of one key are one table.
+        # Two spellings of the same key share one table.
         tables[path] = loaded.setdefault(key, value)
     shapes: dict[_Path, str] = {}
     if views:
@@ -309,13 +314,13 @@ def query(
 
 
 def _table(path: _Path, load: Callable[[str], Any], registered: Collection[str], store: ValueStore) -> tuple[str, Any]:
-    """Return the key that a table's name means, and its value."""
+    """Return the key for a table's name, and its value."""
     from stepwell.kernel_runtime.store.sql.catalog_views import VIEWS
     from stepwell.kernel_runtime.store.sql.select import missing_table
 
     written = "/".join(path)
     try:
-        # Nearly always the name is the key: one question to the catalog.
+        # The name is nearly always the key, so most tables take one query to the catalog.
         return written, load(written)
     except ValueUnavailableError:
         if written in registered or store.current(written):
@@ -328,12 +333,24 @@ def _table(path: _Path, load: Callable[[str], Any], registered: Collection[str],
 
 
 def key_meant(path: _Path, known: Iterable[str]) -> str | None:
-    """Return the only key that a table's name can mean, or None: a step's, the last part of one, one in other capitals.
+    """Return the only key that matches a table's name: exactly, by its last part, or with other capitals.
+
+    Parameters
+    ----------
+    path
+        The parts of the name.
+    known
+        The stored keys.
+
+    Returns
+    -------
+    str or None
+        The key; None if none matches.
 
     Raises
     ------
     QueryError
-        If it could be several.
+        If several keys match.
     """
     from stepwell.kernel_runtime.store.sql.statements import folded
 
@@ -341,17 +358,17 @@ def key_meant(path: _Path, known: Iterable[str]) -> str | None:
     name = path[-1] if len(path) == 1 else None
     keys = list(known)
     assets = {key: key.rpartition("/")[2] for key in keys if "." not in key and ":" not in key}
-    for found in (
+    for matches in (
         [key for key in keys if key == ".".join(path)],
         [key for key, last in assets.items() if last == name],
         [key for key in keys if folded(key) in whole],
         [key for key, last in assets.items() if name is not None and folded(last) == folded(name)],
     ):
-        if len(found) > 1:
+        if len(matches) > 1:
             raise QueryError(
-                f"{'.'.join(path)!r} could be {' or '.join(sorted(found))}",
-                remedy=f'write the whole key: "{min(found)}"',
+                f"{'.'.join(path)!r} is ambiguous: it could be {' or '.join(sorted(matches))}",
+                remedy=f'write the whole key: "{min(matches)}"',
             )
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     return None

@@ -1,4 +1,4 @@
-"""``status``: what is defined, each with its state, and what the store holds."""
+"""``status``: the state of each definition, and the contents of the store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StoreFacts:
     sizes: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
+        """Return the facts as JSON values."""
         return {"store": self.directory, "sizes": self.sizes}
 
     def __str__(self) -> str:
@@ -44,13 +44,13 @@ class Status:
     store
         The store directory.
     nodes
-        What is defined in this process, with states.
+        The definitions of this process with their states.
     stored
-        What is current in the store; empty if something is defined.
+        The current materializations in the store; empty if something is defined.
     sizes
         Totals of the store.
     key_sizes
-        The size of each key, the largest first; None if they were not asked for.
+        The size of each key, largest first; None if not requested.
     """
 
     store: str
@@ -60,16 +60,16 @@ class Status:
     key_sizes: tuple[KeySize, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return ``{"store", "assets": [{"key", "state", ...}], "sizes"}``, with ``"keys"`` for the size of each key."""
-        found: dict[str, Any] = {"store": self.store, "sizes": self.sizes}
+        """Return ``{"store", "assets": [{"key", "state", ...}], "sizes"}``, or ``"keys"`` with the size of each key instead of the assets."""
+        result: dict[str, Any] = {"store": self.store, "sizes": self.sizes}
         if self.key_sizes is not None:
-            found["keys"] = [
-                {"key": each.key, "bytes": each.bytes, "versions": each.versions} for each in self.key_sizes
+            result["keys"] = [
+                {"key": size.key, "bytes": size.bytes, "versions": size.versions} for size in self.key_sizes
             ]
-            return found
+            return result
         names = ("key", "state", "reason", "summary", "seconds", "created", "error", "where")
         defined = [{name: getattr(node, name) for name in names} for node in self.nodes]
-        return {**found, "assets": [*defined, *map(_stored_as_dict, self.stored)]}
+        return {**result, "assets": [*defined, *map(_stored_as_dict, self.stored)]}
 
     def __str__(self) -> str:
         end = str(StoreFacts(self.store, self.sizes))
@@ -90,50 +90,60 @@ def _facts(node: LineageNode) -> str:
 
 
 def _stored_row(item: Current) -> tuple[str, ...]:
-    made = item.materialization
-    return item.key, made.value.summary if made.value else "-", moment(made.created), item.notebook
+    materialization = item.materialization
+    return (
+        item.key,
+        materialization.value.summary if materialization.value else "-",
+        moment(materialization.created),
+        item.notebook,
+    )
 
 
 def _stored_as_dict(item: Current) -> dict[str, Any]:
-    made = item.materialization
+    materialization = item.materialization
     return {
         "key": item.key,
         "state": "stored",
         "notebook": item.notebook,
-        "created": made.created,
-        "seconds": made.seconds,
-        "type": made.value.type_name if made.value else None,
-        "summary": made.value.summary if made.value else None,
+        "created": materialization.created,
+        "seconds": materialization.seconds,
+        "type": materialization.value.type_name if materialization.value else None,
+        "summary": materialization.value.summary if materialization.value else None,
     }
 
 
-def _size_lines(found: tuple[KeySize, ...]) -> list[str]:
+def _size_lines(sizes: tuple[KeySize, ...]) -> list[str]:
     rows = [
-        (in_one_line(each.key), size_text(each.bytes), f"{each.versions:,} version{'' if each.versions == 1 else 's'}")
-        for each in found[:_MOST]
+        (in_one_line(size.key), size_text(size.bytes), f"{size.versions:,} version{'' if size.versions == 1 else 's'}")
+        for size in sizes[:_MOST]
     ]
-    more = found[_MOST:]
-    rest = [f"and {len(more):,} more keys: {size_text(sum(each.bytes for each in more))}"] if more else []
+    more = sizes[_MOST:]
+    rest = [f"and {len(more):,} more keys: {size_text(sum(size.bytes for size in more))}"] if more else []
     return [*filter(None, [str(Table(rows))]), *rest]
 
 
 @command(options={"keys": Option(completes="assets")}, definitions="optional")
 def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
-    """List what is defined, each with its state; where nothing is defined, what the store holds.
+    """List the defined assets and steps with their states; if nothing is defined, the contents of the store.
 
     Parameters
     ----------
     keys
         Assets and steps to list; by default everything.
     sizes
-        List the size of each key in the store instead, the largest first.
+        List the size of each key in the store instead, largest first.
     store
         A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    Status
+        The states, or what is stored, and the size of the store.
 
     Raises
     ------
     UnknownKeyError
-        If one of the keys is neither defined nor stored.
+        If a key is neither defined nor stored.
     """
     session = get_session()
     used = session.open(store, create=False)
@@ -143,7 +153,7 @@ def status(*keys: str, sizes: bool = False, store: AnyStore = None) -> Status:
         return Status(directory, (), (), totals, tuple(used.catalog.ask(housekeeping.read_key_sizes)))
     registry = session.registry
     nodes = session.inspect(store=used).lineage().nodes if registry.assets or registry.jobs else ()
-    # What a cell left in the notebook besides its value is no key of its own for a reader.
+    # The other effects of a cell are stored under an internal key, which users do not know.
     stored = (
         ()
         if nodes

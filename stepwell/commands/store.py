@@ -1,7 +1,7 @@
-"""``store``: the session's store directory; and the public `Store`, an open store directory with the commands that use one.
+"""``store``: the session's store directory; and the public `Store`, an open store directory with the commands as methods.
 
 The methods of `Store` are the commands themselves, with this store as their ``store``: ``store.versions("daily")`` is
-``stepwell.versions("daily", store=store)``. None is written here.
+``stepwell.versions("daily", store=store)``. `Store.__getattr__` derives them; none is written here.
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ from stepwell.kernel_runtime.store import housekeeping
 
 @command(needs="nothing")
 def store(path: str | None = None) -> StoreFacts:
-    """Show where the session's store is and how large; or switch to another one.
+    """Show the directory and size of the session's store, or switch to another store.
 
     Parameters
     ----------
     path
-        The directory of another store, made if it is not there.
+        The directory of another store; it is created if it does not exist.
+
+    Returns
+    -------
+    StoreFacts
+        The directory and sizes.
 
     Raises
     ------
@@ -50,17 +55,17 @@ class Store:
     directory
         The directory with ``catalog.duckdb``.
     create
-        Make it if it is not there.
+        Create the store if it does not exist.
 
     Raises
     ------
     StoreError
-        If there is no store and ``create`` is false; or it cannot be written, was written by a newer Stepwell, or is damaged.
+        If the store does not exist and ``create`` is false, cannot be written, was written by a newer Stepwell, or is damaged.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, create: bool = True) -> None:
         self.values = get_session().open(directory, create=create)
-        """The runtime's store; not a part of the public interface."""
+        """The internal store; not part of the public interface."""
 
     @property
     def directory(self) -> Path:
@@ -68,7 +73,7 @@ class Store:
         return self.values.directory
 
     def close(self) -> None:
-        """Commit what is pending and let the files go; the next use opens the store again."""
+        """Commit pending changes and release the files; the next use opens the store again."""
         self.values.close()
 
     def __enter__(self) -> Self:
@@ -86,7 +91,7 @@ class Store:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         command = None if name.startswith("_") else find_command(name)
         if command is None or not _takes_store(command):
-            raise AttributeError(f"a Store has no {name!r}")
+            raise AttributeError(f"'Store' object has no attribute {name!r}")
         function = command.function
 
         @wraps(function)
@@ -101,16 +106,21 @@ def _takes_store(command: Command[Any, Any] | None) -> bool:
 
 
 def open_store(directory: str | os.PathLike[str]) -> Store:
-    """Open a store directory; it is made if it is not there.
+    """Open a store directory; it is created if it does not exist.
 
     Parameters
     ----------
     directory
         The directory with ``catalog.duckdb``.
 
+    Returns
+    -------
+    Store
+        The open store.
+
     Raises
     ------
     StoreError
-        If it cannot be written, was written by a newer Stepwell, or is damaged.
+        If the store cannot be written, was written by a newer Stepwell, or is damaged.
     """
     return Store(directory)

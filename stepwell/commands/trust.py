@@ -1,4 +1,4 @@
-"""``trust``: values that another key signed, taken over."""
+"""``trust``: values that were signed with another key, shown and accepted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stepwell.kernel_runtime.store.trust import adopt, foreign_values, import_pa
 
 
 def _text(offer: Offer) -> str:
-    return f"trusted from now on: {offer.counted}" if offer.values else "there is nothing that another key signed"
+    return f"trusted from now on: {offer.counted}" if offer.values else "no value was signed with another key"
 
 
 @command(
@@ -33,28 +33,33 @@ def trust(
     yes: bool = False,
     store: AnyStore = None,
 ) -> Offer:
-    """Show values that another key signed, in a pack or in the store, and take them over: they are signed with your own key then.
+    """Show values that were signed with another key, in a pack or in the store, and accept them: sign them with your key.
 
-    Loading a pickle runs the code that is stored in it, so trust only a person whom you would let run code on your machine. Values that your
-    own key signed (a team and its CI can share one: STEPWELL_KEY_FILE) need no question.
+    Loading a pickle runs the code in it, so trust only people whom you would let run code on your machine. Values that were signed with your
+    own key are always trusted; a team and its CI can share a key with STEPWELL_KEY_FILE.
 
     Parameters
     ----------
     what
-        A file of `pack`, or keys in the store.
+        A file written by `pack`, or keys in the store.
     all
-        Everything in the store that another key signed.
+        Accept all values in the store that were signed with another key.
     yes
-        Take it over; without, the error shows what there is.
+        Accept the values; by default, the error lists them.
     store
         A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    Offer
+        The values that are trusted now.
 
     Raises
     ------
     TrustNeededError
-        If ``yes`` is not given and another key signed something.
+        If ``yes`` is not given and there are values that were signed with another key.
     PackError
-        If the pack is damaged or unsafe; nothing is imported then.
+        If the pack is damaged or unsafe; then nothing is imported.
     UnknownKeyError
         If nothing is stored under a key.
     """
@@ -62,13 +67,13 @@ def trust(
     packs = [word for word in words if isinstance(word, os.PathLike) or word.endswith(".zip")]
     if bool(words) == all or (packs and len(words) > 1):
         raise InvalidInvocationError(
-            "trust takes one file of `stepwell pack`, or keys in the store, or --all",
+            "trust takes one file written by `stepwell pack`, or keys in the store, or --all",
             remedy='for example: stepwell trust out.zip, or stepwell.trust("out.zip")',
         )
     session = get_session()
     path = _pack_path(words[0]) if len(words) == 1 else None
     if path is not None:
-        # The pack is examined before a store is made for it.
+        # Inspect the pack before a store is created for it.
         offer = inspect_pack(path, Signer())
         if not (yes or offer.own):
             raise _needed(offer)
@@ -79,25 +84,25 @@ def trust(
         if not yes:
             raise _needed(foreign.offer)
         for key in adopt(used, foreign):
-            warnings.warn(f"{key} is damaged and was left alone", StepwellWarning, stacklevel=2)
+            warnings.warn(f"the value of {key} is damaged and was not accepted", StepwellWarning, stacklevel=2)
     return foreign.offer
 
 
 def _pack_path(word: str | os.PathLike[str]) -> Path | None:
-    """Return the path of a pack; None for a key. Another existing file is reported as no pack, not as an unknown key."""
+    """Return the path of a pack; None for a key. An existing file with a suffix counts as a pack, because its error is clearer than that of an unknown key."""
     if isinstance(word, os.PathLike) or word.endswith(".zip"):
         return Path(word)
     return Path(word) if Path(word).suffix and Path(word).is_file() else None
 
 
 def _needed(offer: Offer) -> TrustNeededError:
-    """Return the error that lists the values which would be trusted."""
+    """Return the error that lists the values to be trusted."""
     count = len(offer.values)
     error = TrustNeededError(
         f"{count} value{'' if count == 1 else 's'} in {offer.source} {'is' if count == 1 else 'are'} signed with another key "
         f"({offer.signer}); loading {offer.executing} of them can run code",
         where=", ".join(dict.fromkeys(value.key for value in offer.values[:8])),
-        remedy="if you trust who made that: yes=True (on the command line --yes)",
+        remedy="if you trust its author: yes=True (on the command line --yes)",
     )
     error.offer = offer
     return error

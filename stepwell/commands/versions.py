@@ -10,16 +10,16 @@ from stepwell.kernel_runtime.session.requests import AnyStore, Target, key_text
 _MOST = 20
 
 
-def _text(found: Versions) -> str:
-    lines = [str(version) for version in (found[:_MOST] if found.collapsed else found)]
-    older = len(found) - len(lines)
+def _text(listed: Versions) -> str:
+    lines = [str(version) for version in (listed[:_MOST] if listed.collapsed else listed)]
+    older = len(listed) - len(lines)
     return "\n".join([*lines, *([f"and {older:,} older; --all lists them"] if older else [])])
 
 
 @command(
     options={"key": Option(completes="steps"), "all": Option("-a")},
     text=_text,
-    data=lambda found: {"key": found.key, "versions": [version.as_dict() for version in found]},
+    data=lambda listed: {"key": listed.key, "versions": [version.as_dict() for version in listed]},
 )
 def versions(
     key: Target,
@@ -36,13 +36,18 @@ def versions(
     key
         An asset or a step.
     notebook
-        Only versions that this notebook made.
+        Only versions from this notebook.
     partition
         Only versions of this partition.
     all
-        List neighbours with the same value one by one.
+        List consecutive versions with the same value separately.
     store
         A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    Versions
+        The versions.
 
     Raises
     ------

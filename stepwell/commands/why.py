@@ -1,4 +1,4 @@
-"""``why``: the state of an asset or step, and its cause."""
+"""``why``: the state of an asset or step, and its causes."""
 
 from __future__ import annotations
 
@@ -21,28 +21,35 @@ def why(
     definitions: Given = None,
     store: AnyStore = None,
 ) -> Explanation:
-    """Explain the state of an asset or step, and why it ran the last time that it was not reused.
+    """Explain the state of an asset or step, and why it was last executed.
 
-    Causes are followed upstream to their origin. A key that is only stored, because its cell has not run here, is explained by the store's
-    records.
+    Causes are followed upstream to their origin. If the key is stored but not defined, because its cell has not run in this session, the
+    store's records explain it.
 
     Parameters
     ----------
     key
         An asset or a step.
     accept
-        Mark the edit as not mattering: the stored value is valid for the present code.
+        Accept the edit: the stored value stays valid for the present code, inputs and files.
     revoke
-        Take the last acceptance back.
+        Undo the newest acceptance.
     definitions
-        Definitions, or a module of them, that are looked up before those that are registered.
+        Definitions, or a module of definitions, that take precedence over registered ones.
     store
         A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    Explanation
+        The states of the steps, with causes, and the last run of each.
 
     Raises
     ------
     UnknownKeyError
         If nothing has this key.
+    ValueUnavailableError, InvariantViolationError
+        If the edit cannot be accepted, or there is no acceptance to revoke.
 
     Examples
     --------
@@ -51,5 +58,5 @@ def why(
     """
     if accept and revoke:
         raise InvalidInvocationError("why takes --accept or --revoke, not both", remedy="%why KEY --accept")
-    answer = acceptance.accept if accept else acceptance.revoke if revoke else explain
-    return answer(get_session(), key_text(key), definitions=definitions, store=store)
+    action = acceptance.accept if accept else acceptance.revoke if revoke else explain
+    return action(get_session(), key_text(key), definitions=definitions, store=store)

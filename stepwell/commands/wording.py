@@ -1,6 +1,6 @@
-"""The wording of runs and notices; and Python as a face, which gives notices as warnings where no notebook shows them.
+"""The wording of runs and notices, and the face of plain Python processes, which shows notices as warnings.
 
-Times are absolute and facts are of the original run, so that Run All leaves diffs of a saved notebook quiet.
+Times are absolute and facts are those of the original run, so that running a saved notebook again does not change its outputs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger("stepwell")
 
 def _facts(materializations: Sequence[Materialization], *, summary: bool) -> list[str]:
     stored = [item.value for item in materializations if item.value is not None and item.output != NOTEBOOK]
-    found = []
+    facts = []
     if (
         summary
         and len(stored) == 1
@@ -36,21 +36,21 @@ def _facts(materializations: Sequence[Materialization], *, summary: bool) -> lis
         and len(stored[0].summary) <= 60
         and "\n" not in stored[0].summary
     ):
-        found.append(stored[0].summary)
+        facts.append(stored[0].summary)
     if stored:
-        found.append(size_text(sum(item.size for item in stored)))
-    return found
+        facts.append(size_text(sum(item.size for item in stored)))
+    return facts
 
 
 def run_line(name: str, steps: Sequence[StepRecord]) -> str:
-    """Return the line that ends an asset's cell.
+    """Return the last line of output of an asset's cell.
 
     Parameters
     ----------
     name
         The asset's key.
     steps
-        The records of its steps in this run; the last one made its value.
+        The records of its steps in this run; the last step produced its value.
     """
     last = steps[-1]
     ran = [step for step in steps if step.status == "executed"]
@@ -83,12 +83,12 @@ def run_line(name: str, steps: Sequence[StepRecord]) -> str:
 
 
 def upstream_line(target: str, states: Iterable[StepState]) -> str:
-    """Return the line that names upstream work before it starts: ``model: first raw (last 18 min; parse() changed), clean``."""
+    """Return the line that announces upstream work: ``model: first raw (last 18 min; parse() changed), clean``."""
     return f"{target}: first {_named(states)}"
 
 
 def work_line(states: Iterable[StepState]) -> str:
-    """Return the line that names what a run is about to do: ``to run: raw (last 18 min), clean``."""
+    """Return the line that announces the work of a run: ``to run: raw (last 18 min), clean``."""
     return f"to run: {_named(states)}"
 
 
@@ -104,101 +104,105 @@ def _named(states: Iterable[StepState], most: int = 6) -> str:
 
 
 def step_lines(result: RunResult) -> list[str]:
-    """Return what a run of single steps did: one line for each step."""
+    """Return the report of a run of single steps: one line for each step."""
     return [run_line(step.key, [step]) for step in result.steps]
 
 
 def result_lines(result: RunResult) -> list[str]:
-    """Return what a run did: one line for each asset that was asked for, and for each other step that was not reused."""
+    """Return the report of a run: one line for each target, and for each other step that was not reused."""
     lines: list[str] = []
-    said: set[str] = set()
+    reported: set[str] = set()
     for key in result.run.targets:
         steps = [step for step in result.steps if step.key == key or step.key.startswith(key + ".")]
-        said |= {step.key for step in steps}
+        reported |= {step.key for step in steps}
         if steps:
             lines.append(run_line(key, steps))
     return lines + [
-        run_line(step.key, [step]) for step in result.steps if step.key not in said and step.status != "reused"
+        run_line(step.key, [step]) for step in result.steps if step.key not in reported and step.status != "reused"
     ]
 
 
 # -- notices
 
 
-def notice_text(found: Notice) -> str:
-    """Return the wording of a notice: one fact, and one action where there is one."""
-    return _NOTICES[found.kind](found)
+def notice_text(notice: Notice) -> str:
+    """Return the text of a notice: one fact, and one action if there is one."""
+    return _NOTICES[notice.kind](notice)
 
 
 def _first(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _stale_input(found: Notice) -> str:
-    cause = f" ({found['cause']})" if found["cause"] else ""
-    return f"{found.key} is {found['state']}{cause}: its stored value is used"
+def _stale_input(notice: Notice) -> str:
+    cause = f" ({notice['cause']})" if notice["cause"] else ""
+    return f"{notice.key} is {notice['state']}{cause}: its stored value is used"
 
 
-def _foreign(found: Notice) -> str:
-    names = found["names"]
+def _foreign(notice: Notice) -> str:
+    names = notice["names"]
     verbs = ("is", "counts") if len(names) == 1 else ("are", "count")
-    line = f"{listed(names)} {verbs[0]} signed with another key ({found['signer']}) and {verbs[1]} as missing"
-    return f"{line}; if you trust who made that: stepwell trust {' '.join(names[:5])}"
+    line = f"{listed(names)} {verbs[0]} signed with another key ({notice['signer']}) and {verbs[1]} as missing"
+    return f"{line}; if you trust its author: stepwell trust {' '.join(names[:5])}"
 
 
-def _large_store(found: Notice) -> str:
+def _large_store(notice: Notice) -> str:
     more = (
-        f", and {size_text(found['older'])} more with %stepwell keep --versions 1"
-        if found["older"] > found["garbage"]
+        f", and {size_text(notice['older'])} more with %stepwell keep --versions 1"
+        if notice["older"] > notice["garbage"]
         else ""
     )
     return (
-        f"the store {found.key} holds {size_text(found['held'])}, and {found['free']:.0%} of the disk is free: "
-        f"%stepwell gc would free {size_text(found['garbage'])}{more}"
+        f"the store {notice.key} holds {size_text(notice['held'])}, and {notice['free']:.0%} of the disk is free: "
+        f"%stepwell gc would free {size_text(notice['garbage'])}{more}"
     )
 
 
-def _copy_used(found: Notice) -> str:
-    module, name = found["module"], found["name"]
+def _copy_used(notice: Notice) -> str:
+    module, name = notice["module"], notice["name"]
     place = "the notebook" if module == "__main__" else module
-    how = f"has another {name} now" if found["exists"] else f"has no {name}"
-    return f"{found.key}: its stored copy of {name} is used, {place} {how}"
+    how = f"now has another {name}" if notice["exists"] else f"has no {name}"
+    return f"{notice.key}: its stored copy of {name} is used, {place} {how}"
 
 
-def _path_only(found: Notice) -> str:
-    what = "a folder" if found["folder"] else f"larger than {found['most'] >> 30} GiB"
-    return f"{found.key}: {found['path']} is {what}: its path is stored, not its contents; when they change it is computed again"
+def _path_only(notice: Notice) -> str:
+    contents = "a folder" if notice["folder"] else f"larger than {notice['most'] >> 30} GiB"
+    return f"{notice.key}: {notice['path']} is {contents}: the path is stored, not the contents; when they change, the step runs again"
 
 
 def later_changes(key: str, before: str, now: str) -> str:
-    """Return the text about what other cells changed of what a step read, with its remedy."""
+    """Return the text about names that other cells changed after a step had read them, with the remedy."""
     return f"with {before} ({now}; run the cell of {key} to use that)"
 
 
 _NOTICES: dict[str, Callable[[Notice], str]] = {
     "changed later": lambda n: f"{n.key}: reused, {later_changes(n.key, n['before'], n['now'])}",
     "class inside": lambda n: (
-        f"{n.key}: the class {n['name']} was defined inside the step and is stored by value: define it in a cell of its own"
+        f"{n.key}: the class {n['name']} was defined inside the step and is stored by value: define it in a separate cell"
     ),
     "computed again": lambda n: f"{n['why']}; computed again",
     "copy read": lambda n: (
-        f"the store {n.key} is read from a copy of {n['moment']}: its lock cannot be used, so later changes are not seen"
+        f"the store {n.key} is read from a copy of {n['moment']}: the store cannot be locked, so later changes are not seen"
     ),
     "copy used": _copy_used,
     "file left": lambda n: (
-        f"{n.key} wrote {n['path']}, which was changed by something else since: it is left as it is (-f writes it again)"
+        f"{n.key} wrote {n['path']}, which something else has changed since: the file is left unchanged (-f writes it again)"
     ),
     "foreign": _foreign,
-    "global changed": lambda n: f"{n.key} changed the global {_first(n['names'])}: steps that read it are keyed again",
+    "global changed": lambda n: (
+        f"{n.key} changed the global {_first(n['names'])}: steps that read it are checked again"
+    ),
     "large store": _large_store,
-    "network": lambda n: f"{n.key} used {', '.join(n['hosts'])}: reused until you say otherwise; --max-age 1d",
-    "not set": lambda n: f"{n.key} set {', '.join(n['names'])}, which cannot be set here",
+    "network": lambda n: (
+        f"{n.key} used {', '.join(n['hosts'])}: changes there are not detected; add --max-age 1d to refresh daily"
+    ),
+    "not set": lambda n: f"{n.key} set {', '.join(n['names'])}, which cannot be set in this process",
     "path only": _path_only,
     "path restored": lambda n: (
         f"{n.key}: {n['path']} has changed or is gone; the stored contents are in {n['restored']}"
     ),
     "processes": lambda n: (
-        f"{n.key} ran {', '.join(n['programs'])}: reads of other processes are not seen; declare files with reads=[...], anything else with max_age"
+        f"{n.key} ran {', '.join(n['programs'])}: files that other processes read are not seen; declare them with reads=[...], anything else with max_age"
     ),
     "read": lambda n: f"{n.key} <- store ({n['notebook']}, {moment(n['created'])})",
     "slow global": lambda n: f"the global {n.key} takes {n['seconds']:.1f} s to digest in every run: make it an asset",
@@ -207,23 +211,26 @@ _NOTICES: dict[str, Callable[[Notice], str]] = {
         f"{n.key} changed {_first(n['names'])}, which cannot be restored: it runs once in every kernel"
     ),
     "unseen read": lambda n: (
-        f"{n.key} read {n['what']} with {n['reader']}, which cannot be checked later: declare files with reads=[...], anything else with max_age"
+        f"{n.key} read {n['what']} with {n['reader']}, whose changes are not detected: declare files with reads=[...], anything else with max_age"
     ),
     "untested python": lambda n: (
-        f"{n['reason']}: every step runs, and nothing is reused. Use another Python, or a newer stepwell."
+        f"{n['reason']}: every step runs, and nothing is reused. Use another Python or a newer stepwell."
     ),
 }
-"""By the kind of a notice, its wording."""
+"""The wording of each kind of notice."""
 
 
-# -- who hears notices where there is no notebook
+# -- notices in plain Python processes
 
 
 _listening: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def listen(session: Session) -> None:
-    """Give notices of a session in a plain process: as warnings, and waiting steps as log records. A notebook's face takes over."""
+    """Show the events of a session in a plain Python process: notices as warnings, waiting steps as log records.
+
+    The face of a notebook takes over when it starts.
+    """
     if session.face:
         return
     session.face = "python"
@@ -235,7 +242,7 @@ def listen(session: Session) -> None:
         if session.face != "python":
             return
         if isinstance(event, Notice):
-            # The line of the user's that led here, not one of ours.
+            # The warning shall name the user's line, not one of this package.
             level, frame = 1, sys._getframe()  # noqa: SLF001 - as `warnings` does itself
             while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "stepwell":
                 level, frame = level + 1, frame.f_back
@@ -247,7 +254,7 @@ def listen(session: Session) -> None:
 
 
 def get_session() -> Session:
-    """Return this process's session, with somebody who hears its notices."""
+    """Return this process's session; its notices are shown as warnings unless a notebook shows them."""
     session = process.get_session()
     listen(session)
     return session
@@ -257,17 +264,17 @@ def get_session() -> Session:
 
 
 def waiting_line(event: StepWaiting) -> str:
-    """Return who computes a step, since when, and how long it usually takes."""
-    who = event.claimant
+    """Return the line about a step that waits for another process: which one, since when, and the usual duration."""
+    claimant = event.claimant
     facts = []
-    if who.pid:
-        elsewhere = f" on {who.host}" if who.host and who.host != platform.node() else ""
-        facts.append(f"pid {who.pid}{elsewhere}")
-    if who.since:
+    if claimant.pid:
+        elsewhere = f" on {claimant.host}" if claimant.host and claimant.host != platform.node() else ""
+        facts.append(f"pid {claimant.pid}{elsewhere}")
+    if claimant.since:
         today = moment(time.time()).partition(" ")[0]
-        facts.append(f"since {moment(who.since).removeprefix(today).lstrip()}")
+        facts.append(f"since {moment(claimant.since).removeprefix(today).lstrip()}")
     if event.expected_seconds:
         facts.append(f"usually {duration(event.expected_seconds)}")
-    name = who.notebook.rpartition("/")[2]
-    whom = name if name and name != "__main__" else "another process"
-    return f"{event.key}: waiting for {whom}" + (f" ({', '.join(facts)})" if facts else "")
+    name = claimant.notebook.rpartition("/")[2]
+    process_name = name if name and name != "__main__" else "another process"
+    return f"{event.key}: waiting for {process_name}" + (f" ({', '.join(facts)})" if facts else "")

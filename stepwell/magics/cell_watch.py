@@ -21,7 +21,7 @@ from stepwell.kernel_runtime.reads.readers import seedings
 from stepwell.kernel_runtime.records.runs import StepRecord
 from stepwell.kernel_runtime.session import Session
 from stepwell.kernel_runtime.text import duration
-from stepwell.kernel_runtime.versions.patches import look
+from stepwell.kernel_runtime.versions.patches import scan
 from stepwell.magics.cell_changes import changed_names
 from stepwell.magics.cell_inputs import cell_origin
 from stepwell.magics.cell_names import names_of
@@ -155,7 +155,7 @@ class CellWatch:
             return
         space = self._face.namespace
         tree = self._tree(info)
-        look(() if tree is None else (compile(tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT),), space)
+        scan(() if tree is None else (compile(tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT),), space)
         bound = {name for name, value in space.items() if before.get(name) != id(value) and not name.startswith("_")}
         if before.get("_") != id(space.get("_")):
             bound |= {"_", "__", "___"}

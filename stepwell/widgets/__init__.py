@@ -1,7 +1,7 @@
-"""Pictures of a session in the notebook: its lineage in a cell, live with the static picture as a second output, or the static one alone.
+"""The lineage of a session in a cell: a live picture with a static one as a second output, or only the static one.
 
-A saved widget has no picture of its own once its kernel is gone. So the static one is an output beside it. The widget's CSS
-hides that while the live one is there; its own CSS hides the error that a front end shows where the live one is gone.
+A saved widget shows nothing without its kernel, so the static picture is a separate output. The widget's CSS hides the static picture while the
+live one is shown; the CSS of the static picture hides the error that front ends show in place of a lost live one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["forget", "lineage_text", "show", "static_bundle"]
 
 _shown: dict[tuple[int, tuple[str, ...] | None], LineageWidget] = {}
-# By the session's identity: a widget holds its session, so that the identity stays its own as long as the entry.
+# The keys have the session's id, which stays unique because the widget keeps its session alive.
 
 
 def show(session: Session, keys: Sequence[str] | None = None) -> LineageWidget | None:
@@ -33,18 +33,18 @@ def show(session: Session, keys: Sequence[str] | None = None) -> LineageWidget |
     session
         The session.
     keys
-        Assets, steps and jobs that are shown with everything upstream of them; everything if None.
+        Assets, steps and jobs to show, with everything upstream of them; None for everything.
 
     Returns
     -------
     LineageWidget or None
-        The widget, one for each session and selection however often it is shown; None outside a kernel, and in batch, where nobody
-        could press anything: only the picture is shown.
+        The widget, always the same for a session and selection. None in batch runs and outside of a kernel, which show the static picture
+        or text.
 
     Raises
     ------
     UnknownKeyError
-        If one of ``keys`` is in no card.
+        If no card has one of the keys.
     """
     shell = _shell()
     if shell is None:

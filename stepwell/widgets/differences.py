@@ -1,6 +1,6 @@
-"""Differences of versions, and lists of versions, as HTML: formatters for IPython.
+"""HTML formatters of IPython for differences between versions, and for lists of versions.
 
-Everything that comes from values is escaped. Colours are those of JupyterLab's theme, with defaults for other front ends.
+Texts from values are escaped. Colours are those of JupyterLab's theme, with defaults for other front ends.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _MOST_LINES = 60
 
 
 def install(shell: Any) -> None:
-    """Let a shell show differences and lists of versions as HTML."""
+    """Register the formatters in a shell."""
     formatter = shell.display_formatter.formatters["text/html"]
     for kind, function in _FORMATS:
         formatter.for_type(kind, function)
 
 
 def remove(shell: Any) -> None:
-    """Take the formatters out of a shell."""
+    """Remove the formatters from a shell."""
     formatter = shell.display_formatter.formatters["text/html"]
     for kind, _ in _FORMATS:
         formatter.pop(kind, None)
 
 
-def difference_html(found: Difference) -> str:
+def difference_html(difference: Difference) -> str:
     """Return a difference as HTML."""
-    details = found.details
+    details = difference.details
     body = ""
     if isinstance(details, FrameDifference):
         body = _frame(details)
@@ -55,27 +55,27 @@ def difference_html(found: Difference) -> str:
     elif isinstance(details, TextDifference):
         body = _text(details)
     sides = " → ".join(
-        as_html(f"{side.id[:16]} {side.summary or side.type_name}") for side in (found.before, found.after)
+        as_html(f"{side.id[:16]} {side.summary or side.type_name}") for side in (difference.before, difference.after)
     )
-    return f"{_STYLE}<div class='stepwell-diff'><div><b>{as_html(found.summary)}</b></div><div class='faint'>{sides}</div>{body}</div>"
+    return f"{_STYLE}<div class='stepwell-diff'><div><b>{as_html(difference.summary)}</b></div><div class='faint'>{sides}</div>{body}</div>"
 
 
-def versions_html(found: Versions) -> str:
+def versions_html(versions: Versions) -> str:
     """Return a list of versions as HTML."""
     rows = [
         (
-            str(each.number),
-            f"<code>{as_html(each.id[:16])}</code>",
-            moment(each.created, exact=True),
-            as_html(each.summary or each.type_name or "no value"),
-            f"{each.size:,}",
-            f"{each.seconds:.1f} s",
-            as_html(each.notebook + (f" [{each.partition}]" if each.partition else "")),
-            as_html(", ".join(_marks(each))),
+            str(version.number),
+            f"<code>{as_html(version.id[:16])}</code>",
+            moment(version.created, exact=True),
+            as_html(version.summary or version.type_name or "no value"),
+            f"{version.size:,}",
+            f"{version.seconds:.1f} s",
+            as_html(version.notebook + (f" [{version.partition}]" if version.partition else "")),
+            as_html(", ".join(_marks(version))),
         )
-        for each in found[:_MOST_LINES]
+        for version in versions[:_MOST_LINES]
     ]
-    more = f"<div class='faint'>and {len(found) - _MOST_LINES:,} older</div>" if len(found) > _MOST_LINES else ""
+    more = f"<div class='faint'>and {len(versions) - _MOST_LINES:,} older</div>" if len(versions) > _MOST_LINES else ""
     head = ("", "version", "made", "value", "bytes", "took", "notebook", "")
     return f"{_STYLE}<div class='stepwell-diff'>{_table(head, rows)}{more}</div>"
 
@@ -91,22 +91,22 @@ def _marks(version: Any) -> list[str]:
     return marks
 
 
-def _frame(found: FrameDifference) -> str:
-    schema = [("+", name, kind, "plus") for name, kind in found.schema.added]
-    schema += [("-", name, kind, "minus") for name, kind in found.schema.removed]
+def _frame(difference: FrameDifference) -> str:
+    schema = [("+", name, kind, "plus") for name, kind in difference.schema.added]
+    schema += [("-", name, kind, "minus") for name, kind in difference.schema.removed]
     parts = []
-    if schema or found.schema.retyped:
+    if schema or difference.schema.retyped:
         rows = [
             (f"<span class='{css}'>{sign}</span>", f"<code>{as_html(name)}</code>", as_html(kind))
             for sign, name, kind, css in schema
         ]
         rows += [
             ("~", f"<code>{as_html(name)}</code>", f"{as_html(old)} → {as_html(new)}")
-            for name, old, new in found.schema.retyped
+            for name, old, new in difference.schema.retyped
         ]
         parts.append(_table(("", "column", "type"), rows[:_MOST_COLUMNS]))
     cells: list[Sequence[str]] = []
-    for column in found.columns[:_MOST_COLUMNS]:
+    for column in difference.columns[:_MOST_COLUMNS]:
         example = column.examples[0] if column.examples else ("", "", "")
         cells.append(
             (
@@ -120,13 +120,13 @@ def _frame(found: FrameDifference) -> str:
         )
     if cells:
         parts.append(_table(("column", "cells changed", "for example", "before", "after", ""), cells))
-    parts += [f"<div class='faint'>{as_html(note)}</div>" for note in frame_notes(found)]
+    parts += [f"<div class='faint'>{as_html(note)}</div>" for note in frame_notes(difference)]
     return "".join(parts)
 
 
-def _text(found: TextDifference) -> str:
+def _text(difference: TextDifference) -> str:
     lines = []
-    for line in text_lines(found, _MOST_LINES):
+    for line in text_lines(difference, _MOST_LINES):
         css = "plus" if line.startswith("+") else "minus" if line.startswith("-") else ""
         lines.append(f"<span class='{css}'>{as_html(line)}</span>" if css else as_html(line))
     return f"<pre>{chr(10).join(lines)}</pre>"

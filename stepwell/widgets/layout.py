@@ -1,11 +1,12 @@
 """Positions of the cards of a lineage, and the paths of its arrows.
 
-Graphviz decides positions and splines only (``-Tjson``, cards of one fixed size); nothing that it draws is used. The
-engine is one function from DOT to the parsed JSON, so that it can be replaced. Where it fails or would take too long, a plain layout in
-layers is used, so that a picture always appears, and the layout says why. In layers, a card stands one column right of the last of its
-upstreams. Each graph-backed asset has a band of its own, so that its box never covers another card; within a band a column is ordered by the
-positions of its upstreams. Coordinates are pixels, y downwards. The ``dot`` on PATH is used, or the console program of the ``graphviz-pure``
-wheel, found by the wheel's list of files, because the kernel of an environment that was never activated lacks its ``bin`` on PATH.
+Graphviz computes positions and splines only (``-Tjson``, cards of a fixed size); its drawing is not used. The engine is a function from DOT to
+parsed JSON, so that it can be replaced. If it fails or would take too long, a plain layout in layers is used, and the layout has the reason. In
+layers, a card is one column to the right of its last upstream card. Each graph-backed asset has a separate band, so that its box never covers
+another card; in a band, the cards of a column are ordered by the positions of their upstream cards. Coordinates are pixels, y downwards.
+
+The program is ``dot`` on PATH, or the console program of the ``graphviz-pure`` wheel. The latter is located by the wheel's list of files,
+because PATH lacks the ``bin`` folder of an environment that is not activated.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from stepwell.kernel_runtime.errors import LayoutError
 from stepwell.kernel_runtime.records.runs import Lineage, LineageEdge, LineageNode
 
 PATIENCE = 20.0
-"""Seconds after which a layout is given up."""
+"""Timeout of Graphviz in seconds."""
 
 
 def graphviz_json(dot: str) -> dict[str, Any]:
@@ -39,33 +40,33 @@ def graphviz_json(dot: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        What ``dot -Tjson`` writes: lengths in points, y upwards.
+        The output of ``dot -Tjson``: lengths in points, y upwards.
 
     Raises
     ------
     LayoutError
-        If there is no Graphviz, or it failed, or it took more than 20 s.
+        If Graphviz is not installed, fails, or takes more than 20 s.
     """
     command = locate_graphviz()
     try:
-        done = subprocess.run(  # noqa: S603 - a located program, its input on stdin
+        process = subprocess.run(  # noqa: S603 - a located program, its input on stdin
             [command, "-Kdot", "-Tjson"], input=dot.encode(), capture_output=True, timeout=PATIENCE, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise LayoutError(f"Graphviz took more than {PATIENCE:.0f} s", where=command) from error
     except OSError as error:
         raise LayoutError(f"Graphviz cannot be started: {error}", where=command, remedy=_REMEDY) from error
-    if done.returncode:
+    if process.returncode:
         raise LayoutError(
-            f"Graphviz ended with {done.returncode}: {done.stderr.decode(errors='replace').strip()[:200]}",
+            f"Graphviz failed with exit code {process.returncode}: {process.stderr.decode(errors='replace').strip()[:200]}",
             where=command,
         )
     try:
-        drawing = json.loads(done.stdout)
+        drawing = json.loads(process.stdout)
     except ValueError as error:
-        raise LayoutError("Graphviz answered with something else than JSON", where=command) from error
+        raise LayoutError("the output of Graphviz is not JSON", where=command) from error
     if not isinstance(drawing, dict):
-        raise LayoutError("Graphviz answered with something else than a graph", where=command)
+        raise LayoutError("the output of Graphviz is not a graph", where=command)
     return drawing
 
 
@@ -73,7 +74,7 @@ _REMEDY = "install one: `pip install graphviz-pure`, or your system's graphviz p
 
 
 def locate_graphviz() -> str:
-    """Return the path of the command.
+    """Return the path of the Graphviz program.
 
     Raises
     ------
@@ -109,7 +110,7 @@ _ROW = CARD_HEIGHT + 18
 
 
 def layered(lineage: Lineage, *, note: str = "") -> Layout:
-    """Return a layout in columns; ``note`` says why Graphviz did not make it."""
+    """Return a layout in columns; ``note`` is the reason why Graphviz was not used."""
     columns = _columns(lineage)
     bands: list[tuple[str, list[LineageNode]]] = [("", [node for node in lineage.nodes if not node.parent])]
     bands += list(members(lineage.nodes).items())
@@ -173,22 +174,22 @@ def _mean(values: list[float]) -> float:
 
 
 def _columns(lineage: Lineage) -> dict[str, int]:
-    """Return each card's column: the longest way to it. A card on a cycle takes its place when nothing else is left."""
+    """Return each card's column, the length of the longest path to it. A cycle is broken at a card when no other card is left."""
     waiting = {node.key: 0 for node in lineage.nodes}
     downstream: dict[str, list[str]] = {}
     for edge in drawn_edges(lineage):
         waiting[edge.target] += 1
         downstream.setdefault(edge.source, []).append(edge.target)
     columns: dict[str, int] = dict.fromkeys(waiting, 0)
-    left = dict.fromkeys(waiting)
+    unplaced = dict.fromkeys(waiting)
     ready = [key for key, count in waiting.items() if not count]
-    while left:
-        key = ready.pop() if ready else next(iter(left))
-        if key not in left:
+    while unplaced:
+        key = ready.pop() if ready else next(iter(unplaced))
+        if key not in unplaced:
             continue
-        del left[key]
+        del unplaced[key]
         for below in downstream.get(key, ()):
-            if below in left:
+            if below in unplaced:
                 columns[below] = max(columns[below], columns[key] + 1)
                 waiting[below] -= 1
                 if not waiting[below]:
@@ -200,7 +201,7 @@ GROUP_HEADER = 26
 GROUP_PADDING = 14
 MARGIN = 16
 MOST_CARDS = 1200
-"""Above this many cards Graphviz takes seconds to minutes, and plain layers are drawn."""
+"""Number of cards above which plain layers are used, because Graphviz would take seconds to minutes."""
 
 Point: TypeAlias = tuple[float, float]
 Engine: TypeAlias = Callable[[str], dict[str, Any]]
@@ -233,7 +234,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way of one arrow: a cubic spline of ``1 + 3 n`` points, from the source's side to the target's."""
+    """The path of one arrow: a cubic spline of ``1 + 3 n`` points, from the source's side to the target's."""
 
     edge: LineageEdge
     points: tuple[Point, ...]
@@ -250,20 +251,20 @@ class Layout:
     """Boxes of graph-backed assets, by asset key."""
     routes: tuple[Route, ...] = ()
     note: str = ""
-    """Why Graphviz did not do it; empty where it did."""
+    """The reason why Graphviz was not used; empty if it was."""
 
 
 def members(nodes: Iterable[LineageNode]) -> dict[str, list[LineageNode]]:
-    """Return the cards that stand in a box together, by the graph-backed asset that they belong to."""
-    found: dict[str, list[LineageNode]] = {}
+    """Return the cards of each graph-backed asset, by asset key."""
+    by_parent: dict[str, list[LineageNode]] = {}
     for node in nodes:
         if node.parent:
-            found.setdefault(node.parent, []).append(node)
-    return found
+            by_parent.setdefault(node.parent, []).append(node)
+    return by_parent
 
 
 def to_dot(lineage: Lineage) -> str:
-    """Return the lineage in the DOT language, cards and boxes named by position, so that no key needs quoting."""
+    """Return the lineage in the DOT language; cards and boxes are named by number, so that no key needs quoting."""
     import graphviz
 
     inch = 72.0
@@ -300,26 +301,37 @@ def to_dot(lineage: Lineage) -> str:
 
 
 def layout(lineage: Lineage, *, engine: Engine | None = None) -> Layout:
-    """Return the geometry of a lineage; one structure is laid out once.
+    """Return the geometry of a lineage; layouts are cached by structure.
 
     Parameters
     ----------
     lineage
-        What to draw; only keys, parents and edges matter here.
+        The lineage; only keys, parents and edges matter.
     engine
-        From DOT to what Graphviz writes with ``-Tjson``; by default `stepwell.widgets.layout.graphviz_json`.
+        A function from DOT to the parsed output of ``dot -Tjson``; by default `graphviz_json`.
+
+    Returns
+    -------
+    Layout
+        The positions.
     """
     nodes = tuple(LineageNode(node.key, "", "asset", None, parent=node.parent) for node in lineage.nodes)
     try:
         return laid_out(Lineage(nodes, lineage.edges), engine or graphviz_json)
     except LayoutError as error:
-        # Not cached: the command may be there next time.
+        # The fallback is not cached: Graphviz may be installed at the next call.
         return layered(lineage, note=" ".join(str(error).splitlines()))
 
 
 @lru_cache(maxsize=32)
 def laid_out(lineage: Lineage, engine: Engine) -> Layout:
-    """Return the geometry of a structure; raise `LayoutError` if Graphviz cannot give one."""
+    """Return the geometry of a structure.
+
+    Raises
+    ------
+    LayoutError
+        If Graphviz fails.
+    """
     if not lineage.nodes:
         return Layout(width=2.0 * MARGIN, height=2.0 * MARGIN, cards={})
     if len(lineage.nodes) > MOST_CARDS:
@@ -328,7 +340,7 @@ def laid_out(lineage: Lineage, engine: Engine) -> Layout:
 
 
 def _read(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
-    """Translate Graphviz's JSON (points, y upwards) into a layout."""
+    """Convert Graphviz's JSON (points, y upwards) to a layout."""
     try:
         left, low, right, high = _numbers(drawing["bb"])
         shift_x, shift_y = MARGIN - left, MARGIN + high
@@ -359,7 +371,7 @@ def _read(lineage: Lineage, drawing: dict[str, Any]) -> Layout:
             for edge in drawn_edges(lineage)
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise LayoutError(f"Graphviz answered with a drawing that cannot be read: {error!r}") from error
+        raise LayoutError(f"the output of Graphviz is not a valid drawing: {error!r}") from error
     return Layout(
         width=_round(right - left + 2 * MARGIN),
         height=_round(high - low + 2 * MARGIN),
@@ -378,7 +390,7 @@ def _round(value: float) -> float:
 
 
 def _spline(pos: str) -> Sequence[Point]:
-    """Read the first spline of an edge's ``pos``; its end points, marked s and e, are the arrows' tips."""
+    """Parse the first spline of an edge's ``pos``; the end points marked s and e are the arrows' tips."""
     points: list[Point] = []
     start: Point | None = None
     end: Point | None = None

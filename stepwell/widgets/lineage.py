@@ -1,16 +1,14 @@
 """The lineage in the notebook: an anywidget over the SVG that the kernel draws.
 
-The picture is laid out and drawn in Python; the browser pans, zooms, selects, and paints states. Structure travels as
-``svg`` and ``details`` and only when it changes; states as ``nodes``, always all of them.
+Python computes the layout and draws the picture; the browser pans, zooms, selects and paints states. The structure is sent as ``svg`` and
+``details``, only when it changes; the states of all cards are sent as ``nodes``.
 
-A button's request is sent twice. ``ask`` may be handled while a cell runs, on a thread of ipykernel, and only shows the
-step as queued; ``go`` is handled by the main thread between cells and runs it. So user code never runs anywhere but on the
-main thread, whatever the kernel does with widget messages. ``cancel`` acts at once, on the run that the browser showed and
-on the requests that came before it, never on what has begun since.
+A button sends its request twice. ``ask`` may be handled while a cell runs, on a thread of ipykernel, and only shows the step as queued; ``go`` is
+handled by the main thread between cells and runs the step. So user code only runs on the main thread, independent of the kernel's handling of
+widget messages. ``cancel`` takes effect immediately, on the run that the browser showed and on earlier requests, never on later ones.
 
-While a run lasts, `Overlay` lays the run's events over the states that the session gave last: events in, states per card out. Events reach
-the browser at most every 50 ms, from a thread of their own, because a step must not wait for a picture. After a delivery the thread rests
-five times as long as it worked.
+During a run, `Overlay` combines the run's events with the last states of the session. Events reach the browser at most every 50 ms, from a
+separate thread, because a step must not wait for a picture. After a delivery the thread sleeps five times as long as it worked.
 """
 
 from __future__ import annotations
@@ -59,16 +57,16 @@ from stepwell.widgets.layout import layout, members
 from stepwell.widgets.picture import lineage_svg, static_bundle, status_style
 
 INTERVAL = 0.05
-"""Seconds between two deliveries."""
+"""Minimum time between two deliveries in seconds."""
 
 
 class Paced:
-    """Collects events, and delivers what has come together.
+    """A queue that delivers events in batches.
 
     Parameters
     ----------
     deliver
-        Called with the events in their order, always from the same thread.
+        Called with the events in order, always on the same thread.
     """
 
     def __init__(self, deliver: Callable[[list[Event]], None]) -> None:
@@ -80,14 +78,14 @@ class Paced:
         self._closed = False
 
     def put(self, event: Event) -> None:
-        """Take an event, on any thread, without waiting."""
+        """Add an event without blocking; may be called on any thread."""
         self._waiting.append(event)
         if not self._wake.is_set():
             self._start()
             self._wake.set()
 
     def close(self) -> None:
-        """Deliver nothing more."""
+        """Stop delivering events."""
         self._closed = True
         self._wake.set()
 
@@ -106,7 +104,7 @@ class Paced:
                 if events:
                     self._deliver(events)
             except Exception:
-                # The next events bring the full picture again; a thread that ended would leave it as it is for good.
+                # The thread must survive: the next events bring the full picture again.
                 logging.getLogger("stepwell").exception("the picture of the lineage was not updated")
             time.sleep(max(INTERVAL, 5 * (time.monotonic() - started)))
 
@@ -121,7 +119,7 @@ class Overlay:
     Parameters
     ----------
     lineage
-        The states at rest.
+        The states outside of a run.
     """
 
     def __init__(self, lineage: Lineage) -> None:
@@ -129,12 +127,12 @@ class Overlay:
         self._over: dict[str, dict[str, Any]] = {}
         self._asked: set[str] = set()
         self._tracebacks: dict[str, str] = {}
+        # By active run, whether its steps are cards. Steps of a job are not, but may have the names of assets.
         self._runs: dict[str, bool] = {}
-        # Of each run that goes on, whether its steps are cards; a job's are not, and may be called like assets.
         self.rest(lineage)
 
     def rest(self, lineage: Lineage) -> None:
-        """Take the states at rest anew; only what is queued or running stays laid over."""
+        """Replace the states outside of a run; queued and running steps stay as they are shown."""
         self.lineage = lineage
         self._nodes = {node.key: node for node in lineage.nodes}
         self._over = {
@@ -146,11 +144,11 @@ class Overlay:
         self._tracebacks = {key: text for key, text in self._tracebacks.items() if key in failed}
 
     def asked(self, steps: Iterable[str]) -> None:
-        """Show what a button asked for as queued beside what the events say."""
+        """Show the steps that buttons requested as queued, in addition to the events."""
         self._asked = set(steps)
 
     def take(self, event: Event) -> bool:
-        """Take an event; True if the states at rest may be others now and the session must be asked again."""
+        """Apply an event; return True if the session's states may have changed and must be read again."""
         if isinstance(event, RunStarted):
             assets = self._runs[event.run.run_id] = event.run.kind == "assets"
             self._say(event.run.run_id, f"{len(event.steps)} step{'s' * (len(event.steps) != 1)} queued")
@@ -171,13 +169,13 @@ class Overlay:
                 self._lay(event.key, {"status": "running", "footer": footer})
             return False
         if isinstance(event, StepWaiting):
-            whom = event.claimant.notebook.rpartition("/")[2] or "another process"
-            self._say(event.run_id, f"{event.position} of {event.total} · {event.key} waits for {whom}")
+            claimant = event.claimant.notebook.rpartition("/")[2] or "another process"
+            self._say(event.run_id, f"{event.position} of {event.total} · {event.key} waits for {claimant}")
             if self._runs.get(event.run_id):
-                self._lay(event.key, {"status": "queued", "footer": ["Waiting", f"for {whom}"]})
+                self._lay(event.key, {"status": "queued", "footer": ["Waiting", f"for {claimant}"]})
             return False
         if isinstance(event, StepFinished):
-            # Steps end on the catalog's thread; one that comes after its run's end was in that end's records.
+            # Steps end on the catalog's thread; the end of a run already had the records of steps that arrive later.
             if self._runs.get(event.step.run_id):
                 self._finished(event.step)
             return False
@@ -192,8 +190,8 @@ class Overlay:
         return isinstance(event, DefinitionsChanged)
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """Return every card's state: the full picture, nothing to merge."""
-        found = {}
+        """Return the state of every card."""
+        states = {}
         for key, node in self._nodes.items():
             state = node_state(node)
             if key in self._over:
@@ -203,11 +201,11 @@ class Overlay:
             if state["status"] == "failed" and key in self._tracebacks:
                 state["traceback"] = self._tracebacks[key]
             state["symbol"] = SYMBOLS[state["status"]]
-            found[key] = state
-        return found
+            states[key] = state
+        return states
 
     def counted(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return how many steps there are, how many are in which state, and how many assets are out of date."""
+        """Return the number of steps, of steps by state, and of outdated assets."""
         steps = [states[node.key]["status"] for node in self.lineage.nodes if node.state is not None]
         chips = [
             [status, f"{SYMBOLS[status]} {number} {status}"]
@@ -217,24 +215,24 @@ class Overlay:
         return {"steps": len(steps), "outdated": len(self.outdated()), "chips": chips}
 
     def group_words(self, states: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Return what the header of each graph-backed asset says."""
+        """Return the text of the header of each graph-backed asset."""
         return {
             parent: group_words([states[node.key]["status"] for node in nodes])
             for parent, nodes in members(self.lineage.nodes).items()
         }
 
     def stopping(self, run_id: str) -> None:
-        """Say that a run was asked to stop."""
+        """Show that a run is being cancelled."""
         if run_id in self._runs:
             self._say(run_id, "Cancelling…")
 
     def outdated(self) -> list[str]:
-        """Return the assets that materializing could make fresh, without those whose step just became so."""
+        """Return the assets that a run could make fresh, without those that just became fresh."""
         fresh = {key for key, state in self._over.items() if state["status"] == "fresh"}
         return outdated(Lineage(tuple(node for node in self.lineage.nodes if node.key not in fresh), ()))
 
     def assets_of(self, key: str) -> list[str]:
-        """Return the assets that a card's step computes, or takes part in computing."""
+        """Return the assets that a card's step computes or contributes to."""
         return assets_of(self._nodes[key]) if key in self._nodes else [key]
 
     def steps_of(self, assets: Iterable[str]) -> list[str]:
@@ -265,20 +263,28 @@ class Overlay:
 
 
 def _ended(node: LineageNode, step: StepRecord) -> dict[str, Any]:
-    own = next((m for m in step.materializations if m.key == node.key), None) or next(iter(step.materializations), None)
-    if own is not None and own.unverifiable:
+    materialization = next((m for m in step.materializations if m.key == node.key), None) or next(
+        iter(step.materializations), None
+    )
+    if materialization is not None and materialization.unverifiable:
         return {
             "status": "unverifiable",
-            "footer": ["Unverifiable", own.unverifiable[0]],
-            "reason": own.unverifiable[0],
+            "footer": ["Unverifiable", materialization.unverifiable[0]],
+            "reason": materialization.unverifiable[0],
             "error": "",
         }
     footer: list[Part] = ["Fresh"]
-    footer += [{"at": own.created}, duration(own.seconds)] if own is not None else [{"at": time.time()}]
+    footer += (
+        [{"at": materialization.created}, duration(materialization.seconds)]
+        if materialization is not None
+        else [{"at": time.time()}]
+    )
     state: dict[str, Any] = {"status": "fresh", "footer": footer, "reason": "", "error": ""}
-    told = own.value.summary if own is not None and own.value is not None else ""
-    if told and not node.assets and not node.summary.startswith(told):
-        state["summary"] = told
+    value_summary = (
+        materialization.value.summary if materialization is not None and materialization.value is not None else ""
+    )
+    if value_summary and not node.assets and not node.summary.startswith(value_summary):
+        state["summary"] = value_summary
     return state
 
 
@@ -293,9 +299,9 @@ class LineageWidget(anywidget.AnyWidget):
     source
         The session.
     keys
-        Assets, steps and jobs that are shown with everything upstream of them; everything if None.
+        Assets, steps and jobs to show, with everything upstream of them; None for everything.
     lineage
-        What the session just told of it, if it was asked already.
+        The lineage, if it is known already; by default it is read from the session.
     """
 
     _esm = _HERE / "lineage.js"
@@ -323,14 +329,14 @@ class LineageWidget(anywidget.AnyWidget):
         self._refreshing = False
         self._cost = 0.0
         super().__init__()
-        _let_requests_through(self.comm, self._received)
+        _route_requests(self.comm, self._received)
         self.on_msg(self._received)
         self.refresh(lineage)
         self._paced = Paced(self._deliver)
         self._unsubscribe = source.subscribe(self._paced.put)
 
     def refresh(self, lineage: Lineage | None = None) -> None:
-        """Show a lineage; ask the session for it if it is not given."""
+        """Show a lineage; by default the session's present one."""
         self._refreshing = False
         started = time.monotonic()
         try:
@@ -338,7 +344,7 @@ class LineageWidget(anywidget.AnyWidget):
             geometry = layout(lineage)
             drawn = lineage_svg(lineage, geometry=geometry, live=True)
         except Exception as error:
-            # A broken definition must not take the picture away; what was shown stays.
+            # An invalid definition must not remove the picture: the previous one stays.
             with self._lock:
                 self.problem = shown(_problem(error, "the lineage cannot be drawn"))
             return
@@ -359,7 +365,7 @@ class LineageWidget(anywidget.AnyWidget):
         super().close()
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Take what the browser changed; not in the middle of a publication from another thread."""
+        """Apply changes from the browser, but not during a publication by another thread."""
         with self._lock:
             super().set_state(sync_data)
 
@@ -372,7 +378,7 @@ class LineageWidget(anywidget.AnyWidget):
         return {**data, **still}, metadata
 
     def live_bundle(self) -> dict[str, Any]:
-        """Return the MIME bundle of the live picture alone, for a cell that shows the static one beside it."""
+        """Return the MIME bundle of only the live picture, for a cell that shows the static one as another output."""
         bundle = super()._repr_mimebundle_()
         data: dict[str, Any] = dict(bundle[0]) if bundle else {}
         data.pop("text/html", None)
@@ -384,15 +390,15 @@ class LineageWidget(anywidget.AnyWidget):
         with self._lock:
             for event in events:
                 if isinstance(event, RunStarted) and self._stopped and self._stopped == self._performing:
-                    # It was cancelled while it was prepared.
+                    # The request was cancelled while the run was prepared.
                     self._source.cancel(event.run.run_id)
             changed = [self._overlay.take(event) for event in events]
             self._publish()
             ask = any(changed) and not self._refreshing
             self._refreshing = self._refreshing or ask
         if ask:
-            # Large notebooks take long to look at: after that the kernel is left to its user four times as long.
-            _when_main_is_free(self.refresh, delay=min(4 * self._cost, 10.0))
+            # Reading the states of a large notebook takes long: keep the kernel free for four times as long afterwards.
+            _call_between_cells(self.refresh, delay=min(4 * self._cost, 10.0))
 
     def _publish(self) -> None:
         with self._lock, self.hold_sync():
@@ -425,7 +431,7 @@ class LineageWidget(anywidget.AnyWidget):
                 return
             self._handled.update([cancel, *self._requests])
             self._requests.clear()
-            # Under the lock the request that is performed cannot end, and no other run can begin.
+            # While the lock is held, the active request cannot end and no other run can begin.
             if self._performing:
                 self._stopped = self._performing
                 self._source.cancel()
@@ -472,7 +478,7 @@ class LineageWidget(anywidget.AnyWidget):
 
 
 def shown(value: Any) -> Any:
-    """Return JSON values whose texts, keys of cards too, hold no control and no invisible characters."""
+    """Return JSON values with control and invisible characters escaped in texts and keys."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
@@ -481,10 +487,10 @@ def shown(value: Any) -> Any:
 
 
 def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
-    """Return what the side panel shows of a card beside its state."""
+    """Return the contents of the side panel for each card, except its state."""
     return {
         node.key: {
-            "what": _what(node),
+            "what": _kind_and_place(node),
             "step": "" if node.state is None else node.key,
             "parent": node.parent,
             "description": node.description,
@@ -494,8 +500,8 @@ def _details(lineage: Lineage) -> dict[str, dict[str, str]]:
     }
 
 
-def _what(node: LineageNode) -> str:
-    """Return what a card is, in which group and where: ``op in graph-backed asset report · group daily · cell 14``."""
+def _kind_and_place(node: LineageNode) -> str:
+    """Return the kind, group and place of a card: ``op in graph-backed asset report · group daily · cell 14``."""
     kind = KINDS.get(node.kind, node.kind) + (f" in graph-backed asset {node.parent}" if node.parent else "")
     return " · ".join(
         part for part in (kind, f"group {node.group}" if node.group != "default" else "", node.where) if part
@@ -503,14 +509,14 @@ def _what(node: LineageNode) -> str:
 
 
 def _problem(error: BaseException, title: str) -> dict[str, str]:
-    """Return what the panel shows of an error: its one line, and where it happened."""
+    """Return the title and text of the panel for an error."""
     if isinstance(error, StepwellError):
         first, *rest = str(error).splitlines() or [type(error).__name__]
         return {"title": ": ".join(part for part in (title, first) if part), "text": "\n".join(rest)}
     head = f"{type(error).__name__}: {error}".splitlines()[0]
     notes = getattr(error, "__notes__", None)
     if notes and not title:
-        # A step failed: the note names it, and its traceback stands on its card.
+        # A step failed: the note names it, and its card has the traceback.
         return {"title": head, "text": "\n".join(notes)}
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
     lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
@@ -521,12 +527,12 @@ def _ours(filename: str) -> bool:
     return pathlib.Path(filename).is_relative_to(_HERE.parent)
 
 
-def _let_requests_through(comm: Any, receive: Callable[[object, Any, object], None]) -> None:
-    """Have ipykernel handle ``ask`` and ``cancel`` while a cell runs, and everything else between cells.
+def _route_requests(comm: Any, receive: Callable[[object, Any, object], None]) -> None:
+    """Make ipykernel handle ``ask`` and ``cancel`` while a cell runs, and all other messages between cells.
 
-    ipykernel answers a comm where it last published: on the main thread, after the cell. The method that decides is
-    private; without it, requests are handled between cells, and cancelling is the kernel's interrupt. It is called on
-    the thread that receives messages. A front end without subshells has no other thread that could handle one now.
+    ipykernel handles the messages of a comm on the thread that last published on it: the main thread, after the cell. The method that selects
+    the thread is private. Without it, requests are handled between cells, and only the kernel's interrupt cancels. The method is called on the
+    thread that receives messages. If the front end uses no subshells, no other thread is available, so this thread handles the request.
     """
     if not hasattr(comm, "_reply_subshell_for"):
         return
@@ -536,18 +542,18 @@ def _let_requests_through(comm: Any, receive: Callable[[object, Any, object], No
         if not isinstance(content, dict) or content.get("type") not in {"ask", "cancel"}:
             return None
         if default is None:
-            # It comes again on the main thread, and is known by its id then.
+            # The main thread receives the message again and recognises its id.
             try:
                 receive(None, content, None)
             except Exception:
                 logging.getLogger("stepwell").exception("a request of the lineage was not handled at once")
         return default
 
-    comm._reply_subshell_for = route  # noqa: SLF001 - guarded above; a browser test keeps an eye on it
+    comm._reply_subshell_for = route  # noqa: SLF001 - guarded above and covered by a browser test
 
 
-def _when_main_is_free(callback: Callable[[], None], *, delay: float) -> None:
-    """Call back on the kernel's main thread between cells, after ``delay`` seconds; at once where there is no kernel."""
+def _call_between_cells(callback: Callable[[], None], *, delay: float) -> None:
+    """Call a function on the kernel's main thread between cells, after ``delay`` seconds; immediately without a kernel."""
     try:
         from IPython import get_ipython
     except ImportError:

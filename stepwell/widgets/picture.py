@@ -1,10 +1,10 @@
-"""The cards of a lineage as one SVG text; and the lineage where no widget can live: as an image, and as text.
+"""The lineage as an SVG, and the static picture of it: an image, and text.
 
-The static picture and the live one are the same drawing. Colours are plain presentation attributes, so that it looks right
-wherever an image is shown. As an image it also carries a style for dark surroundings; in the notebook the widget's CSS
-overrules both with the colours of the notebook's theme. Parts that the live picture changes in place have classes of their own.
+The static and the live picture are the same drawing. Colours are presentation attributes, so that it looks right wherever images are shown. The
+static image also has a style for dark themes; in the notebook, the widget's CSS overrides both with the colours of the notebook's theme. Parts
+that the live picture changes have CSS classes.
 
-The smallest text is 11 px and nothing is ever scaled down: text that does not fit into its card is cut.
+The smallest text is 11 px, and nothing is scaled down: text that does not fit into its card is cut.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _MONO = "ui-monospace,DejaVu Sans Mono,monospace"
 
 
 class Colours(NamedTuple):
-    """What one status is drawn in: text, tint of the footer, border."""
+    """Colours of a status: text, background of the footer, border."""
 
     ink: str
     tint: str
@@ -81,7 +81,7 @@ DARK: dict[str, Colours] = {
     "job": Colours("#a2abb5", "#1e2328", "#3d444d"),
 }
 DASHES = {"stale": "5 3", "may change": "2 3", "source": "1.5 2.5", "missing": "7 4"}
-"""Borders that can be told apart without colour."""
+"""Dash patterns of borders, which distinguish statuses without colour."""
 
 
 def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool = False) -> str:
@@ -90,12 +90,17 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
     Parameters
     ----------
     lineage
-        What to draw.
+        The lineage.
     geometry
-        Where; laid out if it is not given.
+        The layout; by default it is computed.
     live
-        For the notebook's widget: states are left for it to fill in, so that the text only changes with the structure, and
-        cards can be reached by the keyboard. Otherwise an image that stands for itself.
+        Draw for the notebook's widget: without states, so that the text only changes with the structure, and with cards that the keyboard can
+        reach. By default a complete image.
+
+    Returns
+    -------
+    str
+        The SVG.
     """
     geometry = geometry or layout(lineage)
     size = (
@@ -120,12 +125,12 @@ def lineage_svg(lineage: Lineage, *, geometry: Layout | None = None, live: bool 
 
 
 def clean(text: str) -> str:
-    """Escape text for XML, attributes included, control and invisible characters written out."""
+    """Escape text for XML and its attributes; control and invisible characters are written as escapes."""
     return as_html(text.replace("\ufffe", "\ufffd").replace("\uffff", "\ufffd"))
 
 
 def shorten(text: str, width: int) -> str:
-    """Cut text to a width in columns, keeping its beginning and its end; wide characters take two columns."""
+    """Shorten text to a width in columns by cutting its middle; wide characters take two columns."""
     text = " ".join(text.split())
     if _columns(text) <= width:
         return text
@@ -153,7 +158,7 @@ def _cut(text: str, width: float) -> str:
 
 
 def _pixels(text: str) -> float:
-    """Return how wide text of the smallest size is at most, in the widest of the usual sans-serif fonts."""
+    """Return the greatest width in pixels of text of the smallest size, in the common sans-serif fonts."""
     return _SMALL * sum(_em(c) for c in text)
 
 
@@ -172,7 +177,7 @@ def _em(c: str) -> float:
 def _card(node: LineageNode, box: Box, *, live: bool) -> str:
     status = status_of(node)
     colours = LIGHT["source" if live else status]
-    said = "" if live else f"{SYMBOLS[status]} {_cut(written(footer(node)), _TEXT_WIDTH)}"
+    footer_text = "" if live else f"{SYMBOLS[status]} {_cut(written(footer(node)), _TEXT_WIDTH)}"
     below = "" if live else _cut(summary(node), _TEXT_WIDTH)
     dash = f' stroke-dasharray="{DASHES[status]}"' if status in DASHES and not live else ""
     name = clean(shorten(node.label or node.key, _NAME_WIDTH))
@@ -193,20 +198,20 @@ def _card(node: LineageNode, box: Box, *, live: bool) -> str:
         f'<text class="sw-chip-text" x="{middle:g}" y="21.5" text-anchor="middle" font-weight="700" font-family="{_MONO}" fill="#57606a">{letters}</text>'
         f'<text class="sw-name" x="{17 + chip_width}" y="21.8" font-size="12" font-weight="700" font-family="{_MONO}" fill="#1f2328">{name}</text>'
         f'<text class="sw-summary" x="10" y="42" fill="#57606a">{clean(below)}</text>'
-        f'<text class="sw-foot-text" x="10" y="{h - 8}" fill="{colours.ink}">{clean(said)}</text>'
+        f'<text class="sw-foot-text" x="10" y="{h - 8}" fill="{colours.ink}">{clean(footer_text)}</text>'
         "</g>"
     )
 
 
 def _group(parent: str, box: Box, nodes: list[LineageNode], *, live: bool) -> str:
-    said = "" if live else group_words([status_of(node) for node in nodes])
+    header = "" if live else group_words([status_of(node) for node in nodes])
     room = box.width - 31
     name = shorten(parent, max(8, int(room / 2 / 7)))
     return (
         f'<g class="sw-group" data-group="{clean(parent)}"><title>{clean(parent)}</title>'
         f'<rect class="sw-group-box" x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="8" fill="#f6f8fc" stroke="#c9d1dc"/>'
         f'<text x="{box.x + 12:g}" y="{box.y + GROUP_HEADER - 8:g}"><tspan class="sw-name" font-size="11.5" font-weight="700" font-family="{_MONO}" fill="#1f2328">{clean(name)}</tspan>'
-        f'<tspan class="sw-group-text" dx="7" fill="#57606a">{clean(_cut(said, room - 7 * _columns(name)))}</tspan></text></g>'
+        f'<tspan class="sw-group-text" dx="7" fill="#57606a">{clean(_cut(header, room - 7 * _columns(name)))}</tspan></text></g>'
     )
 
 
@@ -232,7 +237,7 @@ def _away(point: Point, angle: float, distance: float) -> Point:
 
 
 def status_style() -> str:
-    """Return the CSS variables with each status's colours, for the widget's stylesheet: light ones, and those for dark themes."""
+    """Return CSS variables with the colours of each status, for light and dark themes."""
 
     def variables(colours: Mapping[str, Colours]) -> str:
         return "".join(
@@ -254,9 +259,9 @@ def _dark_style() -> str:
         ".sw-name{fill:#f0f3f6}.sw-group-box{fill:#151a20;stroke:#3d444d}.sw-edge path{stroke:#7d8590}.sw-edge polygon{fill:#7d8590}",
     ]
     for status, colours in DARK.items():
-        at = f'[data-status="{status}"]'
+        selector = f'[data-status="{status}"]'
         rules.append(
-            f"{at} .sw-foot{{fill:{colours.tint}}}{at} .sw-foot-text{{fill:{colours.ink}}}{at} .sw-border{{stroke:{colours.border}}}"
+            f"{selector} .sw-foot{{fill:{colours.tint}}}{selector} .sw-foot-text{{fill:{colours.ink}}}{selector} .sw-border{{stroke:{colours.border}}}"
         )
     return f"@media (prefers-color-scheme:dark){{{''.join(rules)}}}"
 
@@ -269,19 +274,26 @@ _VIEW = '.jp-OutputArea-output:not([data-mime-type]),[data-mime-type="applicatio
 _BESIDE = (
     f".jp-OutputArea-child:has(>:is({_VIEW})):not(:has(.sw-live)):has(+.jp-OutputArea-child .sw-beside){{display:none}}"
 )
-"""A saved view whose kernel is gone shows an error, or waits for ever; the picture stands for it."""
+"""Hides the saved view of a widget without a kernel, which shows an error or loads for ever, if the picture follows."""
 
 
 def static_bundle(lineage: Lineage, *, beside: bool = False) -> dict[str, str]:
-    """Return a MIME bundle that shows the lineage wherever notebooks are shown.
+    """Return a MIME bundle that shows the lineage in every viewer of notebooks.
 
-    ``text/html`` has the picture as an image (a notebook that is not trusted shows no inline SVG), ``text/plain`` the same
-    as text. The image scrolls where it does not fit. Times are absolute, so that a notebook's diff stays quiet.
+    ``text/html`` has an image (viewers of untrusted notebooks remove inline SVG), ``text/plain`` a text. The image scrolls if it does not fit.
+    Times are absolute, so that running a notebook again does not change its outputs.
 
     Parameters
     ----------
+    lineage
+        The lineage.
     beside
-        Whether the output just before it is the live picture, which this one replaces where that cannot be shown.
+        True if the previous output is the live picture, which this one replaces in viewers that cannot show it.
+
+    Returns
+    -------
+    dict
+        Texts by MIME type.
     """
     image = base64.b64encode(lineage_svg(lineage).encode()).decode()
     alternative = clean(f"Lineage: {headline(lineage)}")

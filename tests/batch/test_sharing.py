@@ -77,7 +77,7 @@ def test_values_in_the_store_are_taken_over_by_key_or_all(out, capsys):
     assert main(["trust", "--all", "--store", "ours", "-y"]) == 0
     capsys.readouterr()
     assert main(["trust", "--all", "--store", "ours"]) == 0
-    assert capsys.readouterr().out == "there is nothing that another key signed\n"
+    assert capsys.readouterr().out == "no value was signed with another key\n"
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_a_table_is_for_people_and_shows_so_many_rows(sql):
     assert sql("FROM clean", "--limit", "1").out.splitlines() == [
         "origin  delay",
         "JFK         5",
-        "the first 1 rows; --limit shows more, --csv all",
+        "first 1 rows; --limit N shows more, --csv prints all",
     ]
     assert sql("FROM clean WHERE false").out == "origin  delay\nno rows\n"
     assert sql("SELECT repeat('x', 100) || chr(10) AS s").out.splitlines()[1] == "x" * 59 + "…"

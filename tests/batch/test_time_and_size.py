@@ -51,7 +51,7 @@ def test_rules_and_collection(run):
     assert run("gc", "--json")["materializations"] == 2
     assert len(run("versions", "clean").splitlines()) == 1
     assert "everything is kept" in run("keep", "--forever")
-    assert "is no age" in run("keep", "--age", "long", code=2)
+    assert "invalid age" in run("keep", "--age", "long", code=2)
     assert run("gc", "--compact", "--json")["dry_run"] is False
 
 

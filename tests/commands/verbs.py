@@ -8,10 +8,10 @@ DOCUMENT = ROOT / "docs" / "commands.md"
 HEAD = """\
 # Commands
 
-Every verb is one function. Python calls it, `%stepwell VERB` calls it in a notebook, `stepwell VERB` on the command line
-(there with `--store DIR` and `--json`). An open `stepwell.Store` has those that use a store as methods. `%materialize`,
-`%rerun`, `%why` and `%lineage` are short for `%stepwell VERB`. Where a verb needs the definitions of a notebook, the
-command line takes `--notebook NB`: the plain cells of that notebook run in a temporary kernel, its assets do not.
+Every verb is one function. Call it from Python, as `%stepwell VERB` in a notebook, or as `stepwell VERB` on the command line
+(with `--store DIR` and `--json`). The verbs that use a store are also methods of an open `stepwell.Store`. `%materialize`,
+`%rerun`, `%why` and `%lineage` are short for `%stepwell VERB`. If a verb needs the definitions of a notebook, the
+command line takes `--notebook NB`: it runs the plain cells of that notebook in a temporary kernel, but not its assets.
 
 | verb | Python | notebook | command line | what it does |
 |---|---|---|---|---|

@@ -237,7 +237,7 @@ def test_a_step_cannot_start_a_run(store_dir):
         stepwell.materialize([inner], store=store_dir)
         return 1
 
-    with pytest.raises(InvariantViolationError, match="a run is going on"):
+    with pytest.raises(InvariantViolationError, match="another run is active"):
         stepwell.materialize([outer], store=store_dir)
     assert stepwell.materialize([inner], store=store_dir).success
 

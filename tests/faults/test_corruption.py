@@ -48,7 +48,7 @@ def test_two_thousand_mutations_give_no_crash_no_hang_and_no_wrong_value(tmp_pat
 def cache(tmp_path, monkeypatch):
     """A cache directory of the test's own, and a process that has checked nothing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(checked, "_made", None)
+    monkeypatch.setattr(checked, "_the_list", None)
     return tmp_path / "cache" / "stepwell" / "checked"
 
 
@@ -67,7 +67,7 @@ def path_of(store, stored):
 
 def begin_again(monkeypatch):
     """Forget what this process knows, as a new one would."""
-    monkeypatch.setattr(checked, "_made", None)
+    monkeypatch.setattr(checked, "_the_list", None)
 
 
 def flip(path, at=-5000):

@@ -118,7 +118,7 @@ def work():
     try:
         commit.wait()
     except StoreError as error:
-        assert "parent of this process" in error.what
+        assert "this process was forked while its parent" in error.what
     else:
         raise AssertionError
 child = in_child(work)

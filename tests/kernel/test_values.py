@@ -42,4 +42,4 @@ def test_classes_of_cells_and_figures_of_functions(kernel):
     assert kernel("points['deep'] == [Point(1), Point(2)]").text == "True\n"
     kernel(CLASS.replace("2 *", "3 *"), "c1")
     changed = kernel("stepwell.load('points')['deep'][0].twice()")
-    assert changed.text == "points: its stored copy of Point is used, the notebook has another Point now\n2\n"
+    assert changed.text == "points: its stored copy of Point is used, the notebook now has another Point\n2\n"

@@ -190,7 +190,7 @@ def test_an_asset_that_another_kind_of_definition_computes_now(notebook):
     notebook("%%asset report\n1")
     notebook("%%op give()\n1")
     notebook("%%graph_asset -r report\ngive()")
-    assert "it is computed by report.give now, no longer by report" in notebook("%why report").text
+    assert "it is now computed by report.give, no longer by report" in notebook("%why report").text
 
 
 def test_a_cause_is_named_once_by_the_shortest_way(notebook):

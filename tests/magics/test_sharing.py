@@ -24,7 +24,7 @@ def test_a_pack_of_ones_own_is_written_and_taken_over_without_a_question(noteboo
     (line,) = notebook(f"%stepwell pack raw {tmp_path / 'out.zip'}").lines
     assert line.startswith(f"{tmp_path / 'out.zip'}: 1 value, ")
     assert notebook(f"%stepwell trust {tmp_path / 'out.zip'}").lines == ["trusted from now on: 1 value"]
-    assert notebook("%stepwell trust --all").lines == ["there is nothing that another key signed"]
+    assert notebook("%stepwell trust --all").lines == ["no value was signed with another key"]
 
 
 def test_what_another_key_signed_is_shown_and_taken_over_with_yes(notebook, theirs):

@@ -90,7 +90,7 @@ def test_forgetting_asks_first(made):
 
 
 def test_rules_are_set_shown_applied_and_taken_back(made):
-    assert made("%stepwell keep").lines == ["everything is kept: no rule drops anything"]
+    assert made("%stepwell keep").lines == ["everything is kept: there are no rules"]
     assert made("%stepwell keep clean --versions 1").lines == ["clean: 1 version"]
     assert made("%stepwell keep --age 30d --bytes 10GB").lines == [
         "the whole store: 30d long, at most 10.0 GB",

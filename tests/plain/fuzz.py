@@ -29,7 +29,7 @@ from random_notebooks import Author
 
 EXCUSED = re.compile(r"not stored|once in every kernel|has no digest|is not seen")
 """What a line says of a step that is run again although nothing was edited."""
-LIMITS = re.compile(r"which was changed by something else since: it is left as it is")
+LIMITS = re.compile(r"which something else has changed since: the file is left unchanged")
 """What a line says where values may differ by a rule: a plain cell has changed a file that an asset cell wrote, and only -f writes it again."""
 USED = ("numpy", "pandas", "polars", "duckdb", "IPython.core.interactiveshell")
 """What random notebooks import: a server that imports nothing else starts sooner."""

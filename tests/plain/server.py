@@ -56,7 +56,7 @@ def import_stepwell():
             importlib.import_module(found.name)
     from stepwell.kernel_runtime.versions import patches
 
-    patches.look()  # at all that is imported: every child would do the same
+    patches.scan()  # of all imported libraries: otherwise every child would do the same
 
 
 def make_shell():

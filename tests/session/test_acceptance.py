@@ -164,7 +164,7 @@ def test_what_cannot_be_accepted_says_why(session, monkeypatch):
     run(clean, model)
     assert stepwell.why("model", accept=True, definitions=[clean, model]).state == "fresh"
     monkeypatch.setitem(globals(), "STYLE", "bold")
-    with pytest.raises(InvariantViolationError, match="upstream first"):
+    with pytest.raises(InvariantViolationError, match="upstream steps first"):
         stepwell.why("model", accept=True, definitions=[clean, model])
 
     @asset(volatile=True)

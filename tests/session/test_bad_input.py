@@ -164,7 +164,7 @@ def test_a_missing_upstream(refused, store_dir):
         MissingUpstreamError,
         lambda: stepwell.materialize([below, raw, clean], store=store_dir),
         "'below' reads the asset 'nowhere'",
-        "neither given, nor registered, nor stored",
+        "neither defined nor stored",
         "test_bad_input.py",
     )
 

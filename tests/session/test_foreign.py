@@ -58,7 +58,7 @@ def test_another_users_values_are_computed_again_with_one_line_that_names_the_co
     ran, note = program(RUN, home="ben").strip().split("|")
     assert ran == "['raw', 'small']"
     assert note.startswith("raw, small are signed with another key (")
-    assert note.endswith("if you trust who made that: stepwell trust raw small")
+    assert note.endswith("if you trust its author: stepwell trust raw small")
     assert program(RUN, home="ben") == "[]\n"
     # Small values are each one's own in their rows; a file has one signature, the last one's.
     assert program(RUN, home="ann").startswith("['raw']|raw is signed with another key (")
@@ -116,6 +116,6 @@ def test_steps_inside_an_asset_go_with_it(tmp_path):
     assert {value.key for value in packed.values} == {"report", "report.fetch"}
     with pytest.raises(stepwell.StepwellError, match="reprot"):
         stepwell.pack("reprot", tmp_path / "no.zip", store=tmp_path / "kept")
-    with pytest.raises(stepwell.StepwellError, match="nothing to pack is named"):
+    with pytest.raises(stepwell.StepwellError, match="no key to pack was given"):
         stepwell.pack([], tmp_path / "no.zip", store=tmp_path / "kept")
     assert not (tmp_path / "no.zip").exists()

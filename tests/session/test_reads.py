@@ -277,6 +277,8 @@ def test_a_step_that_runs_a_program_says_that_what_it_reads_is_not_seen(folder, 
         return tuple(map(notice_text, run.last.notices))
 
     (line,) = notes()
-    assert line.startswith("counted ran wc: reads of other processes are not seen; declare files with reads=[...]")
+    assert line.startswith(
+        "counted ran wc: files that other processes read are not seen; declare them with reads=[...]"
+    )
     assert notes() == ()
     assert notes(reads=["data.csv"]) == notes(max_age="1d") == notes(volatile=True) == ()

@@ -162,11 +162,11 @@ def test_an_output_of_a_multi_asset_is_refused(store):
 
 def test_what_cannot_be_renamed_is_refused(store):
     statuses(old, renamed(), store=store)
-    with pytest.raises(InvariantViolationError, match="results of its own"):
+    with pytest.raises(InvariantViolationError, match="already has results"):
         stepwell.rename("old", "new", store=store)
     with pytest.raises(UnknownKeyError, match="did you mean old"):
         stepwell.rename("olt", "x", store=store)
-    with pytest.raises(InvalidInvocationError, match="called so already"):
+    with pytest.raises(InvalidInvocationError, match="already has this name"):
         stepwell.rename("old", "old", store=store)
     for bad in ("a.b", "", "a//b"):
         with pytest.raises(InvalidDefinitionError):

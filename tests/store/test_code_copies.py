@@ -39,7 +39,7 @@ def store(tmp_path, said):
     store = open_store(
         tmp_path / "store",
         code=CodeReader(class_version, is_secret=hides),
-        tell=lambda found: said.append(notice_text(found)),
+        notify=lambda found: said.append(notice_text(found)),
     )
     yield store
     store.close()
@@ -83,7 +83,7 @@ def test_another_class_of_the_name_leaves_the_value_its_copy_and_says_so(store, 
     back = get(store, stored)
     assert type(back) is not main.Point
     assert (back.x, back.twice(), repr(back)) == (3, 6, "Point(x=3)")
-    assert said == ["a: its stored copy of Point is used, the notebook has another Point now"]
+    assert said == ["a: its stored copy of Point is used, the notebook now has another Point"]
 
 
 def test_two_loads_of_a_copy_have_one_class(store, notebook):
@@ -169,9 +169,7 @@ def test_a_class_defined_inside_the_step_goes_by_value_with_advice(store, notebo
     exec("class Row:\n    def __init__(self): self.a = 1", space)
     back = get(store, put(store, [space["Row"]()]))
     assert back[0].a == 1
-    assert said == [
-        "a: the class Row was defined inside the step and is stored by value: define it in a cell of its own"
-    ]
+    assert said == ["a: the class Row was defined inside the step and is stored by value: define it in a separate cell"]
 
 
 def test_an_instance_of_a_class_that_was_defined_again_comes_back(store, notebook, said):

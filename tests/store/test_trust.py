@@ -102,7 +102,7 @@ def test_a_file_cut_short_is_unavailable_and_put_mends_it(store, keep, value):
 def test_a_missing_file_is_unavailable(store):
     stored = store.put(LARGE, key="a", memo_key="m")
     (store.directory / "objects" / stored.object_name).unlink()
-    with pytest.raises(ValueUnavailableError, match="'a' is gone"):
+    with pytest.raises(ValueUnavailableError, match="'a' is missing"):
         store.get(stored, key="a")
 
 

@@ -84,7 +84,7 @@ def test_no_link_is_followed_for_reading(store, stored, tmp_path, which):
     link = {"file": path, "folder": path.parent, "objects": path.parent.parent}[which]
     link.rename(tmp_path / "elsewhere")
     link.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UntrustedStoreError, match="a link in it"):
+    with pytest.raises(UntrustedStoreError, match="contains a link"):
         store.get(stored, key="a")
 
 
@@ -95,7 +95,7 @@ def test_no_link_is_followed_for_writing(store, stored, tmp_path, which):
     shutil.rmtree(link)
     (tmp_path / "elsewhere").mkdir()
     link.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UntrustedStoreError, match="a link in it"):
+    with pytest.raises(UntrustedStoreError, match="contains a link"):
         store.put(LARGE, key="a", memo_key="m")
     assert not list((tmp_path / "elsewhere").rglob("*"))
     assert not list((store.directory / "tmp").iterdir())
@@ -104,7 +104,7 @@ def test_no_link_is_followed_for_writing(store, stored, tmp_path, which):
 def test_a_pipe_in_the_place_of_a_file_blocks_nobody(store, stored):
     path_of(store, stored).unlink()
     os.mkfifo(path_of(store, stored))
-    with pytest.raises(UntrustedStoreError, match="a pipe in it"):
+    with pytest.raises(UntrustedStoreError, match="contains a pipe"):
         store.get(stored, key="a")
 
 
@@ -181,7 +181,7 @@ def test_a_crafted_header_is_one_error(store, stored, name):
 )
 def test_a_crafted_prefix_is_one_error(store, stored, prefix):
     crafted(store, stored, b"{}", prefix=prefix)
-    assert_refused(store, stored, match=r"damaged|another Stepwell")
+    assert_refused(store, stored, match=r"damaged|another version of Stepwell")
 
 
 @pytest.mark.parametrize("key", ["unsigned", "another key", "cut", "zeros"])

@@ -132,7 +132,7 @@ class LiveRun:
         """Note the states of random streams and the settings of libraries, right before the body runs."""
         self._streams = stream_states()
         self._seedings = len(seedings)
-        patches.look()
+        patches.scan()
         self.settings = library_state.snapshot()
         self.environment = whole()
 
@@ -238,7 +238,7 @@ class LiveRun:
             before = self._streams.get(name)
             if before is None or stream_digest(before) != stream_digest(state):
                 bundle.streams[name] = state
-        patches.look([code for code in (body.code, body.tail) if code is not None], space)
+        patches.scan([code for code in (body.code, body.tail) if code is not None], space)
         settings = library_state.snapshot()
         entries = library_state.changed(self.settings, settings)
         held = {name: library_state.value_in(settings, name) for name, text in entries if text is None}

@@ -261,7 +261,7 @@ def _statement(name: str, position: int) -> Note:
             _attached(recorder, reader, path)
         for path in named.read:
             recorder.location_read(reader, path)
-        if named.untold:
+        if named.has_computed_name:
             recorder.not_seen(reader, "a file whose name is computed")
 
     # Statements outside of steps change what steps read.

@@ -1,4 +1,4 @@
-"""``%why KEY --accept``: the stored value is recorded as valid for the code, inputs and files of now; ``--revoke`` takes that back."""
+"""``%why KEY --accept`` records the stored value as valid for the present code, inputs and files; ``--revoke`` undoes it."""
 
 from __future__ import annotations
 
@@ -38,10 +38,24 @@ _MOST = 10_000
 
 
 def accept(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
-    """Mark the edits that make an asset or step stale as not mattering: the stored values are valid for the present code, inputs and files.
+    """Accept the edits that make an asset or step stale: its stored values become valid for the present code, inputs and files.
 
-    Fresh steps stay as they are, so that a notebook that accepts can be run again. The acceptance is on the record and shown by `explain`;
-    `revoke` takes it back.
+    Fresh steps do not change, so a notebook that accepts can run repeatedly. The acceptance is recorded, and `explain` shows it; `revoke` undoes
+    it.
+
+    Parameters
+    ----------
+    key
+        An asset or a step.
+    definitions
+        Definitions, or a module of definitions, that take precedence over registered ones.
+    store
+        A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    Explanation
+        The new states.
 
     Raises
     ------
@@ -50,14 +64,14 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
     ValueUnavailableError
         If nothing is stored.
     InvariantViolationError
-        If something upstream must be decided first.
+        If something upstream must be materialized or accepted first.
     """
     inspection = session.inspect(definitions, store=store)
     used = inspection.store
-    read_anew = reader_of_now(users_digest(), lambda read: inspection.find(read, used))
+    reread = reader_of_now(users_digest(), lambda read: inspection.find(read, used))
     accepted: list[str] = []
     for step_key in inspection.steps_of(key):
-        # What one step accepts decides the state of the next.
+        # The acceptance of one step changes the state of the next, so each step needs a new plan.
         plan = inspection.plan_of(key)
         known = inspection.known(plan)
         step, state = plan.step(step_key), inspection.states(plan, known)[step_key]
@@ -71,7 +85,7 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
             code_parts(inspection.walk)(step),
             session.notebook,
             holds=known.holds,
-            read_anew=read_anew,
+            reread=reread,
         )
         accepted.append(step_key)
     if accepted:
@@ -80,7 +94,7 @@ def accept(session: Session, key: str, *, definitions: Given = None, store: AnyS
 
 
 def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
-    """Take back the newest acceptance of an asset or step; errors as in `accept`."""
+    """Revoke the newest acceptance of an asset or step; parameters, result and errors are those of `accept`."""
     inspection = session.inspect(definitions, store=store)
     used, plan = inspection.store, inspection.plan_of(key)
     states = inspection.states(plan)
@@ -91,25 +105,25 @@ def revoke(session: Session, key: str, *, definitions: Given = None, store: AnyS
     ]
     if not revoked:
         raise InvariantViolationError(
-            f"nothing was accepted for {key!r}: there is nothing to revoke", remedy=f"%why {key} tells its state"
+            f"nothing was accepted for {key!r}: there is nothing to revoke", remedy=f"%why {key} shows its state"
         )
     session.publish(DefinitionsChanged(tuple(revoked)))
     return explain(session, key, definitions=definitions, store=used)
 
 
 def check_acceptable(step: PlanStep, state: StepState) -> None:
-    """Check that what is stored for a step can be taken for its value of now.
+    """Check that the stored value of a step can be accepted as its present value.
 
     Raises
     ------
     ValueUnavailableError
         If nothing is stored.
     InvariantViolationError
-        If no edit keeps it from being reused, or something upstream is to be decided first.
+        If no edit prevents its reuse, or something upstream must be materialized or accepted first.
     """
     if not state.current or state.state == "missing":
         raise ValueUnavailableError(
-            f"nothing is stored for {step.key!r}: there is no value to keep",
+            f"nothing is stored for {step.key!r}: no value can be accepted",
             where=step.where,
             remedy=f"%materialize {step.key.split('.', 1)[0]}",
         )
@@ -117,18 +131,20 @@ def check_acceptable(step: PlanStep, state: StepState) -> None:
         raise InvariantViolationError(
             f"{step.key!r} runs every time: no edit makes it stale",
             where=step.where,
-            remedy="take volatile or cache=False away",
+            remedy="remove volatile or cache=False",
         )
     if not state.memo_key:
         causes = "; ".join(reason.text for reason in state.reasons)
         raise InvariantViolationError(
-            f"{step.key!r} cannot be accepted before what it follows: {causes}",
+            f"{step.key!r} cannot be accepted before its upstream: {causes}",
             where=step.where,
-            remedy="materialize or accept what is upstream first",
+            remedy="materialize or accept the upstream steps first",
         )
     if any(reason.kind == "age" for reason in state.reasons):
         raise InvariantViolationError(
-            f"{step.key!r} is too old, which is no edit", where=step.where, remedy="give it a greater age, or run it"
+            f"{step.key!r} is older than max_age, which cannot be accepted",
+            where=step.where,
+            remedy="increase max_age, or run the step",
         )
 
 
@@ -140,18 +156,18 @@ def accept_step(
     notebook: str,
     *,
     holds: Callable[[Read], bool],
-    read_anew: Callable[[Read], Read],
+    reread: Callable[[Read], Read],
 ) -> None:
-    """Record the stored values of a step as valid under its memo key of now.
+    """Record the stored values of a step as valid under its present memo key.
 
     Parameters
     ----------
     notebook
-        Who accepts.
+        The notebook in which the edit is accepted.
     holds
-        Tells whether a recorded read still holds.
-    read_anew
-        Returns a read as it is now.
+        Returns whether a recorded read still has the same result.
+    reread
+        Returns a read with its present result.
     """
     now = time.time()
     run_id = new_id()
@@ -164,27 +180,27 @@ def accept_step(
         if step.code is not None
         else [],
     }
-    made = tuple(
+    materializations = tuple(
         replace(
-            old, id=new_id(), run_id=run_id, memo_key=state.memo_key, code_version=step.code.digest if step.code is not None else "",
+            previous, id=new_id(), run_id=run_id, memo_key=state.memo_key, code_version=step.code.digest if step.code is not None else "",
             notebook=step.notebook, inputs=state.inputs or (), unverifiable=(),
-            reads=tuple(read if holds(read) else read_anew(read) for read in old.reads),
-            metadata={**old.metadata, ACCEPTED: {**note, "of": old.id}},
+            reads=tuple(read if holds(read) else reread(read) for read in previous.reads),
+            metadata={**previous.metadata, ACCEPTED: {**note, "of": previous.id}},
         )
-        for old in state.current
+        for previous in state.current
     )  # fmt: skip
-    old = state.current[0]
+    previous = state.current[0]
     record = StepRecord(
         run_id,
         step.address,
         "executed",
         now,
-        old.seconds,
+        previous.seconds,
         state.memo_key,
-        made,
+        materializations,
         reason="accepted: " + "; ".join(note["causes"]),
     )
-    current = [Current(step.notebook, item.key, item, item.partition) for item in made]
+    current = [Current(step.notebook, item.key, item, item.partition) for item in materializations]
     run = RunRecord(run_id, "assets", notebook, (step.key,), "running", now)
     _record(
         store,
@@ -192,35 +208,39 @@ def accept_step(
         record,
         current,
         code=code,
-        shown=read_outputs(store.catalog, store.signer, old.run_id, old.step_key),
+        shown=read_outputs(store.catalog, store.signer, previous.run_id, previous.step_key),
     )
 
 
 def newest_acceptance(items: Sequence[Materialization]) -> Materialization | None:
-    """Return the newest materialization by acceptance that was not taken back; items are given newest first."""
-    gone = {run for item in items if (run := revoked_run(item))}
+    """Return the newest acceptance that was not revoked; `items` are sorted from newest to oldest."""
+    revoked = {run for item in items if (run := revoked_run(item))}
     return next(
-        (item for item in items if acceptance(item) is not None and item.run_id not in gone and not revoked_run(item)),
+        (
+            item
+            for item in items
+            if acceptance(item) is not None and item.run_id not in revoked and not revoked_run(item)
+        ),
         None,
     )
 
 
 def revoke_step(step: PlanStep, state: StepState, store: ValueStore, notebook: str) -> bool:
-    """Take back the newest acceptance of a step; tell whether there was one."""
+    """Revoke the newest acceptance of a step; return False if there is none."""
     histories = {output.key: store.history(output.key, limit=_MOST) for output in step.outputs}
-    accepted = next((found for items in histories.values() if (found := newest_acceptance(items)) is not None), None)
+    accepted = next((newest for items in histories.values() if (newest := newest_acceptance(items)) is not None), None)
     if accepted is None:
         return False
     run_id = new_id()
     rows = [item for items in histories.values() for item in items if item.run_id == accepted.run_id]
-    # A row of its own says so; the accepted one stays as it is, on the record.
-    made = tuple(
+    # The revocation is a separate row: the acceptance stays in the history.
+    revocations = tuple(
         replace(item, id=new_id(), run_id=run_id, value=None, data_version="", metadata={REVOKED: accepted.run_id})
         for item in rows
     )
     before: Mapping[str, Materialization] = {item.id: item for items in histories.values() for item in items}
     shown = {item.id for item in state.current}
-    back = [
+    restored = [
         before[note["of"]]
         for item in rows
         if item.id in shown and (note := acceptance(item)) is not None and note["of"] in before
@@ -232,11 +252,11 @@ def revoke_step(step: PlanStep, state: StepState, store: ValueStore, notebook: s
         time.time(),
         accepted.seconds,
         accepted.memo_key,
-        made,
+        revocations,
         reason=f"revoked: accepted in run {accepted.run_id}",
     )
     run = RunRecord(run_id, "assets", notebook, (step.key,), "running", record.started)
-    _record(store, run, record, [Current(step.notebook, item.key, item, item.partition) for item in back])
+    _record(store, run, record, [Current(step.notebook, item.key, item, item.partition) for item in restored])
     return True
 
 
@@ -256,15 +276,17 @@ def _record(
 
 
 def reader_of_now(keyed: Keyed, find: Callable[[Read], Materialization]) -> Callable[[Read], Read]:
-    """Return a function that makes a recorded read again, as the world is now.
+    """Return a function that repeats a recorded read and returns it with its present result.
 
     Parameters
     ----------
+    keyed
+        Digests data with the user's key.
     find
         Returns the current materialization of an asset that a step loaded.
     """
 
-    def read_anew(read: Read) -> Read:
+    def reread(read: Read) -> Read:
         if read.kind == "asset":
             item = find(read)
             return replace(read, digest=item.data_version or item.id)
@@ -282,8 +304,6 @@ def reader_of_now(keyed: Keyed, find: Callable[[Read], Materialization]) -> Call
             else:
                 recorder.name_read(read.name, value_of(read.name))
         kind = {"absent": "file"}.get(read.kind, read.kind)
-        return next(
-            (found for found in recorder.reads if found.kind in {kind, "absent"} and found.name == read.name), read
-        )
+        return next((new for new in recorder.reads if new.kind in {kind, "absent"} and new.name == read.name), read)
 
-    return read_anew
+    return reread

@@ -1,11 +1,11 @@
-"""How two values differ: frames by rows and cells, arrays by elements, texts by lines, other values by the places inside them.
+"""Comparison of two values: frames by rows and cells, arrays by elements, texts by lines, other values by their members.
 
-`compare` chooses by the types of both values. A `Comparison` is plain data: `commands.diff` words it, `widgets.differences` draws it.
-`frame_differences` compares frames.
+`compare` selects the method by the types of both values. A `Comparison` is plain data: `commands.diff` writes it as text,
+`widgets.differences` draws it. `frame_differences` compares frames.
 
-Members of objects are compared by data version, so a difference is reported exactly where the store would see another value: 1, 1.0 and True
-differ, so do 0.0 and -0.0 and two orders of a dict; two NaNs are equal. The search through objects is bounded in places, in steps and in depth. An array is
-read in parts, and never copied whole. Examples are short texts without secrets.
+Members of objects are compared by data version, so a difference is reported if and only if the store would record another value: 1, 1.0 and
+True differ, as do 0.0 and -0.0 and two orders of a dict; two NaNs are equal. The search through objects is limited in places, steps and depth.
+Arrays are read in parts and never copied as a whole. Examples are short texts without secrets.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Side:
     """One of the two values that were compared."""
 
     id: str
-    """The version's identifier; ``before`` or ``after`` for a value that is no version."""
+    """The version's identifier; ``before`` or ``after`` for a value that is not a stored version."""
     created: float | None
     type_name: str
     summary: str
@@ -55,17 +55,17 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class ArrayDifference:
-    """How two arrays differ."""
+    """The difference between two arrays."""
 
     shape: tuple[tuple[int, ...], tuple[int, ...]]
     dtype: tuple[str, str]
     differing: int | None
-    """Elements that differ; None where the shapes do."""
+    """Number of differing elements; None if the shapes differ."""
     total: int
     greatest: float | None
-    """The greatest absolute difference; None where there is no such thing."""
+    """The greatest absolute difference; None if the elements are not numbers."""
     positions: tuple[tuple[int, ...], ...] = ()
-    """The first that differ."""
+    """Indices of the first differing elements."""
     examples: tuple[Example, ...] = ()
 
 
@@ -74,29 +74,30 @@ class ObjectDifference:
     """The first places where two objects differ."""
 
     changes: tuple[Example, ...]
-    """Path (``['a'][0].x``), before, after; an empty text for a member that one object does not have."""
+    """Path (``['a'][0].x``), value before, value after; an empty text if one object does not have the member."""
     more: bool = False
-    """Whether there may be others, because the search is bounded."""
+    """True if the search reached a limit, so that there may be more changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextDifference:
-    """How two texts differ."""
+    """The difference between two texts."""
 
     added: int
-    """Lines."""
+    """Number of added lines."""
     removed: int
+    """Number of removed lines."""
     lines: tuple[str, ...]
-    """A unified diff, bounded; empty where only the ends of lines differ, and for long texts with many differing lines."""
+    """The first lines of a unified diff; empty if only line endings differ, and for long texts with many differing lines."""
     more: int = 0
-    """Lines of it that are left out."""
+    """Number of further lines of the diff."""
     first: int = 0
-    """Lines of a long text before its first difference."""
+    """Number of lines before the first difference of a long text."""
 
 
 @dataclass(frozen=True, slots=True)
 class BytesDifference:
-    """How two byte strings differ."""
+    """The difference between two byte strings."""
 
     sizes: tuple[int, int]
     first: int
@@ -108,7 +109,7 @@ Details: TypeAlias = "FrameDifference | ArrayDifference | ObjectDifference | Tex
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How two values of a key differ."""
+    """The difference between two values of a key."""
 
     key: str
     before: Side
@@ -119,7 +120,7 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs."""
+        """True if the values are equal."""
         return self.kind == "equal"
 
     def rows(self, kind: RowKind = "changed", limit: int | None = None) -> Any:
@@ -128,10 +129,10 @@ class Comparison:
         Parameters
         ----------
         kind
-            ``added``, ``removed`` or ``changed``. Changed rows have the columns that matched them, and ``NAME (before)`` and ``NAME (after)`` of
-            each column that changed in any row.
+            ``added``, ``removed`` or ``changed``. Changed rows have the key columns, and ``NAME (before)`` and ``NAME (after)`` for each column
+            that changed in any row.
         limit
-            The greatest number of rows.
+            The greatest number of rows; None for all.
 
         Returns
         -------
@@ -141,14 +142,14 @@ class Comparison:
         Raises
         ------
         InvalidInvocationError
-            If the values are no frames, or there is no such kind of rows.
+            If the values are not frames, or the kind is invalid.
         """
         if kind not in ("added", "removed", "changed"):
             raise InvalidInvocationError(f"rows are 'added', 'removed' or 'changed', not {kind!r}")
         if self.changed_rows is None:
             raise InvalidInvocationError(
-                f"the values of {self.key!r} that were compared are no frames: they have no rows",
-                remedy="print the difference to see what there is",
+                f"the compared values of {self.key!r} are not frames, so they have no rows",
+                remedy="print the difference to see it",
             )
         return self.changed_rows(kind, limit)
 
@@ -168,23 +169,23 @@ def compare_versions(
     Parameters
     ----------
     before, after
-        The versions; if one is given, it is compared with the newest.
+        The versions; if only one is given, it is compared with the newest.
     notebook
-        Only versions that this notebook made.
+        Only versions from this notebook.
     on, memory_limit
         As in `compare`.
 
     Returns
     -------
     Comparison
-        How they differ.
+        The difference.
 
     Raises
     ------
     UnknownKeyError, UnknownVersionError
-        If there are no such versions.
+        If a version does not exist.
     ValueUnavailableError
-        If one of them cannot be loaded.
+        If a version cannot be loaded.
     """
     old, new = two_versions(store, key, before, after, notebook)
     values = value_of(key, old), value_of(key, new)
@@ -217,29 +218,29 @@ def compare(
     Parameters
     ----------
     key
-        The key of both.
+        The key of both values.
     before, after
-        The facts that are known without loading the values.
+        Facts about the values that are known without loading them.
     load
-        Return the values.
+        Functions that return the values.
     same
-        Whether they are known to be equal. Then neither is loaded.
+        True if the values are known to be equal; they are not loaded then.
     on
-        For frames, the columns or index levels that match rows; empty for their position, None to choose.
+        For frames, the columns or index levels that match rows; empty to match by position, None to choose automatically.
     memory_limit
-        For frames, the memory that DuckDB may use before it spills: ``2GB``.
+        For frames, the memory that DuckDB may use before it spills to disk, such as ``2GB``.
     folder
-        An empty folder in which it may spill; None for nowhere.
+        An empty folder in which DuckDB may spill; None to prevent spilling.
 
     Returns
     -------
     Comparison
-        How they differ.
+        The difference.
 
     Raises
     ------
     InvalidInvocationError
-        If `on` is given and the values are no frames.
+        If `on` is given and the values are not frames.
     """
     if same:
         return Comparison(key, before, after, "equal")
@@ -249,8 +250,8 @@ def compare(
         return Comparison(key, before, after, "frame", details, rows)
     if on is not None:
         raise InvalidInvocationError(
-            f"rows are matched by columns only where both values are frames; {key!r} has {before.type_name} and {after.type_name}",
-            remedy="leave on=[...] away",
+            f"on is only valid if both values are frames; {key!r} has {before.type_name} and {after.type_name}",
+            remedy="remove on=[...]",
         )
     return Comparison(key, before, after, *_compare_others(old, new))
 
@@ -264,8 +265,8 @@ def _compare_others(old: Any, new: Any) -> tuple[Kind, Details]:
         return "other", BytesDifference((len(old), len(new)), _common_start(old, new))
     if _has_base(old, "matplotlib.figure", "Figure") or _has_base(new, "matplotlib.figure", "Figure"):
         return "figure", None
-    found = compare_objects(old, new)
-    return ("object" if found.changes else "other"), found
+    difference = compare_objects(old, new)
+    return ("object" if difference.changes else "other"), difference
 
 
 def _has_base(value: Any, module: str, *names: str) -> bool:
@@ -275,7 +276,7 @@ def _has_base(value: Any, module: str, *names: str) -> bool:
 # -- texts -------------------------------------------------------------------------------------------------------------
 
 _LINES = 5_000
-"""Lines from which only the part between the common start and the common end is compared."""
+"""Number of lines above which the common beginning and end of two texts are removed before the comparison."""
 _SHOWN_LINES = 200
 _LONGEST_LINE = 1_000
 
@@ -290,7 +291,7 @@ def compare_texts(before: str, after: str) -> TextDifference:
         end = _common_start(reversed(old), reversed(new))
         old, new = old[: len(old) - end], new[: len(new) - end]
     if len(old) + len(new) > 4 * _LINES:
-        # A diff would take minutes.
+        # `difflib` would take minutes.
         return TextDifference(len(new), len(old), (), first=first)
     lines = list(difflib.unified_diff(old, new, "before", "after", lineterm=""))
     added, removed = (sum(line.startswith(sign) for line in lines[2:]) for sign in "+-")
@@ -298,17 +299,17 @@ def compare_texts(before: str, after: str) -> TextDifference:
     return TextDifference(added, removed, shown, len(lines) - len(shown), first)
 
 
-def _common_start(one: Iterable[object], two: Iterable[object]) -> int:
+def _common_start(left: Iterable[object], right: Iterable[object]) -> int:
     """Return the number of equal items before the first difference."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
 # -- arrays ------------------------------------------------------------------------------------------------------------
 
 _PART = 1 << 20
-"""Elements that are compared at once."""
+"""Number of elements in one part of an array."""
 _ELEMENTS = 20
-"""Differing elements that are shown."""
+"""Number of differing elements in the examples."""
 
 
 def _is_array(value: Any) -> bool:
@@ -320,7 +321,7 @@ def _is_sparse(value: Any) -> bool:
 
 
 def compare_arrays(before: Any, after: Any) -> ArrayDifference:
-    """Compare two arrays of numpy, or two sparse ones of scipy; two NaNs are equal, and two masked elements."""
+    """Compare two numpy arrays, or two sparse arrays of scipy. Two NaNs are equal, and so are two masked elements."""
     import numpy as np
 
     sparse = _is_sparse(before)
@@ -334,10 +335,10 @@ def compare_arrays(before: Any, after: Any) -> ArrayDifference:
     positions: list[tuple[int, ...]] = []
     examples: list[Example] = []
     for left, right, position in _sparse_parts(old, new) if sparse else _parts(old, new):
-        found = np.flatnonzero(_differs(left, right))
-        count += int(found.size)
-        distances += _distance(left, right, found)
-        for element in found[: _ELEMENTS - len(positions)]:
+        differing = np.flatnonzero(_differs(left, right))
+        count += int(differing.size)
+        distances += _distance(left, right, differing)
+        for element in differing[: _ELEMENTS - len(positions)]:
             positions.append(tuple(map(int, position(element))))
             examples.append(example(", ".join(map(str, positions[-1])), str(left[element]), str(right[element])))
     return ArrayDifference(
@@ -346,7 +347,7 @@ def compare_arrays(before: Any, after: Any) -> ArrayDifference:
 
 
 _Part: TypeAlias = "tuple[Any, Any, Callable[[Any], Iterable[Any]]]"
-"""Two flat arrays, and the position of an element of both."""
+"""Two flat arrays, and a function that returns the position of an element."""
 
 
 def _parts(old: Any, new: Any) -> Iterator[_Part]:
@@ -367,7 +368,7 @@ def _parts(old: Any, new: Any) -> Iterator[_Part]:
 
 
 def _sparse_parts(old: Any, new: Any) -> Iterator[_Part]:
-    """Yield the elements that one of two sparse arrays stores."""
+    """Yield the elements that at least one of two sparse arrays stores."""
     import numpy as np
 
     places = (old.astype(bool) + new.astype(bool)).nonzero()
@@ -377,7 +378,7 @@ def _sparse_parts(old: Any, new: Any) -> Iterator[_Part]:
 
 
 def _differs(left: Any, right: Any) -> Any:
-    """Return which elements of two flat arrays differ, as an array of bools."""
+    """Return an array of bools: True for each differing element of two flat arrays."""
     import numpy as np
 
     if left.dtype.names is not None or right.dtype.names is not None:
@@ -386,8 +387,10 @@ def _differs(left: Any, right: Any) -> Any:
             differs |= _differs(left[name], right[name]).reshape(len(differs), -1).any(axis=1)
         return differs
     if isinstance(left, np.ma.MaskedArray) or isinstance(right, np.ma.MaskedArray):
-        one, two = np.ma.getmaskarray(left), np.ma.getmaskarray(right)
-        return (one != two) | (~one & ~two & _differs(np.ma.getdata(left), np.ma.getdata(right)))
+        left_mask, right_mask = np.ma.getmaskarray(left), np.ma.getmaskarray(right)
+        return (left_mask != right_mask) | (
+            ~left_mask & ~right_mask & _differs(np.ma.getdata(left), np.ma.getdata(right))
+        )
     if left.dtype.kind in "OV" or right.dtype.kind in "OV":
         pairs = zip(left.flat, right.flat, strict=True)
         return np.array([not _are_equal(*pair) for pair in pairs], bool).reshape(left.shape)
@@ -401,15 +404,15 @@ def _differs(left: Any, right: Any) -> Any:
     return differs
 
 
-def _distance(left: Any, right: Any, found: Any) -> list[float]:
-    """Return the greatest absolute difference of elements, if they are numbers."""
+def _distance(left: Any, right: Any, differing: Any) -> list[float]:
+    """Return the greatest absolute difference of the elements at some positions; empty if they are not numbers."""
     import numpy as np
 
     if left.dtype.kind not in "biufc" or right.dtype.kind not in "biufc":
         return []
     kind = "c16" if "c" in left.dtype.kind + right.dtype.kind else "f8"
     with np.errstate(invalid="ignore", over="ignore"):
-        distances = np.abs(np.ma.getdata(left)[found].astype(kind) - np.ma.getdata(right)[found].astype(kind))
+        distances = np.abs(np.ma.getdata(left)[differing].astype(kind) - np.ma.getdata(right)[differing].astype(kind))
     distances = distances[~np.isnan(distances)]
     return [float(distances.max())] if distances.size else []
 
@@ -417,15 +420,15 @@ def _distance(left: Any, right: Any, found: Any) -> list[float]:
 # -- objects -----------------------------------------------------------------------------------------------------------
 
 _PLACES = 100
-"""Places that are listed."""
+"""The greatest number of places that are listed."""
 _STEPS = 100_000
 _DEEPEST = 200
-"""Levels below which an object is only compared as a whole."""
+"""Depth below which objects are only compared as a whole."""
 _LONGEST = 80
 _SCALARS = (int, float, complex, bool, str, bytes, type(None))
 _Members: TypeAlias = Mapping[Any, Any]
 _Path: TypeAlias = "tuple[tuple[Callable[[Any], str], Any], ...]"
-"""The keys of members from the outside in, each with the function that writes it: most members are equal, and their places never written."""
+"""The keys of nested members, each with the function that writes it as text: most members are equal, and their path is never written."""
 
 
 def compare_objects(before: Any, after: Any) -> ObjectDifference:
@@ -436,12 +439,12 @@ def compare_objects(before: Any, after: Any) -> ObjectDifference:
 
 
 class _Search:
-    """A search through two objects, member by member."""
+    """A search for differing members of two objects."""
 
     steps = 0
 
     def changes(self, old: Any, new: Any, path: _Path, above: frozenset[tuple[int, int]]) -> Iterator[Example]:
-        """Yield the places where two objects differ; `above` are the pairs that they are members of."""
+        """Yield the places where two objects differ; `above` has the pairs of objects that contain them."""
         self.steps += 1
         pair = (id(old), id(new))
         if old is new or pair in above:
@@ -482,7 +485,7 @@ def _members(value: Any) -> _Members | None:
         return value if kind.__module__ in ("builtins", "collections") else dict.copy(value)
     if issubclass(kind, list | tuple):
         items = list.__iter__(value) if issubclass(kind, list) else tuple.__iter__(value)
-        # The search ends after so many.
+        # The search visits no more members than this.
         return dict(enumerate(islice(items, _STEPS)))
     if is_dataclass(kind):
         return {field.name: getattr(value, field.name, None) for field in fields(value)}
@@ -490,7 +493,7 @@ def _members(value: Any) -> _Members | None:
 
 
 def _label(value: Any) -> Callable[[Any], str]:
-    """Return the function that writes the place of a member: ``[0]``, ``.x``."""
+    """Return a function that writes the place of a member as text: ``[0]``, ``.x``."""
     names = getattr(type(value), "_fields", None)
     if isinstance(value, tuple) and names:
         return lambda number: f".{names[number]}"
@@ -500,28 +503,28 @@ def _label(value: Any) -> Callable[[Any], str]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Tell whether the attributes in an instance's ``__dict__`` are all of its state."""
-    own = {"__reduce__", "__reduce_ex__", "__getstate__", "__slots__"}
+    """Return True if an instance's ``__dict__`` is its whole state."""
+    state_methods = {"__reduce__", "__reduce_ex__", "__getstate__", "__slots__"}
     return (
         type(getattr(value, "__dict__", None)) is dict
         and not isinstance(value, (type, *_SCALARS))
         and not callable(value)
-        and not any(own & vars(base).keys() for base in type(value).__mro__[:-1])
+        and not any(state_methods & vars(base).keys() for base in type(value).__mro__[:-1])
     )
 
 
-def _are_equal(one: Any, two: Any) -> bool:
-    version = data_version(one)
-    return version is not None and version == data_version(two)
+def _are_equal(left: Any, right: Any) -> bool:
+    version = data_version(left)
+    return version is not None and version == data_version(right)
 
 
-def _change(path: _Path, before: str, after: str, what: str = "") -> Example:
+def _change(path: _Path, before: str, after: str, suffix: str = "") -> Example:
     place = "".join(label(key) for label, key in path)
-    return example(f"{place}{what}", before, after, longest=_LONGEST)
+    return example(f"{place}{suffix}", before, after, longest=_LONGEST)
 
 
 def _shown(value: Any, *, typed: bool = False) -> str:
-    """Return a short text for a value; `repr` is called for numbers and texts only."""
+    """Return a short text for a value; `repr` is only called for numbers and texts, because other classes may run user code."""
     if not isinstance(value, _SCALARS):
         return " ".join(filter(None, (type_name(value), summary(value))))
     try:

@@ -1,8 +1,8 @@
-"""Why a step is in its state, and why it ran last: the smallest true causes, followed upstream to their origin.
+"""Causes of a step's state and of its last run, followed upstream to their origins.
 
-A cause that a step inherits (it may change, the value of an input changed) is followed link by link: through the present states where
-something upstream is yet to run, through the records of two materializations where it has run. Everything needed is recorded already: code
-versions with their parts, versions of inputs, reads, and the engine's note of a run that no difference explains.
+An inherited cause (an upstream step may change, the value of an input changed) is followed step by step: through the present states if the
+upstream step has yet to run, through the records of two materializations if it has run. The records have everything that is needed: code
+versions with their parts, versions of inputs, reads, and the engine's note for a run that no difference explains.
 """
 
 from __future__ import annotations
@@ -28,7 +28,21 @@ if TYPE_CHECKING:
 
 
 def explain(session: Session, key: str, *, definitions: Given = None, store: AnyStore = None) -> Explanation:
-    """Return why an asset or step is in its state, and why it ran last; only the latter of a key that is only stored.
+    """Return the causes of the state of an asset or step, and of its last run; only the latter if the key is stored but not defined.
+
+    Parameters
+    ----------
+    key
+        An asset or a step.
+    definitions
+        Definitions, or a module of definitions, that take precedence over registered ones.
+    store
+        A store directory or an open store; by default the session's.
+
+    Returns
+    -------
+    Explanation
+        The states of the steps, with causes, and the last run of each.
 
     Raises
     ------
@@ -48,8 +62,8 @@ def explain(session: Session, key: str, *, definitions: Given = None, store: Any
     plan = inspection.plan_of(key)
     states = inspection.states(plan)
     origins = Origins(inspection.store, states)
-    own = [step for step in plan.steps if step.key in steps]
-    runs = {step.key: run for step in own if (run := origins.last_run(step.address, step.notebook)) is not None}
+    plan_steps = [step for step in plan.steps if step.key in steps]
+    runs = {step.key: run for step in plan_steps if (run := origins.last_run(step.address, step.notebook)) is not None}
     return Explanation(key, tuple(origins.of(states[step]) for step in steps), runs)
 
 
@@ -58,7 +72,7 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 @dataclass(frozen=True, slots=True)
 class LastRun:
-    """Why a step ran the last time that it ran."""
+    """The last run of a step that did not reuse its results, with its causes."""
 
     run_id: str
     started: float
@@ -68,7 +82,7 @@ class LastRun:
     reasons: tuple[Reason, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
+        """Return the run as JSON values."""
         return {
             "run_id": self.run_id,
             "started": self.started,
@@ -79,25 +93,25 @@ class LastRun:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What ``%why`` says of a key."""
+    """The result of ``%why``: the states of a key's steps, and the causes."""
 
     key: str
     steps: tuple[StepState, ...]
-    """The states of its steps; one for an asset computed by one op, none for what is only read from the store."""
+    """The states of its steps; empty for a key that is stored but not defined."""
     last_runs: Mapping[str, LastRun] = field(default_factory=dict)
-    """By step key, the last run that did not reuse it."""
+    """By step key, the last run that did not reuse its results."""
     stored: Materialization | None = None
-    """What is stored for a key that nothing here defines."""
+    """The current materialization of a key that is not defined in this process."""
 
     @property
     def state(self) -> str:
-        """The state of the key: the first of its steps that is not fresh, else fresh; ``stored`` for what nothing here defines."""
+        """The state of the first step that is not fresh, else ``fresh``; ``stored`` if the key is not defined in this process."""
         if not self.steps:
             return "stored"
         return next((step.state for step in self.steps if step.state != "fresh"), "fresh")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values: key, state, reasons with kind, path, detail and origins, and these for each step."""
+        """Return JSON values: key, state, reasons with kind, path, detail and origins, and the same for each step."""
         steps = [
             {
                 "key": step.key,
@@ -110,16 +124,16 @@ class Explanation:
             }
             for step in self.steps
         ]
-        found: dict[str, Any] = {
+        result: dict[str, Any] = {
             "key": self.key,
             "state": self.state,
             "reasons": [reason.as_dict() for step in self.steps for reason in step.reasons],
             "steps": steps,
         }
         if self.stored is not None:
-            found["materialization"] = self.stored.id
-            found["last_run"] = next((run.as_dict() for run in self.last_runs.values()), None)
-        return found
+            result["materialization"] = self.stored.id
+            result["last_run"] = next((run.as_dict() for run in self.last_runs.values()), None)
+        return result
 
     def __str__(self) -> str:
         lines: list[str] = []
@@ -137,17 +151,17 @@ class Explanation:
                 facts += f", because {headline(origins[0])}"
             lines.append(f"{step.key}: {step.state}{facts}")
             for reason in step.reasons:
-                lines += _reason_lines(reason, told=len(origins) == 1)
+                lines += _reason_lines(reason, named=len(origins) == 1)
             run = self.last_runs.get(step.key)
             first = run is not None and all(reason.kind == "missing" for reason in run.reasons)
-            # Of other states the reasons say what there is to say of the last run.
+            # In other states, the reasons already explain the last run.
             if run is not None and (step.state == "fresh" or (step.state in ("stale", "may change") and not first)):
                 lines += _last_lines(run)
         return printable("\n".join(lines))
 
 
 def headline(reason: Reason) -> str:
-    """Return a cause in one phrase: ``LIMIT 3 -> 4 in cell 5, three steps up: clean -> rep.f -> rep.g``."""
+    """Return a cause as one phrase: ``LIMIT 3 -> 4 in cell 5, three steps up: clean -> rep.f -> rep.g``."""
     text = reason.text.replace(": ", " ", 1) if reason.kind == "global" and ARROW in reason.text else reason.text
     place = f" in {reason.place}" if reason.place else ""
     count = len(reason.chain)
@@ -161,26 +175,26 @@ def _facts(shown: Materialization) -> str:
     return f" · {describe(shown)} · {moment(shown.created)} · {shown.seconds:.1f} s"
 
 
-def _reason_lines(reason: Reason, *, told: bool = False) -> list[str]:
+def _reason_lines(reason: Reason, *, named: bool = False) -> list[str]:
     """Return the lines of one reason.
 
     Parameters
     ----------
-    told
-        Whether the only origin was named above.
+    named
+        True if the line above names the only origin.
     """
     around = [part for part in (reason.path if reason.path not in reason.text else "", reason.place) if part]
     lines = [f"  {reason.text}" + (f"  ({', '.join(around)})" if around else "")]
     lines += [f"    {line}" for line in reason.detail.splitlines()]
     for origin in reason.origins:
-        if not told:
+        if not named:
             lines.append(f"    because {headline(origin)}")
         lines += [f"    {line}" for line in origin.detail.splitlines()]
     return lines
 
 
 def _last_lines(run: LastRun) -> list[str]:
-    """Return the lines about a step's last run, the first with its time."""
+    """Return the lines about a step's last run; the first one has its time."""
     causes = [origin for reason in run.reasons for origin in reason.origins or (reason,)]
     began = f"  last run {moment(run.started)}" + ("" if run.status == "executed" else f": {run.status}")
     if len(causes) == 1:
@@ -192,20 +206,20 @@ def _last_lines(run: LastRun) -> list[str]:
 
 
 _MOST = 5
-"""Origins that are named."""
+"""The greatest number of origins that are named."""
 _ATTEMPTS = 50
-"""Records of a step among which the run before its last one is looked for."""
+"""Number of newest records of a step that are searched for its last two runs."""
 _VERSIONS = 200
-"""Materializations of a key among which the two versions of an input are looked for."""
+"""Number of newest materializations of a key that are searched for the two versions of an input."""
 
 
 class Origins:
-    """Follows causes upstream.
+    """Search for the origins of causes upstream.
 
     Parameters
     ----------
     states
-        The states of now, by step key.
+        The present states by step key.
     """
 
     def __init__(self, store: ValueStore, states: Mapping[str, StepState]) -> None:
@@ -214,23 +228,27 @@ class Origins:
         self._histories: dict[str, list[Materialization]] = {}
 
     def of(self, state: StepState) -> StepState:
-        """Return a state whose reasons have their origins."""
+        """Return a state with the origins of its reasons."""
         return replace(state, reasons=self._followed(state.reasons))
 
     def last_run(self, address: str, notebook: str) -> LastRun | None:
-        """Return why a step ran the last time that it was not reused; None if no such run is recorded.
+        """Return the last run of a step that did not reuse its results; None if no such run is recorded.
 
         Parameters
         ----------
         address
             The step's key in the store.
         notebook
-            Whose run is meant where several notebooks define the step.
+            The notebook whose runs count, if several notebooks define the step.
         """
-        found = self._store.catalog.ask(read_attempts, address, _ATTEMPTS)
-        # A failed attempt has no materialization that tells whose it is.
-        own = [each for each in found if not each.materializations or each.materializations[0].notebook == notebook]
-        records = own if any(each.status == "executed" for each in own) else found
+        attempts = self._store.catalog.ask(read_attempts, address, _ATTEMPTS)
+        # A failed attempt has no materialization and therefore no notebook: it counts for all notebooks.
+        of_notebook = [
+            record
+            for record in attempts
+            if not record.materializations or record.materializations[0].notebook == notebook
+        ]
+        records = of_notebook if any(record.status == "executed" for record in of_notebook) else attempts
         for position, record in enumerate(records):
             if record.status != "reused":
                 return LastRun(
@@ -251,91 +269,93 @@ class Origins:
             None,
         )
         if before is None and any(other.status == "executed" for other in earlier):
-            return (Reason("its code or inputs changed; the result before is no longer recorded", kind="missing"),)
+            return (Reason("its code or inputs changed; the previous result is no longer recorded", kind="missing"),)
         if before is None:
             return (Reason("nothing was stored for it", kind="missing"),)
-        found = self._followed(tuple(self._differences(new, before)), new.created)
-        # An input whose origin is named beside another input needs no line of its own.
-        told = tuple(reason for reason in found if reason.origins or not reason.versions)
-        lost = Reason("what was stored could not be used: another Python, or a value that was gone", kind="missing")
-        return told or found or (lost,)
+        reasons = self._followed(tuple(self._differences(new, before)), new.created)
+        # An input whose origin is already named with another input needs no separate line.
+        explained = tuple(reason for reason in reasons if reason.origins or not reason.versions)
+        lost = Reason("the stored result could not be used: another Python, or its value was missing", kind="missing")
+        return explained or reasons or (lost,)
 
     def _followed(self, reasons: tuple[Reason, ...], until: float = math.inf) -> tuple[Reason, ...]:
-        """Return reasons with their origins; those of a run in the past are found in what was recorded until then."""
-        found = []
+        """Return reasons with their origins; for a past run, only records up to the time `until` count."""
+        followed = []
         for reason in reasons:
             origins: list[Reason] = []
             if reason.kind in {"upstream", "variable"}:
                 origins = self._through_states(reason.path)
             elif reason.versions:
                 origins = self._through_records(reason, (), until)
-            found.append(replace(reason, origins=tuple(origins[:_MOST])) if origins else reason)
-        return _once(found)
+            followed.append(replace(reason, origins=tuple(origins[:_MOST])) if origins else reason)
+        return _once(followed)
 
     def _through_states(self, start: str) -> list[Reason]:
-        found: list[Reason] = []
+        origins: list[Reason] = []
         queue: list[tuple[str, tuple[str, ...]]] = [(start, (start,))]
         seen = {start}
         for key, chain in queue:
             state = self._states.get(key)
-            if state is None or len(found) >= _MOST:
+            if state is None or len(origins) >= _MOST:
                 continue
-            own = []
+            reasons = []
             for reason in state.reasons:
                 if reason.kind in {"upstream", "variable"}:
                     if reason.path not in seen:
                         seen.add(reason.path)
                         queue.append((reason.path, (reason.path, *chain)))
                 elif reason.versions:
-                    own += self._through_records(reason, chain, math.inf)
+                    reasons += self._through_records(reason, chain, math.inf)
                 else:
-                    own.append(replace(reason, chain=chain))
-            found += _failure(key, own) if state.state == "failed" else [_named(key, reason) for reason in own]
-        return found
+                    reasons.append(replace(reason, chain=chain))
+            origins += (
+                _failure(key, reasons) if state.state == "failed" else [_named(key, reason) for reason in reasons]
+            )
+        return origins
 
     def _through_records(self, changed: Reason, chain: tuple[str, ...], until: float) -> list[Reason]:
-        """Follow a changed input through the materializations that had its two versions."""
-        found: list[Reason] = []
+        """Return the origins of a changed input, by the materializations that had its old and its new version."""
+        origins: list[Reason] = []
         queue = [(changed, chain, until)]
         seen = {(changed.path, changed.versions)}
         for reason, below, latest in queue:
-            if len(found) >= _MOST:
+            if len(origins) >= _MOST:
                 break
             before, now = self._change(reason, latest)
             if now is None:
                 if below or len(queue) > 1:
-                    found.append(replace(reason, chain=below, versions=()))
+                    origins.append(replace(reason, chain=below, versions=()))
                 continue
-            here = (now.step_key, *below)
+            path = (now.step_key, *below)
             if before is None:
-                found.append(Reason(f"{now.step_key} was computed", chain=here, kind="missing"))
+                origins.append(Reason(f"{now.step_key} was computed", chain=path, kind="missing"))
                 continue
             differences = self._differences(now, before)
-            inherited = [each for each in differences if each.versions]
-            own = [each for each in differences if not each.versions]
+            inherited = [difference for difference in differences if difference.versions]
+            local = [difference for difference in differences if not difference.versions]
             if not differences:
-                told = self._note(now)
-                found.append(Reason(f"{now.step_key} ran again and gave another value{told}", chain=here, kind="run"))
-            # What changed in the step itself explains it; only where nothing did, what it was given is followed.
-            found += [replace(each, chain=here) for each in own]
-            for each in inherited if not own else ():
-                if (each.path, each.versions) not in seen:
-                    seen.add((each.path, each.versions))
-                    queue.append((each, here, now.created))
-        return found
+                note = self._note(now)
+                origins.append(Reason(f"{now.step_key} ran again and gave another value{note}", chain=path, kind="run"))
+            # Changes in the step itself explain its new value; only without any, its inputs are followed.
+            origins += [replace(difference, chain=path) for difference in local]
+            for difference in inherited if not local else ():
+                if (difference.path, difference.versions) not in seen:
+                    seen.add((difference.path, difference.versions))
+                    queue.append((difference, path, now.created))
+        return origins
 
     def _change(self, reason: Reason, until: float) -> tuple[Materialization | None, Materialization | None]:
-        """Return the materializations of an input between which its value changed: what came later with the same value explains nothing."""
+        """Return the two materializations of an input between which its value changed; later ones with the same value explain nothing."""
         items = self._histories.get(reason.path)
         if items is None:
             items = self._histories[reason.path] = self._store.history(reason.path, limit=_VERSIONS)
         earlier, version = reason.versions
         known = [item for item in reversed(items) if item.created <= until and item.memo_key]
-        befores = [at for at, item in enumerate(known) if earlier in (item.id, item.data_version)]
-        nows = [at for at, item in enumerate(known) if version in (item.id, item.data_version)]
-        # The newest change from one to the other; a value that came back by reuse was made before the other.
-        now = next((at for at in nows if befores and at > befores[-1]), nows[-1] if nows else None)
-        before = next((at for at in reversed(befores) if now is None or at < now), befores[-1] if befores else None)
+        olds = [index for index, item in enumerate(known) if earlier in (item.id, item.data_version)]
+        news = [index for index, item in enumerate(known) if version in (item.id, item.data_version)]
+        # The newest change from old to new. If a reuse brought the new value back, it was made before the old one.
+        now = next((index for index in news if olds and index > olds[-1]), news[-1] if news else None)
+        before = next((index for index in reversed(olds) if now is None or index < now), olds[-1] if olds else None)
         return (None if before is None else known[before], None if now is None else known[now])
 
     def _note(self, item: Materialization) -> str:
@@ -345,18 +365,18 @@ class Origins:
         return ""
 
     def _differences(self, new: Materialization, old: Materialization) -> list[Reason]:
-        """Return in what a materialization differs from an earlier one of the same key, by what is recorded of both."""
+        """Return the recorded differences between a materialization and an earlier one of the same key."""
         if new.step_key != old.step_key:
-            return [Reason(f"it is computed by {new.step_key} now, no longer by {old.step_key}", kind="step")]
-        found: list[Reason] = []
+            return [Reason(f"it is now computed by {new.step_key}, no longer by {old.step_key}", kind="step")]
+        reasons: list[Reason] = []
         if new.code_version != old.code_version:
             before, now = (self._store.codes([item.code_version]).get(item.code_version) for item in (old, new))
-            found += code_reasons(before, now, new.step_key)
-        return [*found, *input_reasons(old.inputs, new.inputs), *_reads(old.reads, new.reads)]
+            reasons += code_reasons(before, now, new.step_key)
+        return [*reasons, *input_reasons(old.inputs, new.inputs), *_reads(old.reads, new.reads)]
 
 
 def _once(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
-    """Return reasons with each origin named once: where several ways lead to it, by the shortest."""
+    """Return reasons without duplicate origins; an origin with several paths keeps the shortest."""
     reasons = list(reasons)
     shortest: dict[tuple[object, ...], Reason] = {}
     for reason in reasons:
@@ -364,12 +384,14 @@ def _once(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
             known = shortest.get(_cause(origin))
             if known is None or len(origin.chain) < len(known.chain):
                 shortest[_cause(origin)] = origin
-    left = dict(shortest)
-    found = []
+    unnamed = dict(shortest)
+    result = []
     for reason in reasons:
-        origins = [each for each in reason.origins if left.get(_cause(each)) is each and left.pop(_cause(each))]
-        found.append(replace(reason, origins=tuple(origins)))
-    return tuple(found)
+        origins = [
+            origin for origin in reason.origins if unnamed.get(_cause(origin)) is origin and unnamed.pop(_cause(origin))
+        ]
+        result.append(replace(reason, origins=tuple(origins)))
+    return tuple(result)
 
 
 def _cause(origin: Reason) -> tuple[object, ...]:
@@ -377,12 +399,12 @@ def _cause(origin: Reason) -> tuple[object, ...]:
 
 
 def _named(key: str, reason: Reason) -> Reason:
-    """Return a reason that is read without the step that it belongs to beside it."""
+    """Return a reason whose text names its step."""
     return replace(reason, text=f"{key} was never computed") if reason.text == "never computed" else reason
 
 
 def _failure(key: str, reasons: list[Reason]) -> list[Reason]:
-    """Return the causes of a failed step as one: the error, and what changed before it."""
+    """Return the causes of a failed step as one reason: the error, and the changes before it."""
     error, *changes = reasons or [Reason("its last attempt failed")]
     after = f", after {'; '.join(headline(replace(change, chain=())) for change in changes)}" if changes else ""
     detail = "\n".join(filter(None, (error.detail, *(change.detail for change in changes))))
@@ -390,19 +412,19 @@ def _failure(key: str, reasons: list[Reason]) -> list[Reason]:
 
 
 def _reads(old: tuple[Read, ...], new: tuple[Read, ...]) -> list[Reason]:
-    """Return what two runs read with different results."""
+    """Return the reads of two runs that had different results."""
     before = {_subject(read): read for read in old}
-    found = []
+    reasons = []
     for read in new:
         earlier = before.get(_subject(read))
         if earlier is None or (earlier.kind, earlier.digest) == (read.kind, read.digest):
             continue
         if read.kind == "asset":
             versions = (earlier.digest, read.digest)
-            found.append(Reason(f"the value of {read.name} changed", read.name, kind="input", versions=versions))
+            reasons.append(Reason(f"the value of {read.name} changed", read.name, kind="input", versions=versions))
         else:
-            found.append(Reason(_read_text(earlier, read), kind=read.kind))
-    return found
+            reasons.append(Reason(_read_text(earlier, read), kind=read.kind))
+    return reasons
 
 
 def _subject(read: Read) -> tuple[object, ...]:

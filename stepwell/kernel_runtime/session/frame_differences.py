@@ -1,12 +1,13 @@
-"""How two frames differ: by schema, rows and cells, computed by DuckDB within a memory limit.
+"""Comparison of two frames by schema, rows and cells, in DuckDB within a memory limit.
 
-The columns of a pandas, polars or pyarrow frame are read as Arrow arrays, without a copy where Arrow can use the memory of the library. A column that
-Arrow or DuckDB cannot hold exactly is compared *by digest*: the data version of each cell. If a cell has no data version, the column is not compared,
-and the result says so.
+The columns of a pandas, polars or pyarrow frame are read as Arrow arrays, without a copy if Arrow can use the memory of the library. A column that
+Arrow or DuckDB cannot represent exactly is compared *by digest*: by the data version of each cell. If a cell has no data version, the column is
+reported as not compared.
 
-Rows are matched by position with DuckDB's positional join, or by key columns with a full outer join on *is not distinct from* (a NULL is a key like any
-other), whose hash table spills to a folder below the store's ``tmp/``. Cells are compared with *is distinct from*: two NULLs are equal, and two NaNs.
-Only differing rows are kept, as two positions and one flag per column. Examples and `Rows` are taken from the frames by these positions.
+Rows are matched by position with DuckDB's positional join, or by key columns with a full outer join on *is not distinct from* (NULL is a valid
+key). The hash table of the join spills to a folder in the store's ``tmp/``. Cells are compared with *is distinct from*: two NULLs are equal, and
+so are two NaNs. The result has only the differing rows, as two positions and one flag per column. Examples and `Rows` are read from the frames
+at these positions.
 """
 
 from __future__ import annotations
@@ -25,39 +26,39 @@ from stepwell.kernel_runtime.versions.secrets import HIDDEN, hidden_text, looks_
 MEMORY = "2GB"
 RowKind: TypeAlias = Literal["added", "removed", "changed"]
 Rows: TypeAlias = Callable[[RowKind, "int | None"], Any]
-"""Returns the rows of a kind, at most so many, as a frame of the library of the compared frames."""
+"""Returns the rows of a kind, at most a given number, as a frame of the same library."""
 How: TypeAlias = Literal["", "as text", "by digest", "in nanoseconds", "not compared"]
 Example: TypeAlias = tuple[str, str, str]
-"""A place (a row, a position, a path), and the texts of its values before and after."""
+"""A place (a row, a position or a path), and the texts of its values before and after."""
 Load: TypeAlias = tuple[Callable[[], Any], Callable[[], Any]]
 
 _EXAMPLES = 3
-"""Examples of one column."""
+"""Number of examples of one column."""
 _COLUMNS_WITH_EXAMPLES = 20
 _KEY_NAMES = ("id", "key", "uuid", "index", "name")
 _FRAMES = {"pyarrow": ("Table", "RecordBatch"), "polars": ("DataFrame", "Series"), "pandas": ("DataFrame", "Series")}
 _LONGEST_READ = 2_000
-"""Characters after the shown ones that are searched for a secret which begins among these."""
+"""Number of characters after a shortened text that are searched for secrets, because a secret may begin in the shown part."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnChange:
-    """The changes of a column that both frames have."""
+    """The changes in a column that both frames have."""
 
     name: str
     count: int
-    """Matched rows in which its value differs."""
+    """Number of matched rows in which its value differs."""
     how: How = ""
-    """How its cells were compared; empty if as they are."""
+    """How its cells were compared; empty for a direct comparison."""
     undigested: str = ""
-    """The type of a cell without a data version, because of which the column was not compared."""
+    """The type of the cell without a data version that prevented the comparison."""
     examples: tuple[Example, ...] = ()
     """The first differing rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaChange:
-    """How the columns differ."""
+    """The difference between the columns of two frames."""
 
     added: tuple[tuple[str, str], ...] = ()
     """Names and types."""
@@ -70,32 +71,32 @@ class SchemaChange:
 
 @dataclass(frozen=True, slots=True)
 class FrameDifference:
-    """How two frames differ."""
+    """The difference between two frames."""
 
     rows_before: int
     rows_after: int
     matched_by: tuple[str, ...]
-    """The key columns or index levels; empty where rows were matched by position."""
+    """The key columns or index levels; empty if rows were matched by position."""
     chosen: Literal["requested", "index", "column", "position"]
-    """Why these: they were requested, are a unique index, are the first unique column with a key's name; or nothing else was there."""
+    """Why these: requested, a unique index, the first unique column with the name of a key, or the position for lack of these."""
     schema: SchemaChange
     added: int
     removed: int
     changed: int
     columns: tuple[ColumnChange, ...]
-    """Those in which something changed, and those that were not compared."""
+    """The columns with changes, and those that were not compared."""
     duplicates: tuple[int, int] = (0, 0)
-    """How many keys occur more than once, before and after; rows with equal keys are matched in their order."""
+    """Number of keys that occur more than once, before and after; rows with equal keys are matched in their order."""
 
 
 def shortened(text: str, longest: int = 60) -> str:
-    """Return the beginning of a text without the secrets in it."""
+    """Return the beginning of a text, with secrets hidden."""
     text = hidden_text(text[: longest + _LONGEST_READ])
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def example(place: str, before: str, after: str, *, column: str = "", longest: int = 60) -> Example:
-    """Return an example without secrets: neither texts that look like one, nor the values of a place that is named like one."""
+    """Return an example without secrets: texts that look like a secret are hidden, and so are values in places with the name of a secret."""
     if any(looks_secret(name) and not is_weak(name) for name in (place, column)):
         return hidden_text(place), before and HIDDEN, after and HIDDEN
     return hidden_text(place), shortened(before, longest), shortened(after, longest)
@@ -109,18 +110,18 @@ class _Column:
     """A column, or a level of a pandas index."""
 
     label: str
-    """Its name; the second column of a name has ``#2``."""
+    """Its name; ``#2`` marks the second column with the same name."""
     dtype: str
-    """Its type, as the frame's library writes it."""
+    """Its type as written by the frame's library."""
     data: Any
-    """An Arrow array; None where the column cannot be compared."""
+    """An Arrow array; None if the column cannot be compared."""
     how: How = ""
     undigested: str = ""
     is_level: bool = False
 
 
 def is_frame(value: Any) -> bool:
-    """Tell whether a value is a table, or a single column, of pandas, polars or pyarrow."""
+    """Return True for a table or series of pandas, polars or pyarrow."""
     return bool(_library(value))
 
 
@@ -147,7 +148,7 @@ def _columns_of(frame: Any) -> list[_Column]:
 
 
 def _labels(names: Iterable[Any]) -> list[str]:
-    """Return the names of columns as texts, each once."""
+    """Return unique labels for the names of columns."""
     seen: dict[str, int] = {}
     labels = []
     for name in names:
@@ -164,9 +165,9 @@ def _pandas_labels(frame: Any) -> tuple[list[str], list[str]]:
     index = frame.index
     levels = []
     if type(index) is not pd.RangeIndex or index.name is not None:
-        one = index.nlevels == 1
+        single = index.nlevels == 1
         levels = [
-            str(name) if name is not None else "index" if one else f"level {number}"
+            str(name) if name is not None else "index" if single else f"level {number}"
             for number, name in enumerate(index.names)
         ]
     labels = _labels([*levels, *frame.columns])
@@ -190,7 +191,7 @@ def _pandas_column(label: str, series: Any, *, is_level: bool = False) -> _Colum
     import pyarrow as pa
 
     dtype = str(series.dtype)
-    # Arrow would take 1 and True, or a list and an array, for one type.
+    # Arrow would convert 1 and True, or a list and an array, to the same type.
     if dtype == "object" and not {type(item) for item in series.array} <= {str, type(None)}:
         return _digested(label, dtype, series.array, is_level=is_level)
     try:
@@ -209,7 +210,7 @@ def _polars_column(label: str, series: Any) -> _Column:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:
-        # A panic of polars, for columns of Python objects, is no `Exception`.
+        # polars panics for columns of Python objects, and a panic is not an `Exception`.
         return _digested(label, str(series.dtype), series.to_list())
     return _arrow_column(label, data, str(series.dtype))
 
@@ -217,13 +218,13 @@ def _polars_column(label: str, series: Any) -> _Column:
 def _arrow_column(label: str, data: Any, dtype: str = "") -> _Column:
     exact = _exact(data)
     if exact is None:
-        # Slices, because Python's own values have no nanoseconds.
+        # The cells are slices, because Python's own types have no nanoseconds.
         return _digested(label, dtype or str(data.type), (data.slice(row, 1) for row in range(len(data))))
     return _Column(label, dtype or str(data.type), *exact)
 
 
 def _exact(data: Any) -> tuple[Any, How] | None:
-    """Return an array of a type that DuckDB holds exactly; None if there is none for its values."""
+    """Return an array of a type that DuckDB represents exactly; None if no such type exists for its values."""
     import pyarrow as pa
 
     kind = data.type
@@ -243,7 +244,7 @@ def _exact(data: Any) -> tuple[Any, How] | None:
 
 
 def _is_shortened(kind: Any) -> bool:
-    """Tell whether a type is a time that DuckDB would shorten to microseconds."""
+    """Return True if DuckDB would truncate a type of time to microseconds."""
     import pyarrow as pa
 
     types = pa.types
@@ -254,7 +255,7 @@ def _is_shortened(kind: Any) -> bool:
 
 
 def _is_exact(kind: Any) -> bool:
-    """Tell whether DuckDB holds every value of a type."""
+    """Return True if DuckDB represents every value of a type exactly."""
     import pyarrow as pa
 
     types = pa.types
@@ -298,7 +299,7 @@ class _Pair:
         return self.after.label
 
     def compares(self, operator: str) -> str:
-        """Return the condition that its values compare so: ``DISTINCT FROM``."""
+        """Return an SQL condition on its two values: ``DISTINCT FROM`` or ``NOT DISTINCT FROM``."""
         cast = "::VARCHAR" if self.how == "as text" else ""
         return f"(a.{self.sql}{cast} IS {operator} b.{self.sql}{cast})"
 
@@ -313,13 +314,13 @@ def compare_frames(
     before, after
         The frames.
     on
-        The columns or index levels that match rows; empty for their position, None to choose.
+        The columns or index levels that match rows; empty to match by position, None to choose automatically.
     folder
-        An empty folder in which DuckDB may spill; None for nowhere.
+        An empty folder in which DuckDB may spill; None to prevent spilling.
     memory_limit
-        A size as DuckDB reads it: ``2GB``.
+        A size in DuckDB's notation, such as ``2GB``.
     load
-        Return the two frames again, for their rows.
+        Functions that load the two frames again, to return their rows.
 
     Returns
     -------
@@ -331,7 +332,7 @@ def compare_frames(
     UnknownKeyError
         If a column of `on` is not in both frames.
     InvalidInvocationError
-        If a frame cannot be compared, or the memory limit cannot be read.
+        If a frame cannot be compared, or the memory limit is invalid.
     """
     import duckdb
 
@@ -359,7 +360,7 @@ def compare_frames(
         raise InvalidInvocationError(
             "the frames could not be compared",
             where=str(error).splitlines()[0],
-            remedy="a greater memory_limit='8GB', or fewer columns",
+            remedy="increase the limit, for example memory_limit='8GB', or compare fewer columns",
         ) from error
     finally:
         connection.close()
@@ -441,7 +442,7 @@ def _chunked(data: Any) -> Any:
 
 
 def _register(connection: Any, pairs: Sequence[_Pair], rows: tuple[int, int]) -> None:
-    """Make the frames DuckDB's tables ``a`` and ``b``, with the position of each row as ``p``."""
+    """Register the frames in DuckDB as tables ``a`` and ``b``, with the position of each row in column ``p``."""
     import numpy as np
     import pyarrow as pa
 
@@ -482,7 +483,7 @@ def _chosen_keys(
 
 
 def _have_unique_index(before: Any, after: Any) -> bool:
-    """Tell whether both frames have an index with the same names, other than a count of their rows, in which no value repeats."""
+    """Return True if both frames have a unique index with the same names that is not a `RangeIndex`."""
     if {_library(before), _library(after)} != {"pandas"} or before.index.names != after.index.names:
         return False
     import pandas as pd
@@ -511,9 +512,9 @@ def _duplicates(connection: Any, keys: Sequence[_Pair]) -> tuple[int, int]:
 
 
 def _join(connection: Any, keys: Sequence[_Pair], compared: Sequence[_Pair], *, numbered: bool) -> None:
-    """Make the table ``d`` of differing rows: kind, positions, and for each compared column whether it differs.
+    """Create the table ``d`` of differing rows: the kind, both positions, and for each compared column a flag.
 
-    With `numbered`, keys repeat: the first row of a key is matched with the first one, and so on.
+    With `numbered`, repeated keys are matched in their order: the first row with the first row, and so on.
     """
     source = "a POSITIONAL JOIN b"
     if keys:
@@ -533,7 +534,7 @@ def _join(connection: Any, keys: Sequence[_Pair], compared: Sequence[_Pair], *, 
 
 
 def _counts(connection: Any, compared: Sequence[_Pair]) -> dict[str, int]:
-    """Return the number of rows of each kind, and of changed rows for each compared column."""
+    """Return the number of rows of each kind, and the number of changed rows for each compared column."""
     conditions = {kind: f"kind = '{kind}'" for kind in ("added", "removed", "changed")}
     conditions |= {pair.sql: f"kind = 'changed' AND d{pair.sql}" for pair in compared}
     sums = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in conditions.values())
@@ -587,11 +588,11 @@ def _differing_rows(
     Parameters
     ----------
     differing
-        An Arrow table of the kind and both positions of each differing row.
+        An Arrow table with the kind and both positions of each differing row.
     load
-        Return the two frames.
+        Functions that load the two frames.
     keys, changed
-        Labels of the columns that matched rows, and of those that changed in any row.
+        Labels of the key columns, and of the columns that changed in any row.
     """
     import pyarrow.compute as pc
 

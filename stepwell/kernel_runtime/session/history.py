@@ -1,15 +1,14 @@
-"""The versions of a key, and renaming: stored versions carried over to another key.
+"""The versions of a key, and renaming, which carries stored versions over to another key.
 
-A version is a materialization. Neighbours with the same data version are one: the value was computed again, and was the same.
-Which version is meant can be said by the beginning of its identifier, by a number counted from the newest (-1 is the newest, -2 the one before; 0, 1, ... from the
-oldest), or by a time, which means what the newest was then.
+A version is a materialization. Consecutive materializations with the same data version are one version: the value was computed again and did
+not change. A version is selected by the beginning of its identifier, by a number (-1 is the newest, -2 the one before; 0, 1, ... count from
+the oldest), or by a time, which selects the newest version at that time.
 
-*Carrying over* appends copies of the notebook's own rows under the new key, the steps inside a graph-backed asset included, and takes the old
-key out of what is current; nothing is deleted, so that going back finds everything.
+Renaming appends copies of the notebook's rows under the new key, including the steps inside a graph-backed asset, and removes the old key from
+the current materializations. Nothing is deleted, so a renaming can be reversed.
 
-A copy has the memo key of the renamed definition: the new step key, and the same code version, in which an asset's own name does not
-count. If more than the name changed, the state is stale, and ``%why`` says what. It does not matter whether the cell is edited before or
-after the command.
+A copy has the memo key of the renamed definition: the new step key and the same code version, which does not depend on the asset's name. If
+more than the name changed, the state is stale, and ``%why`` explains it. The cell may be edited before or after the command.
 """
 
 from __future__ import annotations
@@ -67,22 +66,22 @@ class Version:
     type_name: str
     summary: str
     size: int
-    """Bytes of its stored form."""
+    """Size of the stored value in bytes."""
     seconds: float
-    """How long it took."""
+    """Duration of the step in seconds."""
     current: bool
-    """Whether it is what some notebook's `load` means now."""
+    """True if it is the current version of a notebook."""
     available: bool
-    """Whether its value is stored and its file is there."""
+    """True if its value is stored and its file exists."""
     times: int = 1
-    """How often in a row this value was made; the identifier is the newest one's."""
+    """Number of consecutive materializations with this value."""
     first: float = 0.0
-    """When it was made first, of these."""
+    """Time of the first of these materializations, in seconds since the epoch."""
     accepted: bool = False
-    """Whether it was not computed, but accepted for an edit."""
+    """True if it was not computed but accepted after an edit."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
+        """Return the version as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -109,7 +108,7 @@ class Versions(tuple[Version, ...]):  # noqa: SLOT001 - it has attributes
 
     key: str = ""
     collapsed: bool = True
-    """Whether neighbours with one value are one version."""
+    """True if consecutive materializations with the same value are one version."""
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
@@ -125,9 +124,14 @@ def read_versions(
     Parameters
     ----------
     notebook, partition
-        Only those of a notebook, of a partition.
+        Only versions from this notebook, or of this partition.
     collapse
-        Whether neighbours with one data version are one.
+        Combine consecutive materializations with the same data version into one version.
+
+    Returns
+    -------
+    Versions
+        The versions.
 
     Raises
     ------
@@ -169,9 +173,9 @@ def _grouped(
         else:
             group = newest[place] = [item]
             groups.append(group)
-    found = Versions(_version(group, -at, current, store) for at, group in enumerate(groups, 1))
-    found.key, found.collapsed = key, collapse
-    return found
+    versions = Versions(_version(group, -number, current, store) for number, group in enumerate(groups, 1))
+    versions.key, versions.collapsed = key, collapse
+    return versions
 
 
 def _version(group: list[Materialization], number: int, current: set[str], store: ValueStore) -> Version:
@@ -179,36 +183,48 @@ def _version(group: list[Materialization], number: int, current: set[str], store
     return Version(
         item.id, number, item.created, item.data_version, item.code_version, item.run_id, item.notebook, item.partition,
         value.type_name if value is not None else "", value.summary if value is not None else "", value.size if value is not None else 0,
-        item.seconds, any(each.id in current for each in group), value is not None and store.objects.holds(value),
+        item.seconds, any(member.id in current for member in group), value is not None and store.objects.holds(value),
         len(group), group[-1].created, acceptance(item) is not None,
     )  # fmt: skip
 
 
 def find_version(store: ValueStore, key: str, which: WhichVersion, *, notebook: str | None = None) -> Materialization:
-    """Return the materialization that a version means.
+    """Return the materialization of a version.
+
+    Parameters
+    ----------
+    which
+        A number, the beginning of an identifier, or a time.
+    notebook
+        Only versions from this notebook.
+
+    Returns
+    -------
+    Materialization
+        The newest materialization of the version.
 
     Raises
     ------
     UnknownKeyError
         If nothing was ever stored for the key.
     UnknownVersionError
-        If the key has no such version, or more than one whose identifier begins so.
+        If no version, or more than one, matches.
     """
     items = _items(store, key)
-    return _found(items, _grouped(items, store, key, notebook), key, which, notebook)
+    return _select(items, _grouped(items, store, key, notebook), key, which, notebook)
 
 
-def _found(
+def _select(
     items: list[Materialization], versions: Versions, key: str, which: WhichVersion, notebook: str | None
 ) -> Materialization:
-    every = [item for item in items if notebook is None or item.notebook == notebook]
-    if not every:
+    candidates = [item for item in items if notebook is None or item.notebook == notebook]
+    if not candidates:
         raise UnknownVersionError(f"{key!r} has no version of {notebook!r}", remedy=_see(key))
-    chosen = _chosen(key, versions, which, every)
-    return next(item for item in every if item.id == chosen)
+    version_id = _matching_id(key, versions, which, candidates)
+    return next(item for item in candidates if item.id == version_id)
 
 
-def _chosen(key: str, found: Versions, which: WhichVersion, every: list[Materialization]) -> str:
+def _matching_id(key: str, versions: Versions, which: WhichVersion, items: list[Materialization]) -> str:
     if isinstance(which, bool) or not isinstance(which, str | int | dt.date):
         raise InvalidInvocationError(
             f"a version is an identifier, a number or a time, not a {type(which).__name__}",
@@ -217,15 +233,15 @@ def _chosen(key: str, found: Versions, which: WhichVersion, every: list[Material
     if isinstance(which, str) and which.lstrip("-").isdecimal() and len(which) < 7:
         which = int(which)
     if isinstance(which, int):
-        at = -which - 1 if which < 0 else len(found) - 1 - which
-        if not 0 <= at < len(found):
+        index = -which - 1 if which < 0 else len(versions) - 1 - which
+        if not 0 <= index < len(versions):
             raise UnknownVersionError(
-                f"{key!r} has {len(found)} versions: there is no {which}",
-                remedy=f"-1 is the newest, -{len(found)} the oldest",
+                f"{key!r} has {len(versions)} versions: there is no {which}",
+                remedy=f"-1 is the newest, -{len(versions)} the oldest",
             )
-        return found[at].id
+        return versions[index].id
     if isinstance(which, str):
-        ids = [version.id for version in every if version.id.startswith(which)] if which else []
+        ids = [item.id for item in items if item.id.startswith(which)] if which else []
         if len(ids) == 1 or which in ids:
             return which if which in ids else ids[0]
         if ids:
@@ -239,18 +255,18 @@ def _chosen(key: str, found: Versions, which: WhichVersion, every: list[Material
         raise UnknownVersionError(
             f"{key!r} has no version {which!r}", where="neither an identifier nor a time", remedy=_see(key)
         )
-    then = next((version for version in every if version.created <= latest), None)
-    if then is None:
+    newest = next((item for item in items if item.created <= latest), None)
+    if newest is None:
         raise UnknownVersionError(
             f"{key!r} had no version at {which}",
-            where=f"its oldest is of {moment(every[-1].created, exact=True)}",
+            where=f"its oldest is of {moment(items[-1].created, exact=True)}",
             remedy=_see(key),
         )
-    return then.id
+    return newest.id
 
 
 def _moment(which: str | dt.date) -> float | None:
-    """Return a time in seconds since the epoch; one without a zone is local, a day means its end."""
+    """Return a time in seconds since the epoch; a time without a zone is local, a date is the end of the day."""
     if isinstance(which, str):
         try:
             which = dt.date.fromisoformat(which) if len(which) == 10 else dt.datetime.fromisoformat(which)
@@ -264,29 +280,35 @@ def _moment(which: str | dt.date) -> float | None:
 def two_versions(
     store: ValueStore, key: str, before: WhichVersion | None, after: WhichVersion | None, notebook: str | None
 ) -> tuple[Materialization, Materialization]:
-    """Return the two versions that are to be compared: by default the newest two that differ.
+    """Return the two versions to compare: by default the newest two different ones.
 
-    With one given, it is compared with the newest.
+    If only one is given, it is compared with the newest.
 
     Raises
     ------
     UnknownKeyError, UnknownVersionError
-        As `find_version`; also where the key has one version only.
+        As in `find_version`; or if the key has only one version.
     """
     items = _items(store, key)
-    found = _grouped(items, store, key, notebook)
-    if before is None and len(found) == 1:
+    versions = _grouped(items, store, key, notebook)
+    if before is None and len(versions) == 1:
         raise UnknownVersionError(
-            f"{key!r} has one version only: there is nothing to compare it with", remedy=_see(key)
+            f"{key!r} has only one version: there is nothing to compare it with", remedy=_see(key)
         )
     return (
-        _found(items, found, key, -2 if before is None else before, notebook),
-        _found(items, found, key, -1 if after is None else after, notebook),
+        _select(items, versions, key, -2 if before is None else before, notebook),
+        _select(items, versions, key, -1 if after is None else after, notebook),
     )
 
 
 def value_of(key: str, item: Materialization) -> StoredValue:
-    """Return the stored value of a version; a `ValueUnavailableError` if it has none."""
+    """Return the stored value of a version.
+
+    Raises
+    ------
+    ValueUnavailableError
+        If it has none.
+    """
     if item.value is None:
         raise ValueUnavailableError(
             f"version {item.id[: _SHORT * 2]} of {key!r} has no stored value",
@@ -297,69 +319,79 @@ def value_of(key: str, item: Materialization) -> StoredValue:
 
 
 def is_identifier(text: str) -> bool:
-    """Tell whether a text can only be the beginning of a version's identifier."""
+    """Return True if a text can only be the beginning of a version's identifier."""
     return re.fullmatch(r"[0-9a-f]{7,}", text) is not None
 
 
 def load_version(
     store: ValueStore, key: str, which: WhichVersion, notebook: str | None, *, verify: Verify = "signed"
 ) -> Any:
-    """Return the value of a version; errors as in `find_version`, and a `ValueUnavailableError` where it cannot be loaded."""
+    """Return the value of a version.
+
+    Raises
+    ------
+    UnknownKeyError, UnknownVersionError
+        As in `find_version`.
+    ValueUnavailableError
+        If the value cannot be loaded.
+    """
     item = find_version(store, key, which, notebook=notebook)
     return store.get(value_of(key, item), key=key, verify=verify)
 
 
 def _see(key: str) -> str:
-    return f"stepwell.versions({key!r}) lists what there is"
+    return f"stepwell.versions({key!r}) lists its versions"
 
 
 _EVERY = 1_000_000_000
 
 
 def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
-    """Carry the versions of a key over to another; return how many.
+    """Carry the versions of a key over to another key, and return their number.
 
     Parameters
     ----------
     notebook
-        The one that renames: its own versions are carried over, or those of the only notebook that has any.
+        The notebook that renames: its versions are carried over; if it has none, those of the only notebook with versions.
 
     Raises
     ------
     UnknownKeyError
         If nothing is stored for the old key.
     InvalidDefinitionError, InvalidInvocationError
-        If the new one cannot be a key.
+        If the new key is invalid or is the old one.
     InvariantViolationError
-        If the new key has results, or the old one is one of several outputs of a step, or another notebook's.
+        If the new key has results, or the old one is one of several outputs of a step or belongs to several other notebooks.
     """
     AssetKey.from_user_string(new)
     if old == new:
-        raise InvalidInvocationError(f"{old!r} is called so already", remedy="%stepwell rename OLD NEW")
+        raise InvalidInvocationError(f"{old!r} already has this name", remedy="%stepwell rename OLD NEW")
     known = store.keys()
     if "." in old:
         raise InvalidInvocationError(
-            f"{old!r} is a step: what is renamed is an asset", remedy="rename its asset, or the op in the cell"
+            f"{old!r} is a step: only assets can be renamed", remedy="rename its asset, or the op in the cell"
         )
-    mine = [key for key in known if key == old or key.startswith((f"{old}.", f"{old}:"))]
-    if not mine:
+    renamed_keys = [key for key in known if key == old or key.startswith((f"{old}.", f"{old}:"))]
+    if not renamed_keys:
         raise unknown_key("stored key", old, known)
     if any(key == new or key.startswith((f"{new}.", f"{new}:")) for key in known) or store.history(new, limit=1):
         raise InvariantViolationError(
-            f"{new!r} has results of its own",
-            remedy=f"choose another name, or give them up first: %stepwell forget {new}",
+            f"{new!r} already has results",
+            remedy=f"choose another name, or delete them first: %stepwell forget {new}",
         )
-    pointers = [row for key in mine for row in store.current(key)]
+    pointers = [row for key in renamed_keys for row in store.current(key)]
     owner = _owner(old, pointers, notebook)
     pointers = [row for row in pointers if row.notebook == owner]
-    rows = [item for key in mine for item in reversed(store.history(key, limit=_EVERY)) if item.notebook == owner]
+    rows = [
+        item for key in renamed_keys for item in reversed(store.history(key, limit=_EVERY)) if item.notebook == owner
+    ]
     ids = {item.id for item in rows}
-    # What this notebook reuses may have been made by another.
+    # The current materialization of this notebook may come from another notebook.
     rows += [row.materialization for row in pointers if row.materialization.id not in ids]
     shared = next((item for item in rows if item.step_key != old and not item.step_key.startswith(f"{old}.")), None)
     if shared is not None:
         raise InvariantViolationError(
-            f"{old!r} is one of several outputs of the step {shared.step_key!r}, whose name is made of theirs",
+            f"{old!r} is one of several outputs of the step {shared.step_key!r}, whose key consists of their names",
             remedy="an output of a multi-asset cannot be renamed without running the step again",
         )
     copies = _copies(store, rows, old, new)
@@ -368,7 +400,7 @@ def carry_over(store: ValueStore, old: str, new: str, notebook: str) -> int:
         for row in reversed(pointers)
     ]
     steps = {item.step_key: _mapped(item.step_key, old, new) for item in rows}
-    housekeeping.carry_over(store, list(copies.values()), current, steps=steps, gone=pointers)
+    housekeeping.carry_over(store, list(copies.values()), current, steps=steps, removed=pointers)
     _record(store, owner, steps, rows, old)
     return sum(item.key == old for item in rows)
 
@@ -380,36 +412,38 @@ def _owner(old: str, pointers: list[Current], notebook: str) -> str:
     if len(owners) == 1:
         return owners[0]
     raise InvariantViolationError(
-        f"{old!r} is not this notebook's: several others define it",
+        f"{old!r} is not defined in this notebook, but in several others",
         where=listed(owners),
         remedy="rename it in the notebook that defines it",
     )
 
 
 def _copies(store: ValueStore, rows: list[Materialization], old: str, new: str) -> dict[str, Materialization]:
-    """Return the copies by the ids of what they are copies of; order edges between them follow."""
+    """Return copies under the new key by the ids of the originals; order edges between the originals become edges between the copies."""
     ids = {item.id: new_id() for item in rows}
-    found: dict[str, Materialization] = {}
+    copies: dict[str, Materialization] = {}
     for item in rows:
         inputs = tuple(
             replace(
-                given,
-                key=_mapped(given.key, old, new),
-                version=ids.get(given.version, given.version) if given.kind == "order" else given.version,
+                old_input,
+                key=_mapped(old_input.key, old, new),
+                version=ids.get(old_input.version, old_input.version)
+                if old_input.kind == "order"
+                else old_input.version,
             )
-            for given in item.inputs
+            for old_input in item.inputs
         )
         step = _mapped(item.step_key, old, new)
         copy = replace(
             item, id=ids[item.id], key=_mapped(item.key, old, new), step_key=step, inputs=inputs,
             memo_key=memo_key(step, item.code_version, inputs) if item.memo_key else "",
         )  # fmt: skip
-        found[item.id] = _signed(store, copy, item)
-    return found
+        copies[item.id] = _signed(store, copy, item)
+    return copies
 
 
 def _signed(store: ValueStore, copy: Materialization, item: Materialization) -> Materialization:
-    """Return a copy of a record with a signature of its own, if a trusted key signed the record; its effects can be restored then."""
+    """Return a copy of a record with a new signature if a trusted key signed the record; then its effects can be restored."""
     if item.record_signature is None:
         return copy
     return replace(
@@ -422,7 +456,7 @@ def _mapped(key: str, old: str, new: str) -> str:
 
 
 def _record(store: ValueStore, notebook: str, steps: dict[str, str], rows: list[Materialization], old: str) -> None:
-    """Record the renaming as a run: how long the steps took is known under their new keys, too."""
+    """Record the renaming as a run, so that the durations of the steps are known under their new keys."""
     run_id, now = new_id(), time.time()
     run = RunRecord(
         run_id, "assets", notebook, tuple(step for step in steps.values() if "." not in step), "running", now

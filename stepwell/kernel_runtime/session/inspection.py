@@ -1,7 +1,7 @@
-"""What one request sees: definitions with their code versions, a store, and what the store knows of a plan.
+"""The view of one request: definitions with their code versions, a store, and the store's knowledge of a plan.
 
-Every request makes an `Inspection`, whether it asks for states or runs steps. Code versions are memoised by object as long as it lasts, so that
-an object which several steps reach is digested once.
+Every request makes an `Inspection`, for states as well as for runs. It memoises code versions by object, so an object that several steps use is
+digested once per request.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ Find: TypeAlias = "Callable[[Read, ValueStore], Materialization]"
 
 
 class Inspection:
-    """Definitions, their code and a store, as one request sees them.
+    """The definitions, code versions and store of one request.
 
     Parameters
     ----------
     definitions
-        Where keys are looked up.
+        The definitions by key.
     new_walk
-        Makes a walk, which gives code versions; the request makes its own at the first use.
+        Makes a walk, which computes code versions; called at the first use.
     open_store
-        Opens the store at its first use: a request that cannot be planned makes none.
+        Opens the store; called at the first use, so that a request that cannot be planned does not create a store.
     choose
-        Returns the current materialization of a key that is meant, of those of several notebooks.
+        Selects the current materialization of a key from those of several notebooks.
     find
         Returns the current materialization of an asset that a step loaded.
     timeline
-        The history of the names in the notebook; None where there is no notebook.
+        The history of the notebook's names; None outside of a notebook.
     """
 
     def __init__(
@@ -93,15 +93,15 @@ class Inspection:
     # -- plans
 
     def plan(self, words: Sequence[str] | None = None, *, upstream: bool = True) -> Plan:
-        """Return the plan of keys and selections with everything upstream; of everything that is registered by default."""
+        """Return the plan of keys and selections with everything upstream; by default of all registered assets."""
         return build_plan(resolve_targets(words, self.definitions), self.definitions, self.walk, upstream=upstream)
 
     def plan_of(self, key: str) -> Plan:
-        """Return the plan of the asset that has a key or a step, with everything upstream."""
-        return build_plan([str(own) for own in self._owner(key).keys], self.definitions, self.walk)
+        """Return the plan of the asset with a key, or of the asset that has a step, with everything upstream."""
+        return build_plan([str(asset_key) for asset_key in self._owner(key).keys], self.definitions, self.walk)
 
     def steps_of(self, key: str) -> list[str]:
-        """Return the keys of the steps that a key means, in the order of the definition.
+        """Return the keys of the steps of an asset, or the key of one step, in the order of the definition.
 
         Raises
         ------
@@ -122,12 +122,12 @@ class Inspection:
     # -- the store's knowledge of a plan
 
     def known(self, plan: Plan, given: Mapping[str, Materialization] | None = None) -> Known:
-        """Return what the store knows of the steps of a plan, and the values that the plan reads.
+        """Return the store's knowledge of the steps of a plan and of the values that the plan reads.
 
         Parameters
         ----------
         given
-            Materializations of values that no step of the plan produces: those of a run that is resumed.
+            Materializations of values that no step of the plan produces, from the run that is resumed.
         """
         store = self.store
         keys = [output.key for step in plan.steps for output in step.outputs]
@@ -155,12 +155,12 @@ class Inspection:
         return known
 
     def states(self, plan: Plan, known: Known | None = None) -> dict[str, StepState]:
-        """Return the states of the steps of a plan, in an order in which they could run."""
+        """Return the states of the steps of a plan in execution order."""
         known = known or self.known(plan)
         return plan_states(plan, known, Explainer(self.store, known, self.walk, code_parts(self.walk)))
 
     def lineage(self) -> Lineage:
-        """Return everything that is registered as cards and edges."""
+        """Return all registered definitions as cards and edges."""
         plan, definitions = self.plan(), self.definitions
         jobs = [(job, build_job_plan(job, self.walk)) for job in definitions.jobs.values()]
         environment, timeline = environment_now(), self._timeline
@@ -175,7 +175,7 @@ class Inspection:
 
 
 def _still_holds(store: ValueStore, find: Find) -> Callable[[Read], bool]:
-    """Return a function that tells whether a recorded read still holds."""
+    """Return a function that checks whether a recorded read still has the same result."""
     signer = Signer()
 
     def holds(read: Read) -> bool:
@@ -191,7 +191,7 @@ def _still_holds(store: ValueStore, find: Find) -> Callable[[Read], bool]:
 
 
 def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersion | None]:
-    """Return a function that gives a step's code version with the parts that explain it."""
+    """Return a function that returns a step's code version with its parts."""
 
     def parts_of(step: PlanStep) -> CodeVersion | None:
         if step.code is None:
@@ -206,7 +206,7 @@ def code_parts(source: CodeWalk | HiddenState) -> Callable[[PlanStep], CodeVersi
 
 
 def users_digest() -> Keyed:
-    """Return a function that digests with the user's key, or with a key of this process if there is none."""
+    """Return a function that digests data with the user's key, or with a key of this process if the user has none."""
     signer = Signer()
 
     def keyed(data: bytes) -> str:

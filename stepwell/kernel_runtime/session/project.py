@@ -1,7 +1,7 @@
-"""Where the store is, and which notebook or script this process is (DESIGN, sections 1 and 5).
+"""The location of the store, and the notebook or script that this process runs.
 
-The store is ``.stepwell`` in the nearest folder upwards from the notebook's that has a ``pyproject.toml`` or ``.git``; the walk
-stops before the home directory and the root. Without one it is in the notebook's folder.
+The store is ``.stepwell`` in the project's root: the nearest folder at or above the notebook's that has a ``pyproject.toml`` or ``.git``. The
+search stops before the home directory and the file system's root; without a project, the store is in the notebook's folder.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ _MARKS = ("pyproject.toml", ".git")
 
 
 def in_ipython() -> bool:
-    """Tell whether an IPython shell runs in this process, without importing it."""
+    """Return True if an IPython shell runs in this process; IPython is not imported."""
     module = sys.modules.get("IPython")
     get = getattr(module, "get_ipython", None) if module is not None else None
     return get is not None and get() is not None
 
 
 def notebook_path(namespace: Mapping[str, Any] | None = None) -> Path | None:
-    """Return the notebook or script that ``__main__`` is, or None where nothing says so.
+    """Return the path of the notebook or script that ``__main__`` is; None if it is unknown.
 
-    Asked are, in this order: ``STEPWELL_NOTEBOOK`` (our batch runner's word), ``JPY_SESSION_NAME`` (Jupyter's), VS Code's
-    ``__vsc_ipynb_file__``, and the script's own file.
+    The sources are, in this order: ``STEPWELL_NOTEBOOK`` (set by ``stepwell run``), ``JPY_SESSION_NAME`` (set by Jupyter),
+    ``__vsc_ipynb_file__`` (set by VS Code), and the script's ``__file__``.
     """
     space = namespace if namespace is not None else vars(sys.modules["__main__"])
-    for found in (
+    for path in (
         os.environ.get("STEPWELL_NOTEBOOK"),
         os.environ.get("JPY_SESSION_NAME"),
         space.get("__vsc_ipynb_file__"),
     ):
-        if found and str(found).endswith(".ipynb"):
-            return Path(str(found)).absolute()
+        if path and str(path).endswith(".ipynb"):
+            return Path(str(path)).absolute()
     if in_ipython():
         return None
     script = space.get("__file__")
@@ -44,7 +44,7 @@ def notebook_path(namespace: Mapping[str, Any] | None = None) -> Path | None:
 
 
 def project_root(start: Path) -> Path:
-    """Return the project's root for a folder: the nearest with a mark, else the folder itself."""
+    """Return the project's root for a folder: the nearest folder with a mark, else the folder itself."""
     home = Path.home()
     for folder in (start, *start.parents):
         if folder in (home, Path(folder.anchor)):
@@ -60,7 +60,7 @@ def store_directory(namespace: Mapping[str, Any] | None = None) -> tuple[Path, b
 
 
 def project_directory(namespace: Mapping[str, Any] | None = None) -> Path:
-    """Return the project's root for this process's notebook or script, wherever its store is."""
+    """Return the project's root for this process's notebook or script, independent of its store."""
     return project_root(_folder(namespace))
 
 
@@ -70,17 +70,24 @@ def _folder(namespace: Mapping[str, Any] | None) -> Path:
 
 
 def named_or_found(asked: str | None, folder: Path) -> tuple[Path, bool]:
-    """Return the store directory that is asked for, by argument or environment, else that of a folder's project.
+    """Return a store directory, and whether the user named it.
 
-    Also whether the user named it: ``.stepwell`` in a project that came from elsewhere may be a link, and only the user can know
-    whether that is right.
+    A directory named by argument or environment comes first, then the store of a folder's project. The difference matters for links:
+    ``.stepwell`` in a project from elsewhere may be a link, and only the user can know whether it is intended.
+
+    Parameters
+    ----------
+    asked
+        The directory that the user named; None for none.
+    folder
+        The folder of the notebook or script.
     """
     named = asked or os.environ.get("STEPWELL_STORE")
     return (Path(named).expanduser().absolute(), True) if named else (project_root(folder) / STORE, False)
 
 
 def notebook_name(store: Path, namespace: Mapping[str, Any] | None = None) -> str:
-    """Return the name under which this process's definitions are recorded: its path, relative to the project if inside."""
+    """Return the name under which this process's definitions are recorded: the notebook's path, relative to the project if it is inside."""
     path = notebook_path(namespace)
     if path is None:
         return "__main__"
@@ -91,7 +98,7 @@ def notebook_name(store: Path, namespace: Mapping[str, Any] | None = None) -> st
 
 
 def notebook_exists(name: str, store: Path) -> bool:
-    """Tell whether a recorded notebook or script still is there; a module always is."""
+    """Return True if a recorded notebook or script still exists, or is a module."""
     if name in ("", "__main__"):
         return False
     if name.endswith((".ipynb", ".py")):

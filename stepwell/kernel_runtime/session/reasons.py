@@ -1,6 +1,6 @@
-"""The causes of a state: what is stored for a step, compared with its code, inputs and reads of now.
+"""The causes of a state: the stored results of a step, compared with its present code, inputs and reads.
 
-Each cause is as small as it can be told, with the path that leads to it. A remedy is tried on the code before it is given.
+A cause names the smallest changed part, with the path that leads to it. A remedy is tried on the code before it is suggested.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Explainer:
-    """Compares what is stored for a step with what is there now."""
+    """Comparison of the stored results of a step with its present code, inputs and reads."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Explainer:
     def __call__(
         self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
     ) -> tuple[Reason, ...]:
-        """Return why what is stored cannot be reused; empty if no cause is in the step itself, its inputs or reads."""
+        """Return why the stored results cannot be reused; empty if the step itself, its inputs and reads have no cause."""
         old = stored[0]
         if old.step_key != step.address:
-            return (Reason(f"it is computed by {step.address} now, no longer by {old.step_key}", kind="step"),)
+            return (Reason(f"it is now computed by {step.address}, no longer by {old.step_key}", kind="step"),)
         reasons: list[Reason] = []
         if step.code is not None and old.code_version != step.code.digest:
             reasons += self._code(step, old)
@@ -75,27 +75,27 @@ class Explainer:
             if lacking:
                 return (Reason(f"{listed(lacking)} is no longer stored", kind="missing"),)
             if old.unverifiable:
-                return (Reason(f"it reached what has no digest: {old.unverifiable[0]}", kind="unverifiable"),)
+                return (Reason(f"it used an object without a digest: {old.unverifiable[0]}", kind="unverifiable"),)
             if old.memo_key == self.known.key(step, inputs) and (why := refusal(step, old.memo_key, self.known)):
                 return (Reason(why, kind="refused"),)
             return (Reason(f"it was computed by another Python than {PYTHON}, or under another key", kind="python"),)
         return tuple(reasons)
 
     def unverifiable(self, step: PlanStep) -> tuple[Reason, ...]:
-        """Return what cannot be digested, through which path, and how to leave out that object only."""
-        found = step.code.unverifiable if step.code is not None else ()
-        return tuple(Reason(item.reason, item.path, self._way_out(step, item), "unverifiable") for item in found)
+        """Return the objects that cannot be digested, with their paths and ways to exclude only these objects."""
+        items = step.code.unverifiable if step.code is not None else ()
+        return tuple(Reason(item.reason, item.path, self._way_out(step, item), "unverifiable") for item in items)
 
     def _recorded(self, version: str) -> CodeVersion | None:
-        """Return the parts of a recorded code version; the first call reads those of all steps that changed in one query."""
+        """Return the parts of a recorded code version; the first call reads those of all changed steps in one query."""
         if version not in self._asked:
-            asked = {version, *self._changed()} - self._asked
-            self._asked |= asked
-            self._codes.update(self.store.codes(asked))
+            wanted = {version, *self._changed()} - self._asked
+            self._asked |= wanted
+            self._codes.update(self.store.codes(wanted))
         return self._codes.get(version)
 
     def _changed(self) -> set[str]:
-        """Return the code versions of what is current that are no step's now."""
+        """Return the code versions of current materializations that no step of the plan has."""
         snapshot = self.known.snapshot
         current = {row.materialization.code_version for rows in snapshot.current.values() for row in rows}
         return current - {group[0].code_version for groups in snapshot.by_memo_key.values() for group in groups}
@@ -105,17 +105,17 @@ class Explainer:
         now = self.code_parts(step)
         return code_reasons(before, now, step.key, lambda change: self._remedy(step, change))
 
-    # -- remedies: each was tried before it is printed
+    # -- remedies: each is tried before it is suggested
 
     def _way_out(self, step: PlanStep, item: Unverifiable) -> str:
         name = self._ignorable(step, item.path, lambda ignore: item not in self._unverifiable_without(step, ignore))
         ways = [*_flags(step, name), *_opaque(step, item.path)]
         if ways:
-            return f"to leave out that object only: {', or '.join(ways)}"
-        return f"to keep what is stored all the same: %why {step.key} --accept"
+            return f"to exclude only that object: {', or '.join(ways)}"
+        return f"to keep the stored value: %why {step.key} --accept"
 
     def _remedy(self, step: PlanStep, change: Change) -> str:
-        """Return how a changed secret can be kept from counting; empty for anything else."""
+        """Return how to exclude a changed secret from the code version; empty for other changes."""
         if not change.secret or change.what != "changed":
             return ""
         name = self._ignorable(step, change.path, lambda ignore: change.path not in self._paths_without(step, ignore))
@@ -125,10 +125,10 @@ class Explainer:
             ways.append(f"read it with stepwell.secret({_environment_name(value)})")
         else:
             ways += _opaque(step, change.path)
-        return f"its value is not shown; to let it not count: {', or '.join(ways)}"
+        return f"its value is not shown; to exclude it: {', or '.join(ways)}"
 
     def _ignorable(self, step: PlanStep, path: str, works: Callable[[tuple[str, ...]], bool]) -> str:
-        """Return the name for ``--ignore`` that leaves out the least of what a path leads to; empty if none does."""
+        """Return the most specific name for ``--ignore`` that excludes the end of a path; empty if none does."""
         last = path.rpartition(ARROW)[2]
         if ARROW not in path or "(" in last:
             return ""
@@ -160,7 +160,7 @@ def _flags(step: PlanStep, name: str) -> list[str]:
 
 
 def _opaque(step: PlanStep, path: str) -> list[str]:
-    """Return a call of `stepwell.opaque` for what a path leads to, if its own cell or module can write it down."""
+    """Return a call of `stepwell.opaque` for the object at the end of a path, if the step's own cell or module names it."""
     last = path.rpartition(ARROW)[2]
     root = value_at(step.op.body, name_in(last).split(".")[0])
     if (
@@ -184,7 +184,7 @@ def code_reasons(
     before: CodeVersion | None,
     now: CodeVersion | None,
     key: str,
-    remedy: Callable[[Change], str] = lambda change: "",  # noqa: ARG005 - of what is past nothing can be left out
+    remedy: Callable[[Change], str] = lambda change: "",  # noqa: ARG005 - past runs have no remedy
 ) -> list[Reason]:
     """Return why two code versions of a step differ."""
     if before is None or now is None or not before.parts or not now.parts:
@@ -201,18 +201,18 @@ def input_reasons(old: tuple[InputVersion, ...], new: tuple[InputVersion, ...]) 
     """Return how the inputs of a step differ from those of an earlier run of it."""
     before = {(item.name, item.key, item.kind): item.version for item in old}
     now = {(item.name, item.key, item.kind): item.version for item in new}
-    found = []
+    reasons = []
     for (name, key, kind), version in now.items():
         reason = Reason("", key, kind="input" if kind == "value" else "order")
         if (name, key, kind) not in before:
             text = f"{key} is a new input" if kind == "value" else f"it now comes after {key}"
-            found.append(replace(reason, text=text))
+            reasons.append(replace(reason, text=text))
         elif before[name, key, kind] != version:
             text = f"the value of {key} changed" if kind == "value" else f"{key} was computed again"
-            found.append(replace(reason, text=text, versions=(before[name, key, kind], version)))
-    found += [
-        Reason(f"{key} is no input any more", key, kind="input" if kind == "value" else "order")
+            reasons.append(replace(reason, text=text, versions=(before[name, key, kind], version)))
+    reasons += [
+        Reason(f"{key} is no longer an input", key, kind="input" if kind == "value" else "order")
         for (name, key, kind) in before
         if (name, key, kind) not in now
     ]
-    return found
+    return reasons

@@ -1,4 +1,4 @@
-"""Targets in any form (definitions, keys, selection strings) as definitions and keys; and what a key means when several notebooks define it."""
+"""Requests: targets in any form (definitions, keys, selection strings), and the choice of a materialization if several notebooks have a key."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Given: TypeAlias = "Iterable[Any] | ModuleType | None"
 
 
 def read_targets(targets: Targets) -> tuple[list[AssetsDefinition | SourceAsset], list[str] | None]:
-    """Return the definitions among targets, and the keys and selection strings; None for everything registered.
+    """Return the definitions among targets, and the keys and selection strings; None stands for everything registered.
 
     Raises
     ------
     InvalidInvocationError
-        For a target of another type.
+        If a target has another type.
     """
     if targets is None:
         return [], None
@@ -86,26 +86,35 @@ def _members(module: ModuleType) -> list[Target]:
 
 
 def lookup(registry: Registry, given: Given = None, more: Iterable[AssetsDefinition | SourceAsset] = ()) -> Definitions:
-    """Return where definitions are looked up: a given list or module first, the registry second.
+    """Return the definitions of a request: passed definitions take precedence over registered ones.
+
+    Parameters
+    ----------
+    registry
+        The registry.
+    given
+        Definitions or modules of definitions; or one module.
+    more
+        More definitions, usually the targets.
 
     Raises
     ------
     DuplicateKeyError
-        If two given definitions have the same key.
+        If two passed definitions have the same key.
     InvalidInvocationError
-        If something given is no definition.
+        If a passed object is not a definition.
     """
     listed = [given] if isinstance(given, ModuleType) else list(given or ())
-    found: list[Any] = []
+    passed: list[Any] = []
     for item in listed:
-        found += _definitions_of(item) if isinstance(item, ModuleType) else [item]
-    for definition in found:
+        passed += _definitions_of(item) if isinstance(item, ModuleType) else [item]
+    for definition in passed:
         if not isinstance(definition, AssetsDefinition | SourceAsset | JobDefinition):
             raise InvalidInvocationError(
-                f"definitions are assets, source assets and jobs; a {type(definition).__name__} is none",
+                f"definitions are assets, source assets and jobs, not a {type(definition).__name__}",
                 remedy="for example: definitions=[clean, send], or a module of them",
             )
-    unique = list({id(definition): definition for definition in (*found, *more)}.values())
+    unique = list({id(definition): definition for definition in (*passed, *more)}.values())
     assets = by_key(definition for definition in unique if not isinstance(definition, JobDefinition))
     jobs: dict[str, JobDefinition] = {
         name: entry.definition for name, entry in registry.jobs.items() if isinstance(entry.definition, JobDefinition)
@@ -123,16 +132,18 @@ def lookup(registry: Registry, given: Given = None, more: Iterable[AssetsDefinit
 def requesting(
     timeline: Timeline | None, definitions: Iterable[Any], *, cell: bool = False, only_unbound: bool = False
 ) -> Iterator[None]:
-    """Plan with assets as requested by name: their cells read the names of the notebook as they are now.
+    """Mark assets as requested by name during planning: their cells read the present values of the notebook's names.
 
     Parameters
     ----------
     timeline
-        The history of these names; None where there is no notebook.
+        The history of the notebook's names; None outside of a notebook.
+    definitions
+        The assets.
     cell
-        Whether the cell of the assets runs, which binds its names whoever bound them before.
+        True if the cell of the assets runs, which binds all of its names.
     only_unbound
-        Whether it runs for names that are not bound, and leaves the others as they are.
+        True if the cell only binds names that are unbound.
     """
     if timeline is None:
         yield
@@ -150,7 +161,7 @@ def requesting(
 
 
 class HoldsValues(Protocol):
-    """The public `stepwell.Store`, which holds the runtime's store."""
+    """The public `stepwell.Store`, which wraps the internal store."""
 
     values: ValueStore
 
@@ -160,7 +171,13 @@ AnyStore: TypeAlias = "HoldsValues | ValueStore | str | os.PathLike[str] | None"
 
 
 def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
-    """Return a key as it is written, of whatever names it; an `InvalidInvocationError` for anything else."""
+    """Return the text of a key, or of the key of a definition.
+
+    Raises
+    ------
+    InvalidInvocationError
+        If the object has another type.
+    """
     if isinstance(key, AssetsDefinition | SourceAsset):
         key = key.key
     if not isinstance(key, AssetKey | str):
@@ -170,27 +187,30 @@ def key_text(key: AssetKey | AssetsDefinition | SourceAsset | str) -> str:
     return str(key)
 
 
-# -- the materialization that a key means
+# -- the choice of a materialization
 
 
-def choose(registry: Registry, own: str, key: str, rows: list[Current], store: ValueStore) -> Materialization | None:
-    """Return the current materialization that a reader means, or None if there is none.
+def choose(registry: Registry, reader: str, key: str, rows: list[Current], store: ValueStore) -> Materialization | None:
+    """Return the current materialization of a key for a reader; None if there is none.
+
+    The order of preference is: the notebook of the reader's definition, the reader's own notebook, any other notebook that
+    still exists, then any notebook.
 
     Parameters
     ----------
-    registry, own
+    registry, reader
         The reader's definitions, and the name of its notebook or script.
     rows
-        What is current in each notebook, newest first.
+        The current materializations of the notebooks, newest first.
 
     Raises
     ------
     AmbiguousKeyError
-        If none of them is the reader's own, more than one still exists, and their data versions differ.
+        If the reader has none, several notebooks still exist, and their data versions differ.
     """
     entry = registry.assets.get(key)
     definer = getattr(entry.definition, "notebook", "") if entry is not None else ""
-    for notebook in (definer, own):
+    for notebook in (definer, reader):
         item = next((row.materialization for row in rows if notebook and row.notebook == notebook), None)
         if item is not None:
             return item
@@ -206,21 +226,21 @@ def choose(registry: Registry, own: str, key: str, rows: list[Current], store: V
 
 
 def current(
-    key: str, store: ValueStore, registry: Registry, own: str, *, notebook: str | None = None
+    key: str, store: ValueStore, registry: Registry, reader: str, *, notebook: str | None = None
 ) -> Materialization:
     """Return the current materialization of a key, or of the only output of a step.
 
     Parameters
     ----------
-    registry, own
+    registry, reader
         As in `choose`.
     notebook
-        The notebook whose materialization is meant; by default `choose` decides.
+        The notebook to read from; by default `choose` decides.
 
     Raises
     ------
     ValueUnavailableError, AmbiguousKeyError
-        If there is none, or several.
+        If there is none, or if several notebooks have different ones.
     """
     rows = store.current(key)
     if not rows and (owner := step_owner(key, lookup(registry))) is not None:
@@ -235,7 +255,7 @@ def current(
         raise ValueUnavailableError(f"nothing is stored for {key!r}", where=str(store.directory), remedy=remedy)
     if notebook is not None:
         rows = [row for row in rows if row.notebook == notebook]
-    item = choose(registry, own, key, rows, store)
+    item = choose(registry, reader, key, rows, store)
     if item is None:
         raise ValueUnavailableError(f"nothing is stored for {key!r}")
     return item

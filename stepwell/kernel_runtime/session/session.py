@@ -1,7 +1,7 @@
-"""`Session`: the registry, the stores and the runs of one kernel or process. What commands, magics and widgets use.
+"""`Session`: the registry, the stores and the runs of one kernel or process, used by commands, magics and widgets.
 
-A request becomes an `Inspection` (definitions with their code versions, and a store), that gives a plan, and the plan is run by the engine.
-One run goes on at a time. Everything that happens is published as an event. Functions over a session are in the other modules of this folder.
+A request becomes an `Inspection` (definitions with their code versions, and a store). The inspection makes a plan, and the engine runs it. Only
+one run is active at a time. Progress and changes are published as events. Functions over a session are in the other modules of this folder.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from stepwell.kernel_runtime.session.preparation import (
     size_notices,
     slow_notices,
     stale_notices,
-    what_is_left,
+    unfinished_steps,
 )
 from stepwell.kernel_runtime.session.project import in_ipython, notebook_name, project_directory, store_directory
 from stepwell.kernel_runtime.session.requests import (
@@ -93,20 +93,20 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 DEFINE = "STEPWELL_DEFINE"
-"""Set in the environment of a kernel in which a notebook's definitions are only registered."""
+"""Environment variable of a kernel that only registers a notebook's definitions and runs nothing."""
 _ONCE_BY_KEY = ("slow global", "large store")
-"""Kinds of notices that are given once per session for each key, though their facts change."""
+"""Kinds of notices that are published once per session and key, even if their facts change."""
 
 
 @dataclass(slots=True)
 class _ActiveRun:
-    """The run that is going on."""
+    """The active run."""
 
     guard: InterruptGuard
     store: ValueStore
     thread: int
     notices: list[Notice] | None = None
-    """Notices that its result gives; None until its first step is prepared."""
+    """Notices for the result of the run; None until its first step is prepared."""
 
 
 class Session:
@@ -115,21 +115,21 @@ class Session:
     Parameters
     ----------
     registry
-        The definitions; by default a new registry. A registry reports its changes to one session, so only the session of the process takes the
+        The definitions; by default a new registry. A registry reports its changes to one session, so only the process's session uses the
         registry of the decorators.
 
     Attributes
     ----------
     namespace
-        The notebook's namespace; None where there is no notebook.
+        The notebook's namespace; None outside of a notebook.
     timeline
-        The history of the names in it; None where there is no notebook.
+        The history of the notebook's names; None outside of a notebook.
     last_run
-        The result of the newest run, also of one that failed; None before the first.
+        The result of the newest run, successful or failed; None before the first.
     seed_steps
-        Whether the global random generators are seeded from the step's key before each body.
+        Seed the global random generators from the step's key before each step.
     face
-        Which face shows notices: ``python`` or ``notebook``; empty before any does.
+        The face that shows notices: ``python`` or ``notebook``; empty if none does yet.
     stores
         The open stores by directory.
     """
@@ -156,7 +156,7 @@ class Session:
 
     @property
     def location(self) -> tuple[Path, bool]:
-        """The directory of the project's store, or of the one that is open, and whether the user named it."""
+        """The directory of the open store, else of the project's store; and whether the user named it."""
         return (self._store.directory, True) if self._store is not None else store_directory(self.namespace)
 
     @property
@@ -166,12 +166,12 @@ class Session:
 
     @property
     def store(self) -> ValueStore:
-        """The session's store, opened at first use: the project's in IPython, a temporary one in a plain process."""
+        """The session's store, opened at first use: the project's store in IPython, a temporary store in a plain process."""
         if self._store is not None:
             return self._store
         with self._opening:
             if self._store is not None:
-                # Another thread was quicker.
+                # Another thread opened it meanwhile.
                 return self._store
             if in_ipython() or self.namespace is not None or os.environ.get("STEPWELL_STORE"):
                 directory, named = self.location
@@ -183,14 +183,19 @@ class Session:
         return self._store
 
     def open(self, store: AnyStore = None, *, create: bool = True) -> ValueStore:
-        """Return the open store of a directory, one per directory and process; or a store that is open already.
+        """Return the open store of a directory; a process opens each directory once.
 
         Parameters
         ----------
         store
             A directory or an open store. None is the session's store; inside a step, the store of the run.
         create
-            Whether a directory is made if it is not there.
+            Create the store if it does not exist.
+
+        Returns
+        -------
+        ValueStore
+            The open store.
 
         Raises
         ------
@@ -202,7 +207,7 @@ class Session:
             return self.store if run is None else run.store
         if isinstance(store, str | os.PathLike):
             return self._open(Path(store).absolute(), create=create)
-        # The public `Store` holds the runtime's.
+        # The public `Store` wraps the internal store.
         values: Any = getattr(store, "values", store)
         opened: ValueStore = values
         return opened
@@ -213,7 +218,7 @@ class Session:
         Parameters
         ----------
         follow
-            Whether the directory may be a link: where the user named this very path.
+            True if the directory may be a link, because the user named this path.
         """
         from stepwell.kernel_runtime.store.sql import instance as sql_instance
         from stepwell.kernel_runtime.store.store import open_store
@@ -224,21 +229,21 @@ class Session:
             if directory not in self.stores:
                 code = CodeReader(definition_version, owner, hides, remember_copy, data_version)
                 self.stores[directory] = open_store(
-                    directory, create=create, follow=follow, code=code, tell=self.publish
+                    directory, create=create, follow=follow, code=code, notify=self.publish
                 )
             return self.stores[directory]
 
     def use(self, path: str | os.PathLike[str]) -> ValueStore:
         """Switch the session to another store and return it."""
         self._store = self.open(path)
-        # The states of all steps are others now.
+        # The states of all steps may differ in the new store.
         self.publish(DefinitionsChanged(()))
         return self._store
 
     def attach(self, namespace: dict[str, Any] | None) -> None:
-        """Set the namespace of the notebook; None where there is no notebook any more."""
+        """Set the namespace of the notebook; None detaches the notebook."""
         if namespace is not None:
-            # Seeding is noted from now on, in plain cells too.
+            # Observe the seeding of random generators from now on, in plain cells, too.
             watch()
         if namespace is not self.namespace or self.timeline is None:
             self.timeline = (
@@ -247,20 +252,23 @@ class Session:
         self.namespace = namespace
 
     def close(self) -> None:
-        """Do the housekeeping that is due, commit what is pending and close every store; the next use opens one again."""
+        """Do the housekeeping that is due, commit pending changes and close every store; the next use opens a store again."""
         for store in self.stores.values():
             if self.last_run is not None and housekeeping.is_due(store):
                 try:
                     housekeeping.housekeep(store)
                 except (StepwellError, OSError) as error:
-                    print(f"stepwell: the hourly housekeeping failed: {error}", file=sys.stderr)  # noqa: T201 - nobody waits for it
+                    print(f"stepwell: the hourly housekeeping failed: {error}", file=sys.stderr)  # noqa: T201 - at exit, no face shows errors
         for store in self.stores.values():
             store.close()
 
     # -- events
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call a function with every event, and return a function that ends that. The end of a step may come from the catalog's thread."""
+        """Call a function with every event, and return a function that ends the subscription.
+
+        The end of a step may be published on the catalog's thread.
+        """
         self._subscribers.append(subscriber)
 
         def end() -> None:
@@ -270,9 +278,9 @@ class Session:
         return end
 
     def publish(self, event: Event) -> None:
-        """Give an event to every subscriber; an error of one does not keep it from the others.
+        """Pass an event to every subscriber; an error in one does not affect the others.
 
-        A notice is given once per session: during a run, in its result.
+        A notice is published once per session. Notices during a run go to the run's result.
         """
         if isinstance(event, Notice):
             if not self._once((event,)):
@@ -284,10 +292,10 @@ class Session:
             try:
                 subscriber(event)
             except Exception as error:
-                print(f"stepwell: {getattr(subscriber, '__qualname__', subscriber)} failed: {error!r}", file=sys.stderr)  # noqa: T201 - the run must go on, and this must be seen
+                print(f"stepwell: {getattr(subscriber, '__qualname__', subscriber)} failed: {error!r}", file=sys.stderr)  # noqa: T201 - the run must continue, and the error must be visible
 
     def _once(self, notices: Iterable[Notice]) -> tuple[Notice, ...]:
-        """Return those of some notices that were not given in this session."""
+        """Return the notices that are new in this session."""
         new = []
         for item in notices:
             if item in self._noticed or (item.kind, item.key) in self._noticed_keys:
@@ -308,21 +316,26 @@ class Session:
         store: AnyStore = None,
         create: bool = False,
     ) -> Inspection:
-        """Return definitions, their code and a store as they are now, for one request.
+        """Return the present definitions, their code versions and a store, for one request.
 
         Parameters
         ----------
         definitions, more
-            Definitions, or a module of them, that are looked up before the registry.
+            Definitions, or a module of definitions, that take precedence over the registry.
         store
             As in `open`.
         create
-            Whether the directory of the store is made if it is not there.
+            Create the store if it does not exist.
+
+        Returns
+        -------
+        Inspection
+            The view of the request.
 
         Raises
         ------
         DuplicateKeyError, InvalidInvocationError
-            If two given definitions have the same key, or something given is no definition.
+            If two passed definitions have the same key, or a passed object is not a definition.
         """
         known = lookup(self.registry, definitions, more)
         return Inspection(
@@ -337,9 +350,9 @@ class Session:
     def states(
         self, targets: Targets = None, *, definitions: Given = None, store: AnyStore = None
     ) -> dict[str, StepState]:
-        """Return the states of the steps of assets and of everything upstream, in an order in which they could run."""
-        given, words = read_targets(targets)
-        inspection = self.inspect(definitions, given, store=store)
+        """Return the states of the steps of assets and of everything upstream, in execution order."""
+        passed, words = read_targets(targets)
+        inspection = self.inspect(definitions, passed, store=store)
         return inspection.states(inspection.plan(words))
 
     def load(
@@ -356,38 +369,45 @@ class Session:
         Parameters
         ----------
         notebook
-            Whose value is meant, where several notebooks define the key.
+            The notebook to load from, if several notebooks define the key.
         version
-            An older one: the beginning of its identifier, a number (-1 is the newest, -2 the one before), or a time.
+            An older version: the beginning of its identifier, a number (-1 is the newest, -2 the one before), or a time.
         verify
-            ``full`` checks every byte of the value's file; ``signed`` what would be executed, and sizes.
+            ``full`` checks every byte of the value's file; ``signed`` only the parts that would be executed, and sizes.
+
+        Returns
+        -------
+        object
+            The value; a copy if its type is mutable.
 
         Raises
         ------
         ValueUnavailableError
-            If there is none, or it cannot be loaded.
+            If no value is stored, or it cannot be loaded.
         AmbiguousKeyError
             If several notebooks define the key, still exist, and their current values differ.
         UnknownVersionError
             If the key has no such version.
         """
         if verify not in get_args(Verify):
-            raise InvalidInvocationError(f"a load has no verify={verify!r}", remedy='verify="full" checks every byte')
+            raise InvalidInvocationError(
+                f"invalid verify={verify!r}", remedy='verify is "signed" or "full"; "full" checks every byte'
+            )
         step = active()
         used = self.open(store, create=False)
 
-        # What the store does is no read of the step.
-        looking: Callable[[], AbstractContextManager[object]] = nullcontext if step is None else step.looks
+        # Files that the store opens are not reads of the step.
+        unobserved: Callable[[], AbstractContextManager[object]] = nullcontext if step is None else step.looks
         if version is not None:
             if step is not None and not (isinstance(version, str) and is_identifier(version)):
-                # A number or a time means another version in the next run, and no state would show it.
+                # A number or a time may select another version in the next run, and no state would show it.
                 raise InvalidInvocationError(
-                    f"inside a step a version of {key!r} is named by its identifier",
+                    f"inside a step, a version of {key!r} must be given by its identifier",
                     remedy=f"stepwell.versions({key!r}) lists them",
                 )
-            with looking():
+            with unobserved():
                 return load_version(used, key, version, notebook, verify=verify)
-        with looking():
+        with unobserved():
             item = self.current(key, used, notebook=notebook)
         if step is not None:
             names = (notebook or "", "" if store is None else str(used.directory))
@@ -396,11 +416,11 @@ class Session:
             raise ValueUnavailableError(
                 f"{key!r} has no stored value", remedy="its output is Nothing, or could not be kept"
             )
-        with looking():
+        with unobserved():
             return used.get(item.value, key=key, verify=verify)
 
     def current(self, key: str, store: ValueStore | None = None, *, notebook: str | None = None) -> Materialization:
-        """Return the current materialization of a key, or of the only output of a step; errors as in `load`."""
+        """Return the current materialization of a key, or of the only output of a step; raises the errors of `load`."""
         return current(key, store or self.store, self.registry, self.notebook, notebook=notebook)
 
     def _find(self, read: Read, store: ValueStore) -> Materialization:
@@ -412,7 +432,7 @@ class Session:
 
     def _walk(self, definitions: Definitions) -> CodeWalk:
         watch()
-        # It is ready when the code is walked.
+        # DuckDB starts in the background during the code walk.
         warm_up()
         if reason := untested():
             self.publish(notice("untested python", reason=reason))
@@ -436,32 +456,39 @@ class Session:
         raise_on_error: bool = True,
         show: Collection[str] = (),
     ) -> RunResult:
-        """Bring assets and every upstream that they need up to date.
+        """Bring assets and their upstream up to date.
 
         Parameters
         ----------
         targets
             Definitions, keys, step keys or selection strings; None for everything registered.
         definitions
-            Where upstreams are looked up first: definitions or a module.
+            Definitions, or a module of definitions, that take precedence over the registry.
+        store
+            As in `open`.
         force
-            Whether the targets run even if they could be reused.
+            Run the targets even if they could be reused.
         upstream
-            Whether upstream assets are brought up to date too; else they are read from the store.
+            Bring upstream assets up to date, too; otherwise their stored values are read.
         raise_on_error
-            Whether an exception of the user's code is raised again after the run is recorded.
+            Raise an exception of the user's code again after the run is recorded.
         show
             Keys of steps whose displays appear while they run.
+
+        Returns
+        -------
+        RunResult
+            The run, the records of its steps, and its notices.
 
         Raises
         ------
         UnknownKeyError, InvalidSelectionError, DuplicateKeyError, CycleError, MissingUpstreamError
-            Before anything is run or recorded.
+            If the targets cannot be planned; nothing has run then.
         """
-        given, words = read_targets(targets)
-        inspection = self.inspect(definitions, given, store=store, create=True)
+        passed, words = read_targets(targets)
+        inspection = self.inspect(definitions, passed, store=store, create=True)
         named = [item for word in words or () if (item := inspection.definitions.asset(word)) is not None]
-        with requesting(self.timeline, (*given, *named)):
+        with requesting(self.timeline, (*passed, *named)):
             plan = inspection.plan(words, upstream=upstream)
             return self._execute(
                 plan,
@@ -473,7 +500,20 @@ class Session:
             )
 
     def execute_job(self, job: JobDefinition, *, store: AnyStore = None, raise_on_error: bool = True) -> RunResult:
-        """Run a job; its ops are never skipped, and assets that it reads are read as they are stored."""
+        """Run a job: its ops always run, and it reads the stored values of assets.
+
+        Parameters
+        ----------
+        job
+            The job.
+        store, raise_on_error
+            As in `materialize`.
+
+        Returns
+        -------
+        RunResult
+            The run, the records of its steps, and its notices.
+        """
         inspection = self.inspect([job], store=store, create=True)
         plan = build_job_plan(job, inspection.walk)
         return self._execute(
@@ -493,26 +533,33 @@ class Session:
         raise_on_error: bool = True,
         show: Collection[str] = (),
     ) -> RunResult:
-        """Run single steps on the stored outputs of the others, even where these are stale.
+        """Run single steps on the stored outputs of other steps, even stale ones.
 
         Parameters
         ----------
         keys
-            Step keys (``report.transform``, or ``job.step`` for a job's), or asset keys or assets for all of their steps.
+            Keys of steps (``report.transform``, or ``job.step`` in a job), or assets and their keys for all of their steps.
+        definitions, store, raise_on_error, show
+            As in `materialize`.
+
+        Returns
+        -------
+        RunResult
+            The run, the records of its steps, and its notices.
 
         Raises
         ------
         UnknownKeyError
-            If no step is called so.
+            If a key is unknown.
         DefinitionUnavailableError
-            If the store knows the key but no code is given or registered.
+            If a key is stored but not defined in this process.
         """
-        given, wanted = read_targets(keys)
+        passed, wanted = read_targets(keys)
         if not wanted:
             raise InvalidInvocationError(
-                "no step to run again is named", remedy="for example: stepwell.rerun(['report.transform'])"
+                "no step to run again was given", remedy="for example: stepwell.rerun(['report.transform'])"
             )
-        inspection = self.inspect(definitions, given, store=store)
+        inspection = self.inspect(definitions, passed, store=store)
         plan = plan_of_steps(wanted, inspection.definitions, inspection.walk, inspection.store)
         return self._execute(
             plan,
@@ -526,16 +573,28 @@ class Session:
     def resume(
         self, run_id: str, *, definitions: Given = None, store: AnyStore = None, raise_on_error: bool = True
     ) -> RunResult:
-        """Execute again exactly the steps of a run that failed or never started; the others' outputs are loaded.
+        """Run the steps of a run that failed or never started; the outputs of the others are loaded.
+
+        Parameters
+        ----------
+        run_id
+            The run's identifier.
+        definitions, store, raise_on_error
+            As in `materialize`.
+
+        Returns
+        -------
+        RunResult
+            The new run, the records of its steps, and its notices.
 
         Raises
         ------
         UnknownKeyError
-            If there is no such run.
+            If the run does not exist.
         InvariantViolationError
-            If the run neither failed nor was cancelled.
+            If the run succeeded.
         DefinitionUnavailableError
-            If no code for it is given or registered.
+            If a step is not defined in this process.
         ValueNotKeptError
             If a job's step needs a value that could not be stored.
         """
@@ -550,27 +609,27 @@ class Session:
                 remedy=f"to run it again: stepwell.materialize({list(run.targets)!r})",
             )
         inspection = self.inspect(definitions, store=used)
-        again, given, ended = what_is_left(run, records, used)
-        plan = plan_to_resume(run, again, inspection.definitions, inspection.walk, used)
-        plan.absent = not_produced(plan, ended, given, inspection.definitions)
+        unfinished, produced, ended = unfinished_steps(run, records, used)
+        plan = plan_to_resume(run, unfinished, inspection.definitions, inspection.walk, used)
+        plan.absent = not_produced(plan, ended, produced, inspection.definitions)
         return self._execute(
             plan,
             inspection,
             shown=plan.target_steps,
             raise_on_error=raise_on_error,
             parent=run,
-            given=given,
+            given=produced,
         )
 
     def cancel(self, run_id: str | None = None) -> None:
-        """End the run that is going on, and its running step, as an interrupt does; return at once.
+        """Cancel the active run and its running step, as an interrupt does; return immediately.
 
-        May be called on any thread. A step that calls it is not ended itself, but no other one begins.
+        May be called on any thread. A step that calls it continues to its end, but no further step starts.
 
         Parameters
         ----------
         run_id
-            Nothing happens if another run is going on; None for whichever it is.
+            Only cancel the run with this identifier; None for any run.
         """
         run = self._run
         if run is not None and run_id in {None, run.guard.run_id}:
@@ -591,18 +650,18 @@ class Session:
         """Run a plan, publish its end, and raise the error or interrupt that ended it."""
         if os.environ.get(DEFINE):
             raise DefinitionsOnlyError("nothing was run: the notebook's definitions are only registered here")
-        # A store that is made is there before the run begins, and stays if that is refused.
+        # The store is opened before the run begins; a new store stays even if the run is refused.
         guard, store = InterruptGuard(), inspection.store
-        # The guard is there before the lock is taken and until it is free again: an interrupt never leaves it taken.
+        # The guard is active from before the lock is taken until it is released: an interrupt never leaves the lock taken.
         with guard:
             if not self._running.acquire(blocking=False):
                 raise InvariantViolationError(
-                    "a run is going on in this session",
+                    "another run is active in this session",
                     remedy="a step cannot start another run; load what it needs as an input",
                 )
             try:
                 self._run = run = _ActiveRun(guard, store, threading.get_ident())
-                # Nothing has begun: an interrupt while another process has the catalog needs no care.
+                # Nothing has begun, so an interrupt may end the wait for another process that has the catalog.
                 known = guard.call(lambda: inspection.known(plan, given))
                 check_reads(plan, known, inspection.definitions, store.keys, resumed=given is not None)
                 foreign = self._once(foreign_notices(plan, known))
@@ -639,7 +698,7 @@ class Session:
                 self._run = None
                 self._running.release()
         error: BaseException | None = None
-        # A cancel that came after the last step ends nothing any more.
+        # A cancellation after the last step has no effect.
         if (guard.interrupted and not guard.cancelled) or (result.status == "cancelled" and not guard.stops_itself):
             error = result.interrupt or KeyboardInterrupt()
         elif result.error is not None and raise_on_error:
@@ -650,7 +709,7 @@ class Session:
         return result
 
     def forget_other_threads(self) -> None:
-        """In a forked child, forget a run of another thread: it goes on in the parent only."""
+        """Forget, in a forked child, a run on another thread: it continues only in the parent."""
         self._opening = threading.RLock()
         if self._running.locked() and (self._run is None or self._run.thread != threading.get_ident()):
             self._running = threading.Lock()
@@ -664,7 +723,7 @@ def _with_note(error: BaseException, result: RunResult) -> BaseException:
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
     except BaseException:
-        # Its class hides its notes: the message says which step it was.
+        # The exception's class rejects notes, so another exception has to name the step.
         broken = UserObjectError(f"step {failed!r} raised {name_parts(type(error))[1]}, which cannot be shown")
         broken.__cause__ = error
         broken.add_note(note)
@@ -690,46 +749,46 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def get_session() -> Session:
-    """Return this process's session, made at first use."""
+    """Return this process's session, which is created at first use."""
     global _session  # noqa: PLW0603 - one per process
     with _session_lock:
         if _session is None:
             _session = Session(REGISTRY)
             if in_ipython():
                 _session.attach(vars(sys.modules["__main__"]))
-            # What is given last comes first: a session closes while its catalogs still take work.
+            # Exit functions run in reverse order: the session must close while its catalogs still accept work.
             import_module("stepwell.kernel_runtime.store.catalog.instance")
             at_end(_session.close)
         return _session
 
 
 def last_run() -> RunResult | None:
-    """Return the result of this process's newest run, also of one that failed; None before the first."""
+    """Return the result of this process's newest run, successful or failed; None before the first."""
     return get_session().last_run
 
 
 class SessionRunner:
-    """The session as definitions reach it (`definitions.graphs.Runner`).
+    """The session for definitions (implements `definitions.graphs.Runner`).
 
     Parameters
     ----------
     session
-        Returns the session; called when a definition needs more than the parser of SQL assets.
+        Returns the session; called only if a definition needs more than the parser of SQL assets.
     """
 
     def __init__(self, session: Callable[[], Session]) -> None:
         self._session = session
 
     def execute_job(self, job: Any, *, store: Any = None, raise_on_error: bool = True) -> Any:
-        """Run a job and return its result."""
+        """Run a job and return its result; see `Session.execute_job`."""
         return self._session().execute_job(job, store=store, raise_on_error=raise_on_error)
 
     def load(self, key: str, *, store: Any = None) -> Any:
-        """Return the current value of a key."""
+        """Return the current value of a key; see `Session.load`."""
         return self._session().load(key, store=store)
 
     def register(self, definition: Definition) -> None:
-        """Register a definition made in ``__main__``."""
+        """Register a definition from ``__main__``."""
         self._session().registry.register(definition)
 
     read_select = staticmethod(read_select)

@@ -1,7 +1,7 @@
-"""One SELECT over stored values: the text of a SQL asset, how it runs, and the frame that its rows become.
+"""SQL assets: parsing of their SELECT, its execution over stored values, and conversion of its rows to a frame.
 
-Where a SELECT may read files, and where it spills, follows from the store and the project (`Surroundings`). Files that it reads inside a
-step are recorded as reads of that step.
+The store and the project determine which files a SELECT may read and where it spills (`Surroundings`). Files that it reads inside a step
+are recorded as reads of that step.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.sql.select import Scope
 
 FRAMES = ("auto", "pandas", "polars", "pyarrow", "reader")
-"""What the rows of a SELECT can become; ``reader`` is a ``pyarrow.RecordBatchReader`` that makes them as they are read."""
+"""The types of a SELECT's result; ``reader`` is a ``pyarrow.RecordBatchReader`` that computes rows as they are consumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where a SELECT runs.
+    """The store and the project in which a SELECT runs.
 
     Attributes
     ----------
     store
-        The store directory: values, and where it spills.
+        The store directory, which has the values and the folder for spilling.
     project
-        The folder below which it may read files; None where there is none: the home folder is no project.
+        The folder whose files the SELECT may read; None if it may read none.
     """
 
     store: Path
@@ -44,12 +44,16 @@ class Surroundings:
 
     @property
     def secret(self) -> tuple[Path, ...]:
-        """What is never read although it is below the project."""
+        """Paths that a SELECT never reads, even inside the project."""
         return (self.store, key_path(os.environ.get("STEPWELL_KEY_FILE", "")))
 
 
 def surroundings(store: Path, namespace: Mapping[str, Any] | None = None) -> Surroundings:
-    """Return where SELECTs over a store run: its project is the folder that the store stands in, else the notebook's or script's."""
+    """Return the surroundings of SELECTs over a store.
+
+    The project is the store's parent folder if the store has its default name, else that of the notebook or script. The home folder and the file
+    system's root are not projects.
+    """
     if store.name == STORE:
         project = store.parent
     else:
@@ -60,22 +64,20 @@ def surroundings(store: Path, namespace: Mapping[str, Any] | None = None) -> Sur
 
 
 def frame_type(setting: str, kinds: tuple[str, ...] = FRAMES) -> str:
-    """Return the type of frame that a SELECT gives: the setting, else pandas where it is installed, else pyarrow.
+    """Return the type of a SELECT's result: the setting, or for ``auto`` pandas if it is installed, else pyarrow.
 
     Parameters
     ----------
     kinds
-        Those that can be meant: an asset's value is kept, so it is no reader.
+        The valid settings: an asset's value is stored, so it cannot be a reader.
 
     Raises
     ------
     InvalidInvocationError
-        If there is no such type.
+        If the setting is invalid.
     """
     if setting not in kinds:
-        raise InvalidInvocationError(
-            f"{setting!r} is no type of frame that a SELECT gives", remedy=f"frame= is one of {', '.join(kinds)}"
-        )
+        raise InvalidInvocationError(f"invalid frame {setting!r}", remedy=f"frame is one of {', '.join(kinds)}")
     if setting != "auto":
         return setting
     return "pandas" if importlib.util.find_spec("pandas") is not None else "pyarrow"
@@ -87,27 +89,27 @@ def plain(text: str) -> str:
 
 
 def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, frame: str, where: str) -> SqlBody:
-    """Read the text of a SQL asset.
+    """Parse the text of a SQL asset.
 
     Parameters
     ----------
     name
         The last part of the asset's key.
     variables
-        Where its ``$name`` parameters are looked up when it runs.
+        The namespace in which its ``$name`` parameters are looked up when it runs.
     what
-        What messages call the text: ``the cell of 'daily'``.
+        The name of the text in messages: ``the cell of 'daily'``.
     frame
         The type of the result: ``pandas``, ``pyarrow``, ``polars``, or ``auto``.
 
     Raises
     ------
     CellSyntaxError
-        If it is not exactly one SELECT.
+        If the text is not exactly one SELECT.
     CellError
         If it reads the catalog.
     InvalidInvocationError
-        If there is no such type of frame.
+        If the type of frame is invalid.
     """
     from stepwell.kernel_runtime.store.sql.catalog_views import catalog_view
     from stepwell.kernel_runtime.store.sql.statements import folded, read_statement
@@ -127,7 +129,7 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
             raise CellError(
                 f"{what} reads the catalog ({'.'.join(path)}), which changes with every run",
                 where=where,
-                remedy="look at it with %stepwell sql, or stepwell.sql(...)",
+                remedy="query the catalog with %stepwell sql or stepwell.sql(...)",
             )
         written = "/".join(path)
         tables.setdefault(folded(written), written)
@@ -136,12 +138,21 @@ def read_select(name: str, text: str, variables: dict[str, Any], *, what: str, f
 
 
 def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -> Any:
-    """Return the result of a SELECT as the type of frame that the body names.
+    """Run the SELECT of a SQL asset and return its result as a frame.
+
+    Parameters
+    ----------
+    body
+        The SELECT and the type of frame.
+    arguments
+        The values of its tables by key.
+    around
+        The store and the project.
 
     Raises
     ------
     CellError
-        If the text is no SELECT, a value is no table, or DuckDB cannot run it: names the asset, its cell and the reason.
+        If the text is not a SELECT, a value is not a table, or DuckDB cannot run it; the message names the asset, its cell and the reason.
     """
     from stepwell.kernel_runtime.store.sql.select import Scope
     from stepwell.kernel_runtime.store.sql.statements import folded, read_statement
@@ -156,12 +167,12 @@ def run_sql(body: SqlBody, arguments: Mapping[str, Any], around: Surroundings) -
         raise
     except StepwellError as error:
         place = "; ".join(part for part in (body.where, error.where) if part)
-        remedy = error.remedy or f"its tables are: {', '.join(arguments) or 'none'}"
+        remedy = error.remedy or f"the tables of the query are: {', '.join(arguments) or 'none'}"
         raise CellError(f"{body.name}: {error.what}", where=place, remedy=remedy) from error
 
 
 def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
-    """Run a SELECT and return its rows as a type of frame; errors as in `run_select`."""
+    """Run a SELECT and return its rows as a frame; raises the errors of `run_select`."""
     from stepwell.kernel_runtime.store.sql.select import run_select, stream_select
     from stepwell.kernel_runtime.store.sql.statements import file_access, read_statement
 
@@ -169,21 +180,21 @@ def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
     files = None
     if sources:
         recorder = active()
-        # Looking what a pattern matches is no read of the step; what it matched is.
+        # The expansion of a pattern is not a read of the step; the matched files are.
         with recorder.looks() if recorder is not None else nullcontext():
             files = file_access(sources, scope.parameters, around.project, around.secret)
         if recorder is not None:
             for path in files.named:
                 recorder.path_read(path)
     scope = replace(scope, files=files, store=around.store)
-    found = (stream_select if frame == "reader" else run_select)(text, scope)
-    return found if frame in ("reader", "pyarrow") else as_frame(found, frame)
+    result = (stream_select if frame == "reader" else run_select)(text, scope)
+    return result if frame in ("reader", "pyarrow") else as_frame(result, frame)
 
 
 def as_frame(table: Any, frame: str) -> Any:
     """Return an Arrow table as a pandas or polars frame.
 
-    In pandas, whole numbers and booleans with NULL become ``Int64`` and ``boolean``: as floats and objects, large numbers would change.
+    In pandas, integers and booleans with NULL become ``Int64`` and ``boolean``; conversion to floats would change large numbers.
 
     Raises
     ------
@@ -196,17 +207,17 @@ def as_frame(table: Any, frame: str) -> Any:
     import pyarrow as pa
 
     nullable = {
-        at: _nullable(str(field.type))
-        for at, field in enumerate(table.schema)
-        if (pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)) and table.column(at).null_count
+        position: _nullable(str(field.type))
+        for position, field in enumerate(table.schema)
+        if (pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)) and table.column(position).null_count
     }
     if not nullable:
         return table.to_pandas()
     columns = {
-        field.name: pd.Series(nullable[at].__from_arrow__(table.column(at)))
-        if at in nullable
-        else table.select([at]).to_pandas()[field.name]
-        for at, field in enumerate(table.schema)
+        field.name: pd.Series(nullable[position].__from_arrow__(table.column(position)))
+        if position in nullable
+        else table.select([position]).to_pandas()[field.name]
+        for position, field in enumerate(table.schema)
     }
     return pd.DataFrame(columns)
 

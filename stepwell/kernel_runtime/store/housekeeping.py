@@ -1,30 +1,34 @@
-"""Housekeeping: what keeps a store small. Garbage collection, hourly folding of the catalog, sizes, forgetting a key, carrying rows to another key.
+"""Housekeeping keeps a store small: garbage collection, hourly folding of the catalog, forgetting a key, copying rows to another key.
 
-*Folding* deletes moves of pointers that later ones have overtaken, and, of
-runs that succeeded, the rows of steps that were only reused, once there are more than `REUSED` of them. (Ten thousand steps that
-are found fresh every minute make fourteen million such rows a day.) The newest runs keep theirs; so do runs
-that failed, since a resumed run reads them. Rows of executed steps always stay.
+*Folding* deletes pointers that newer pointers have replaced. If there are more than `REUSED` rows of reused steps, it also deletes such
+rows of older successful runs. (Ten thousand fresh steps checked every minute add fourteen million such rows a day.) Failed runs keep
+their rows, because a resumed run reads them. Rows of executed steps always stay.
 
-The time of the last housekeeping, and the sizes that it found, are in ``housekeeping.json`` beside the catalog: one small file that every
-process can look at without the lease.
+The time of the last housekeeping, and the sizes that it measured, are in ``housekeeping.json`` in the store directory: a small file that
+every process can read without the lease.
 
-``gc`` deletes the rows that retention drops, value files that no row refers to, and dead files in ``tmp/``.
+``gc`` deletes the rows that retention drops, value files that no row refers to, and abandoned files in ``tmp/``.
 
-Rows go in one transaction, under the lease, from rules and rows as they are at that moment.
+Rows are deleted in one transaction under the lease, which also reads the rules.
 
-A file goes only if no committed row refers to it and no process is about to commit one that does. Candidates are found without the lease: no
-row names them, and they are older than `grace` (for workers, which write files that another process records). Then, some
-at a time, under the lease: those that a row refers to by now are left; each other one is *moved away* (``tmp/<name>.condemned``); the lists of
-what living processes have not recorded yet are read (`processes` says why in this order); what is on one is put back, the
-rest is deleted. Commits need the lease, so that no row can appear in between; the lease is given back between portions, so that no process waits
-for long. A collector that is killed leaves condemned files behind; the next one treats them as candidates that are moved away already, and puts back
-what a row refers to.
+A file is deleted only if no committed row refers to it and no process is about to commit one that does. Candidates are listed without the
+lease: files that no row names and that are older than `grace` (for workers, which write files that another process records). Then, in
+portions and under the lease:
 
-A row that a run in another process found before it was dropped here, and reuses after, is appended again with its pointer (`tables`); if its
-file is gone by then, it is a missing value like any other.
+1. files that a row refers to by now are skipped;
+2. the others are *moved away* (``tmp/<name>.condemned``);
+3. the lists of unrecorded files of live processes are read (`processes` explains this order);
+4. listed files are put back, the others are deleted.
 
-Forgetting a key removes its rows and the value files that nothing else refers to; it cannot be undone. Rows are carried over to another
-key in one transaction, with the output of their steps and the pointers to what is current.
+A commit needs the lease, so no row can appear in between. The lease is released between portions, so that no process waits long. If a
+collector is killed, the next one treats the condemned files as candidates that were moved away already, and puts back those that a row
+refers to.
+
+A run in another process may reuse a row that was deleted here after that run had read it. The row is then appended again with its pointer
+(`tables`). If its file is deleted, the value is missing like any other.
+
+Forgetting a key deletes its rows and the value files that nothing else refers to; it cannot be undone. Copies of rows for another key are
+added in one transaction, with the output of their steps and the pointers to the current materializations.
 """
 
 from __future__ import annotations
@@ -58,17 +62,17 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 EVERY = 3600.0
-"""Seconds between two housekeepings of a store, by whichever processes."""
+"""Seconds between two housekeepings of a store, by all processes together."""
 REUSED = 100_000
-"""Rows of reused steps that are kept at least."""
+"""Number of rows of reused steps above which folding deletes some."""
 _FILE = "housekeeping.json"
 _MOST = 4096
 
 
 def is_due(store: ValueStore) -> bool:
-    """Return True if the last housekeeping is an hour ago, and the store can be written.
+    """Return True if the last housekeeping was at least an hour ago and the store can be written.
 
-    A store that was never cleaned counts from its making. A clock that was set back makes housekeeping due.
+    Before the first housekeeping the hour counts from the creation of the store. If the clock was set back, housekeeping is due.
     """
     if store.catalog.read_only or not store.folder.is_in_place():
         return False
@@ -80,7 +84,7 @@ def is_due(store: ValueStore) -> bool:
 
 
 def read_sizes(folder: Folder) -> Sizes | None:
-    """Return what the last housekeeping found; None before the first."""
+    """Return the sizes that the last housekeeping measured; None before the first."""
     try:
         return Sizes(**json.loads(folder.read(_FILE, _MOST)))
     except (OSError, ValueError, TypeError):
@@ -88,7 +92,7 @@ def read_sizes(folder: Folder) -> Sizes | None:
 
 
 def write_sizes(folder: Folder, sizes: Sizes) -> None:
-    """Record what a housekeeping found, and that it was now."""
+    """Record the sizes that housekeeping has measured; the time of the file is the time of the housekeeping."""
     making = f"tmp/{new_id()}"
     with contextlib.suppress(OSError):
         folder.write(making, json.dumps(asdict(sizes)).encode())
@@ -96,7 +100,7 @@ def write_sizes(folder: Folder, sizes: Sizes) -> None:
 
 
 def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, int]:
-    """Delete overtaken pointers, and reused steps of old runs; return how many of each. Runs in the caller's transaction."""
+    """Delete replaced pointers and rows of reused steps of older runs, in the caller's transaction; return both counts."""
     ((pointers,),) = rows_of(
         connection,
         name,
@@ -105,7 +109,7 @@ def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, 
     ((count,),) = rows_of(connection, name, "SELECT count(*) FROM @steps WHERE status = 'reused'")
     if count <= reused:
         return pointers, 0
-    # The newest runs whose rows together are few enough keep them.
+    # The newest runs keep their rows as long as these are few enough together.
     ((steps,),) = rows_of(
         connection,
         name,
@@ -118,32 +122,32 @@ def fold(connection: Connection, name: str, reused: int = REUSED) -> tuple[int, 
 
 
 GRACE = 3600.0
-"""Seconds that a file without a row is left alone."""
+"""Seconds for which a file without a row is not collected."""
 DEAD = 86400.0
-"""Seconds after its last change for which a file in ``tmp/`` may belong to a living process."""
+"""Seconds after its last change for which a file in ``tmp/`` may belong to a live process."""
 GOING_ON = 7 * 86400.0
-"""Seconds after its start for which a run without an end counts as going on: the end of a killed run is never written. The results of a
-longer run are current in its notebook, and stay for that reason."""
+"""Seconds after its start for which a run without an end counts as running: the end of a killed run is never recorded. The results of a
+longer run stay because they are current in its notebook."""
 OBJECTS_AT_ONCE = 200
-"""Files that are looked at under one lease."""
+"""Number of files in a portion, for which the lease is held."""
 CONDEMNED = ".condemned"
-"""The suffix of files that are moved away and not deleted yet."""
+"""The suffix of files that were moved away and are not deleted yet."""
 
 
 @named
 def collect(
     store: ValueStore, *, dry_run: bool = False, grace: float = GRACE, compact: bool | None = None
 ) -> Collected:
-    """Delete what retention drops, files without a row, and what dead processes left; return what was freed.
+    """Delete rows that retention drops, files without a row, and files of dead processes; return the counts and sizes.
 
     Parameters
     ----------
     dry_run
-        Only report; nothing is changed.
+        Only report; change nothing.
     grace
-        Seconds that a file without a row is left alone.
+        Seconds for which a file without a row is not collected.
     compact
-        Whether the catalog is rewritten; None where it is large and mostly free.
+        True to rewrite the catalog, False to leave it, None to rewrite it if it is large and mostly free space.
     """
     catalog, folder = store.catalog, store.folder
     if compact:
@@ -155,7 +159,7 @@ def collect(
         try:
             rules, gone = catalog.change(drop, frees=True)
         except StoreFullError:
-            # Not even the reserve is there any more. Files without a row need no transaction.
+            # Even the reserve is used up. Files without a row can be deleted without a transaction.
             _delete_files(catalog, folder, grace)
             rules, gone = catalog.change(drop, frees=True)
         referenced = catalog.ask(_referenced, ())
@@ -164,7 +168,7 @@ def collect(
     objects = bytes_ = 0
     if dry_run:
         listed = catalog.ask(lambda *_: unrecorded_names(folder))
-        sizes = [size for each, size in orphans.items() if each not in listed]
+        sizes = [size for name, size in orphans.items() if name not in listed]
         objects, bytes_ = len(sizes), sum(sizes)
     else:
         objects, bytes_ = delete_objects(catalog, folder, [*orphans, *_condemned(folder, now - grace)])
@@ -188,7 +192,7 @@ def _delete_files(catalog: Catalog, folder: Folder, grace: float) -> None:
 
 
 def _compacted(catalog: Catalog, compact: bool | None) -> int:
-    """Compact the catalog. If that was not asked for and there is no room for the copy, do nothing."""
+    """Compact the catalog and return the bytes saved. A full disk is an error only if the caller asked for compaction."""
     if compact is False:
         return 0
     try:
@@ -203,14 +207,14 @@ def _compacted(catalog: Catalog, compact: bool | None) -> int:
 
 
 def drop(connection: Connection, name: str) -> tuple[dict[str, Rule], set[str]]:
-    """Delete what the rules drop, in the caller's transaction; return the rules and the ids."""
-    rules, gone = _to_drop(connection, name)
-    delete_rows(connection, name, gone)
-    return rules, gone
+    """Delete the materializations that the rules drop, in the caller's transaction; return the rules and the ids."""
+    rules, ids = _to_drop(connection, name)
+    delete_rows(connection, name, ids)
+    return rules, ids
 
 
 def would_drop(connection: Connection, name: str, rules: dict[str, Rule]) -> set[str]:
-    """Return the ids that other rules than the recorded ones would drop."""
+    """Return the ids that these rules would drop instead of the recorded ones."""
     return _to_drop(connection, name, rules)[1]
 
 
@@ -220,16 +224,16 @@ def _to_drop(
     rules = read_rules(connection, name) if rules is None else rules
     if all(rule.empty for rule in rules.values()):
         return rules, set()
-    found = rows_of(
+    records = rows_of(
         connection,
         name,
         "SELECT id, key, notebook, partition, run_id, created, data_version, coalesce(digest, ''), coalesce(size, 0), "
         "CASE WHEN contains(metadata, 'stepwell:') THEN metadata ELSE '{}' END FROM @materializations ORDER BY rowid",
     )
-    rows = [Kept(*[*row[:9], {} if row[9] == "{}" else json.loads(row[9])]) for row in found]
-    current = {each for (each,) in rows_of(connection, name, _CURRENT)}
+    rows = [Kept(*[*row[:9], {} if row[9] == "{}" else json.loads(row[9])]) for row in records]
+    current = {value for (value,) in rows_of(connection, name, _CURRENT)}
     now = time.time()
-    running = {each for (each,) in rows_of(connection, name, _RUNNING, [now - GOING_ON])}
+    running = {value for (value,) in rows_of(connection, name, _RUNNING, [now - GOING_ON])}
     return rules, dropped(rows, rules, now=now, current=current, running=running)
 
 
@@ -238,7 +242,7 @@ _CURRENT = "SELECT arg_max(materialization, rowid) FROM @current GROUP BY notebo
 
 
 def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None:
-    """Delete materializations, and what was kept for them alone: captured outputs, code."""
+    """Delete materializations, and the captured outputs and code versions that no other materialization needs."""
     if not ids:
         return
     steps = rows_of(
@@ -255,7 +259,7 @@ def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None
         "AND (run_id, step_key) NOT IN (SELECT (run_id, step_key) FROM @materializations)",
         [[run_id for run_id, _ in steps], [step_key for _, step_key in steps]],
     )
-    # Digests that other processes know to be recorded: they ask again when they see that another process wrote.
+    # Other processes remember recorded digests; they query again when they see that another process has written.
     rows_of(
         connection,
         name,
@@ -264,35 +268,35 @@ def delete_rows(connection: Connection, name: str, ids: Collection[str]) -> None
 
 
 def _referenced(connection: Connection, name: str, without: Collection[str]) -> set[str]:
-    found = rows_of(
+    rows = rows_of(
         connection,
         name,
         "SELECT DISTINCT object_name FROM @materializations WHERE object_name IS NOT NULL "
         "AND id NOT IN (SELECT unnest(?::VARCHAR[]))",
         [list(without)],
     )
-    return {each for (each,) in found}
+    return {object_name for (object_name,) in rows}
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
 def _orphans(folder: Folder, referenced: Collection[str], before: float) -> tuple[dict[str, int], int]:
-    """Return the objects that no row refers to, with their sizes, and how many more are too new."""
-    found: dict[str, int] = {}
+    """Return the sizes of objects that no row refers to, by name, and the number of those that are too new."""
+    orphans: dict[str, int] = {}
     young = 0
     for name, status in value_files(folder):
         if name in referenced:
             continue
         if status.st_mtime <= before:
-            found[name] = status.st_size
+            orphans[name] = status.st_size
         else:
             young += 1
-    return found, young
+    return orphans, young
 
 
 def _condemned(folder: Folder, before: float) -> list[str]:
-    """Return the objects that a collector which was killed had moved away."""
+    """Return the objects that a killed collector had moved away."""
     return [
         f"{name[:2]}/{name.removesuffix(CONDEMNED)}"
         for name, status in folder.entries("tmp")
@@ -301,10 +305,10 @@ def _condemned(folder: Folder, before: float) -> list[str]:
 
 
 def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Delete those objects that no row and no writer refers to, a portion under each lease; return how many and their bytes."""
+    """Delete the objects that no row and no writer refers to, in portions; return their number and bytes."""
     count = total = 0
-    for at in range(0, len(names), OBJECTS_AT_ONCE):
-        portion = list(names[at : at + OBJECTS_AT_ONCE])
+    for start in range(0, len(names), OBJECTS_AT_ONCE):
+        portion = list(names[start : start + OBJECTS_AT_ONCE])
         deleted = catalog.ask(delete_unneeded, folder, portion)
         count += len(deleted)
         total += sum(deleted.values())
@@ -312,52 +316,52 @@ def delete_objects(catalog: Catalog, folder: Folder, names: Sequence[str]) -> tu
 
 
 def delete_unneeded(connection: Connection, name: str, folder: Folder, names: list[str]) -> dict[str, int]:
-    """Delete those objects that no row and no writer refers to; the caller holds the lease. Return the deleted names with their sizes."""
+    """Delete the objects that no row and no writer refers to; return their sizes by name. The caller holds the lease."""
     rows = rows_of(
         connection,
         name,
         "SELECT DISTINCT object_name FROM @materializations WHERE object_name IN (SELECT unnest(?::VARCHAR[]))",
         [names],
     )
-    needed = {each for (each,) in rows}
+    needed = {object_name for (object_name,) in rows}
     moved: dict[str, str] = {}
-    for each in names:
-        there, away = f"objects/{each}", f"tmp/{each.rpartition('/')[2]}{CONDEMNED}"
-        if each not in needed:
-            # Gone already, or open in a program on Windows: the next collection sees to it.
+    for object_name in names:
+        original, away = f"objects/{object_name}", f"tmp/{object_name.rpartition('/')[2]}{CONDEMNED}"
+        if object_name not in needed:
+            # Deleted already, or open in a program on Windows: the next collection tries again.
             with contextlib.suppress(OSError):
-                folder.rename(there, away)
+                folder.rename(original, away)
         if folder.exists(away):
-            moved[each] = away
+            moved[object_name] = away
     needed |= unrecorded_names(folder)
     deleted: dict[str, int] = {}
-    for each, away in moved.items():
-        there = f"objects/{each}"
+    for object_name, away in moved.items():
+        original = f"objects/{object_name}"
         with contextlib.suppress(OSError):
-            if each in needed and not folder.exists(there):
-                folder.mkdir(f"objects/{each[:2]}")
-                folder.rename(away, there)
+            if object_name in needed and not folder.exists(original):
+                folder.mkdir(f"objects/{object_name[:2]}")
+                folder.rename(away, original)
                 continue
             size = folder.stat(away).st_size
             folder.unlink(away)
-            if each not in needed:
-                deleted[each] = size
+            if object_name not in needed:
+                deleted[object_name] = size
     return deleted
 
 
 def _clear_temporary(folder: Folder, before: float, *, dry_run: bool) -> tuple[int, int]:
-    """Delete what dead processes left in ``tmp/``; return how many and their bytes."""
+    """Delete the files of dead processes in ``tmp/``; return their number and bytes."""
     count = total = 0
-    for each, status in folder.entries("tmp"):
-        name = f"tmp/{each}"
+    for entry, status in folder.entries("tmp"):
+        name = f"tmp/{entry}"
         with contextlib.suppress(OSError):
-            if status.st_mtime > before or each.endswith(CONDEMNED):
+            if status.st_mtime > before or entry.endswith(CONDEMNED):
                 continue
             if stat.S_ISDIR(status.st_mode):
                 files = _files_below(folder, name)
-                if any(one.st_mtime > before for one in files):
+                if any(status_of_file.st_mtime > before for status_of_file in files):
                     continue
-                size = sum(one.st_size for one in files)
+                size = sum(status_of_file.st_size for status_of_file in files)
                 if not dry_run:
                     folder.rmtree(name)
             else:
@@ -370,14 +374,14 @@ def _clear_temporary(folder: Folder, before: float, *, dry_run: bool) -> tuple[i
 
 
 def _files_below(folder: Folder, name: str) -> list[os.stat_result]:
-    found: list[os.stat_result] = []
-    for each, status in folder.entries(name):
-        found += _files_below(folder, f"{name}/{each}") if stat.S_ISDIR(status.st_mode) else [status]
-    return found
+    files: list[os.stat_result] = []
+    for entry, status in folder.entries(name):
+        files += _files_below(folder, f"{name}/{entry}") if stat.S_ISDIR(status.st_mode) else [status]
+    return files
 
 
 def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
-    """Read what each key takes, the largest first."""
+    """Read the number of versions and the bytes of each key, the largest first."""
     rows = rows_of(
         connection,
         name,
@@ -390,14 +394,14 @@ def read_key_sizes(connection: Connection, name: str) -> list[KeySize]:
 
 @named
 def housekeep(store: ValueStore) -> bool:
-    """Do what is due once an hour, if it is due; return whether it was.
+    """Run the hourly housekeeping if it is due; return True if it was.
 
-    Where there are retention rules, they are applied and what they freed is collected; without one nothing but dead rows goes. A catalog that is
-    large and mostly free room is rewritten.
+    If there are retention rules, they are applied and unreferenced files are collected. Without rules only replaced rows are deleted. A
+    catalog that is large and mostly free space is rewritten.
     """
     if not is_due(store):
         return False
-    # Before the work, so that no other process begins the same.
+    # Recorded before the work, so that no other process starts the same work.
     write_sizes(store.folder, Sizes(time.time(), *_bytes(store)))
     if store.catalog.ask(read_rules):
         collect(store)
@@ -409,37 +413,37 @@ def housekeep(store: ValueStore) -> bool:
 
 
 def measure(store: ValueStore) -> Sizes:
-    """Return how large a store is, and what of it ``gc`` would free."""
+    """Return the sizes of a store, and the bytes that ``gc`` would free."""
     garbage = collect(store, dry_run=True)
     return Sizes(time.time(), *_bytes(store), garbage.bytes, store.catalog.ask(_older_bytes))
 
 
 def _bytes(store: ValueStore) -> tuple[int, int]:
-    """Return the bytes of all value files, and those of the catalog."""
+    """Return the bytes of all value files, and the bytes of the catalog."""
     return store.objects.usage()[1], store.folder.stat(CATALOG).st_size
 
 
 @named
 def sizes(store: ValueStore) -> dict[str, int]:
-    """Return ``materializations``, ``runs``, ``objects``, ``object_bytes`` and ``catalog_bytes``."""
+    """Return the counts ``materializations``, ``runs`` and ``objects``, and the sizes ``object_bytes`` and ``catalog_bytes``."""
     counts = store.catalog.ask(read_counts)
     files, total = store.objects.usage()
     return {**counts, "objects": files, "object_bytes": total, "catalog_bytes": store.folder.stat(CATALOG).st_size}
 
 
 def _older_bytes(connection: Connection, name: str) -> int:
-    """Return the bytes of value files that only older versions refer to."""
-    gone = would_drop(connection, name, {STORE: Rule(versions=1)})
-    if not gone:
+    """Return the bytes of value files that only versions before the newest refer to."""
+    ids = would_drop(connection, name, {STORE: Rule(versions=1)})
+    if not ids:
         return 0
-    ((found,),) = rows_of(
+    ((total,),) = rows_of(
         connection,
         name,
         "SELECT coalesce(sum(size), 0)::BIGINT FROM (SELECT object_name, max(size) AS size FROM @materializations "
         "WHERE object_name IS NOT NULL GROUP BY object_name HAVING bool_and(id IN (SELECT unnest(?::VARCHAR[]))))",
-        [list(gone)],
+        [list(ids)],
     )
-    return int(found)
+    return int(total)
 
 
 # A key, the steps inside it, and their outputs.
@@ -453,9 +457,9 @@ _DELETE = tuple(f"DELETE FROM @{table} WHERE {_MINE}" for table in ("current", "
 
 @named
 def forget(store: ValueStore, key: str, *, dry_run: bool = False) -> Forgotten:
-    """Remove every version of a key, of all notebooks, with the steps inside it; return what that freed.
+    """Delete every version of a key in all notebooks, with the steps inside it; return what was deleted.
 
-    Values are kept by their content: one that another key has too stays.
+    Values are stored by content: a value that another key shares stays.
 
     Raises
     ------
@@ -463,19 +467,19 @@ def forget(store: ValueStore, key: str, *, dry_run: bool = False) -> Forgotten:
         If nothing is stored for the key.
     """
     if dry_run:
-        return store.catalog.ask(_found, key, True)[0]
+        return store.catalog.ask(_rows_to_forget, key, True)[0]
     forgotten, names = store.catalog.change(_forget, key, frees=True)
     delete_objects(store.catalog, store.folder, names)
     return forgotten
 
 
 def _forget(connection: Connection, name: str, key: str) -> tuple[Forgotten, list[str]]:
-    forgotten, ids, names = _found(connection, name, key, False)
+    forgotten, ids, names = _rows_to_forget(connection, name, key, False)
     steps = [step for (step,) in rows_of(connection, name, _STEPS, [key])]
     delete_rows(connection, name, ids)
     for text in _DELETE:
         rows_of(connection, name, text, [key])
-    # What a multi-asset's step did is still the story of its other outputs.
+    # The step of a multi-asset stays as long as another output of it does.
     rows_of(
         connection,
         name,
@@ -485,51 +489,53 @@ def _forget(connection: Connection, name: str, key: str) -> tuple[Forgotten, lis
     return forgotten, names
 
 
-def _found(connection: Connection, name: str, key: str, dry_run: bool) -> tuple[Forgotten, list[str], list[str]]:
+def _rows_to_forget(
+    connection: Connection, name: str, key: str, dry_run: bool
+) -> tuple[Forgotten, list[str], list[str]]:
     rows = rows_of(connection, name, _ROWS, [key])
     pointed = rows_of(connection, name, _POINTERS, [key])[0][0]
     if not rows and not pointed:
         raise unknown_key("stored key", key, read_keys(connection, name))
     sizes = {object_name: size for *_, object_name, size in rows if object_name is not None}
-    shared = {each for (each,) in rows_of(connection, name, _SHARED, [key, list(sizes)])}
-    alone = [each for each in sizes if each not in shared]
+    shared = {file for (file,) in rows_of(connection, name, _SHARED, [key, list(sizes)])}
+    alone = [file for file in sizes if file not in shared]
     inline = sum(size or 0 for *_, object_name, size in rows if object_name is None)
     forgotten = Forgotten(
         key, dry_run, tuple(sorted({row[1] for row in rows} | {key})), len(rows), len(alone),
-        sum(sizes[each] for each in alone) + inline, len(shared), tuple(sorted({row[2] for row in rows if row[2]})),
+        sum(sizes[file] for file in alone) + inline, len(shared), tuple(sorted({row[2] for row in rows if row[2]})),
     )  # fmt: skip
     return forgotten, [row[0] for row in rows], alone
 
 
 def carry_over(
     store: ValueStore,
-    made: Sequence[Materialization],
+    copies: Sequence[Materialization],
     current: Sequence[Current],
     *,
     steps: Mapping[str, str],
-    gone: Sequence[Current] = (),
+    removed: Sequence[Current] = (),
     code: CodeVersion | None = None,
 ) -> None:
-    """Record materializations that are copies of others under another key, and what is current now, all or nothing.
+    """Record copies of materializations under another key, with their pointers, in one transaction.
 
     Parameters
     ----------
-    made, current
+    copies, current
         Oldest first.
     steps
-        By the step that captured outputs were recorded for, the one that they are recorded for as well.
-    gone
-        What is not current any more.
+        Old step key to new step key: captured outputs of the old step are copied to the new one.
+    removed
+        Pointers that are deleted.
     code
-        The parts of the code version that they have.
+        The code version of the copies, with its parts.
     """
 
     def carried(connection: Connection, name: str) -> None:
         if code is not None and code.digest not in known_codes(connection, name, [code.digest]):
             append(connection, f"{name}.code_versions", [code_row(code)])
-        append(connection, f"{name}.materializations", [materialization_row(item) for item in made])
+        append(connection, f"{name}.materializations", [materialization_row(item) for item in copies])
         now = time.time()
-        append(connection, f"{name}.current", [current_row(each, now) for each in current])
+        append(connection, f"{name}.current", [current_row(pointer, now) for pointer in current])
         for old, new in steps.items():
             rows_of(
                 connection,
@@ -537,14 +543,14 @@ def carry_over(
                 "INSERT INTO @outputs (run_id, step_key, kind, stream, text, data, metadata) "
                 "SELECT run_id, ?, kind, stream, text, data, metadata FROM @outputs WHERE step_key = ? "
                 "AND run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY rowid",
-                [new, old, list({item.run_id for item in made if item.step_key == new})],
+                [new, old, list({item.run_id for item in copies if item.step_key == new})],
             )
-        for each in gone:
+        for pointer in removed:
             rows_of(
                 connection,
                 name,
                 "DELETE FROM @current WHERE notebook = ? AND key = ? AND partition = ?",
-                [each.notebook, each.key, each.partition],
+                [pointer.notebook, pointer.key, pointer.partition],
             )
 
     store.catalog.change(carried)

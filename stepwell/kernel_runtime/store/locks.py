@@ -1,15 +1,15 @@
-"""Exclusive locks on whole small files, and `Once`, an event for which many threads may wait.
+"""Exclusive locks on whole files, and `Once`, an event for which many threads may wait.
 
-``threading.Event`` is not safe against interrupts: an interrupt while it takes its lock again becomes a RuntimeError, and one inside
-``Thread.start`` leaves a thread that never ran. Here every waiter blocks on its own lock, which only the other side
-releases, so an interrupted waiter leaves nothing behind that another thread needs.
+``threading.Event`` is not safe against interrupts: an interrupt while it reacquires its lock becomes a RuntimeError, and one inside
+``Thread.start`` leaves a thread that never ran. Here every waiter blocks on a separate lock that only the other side releases, so an
+interrupted waiter holds nothing that another thread needs.
 
-File locks are exclusive locks on whole small files, which every system has and frees when a process dies:
-``flock`` on POSIX, because closing another descriptor of the file never drops it and a lock belongs to an open file, so that
-two of one process keep each other away too; on Windows a locked byte far behind the contents, so that these stay readable.
+File locks are exclusive locks on whole files. Every system has them, and releases them when a process dies. On POSIX they are ``flock``
+locks: closing another descriptor of the file never releases the lock, and two locks of one process exclude each other, because a lock
+belongs to an open file. On Windows a byte far behind the contents is locked, so that the contents stay readable.
 
-The holder may remove a lock file. So a lock counts only if the name still is the file that was locked (`Folder.is_file`): a process that
-opened the file just before it was removed has locked a file that no other process sees, and opens it again.
+The holder may remove a lock file. So a lock counts only if the name still refers to the file that was locked (`Folder.is_file`). A process
+that opened the file just before it was removed has locked a file that no other process sees; it must open the file again.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ class Once:
         self._waiters: list[LockType] = []
 
     def wait(self, seconds: float = -1) -> bool:
-        """Block until it happened, or for some seconds; return whether it did."""
+        """Block until the event has happened, or at most for some seconds; return True if it has happened."""
         if self.over:
             return True
         lock = allocate_lock()
         lock.acquire()
         self._waiters.append(lock)
-        # It may have happened before the lock was in the list.
+        # The event may have happened before the lock was in the list.
         if self.over or lock.acquire(True, seconds):
             return True
-        with suppress(ValueError):  # it happens just now
+        with suppress(ValueError):  # `happen` has just removed it
             self._waiters.remove(lock)
         return self.over
 
     def happen(self) -> None:
-        """End the waiting of all threads, now and later."""
+        """Mark the event as happened and wake all waiting threads."""
         self.over = True
         while self._waiters:
             self._waiters.pop().release()
 
 
 _BYTE = 1 << 30
-"""The byte that is locked on Windows."""
+"""The offset of the byte that is locked on Windows."""
 
 if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
     import msvcrt
 
-    # An open file has one position, which every call below moves.
+    # All calls below move the one position of the open file.
     _position = threading.Lock()
 
     def lock(descriptor: int, *, block: bool) -> bool:
-        """Lock an open file; return whether it is ours now. An `OSError` where the file system has no locks."""
+        """Lock an open file; return True if this process has the lock now. Raise `OSError` if the file system has no locks."""
         while True:
             try:
                 with _position:
@@ -97,7 +97,7 @@ else:
     import fcntl
 
     def lock(descriptor: int, *, block: bool) -> bool:
-        """Lock an open file; return whether it is ours now. An `OSError` where the file system has no locks."""
+        """Lock an open file; return True if this process has the lock now. Raise `OSError` if the file system has no locks."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if block else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -118,17 +118,17 @@ else:
 
 
 def open_file(folder: Folder, name: str, *, create: bool = True, read_only: bool = False) -> int:
-    """Open a lock file, made if it is not there; an `OSError` if that cannot be. One that is only read can be locked too."""
+    """Open a lock file, and create it if it is missing; raise `OSError` if that fails. A file opened for reading can be locked, too."""
     if read_only:
         return folder.open(name)
     return folder.open(name, os.O_RDWR | os.O_CREAT if create else os.O_RDWR)
 
 
 def remove_locked(folder: Folder, name: str, descriptor: int) -> None:
-    """Remove a lock file that is ours and close it, which unlocks it.
+    """Remove a lock file that this process has locked, and close it, which releases the lock.
 
-    POSIX removes it while it is locked: whoever waits for it finds that the path is gone. Windows removes no open file; there it
-    is removed after it was closed, and stays if somebody has opened it meanwhile, who then removes it.
+    On POSIX the file is removed while it is locked: a waiting process then sees that the name is gone. Windows cannot remove an open file:
+    there it is removed after it was closed. If another process has opened it meanwhile, it stays, and that process removes it.
     """
     try:
         if folder.is_file(name, descriptor):

@@ -1,14 +1,14 @@
-"""Packs: a zip of value files and their rows, to share with another person's store.
+"""Packs: zip files of value files and their rows, to share with another person's store.
 
 ::
 
-    pack.jsonl                   one JSON object a line: the pack itself, code versions, materializations, what is current
-    objects/ab/<digest>.<codec>  value files as they are in the store, in the order of their names
-    signature                    over pack.jsonl, by the key of the person who packed it
+    pack.jsonl                   one JSON object per line: the pack itself, code versions, materializations, pointers to current ones
+    objects/ab/<digest>.<codec>  copies of the value files, sorted by name
+    signature                    over pack.jsonl, with the key of the person who packed it
 
-Nothing in it is compressed, so it cannot unpack to more than its size. It holds no key, no run history, no printed output and nothing
-of the environment. Rows are read in groups and files copied in pieces, so memory does not grow with the pack. Between groups the catalog
-is free, so that other processes go on writing. The same values make the same file.
+Members are not compressed, so a pack cannot unpack to more than its size. It contains no key, no run history, no printed output and
+nothing of the environment. Rows are read in groups and files are copied in pieces, so memory does not grow with the size of the pack.
+Between groups other processes can write to the catalog. The same values give the same bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 def read_pickles(connection: Connection, name: str, keys: Sequence[str] | None) -> list[Materialization]:
-    """Read the materializations whose values are pickles: of some keys and the steps inside them, or of all, oldest first."""
+    """Read the materializations whose values are pickles, oldest first: of some keys and the steps inside them, or of all keys."""
     text = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations WHERE codec = ?"  # noqa: S608 - constants of our own
     values: list[object] = [PICKLE]
     if keys is not None:
@@ -65,14 +65,14 @@ def add(
     codes: Mapping[str, str],
     current: Collection[tuple[str, str, str, str]],
 ) -> None:
-    """Add what is not there yet; something becomes current only where its notebook has nothing for the key.
+    """Add the rows that are missing. A materialization becomes current only if its notebook has none for the key.
 
     Parameters
     ----------
     codes
-        By code version, the column with its parts.
+        The JSON text of the parts of each code version, by digest.
     current
-        Notebook, key, partition, id of the materialization.
+        Pointers: notebook, key, partition, id of the materialization.
     """
     ids = [item.id for item in items]
     known = {row[0] for row in rows_of(connection, name, _KNOWN, [ids])}
@@ -86,8 +86,12 @@ def add(
             if m.id in known and m.value is not None and m.value.signature is not None
         },
     )
-    there = known_codes(connection, name, codes)
-    append(connection, f"{name}.code_versions", [(of, parts) for of, parts in codes.items() if of not in there])
+    known_versions = known_codes(connection, name, codes)
+    append(
+        connection,
+        f"{name}.code_versions",
+        [(digest, parts) for digest, parts in codes.items() if digest not in known_versions],
+    )
     text = "SELECT DISTINCT notebook, key, partition FROM @current WHERE key IN (SELECT unnest(?::VARCHAR[]))"
     taken = set(rows_of(connection, name, text, [[row[1] for row in current]]))
     now = time.time()
@@ -95,7 +99,7 @@ def add(
 
 
 def sign(connection: Connection, name: str, signatures: Mapping[str, bytes]) -> None:
-    """Give rows other signatures, by the id of the materialization."""
+    """Replace the signatures of rows, by the id of the materialization."""
     if signatures:
         rows_of(connection, name, _SIGN, [list(signatures), list(signatures.values())])
 
@@ -110,34 +114,34 @@ _SIGN = (
 FORMAT = 1
 ROWS, SIGNATURE, OBJECTS = "pack.jsonl", "signature", "objects/"
 SIGNED = b"stepwell pack"
-"""The beginning of what the signature of a pack covers, so that it fits nothing else."""
+"""The prefix of the signed bytes of a pack, so that the signature is valid for nothing else."""
 LONGEST_LINE = 64 << 20
-"""Bytes of the longest line of ``pack.jsonl``; an inline value has at most 64 KiB."""
+"""The greatest length of a line of ``pack.jsonl``, in bytes; an inline value has at most 64 KiB."""
 _BYTES = "base64"
 
 
-def line(kind: str, **found: Any) -> bytes:
+def line(kind: str, **fields: Any) -> bytes:
     """Return one line of ``pack.jsonl``."""
-    return json.dumps({"is": kind, **found}, separators=(",", ":"), default=_marked).encode() + b"\n"
+    return json.dumps({"is": kind, **fields}, separators=(",", ":"), default=_marked).encode() + b"\n"
 
 
 def materialization_line(item: Materialization) -> bytes:
-    """Return the line of a materialization; an inline value's signature is left out, that of the pack counts."""
+    """Return the line of a materialization. It omits the signature of an inline value: the signature of the pack counts."""
     return line("materialization", row=materialization_row(item))
 
 
 def row_of(item: Materialization) -> list[Any]:
-    """Return a materialization as `read_materialization` takes it."""
+    """Return the row of a materialization in the form that `read_materialization` reads."""
     return list(materialization_row(item))
 
 
-def read_lines(file: IO[bytes], what: str) -> Iterator[dict[str, Any]]:
+def read_lines(file: IO[bytes], label: str) -> Iterator[dict[str, Any]]:
     """Yield the lines of ``pack.jsonl``.
 
     Raises
     ------
     PackError
-        If one is no line of a pack.
+        If a line cannot be read.
     """
     while True:
         text = file.readline(LONGEST_LINE + 1)
@@ -145,34 +149,34 @@ def read_lines(file: IO[bytes], what: str) -> Iterator[dict[str, Any]]:
             return
         try:
             if len(text) > LONGEST_LINE:
-                raise ValueError("a line is too long")  # noqa: TRY301 - told like every other way of being no line
-            found = json.loads(text, object_hook=_unmarked)
-            if not isinstance(found["is"], str):
-                raise TypeError(found["is"])  # noqa: TRY301 - likewise
+                raise ValueError("a line is too long")  # noqa: TRY301 - reported like any other bad line
+            fields = json.loads(text, object_hook=_unmarked)
+            if not isinstance(fields["is"], str):
+                raise TypeError(fields["is"])  # noqa: TRY301 - likewise
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise damaged(what, "a row cannot be read") from error
-        yield found
+            raise damaged(label, "a row cannot be read") from error
+        yield fields
 
 
-def read_materialization(found: dict[str, Any], what: str) -> Materialization:
-    """Return the materialization of a line after checking that its value is what its digest says, where it is inline.
+def read_materialization(fields: dict[str, Any], label: str) -> Materialization:
+    """Return the materialization of a line after checking its columns and the digest of an inline value.
 
     Raises
     ------
     PackError
-        If it is none.
+        If the line is not a valid materialization.
     """
     try:
-        row = found["row"]
-        # What a cell left in the notebook need not be a value: imports and functions are executed again.
+        row = fields["row"]
+        # A cell can leave names that are not stored as values: imports and functions are executed again.
         alone = row[9] is None and row[4] == NOTEBOOK
         without = _OF_THE_VALUE if alone else ()
-        if len(row) != _COLUMNS or not all(isinstance(row[at], str) for at in _TEXTS if at not in without):
-            raise TypeError("a column is missing or no text")  # noqa: TRY301 - told like every other way of being no row
-        if not all(isinstance(row[at], float | int) for at in _NUMBERS if at not in without):
-            raise TypeError("a column is no number")  # noqa: TRY301 - likewise
+        if len(row) != _COLUMNS or not all(isinstance(row[column], str) for column in _TEXTS if column not in without):
+            raise TypeError("a column is missing or not a text")  # noqa: TRY301 - reported like any other bad row
+        if not all(isinstance(row[column], float | int) for column in _NUMBERS if column not in without):
+            raise TypeError("a column is not a number")  # noqa: TRY301 - likewise
         if not isinstance(row[26], bytes | None):
-            raise TypeError("its signature is none")  # noqa: TRY301 - likewise
+            raise TypeError("its signature is not bytes")  # noqa: TRY301 - likewise
         item = materialization(tuple(row))
         value = item.value
         if value is None and alone:
@@ -181,13 +185,13 @@ def read_materialization(found: dict[str, Any], what: str) -> Materialization:
             raise TypeError("it has no value")  # noqa: TRY301 - likewise
         if value.inline is not None:
             parts = unpack(value.inline)
-            again = inline_digest(value.codec, parts.stream, parts.buffers)
-            if again != value.digest or value.object_name is not None:
-                raise ValueError("its digest is another")  # noqa: TRY301 - likewise
+            digest = inline_digest(value.codec, parts.stream, parts.buffers)
+            if digest != value.digest or value.object_name is not None:
+                raise ValueError("its digest does not match")  # noqa: TRY301 - likewise
         elif value.object_name != name_of(value.digest, value.codec) or not is_name(value.object_name):
-            raise ValueError("its file is no value's")  # noqa: TRY301 - likewise
+            raise ValueError("its file name is not that of a value file")  # noqa: TRY301 - likewise
     except Exception as error:
-        raise damaged(what, "a materialization in it is damaged") from error
+        raise damaged(label, "a materialization in it is damaged") from error
     return replace(item, value=replace(value, signature=None))
 
 
@@ -197,12 +201,12 @@ _NUMBERS = (11, 18, 19)
 _OF_THE_VALUE = range(9, 18)
 
 
-def damaged(what: str, how: str) -> PackError:
-    """Return the error of a pack that is refused whole."""
+def damaged(label: str, reason: str) -> PackError:
+    """Return the error for a pack that is refused."""
     return PackError(
-        f"{what} is no pack that can be trusted: {how}",
-        where="nothing of it was imported",
-        remedy="have it packed again: stepwell pack SELECTION out.zip",
+        f"{label} is not a pack that can be trusted: {reason}",
+        where="nothing was imported",
+        remedy="ask its author to pack it again: stepwell pack SELECTION out.zip",
     )
 
 
@@ -212,20 +216,20 @@ def _marked(value: Any) -> Any:
     return repr(value)
 
 
-def _unmarked(found: dict[str, Any]) -> Any:
-    return b64decode(found[_BYTES]) if set(found) == {_BYTES} else found
+def _unmarked(fields: dict[str, Any]) -> Any:
+    return b64decode(fields[_BYTES]) if set(fields) == {_BYTES} else fields
 
 
 _GROUP = 100
-"""Keys that are read at once: with 64 KiB inline each, some megabytes."""
+"""Number of keys that are read at once: with 64 KiB inline values, some megabytes."""
 _PIECE = 4 << 20
 _WHEN = (1980, 1, 1, 0, 0, 0)
-"""The date of every member: a pack of the same values is the same file."""
+"""The date of every member, so that packs of the same values are identical files."""
 
 
 @named
 def write_pack(store: ValueStore, keys: Sequence[str], path: Path) -> Offer:
-    """Write what is current for some keys into a pack, and return what is in it.
+    """Write the current materializations of some keys into a pack, and return its contents.
 
     Raises
     ------
@@ -234,7 +238,7 @@ def write_pack(store: ValueStore, keys: Sequence[str], path: Path) -> Offer:
     UntrustedValueError
         If a value was not signed with this user's key.
     PackError
-        If the file cannot be written, or nothing that was asked for has a stored value.
+        If the file cannot be written, or none of the keys has a stored value.
     """
     making = path.with_name(f".{path.name}.{new_id()}")
     try:
@@ -259,7 +263,7 @@ def write_pack(store: ValueStore, keys: Sequence[str], path: Path) -> Offer:
 
 
 class _Writer:
-    """Writes the rows and remembers which files they need."""
+    """Writes the rows of a pack and collects the names of the files that they need."""
 
     def __init__(self, store: ValueStore) -> None:
         self.names: set[str] = set()
@@ -267,7 +271,7 @@ class _Writer:
         self._store = store
 
     def rows(self, file: IO[bytes], keys: Sequence[str]) -> bytes:
-        """Write every row, and return the digest of what was written."""
+        """Write every row, and return the digest of the written bytes."""
         import blake3
 
         digest = blake3.blake3()
@@ -302,34 +306,34 @@ class _Writer:
                 codes.add(item.code_version)
         if not self.values:
             raise PackError(
-                "there is nothing to pack: nothing that was named has a stored value",
+                "there is nothing to pack: none of the selected keys has a stored value",
                 remedy="stepwell status lists what is stored",
             )
-        for some in _groups(sorted(codes)):
-            for digest_of_code, code in sorted(self._store.catalog.ask(tables.read_codes, some).items()):
+        for group in _groups(sorted(codes)):
+            for digest_of_code, code in sorted(self._store.catalog.ask(tables.read_codes, group).items()):
                 write(line("code", digest=digest_of_code, parts=code_row(code)[1]))
         return digest.digest()
 
     def _check(self, item: Materialization) -> None:
         value = item.value
         assert value is not None
-        own = self._store.signer.name
+        own_key = self._store.signer.name
         name = value.object_name
         if name is not None:
             if self._store.objects.missing(name):
                 raise ValueUnavailableError(
-                    f"the stored value of {item.key!r} is gone", remedy=f"materialize {item.key!r} again"
+                    f"the stored value of {item.key!r} is missing", remedy=f"materialize {item.key!r} again"
                 )
             self.names.add(name)
-        by = b""
+        signer = b""
         if value.codec == PICKLE:
-            by = key_name(value.signature) if name is None else self._store.objects.signer_of(name, own)
-            if by != own:
+            signer = key_name(value.signature) if name is None else self._store.objects.signer_of(name, own_key)
+            if signer != own_key:
                 raise UntrustedValueError(
-                    f"the stored value of {item.key!r} was not written by you, so you cannot vouch for it",
+                    f"the stored value of {item.key!r} was not written by you, so you cannot sign it",
                     remedy=f"if you trust who wrote it: stepwell trust {item.key}; then pack again",
                 )
-        self.values.append(offered(item, fingerprint(by)))
+        self.values.append(offered(item, fingerprint(signer)))
 
 
 def offered(item: Materialization, signer: str) -> OfferedValue:
@@ -343,16 +347,16 @@ def offered(item: Materialization, signer: str) -> OfferedValue:
 
 
 def _read(connection: Any, name: str, keys: Sequence[str]) -> list[Current]:
-    found = [row for key in keys for row in tables.read_current(connection, name, key)]
-    return sorted(found, key=lambda row: (row.key, row.notebook, row.partition))
+    rows = [row for key in keys for row in tables.read_current(connection, name, key)]
+    return sorted(rows, key=lambda row: (row.key, row.notebook, row.partition))
 
 
 def _groups(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for at in range(0, len(keys), _GROUP):
-        yield keys[at : at + _GROUP]
+    for start in range(0, len(keys), _GROUP):
+        yield keys[start : start + _GROUP]
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    told = zipfile.ZipInfo(name, _WHEN)
-    told.external_attr = 0o600 << 16
-    return archive.open(told, "w", force_zip64=True)
+    info = zipfile.ZipInfo(name, _WHEN)
+    info.external_attr = 0o600 << 16
+    return archive.open(info, "w", force_zip64=True)

@@ -1,26 +1,28 @@
-"""What the living processes of a store say to each other: who computes a step, which value files have no row yet, and who is alive.
+"""Coordination of the processes that use a store: identity, claims of long steps, and lists of value files without a row yet.
 
-A *process* has a name that no other one has, also after a restart of the machine. A run whose process is gone was interrupted.
+The *identity* of a process is unique, even after a restart of the machine. A run whose process is gone was interrupted.
 
-A *claim* is an OS lock on ``claims/<memo key>`` for as long as a process computes a long step. Another process that needs the same step
-finds the lock taken, waits, and reuses the result. The system frees the lock when the process ends, however it ends:
-nothing has to expire. The contents of the file, who computes and since when, are for showing only. The holder removes the file when it releases the claim.
-Files that killed processes left behind are removed by the next process that takes a claim in the store, each under its lock. A claim only
-saves work: where there are no locks (a read-only or full disk, some file systems), every process gets a claim, and two may compute the same step.
+A *claim* is an OS lock on ``claims/<memo key>`` that a process holds while it computes a long step. Another process that needs the same
+step sees the lock, waits, and reuses the result. The system releases the lock when the process ends for any reason, so a claim needs no
+expiry time. The contents of the file (the process, and since when it computes) are for display only. The holder removes the file when it
+releases the claim. The next process that takes a claim in the store removes the files of killed processes, each under its lock. A claim
+only saves work: if locks are not available (a read-only or full disk, some file systems), every process gets a claim, and two processes may
+compute the same step.
 
-The *list of unrecorded files* keeps ``gc`` in another process from deleting a value file before its row is committed. The time between the two
-has no bound: a step may store another output for minutes. So before a process puts a file in its place (or uses one that is already there),
-it appends the file's name to its list, ``writers/<id>``, on which it holds an exclusive lock as long as it
-lives. A list that another process can lock belongs to a dead process.
+The *list of unrecorded files* keeps ``gc`` in another process from deleting a value file before its row is committed. The time in between
+is not bounded: a step may store another output for minutes. So before a process places a file (or uses an existing one), it appends the
+name of the file to its list ``writers/<id>``, on which it holds an exclusive lock as long as it lives. A list that another process can
+lock belongs to a dead process.
 
-Two orders make this sound without a clock. The writer *names the file, then places it*. The collector, which holds the lease all the while, *moves a file
-away, then reads the lists*, and puts back what is named. If the writer named it before the lists were read, it is put back (unless it has been
-placed again); if later, the writer places it after it was moved away. A name leaves the list after its row is committed, and a commit needs the
-lease: a collector that does not find the name sees the row.
+Two orders make this correct without a clock. The writer *lists the file, then places it*. The collector, which holds the lease
+throughout, *moves the file away, then reads the lists*, and puts listed files back. If the writer listed the file before the lists were
+read, the collector puts it back (unless it has been placed again). If the writer listed it later, it also places it after it was moved
+away. A name is removed from the list after its row is committed, and a commit needs the lease: a collector that does not read the name
+sees the row.
 
-A name counts as often as it was added: of two steps with the same value, the row of the first does not remove the protection of the second.
-It leaves the list by a line of its own (``-name``), and the file is emptied when no name is on the list. A file that is never recorded, because its
-step failed, stays on the list until the process ends.
+Names are counted. If two steps store the same value, the row of the first step does not remove the protection of the second.
+A line ``-name`` removes a name, and the file is truncated when the list is empty. A file that is never recorded because its step failed
+stays on the list until the process ends.
 """
 
 from __future__ import annotations
@@ -49,25 +51,25 @@ from stepwell.kernel_runtime.store.locks import lock, open_file, read_at_start, 
 
 @cache
 def boot_id() -> str:
-    """Return what is different after every start of this machine."""
+    """Return an identifier that changes with every start of this machine."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    # Elsewhere the time of the start, as good as it can be known: a clock that is set ends witnesses, never prolongs them.
+    # Elsewhere an estimate of the start time. Setting the clock invalidates witnesses early; it never keeps them valid.
     return f"about-{round((time.time() - time.monotonic()) / 60)}"
 
 
 def this_process() -> str:
-    """Return this process as ``host/boot/pid/start``: no other process has the same text, also after a restart of the machine."""
+    """Return the unique identity of this process, ``host/boot/pid/start``."""
     return _text(os.getpid())
 
 
 def is_gone(process: str) -> bool:
-    """Return whether a process is known to have ended.
+    """Return True if a process is known to have ended.
 
     Parameters
     ----------
     process
-        The text of `this_process`, written by any process. Those of other machines are not known to have ended.
+        The identity that the process got from `this_process`. A process of another machine is never known to have ended.
     """
     host, boot, pid, start = (process.split("/") + [""] * 3)[:4]
     if host != _host() or not pid.isdigit():
@@ -86,9 +88,9 @@ def _host() -> str:
 
 
 def _start(pid: int) -> str:
-    """Return when a process started, empty if there is none or it has ended."""
+    """Return the start time of a process; an empty text if it does not exist or has ended."""
     with suppress(OSError, IndexError):
-        # Linux counts from the start of the machine: the clock may be set while the process runs.
+        # On Linux this counts from the start of the machine, so it does not change if the clock is set.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         return "" if fields[0] in {"Z", "X"} else fields[19]
     if Path("/proc/self/stat").exists():
@@ -104,28 +106,28 @@ def _start(pid: int) -> str:
 
 CLAIMS = "claims"
 _LOOK = 0.01
-"""Seconds for which what was seen of the folder is taken for what is there: a claim is made by who has computed for twenty times as long."""
+"""Seconds for which a listing of the folder is reused. A step is claimed only after it has run for twenty times as long."""
 _MOST = 4096
-"""Bytes of a claim's file that are read."""
+"""The greatest number of bytes that are read from the file of a claim."""
 _TRIES = 100
-"""How often a file is opened again if another process removed it just then."""
+"""The number of attempts to open a file that other processes remove at the same time."""
 
 _held: dict[str, Claim] = {}
-"""The claims of this process by the path of their files."""
+"""The claims of this process, by the path of their files."""
 _mutex = threading.Lock()
 
 
 class Claim:
-    """A claim that is held until `release`."""
+    """A claim, held until `release`."""
 
     def __init__(self, folder: Folder, name: str, descriptor: int) -> None:
         self._folder = folder
         self._name = name
-        # One element at most. Popping it is one operation, so one thread gets the descriptor and closes it.
+        # At most one element. Popping it is atomic, so exactly one thread gets the descriptor and closes it.
         self._descriptors = [descriptor] if descriptor >= 0 else []
 
     def release(self) -> None:
-        """Release the claim, from any thread; a second call does nothing."""
+        """Release the claim. Any thread may call it; a second call does nothing."""
         with suppress(IndexError, OSError):
             descriptor = self._descriptors.pop()
             try:
@@ -134,11 +136,11 @@ class Claim:
                 _held.pop(str(self._folder.path / self._name), None)
 
     def text(self) -> bytes:
-        """Return the file's contents."""
+        """Return the contents of the file."""
         return read_at_start(self._descriptors[0], _MOST)
 
     def abandon(self) -> None:
-        """Forget it in a forked child: the file stays, and closing does not unlock what the parent has open too."""
+        """Drop the claim in a forked child. The file stays, and stays locked, because the parent has it open, too."""
         with suppress(IndexError, OSError):
             os.close(self._descriptors.pop())
 
@@ -155,17 +157,17 @@ class Claims:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._swept = False
-        self._looked = -1.0
+        self._listed_at = -1.0
         self._names: frozenset[str] = frozenset()
 
     def is_there(self, memo_key: str) -> bool:
-        """Return True if a process may hold the claim of a memo key, as the folder was some milliseconds ago.
+        """Return True if a process may hold the claim of a memo key. The answer may be some milliseconds old.
 
-        Every step that runs asks, and each system call hands Python's lock to another thread.
+        Every step that runs calls this, and each system call hands Python's lock to another thread.
         """
         now = monotonic()
-        if now - self._looked >= _LOOK:
-            self._looked = now
+        if now - self._listed_at >= _LOOK:
+            self._listed_at = now
             try:
                 self._names = frozenset(self._folder.names(CLAIMS))
             except OSError:
@@ -173,9 +175,9 @@ class Claims:
         return memo_key in self._names
 
     def take(self, memo_key: str, claimant: Claimant) -> Claim | None:
-        """Return the claim of a memo key, or None if another holds it; never waits.
+        """Return the claim of a memo key, or None if another holder has it; never wait.
 
-        Where the file system gives no locks the claim that is returned holds nothing.
+        If the file system has no locks, the returned claim excludes no other process.
         """
         folder, name = self._folder, f"{CLAIMS}/{memo_key}"
         path = str(folder.path / name)
@@ -189,7 +191,7 @@ class Claims:
             if descriptor < 0:
                 return None
             claim = _held[path] = Claim(folder, name, descriptor)
-            # A full disk: the lock counts, not the text.
+            # On a full disk the text is missing; only the lock matters.
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
                 write_at_start(descriptor, json.dumps(asdict(claimant)).encode())
@@ -200,19 +202,19 @@ class Claims:
         return claim
 
     def claimant(self, memo_key: str) -> Claimant:
-        """Return what the holder of a claim said of itself."""
+        """Return the claimant that the holder of a claim wrote; an empty one if it cannot be read."""
         name = f"{CLAIMS}/{memo_key}"
         held = _held.get(str(self._folder.path / name))
         try:
-            found = json.loads(self._folder.read(name, _MOST) if held is None else held.text())
-            return Claimant(str(found["notebook"]), int(found["pid"]), str(found["host"]), float(found["since"]))
+            fields = json.loads(self._folder.read(name, _MOST) if held is None else held.text())
+            return Claimant(str(fields["notebook"]), int(fields["pid"]), str(fields["host"]), float(fields["since"]))
         except (OSError, ValueError, TypeError, KeyError, IndexError):
-            # Just taken and not written yet, or just let go.
+            # The claim has just been taken and is not written yet, or has just been released.
             return Claimant()
 
 
 def _locked(folder: Folder, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> int:
-    """Open and lock a file below a folder; return -1 if another process has it locked, an `OSError` if there are no locks."""
+    """Open and lock a file; return -1 if another process has locked it. Raise `OSError` if locks are not available."""
     for _ in range(_TRIES):
         try:
             descriptor = folder.open(name, flags)
@@ -221,7 +223,7 @@ def _locked(folder: Folder, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> i
             descriptor = folder.open(name, flags)
         try:
             ours = lock(descriptor, block=False)
-            # Who found the file just before it was locked may have taken it for a dead process's, and removed it.
+            # Another process may have opened the file before it was locked, and removed it as the file of a dead process.
             if ours and folder.is_file(name, descriptor):
                 return descriptor
         except BaseException:
@@ -230,20 +232,20 @@ def _locked(folder: Folder, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> i
         os.close(descriptor)
         if not ours:
             return -1
-    raise OSError(f"{name} is another file each time it is looked at")
+    raise OSError(f"{name} is replaced again and again by other processes")
 
 
 def _files_of_others(folder: Folder, below: str, is_own: Callable[[str], bool]) -> Iterator[int]:
-    """Yield the open files below a folder that other processes hold locked; remove those of dead processes.
+    """Yield descriptors of the files of a folder that other processes have locked; remove the files of dead processes.
 
     Parameters
     ----------
     is_own
-        Tells whether this process holds the file at a path. It is not opened then: where the system locks for whole processes, as NFS
-        does, a second open would be given the lock, and closing it would drop the first one's.
+        Returns True if this process holds the file at a path. Such a file is not opened: if locks belong to processes, as on NFS, a
+        second descriptor would get the lock, too, and closing it would release the lock of the first.
     """
-    for each in folder.names(below):
-        name = f"{below}/{each}"
+    for file_name in folder.names(below):
+        name = f"{below}/{file_name}"
         if is_own(str(folder.path / name)):
             continue
         with suppress(OSError):
@@ -262,7 +264,7 @@ def _files_of_others(folder: Folder, below: str, is_own: Callable[[str], bool]) 
 
 
 def _after_fork_in_child() -> None:
-    global _mutex  # noqa: PLW0603 - another thread of the parent may have held it
+    global _mutex  # noqa: PLW0603 - another thread of the parent may have held the lock
     _mutex = threading.Lock()
     for claim in list(_held.values()):
         claim.abandon()
@@ -270,7 +272,7 @@ def _after_fork_in_child() -> None:
 
 
 def release_all() -> None:
-    """Release every claim of this process, at its end."""
+    """Release every claim of this process; called at its end."""
     for claim in list(_held.values()):
         claim.release()
 
@@ -285,7 +287,7 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
 
 
 class Unrecorded:
-    """The list of one process for one store. Every method from any thread.
+    """The list of unrecorded files of one process in one store. Every method may be called from any thread.
 
     Parameters
     ----------
@@ -306,58 +308,58 @@ class Unrecorded:
         self._names: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
-        """Name an object that is about to be put in its place."""
+        """List an object that is about to be placed."""
         if self._process != os.getpid():
-            # The list is the parent's; closing our copy of its descriptor would not unlock it, and writing to it would.
+            # The list belongs to the parent: the child must not write to it, and begins a new one.
             self._start()
         with self._mutex:
             while self._descriptor < 0:
-                # Where a collector takes the new list for a dead process's, it gets another name.
+                # If a collector locks the new list before we do, it removes it: try another name.
                 self._name = f"{LISTS}/{new_id()}"
                 self._descriptor = _locked(self.folder, self._name, _NEW)
             if name not in self._names:
-                # The line before it may have been cut off by a full disk.
+                # It begins with a newline because a full disk may have cut off the previous line.
                 line = f"\n{name}\n".encode()
                 if os.write(self._descriptor, line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._names[name] += 1
 
     def recorded(self, names: Iterable[str]) -> None:
-        """Take names off the list, each once: rows that refer to them are committed."""
+        """Remove one entry of each name from the list: rows that refer to them are committed, or never will be."""
         if not self._names or self._process != os.getpid():
             return
         with self._mutex:
-            gone = []
+            removals = []
             for name in names:
                 if self._names[name] > 1:
                     self._names[name] -= 1
                 elif self._names.pop(name, 0):
-                    gone.append(f"\n-{name}\n")
-            # The rows are committed: a disk that does not take this keeps what it names from being collected, as long as this process lives.
+                    removals.append(f"\n-{name}\n")
+            # If the disk refuses the write, the files stay protected from collection until this process ends.
             with suppress(OSError):
                 if not self._names:
                     os.ftruncate(self._descriptor, 0)
-                elif gone:
-                    os.write(self._descriptor, "".join(gone).encode())
+                elif removals:
+                    os.write(self._descriptor, "".join(removals).encode())
 
     def close(self) -> None:
-        """Remove the list; files on it without a row are garbage now."""
+        """Remove the list if it is empty."""
         if self._process != os.getpid():
             return
         with self._mutex:
             if self._descriptor >= 0 and not self._names:
-                # Where it cannot be removed any more it says nothing: it is empty.
+                # If it cannot be removed, it stays as an empty list.
                 with suppress(OSError):
                     self.folder.unlink(self._name, missing_ok=True)
                 os.close(self._descriptor)
                 self._descriptor = -1
 
     def is_own(self, path: str) -> bool:
-        """Return True for the path of the list of this very process."""
+        """Return True if this is the list of this process at a path."""
         return self._process == os.getpid() and self._descriptor >= 0 and path == str(self.folder.path / self._name)
 
     def names(self) -> set[str]:
-        """Return what is on the list; nothing in a forked child, where the list is the parent's."""
+        """Return the names on the list; an empty set in a forked child, because the list belongs to the parent."""
         if self._process != os.getpid():
             return set()
         with self._mutex:
@@ -365,26 +367,28 @@ class Unrecorded:
 
 
 _lists: weakref.WeakSet[Unrecorded] = weakref.WeakSet()
-"""The lists of this process."""
+"""All lists of this process."""
 
 
 def unrecorded_names(folder: Folder) -> set[str]:
-    """Return what living processes have on their lists; lists of dead ones are removed. The caller holds the lease."""
-    own = [one for one in list(_lists) if one.folder.path == folder.path]
-    found = {name for one in own for name in one.names()}
-    for descriptor in _files_of_others(folder, LISTS, lambda path: any(one.is_own(path) for one in own)):
+    """Return the names on the lists of live processes, and remove the lists of dead ones. The caller holds the lease."""
+    own_lists = [own_list for own_list in list(_lists) if own_list.folder.path == folder.path]
+    names = {name for own_list in own_lists for name in own_list.names()}
+    for descriptor in _files_of_others(
+        folder, LISTS, lambda path: any(own_list.is_own(path) for own_list in own_lists)
+    ):
         with suppress(OSError), os.fdopen(os.dup(descriptor), encoding="utf-8") as lines:
-            found |= _listed(lines)
-    return found
+            names |= _listed(lines)
+    return names
 
 
 def _listed(lines: Iterable[str]) -> set[str]:
-    """Return what is on a list after all that was written to it; the end of a line that is just being written may be missing."""
-    found: set[str] = set()
+    """Return the names that the lines of a list leave on it. The last line may be incomplete while it is being written."""
+    names: set[str] = set()
     for line in lines:
         name = line.rstrip("\n")
         if name.startswith("-"):
-            found.discard(name[1:])
+            names.discard(name[1:])
         elif name:
-            found.add(name)
-    return found
+            names.add(name)
+    return names

@@ -1,10 +1,10 @@
-"""Which materializations are kept: rules by number of versions, by age, by bytes, for a key or for the whole store.
+"""Retention rules: limits on the number of versions, their age and their bytes, for a key or for the whole store.
 
-Without a rule nothing is dropped. A key's own rule comes before the store's, limit by limit; the rule of a graph-backed asset or job
-holds for the steps inside it. Whatever the rules say, these stay: what is current in any notebook, the newest of
-each key and notebook, what a run that is going on has made, and what an acceptance needs to be shown or taken back.
+Without a rule nothing is dropped. Each limit of a key's rule overrides that of the store's rule. The rule of a graph-backed asset or job
+applies to the steps inside it. Some materializations are never dropped: those that are current in a notebook, the newest of each key and
+notebook, those of a run that is still running, and those that are needed to show or revoke an acceptance.
 
-`dropped` is a function from rows to ids; `housekeeping.collect` applies it. The rules are rows of the catalog.
+`dropped` maps rows to the ids that the rules drop; `housekeeping.collect` deletes them. The rules are rows of the catalog.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The fields of a materialization that the rules look at."""
+    """The fields of a materialization that the rules use."""
 
     id: str
     key: str
@@ -57,11 +57,11 @@ def dropped(
     rows
         All materializations, oldest first.
     rules
-        By key; the store's under `STORE`.
+        The rules by key; the rule of the store has the key `STORE`.
     current
-        Ids that some notebook's pointer means.
+        Ids of the materializations that are current in a notebook.
     running
-        Ids of runs that are going on.
+        Ids of the runs that are still running.
     """
     if all(rule.empty for rule in rules.values()):
         return set()
@@ -74,40 +74,44 @@ def dropped(
         if place not in seen:
             seen.add(place)
             fixed.add(row.id)
-    gone = {
+    dropped_ids = {
         row.id
         for row in newest_first
         if (age := limits[row.key].age) is not None and now - row.created > age and row.id not in fixed
     }
-    gone |= _too_many(newest_first, limits) - fixed
-    own_bytes = {key for key in limits if (own := _own_rule(key, rules)) is not None and own.bytes is not None}
+    dropped_ids |= _too_many(newest_first, limits) - fixed
+    own_bytes = {
+        key for key in limits if (key_rule := _key_rule(key, rules)) is not None and key_rule.bytes is not None
+    }
     for key in own_bytes:
-        gone |= _too_large([row for row in newest_first if row.key == key and row.id not in gone], limits[key], fixed)
+        dropped_ids |= _too_large(
+            [row for row in newest_first if row.key == key and row.id not in dropped_ids], limits[key], fixed
+        )
     if STORE in rules:
-        left = [row for row in newest_first if row.id not in gone]
-        gone |= _too_large(left, rules[STORE], fixed)
-    return gone - _needed(rows, gone)
+        remaining = [row for row in newest_first if row.id not in dropped_ids]
+        dropped_ids |= _too_large(remaining, rules[STORE], fixed)
+    return dropped_ids - _needed(rows, dropped_ids)
 
 
-def _own_rule(key: str, rules: Mapping[str, Rule]) -> Rule | None:
+def _key_rule(key: str, rules: Mapping[str, Rule]) -> Rule | None:
     whole = re.split(r"[.:]", key, maxsplit=1)[0]
     return rules.get(key) or rules.get(whole)
 
 
 def _rule_for(key: str, rules: Mapping[str, Rule]) -> Rule:
-    own, store = _own_rule(key, rules) or Rule(), rules.get(STORE, Rule())
+    key_rule, store_rule = _key_rule(key, rules) or Rule(), rules.get(STORE, Rule())
     return Rule(
-        own.versions if own.versions is not None else store.versions,
-        own.age if own.age is not None else store.age,
-        own.bytes,
+        key_rule.versions if key_rule.versions is not None else store_rule.versions,
+        key_rule.age if key_rule.age is not None else store_rule.age,
+        key_rule.bytes,
     )
 
 
 def _too_many(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[str]:
-    """Return the ids beyond the newest N different values of each key, notebook and partition; equal neighbours are one."""
+    """Return the ids beyond the newest N versions of each key, notebook and partition; equal neighbours count as one version."""
     counts: dict[tuple[str, str, str], int] = {}
     last: dict[tuple[str, str, str], str] = {}
-    gone = set()
+    dropped_ids = set()
     for row in newest_first:
         limit = limits[row.key].versions
         if limit is None or REVOKED in row.metadata:
@@ -118,37 +122,37 @@ def _too_many(newest_first: Iterable[Kept], limits: Mapping[str, Rule]) -> set[s
             last[place] = version
             counts[place] = counts.get(place, 0) + 1
         if counts[place] > limit:
-            gone.add(row.id)
-    return gone
+            dropped_ids.add(row.id)
+    return dropped_ids
 
 
 def _too_large(newest_first: Sequence[Kept], rule: Rule, fixed: Collection[str]) -> set[str]:
-    """Return the ids of the oldest rows without which the different values take no more than the rule's bytes."""
+    """Return the ids of the oldest rows to drop so that the distinct values fit into the bytes of the rule."""
     if rule.bytes is None:
         return set()
     counted: set[str] = set()
     total = 0
-    # What stays in any case counts first.
+    # Rows that are never dropped are counted first.
     for row in newest_first:
         if row.id in fixed and row.digest and row.digest not in counted:
             counted.add(row.digest)
             total += row.size
-    gone = set()
+    dropped_ids = set()
     full = False
     for row in newest_first:
         if row.id in fixed or not row.digest or row.digest in counted:
             continue
         if full or total + row.size > rule.bytes:
             full = True
-            gone.add(row.id)
+            dropped_ids.add(row.id)
             continue
         counted.add(row.digest)
         total += row.size
-    return gone
+    return dropped_ids
 
 
-def _needed(rows: Sequence[Kept], gone: Collection[str]) -> set[str]:
-    """Return those of the dropped that an acceptance which stays needs: what it was made of, and what takes it back."""
+def _needed(rows: Sequence[Kept], dropped_ids: Collection[str]) -> set[str]:
+    """Return the dropped ids that a kept acceptance needs: the accepted materialization, and the revocations."""
     by_id = {row.id: row for row in rows}
     notes = {row.id: note for row in rows if isinstance(note := row.metadata.get(ACCEPTED), dict)}
     revoking: dict[str, list[str]] = {}
@@ -156,7 +160,7 @@ def _needed(rows: Sequence[Kept], gone: Collection[str]) -> set[str]:
         if REVOKED in row.metadata:
             revoking.setdefault(str(row.metadata[REVOKED]), []).append(row.id)
     needed: set[str] = set()
-    waiting = [found for found in notes if found not in gone]
+    waiting = [id_ for id_ in notes if id_ not in dropped_ids]
     while waiting:
         accepted = waiting.pop()
         for other in (str(notes[accepted].get("of", "")), *revoking.get(by_id[accepted].run_id, ())):
@@ -171,17 +175,17 @@ def _needed(rows: Sequence[Kept], gone: Collection[str]) -> set[str]:
 
 
 def rules_of(store: ValueStore) -> dict[str, Rule]:
-    """Return the retention rules that hold, by key; the store's own under the empty key."""
+    """Return the retention rules in force, by key; the rule of the store has the empty key."""
     return store.catalog.ask(read_rules)
 
 
 def keep(store: ValueStore, key: str, rule: Rule) -> None:
-    """Set what is kept of a key, or of the whole store where the key is empty; an empty rule takes a rule back."""
+    """Set the retention rule of a key, or of the store if the key is empty; an empty rule removes it."""
     store.catalog.change(write_rule, key, rule)
 
 
 def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
-    """Read the retention rules that hold, by key; the newest row of a key is its rule."""
+    """Read the retention rules in force, by key; the newest row of a key is its rule."""
     rows = rows_of(
         connection,
         name,
@@ -192,7 +196,7 @@ def read_rules(connection: Connection, name: str) -> dict[str, Rule]:
 
 
 def write_rule(connection: Connection, name: str, key: str, rule: Rule) -> None:
-    """Append the rule of a key; an empty one takes it back."""
+    """Append the rule of a key; an empty rule removes the earlier one."""
     rows_of(
         connection,
         name,
@@ -201,44 +205,49 @@ def write_rule(connection: Connection, name: str, key: str, rule: Rule) -> None:
     )
 
 
-# -- limits as people write them ---------------------------------------------------------------------------------------
+# -- limits given by the user ------------------------------------------------------------------------------------------
 
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZES |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 
-def read_versions(given: int | str | None) -> int | None:
-    """Read a number of versions, one at least; an `InvalidInvocationError` for anything else."""
-    if given is None:
+def read_versions(value: int | str | None) -> int | None:
+    """Read a number of versions, at least 1; raise `InvalidInvocationError` if it is invalid."""
+    if value is None:
         return None
     try:
-        found = int(given)
+        number = int(value)
     except (TypeError, ValueError):
-        found = 0
-    if found < 1 or isinstance(given, bool | float):
+        number = 0
+    if number < 1 or isinstance(value, bool | float):
         raise InvalidInvocationError(
-            f"{given!r} is no number of versions", remedy="for example: versions=3; the newest is always kept"
+            f"invalid number of versions {value!r}",
+            remedy="give a whole number from 1, such as versions=3; the newest is always kept",
         )
-    return found
+    return number
 
 
-def read_age(given: float | str | None) -> float | None:
-    """Read an age in seconds, or as ``30m``, ``12h``, ``1d12h``, ``4w``; an `InvalidInvocationError` for anything else."""
+def read_age(value: float | str | None) -> float | None:
+    """Read an age in seconds, or a text such as ``30m``, ``12h``, ``1d12h``, ``4w``; raise `InvalidInvocationError` if it is invalid."""
     try:
-        return seconds_of(given)
+        return seconds_of(value)
     except InvalidDefinitionError as error:
-        raise InvalidInvocationError(f"{given!r} is no age", remedy="for example: age='30d' (s, m, h, d, w)") from error
+        raise InvalidInvocationError(
+            f"invalid age {value!r}", remedy="give seconds, or a text such as age='30d' (units: s, m, h, d, w)"
+        ) from error
 
 
-def read_bytes(given: int | str | None) -> int | None:
-    """Read a number of bytes, or a size such as ``10GB`` or ``512MiB``; an `InvalidInvocationError` for anything else."""
-    if given is None:
+def read_bytes(value: int | str | None) -> int | None:
+    """Read a number of bytes, or a text such as ``10GB`` or ``512MiB``; raise `InvalidInvocationError` if it is invalid."""
+    if value is None:
         return None
-    if isinstance(given, int) and not isinstance(given, bool):
-        found = given
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
     else:
-        matched = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B|)\s*", str(given).upper())
-        found = int(float(matched[1]) * _SIZES[matched[2]]) if matched and matched[2] in _SIZES else -1
-    if found < 0:
-        raise InvalidInvocationError(f"{given!r} is no size", remedy="for example: bytes='10GB' (kB, MB, GB, TB, GiB)")
-    return found
+        matched = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B|)\s*", str(value).upper())
+        number = int(float(matched[1]) * _SIZES[matched[2]]) if matched and matched[2] in _SIZES else -1
+    if number < 0:
+        raise InvalidInvocationError(
+            f"invalid size {value!r}", remedy="give bytes, or a text such as bytes='10GB' (units: kB, MB, GB, TB, GiB)"
+        )
+    return number

@@ -1,13 +1,13 @@
-"""Signatures: a stored pickle is executed when it is loaded, so only what this user's key signed is loaded.
+"""Signatures: loading a pickle executes it, so only values that this user's key signed are loaded.
 
-The key is 32 random bytes in the file that ``STEPWELL_KEY_FILE`` names, else ``stepwell/key`` in the user's configuration
-directory; it is made at first use, readable by its owner only. Several people, or a team and its CI, trust each other's values by
-sharing the file; one that everybody can read, or a group can change, is refused. A signature is the first eight bytes of the key's
-digest, which say *which* key signed, and an HMAC-SHA256.
+The key is 32 random bytes in the file that ``STEPWELL_KEY_FILE`` names, by default ``stepwell/key`` in the user's configuration
+directory. It is created at first use, readable by its owner only. Several people, or a team and its CI, trust each other's values by
+sharing the file. A file that everybody can read, or that a group can change, is refused. A signature consists of the first eight bytes
+of the key's digest, which identify the key, and an HMAC-SHA256.
 
-What steps printed and displayed is signed, too: it is shown again unchanged only where our own key recorded it. A last row of the kind
-``signature`` seals the rows of a step. Text of others keeps its colours and nothing else: it cannot move the cursor, set
-the title of a window or reverse a line. Of their displays the plain text and pictures of pixels are shown, not HTML, SVG or JavaScript.
+The output of steps is signed, too: it is replayed unchanged only if this user's key signed it. The last row of a step's output has the
+kind ``signature`` and covers the other rows. Text that another key recorded keeps its colours only: it cannot move the cursor, set the
+title of a window or reverse a line. Of its displays, only plain text and pixel images are shown, not HTML, SVG or JavaScript.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ SIGNATURE_SIZE = 40
 _NAME = 8
 _KEYED = "stepwell 2026-11 digests that tell nothing without the user's key"
 _WHOLE = 1 << 20
-"""Bytes below which joining the parts is quicker than feeding them one by one."""
+"""Bytes below which joining the parts is faster than feeding them one by one."""
 
 
 def key_path(named: str = "") -> Path:
-    """Return where the user's key is, or will be, unless a file is named."""
+    """Return the path of the user's key: the named file, or the default path."""
     if named:
         return Path(named).expanduser()
     import platformdirs
@@ -47,25 +47,25 @@ def key_path(named: str = "") -> Path:
 
 
 def key_name(signature: bytes | None) -> bytes:
-    """Return the name of the key that made a signature, by the signature's own word."""
+    """Return the name of the key that a signature claims; the signature is not verified."""
     return signature[:_NAME] if signature else b""
 
 
 def fingerprint(name: bytes) -> str:
-    """Return a key's name as people compare it: ``3f2a-90b1-77c4-0d1e``."""
+    """Return the name of a key in readable form: ``3f2a-90b1-77c4-0d1e``."""
     text = name.hex()
-    return "-".join(text[at : at + 4] for at in range(0, len(text), 4))
+    return "-".join(text[start : start + 4] for start in range(0, len(text), 4))
 
 
 class Signer:
-    """Signs and checks with the key of one user.
+    """Signs and verifies with the key of one user.
 
-    Which key is settled now; it is read, or made, when first needed: plain scalars and Arrow need none.
+    The path of the key is fixed at construction. The key is read or created when it is first needed: plain scalars and Arrow need none.
 
     Raises
     ------
     StoreError
-        From `sign` and `verify`, if the key can be neither read nor made.
+        From every method, if the key can be neither read nor created.
     """
 
     def __init__(self) -> None:
@@ -75,37 +75,37 @@ class Signer:
         self._keyed: Any = None
 
     def sign(self, parts: Iterable[bytes | memoryview]) -> bytes:
-        """Return the signature over parts, each framed by its length."""
+        """Return the signature over some parts and their lengths."""
         self._load()
         return self._name + self._mac(parts)
 
     def verify(self, signature: bytes | None, parts: Iterable[bytes | memoryview]) -> bool:
-        """Return whether this user's key made the signature over exactly these parts."""
+        """Return True if this user's key made the signature over exactly these parts."""
         if signature is None or len(signature) != SIGNATURE_SIZE:
             return False
         self._load()
         return signature[:_NAME] == self._name and hmac.compare_digest(signature[_NAME:], self._mac(parts))
 
     def keyed(self, data: bytes) -> str:
-        """Return a digest of data that reveals nothing without this user's key, 32 hexadecimal digits."""
+        """Return a digest of data, keyed with this user's key, so that it reveals nothing without it: 32 hexadecimal digits."""
         if self._keyed is None:
             self._load()
-        found: str = self._keyed(data).hexdigest(16)
-        return found
+        digest: str = self._keyed(data).hexdigest(16)
+        return digest
 
     @property
     def name(self) -> bytes:
-        """The name of this user's key, as signatures begin with it; the key is made if there is none."""
+        """The name of this user's key, with which its signatures begin; the key is created if it is missing."""
         self._load()
         return self._name
 
     def _mac(self, parts: Iterable[bytes | memoryview]) -> bytes:
-        found = list(parts)
-        lengths = str([len(part) for part in found]).encode()
-        if sum(map(len, found)) < _WHOLE:
-            return hmac.digest(self._key, b"".join([lengths, *found]), "sha256")
+        blocks = list(parts)
+        lengths = str([len(part) for part in blocks]).encode()
+        if sum(map(len, blocks)) < _WHOLE:
+            return hmac.digest(self._key, b"".join([lengths, *blocks]), "sha256")
         mac = hmac.new(self._key, lengths, "sha256")
-        for part in found:
+        for part in blocks:
             mac.update(part)
         return mac.digest()
 
@@ -115,7 +115,7 @@ class Signer:
             self._name = sha256(b"stepwell key\0" + self._key).digest()[:_NAME]
             from blake3 import blake3
 
-            # Not an HMAC: that lets go of Python's lock each time, and a run asks for thousands of small digests.
+            # Not an HMAC: that releases Python's lock on each call, and a run computes thousands of small digests.
             self._keyed = partial(blake3, key=blake3(self._key, derive_key_context=_KEYED).digest())
 
 
@@ -123,7 +123,7 @@ def _read_or_make(path: Path) -> bytes:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Written in full under another name, then linked: of two processes that make it at once, one wins and both read it.
+            # Written in full under another name, then linked: if two processes create the key at once, both read the first one.
             making = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
             descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -136,27 +136,27 @@ def _read_or_make(path: Path) -> bytes:
             key = file.read()
     except OSError as error:
         raise StoreError(
-            f"the key that signs stored values cannot be read or made: {path}",
+            f"the key that signs stored values cannot be read or created: {path}",
             where=str(error),
             remedy="name a file that you can write in the environment variable STEPWELL_KEY_FILE",
         ) from error
     if len(key) < 16:
         raise StoreError(
             f"the key that signs stored values is damaged: {path} has {len(key)} bytes",
-            remedy="remove it: a new one is made, and what the old one signed is computed again",
+            remedy="remove it: a new key is created, and values that the old key signed are computed again",
         )
     return key
 
 
-def _check_privacy(path: Path, found: os.stat_result) -> None:
-    """Refuse a key that others can read, or its group can change: who has it can have code executed. A group may share one."""
+def _check_privacy(path: Path, status: os.stat_result) -> None:
+    """Refuse a key that others can read or its group can change: with the key, others could have code executed. A group may share a key."""
     if os.name != "posix":
         return
-    mode = stat.S_IMODE(found.st_mode)
+    mode = stat.S_IMODE(status.st_mode)
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise StoreError(
             f"the key that signs stored values is not private: {path} has the mode {mode:04o}",
-            remedy=f"chmod 600 {path} (640 where a group shares it); if others may have read it, remove it: a new one is made",
+            remedy=f"chmod 600 {path} (640 where a group shares it); if others may have read it, remove it: a new key is created",
         )
 
 
@@ -166,7 +166,7 @@ def _place(making: Path, path: Path) -> None:
     except FileExistsError:
         pass
     except OSError:
-        # A file system without hard links.
+        # The file system has no hard links.
         if not path.exists():
             making.replace(path)
     making.unlink(missing_ok=True)
@@ -177,7 +177,7 @@ _PIXELS = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[CapturedOutput]:
-    """Return outputs followed by their signature; unchanged if there is no key or nothing to sign."""
+    """Return outputs followed by their signature; unchanged if there are none, or without a usable key."""
     if not outputs:
         return outputs
     try:
@@ -188,20 +188,20 @@ def sealed(outputs: Sequence[CapturedOutput], signer: Signer) -> Sequence[Captur
 
 
 def read_outputs(catalog: Catalog, signer: Signer, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
-    """Return what an executed step printed and displayed: unchanged if our key signed exactly this, else made harmless."""
+    """Return the output of an executed step: unchanged if this user's key signed exactly it, else sanitized."""
     return shown(catalog.ask(tables.read_outputs, run_id, step_key), signer)
 
 
 def shown(outputs: Sequence[CapturedOutput], signer: Signer) -> tuple[CapturedOutput, ...]:
-    """Return recorded outputs as they are shown again: unchanged if our key signed exactly these."""
-    given = tuple(each for each in outputs if each.kind != _SIGNATURE)
-    seals = [each.text for each in outputs if each.kind == _SIGNATURE]
-    if not given or (len(seals) == 1 and _is_ours(given, seals[0], signer)):
-        return given
-    return tuple(_harmless(each) for each in given)
+    """Return recorded outputs for display: unchanged if this user's key signed exactly these, else sanitized."""
+    shown_outputs = tuple(output for output in outputs if output.kind != _SIGNATURE)
+    seals = [output.text for output in outputs if output.kind == _SIGNATURE]
+    if not shown_outputs or (len(seals) == 1 and _is_signed(shown_outputs, seals[0], signer)):
+        return shown_outputs
+    return tuple(_sanitized(output) for output in shown_outputs)
 
 
-def _is_ours(outputs: Sequence[CapturedOutput], seal: str, signer: Signer) -> bool:
+def _is_signed(outputs: Sequence[CapturedOutput], seal: str, signer: Signer) -> bool:
     try:
         return signer.verify(bytes.fromhex(seal), _signed(outputs))
     except (ValueError, StoreError):
@@ -214,7 +214,7 @@ def _signed(outputs: Sequence[CapturedOutput]) -> list[bytes]:
     ]
 
 
-def _harmless(output: CapturedOutput) -> CapturedOutput:
+def _sanitized(output: CapturedOutput) -> CapturedOutput:
     data = {mime: value for mime, value in output.data.items() if mime in _PIXELS and isinstance(value, str)}
     plain = output.data.get("text/plain")
     if isinstance(plain, str):
@@ -232,16 +232,16 @@ def _harmless(output: CapturedOutput) -> CapturedOutput:
 
 
 def sign_record(signer: Signer, item: Materialization) -> bytes:
-    """Return the signature of a whole record, its own column excepted."""
+    """Return the signature of a whole record, without its signature column."""
     return signer.sign(_record_parts(item))
 
 
 def vouches(signer: Signer, item: Materialization) -> bool:
-    """Return True if a trusted key signed the whole record."""
+    """Return True if this user's key signed the whole record."""
     return signer.verify(item.record_signature, _record_parts(item))
 
 
 def _record_parts(item: Materialization) -> tuple[bytes, ...]:
-    """Return what the signature of a record covers: every stored column except the run and the signature itself."""
+    """Return the signed bytes of a record: every stored column except the signature itself."""
     row = materialization_row(replace(item, record_signature=None))
     return (b"record", repr(row).encode("utf-8", "backslashreplace"))

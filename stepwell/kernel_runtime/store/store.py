@@ -1,4 +1,4 @@
-"""The store: values by content, and the catalog of what is known about them."""
+"""The store of one directory: values by content, and the catalog of materializations, runs and code versions."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.catalog.thread import Commit
 
 INLINE = 64 * 1024
-"""Bytes up to which a value is kept in its row."""
+"""Bytes up to which a value is stored in its catalog row."""
 
 
 class _Shared:
-    """The parts that all stores of one directory in one process share: the catalog thread, the last snapshot, the claims."""
+    """The parts that all stores of one directory share within a process: the catalog thread, the last snapshot, the claims."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.rows = RowWriter()
         self.remembered = Remembered()
         self.unrecorded = Unrecorded(folder)
-        self.catalog = Catalog(folder, self.rows.write, self._ended)
+        self.catalog = Catalog(folder, self.rows.write, self._after_commit)
         self.marks = Marks(folder)
         self.claims = Claims(folder)
         self.same: dict[tuple[tuple[str, str], ...], bool] = {}
-        """By the libraries that wrote a value, True if they are installed in the same versions."""
+        """Maps the library versions that wrote a value to True if the same versions are installed."""
         self.tried: dict[str, str] = {}
-        """By digest, why a value that other versions wrote does not load; empty if it does."""
+        """Maps the digest of a value that other versions wrote to the reason why it does not load; empty if it loads."""
 
-    def _ended(self, records: list[Any], error: BaseException | None) -> None:
+    def _after_commit(self, records: list[Any], error: BaseException | None) -> None:
         if error is None:
             recorded = [record for record in records if isinstance(record, Recorded)]
             self.remembered.add(recorded)
@@ -83,7 +83,7 @@ _shared_lock = threading.Lock()
 
 
 def _after_fork_in_child() -> None:
-    global _shared_lock  # noqa: PLW0603 - another thread of the parent may have held it
+    global _shared_lock  # noqa: PLW0603 - another thread of the parent may have held the lock
     _shared_lock = threading.Lock()
 
 
@@ -97,82 +97,87 @@ def open_store(
     create: bool = True,
     follow: bool = True,
     code: CodeReader | None = None,
-    tell: Notify = silent,
+    notify: Notify = silent,
 ) -> ValueStore:
-    """Open the store in a directory, the one with ``catalog.duckdb``.
+    """Open the store in a directory: the one that contains ``catalog.duckdb``.
 
     Parameters
     ----------
     path
         The store directory.
     create
-        Make it if it is not there.
+        Create the store if it does not exist.
     follow
-        True if the path may be a link to a directory: the user named this very path.
+        True if the path may be a link to a directory: the user named this path.
     code
-        Reads the code of classes and functions of the notebook that a value names.
-    tell
-        Gets a notice if a value is stored or loaded in an unexpected way.
+        Reads the code of the notebook's classes and functions that a value refers to.
+    notify
+        Called with a notice if a value is stored or loaded in an unexpected way.
+
+    Returns
+    -------
+    ValueStore
+        The store; its catalog has been attached once.
 
     Raises
     ------
     StoreError
         If there is no store and ``create`` is false.
     UntrustedStoreError
-        If the directory has something in it through which a store could reach elsewhere: a link, a pipe, another user's file.
+        If the directory contains an entry that a store never has: a link, a pipe, another user's file.
     StoreNotWritableError, StoreFormatError, StoreDamagedError
-        If the directory cannot be written, a newer Stepwell wrote it, or the catalog cannot be read. Nothing is changed then.
+        If the directory cannot be written, a newer Stepwell wrote it, or the catalog cannot be read. Nothing is changed in these cases.
     """
     directory = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - Path.resolve fails below a file
     folder = Folder(directory, follow=follow)
     try:
         folder.examine()
-        there = folder.exists(CATALOG) or folder.exists(SEAL)
+        exists = folder.exists(CATALOG) or folder.exists(SEAL)
     except (FileNotFoundError, NotADirectoryError):
-        there = False
+        exists = False
     except OSError as error:
         raise refused(directory, error) from error
-    if not create and not there:
+    if not create and not exists:
         raise StoreError(
             f"there is no store in {directory}",
-            remedy="name the directory that has catalog.duckdb in it, or materialize something to make one",
+            remedy="name the directory that contains catalog.duckdb, or materialize an asset to create a store",
         )
     with _shared_lock:
-        place = Path(os.path.realpath(directory))
-        shared = _shared.get(place)
+        real_path = Path(os.path.realpath(directory))
+        shared = _shared.get(real_path)
         if shared is None:
-            # The place has no links in it now; one that is put there later is not followed.
-            shared = _Shared(Folder(place, follow=False))
-            _shared[place] = shared
-    if tell is not silent:
-        shared.catalog.tell = tell
+            # The resolved path has no links now; a link that is planted later is not followed.
+            shared = _Shared(Folder(real_path, follow=False))
+            _shared[real_path] = shared
+    if notify is not silent:
+        shared.catalog.notify = notify
     shared.catalog.open(create=create)
-    return ValueStore(directory, shared, code or CodeReader(), tell)
+    return ValueStore(directory, shared, code or CodeReader(), notify)
 
 
 class ValueStore:
-    """Values and catalog of one directory; made by `open_store`. Every method may be called from any thread.
+    """Values and catalog of one directory, opened by `open_store`. Every method may be called from any thread.
 
-    Methods that read the catalog block until the answer is there. Other questions are functions that `catalog` runs (`catalog.tables`).
-    `housekeeping`, `retention`, `packs` and `trust` are functions that take a store.
+    Methods that read the catalog block until they have the answer. `catalog` runs other queries (`catalog.tables`). The functions of
+    `housekeeping`, `retention`, `packs` and `trust` take a store.
     """
 
-    def __init__(self, directory: Path, shared: _Shared, code: CodeReader, tell: Notify) -> None:
+    def __init__(self, directory: Path, shared: _Shared, code: CodeReader, notify: Notify) -> None:
         self.directory = directory
-        """The store directory: the one with ``catalog.duckdb``."""
+        """The store directory, which contains ``catalog.duckdb``."""
         self.folder = shared.folder
-        """The same directory, for work with its files."""
+        """The same directory, for access to its files."""
         self.catalog = shared.catalog
-        """Runs functions of a connection and the catalog's name on the thread that has the catalog."""
+        """Runs functions of a connection and the catalog's name on the catalog thread."""
         self.claims = shared.claims
-        """The claims of processes that compute long steps."""
+        """The claims of long steps that processes compute."""
         self.signer = Signer()
         self.objects = value_files.Objects(self.folder, self.signer, shared.unrecorded)
         self._shared = shared
         self._code = code
-        self._tell = tell
-        self._loading = Loading(code, tell, self.folder)
-        """The last one: values that are loaded in a row need the same."""
+        self._notify = notify
+        self._loading = Loading(code, notify, self.folder)
+        """The last context of a load, reused because consecutive loads mostly need the same."""
 
     def __repr__(self) -> str:
         return f"ValueStore({str(self.directory)!r})"
@@ -188,26 +193,26 @@ class ValueStore:
         about: Callable[[], Materialization] | None = None,
         portable: bool = False,
     ) -> StoredValue:
-        """Write a value's stored form and return where it is; nothing refers to it until a row does.
+        """Write the stored form of a value and return its location. The value is unreferenced until a row names it.
 
         Parameters
         ----------
         about
-            Returns the materialization without its value, which the header of a value file keeps. Called for files only.
+            Returns the materialization without its value, for the header of a value file. Called for files only.
         portable
-            True if pickle alone must be able to bring the value to another process: the step may run in one.
+            True if plain pickle must be able to transfer the value to another process, because the step may run in one.
 
         Raises
         ------
         UnstorableValueError
-            If no codec can bring the value back; names the key, the type and the remedy.
+            If no codec can restore the value; the message names the key, the type and the remedy.
         """
         encoded = codecs.encode(value, key=key, code=self._code, portable=portable)
-        # A value with links is loaded where these mean something; if that fails, its step runs.
+        # A value with links can only be loaded in its notebook, so it is not checked here. If loading fails, its step runs.
         if encoded.kinds and type(value) is not Linked:
             round_trip.check(value, encoded, key=key, code=self._code, witnesses=self.objects.witnesses)
-        for each in encoded.notices:
-            self._tell(each)
+        for notice in encoded.notices:
+            self._notify(notice)
         stored = self._put(value, encoded, key, memo_key, about)
         self._shared.marks.remove(stored.digest)
         return stored
@@ -222,7 +227,7 @@ class ValueStore:
     ) -> StoredValue:
         kind, shape = _kind_of(value), _summary_of(value)
         if type(value) in {str, bytes} and self._code.hides("", value):
-            # Lists and packs show the summary, so the secret must not be in it.
+            # Listings and packs show the summary, so it must not contain the secret.
             shape = f"{len(value):,} {'characters' if type(value) is str else 'bytes'}"
         size = encoded.size
         if size <= INLINE and codecs.packs(encoded):
@@ -239,29 +244,29 @@ class ValueStore:
                 shape,
                 encoded.classes,
             )
-        told = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
-        found, name = self.objects.write(encoded, key=key, memo_key=memo_key, about=told)
-        return StoredValue(encoded.codec, found, size, None, name, None, kind, shape, encoded.classes)
+        description = {"type_name": kind, "summary": shape, "about": about_row(about()) if about is not None else {}}
+        digest, name = self.objects.write(encoded, key=key, memo_key=memo_key, about=description)
+        return StoredValue(encoded.codec, digest, size, None, name, None, kind, shape, encoded.classes)
 
     @named
     def get(self, stored: StoredValue, *, key: str, verify: Verify = "signed", link: Link | None = None) -> Any:
-        """Load a value: an own copy for the caller unless its type is immutable.
+        """Load a value: a new copy for the caller unless its type is immutable.
 
         Parameters
         ----------
         verify
-            ``full`` checks every byte; ``signed`` what would be executed, and every byte of a file once since the machine was started.
+            ``full`` checks every byte. ``signed`` checks the bytes that would be executed, and every byte of a file once per boot.
         link
-            Returns the object that a link in the value means.
+            Returns the object that a link in the value refers to.
 
         Raises
         ------
         UntrustedValueError
-            If it would execute code and this user's key did not sign it.
+            If loading would execute code that this user's key did not sign.
         ValueDamagedError
-            If it is not what was stored.
+            If its bytes have changed since it was stored.
         ValueUnavailableError
-            If it is missing, or names a class that is not there or not the same.
+            If it is missing, or refers to a class that is missing or has changed.
         """
         try:
             value = self._get(stored, key, full=verify == "full", link=link)
@@ -286,7 +291,7 @@ class ValueStore:
                 raise value_files.untrusted(key, f"in the catalog of {self.directory}", stored.signature, self.signer)
             try:
                 parts = codecs.unpack(stored.inline)
-                # The signature covers what the digest covers.
+                # The signature covers the same bytes as the digest.
                 if (full or not signed) and codecs.inline_digest(
                     stored.codec, parts.stream, parts.buffers
                 ) != stored.digest:
@@ -302,7 +307,7 @@ class ValueStore:
         check = stored.inline is not None or parts.unchecked is not None
         loading = self._loading
         if loading.written != stored.classes or loading.check != check or link is not None:
-            loading = Loading(self._code, self._tell, self.folder, stored.classes, check, link)
+            loading = Loading(self._code, self._notify, self.folder, stored.classes, check, link)
             if link is None:
                 self._loading = loading
         try:
@@ -314,33 +319,33 @@ class ValueStore:
         return value
 
     def obstacle(self, stored: StoredValue, *, key: str) -> str:
-        """Return why a value is known not to load, empty if nothing is known.
+        """Return the reason why a value does not load; empty if it loads, or if there is no sign that it does not.
 
-        It is tried where it failed to load before, and once in a process where other versions of its libraries wrote it: as a rule another
-        version reads it all the same.
+        The value is loaded to find out if it failed to load before. It is loaded once per process if other versions of its libraries
+        wrote it: mostly another version can read it.
         """
         if stored.digest in self._shared.marks:
-            return self._loads(stored, key)
+            return self._load_error(stored, key)
         written = stored.classes
         same = self._shared.same.get(written)
         if same is None:
             same = self._shared.same[written] = not other_libraries(written, self._code.owner)
         if same:
             return ""
-        found = self._shared.tried.get(stored.digest)
-        if found is None:
-            found = self._shared.tried[stored.digest] = self._loads(stored, key)
-        return found
+        reason = self._shared.tried.get(stored.digest)
+        if reason is None:
+            reason = self._shared.tried[stored.digest] = self._load_error(stored, key)
+        return reason
 
-    def _loads(self, stored: StoredValue, key: str) -> str:
-        """Return why a value does not load, empty if it does."""
+    def _load_error(self, stored: StoredValue, key: str) -> str:
+        """Return the reason why a value does not load; empty if it loads."""
         try:
             self.get(stored, key=key)
         except ValueUnavailableError as error:
             return error.what.replace(f"the stored value of {key!r}", "its stored value")
         return ""
 
-    # -- the catalog, written ------------------------------------------------------------------------------------------
+    # -- writing to the catalog ----------------------------------------------------------------------------------------
 
     def begin_run(self, run: RunRecord) -> Commit:
         """Record that a run started."""
@@ -355,14 +360,14 @@ class ValueStore:
         outputs: Sequence[CapturedOutput] = (),
         logs: Sequence[LogRecord] = (),
     ) -> Commit:
-        """Record one step with its materializations, the parts of its code, its output, and what is current from now on."""
+        """Record one step with its materializations, its code version, its output, and the pointers to its current results."""
         return self.catalog.add(Recorded(step, current, code, signing.sealed(outputs, self.signer), logs))
 
     def finish_run(self, run: RunRecord) -> Commit:
-        """Record how a run ended."""
+        """Record the end of a run."""
         return self.catalog.add(run)
 
-    # -- the catalog, read -----------------------------------------------------------------------------------------------
+    # -- reading the catalog ---------------------------------------------------------------------------------------------
 
     @named
     def snapshot(
@@ -373,33 +378,33 @@ class ValueStore:
         *,
         remember: bool = True,
     ) -> Snapshot:
-        """Return what a plan needs in one go.
+        """Return all rows that a plan needs, in one question to the catalog.
 
-        Where nothing was written since the last time it is answered from memory, without the lease.
+        If no other process has written since the last identical call, the answer comes from memory and takes no lease.
         """
         asked = (frozenset(keys), frozenset(step_keys), frozenset(code_versions))
         remembered = self._shared.remembered
         self._shared.rows.expected = asked[2]
-        found = None
+        snapshot = None
         if self.catalog.pending() is None and self.catalog.unchanged():
-            found = remembered.snapshot(asked, self.catalog.epoch)
-        if found is None:
+            snapshot = remembered.snapshot(asked, self.catalog.epoch)
+        if snapshot is None:
 
             def read(connection: Connection, name: str) -> Snapshot:
                 fresh = tables.read_snapshot(connection, name, *asked)
                 fresh.epoch = self.catalog.epoch
                 return remembered.keep(asked, fresh.epoch, fresh) if remember else fresh
 
-            found = self.catalog.ask(read)
-        found.missing_files, found.foreign = lacking(found, self.objects, self.signer)
-        return found
+            snapshot = self.catalog.ask(read)
+        snapshot.missing_files, snapshot.foreign = lacking(snapshot, self.objects, self.signer)
+        return snapshot
 
     def is_newest(self, snapshot: Snapshot) -> bool:
-        """Return True if no other process wrote since a snapshot was read; takes no query."""
+        """Return True if no other process has written since a snapshot was read; this takes no query."""
         return self.catalog.unchanged() and snapshot.epoch == self.catalog.epoch
 
     def current(self, key: str) -> list[Current]:
-        """Return what is current for a key in each notebook that defined it, newest first."""
+        """Return the current materialization of a key in each notebook that defined it, newest first."""
         return self.catalog.ask(tables.read_current, key)
 
     def history(self, key: str, *, limit: int = 20) -> list[Materialization]:
@@ -407,33 +412,33 @@ class ValueStore:
         return self.catalog.ask(tables.read_history, key, limit)
 
     def keys(self) -> list[str]:
-        """Return every key that has something current."""
+        """Return every key with a current materialization."""
         return self.catalog.ask(tables.read_keys)
 
     def codes(self, code_versions: Collection[str]) -> dict[str, CodeVersion]:
-        """Return the parts of recorded code versions, by digest: one query."""
+        """Return recorded code versions with their parts, by digest, in one query."""
         return self.catalog.ask(tables.read_codes, code_versions)
 
     def run(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
-        """Return a run and its steps in the order of their records, or None."""
+        """Return a run and its steps in the order in which they were recorded, or None."""
         return self.catalog.ask(tables.read_run, run_id)
 
     def runs(self, *, limit: int = 20, batch: str = "") -> list[RunRecord]:
-        """Return the newest runs, newest first; only those of a batch execution if one is named."""
+        """Return the newest runs, newest first; only the runs of ``batch`` if it is given."""
         return self.catalog.ask(tables.read_runs, limit, batch)
 
     def flush(self) -> None:
-        """Block until everything recorded so far is committed."""
+        """Block until all records so far are committed."""
         self.catalog.flush()
 
     def close(self) -> None:
-        """Commit what is pending and let the catalog go; a later call opens it again."""
+        """Commit pending records and release the catalog; a later call opens it again."""
         self.catalog.close()
         self._shared.unrecorded.close()
 
 
 def _kind_of(value: Any) -> str:
-    """Return the type that messages name."""
+    """Return the name of the value's type for messages."""
     return "variables" if type(value) is Linked else type_name(value)
 
 

@@ -1,11 +1,11 @@
-"""Trouble of the machine: one class of error for each kind, and the room that is kept for a full disk.
+"""Errors of the operating system, with one class for each kind, and the reserve of disk space for a full disk.
 
-Python's `OSError` has a number; DuckDB has only a text that contains the system's words for that number. A full disk makes DuckDB refuse
-the database until it is attached again ("database has been invalidated"), with the first error in the text: so `trouble` is asked
-before a text is taken for damage.
+Python's `OSError` has a number; an error of DuckDB has only a message, which contains the system's text for that number. A full disk makes
+DuckDB refuse the database until it is attached again ("database has been invalidated"); the message contains the first error. So
+`trouble` is called before a message is interpreted as damage.
 
-Freeing room on a full disk needs some room: a transaction goes to DuckDB's log before anything is deleted. So a store keeps a file, the *reserve*, that ``gc``,
-``forget`` and ``doctor`` give up while they write, and make again afterwards.
+Freeing space on a full disk needs some space: DuckDB writes a transaction to its log before it deletes anything. So a store contains a
+file, the *reserve*. ``gc``, ``forget`` and ``doctor`` delete it while they write, and create it again afterwards.
 """
 
 from __future__ import annotations
@@ -45,75 +45,75 @@ class _InDirectory(Protocol):
 S = TypeVar("S", bound=_InDirectory)
 
 _PLACE = "choose a directory that you can write: store='DIR', or the environment variable STEPWELL_STORE"
-_ROOM = "make room on its disk, then try again"
+_ROOM = "free space on its disk, then try again"
 _NAMED: dict[int, tuple[type[StoreError], str, str]] = {
     errno.ENOSPC: (StoreFullError, "the disk is full", _ROOM),
     errno.EDQUOT: (StoreQuotaError, "your quota of the disk is used up", _ROOM),
-    errno.EFBIG: (StoreFullError, "a file would exceed the largest size that is allowed", "raise the limit (ulimit -f), then try again"),
-    errno.EMFILE: (TooManyFilesError, "this process has too many open files", "close some, or raise the limit (ulimit -n), then try again"),
+    errno.EFBIG: (StoreFullError, "a file would exceed the size limit", "raise the limit (ulimit -f), then try again"),
+    errno.EMFILE: (TooManyFilesError, "this process has too many open files", "close some files, or raise the limit (ulimit -n), then try again"),
     errno.ENFILE: (TooManyFilesError, "this machine has too many open files", "end programs that hold files open, then try again"),
     errno.ENOMEM: (StoreMemoryError, "there is not enough memory", "free some memory, or end other programs, then try again"),
-    errno.EAGAIN: (StoreMemoryError, "the system gives no more memory or threads", "end other programs or threads, then try again"),
-    errno.EACCES: (StorePermissionError, "you have no rights for it", f"{_PLACE}; stepwell doctor says who cannot write which files"),
-    errno.EPERM: (StorePermissionError, "you have no rights for it", f"{_PLACE}; stepwell doctor says who cannot write which files"),
+    errno.EAGAIN: (StoreMemoryError, "the system has no more memory or threads for it", "end other programs or threads, then try again"),
+    errno.EACCES: (StorePermissionError, "you do not have permission", f"{_PLACE}; stepwell doctor lists the files that you cannot write"),
+    errno.EPERM: (StorePermissionError, "you do not have permission", f"{_PLACE}; stepwell doctor lists the files that you cannot write"),
     errno.EROFS: (StoreReadOnlyError, "its file system is mounted read-only", _PLACE),
-    errno.EXDEV: (OtherDeviceError, "a part of it is on another device", "move all of the store to one device: a store is one folder of one file system"),
+    errno.EXDEV: (OtherDeviceError, "a part of it is on another device", "move the whole store to one device"),
     errno.EIO: (StoreDiskError, "the disk reports an input/output error", "check the disk and its cable or network, then try again"),
-    errno.ESTALE: (StoreDiskError, "the network file system has lost it", "mount it again, then try again"),
-    errno.ENOLCK: (StoreDiskError, "its file system gives no locks", "keep the store on a local disk: STEPWELL_STORE=DIR"),
+    errno.ESTALE: (StoreDiskError, "the network file system has lost the file", "mount it again, then try again"),
+    errno.ENOLCK: (StoreDiskError, "its file system does not support locks", "keep the store on a local disk: STEPWELL_STORE=DIR"),
 }  # fmt: skip
-"""By number: the class, what it is, and what to do."""
+"""By number: the class of the error, its description, and the remedy."""
 _MEMORY = ("Out of Memory", "std::bad_alloc", "failed to allocate", "Allocation failure", "could not allocate block")
 _FLUSH = "fsync failed"
-"""DuckDB's words for a disk that does not take what was written, which lack the system's words."""
+"""DuckDB's message for a disk that refuses the data; it does not contain the system's text."""
 
 
 def trouble(error: BaseException, what: str) -> StoreError | None:
-    """Return our error for one by which the machine or the system refuses something, else None.
+    """Return our error for an error of the operating system; None if the error is of another kind.
 
     Parameters
     ----------
     error
-        An error of Python's or DuckDB's, or another with one of these as its cause.
+        An error of Python or DuckDB, or one that has such an error as its cause.
     what
-        What could not be done, naming the store: the beginning of the message.
+        The failed action, naming the store: the beginning of the message.
     """
     seen: BaseException | None = error
     while seen is not None:
         number = _number(seen)
         if number is not None:
             kind, why, remedy = _NAMED[number]
-            found = kind(f"{what}: {why}", where=one_line(seen), remedy=remedy)
-            found.__cause__ = error
-            return found
+            failure = kind(f"{what}: {why}", where=one_line(seen), remedy=remedy)
+            failure.__cause__ = error
+            return failure
         seen = seen.__cause__
     return None
 
 
 def refused(directory: Path, error: OSError | MemoryError, done: str = "used") -> StoreError:
-    """Return the error of a directory in which something cannot be done."""
+    """Return the error for a store directory that cannot be used or written."""
     what = f"the store {directory} cannot be {done}"
     return trouble(error, what) or StoreNotWritableError(what, where=one_line(error), remedy=_PLACE)
 
 
 def named(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Let a method of a store raise our error where the machine refuses something."""
+    """Decorate a function of a store so that errors of the operating system become errors of the store."""
 
     @wraps(method)
-    def called(store: S, *given: P.args, **options: P.kwargs) -> T:
+    def wrapper(store: S, *arguments: P.args, **options: P.kwargs) -> T:
         try:
-            return method(store, *given, **options)
+            return method(store, *arguments, **options)
         except (OSError, MemoryError) as error:
-            found = trouble(error, f"the store {store.directory} could not be used")
-            if found is None:
+            failure = trouble(error, f"the store {store.directory} could not be used")
+            if failure is None:
                 raise
-            raise found from error
+            raise failure from error
 
-    return called  # type: ignore[return-value]  # the first parameter has another name
+    return wrapper  # type: ignore[return-value]  # the first parameter has another name
 
 
 def _number(error: BaseException) -> int | None:
-    """Return the number of a trouble, None where an error is something else."""
+    """Return the error number that an error stands for; None if it is of another kind."""
     if isinstance(error, OSError):
         return error.errno if error.errno in _NAMED else None
     if isinstance(error, MemoryError):
@@ -124,17 +124,17 @@ def _number(error: BaseException) -> int | None:
         return errno.EAGAIN
     if kind.__module__.partition(".")[0] not in ("duckdb", "_duckdb"):
         return None
-    for words, number in _words():
+    for words, number in _system_texts():
         if words in text:
             return number
     if _FLUSH in text:
         return errno.EIO
-    return errno.ENOMEM if kind.__name__ == "OutOfMemoryException" or any(each in text for each in _MEMORY) else None
+    return errno.ENOMEM if kind.__name__ == "OutOfMemoryException" or any(sign in text for sign in _MEMORY) else None
 
 
 @cache
-def _words() -> tuple[tuple[str, int], ...]:
-    """Return the system's words for each number; the one that also means something else comes last."""
+def _system_texts() -> tuple[tuple[str, int], ...]:
+    """Return the system's text for each number. EPERM and EAGAIN are left out because their texts can mean something else."""
     return tuple((os.strerror(number), number) for number in _NAMED if number not in (errno.EPERM, errno.EAGAIN))
 
 
@@ -144,13 +144,13 @@ def one_line(error: BaseException) -> str:
 
 
 RESERVE_SIZE = 1 << 20
-"""Bytes of the reserve: some commits, and the blocks of a checkpoint."""
+"""Bytes of the reserve: enough for some commits and the blocks of a checkpoint."""
 _AMPLE = 4 * RESERVE_SIZE
-"""Bytes of free room below which only the process that gave up the reserve makes it again: the room is needed for rows."""
+"""Bytes of free disk space below which a missing reserve is not created on attach, because rows need the space."""
 
 
 def keep_reserve(folder: Folder) -> None:
-    """Make the reserve where it is missing and there is ample room. Called under the lease; never an error."""
+    """Create the reserve if it is missing and the disk has ample space. Called under the lease; never raises `OSError`."""
     with contextlib.suppress(OSError):
         if not _is_whole(folder) and shutil.disk_usage(folder.path).free >= _AMPLE:
             _make(folder, RESERVE_SIZE)
@@ -158,7 +158,7 @@ def keep_reserve(folder: Folder) -> None:
 
 @contextlib.contextmanager
 def spare(folder: Folder) -> Iterator[None]:
-    """Give the room of the reserve for some work, and keep afterwards as much of it as there is."""
+    """Release the reserve during the block, and afterwards create it again, as large as the disk allows."""
     with contextlib.suppress(OSError):
         folder.unlink(RESERVE, missing_ok=True)
     try:
@@ -170,7 +170,7 @@ def spare(folder: Folder) -> Iterator[None]:
 
 
 def with_room(folder: Folder, work: Callable[[], T]) -> T:
-    """Do something that changes nothing if it fails; where the disk is full, once more with the room of the reserve."""
+    """Run work that changes nothing if it fails; if the disk is full, run it once more with the space of the reserve."""
     try:
         return work()
     except StoreFullError:
@@ -186,7 +186,7 @@ def _is_whole(folder: Folder) -> bool:
 
 
 def _make(folder: Folder, size: int) -> bool:
-    """Make the reserve of a size, its blocks allocated; return whether there was room. There is none, or a whole one, afterwards."""
+    """Create the reserve with allocated blocks; return True if there was space. On failure no reserve remains."""
     try:
         descriptor = folder.open(RESERVE, os.O_WRONLY | os.O_CREAT)
         try:

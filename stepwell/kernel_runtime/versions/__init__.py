@@ -1,7 +1,7 @@
 """Versions: they decide whether a stored value may be used again, and explain why not.
 
 ``encode``         the typed encoding of values, its tags, and digests; ``frames`` arrays and frames
-``graph``          the nodes of what code reaches, and their digests
+``graph``          the graph of the objects that code reaches, and its digests
 ``references``     how one object refers to another: by value, by name and version, through attributes of modules
 ``loads``          the nodes of functions, cells and SELECTs; ``expand`` those of all other objects; ``classes`` the parts of classes and instances that count
 ``opcodes``        the instructions of each CPython; ``bytecode`` the meaning, loads and imports of code; ``queries`` the names in texts of SQL

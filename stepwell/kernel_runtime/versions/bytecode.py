@@ -49,7 +49,7 @@ def is_reader(value: Any) -> bool:
     return type(value) is FunctionType and value.__name__ in READERS and value.__module__ in _HOMES
 
 
-def spoken_of(item: Any) -> tuple[Any, str | None] | None:
+def documentation_of(item: Any) -> tuple[Any, str | None] | None:
     """Return the annotations and documentation of a function or class; None if it has neither. Annotations of classes always count."""
     if type(item) is FunctionType:
         annotations = annotations_of(item)
@@ -61,7 +61,7 @@ def spoken_of(item: Any) -> tuple[Any, str | None] | None:
     return (annotations, doc) if annotations or doc else None
 
 
-def spoken_digest(root: Node, node_of: Callable[[Any], Node]) -> bytes:
+def documentation_digest(root: Node, node_of: Callable[[Any], Node]) -> bytes:
     """Return the digest of the annotations and documentation of all objects that a node reaches.
 
     Parameters
@@ -71,23 +71,23 @@ def spoken_digest(root: Node, node_of: Callable[[Any], Node]) -> bytes:
     """
     pieces = []
     for node in _below(root):
-        told = spoken_of(node.ref())
-        if told is not None:
-            annotations, doc = told
+        texts = documentation_of(node.ref())
+        if texts is not None:
+            annotations, doc = texts
             below = digest_of(node_of(annotations)) if annotations else b""
             pieces.append(digest_of(node) + below + atom(doc))
     return digest(b"".join(sorted(pieces)))
 
 
 def _below(root: Node) -> Iterable[Node]:
-    found = [root]
+    nodes = [root]
     seen = {id(root)}
-    for node in found:
+    for node in nodes:
         for _, child in node.edges:
             if id(child) not in seen:
                 seen.add(id(child))
-                found.append(child)
-    return found
+                nodes.append(child)
+    return nodes
 
 
 # Optimized, newlocals, *args, **kwargs, generator, coroutine, iterable coroutine, asynchronous generator.
@@ -103,7 +103,7 @@ _FRAME_WALKERS = {
     "getsource": "getsource() reads comments and line numbers, which are not digested",
 }
 
-SPOKEN = frozenset(("__doc__", "__annotations__"))
+DOC_ATTRIBUTES = frozenset(("__doc__", "__annotations__"))
 """Attributes that are digested separately if code reads them from an object that it names."""
 
 
@@ -123,7 +123,7 @@ class CodeFacts(weakref.ref[CodeType]):
     """The identity of the code object."""
     blob: bytes
     """Equal exactly if the code does the same."""
-    own: str = ""
+    variable: str = ""
     """The variable whose name is left out of the blob: in an asset's cell, the one with the asset's name."""
     loads: tuple[tuple[str, tuple[str, ...]], ...]
     """Names loaded as globals, each with the attributes read from it at once, in the order of first use."""
@@ -139,7 +139,7 @@ class CodeFacts(weakref.ref[CodeType]):
     """In the code of a cell or class: names that it assigns."""
     suspects: tuple[str, ...] = ()
     """Reasons why the code may read names that do not appear in it."""
-    speaks: bool = False
+    reads_docs: bool = False
     """True if it reads annotations or documentation of objects that are known only when it runs."""
     attribute_stores: tuple[tuple[str, tuple[str, ...], str], ...] = ()
     """Attributes that the code sets or deletes: the global that each is reached from (empty for a local variable; those of ``self`` are left
@@ -153,32 +153,32 @@ class CodeFacts(weakref.ref[CodeType]):
 _known: dict[int, CodeFacts] = {}
 
 
-def facts(code: CodeType, own: str = "") -> CodeFacts:
+def facts(code: CodeType, variable: str = "") -> CodeFacts:
     """Return the facts about a code object, which is read once in its lifetime.
 
     Parameters
     ----------
-    own
+    variable
         For the code of an asset's cell, the variable with the asset's name.
     """
     key = identity(code)
-    found = _known.get(key)
-    if found is not None and found() is code and (not own or found.own == own):
-        return found
-    found = _known[key] = _read(code, key, own)
-    return found
+    known = _known.get(key)
+    if known is not None and known() is code and (not variable or known.variable == variable):
+        return known
+    known = _known[key] = _read(code, key, variable)
+    return known
 
 
-def _gone(found: CodeFacts, table: dict[int, CodeFacts] = _known) -> None:
-    if table.get(found.key) is found:
-        del table[found.key]
+def _drop(dead: CodeFacts, table: dict[int, CodeFacts] = _known) -> None:
+    if table.get(dead.key) is dead:
+        del table[dead.key]
 
 
-def _read(code: CodeType, key: int, own: str = "", named: frozenset[int] = opcodes.MODULE_NAMES) -> CodeFacts:
-    self = CodeFacts(code, _gone)
+def _read(code: CodeType, key: int, variable: str = "", named: frozenset[int] = opcodes.MODULE_NAMES) -> CodeFacts:
+    self = CodeFacts(code, _drop)
     self.key = key
-    if own:
-        self.own = own
+    if variable:
+        self.variable = variable
     if opcodes.untested():
         self.blob = digest(_header(code) + code.co_code + code.co_exceptiontable + repr(code.co_consts).encode())
         self.loads = ()
@@ -186,18 +186,18 @@ def _read(code: CodeType, key: int, own: str = "", named: frozenset[int] = opcod
     decoded = opcodes.decode(code)
     if not code.co_flags & _OPTIMIZED and "__firstlineno__" in code.co_names:
         _leave_out_lines(code, decoded)
-    write = partial(_written, own=own, named=named) if own else _written
+    write = partial(_encoded, variable=variable, named=named) if variable else _encoded
     blocks, shape = ordered(code, decoded, write)
     tail = marshal.dumps(shape, 2) if shape else _NO_SHAPE
     blob = b"".join((_header(code), *[block.content for block in blocks], tail))
     self.blob = blob if len(blob) < _HASH_ABOVE else Tag.LONG_CODE + digest(blob)
-    inner = [facts(each) for each in code.co_consts if type(each) is CodeType]
-    if _formats(decoded) or (inner and any(each.formats for each in inner)):
+    inner = [facts(nested) for nested in code.co_consts if type(nested) is CodeType]
+    if _formats(decoded) or (inner and any(nested.formats for nested in inner)):
         self.formats = True
     if inner or not opcodes.ATTRIBUTE_STORES.isdisjoint(decoded.operations):
         self.attribute_stores = _attribute_stores(code, decoded.instructions, inner)
     if inner or code.co_names:
-        _note(self, code.co_names, blocks)
+        _note_names(self, code.co_names, blocks)
     else:
         self.loads = ()
     return self
@@ -215,22 +215,22 @@ def _formats(decoded: opcodes.Decoded) -> bool:
 def _attribute_stores(
     code: CodeType, steps: list[Instruction], inner: list[CodeFacts]
 ) -> tuple[tuple[str, tuple[str, ...], str], ...]:
-    found: dict[tuple[str, tuple[str, ...], str], None] = {}
-    for at, (op, _, name) in enumerate(steps):
+    stores: dict[tuple[str, tuple[str, ...], str], None] = {}
+    for position, (op, _, name) in enumerate(steps):
         if op not in opcodes.ATTRIBUTE_STORES:
             continue
-        first = at - 1
+        first = position - 1
         while first > 0 and steps[first][0] in opcodes.ATTRIBUTE_LOADS:
             first -= 1
         base, argument, value = steps[first]
-        chain = tuple([each for _, _, each in steps[first + 1 : at]])
+        chain = tuple([attribute for _, _, attribute in steps[first + 1 : position]])
         if base == opcodes.LOAD_GLOBAL or base in opcodes.NAME_LOADS:
-            found[value, chain, name] = None
+            stores[value, chain, name] = None
         elif base != opcodes.LOAD_FAST or code.co_varnames[argument : argument + 1] != ("self",):
-            found["", chain, name] = None
-    for each in inner:
-        found.update(dict.fromkeys(each.attribute_stores))
-    return tuple(found)
+            stores["", chain, name] = None
+    for inner_facts in inner:
+        stores.update(dict.fromkeys(inner_facts.attribute_stores))
+    return tuple(stores)
 
 
 def _header(code: CodeType) -> bytes:
@@ -249,23 +249,25 @@ def _header(code: CodeType) -> bytes:
     )
 
 
-def _written(steps: list[Instruction], own: str = "", named: frozenset[int] = frozenset()) -> bytes:
+def _encoded(steps: list[Instruction], variable: str = "", named: frozenset[int] = frozenset()) -> bytes:
     """Return the encoding of instructions without jumps.
 
     Parameters
     ----------
-    own
+    variable
         The variable whose name is left out.
     named
         The operations that name it.
     """
     operations, arguments, held = zip(*steps, strict=True) if steps else ((), (), ())
-    if own:
-        held = tuple(["" if op in named and value == own else value for op, _, value in steps])
+    if variable:
+        held = tuple(["" if op in named and value == variable else value for op, _, value in steps])
     values = [value for value in held if value is not NO_VALUE]
     parts: list[bytes] = []
     if not PLAIN.issuperset(map(type, values)):
-        parts = [Tag.CODE + _inner(value, own) if type(value) is CodeType else atom(value) for value in values]
+        parts = [
+            Tag.CODE + _inner_code(value, variable) if type(value) is CodeType else atom(value) for value in values
+        ]
     # Plain values are part of the tuple; others follow it, and the tuple has their number.
     blob = marshal.dumps(
         (
@@ -278,36 +280,36 @@ def _written(steps: list[Instruction], own: str = "", named: frozenset[int] = fr
     return b"".join((blob, *parts)) if parts else blob
 
 
-def _inner(code: CodeType, own: str) -> bytes:
+def _inner_code(code: CodeType, variable: str) -> bytes:
     """Return the encoding of nested code, with its name."""
     name = code.co_name
-    if not own or not _names(code, own):
+    if not variable or not _contains_name(code, variable):
         return atom(name) + facts(code).blob
     # The names that the body of a class binds are attributes, not the cell's variable.
-    return atom("" if name == own else name) + _read(code, identity(code), own, opcodes.GLOBAL_NAMES).blob
+    return atom("" if name == variable else name) + _read(code, identity(code), variable, opcodes.GLOBAL_NAMES).blob
 
 
-def _names(code: CodeType, name: str) -> bool:
+def _contains_name(code: CodeType, name: str) -> bool:
     """Return True if code, or code nested in it, contains a name."""
     return (
         code.co_name == name
         or name in code.co_names
-        or any(_names(each, name) for each in code.co_consts if type(each) is CodeType)
+        or any(_contains_name(nested, name) for nested in code.co_consts if type(nested) is CodeType)
     )
 
 
 def _leave_out_lines(code: CodeType, decoded: opcodes.Decoded) -> None:
     """Remove the line number that the body of a class stores from its instructions, and sort the attributes of its instances."""
     steps, places = decoded[:2]
-    for at in range(len(steps) - 1, 0, -1):
-        if steps[at][0] != opcodes.STORE_NAME or steps[at - 1][0] != opcodes.LOAD_CONST:
+    for position in range(len(steps) - 1, 0, -1):
+        if steps[position][0] != opcodes.STORE_NAME or steps[position - 1][0] != opcodes.LOAD_CONST:
             continue
-        value = steps[at - 1][2]
-        if steps[at][2] == "__firstlineno__" and value == code.co_firstlineno:
-            both = slice(at - 1, at + 1)
+        value = steps[position - 1][2]
+        if steps[position][2] == "__firstlineno__" and value == code.co_firstlineno:
+            both = slice(position - 1, position + 1)
             del steps[both], places[both]
-        elif steps[at][2] == "__static_attributes__":
-            steps[at - 1] = (opcodes.LOAD_CONST, 0, tuple(sorted(value)))
+        elif steps[position][2] == "__static_attributes__":
+            steps[position - 1] = (opcodes.LOAD_CONST, 0, tuple(sorted(value)))
 
 
 _LOADS, _ATTRIBUTE, _STORES_GLOBAL, _STORES_NAME, _IMPORTS, _CONSTANT = range(6)
@@ -321,7 +323,7 @@ _ROLES = (
 """The role of each operation that has a value."""
 
 
-def _note(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
+def _note_names(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
     """Note the names that code loads, those of nested code included.
 
     Parameters
@@ -339,10 +341,10 @@ def _note(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
     attributes: list[str] = []
     constants: list[Any] = []
     bare_vars = False
-    spoken = 0
+    separate = 0
     for block in blocks:
         steps = block.steps
-        for at, (op, argument, value) in enumerate(steps):
+        for position, (op, argument, value) in enumerate(steps):
             if value is NO_VALUE:
                 continue
             role = _ROLES.get(op)
@@ -350,12 +352,12 @@ def _note(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
                 constants.append(value)
             elif role == _LOADS:
                 if value not in first_stored:
-                    read = chain(steps, at)
+                    read = chain(steps, position)
                     loads[(value, read)] = None
-                    spoken += bool(read) and read[-1] in SPOKEN
+                    separate += bool(read) and read[-1] in DOC_ATTRIBUTES
                 # Bit 0 of the argument is set if the loaded object is called.
                 bare_vars = bare_vars or (
-                    value == "vars" and op == opcodes.LOAD_GLOBAL and (not argument or _no_arguments(steps, at))
+                    value == "vars" and op == opcodes.LOAD_GLOBAL and (not argument or _no_arguments(steps, position))
                 )
             elif role == _ATTRIBUTE:
                 attributes.append(value)
@@ -366,7 +368,7 @@ def _note(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
             elif role == _STORES_NAME:
                 assigned.add(value)
             elif role == _IMPORTS:
-                imports.append((value, steps[at - 2][2], tuple(steps[at - 1][2] or ())))
+                imports.append((value, steps[position - 2][2], tuple(steps[position - 1][2] or ())))
     nested = [facts(value) for value in constants if type(value) is CodeType]
     for inner in nested:
         loads.update(dict.fromkeys(inner.loads))
@@ -381,7 +383,7 @@ def _note(to: CodeFacts, names: tuple[str, ...], blocks: list[Block]) -> None:
     if attributes or nested or imports:
         texts = [value for value in constants if type(value) is str]
         to.imports = tuple(imports)
-        _note_attributes(to, names, attributes, nested, spoken=spoken, texts=texts)
+        _note_attributes(to, names, attributes, nested, separate=separate, texts=texts)
 
 
 def _note_attributes(
@@ -390,7 +392,7 @@ def _note_attributes(
     attributes: list[str],
     nested: list[CodeFacts],
     *,
-    spoken: int,
+    separate: int,
     texts: list[str],
 ) -> None:
     """Note the facts that follow from the attributes that code reads, from its imports, and from nested code.
@@ -399,16 +401,16 @@ def _note_attributes(
     ----------
     names, texts
         The code's names, and its constants that are text.
-    spoken
+    separate
         The number of attributes that are documentation or annotations of named objects, which are digested separately.
     """
     to.attributes = frozenset(attributes).union(*(inner.attributes for inner in nested))
     to.bare_vars = to.bare_vars or any(inner.bare_vars for inner in nested)
     read = [name for name in attributes if name in _WATCHED]
-    to.speaks = (
-        len([name for name in attributes if name in READERS]) > spoken
+    to.reads_docs = (
+        len([name for name in attributes if name in READERS]) > separate
         or any(not READERS.isdisjoint(wanted) for _, _, wanted in to.imports)
-        or any(inner.speaks for inner in nested)
+        or any(inner.reads_docs for inner in nested)
     )
     if "modules" in read and "sys" not in names:
         # Objects of other libraries have an attribute of this name: modules of torch.
@@ -416,16 +418,16 @@ def _note_attributes(
     if read or nested:
         seen = [_FRAME_WALKERS[name] for name in read if name in _FRAME_WALKERS]
         to.suspects = tuple(dict.fromkeys(seen + [text for inner in nested for text in inner.suspects]))
-        found = names_in_texts(texts, read)
-        to.names_in_text = tuple(dict.fromkeys([*found, *(name for inner in nested for name in inner.names_in_text)]))
+        named = names_in_texts(texts, read)
+        to.names_in_text = tuple(dict.fromkeys([*named, *(name for inner in nested for name in inner.names_in_text)]))
 
 
 _WATCHED = FRAME_TEXT | SQL_TEXT | frozenset(_FRAME_WALKERS)
 
 
-def _no_arguments(steps: list[Instruction], at: int) -> bool:
+def _no_arguments(steps: list[Instruction], position: int) -> bool:
     """Return True if the object that an instruction loads is called without arguments."""
-    op, argument, _ = steps[at + 1] if at + 1 < len(steps) else (-1, 0, None)
+    op, argument, _ = steps[position + 1] if position + 1 < len(steps) else (-1, 0, None)
     return op in opcodes.CALLS and argument == 0
 
 
@@ -455,17 +457,17 @@ def imported(*codes: CodeType) -> tuple[Imported, ...]:
     bound: dict[str, list[tuple[str, int, str, bool]]] = {}
     scopes = [(code, _instructions(code)) for code in _nested(codes)]
     for _, instructions in scopes:
-        for name, what in _bindings(instructions):
-            bound.setdefault(name, []).append(what)
+        for name, entry in _bindings(instructions):
+            bound.setdefault(name, []).append(entry)
     return tuple(
-        Imported(*what, _chains(scopes, name)) for name, several in bound.items() for what in dict.fromkeys(several)
+        Imported(*entry, _chains(scopes, name)) for name, several in bound.items() for entry in dict.fromkeys(several)
     )
 
 
 @lru_cache(maxsize=1024)
 def chains_read(code: CodeType, name: str) -> Chains:
     """Return the attributes that a function reads from a module that its closure holds under a name."""
-    return _chains([(each, _instructions(each)) for each in _nested((code,))], name)
+    return _chains([(nested, _instructions(nested)) for nested in _nested((code,))], name)
 
 
 def _chains(scopes: list[tuple[CodeType, list[Instruction]]], name: str) -> Chains:
@@ -480,10 +482,10 @@ def _chains(scopes: list[tuple[CodeType, list[Instruction]]], name: str) -> Chai
 
 
 def _nested(codes: tuple[CodeType, ...]) -> list[CodeType]:
-    found = list(codes)
-    for code in found:
-        found.extend([constant for constant in code.co_consts if type(constant) is CodeType])
-    return found
+    all_codes = list(codes)
+    for code in all_codes:
+        all_codes.extend([constant for constant in code.co_consts if type(constant) is CodeType])
+    return all_codes
 
 
 def _instructions(code: CodeType) -> list[Instruction]:
@@ -500,35 +502,35 @@ def _instructions(code: CodeType) -> list[Instruction]:
 
 def _bindings(steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, int, str, bool]]]:
     """Yield each name that an import statement binds: module, level, item, and whether it is the outermost package."""
-    for at, (op, _, module) in enumerate(steps):
+    for position, (op, _, module) in enumerate(steps):
         if op != opcodes.IMPORT_NAME:
             continue
-        level, wanted = steps[at - 2][2], steps[at - 1][2]
+        level, wanted = steps[position - 2][2], steps[position - 1][2]
         if wanted == ("*",):
             yield "*", (module, level, "*", False)
         elif wanted:
-            following = at
+            following = position
             for _ in wanted:
                 following = _next(steps, following + 1, opcodes.IMPORT_FROM)
                 yield str(steps[following + 1][2]), (module, level, steps[following][2], False)
         else:
             # ``import a.b as c`` takes the submodule from the package before it stores it.
-            stored = at + 1
+            stored = position + 1
             while steps[stored][0] not in opcodes.STORES:
                 stored += 1
-            yield str(steps[stored][2]), (module, level, "", stored == at + 1)
+            yield str(steps[stored][2]), (module, level, "", stored == position + 1)
 
 
-def _next(steps: list[Instruction], at: int, wanted: int) -> int:
-    while steps[at][0] != wanted:
-        at += 1
-    return at
+def _next(steps: list[Instruction], position: int, wanted: int) -> int:
+    while steps[position][0] != wanted:
+        position += 1
+    return position
 
 
 def _reads(code: CodeType, steps: list[Instruction]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield each name that is read, with the chain of attributes that are read from it at once; the chain may be empty."""
     shared = {*code.co_cellvars, *code.co_freevars}
-    for at, (op, _, name) in enumerate(steps):
+    for position, (op, _, name) in enumerate(steps):
         # A load of the cell itself is for the closure of a nested function, whose code is read separately.
         if op in opcodes.LOADS and not (op in opcodes.CLOSURE_LOADS and name in shared):
-            yield name, chain(steps, at)
+            yield name, chain(steps, position)

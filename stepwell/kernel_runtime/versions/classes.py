@@ -29,17 +29,17 @@ def class_parts(cls: type) -> list[tuple[str, Any]]:
     """Return the entries of a class's namespace that count, sorted by name: their order in the class does not count."""
     namespace = vars(cls)
     if isinstance(cls, enum.EnumMeta):
-        found: dict[str, Any] = dict(cls.__members__)
-        members = [(name, member._value_) for name, member in found.items()]
+        enum_members: dict[str, Any] = dict(cls.__members__)
+        members = [(name, member._value_) for name, member in enum_members.items()]
         names = {name for name, _ in members}
-        kept = [
+        others = [
             (name, value)
             for name, value in namespace.items()
             if name not in names and name not in _SKIPPED and not (name.startswith("_") and not name.startswith("__") and name.endswith("_"))
             and not (name in _MADE_BY_ENUM and getattr(value, "__module__", "enum") in {"enum", None})
             and not name.startswith("_unhashable") and not name.startswith("_hashable")
         ]  # fmt: skip
-        return [("(members)", tuple(members)), *sorted(kept, key=_name)]
+        return [("(members)", tuple(members)), *sorted(others, key=_name)]
     if "__pydantic_decorators__" in namespace:
         parts = _pydantic(cls, namespace)
     elif _is_mapped(namespace):
@@ -77,23 +77,23 @@ def _pydantic(cls: type, namespace: Mapping[str, Any]) -> list[tuple[str, Any]]:
         rebuild = getattr(cls, "model_rebuild", None)
         if rebuild is not None:
             rebuild(raise_errors=False)
-    kept = [
+    attributes = [
         (name, value)
         for name, value in namespace.items()
         if not name.startswith("__pydantic_")
         and name not in {"__signature__", "__class_vars__", "__dataclass_fields__"}
         and not (name in _MADE_BY_PYDANTIC and str(getattr(value, "__module__", "")).partition(".")[0] == "pydantic")
     ]
-    told = {
-        kind: {name: decorator.info for name, decorator in found.items()}
+    decorators = {
+        kind: {name: decorator.info for name, decorator in defined.items()}
         for kind in ("validators", "field_validators", "root_validators", "field_serializers", "model_serializers", "model_validators")
-        if (found := getattr(namespace["__pydantic_decorators__"], kind, None))
+        if (defined := getattr(namespace["__pydantic_decorators__"], kind, None))
     }  # fmt: skip
     generic = namespace.get("__pydantic_generic_metadata__") or {}
     return [
-        *kept,
+        *attributes,
         ("(fields)", list((namespace.get("__pydantic_fields__") or {}).items())),
-        ("(decorators)", told),
+        ("(decorators)", decorators),
         ("(computed)", list((namespace.get("__pydantic_computed_fields__") or {}).items())),
         ("(generic)", (generic.get("origin"), generic.get("args"))),
         ("(config)", namespace.get("__pydantic_config__")),
@@ -120,7 +120,7 @@ def is_kept_by_library(cls: type, name: str) -> bool:
 
 
 def is_data(cls: type, name: str, value: Any) -> bool:
-    """Return True for an attribute of a class that holds data, such as methods and cells assign."""
+    """Return True if an attribute of a class is data, which methods and cells may assign."""
     kind = type(value)
     return (
         not name.startswith(("__", "_abc_"))
@@ -149,13 +149,13 @@ def _property(item: Any) -> Any:
     columns = getattr(item, "columns", None)
     if columns:
         return ["column", *columns]
-    told = getattr(item, "_init_args", None)
-    if told is None:
+    declared = getattr(item, "_init_args", None)
+    if declared is None:
         return [type(item).__name__]
-    arguments = [getattr(each, "argument", each) for each in told]
+    arguments = [getattr(arg, "argument", arg) for arg in declared]
     return [
         type(item).__name__,
-        *[each if each is None or isinstance(each, (str, type, FunctionType)) else str(each) for each in arguments],
+        *[arg if arg is None or isinstance(arg, (str, type, FunctionType)) else str(arg) for arg in arguments],
         *[str(getattr(item, name, None)) for name in _RELATION],
     ]
 
@@ -169,7 +169,7 @@ def _struct(cls: Any) -> tuple[Any, ...]:
     return (
         cls.__struct_fields__,
         cls.__struct_encode_fields__,
-        [("factory", each.factory) if hasattr(each, "factory") else each for each in cls.__struct_defaults__],
+        [("factory", item.factory) if hasattr(item, "factory") else item for item in cls.__struct_defaults__],
         {name: getattr(config, name) for name in sorted(dir(config)) if not name.startswith("_")},
     )
 
@@ -212,40 +212,42 @@ def reduced(item: Any) -> Form:
         return held
     try:
         reduce = copyreg.dispatch_table.get(kind)
-        found: Any = reduce(item) if reduce is not None else item.__reduce_ex__(4)
+        result: Any = reduce(item) if reduce is not None else item.__reduce_ex__(4)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise Undigestible(f"{kind.__module__}.{kind.__qualname__} cannot be digested: {first_line(error)}") from error
-    if issubclass(type(found), str):
+    if issubclass(type(result), str):
         for module in (getattr(item, "__module__", None), kind.__module__, "numpy", "scipy.special"):
-            if getattr(sys.modules.get(str(module)), found, None) is item:
-                return Form("named", (kind, module, found))
+            if getattr(sys.modules.get(str(module)), result, None) is item:
+                return Form("named", (kind, module, result))
         if kind.__module__ == "typing":
             # A type variable has no module attribute if it was defined inside a function.
-            return Form("typing", (kind, found, getattr(item, "__bound__", None), getattr(item, "__constraints__", ())))
+            return Form(
+                "typing", (kind, result, getattr(item, "__bound__", None), getattr(item, "__constraints__", ()))
+            )
         raise Undigestible(
-            f"{kind.__module__}.{kind.__qualname__} cannot be digested: its module has no attribute {found!r}"
+            f"{kind.__module__}.{kind.__qualname__} cannot be digested: its module has no attribute {result!r}"
         )
-    if not issubclass(type(found), tuple) or len(found) < 2:
+    if not issubclass(type(result), tuple) or len(result) < 2:
         raise Undigestible(
             f"{kind.__module__}.{kind.__qualname__} cannot be digested: its __reduce__ does not return a tuple"
         )
-    parts: list[Any] = [kind, found[0], tuple(found[1])]
+    parts: list[Any] = [kind, result[0], tuple(result[1])]
     # Reading an instance may create an empty __dict__.
-    state = found[2] if len(found) > 2 and not (type(found[2]) is dict and not found[2]) else None
+    state = result[2] if len(result) > 2 and not (type(result[2]) is dict and not result[2]) else None
     parts.append(None if state is not None and _forgets(kind) else state)
-    parts.append(list(found[3]) if len(found) > 3 and found[3] is not None else None)
-    parts.append([pair for item in found[4] for pair in item] if len(found) > 4 and found[4] is not None else None)
-    if len(found) > 5:
-        parts.append(found[5])
+    parts.append(list(result[3]) if len(result) > 3 and result[3] is not None else None)
+    parts.append([pair for item in result[4] for pair in item] if len(result) > 4 and result[4] is not None else None)
+    if len(result) > 5:
+        parts.append(result[5])
     return Form("instance", tuple(parts))
 
 
 def _forgets(kind: type) -> bool:
     """Return True if a type's ``__setstate__`` does nothing: an instance that was loaded without its state is equal to the stored one."""
-    found = getattr(kind, "__setstate__", None)
-    return type(found) is FunctionType and found.__code__.co_code in _NOTHING and not found.__code__.co_names
+    method = getattr(kind, "__setstate__", None)
+    return type(method) is FunctionType and method.__code__.co_code in _NOTHING and not method.__code__.co_names
 
 
 def _held(item: Any, kind: type) -> Form | None:
@@ -280,7 +282,7 @@ def _attributes(item: Any) -> tuple[Any, ...]:
 
 
 def _declared_column(item: Any) -> tuple[Any, ...]:
-    keys = sorted(f"{getattr(each, '_colspec', each)} {each.ondelete} {each.onupdate}" for each in item.foreign_keys)
+    keys = sorted(f"{getattr(key, '_colspec', key)} {key.ondelete} {key.onupdate}" for key in item.foreign_keys)
     return (
         item.name, item.key, type(item.type), repr(item.type), item.primary_key, item.nullable, item.unique, item.index, keys,
         getattr(item.default, "arg", item.default), getattr(item.onupdate, "arg", item.onupdate),
@@ -289,10 +291,10 @@ def _declared_column(item: Any) -> tuple[Any, ...]:
 
 
 def _declared_table(item: Any) -> tuple[Any, ...]:
-    def named(each: Any) -> str:
-        columns = [column.name for column in getattr(each, "columns", ())]
+    def named(part: Any) -> str:
+        columns = [column.name for column in getattr(part, "columns", ())]
         return (
-            f"{type(each).__name__} {each.name} {columns} {getattr(each, 'sqltext', '')} {getattr(each, 'unique', '')}"
+            f"{type(part).__name__} {part.name} {columns} {getattr(part, 'sqltext', '')} {getattr(part, 'unique', '')}"
         )
 
     return (item.name, item.schema, list(item.columns), sorted(map(named, (*item.constraints, *item.indexes))), item.comment)  # fmt: skip

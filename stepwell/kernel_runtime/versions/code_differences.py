@@ -61,30 +61,30 @@ def explain(old: CodeVersion, new: CodeVersion, key: str = "") -> tuple[Change, 
     canonical = any(version.parts and version.parts[0].path != key for version in (old, new))
     before, after = (_by_path(_as_parts_of(key, version.parts)) for version in (old, new))
     changed: dict[tuple[str, str], Change] = {}
-    for at, part in after.items():
-        earlier = before.get(at)
-        if earlier is not None and not _same(earlier, part):
-            changed[at] = _change(earlier, part, canonical=canonical)
+    for pair, part in after.items():
+        earlier = before.get(pair)
+        if earlier is not None and not _is_equal(earlier, part):
+            changed[pair] = _change(earlier, part, canonical=canonical)
     # A part with the same text has another digest only because of the objects that it reads.
-    unedited = {at for at in changed if at[1] == "code" and before[at].text == after[at].text is not None}
+    unedited = {pair for pair in changed if pair[1] == "code" and before[pair].text == after[pair].text is not None}
     edited = {path for path, group in changed if (path, group) not in unedited}
     added, removed = _unmatched(before, after, changed, edited, canonical=canonical)
-    for at, part in added.items():
-        changed[at] = Change(part.kind, part.path, part.where, None, _shown(part), what="added")
-    for at, part in removed.items():
-        changed[at] = Change(part.kind, part.path, part.where, _shown(part), None, what="removed")
-    for at in unedited:
-        if any(_follows(path, {at[0]}) for path, _ in changed):
-            del changed[at]
+    for pair, part in added.items():
+        changed[pair] = Change(part.kind, part.path, part.where, None, _shown(part), what="added")
+    for pair, part in removed.items():
+        changed[pair] = Change(part.kind, part.path, part.where, _shown(part), None, what="removed")
+    for pair in unedited:
+        if any(_follows(path, {pair[0]}) for path, _ in changed):
+            del changed[pair]
     _drop_consequences(changed, before, after, key)
     if not changed:
         return (Change("body", key),)
-    in_order = sorted(changed, key=lambda at: (changed[at].path.count(ARROW), changed[at].path))
+    in_order = sorted(changed, key=lambda pair: (changed[pair].path.count(ARROW), changed[pair].path))
     # A variable that is read in several places is one cause, shown with its shortest path.
     once: dict[tuple[object, ...], Change] = {}
-    for at in in_order:
-        digests = [parts[at].digest if at in parts else "" for parts in (before, after)]
-        once.setdefault((_called(at), changed[at].what, *digests), changed[at])
+    for pair in in_order:
+        digests = [parts[pair].digest if pair in parts else "" for parts in (before, after)]
+        once.setdefault((_label(pair), changed[pair].what, *digests), changed[pair])
     return tuple(once.values())
 
 
@@ -92,7 +92,7 @@ Parts = dict[tuple[str, str], CodePart]
 
 
 def _as_parts_of(key: str, parts: tuple[CodePart, ...]) -> tuple[CodePart, ...]:
-    """Return parts with their paths from a key, for any key that they were recorded for."""
+    """Return parts with paths that begin with a key, even if they were recorded for another key."""
     root = parts[0].path if parts else key
     if root == key:
         return parts
@@ -108,53 +108,53 @@ def _unmatched(
 
     A part that both versions have, with different paths, is left out if it is equal, and added to ``changed`` otherwise.
     """
-    known = [{(*_called(key), part.digest) for key, part in parts.items()} for parts in (before, after)]
+    known = [{(*_label(key), part.digest) for key, part in parts.items()} for parts in (before, after)]
 
     def only(parts: Parts, others: Parts, same: set[tuple[str, str, str]]) -> Parts:
         return {
             key: part
             for key, part in parts.items()
-            if key not in others and (*_called(key), part.digest) not in same and not _follows(part.path, edited)
+            if key not in others and (*_label(key), part.digest) not in same and not _follows(part.path, edited)
         }
 
     added, removed = only(after, before, known[0]), only(before, after, known[1])
-    for at in list(added):
+    for place in list(added):
         # A value took the place of a function, or a function that of a value.
-        earlier = next((other for other in removed if other[0] == at[0]), None)
+        earlier = next((other for other in removed if other[0] == place[0]), None)
         if earlier is not None:
-            changed[at] = _change(removed.pop(earlier), added.pop(at), canonical=canonical)
-    counts = Counter(map(_called, added))
+            changed[place] = _change(removed.pop(earlier), added.pop(place), canonical=canonical)
+    counts = Counter(map(_label, added))
     moved = defaultdict(list)
     for key in removed:
-        moved[_called(key)].append(key)
+        moved[_label(key)].append(key)
     for key in list(added):
-        places = moved[_called(key)]
-        if len(places) == counts[_called(key)] == 1:
+        places = moved[_label(key)]
+        if len(places) == counts[_label(key)] == 1:
             changed[key] = _change(removed.pop(places[0]), added.pop(key), canonical=canonical)
     return added, removed
 
 
 def _drop_consequences(changed: dict[tuple[str, str], Change], before: Parts, after: Parts, key: str) -> None:
     """Remove changes that are consequences of another change in the list."""
-    at_ignored = (key + IGNORED, "global")
+    ignore_key = (key + IGNORED, "global")
     ignored: set[str] = set()
-    if at_ignored in changed:
-        lists = [(parts[at_ignored].text or "").split(", ") if at_ignored in parts else [] for parts in (before, after)]
+    if ignore_key in changed:
+        lists = [(parts[ignore_key].text or "").split(", ") if ignore_key in parts else [] for parts in (before, after)]
         ignored = set(lists[0]) ^ set(lists[1])
-    for at in list(changed):
-        path, group = at
-        last = _called_path(path)
-        if at != at_ignored and any(
+    for place in list(changed):
+        path, group = place
+        last = _last_name(path)
+        if place != ignore_key and any(
             last == name or last.startswith(f"{name}.") or name.startswith(f"{last}.") for name in ignored
         ):
-            del changed[at]
+            del changed[place]
         elif group == "global" and any(other.startswith(f"{path}.") for other, _ in changed):
             # The object changed only because its attribute did.
-            del changed[at]
+            del changed[place]
 
 
-def _called(key: tuple[str, str]) -> tuple[str, str]:
-    return _called_path(key[0]), key[1]
+def _label(key: tuple[str, str]) -> tuple[str, str]:
+    return _last_name(key[0]), key[1]
 
 
 def describe(change: Change) -> str:
@@ -176,24 +176,24 @@ def describe(change: Change) -> str:
         return (
             f"{name} is {'now' if change.what == 'added' else 'no longer'} an asset"
             if change.what != "changed"
-            else f"{name} is another asset"
+            else f"{name} refers to another asset"
         )
     if change.path.endswith(IGNORED):
         names = change.after if change.what != "removed" else change.before
-        return f"--ignore {names} was {'taken out' if change.what == 'removed' else change.what}"
+        return f"--ignore {names} was {change.what}"
     if change.what == "changed" and change.before is not None and change.after is not None and not looks_secret(name):
         return f"{name}: {change.before} -> {change.after}"
     return f"{name} {change.what}{place}"
 
 
 def _by_path(parts: tuple[CodePart, ...]) -> Parts:
-    found: Parts = {}
+    by_path: Parts = {}
     for part in parts:
-        found.setdefault((part.path, "code" if part.kind in {"function", "class", "body"} else part.kind), part)
-    return found
+        by_path.setdefault((part.path, "code" if part.kind in {"function", "class", "body"} else part.kind), part)
+    return by_path
 
 
-def _same(before: CodePart, after: CodePart) -> bool:
+def _is_equal(before: CodePart, after: CodePart) -> bool:
     """Return True if two parts are equal; digests with the keys of two users cannot be compared, then their texts are."""
     if before.digest == after.digest or len(before.digest) != len(after.digest) or len(after.digest) <= _KEY:
         return before.digest == after.digest
@@ -219,7 +219,7 @@ def _change(before: CodePart, after: CodePart, *, canonical: bool) -> Change:
                 texts[0].splitlines(), texts[1].splitlines(), f"{name} (before)", f"{name} (now)", lineterm=""
             )
         )
-    secret = after.kind == "global" and (HIDDEN in (before.text, after.text) or looks_secret(_called_path(after.path)))
+    secret = after.kind == "global" and (HIDDEN in (before.text, after.text) or looks_secret(_last_name(after.path)))
     return Change(after.kind, after.path, after.where, _shown(before), _shown(after), diff, secret=secret)
 
 
@@ -246,13 +246,13 @@ def _canonical(source: str) -> str:
     return ast.unparse(tree)
 
 
-def _called_path(path: str) -> str:
+def _last_name(path: str) -> str:
     return path.rpartition(ARROW)[2]
 
 
 def _shown(part: CodePart) -> str | None:
     """Return the text of a part; None if it must not be shown."""
-    hidden = part.kind == "global" and (part.text == HIDDEN or looks_secret(_called_path(part.path)))
+    hidden = part.kind == "global" and (part.text == HIDDEN or looks_secret(_last_name(part.path)))
     if hidden or part.text is None or part.kind != "global":
         return None if hidden else part.text
     return hidden_text(part.text)

@@ -24,7 +24,7 @@ from stepwell.kernel_runtime.versions.graph import UNVERIFIABLE, digest_of
 from stepwell.kernel_runtime.versions.left_out import DATA, NOTHING
 from stepwell.kernel_runtime.versions.opcodes import untested
 from stepwell.kernel_runtime.versions.ownership import owner
-from stepwell.kernel_runtime.versions.references import is_found
+from stepwell.kernel_runtime.versions.references import is_module_attribute
 from stepwell.kernel_runtime.versions.secret_forms import looks_generated, names_secret
 from stepwell.kernel_runtime.versions.secrets import environment_now, hidden_source, holds_secret, looks_secret
 from stepwell.kernel_runtime.versions.walk import CodeWalk
@@ -50,9 +50,9 @@ def data_version(value: Any, budget: Budget | None = None) -> str | None:
         return hexdigest(atom(value))
     try:
         if kind is PATH:
-            found = contents_of(value)
-            if found.kind != "nothing":
-                return hexdigest(atom(("contents of a path", found.kind, value.name, found.digest)))
+            contents = contents_of(value)
+            if contents.kind != "nothing":
+                return hexdigest(atom(("contents of a path", contents.kind, value.name, contents.digest)))
         return hexdigest(encode(value, budget or _foreign))
     except (Undigestible, RecursionError):
         return None
@@ -82,12 +82,12 @@ class Budget:
 
     Parameters
     ----------
-    left
+    count
         The number of instances.
     """
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self, count: int) -> None:
+        self.left = count
 
     def __call__(self, item: Any, path: Callable[[], str]) -> bytes | Form:
         """Return the form of an instance; raises `Undigestible` after too many instances."""
@@ -98,8 +98,8 @@ class Budget:
 
 
 def _class(cls: type) -> tuple[str | None, ...]:
-    who = owner(cls.__module__) if is_found(cls) else None
-    return (cls.__module__, cls.__qualname__, who if who is not None else class_version(cls))
+    library = owner(cls.__module__) if is_module_attribute(cls) else None
+    return (cls.__module__, cls.__qualname__, library if library is not None else class_version(cls))
 
 
 def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
@@ -110,12 +110,12 @@ def _function(function: FunctionType | BuiltinFunctionType) -> tuple[Any, ...]:
         and not isinstance(function.__self__, ModuleType)
     ):
         return (function.__name__, function.__self__)
-    found: Any = sys.modules.get(module or "builtins")
+    named_object: Any = sys.modules.get(module or "builtins")
     for part in function.__qualname__.split("."):
-        found = getattr(found, part, None)
-    if found is function:
-        who = owner(module)
-        return (module, function.__qualname__, who if who is not None else class_version(function))
+        named_object = getattr(named_object, part, None)
+    if named_object is function:
+        library = owner(module)
+        return (module, function.__qualname__, library if library is not None else class_version(function))
     # A function that is not an attribute of its module is identified by its code and closure only: all of them need a digest.
     version = exact_class_version(function)
     if version is None:
@@ -156,7 +156,7 @@ def hides(name: str, value: Any) -> bool:
     Values with names of secrets, and values of the environment, are never stored as text.
     """
     if isinstance(value, (type, FunctionType)):
-        if type(value) is FunctionType and any(hides(label, each) for label, each in _held_values(value)):
+        if type(value) is FunctionType and any(hides(label, held) for label, held in _held_values(value)):
             return True
         if type(value) is FunctionType and value.__name__ == "<lambda>":
             return _constants_hide(value.__code__)
@@ -181,22 +181,22 @@ def _held_values(function: FunctionType) -> list[tuple[str, Any]]:
     code = function.__code__
     defaults = function.__defaults__ or ()
     names = code.co_varnames[: code.co_argcount][len(code.co_varnames[: code.co_argcount]) - len(defaults) :]
-    found = [*zip(names, defaults, strict=False), *(function.__kwdefaults__ or {}).items()]
+    items = [*zip(names, defaults, strict=False), *(function.__kwdefaults__ or {}).items()]
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
         try:
-            found.append((name, cell.cell_contents))
+            items.append((name, cell.cell_contents))
         except ValueError:
             continue
-    return [(name, value) for name, value in found if not isinstance(value, (type, FunctionType)) and value is not None]
+    return [(name, value) for name, value in items if not isinstance(value, (type, FunctionType)) and value is not None]
 
 
 def _constants_hide(code: CodeType) -> bool:
     """Return True if constants of code may be secrets; for code that has no separate source."""
     stack, texts, names = [code], list[str](), list[str]()
     while stack:
-        each = stack.pop()
-        names += [*each.co_names, *each.co_varnames, *each.co_cellvars]
-        for constant in each.co_consts:
+        current = stack.pop()
+        names += [*current.co_names, *current.co_varnames, *current.co_cellvars]
+        for constant in current.co_consts:
             if isinstance(constant, CodeType):
                 stack.append(constant)
             elif isinstance(constant, tuple):

@@ -73,7 +73,7 @@ class Tag:
 
 
 PLAIN: frozenset[type] = frozenset({int, str, bytes, bool, NoneType, EllipsisType})
-"""Types of which marshal writes all values canonically."""
+"""Types for which marshal writes all values canonically."""
 ATOMS: frozenset[type] = PLAIN | {float, complex}
 
 
@@ -114,14 +114,14 @@ def atoms_only(values: Iterable[Any]) -> bool:
 
 def digest(data: bytes) -> bytes:
     """Return 16 bytes."""
-    found: bytes = blake3(data).digest(16)
-    return found
+    result: bytes = blake3(data).digest(16)
+    return result
 
 
 def hexdigest(data: bytes) -> str:
     """Return 32 hexadecimal digits."""
-    found: str = blake3(data).hexdigest(16)
-    return found
+    result: str = blake3(data).hexdigest(16)
+    return result
 
 
 # -- containers
@@ -161,11 +161,11 @@ class Undigestible(Exception):  # noqa: N818 - a condition that callers turn int
 
 
 Foreign = Callable[[Any, Callable[[], str]], "bytes | Form"]
-"""Given an object and a function that returns its path, returns its encoding, or a form to encode in its place."""
+"""Called with an object and a function that returns its path. Returns the encoding, or a form to encode in its place."""
 
 
 class SetHasForeign(Exception):  # noqa: N818 - as above
-    """Raised by a `foreign` that cannot write members of a set, whose order is that of their encodings."""
+    """Raised by a `foreign` that cannot encode the members of a set: the order of members is that of their encodings."""
 
 
 def refuse(item: Any, path: Callable[[], str]) -> bytes | Form:  # noqa: ARG001 - a `Foreign`
@@ -204,7 +204,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
     stack: list[tuple[Iterator[Any], bytes, int, Any]] = [(iter((value,)), b"", 0, None)]
     above: dict[int, int] = {}
     # References that keep temporary objects alive: no later object can have the identity of one of them.
-    kept: dict[int, Any] = {}
+    alive: dict[int, Any] = {}
     done: dict[int, bytes] = {}
     count = instances = refusals = 0
     counts = [0]
@@ -226,19 +226,20 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                 assert isinstance(marked, bytes)
                 out.append(marked)
                 continue
+            # `above` has the open containers, `done` the leaves that were written before.
             if key in above or key in done:
                 out.append(
                     done[key] if key in done else Tag.ENCLOSING + (len(stack) - above[key]).to_bytes(4, "little")
                 )
                 continue
             count += 1
-            if instances > _MOST_INSTANCES or (count > _LIMIT and len(kept) < count // 8):
-                what = (
+            if instances > _MOST_INSTANCES or (count > _LIMIT and len(alive) < count // 8):
+                excess = (
                     f"more than {_MOST_INSTANCES:,} instances"
                     if instances > _MOST_INSTANCES
                     else "the same objects too many times"
                 )
-                raise Undigestible(f"{type(value).__name__} holds {what}", path())
+                raise Undigestible(f"{type(value).__name__} holds {excess}", path())
             closing = b""
             container = item
             if kind in _TREES:
@@ -260,7 +261,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                     out.append((_LIST if kind is list else _TUPLE) + len(item).to_bytes(4, "little"))
                     inner = iter(item)
             elif kind is set or kind is frozenset:
-                out.append(_written_set(item, foreign, path, sets_apart, apart))
+                out.append(_encoded_set(item, foreign, path, sets_apart, apart))
                 continue
             else:
                 form = builtin_form(item) or structure(item)
@@ -270,7 +271,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                 elif type(form) is bytes:
                     # A leaf with a buffer may be large, and may occur again in the value.
                     done[key] = form
-                    kept[key] = item
+                    alive[key] = item
                 if isinstance(form, bytes):
                     out.append(form)
                     continue
@@ -278,7 +279,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
                 out.append(_FORM + marshal.dumps(container.name, 2) + len(container.parts).to_bytes(4, "little"))
                 inner = iter(container.parts)
             above[key] = len(stack)
-            kept[key] = item
+            alive[key] = item
             stack.append((inner, closing, key, container))
             counts.append(0)
             break
@@ -290,7 +291,7 @@ def encode(value: Any, foreign: Foreign, *, sets_apart: bool = False, apart: Con
     return b"".join(out)
 
 
-def _written_set(
+def _encoded_set(
     item: Any, foreign: Foreign, path: Callable[[], str], sets_apart: bool, apart: Container[int]
 ) -> bytes:
     """Return the encoding of a set: its members in the order of their encodings."""
@@ -322,12 +323,12 @@ def _path(stack: list[tuple[Iterator[Any], bytes, int, Any]], counts: list[int])
 
 _TREES = frozenset((list, tuple, dict))
 _LARGE = 64
-"""Members of a container above which a check of the whole container saves time."""
+"""Minimum number of members of a container for a check of the whole container, which saves time for large ones."""
 _MOST_REFUSALS = 6
-"""Failed checks of whole containers in one value after which no further container is checked."""
+"""Maximum number of failed checks of whole containers in one value; then no further container is checked."""
 _DEEPEST = 100
 _MANY = 1_000_000
-"""Members of a level above which its containers are checked for repeated objects."""
+"""Number of members of a level above which its containers are checked for repeated objects."""
 _SAMPLE = 5_000
 
 
@@ -344,23 +345,23 @@ def is_plain_tree(value: Any) -> bool:
         if not kinds - inner <= _MARSHALLED:
             return False
         if float in kinds:
-            total = sum([each for each in level if type(each) is float])
+            total = sum([member for member in level if type(member) is float])
             if total != total:  # noqa: PLR0124 - a NaN among them makes the sum NaN
                 return False
         if not inner:
             return True
-        containers = level if kinds == inner else [each for each in level if type(each) in _TREES]
+        containers = level if kinds == inner else [member for member in level if type(member) in _TREES]
         if sum(map(len, containers)) > _MANY:
             # Few objects that occur many times would be written many times.
             sample = [*containers][:: 1 + len(containers) // _SAMPLE]
             if len(set(map(identity, sample))) * 10 < len(sample) * 9:
                 return False
-        dicts = containers if inner == {dict} else [each for each in containers if type(each) is dict]
+        dicts = containers if inner == {dict} else [member for member in containers if type(member) is dict]
         if dicts:
             keys = set(map(type, chain.from_iterable(dicts)))
             if not keys <= PLAIN:
                 return False
-        others = () if inner == {dict} else [each for each in containers if type(each) is not dict]
+        others = () if inner == {dict} else [member for member in containers if type(member) is not dict]
         if len(others) == 1 and not dicts:
             (level,) = others
         else:
@@ -393,13 +394,13 @@ def builtin_form(value: Any) -> Form | None:
     return None
 
 
-def _step(container: Any, at: int, *, of_instance: bool) -> str:
+def _step(container: Any, position: int, *, of_instance: bool) -> str:
     """Return the label of the item at a position of a container; positions count from one."""
     if type(container) in {list, tuple}:
-        return f"[{at - 1}]"
+        return f"[{position - 1}]"
     if type(container) is dict:
         for place, key in enumerate(container):
-            if place == (at - 1) // 2:
+            if place == (position - 1) // 2:
                 if of_instance and type(key) is str:
                     return f".{key}"
                 return f"[{key!r}]" if type(key) in ATOMS and len(repr(key)) <= 40 else "[...]"

@@ -86,8 +86,8 @@ def name_digest(name: str, value: str | None, keyed: Keyed) -> str:
 
 def all_digest(environment: dict[str, str], keyed: Keyed, without: Collection[str] = ()) -> str:
     """Return the keyed digest of an environment, without the names of the session and those in `without`."""
-    left = sorted((name, value) for name, value in environment.items() if name not in without and not of_session(name))
-    return keyed(b"\0\0".join([_bytes(name, value) for name, value in left]))
+    rest = sorted((name, value) for name, value in environment.items() if name not in without and not of_session(name))
+    return keyed(b"\0\0".join([_bytes(name, value) for name, value in rest]))
 
 
 def _bytes(name: str, value: str) -> bytes:
@@ -103,8 +103,8 @@ def whole() -> dict[str, str]:
 def value_of(name: str) -> str | None:
     """Return the value of a name, None if it is not set; the read is not recorded."""
     environ: Any = os.environ
-    found = environ._data.get(environ.encodekey(name))
-    return None if found is None else os.fsdecode(found)
+    value = environ._data.get(environ.encodekey(name))
+    return None if value is None else os.fsdecode(value)
 
 
 def set_variable(name: str, value: str | None) -> None:
@@ -115,7 +115,7 @@ def set_variable(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-def _asker(frame: FrameType | None) -> FrameType | None:
+def _caller(frame: FrameType | None) -> FrameType | None:
     """Return the nearest frame that is not of one of the modules that only pass a read on."""
     while frame is not None and frame.f_globals.get("__name__") in _PASSING:
         frame = frame.f_back
@@ -124,7 +124,7 @@ def _asker(frame: FrameType | None) -> FrameType | None:
 
 def counts_here(frame: FrameType | None) -> bool:
     """Return True if a read from this frame counts: by its module, and unless an installed package is being imported."""
-    frame = _asker(frame)
+    frame = _caller(frame)
     if frame is None:
         return True
     if (
@@ -148,12 +148,12 @@ def counts_here(frame: FrameType | None) -> bool:
     return True
 
 
-def _hands_on(frame: FrameType | None, name: str = "") -> bool:
+def _copies_for_child(frame: FrameType | None, name: str = "") -> bool:
     """Return True if a package copies the environment, or a name of it, for a process that it is about to start.
 
     Reads of the package's own settings (``JOBLIB_MULTIPROCESSING``) count as usual.
     """
-    frame = _asker(frame)
+    frame = _caller(frame)
     package = "" if frame is None else str(frame.f_globals.get("__name__", "")).partition(".")[0]
     return package in _STARTERS and not name.startswith(package.upper())
 
@@ -199,25 +199,25 @@ def watch_environment(active: Callable[[], Reader | None]) -> None:
             name
             and not reader.knows_name(name)
             and counts_here(frame := sys._getframe(1))
-            and not _hands_on(frame, name)
+            and not _copies_for_child(frame, name)
         ):
             reader.name_read(name, value_of(name))
         return get(self, key)
 
-    def seen_whole() -> None:
+    def record_all() -> None:
         reader = active()
-        if reader is not None and not _hands_on(sys._getframe(2)) and counts_here(sys._getframe(2)):
+        if reader is not None and not _copies_for_child(sys._getframe(2)) and counts_here(sys._getframe(2)):
             reader.all_read(whole())
 
     @wraps(begin)
     def iterate(self: Any) -> Iterator[Any]:
-        seen_whole()
-        found: Iterator[Any] = begin(self)
-        return found
+        record_all()
+        names: Iterator[Any] = begin(self)
+        return names
 
     @wraps(show)
     def shown(self: Any) -> str:
-        seen_whole()
+        record_all()
         return str(show(self))
 
     @wraps(put)

@@ -51,7 +51,7 @@ class Expander(Writer):
         node = Node(keyed_ref(item, identity(item)) if weakly else lambda: item)
         if OPAQUE and id(item) in OPAQUE:
             node.stable = False
-            node.own.append(Tag.OPAQUE + atom(OPAQUE[id(item)][1]))
+            node.content.append(Tag.OPAQUE + atom(OPAQUE[id(item)][1]))
         elif kind is FunctionType:
             function_node(self, node, item)
         elif kind is CellBody:
@@ -68,7 +68,7 @@ class Expander(Writer):
                 self._object(node, item, kind)
             except Undigestible as error:
                 node.unverifiable(error.path, error.reason)
-                node.own.append(Tag.UNDIGESTIBLE + kind.__qualname__.encode())
+                node.content.append(Tag.UNDIGESTIBLE + kind.__qualname__.encode())
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -77,7 +77,7 @@ class Expander(Writer):
                     "",
                     f"{kind.__qualname__} cannot be digested: {type(error).__name__}: {hidden_text(first_line(error))}",
                 )
-                node.own.append(Tag.UNDIGESTIBLE + kind.__qualname__.encode())
+                node.content.append(Tag.UNDIGESTIBLE + kind.__qualname__.encode())
         return node
 
     # -- classes and modules
@@ -86,25 +86,25 @@ class Expander(Writer):
         node.shape = (type(cls), cls.__bases__)
         written = token(cls, type(cls))
         if written is not None:
-            node.own.append(written)
+            node.content.append(written)
             return
         version = version_of_copy(cls)
         if version is not None:
             node.digest = bytes.fromhex(version)
             return
-        own = node.own
+        content = node.content
         namespace = vars(cls)
-        own.append(Tag.CLASS + atom(cls.__name__))
+        content.append(Tag.CLASS + atom(cls.__name__))
         self.refer(node, "(metaclass)", type(cls))
-        own.append(len(cls.__bases__).to_bytes(2, "little"))
+        content.append(len(cls.__bases__).to_bytes(2, "little"))
         for base in cls.__bases__:
             self.refer(node, "" if base.__module__ == "builtins" else base.__name__, base)
         for name, value in class_parts(cls):
             if self.ignored.data and is_data(cls, name, value):
                 continue
-            own.append(Tag.CLASS_ENTRY + atom(name))
+            content.append(Tag.CLASS_ENTRY + atom(name))
             if (id(cls), name) in self.ignored.attributes:
-                own.append(Tag.IGNORED)
+                content.append(Tag.IGNORED)
                 continue
             self.refer(node, "." + name, value)
         node.mappings += tuple((namespace, name, value) for name, value in namespace.items())
@@ -115,13 +115,13 @@ class Expander(Writer):
         node.stable = False
         written = token(module, type(module))
         if written is not None:
-            node.own.append(written)
+            node.content.append(written)
             return
-        node.own.append(Tag.MODULE + atom(module.__name__))
+        node.content.append(Tag.MODULE + atom(module.__name__))
         for name, value in sorted(vars(module).items()):
             if name.startswith("__") and name.endswith("__"):
                 continue
-            node.own.append(atom(name))
+            node.content.append(atom(name))
             self.refer(node, "." + name, value)
 
     # -- other objects
@@ -129,21 +129,21 @@ class Expander(Writer):
     def _object(self, node: Node, item: Any, kind: type) -> None:
         inner = getattr_static(item, "__stepwell_body__")
         if inner is not None:
-            node.own.append(Tag.DEFINITION)
+            node.content.append(Tag.DEFINITION)
             self.refer(node, "", inner)
         elif kind is MethodType:
-            node.own.append(Tag.METHOD)
+            node.content.append(Tag.METHOD)
             self.refer(node, "", item.__func__)
             self.refer(node, ".__self__", item.__self__)
         elif kind is functools.partial:
-            node.own.append(Tag.PARTIAL)
+            node.content.append(Tag.PARTIAL)
             self.refer(node, "", item.func)
             self.refer(node, "(args)", item.args)
             self.refer(node, "(keywords)", item.keywords)
             if item.__dict__:
                 self.refer(node, "(attributes)", item.__dict__)
         elif kind is _LRU:
-            node.own.append(Tag.CACHED_FUNCTION)
+            node.content.append(Tag.CACHED_FUNCTION)
             self.refer(node, "", item.__wrapped__)
             self.refer(
                 node,
@@ -151,31 +151,31 @@ class Expander(Writer):
                 tuple(item.cache_parameters().items()) if hasattr(item, "cache_parameters") else (),
             )
         elif kind in {staticmethod, classmethod}:
-            node.own.append(Tag.STATIC + kind.__name__.encode())
+            node.content.append(Tag.STATIC + kind.__name__.encode())
             self.refer(node, "", item.__func__)
         elif kind is functools.cached_property:
             # Its lock does not count.
-            node.own.append(Tag.CACHED_PROPERTY + atom(item.attrname))
+            node.content.append(Tag.CACHED_PROPERTY + atom(item.attrname))
             self.refer(node, "", item.func)
         elif kind is property:
-            node.own.append(Tag.PROPERTY)
+            node.content.append(Tag.PROPERTY)
             for label, function in (("", item.fget), (".setter", item.fset), (".deleter", item.fdel)):
                 self.refer(node, label, function)
         elif kind is BuiltinFunctionType or kind is MethodWrapperType:
-            node.own.append(Tag.BUILTIN_METHOD + atom(item.__name__))
+            node.content.append(Tag.BUILTIN_METHOD + atom(item.__name__))
             self.refer(node, ".__self__", item.__self__)
         elif kind is Secret:
-            node.own.append(Tag.SECRET + atom((item.name, self.keyed(str(item).encode()) if item.counts else "")))
+            node.content.append(Tag.SECRET + atom((item.name, self.keyed(str(item).encode()) if item.counts else "")))
         elif kind is CellType:
-            node.own.append(Tag.CELL_VARIABLE)
+            node.content.append(Tag.CELL_VARIABLE)
             self.refer(node, "", item.cell_contents)
         elif kind in {set, frozenset} and _has_foreign(item):
             node.unordered = True
             node.flags |= MUTABLE if kind is set else 0
-            node.own.append(Tag.SET_OF_OBJECTS + kind.__name__.encode())
+            node.content.append(Tag.SET_OF_OBJECTS + kind.__name__.encode())
             for member in item:
                 # Every member is a separate node, even an atom, so that the digests can be sorted.
-                node.own.append(Tag.SET_OF_OBJECTS)
+                node.content.append(Tag.SET_OF_OBJECTS)
                 node.pending.append(("[...]", (member,)))
         else:
             self._value(node, item)
@@ -188,22 +188,22 @@ class Expander(Writer):
             node.flags &= ~MUTABLE
         entered = False
 
-        def foreign(found: Any, path: Callable[[], str]) -> bytes | Form:
+        def foreign(member: Any, path: Callable[[], str]) -> bytes | Form:
             nonlocal entered
-            if found is item and not entered:
+            if member is item and not entered:
                 entered = True
-                return self._without_ignored(found, reduced(found))
-            kind = type(found)
-            written = None if OPAQUE and id(found) in OPAQUE else token(found, kind)
+                return self._without_ignored(member, reduced(member))
+            kind = type(member)
+            written = None if OPAQUE and id(member) in OPAQUE else token(member, kind)
             if written is not None:
                 return written
-            node.pending.append((path(), found))
+            node.pending.append((path(), member))
             if self.trace is not None:
-                self.trace.append((path(), found, None))
-            return mark(found, kind)
+                self.trace.append((path(), member, None))
+            return mark(member, kind)
 
         started = thread_time()
-        node.own.append(Tag.VALUE + encode(item, foreign, sets_apart=True, apart=OPAQUE))
+        node.content.append(Tag.VALUE + encode(item, foreign, sets_apart=True, apart=OPAQUE))
         seconds = thread_time() - started
         if seconds > SLOW:
             self.slow[id(node)] = seconds
@@ -216,11 +216,11 @@ class Expander(Writer):
         state = form.parts[3]
         # The state of an object with slots is a pair of dictionaries, the second for the slots.
         held = state if type(state) is tuple else (state,)
-        kept = tuple(
-            {name: value for name, value in each.items() if name not in names} if type(each) is dict else each
-            for each in held
+        counted = tuple(
+            {name: value for name, value in part.items() if name not in names} if type(part) is dict else part
+            for part in held
         )
-        return Form(form.name, (*form.parts[:3], kept if type(state) is tuple else kept[0], *form.parts[4:]))
+        return Form(form.name, (*form.parts[:3], counted if type(state) is tuple else counted[0], *form.parts[4:]))
 
 
 def _has_foreign(items: Any) -> bool:

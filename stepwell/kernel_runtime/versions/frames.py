@@ -187,7 +187,7 @@ def _scipy(value: Any, kind: type) -> tuple[str, tuple[Any, ...]] | None:
     if sparse is None or not sparse.issparse(value):
         return None
     # scipy caches whether the indices are sorted: that follows from the other attributes.
-    state = {name: each for name, each in sorted(vars(value).items()) if not name.startswith("_has_")}
+    state = {name: attribute for name, attribute in sorted(vars(value).items()) if not name.startswith("_has_")}
     return "scipy." + kind.__name__, (kind, state)
 
 
@@ -197,7 +197,7 @@ def _scipy(value: Any, kind: type) -> tuple[str, tuple[Any, ...]] | None:
 def _pandas(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | None:
     pd = sys.modules["pandas"]
     if kind is pd.DataFrame:
-        columns = tuple(_column(value.iloc[:, at]) for at in range(value.shape[1]))
+        columns = tuple(_column(value.iloc[:, i]) for i in range(value.shape[1]))
         return "pandas.DataFrame", (
             value.columns,
             value.index,
@@ -216,7 +216,10 @@ def _pandas(value: Any, kind: type) -> bytes | tuple[str, tuple[Any, ...]] | Non
     if kind is pd.RangeIndex:
         return "pandas.RangeIndex", (value.start, value.stop, value.step, value.name)
     if kind is pd.MultiIndex:
-        return "pandas.MultiIndex", (tuple(value.names), *(value.get_level_values(at) for at in range(value.nlevels)))
+        return "pandas.MultiIndex", (
+            tuple(value.names),
+            *(value.get_level_values(i) for i in range(value.nlevels)),
+        )
     if isinstance(value, pd.Index):
         freq = getattr(value, "freqstr", None)
         return "pandas." + kind.__name__, (tuple(value.names), freq, _column(value))
@@ -342,7 +345,7 @@ def _array(pa: Any, value: Any) -> bytes | tuple[str, tuple[Any, ...]]:
             str(kind),
             len(value),
             valid,
-            *(value.field(at) if not value.null_count else value.flatten()[at] for at in range(kind.num_fields)),
+            *(value.field(i) if not value.null_count else value.flatten()[i] for i in range(kind.num_fields)),
         )
     if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind) or types.is_fixed_size_list(kind):
         lengths = (
@@ -422,8 +425,8 @@ def _text(pa: Any, chunks: list[Any], kind: Any) -> bytes:
     places.update(np.zeros(1, np.int64))
     for where, piece in zip(ends, texts, strict=True):
         moved = start - int(where[0])
-        for at in range(1, len(where), _BLOCK):
-            block = where[at : at + _BLOCK]
+        for begin in range(1, len(where), _BLOCK):
+            block = where[begin : begin + _BLOCK]
             places.update(block + moved if moved else block)
         text.update(piece)
         start += len(piece)

@@ -43,13 +43,13 @@ def reached(path: str, label: str) -> str:
     return path + ARROW + label
 
 
-_WRITTEN: Any = ()
+_FREED: Any = ()
 """Replaces the bytes of a node that has its digest, to free memory: a run has thousands of nodes."""
 
 Edge: TypeAlias = tuple[str, "Node"]
 """The label of an object in the node that refers to it, and its node. Labels of globals are names; others begin with ``.``, ``[`` or ``(``."""
 
-UNVERIFIABLE, ASSET, MUTABLE, SPEAKS = 1, 2, 4, 8
+UNVERIFIABLE, ASSET, MUTABLE, READS_DOCS = 1, 2, 4, 8
 VALUE = ("value",)
 """The shape of nodes that hold data."""
 MISSING: Any = object()
@@ -61,7 +61,7 @@ known: dict[int, Node] = {}
 
 
 class KeyedRef(weakref.ref[Any]):
-    """A weak reference that keeps the identity of its object."""
+    """A weak reference with the identity of its object, which is still known after the object was deleted."""
 
     __slots__ = ("key",)
     key: int
@@ -69,12 +69,12 @@ class KeyedRef(weakref.ref[Any]):
 
 def keyed_ref(item: object, key: int) -> KeyedRef:
     """Return a reference to an object with an identity; the object's node leaves `known` when the object is deleted."""
-    made = KeyedRef(item, gone)
-    made.key = key
-    return made
+    ref = KeyedRef(item, _drop)
+    ref.key = key
+    return ref
 
 
-def gone(ref: KeyedRef, table: dict[int, Node] = known) -> None:
+def _drop(ref: KeyedRef, table: dict[int, Node] = known) -> None:
     """Drop the node of a deleted object. The table is a default because globals are cleared before the process ends."""
     node = table.get(ref.key)
     if node is not None and node.ref is ref:
@@ -85,20 +85,20 @@ class Node:
     """One object that code reaches."""
 
     __slots__ = (
-        "assets", "digest", "edges", "flags", "group", "index", "issues", "lengths", "low", "mappings", "names", "own", "pending",
+        "assets", "content", "digest", "edges", "flags", "group", "index", "issues", "lengths", "low", "mappings", "names", "pending",
         "rebinds", "ref", "shape", "stable", "stamp", "unordered", "version",
     )  # fmt: skip
 
     ref: Callable[[], Any]
     """Returns the object, None after it was deleted."""
-    own: list[bytes]
+    content: list[bytes]
     """Its encoding, without the nodes that it refers to."""
     pending: list[tuple[str, Any]]
     """Labels and objects that it refers to, until their nodes exist."""
     edges: Sequence[Edge]
     digest: bytes | None
     flags: int
-    """UNVERIFIABLE, ASSET, MUTABLE, SPEAKS (reads annotations or documentation): set if the node or one below it is of this kind."""
+    """UNVERIFIABLE, ASSET, MUTABLE, READS_DOCS (annotations or documentation): set if the node or one below it is of this kind."""
     issues: tuple[tuple[str, str], ...]
     """Labels of objects that cannot be digested, with the reasons."""
     assets: tuple[tuple[str, str], ...]
@@ -120,7 +120,7 @@ class Node:
 
     def __init__(self, ref: Callable[[], Any]) -> None:
         self.ref = ref
-        self.own = []
+        self.content = []
         self.pending = []
         # Most of these stay empty: the empty tuple costs neither memory nor time of the garbage collector.
         self.edges = ()
@@ -201,10 +201,10 @@ def finish(root: Node, find: Callable[[Any], Node | None], expand: Callable[[Any
 
 def close_leaf(node: Node) -> None:
     """Digest a node without references."""
-    own = node.own
+    content = node.content
     if node.digest is None:
-        node.digest = digest(own[0] if len(own) == 1 else b"".join(own))
-    node.own = node.pending = _WRITTEN
+        node.digest = digest(content[0] if len(content) == 1 else b"".join(content))
+    node.content = node.pending = _FREED
 
 
 def _close(members: list[Node]) -> None:
@@ -212,7 +212,7 @@ def _close(members: list[Node]) -> None:
     flags = 0
     stable = True
     for node in members:
-        node.pending = _WRITTEN
+        node.pending = _FREED
         flags |= node.flags
         stable = stable and node.stable
     alone = len(members) == 1
@@ -236,8 +236,8 @@ def _close(members: list[Node]) -> None:
     below = [digest_of(child) for _, child in node.edges]
     if node.unordered:
         below.sort()
-    node.digest = digest(b"".join(node.own + below))
-    node.own = _WRITTEN
+    node.digest = digest(b"".join(node.content + below))
+    node.content = _FREED
 
 
 def _is_copy(members: list[Node]) -> bool:
@@ -246,17 +246,17 @@ def _is_copy(members: list[Node]) -> bool:
     A recursive function that was kept under another name, and whose cell was executed again, refers to the new function.
     It is equal to the new function, though it is not a member of that group.
     """
-    own = {id(node) for node in members}
+    identities = {id(node) for node in members}
     tried: set[int] = set()
     for node in members:
         for _, child in node.edges:
             group = child.group
-            if group is None or id(child) in own or id(group) in tried:
+            if group is None or id(child) in identities or id(group) in tried:
                 continue
             tried.add(id(group))
             for other in group:
-                if other.own == node.own:
-                    pairs = _same(node, other, own)
+                if other.content == node.content:
+                    pairs = _equal_pairs(node, other, identities)
                     if pairs is not None:
                         for member, like in pairs:
                             member.digest = digest_of(like)
@@ -264,23 +264,23 @@ def _is_copy(members: list[Node]) -> bool:
     return False
 
 
-def _same(node: Node, other: Node, own: set[int]) -> list[tuple[Node, Node]] | None:
+def _equal_pairs(node: Node, other: Node, identities: set[int]) -> list[tuple[Node, Node]] | None:
     """Return pairs of equal nodes, beginning with the first two; None if these are not equal.
 
     Parameters
     ----------
-    own
+    identities
         Identities of the nodes that have no digest yet.
     """
     pairs = [(node, other)]
     paired = {id(node): other}
-    for one, like in pairs:
-        if one.own != like.own or len(one.edges) != len(like.edges) or one.unordered:
+    for member, like in pairs:
+        if member.content != like.content or len(member.edges) != len(like.edges) or member.unordered:
             return None
-        for (_, below), (_, below_like) in zip(one.edges, like.edges, strict=True):
+        for (_, below), (_, below_like) in zip(member.edges, like.edges, strict=True):
             if below is below_like:
                 continue
-            if id(below) not in own:
+            if id(below) not in identities:
                 if digest_of(below) != digest_of(below_like):
                     return None
             elif id(below) not in paired:
@@ -292,13 +292,13 @@ def _same(node: Node, other: Node, own: set[int]) -> list[tuple[Node, Node]] | N
 
 
 def digest_of(node: Node) -> bytes:
-    """Return the digest of a node; all nodes below it are finished."""
+    """Return the digest of a node. All nodes below it must be finished."""
     if node.digest is None:
-        node.digest = _written_from(node)
+        node.digest = _group_digest(node)
     return node.digest
 
 
-def _written_from(start: Node) -> bytes:
+def _group_digest(start: Node) -> bytes:
     """Return the digest of a group, written from one of its members on."""
     group = start.group
     assert group is not None
@@ -306,7 +306,7 @@ def _written_from(start: Node) -> bytes:
     queue = [start]
     out: list[bytes] = [Tag.GROUP]
     for node in queue:
-        out += node.own
+        out += node.content
         below: list[bytes] = []
         for _, child in node.edges:
             if child.group is group:

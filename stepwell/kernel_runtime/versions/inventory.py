@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody, place_of, place_of_name
 from stepwell.kernel_runtime.records.materializations import CodeKind, CodePart
-from stepwell.kernel_runtime.versions.bytecode import spoken_of
+from stepwell.kernel_runtime.versions.bytecode import documentation_of
 from stepwell.kernel_runtime.versions.classes import reduced
 from stepwell.kernel_runtime.versions.encode import ATOMS, atoms_only, encode, hexdigest, refuse
 from stepwell.kernel_runtime.versions.encode import digest as plain_digest
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 def where(code: CodeType) -> str:
     """Return the place of a definition: ``cell 9, line 1`` or ``helpers.py:12``; empty for generated code."""
-    found = place_of(code)
-    return "" if found.startswith("<") else found
+    place = place_of(code)
+    return "" if place.startswith("<") else place
 
 
 def source(code: CodeType) -> str | None:
@@ -52,13 +52,13 @@ def source(code: CodeType) -> str | None:
     # No instruction has the line of the closing bracket of the last call.
     while last < len(lines) and _CLOSING.match(lines[last]):
         last += 1
-    found = lines[first - 1 : last]
-    head = found[0]
+    block = lines[first - 1 : last]
+    head = block[0]
     margin = len(head) - len(head.lstrip())
     if margin:
         pad = head[:margin]
-        found = [line[margin:] if line.startswith(pad) else line for line in found]
-    return "".join(found)
+        block = [line[margin:] if line.startswith(pad) else line for line in block]
+    return "".join(block)
 
 
 _CLOSING = re.compile(r"^\s*[\])}]+[,:]?\s*$")
@@ -78,7 +78,7 @@ def _last_line(code: CodeType) -> int:
 
 _LONG = 200
 _MOST_ITEMS = 1_000
-"""Items of an attribute up to which it is a separate part."""
+"""Maximum number of items of an attribute that is a separate part."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _MOST_PARTS = 5_000
 
@@ -90,7 +90,7 @@ def parts(
     extra: Iterable[tuple[str, object]],
     *,
     digested: Callable[[Any], Node | None],
-    spoken: bool = False,
+    documented: bool = False,
     ignore: tuple[str, ...] = (),
 ) -> tuple[CodePart, ...]:
     """Return the parts of a step's code version: the body first, then the objects that it reaches, nearest first.
@@ -99,63 +99,63 @@ def parts(
     ----------
     digested
         Returns the node of an object if the walk has digested it, else None.
-    spoken
+    documented
         True if annotations and documentation count.
     ignore
         Names that do not count. They are a part, because another list of names is a cause of another code version.
     """
-    found: list[CodePart] = []
+    result: list[CodePart] = []
     environment = expander.environment = expander.environment or environment_now()
     digest = expander.part_digest = expander.part_digest or _part_digest(expander.keyed)
     seen: set[int] = {id(body)}
     packages: set[str] = set()
-    kept: list[Any] = []
+    alive: list[Any] = []
     queue: list[tuple[str, Any, bool, str]] = [(path, body, True, "")]
     for name, item in extra:
         queue.append((f"{path}({name})", item, False, ""))
-    for here, item, is_body, bound in queue:
-        if len(found) >= _MOST_PARTS:
+    for base, item, is_body, bound in queue:
+        if len(result) >= _MOST_PARTS:
             break
-        kept.append(item)
+        alive.append(item)
         trace: list[tuple[str, Any, bytes | None]] = []
-        node, written_as = _written(expander, item, digested(item), trace)
-        part = _part(here, item, digest(written_as), environment, is_body=is_body, bound=bound)
-        found.append(part)
+        node, written_as = _node_of(expander, item, digested(item), trace)
+        part = _part(base, item, digest(written_as), environment, is_body=is_body, bound=bound)
+        result.append(part)
         for name, value in _plain_attributes(item, expander.ignored) if part.kind == "global" else ():
             shown = _text(name, value, environment)
-            found.append(CodePart(f"{here}.{name}", "global", digest(encode(value, refuse)), shown, bound))
-        told = spoken_of(item) if spoken else None
-        if told is not None:
+            result.append(CodePart(f"{base}.{name}", "global", digest(encode(value, refuse)), shown, bound))
+        texts = documentation_of(item) if documented else None
+        if texts is not None:
             # The default text of an object contains its address. The code version identifies the object; its address does not count.
-            text = _ADDRESS.sub("", f"{told[0] or {}} {told[1] or ''}").strip()
-            found.append(
-                CodePart(f"{here}.signature", "global", digest(text.encode()), text if len(text) <= _LONG else None)
+            text = _ADDRESS.sub("", f"{texts[0] or {}} {texts[1] or ''}").strip()
+            result.append(
+                CodePart(f"{base}.signature", "global", digest(text.encode()), text if len(text) <= _LONG else None)
             )
         for name, key in node.assets:
-            found.append(CodePart(reached(here, name), "name", hexdigest(key.encode()), key))
+            result.append(CodePart(reached(base, name), "name", hexdigest(key.encode()), key))
         for label, value, written in trace:
             if written is None:
                 if id(value) not in seen:
                     seen.add(id(value))
-                    queue.append((reached(here, label), value, False, _bound_in(item, label, expander.namespace)))
+                    queue.append((reached(base, label), value, False, _bound_in(item, label, expander.namespace)))
             elif type(value) in ATOMS or type(value) is tuple:
                 if label and label[0] != "(" and label != "__name__":
                     shown = _text(label, value, environment)
                     cell = _bound_in(item, label, expander.namespace)
-                    found.append(CodePart(reached(here, label), "global", digest(written), shown, cell))
+                    result.append(CodePart(reached(base, label), "global", digest(written), shown, cell))
             else:
                 package = _package(value)
                 if package and package not in packages:
                     packages.add(package)
                     name, _, version = package.partition(" ")
-                    found.append(CodePart(reached(here, name), "package", hexdigest(package.encode()), version))
+                    result.append(CodePart(reached(base, name), "package", hexdigest(package.encode()), version))
     if ignore:
         names = ", ".join(ignore)
-        found.append(CodePart(f"{path}{IGNORED}", "global", digest(names.encode()), names))
-    return tuple(found)
+        result.append(CodePart(f"{path}{IGNORED}", "global", digest(names.encode()), names))
+    return tuple(result)
 
 
-def _written(
+def _node_of(
     expander: Expander, item: Any, known: Node | None, trace: list[tuple[str, Any, bytes | None]]
 ) -> tuple[Node, bytes]:
     """Return the node of an object and its encoding; add the objects that it refers to to `trace`."""
@@ -167,8 +167,8 @@ def _written(
         node = expander.node(item)
     finally:
         expander.trace = None
-    own = b"".join(node.own)
-    return node, plain_digest(own) if node.shape == VALUE and not node.pending else own
+    content = b"".join(node.content)
+    return node, plain_digest(content) if node.shape == VALUE and not node.pending else content
 
 
 def _part_digest(keyed: Keyed) -> Callable[[bytes], str]:
@@ -191,9 +191,9 @@ def _plain_attributes(item: Any, ignored: Ignored) -> list[tuple[str, Any]]:
     held = state if type(state) is tuple else (state,)
     return [
         (name, value)
-        for each in held
-        if type(each) is dict
-        for name, value in each.items()
+        for attributes in held
+        if type(attributes) is dict
+        for name, value in attributes.items()
         if type(name) is str and (id(item), name) not in ignored.attributes and _is_plain(value)
     ]
 
@@ -279,13 +279,13 @@ def _text(label: str, value: Any, environment: Environment) -> str | None:
 
 def _package(value: Any) -> str:
     if issubclass(type(value), ModuleType):
-        who = owner(value.__name__)
+        library = owner(value.__name__)
     elif issubclass(type(value), str):
-        who = owner(value)
+        library = owner(value)
     elif issubclass(type(value), FunctionType):
-        who = owner(value.__globals__.get("__name__"))
+        library = owner(value.__globals__.get("__name__"))
     elif issubclass(type(value), (type, BuiltinFunctionType)):
-        who = owner(value.__module__) if value.__module__ != builtins.__name__ else STANDARD
+        library = owner(value.__module__) if value.__module__ != builtins.__name__ else STANDARD
     else:
         return ""
-    return "" if who is None or who in {STANDARD, OURS} else who
+    return "" if library is None or library in {STANDARD, OURS} else library

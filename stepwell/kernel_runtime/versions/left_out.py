@@ -76,27 +76,27 @@ def value_at(body: object, name: str) -> Any:
     """Return the value of ``CONN``, ``module.CONN`` or ``client.cookies`` in the scope of a body; `graph.MISSING` if there is none."""
     function = _function(body)
     first, *rest = name.split(".")
-    found = (_scope(body, function) or {}).get(first, MISSING)
-    cell = _cell(function, first) if found is MISSING and function is not None else None
+    value = (_scope(body, function) or {}).get(first, MISSING)
+    cell = _cell(function, first) if value is MISSING and function is not None else None
     if cell is not None:
-        found = _contents(cell)
-    found = _inside(found, rest)
-    if found is MISSING:
-        found = sys.modules.get(name, MISSING)
-    return _inside(sys.modules.get(first, MISSING), rest) if found is MISSING else found
+        value = _contents(cell)
+    value = _inside(value, rest)
+    if value is MISSING:
+        value = sys.modules.get(name, MISSING)
+    return _inside(sys.modules.get(first, MISSING), rest) if value is MISSING else value
 
 
 def _inside(start: Any, path: Sequence[str]) -> Any:
     """Return the object that a path of attributes reaches, without running code of the user; `graph.MISSING` if there is none."""
-    found = start
+    current = start
     for name in path:
-        if found is MISSING:
+        if current is MISSING:
             break
-        held = inspect.getattr_static(found, name, MISSING)
+        held = inspect.getattr_static(current, name, MISSING)
         if isinstance(held, MemberDescriptorType):
-            held = getattr(found, name, MISSING)
-        found = MISSING if isinstance(held, property) else held
-    return found
+            held = getattr(current, name, MISSING)
+        current = MISSING if isinstance(held, property) else held
+    return current
 
 
 def scope_of(body: object, path: str) -> dict[str, Any] | None:
@@ -104,12 +104,12 @@ def scope_of(body: object, path: str) -> dict[str, Any] | None:
     scope = _scope(body, _function(body))
     for part in path.split(ARROW)[1:-1]:
         first, *rest = name_in(part).split(".")
-        found = _inside((scope or {}).get(first, MISSING), rest)
-        function = _function(found)
+        value = _inside((scope or {}).get(first, MISSING), rest)
+        function = _function(value)
         if function is not None:
             scope = function.__globals__
-        elif isinstance(found, type) and found.__module__ in sys.modules:
-            scope = vars(sys.modules[found.__module__])
+        elif isinstance(value, type) and value.__module__ in sys.modules:
+            scope = vars(sys.modules[value.__module__])
     return scope
 
 
@@ -132,14 +132,14 @@ def _contents(cell: CellType) -> Any:
 
 
 def _function(body: object) -> FunctionType | None:
-    found: Any = getattr(body, "__stepwell_body__", body)
-    while hasattr(found, "__wrapped__"):
-        found = found.__wrapped__
-    found = getattr(found, "func", found)
-    found = getattr(found, "__func__", found)
-    if not isinstance(found, FunctionType):
-        found = vars(type(found)).get("__call__")
-    return found if isinstance(found, FunctionType) else None
+    current: Any = getattr(body, "__stepwell_body__", body)
+    while hasattr(current, "__wrapped__"):
+        current = current.__wrapped__
+    current = getattr(current, "func", current)
+    current = getattr(current, "__func__", current)
+    if not isinstance(current, FunctionType):
+        current = vars(type(current)).get("__call__")
+    return current if isinstance(current, FunctionType) else None
 
 
 def _cell(function: FunctionType, name: str) -> CellType | None:
@@ -206,7 +206,7 @@ def opaque(obj: T, version: str = "") -> T:
     key = id(obj)
     ref: Callable[[], Any]
     try:
-        ref = weakref.ref(obj, lambda dead: _gone(key, dead))
+        ref = weakref.ref(obj, lambda dead: _drop(key, dead))
     except TypeError:
         ref = lambda: obj  # noqa: E731 - the type does not support weak references
     OPAQUE[key] = (ref, version)
@@ -215,9 +215,9 @@ def opaque(obj: T, version: str = "") -> T:
     return obj
 
 
-def _gone(key: int, dead: Any) -> None:
-    found = OPAQUE.get(key)
-    if found is not None and found[0] is dead:
+def _drop(key: int, dead: Any) -> None:
+    entry = OPAQUE.get(key)
+    if entry is not None and entry[0] is dead:
         del OPAQUE[key]
 
 
@@ -238,10 +238,10 @@ class Secret(str):
 
     def __new__(cls, text: str, name: str, *, counts: bool) -> Self:
         """Make a secret from its text and its name."""
-        made = super().__new__(cls, text)
-        made.name = name
-        made.counts = counts
-        return made
+        self = super().__new__(cls, text)
+        self.name = name
+        self.counts = counts
+        return self
 
     def __repr__(self) -> str:
         return f"secret({self.name!r}{', counts=True' if self.counts else ''})"
@@ -250,6 +250,7 @@ class Secret(str):
         return _again, (self.name, self.counts)
 
 
+# Pickles of secrets contain the name of this function.
 def _again(name: str, counts: bool) -> Secret:
     return secret(name, counts=counts)
 
@@ -274,12 +275,12 @@ def secret(name: str, *, counts: bool = False) -> Secret:
     SecretNotSetError
         If the name is not set.
     """
-    found = value_of(name)
+    text = value_of(name)
     if counts:
-        note_name(name, found)
-    if found is None:
+        note_name(name, text)
+    if text is None:
         raise SecretNotSetError(
             f"the secret {name!r} is not set in the environment",
             remedy=f"set {name} before the kernel starts, or in a cell: import getpass, os; os.environ[{name!r}] = getpass.getpass()",
         )
-    return Secret(found, name, counts=counts)
+    return Secret(text, name, counts=counts)

@@ -22,12 +22,12 @@ from stepwell.kernel_runtime.versions.process_options import PROCESS, registry
 
 
 def _numpy(np: Any) -> dict[str, Any]:
-    found = {f"errstate.{name}": value for name, value in np.geterr().items()}
-    found["errcall"] = np.geterrcall()
-    found["bufsize"] = np.getbufsize()
+    options = {f"errstate.{name}": value for name, value in np.geterr().items()}
+    options["errcall"] = np.geterrcall()
+    options["bufsize"] = np.getbufsize()
     for name, value in np.get_printoptions().items():
-        found[f"print.{name}"] = value
-    return found
+        options[f"print.{name}"] = value
+    return options
 
 
 def _numpy_glance(np: Any) -> Any:
@@ -62,16 +62,16 @@ _groups: list[dict[str, Any]] = []
 
 
 def _pandas(pd: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     queue: list[tuple[str, Any]] = [("", pd._config.config._global_config)]
     for prefix, level in queue:
         for name, value in level.items():
             if type(value) is dict:
                 queue.append((f"{prefix}{name}.", value))
             else:
-                found[prefix + name] = value
+                options[prefix + name] = value
     _groups[:] = [level for _, level in queue]
-    return found
+    return options
 
 
 def _pandas_glance(pd: Any) -> Any:
@@ -116,10 +116,10 @@ def _polars(pl: Any) -> dict[str, Any]:
     environ, names, direct = _polars_names(pl)
     # As above: these reads are not recorded.
     data, encode = environ._data, environ.encodekey
-    found = {name: os.fsdecode(value) if (value := data.get(encode(name))) is not None else None for name in names}
+    options = {name: os.fsdecode(value) if (value := data.get(encode(name))) is not None else None for name in names}
     for name, get in direct.items():
-        found[name] = get()
-    return found
+        options[name] = get()
+    return options
 
 
 def _set_polars(pl: Any, option: str, value: Any) -> None:
@@ -145,7 +145,7 @@ _CODES = "bgrcmykw"
 
 
 def _matplotlib(module: Any) -> dict[str, Any]:
-    found = {
+    options = {
         name: list(value) if type(value) is list else value
         for name, value in dict.items(module.rcParams)
         if not name.startswith(_WHERE_SHOWN)
@@ -154,8 +154,8 @@ def _matplotlib(module: Any) -> dict[str, Any]:
     if colors is not None:
         # seaborn.set_theme changes the colours of the letters.
         for code in _CODES:
-            found[f"color {code}"] = tuple(colors.colorConverter.colors[code])
-    return found
+            options[f"color {code}"] = tuple(colors.colorConverter.colors[code])
+    return options
 
 
 _lists: list[Callable[[Any], Any]] = []
@@ -165,7 +165,7 @@ _letters = itemgetter(*_CODES)
 def _matplotlib_glance(module: Any) -> Any:
     values = list(dict.values(module.rcParams))
     if not _lists:
-        _lists.append(itemgetter(*[at for at, value in enumerate(values) if type(value) is list]))
+        _lists.append(itemgetter(*[index for index, value in enumerate(values) if type(value) is list]))
     colors = sys.modules.get("matplotlib.colors")
     # Lists may be changed in place.
     return (
@@ -177,11 +177,11 @@ def _matplotlib_glance(module: Any) -> Any:
 
 def _matplotlib_defaults(module: Any) -> Mapping[str, Any]:
     # Copies: the options may share these lists, and cells change them in place.
-    found = {name: list(each) if type(each) is list else each for name, each in dict.items(module.rcParamsDefault)}
+    defaults = {name: list(item) if type(item) is list else item for name, item in dict.items(module.rcParamsDefault)}
     colors = sys.modules.get("matplotlib.colors")
     if colors is not None:
-        found |= {f"color {code}": tuple(colors.BASE_COLORS[code]) for code in _CODES}
-    return found
+        defaults |= {f"color {code}": tuple(colors.BASE_COLORS[code]) for code in _CODES}
+    return defaults
 
 
 def _set_matplotlib(module: Any, option: str, value: Any) -> None:
@@ -197,8 +197,8 @@ def _user_maps(colormaps: Any) -> list[tuple[str, Any]]:
     """Return the colormaps that the user has registered: those of packages of colormaps are registered by their import."""
     packaged = {name for package in _MAPS for name in vars(sys.modules.get(package, sys))}
     return [
-        (name, each)
-        for name, each in list(colormaps._cmaps.items())[len(colormaps._builtin_cmaps) :]
+        (name, colormap)
+        for name, colormap in list(colormaps._cmaps.items())[len(colormaps._builtin_cmaps) :]
         if name.removesuffix("_r") not in packaged and not name.startswith(_MAP_PREFIXES)
     ]
 
@@ -208,11 +208,11 @@ _MAP_PREFIXES = ("cmo.", "cet_", "cmr.", "cmc.", "cmyt.", "palettable")
 
 
 def _registered(colormaps: Any) -> dict[str, Any]:
-    found = {f"colormap {name}": (name, each) for name, each in _user_maps(colormaps)}
+    options = {f"colormap {name}": (name, colormap) for name, colormap in _user_maps(colormaps)}
     units = sys.modules.get("matplotlib.units")
     if units is not None:
-        found |= _units(units)
-    return found
+        options |= _units(units)
+    return options
 
 
 def _registered_glance(colormaps: Any) -> Any:
@@ -242,8 +242,8 @@ _TEMPLATES = frozenset((
 
 def _plotly(module: Any) -> dict[str, Any]:
     templates = module.templates
-    found = {f"template {name}": (name, templates[name]) for name in templates if name not in _TEMPLATES}
-    return {"template": templates.default, **found}
+    options = {f"template {name}": (name, templates[name]) for name in templates if name not in _TEMPLATES}
+    return {"template": templates.default, **options}
 
 
 def _set_plotly(module: Any, option: str, value: Any) -> None:
@@ -295,8 +295,8 @@ def _set_sklearn(module: Any, option: str, value: Any) -> None:
 
 
 def _sklearn_defaults(module: Any) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = getattr(module._config, "_global_config", {})
-    return dict(found)
+    defaults: Mapping[str, Any] = getattr(module._config, "_global_config", {})
+    return dict(defaults)
 
 
 def _xarray_defaults(module: Any) -> Mapping[str, Any]:
@@ -329,7 +329,7 @@ _TORCH = {
 
 
 def _torch(module: Any) -> dict[str, Any]:
-    found = {
+    options = {
         "default_dtype": str(module.get_default_dtype()).removeprefix("torch."),
         "deterministic": module.are_deterministic_algorithms_enabled(),
         "deterministic_warn_only": module.is_deterministic_algorithms_warn_only_enabled(),
@@ -339,14 +339,14 @@ def _torch(module: Any) -> dict[str, Any]:
         "cudnn.benchmark": module.backends.cudnn.benchmark,
     }
     if hasattr(module, "get_default_device"):
-        found["default_device"] = str(module.get_default_device())
+        options["default_device"] = str(module.get_default_device())
     prints = getattr(sys.modules.get("torch._tensor_str"), "PRINT_OPTS", None)
     if prints is not None:
-        found |= {
+        options |= {
             f"print.{name}": getattr(prints, name)
             for name in ("precision", "threshold", "edgeitems", "linewidth", "sci_mode")
         }
-    return found
+    return options
 
 
 def _set_torch(module: Any, option: str, value: Any) -> None:
@@ -387,9 +387,9 @@ _JAX = {
 
 
 def _jax(module: Any) -> dict[str, Any]:
-    found = {name: getattr(module.config, name) for name in _JAX if hasattr(module.config, name)}
+    options = {name: getattr(module.config, name) for name in _JAX if hasattr(module.config, name)}
     # Some are members of enumerations; the library sets them by value.
-    return {name: getattr(value, "value", value) for name, value in found.items()}
+    return {name: getattr(value, "value", value) for name, value in options.items()}
 
 
 def _set_jax(module: Any, option: str, value: Any) -> None:
@@ -407,14 +407,14 @@ def _set_keras(module: Any, option: str, value: Any) -> None:
 def _networkx(module: Any) -> dict[str, Any]:
     config = module.config
     order = config.backend_priority
-    found = {
+    options = {
         f"backend_priority.{name}": list(getattr(order, name))
         for name in ("algos", "generators", "classes")
         if hasattr(order, name)
     }
     for name in ("fallback_to_nx", "cache_converted_graphs"):
-        found[name] = getattr(config, name)
-    return found
+        options[name] = getattr(config, name)
+    return options
 
 
 def _set_networkx(module: Any, option: str, value: Any) -> None:
@@ -429,15 +429,15 @@ _NETWORKX = {
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     queue: list[tuple[str, Mapping[str, Any]]] = [("", config)]
     for prefix, level in queue:
         for name, value in level.items():
             if type(value) is dict and value:
                 queue.append((f"{prefix}{name}.", value))
             else:
-                found[prefix + name] = list(value) if type(value) is list else value
-    return found
+                options[prefix + name] = list(value) if type(value) is list else value
+    return options
 
 
 def _dask(module: Any) -> dict[str, Any]:
@@ -486,10 +486,10 @@ def _set_geopandas(module: Any, option: str, value: Any) -> None:
 
 def _sympy(module: Any) -> dict[str, Any]:
     parameters = module.core.parameters.global_parameters
-    found = {f"evaluation.{name}": getattr(parameters, name) for name in ("evaluate", "distribute", "exp_is_pow")}
+    options = {f"evaluation.{name}": getattr(parameters, name) for name in ("evaluate", "distribute", "exp_is_pow")}
     for name, value in module.printing.printer.Printer._global_settings.items():
-        found[f"print.{name}"] = value
-    return found
+        options[f"print.{name}"] = value
+    return options
 
 
 def _set_sympy(module: Any, option: str, value: Any) -> None:
@@ -510,8 +510,8 @@ def _sympy_counts(option: str) -> Counts:
 
 
 def _special(module: Any) -> dict[str, Any]:
-    found: dict[str, Any] = module.geterr()
-    return found
+    options: dict[str, Any] = module.geterr()
+    return options
 
 
 def _set_special(module: Any, option: str, value: str) -> None:

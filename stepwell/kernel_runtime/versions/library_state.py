@@ -105,7 +105,7 @@ def _equal(value: Any, other: Any) -> bool:
         return False
 
 
-def _now(row: Library) -> _Options | None:
+def _present_options(row: Library) -> _Options | None:
     """Return the present options of a library; None if it is not imported and no option is pending."""
     last = _last.get(row.name)
     module = None
@@ -117,8 +117,8 @@ def _now(row: Library) -> _Options | None:
             return last
         values = {name: restored(text) for name, text in waiting.items() if text}
         values |= {name: with_change([], values[name]) for name in row.lists & values.keys()}
-        found = _last[row.name] = _Options(row, values, ("pending", dict(waiting)))
-        return found
+        options = _last[row.name] = _Options(row, values, ("pending", dict(waiting)))
+        return options
     try:
         glance = row.glance(module)
         if last is not None and last.glance == glance:
@@ -126,15 +126,15 @@ def _now(row: Library) -> _Options | None:
         if last is None:
             # The defaults may share lists with the options: read them before a cell changes a list in place.
             row.known_defaults()
-        found = _Options(row, row.read(module), glance)
+        options = _Options(row, row.read(module), glance)
     except Exception:
         # Its import has not ended, or this version keeps its options elsewhere: then it has none.
         return None
-    if last is not None and last.texts() == found.texts() and None not in found.texts().values():
+    if last is not None and last.texts() == options.texts() and None not in options.texts().values():
         last.glance = glance
         return last
-    _last[row.name] = found
-    return found
+    _last[row.name] = options
+    return options
 
 
 # -- options in code versions
@@ -147,10 +147,10 @@ _objects: dict[str, tuple[tuple[str, Any], ...]] = {}
 
 
 def library_of(value: Any) -> tuple[str, ...]:
-    """Return the names of the rows whose options an object of a library can reach."""
+    """Return the names of the rows with the options that an object of a library can reach."""
     module = module_of(value)
-    found = _BY_TOP.get(module)
-    return found if found is not None else _BY_TOP.get(module.partition(".")[0], ())
+    rows = _BY_TOP.get(module)
+    return rows if rows is not None else _BY_TOP.get(module.partition(".")[0], ())
 
 
 def module_of(value: Any) -> str:
@@ -185,17 +185,17 @@ def options_of(library: str, *, text: bool) -> list[tuple[str, str, tuple[tuple[
     list of tuple
         Name in `state`, the options with a text as one text, names and values of the others.
     """
-    names = (library, library + _SHOWN) if text else (library,)
+    names = (library, library + _TEXT_SUFFIX) if text else (library,)
     for name in names:
         if name not in state:
             state[name], _objects[name] = _counted(name)
     return [(name, state[name], _objects[name]) for name in names]
 
 
-def look_again() -> None:
+def refresh() -> None:
     """Read the options of every library that some code has used, and find attributes that were set on classes of libraries."""
-    if patches.has_looked():
-        patches.look()
+    if patches.has_scanned():
+        patches.scan()
     limits, _ = _counted(LIMITS)
     if state.setdefault(LIMITS, "") != limits:
         # Most code can reach them, so nodes have no guards for them.
@@ -216,30 +216,30 @@ def reached_by(values: Iterable[Any], codes: Iterable[CodeType | None] = ()) -> 
     codes
         The step's code: if it formats text, the names of the options that govern text are included.
     """
-    found: dict[str, None] = {}
-    _reach(values, found, 2)
-    if found and any(renders(facts(code)) for code in codes if code is not None):
-        return (*found, *[name + _SHOWN for name in found])
-    return tuple(found)
+    names: dict[str, None] = {}
+    _reach(values, names, 2)
+    if names and any(renders(facts(code)) for code in codes if code is not None):
+        return (*names, *[name + _TEXT_SUFFIX for name in names])
+    return tuple(names)
 
 
 _MOST_LOOKED_AT = 20
 
 
-def _reach(values: Iterable[Any], found: dict[str, None], deeper: int) -> None:
+def _reach(values: Iterable[Any], names: dict[str, None], deeper: int) -> None:
     for value, _ in zip(values, range(_MOST_LOOKED_AT), strict=False):
         kind = type(value)
         if kind in ATOMS:
             continue
         if kind in _CONTAINERS:
             if deeper:
-                _reach(value.values() if kind is dict else value, found, deeper - 1)
+                _reach(value.values() if kind is dict else value, names, deeper - 1)
             continue
         for name in library_of(value):
-            found[name] = None
+            names[name] = None
         if owner(kind.__module__) is None:
             # Operators of a user's class may call any code.
-            found[LIMITS] = None
+            names[LIMITS] = None
 
 
 def is_plain(value: Any, deeper: int = 2) -> bool:
@@ -250,7 +250,7 @@ def is_plain(value: Any, deeper: int = 2) -> bool:
     if kind not in _CONTAINERS or not deeper:
         return False
     members = value.values() if kind is dict else value
-    return all(is_plain(each, deeper - 1) for each, _ in zip(members, range(_MOST_LOOKED_AT), strict=False))
+    return all(is_plain(member, deeper - 1) for member, _ in zip(members, range(_MOST_LOOKED_AT), strict=False))
 
 
 _CONTAINERS = frozenset((list, tuple, set, frozenset, dict))
@@ -266,10 +266,10 @@ def state_digest(name: str, data_version: Callable[[Any], str | None]) -> str:
     """
     if name == FOLDER:
         # The absolute path: another process may have started in another folder.
-        return digest(_here()).hex()
+        return digest(_current_folder()).hex()
     if name.startswith(queries.IN_CONNECTION):
         return queries.object_digest(name)
-    row = _ROWS.get(name.removesuffix(_SHOWN))
+    row = _ROWS.get(name.removesuffix(_TEXT_SUFFIX))
     if row is None:
         return ""
     text, objects = _counted(name)
@@ -293,19 +293,19 @@ def warnings_watched(noted: Callable[[str], None], data_version: Callable[[Any],
 
 
 # The original function: recorders of steps wrap it later.
-_here = os.getcwdb
+_current_folder = os.getcwdb
 LIMITS = "limits"
 """The row of limits that any code can reach: the depth of calls, and the digits of an integer's text."""
 WARNINGS = "warnings"
 """The row of filters of warnings. Only a step that issues a warning reads it; the read is recorded."""
 FOLDER = "working directory"
 """The row of the working directory. Its reads are recorded: only code that resolves a relative path depends on it."""
-_SHOWN = " text"
+_TEXT_SUFFIX = " text"
 
 
 def _counted(name: str) -> _Counted:
-    options = _now(_ROWS[name.removesuffix(_SHOWN)])
-    return _NOTHING if options is None else options.counted("text" if name.endswith(_SHOWN) else "value")
+    options = _present_options(_ROWS[name.removesuffix(_TEXT_SUFFIX)])
+    return _NOTHING if options is None else options.counted("text" if name.endswith(_TEXT_SUFFIX) else "value")
 
 
 # -- changes by a step
@@ -322,9 +322,10 @@ def snapshot() -> Snapshot:
     """
     imported = sys.modules
     return {
-        row.name: found
+        row.name: now
         for row in LIBRARIES
-        if (not row.module or row.module in imported or row.name in _pending) and (found := _now(row)) is not None
+        if (not row.module or row.module in imported or row.name in _pending)
+        and (now := _present_options(row)) is not None
     }
 
 
@@ -345,7 +346,7 @@ def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
             if (option not in old and option not in new) or old.get(option, "") != text or _differ(option, now, then):
                 if option in row.lists:
                     defaults = row.known_defaults()
-                    lists = [each.values if each is not None else defaults for each in (then, now)]
+                    lists = [options.values if options is not None else defaults for options in (then, now)]
                     text = plain(list_change(lists[0][option], lists[1][option]))
                 entries.append((f"{row.name}:{option}", text))
     return entries
@@ -354,8 +355,8 @@ def changed(before: Snapshot, after: Snapshot) -> list[Entry]:
 def value_in(taken: Snapshot, name: str) -> Any:
     """Return the value of an option without a text in a snapshot."""
     library, _, option = name.partition(":")
-    found = taken.get(library)
-    return found.values.get(option) if found is not None else None
+    options = taken.get(library)
+    return options.values.get(option) if options is not None else None
 
 
 def _differ(option: str, now: _Options | None, then: _Options | None) -> bool:
@@ -394,7 +395,7 @@ def apply(entries: Sequence[Entry] | Sequence[Sequence[str | None]], values: Map
             continue
         if row.module and row.module not in sys.modules:
             _pending.setdefault(library, {}).update(texts)
-            _wait()
+            _install_finder()
         else:
             failed += [f"{library}:{option}" for option in _set(row, texts)]
     for name, value in values.items():
@@ -445,7 +446,7 @@ class _Finder:
 _finder = _Finder()
 
 
-def _wait() -> None:
+def _install_finder() -> None:
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from stepwell.kernel_runtime.definitions.bodies import CellBody, SqlBody
 from stepwell.kernel_runtime.versions import library_state, patches
-from stepwell.kernel_runtime.versions.bytecode import SPOKEN, CodeFacts, chains_read, facts, imported, is_reader
+from stepwell.kernel_runtime.versions.bytecode import DOC_ATTRIBUTES, CodeFacts, chains_read, facts, imported, is_reader
 from stepwell.kernel_runtime.versions.encode import ATOMS, Tag, atom, identity
-from stepwell.kernel_runtime.versions.graph import MISSING, MUTABLE, SPEAKS, Node
+from stepwell.kernel_runtime.versions.graph import MISSING, MUTABLE, READS_DOCS, Node
 from stepwell.kernel_runtime.versions.ownership import STANDARD, owner
 from stepwell.kernel_runtime.versions.references import Writer, bound, from_module, imports, named, of_module
 
@@ -50,48 +50,48 @@ def function_node(to: Writer, node: Node, function: FunctionType) -> None:
     defaults = function.__defaults__
     keyword_defaults = function.__kwdefaults__
     scope = function.__globals__
-    own = node.own
+    content = node.content
     held: tuple[tuple[CellType, Any], ...] = ()
     module = scope.get("__name__")
-    who = owner(module) if type(module) is str else None
-    if who is not None and getattr(sys.modules.get(str(module)), "__dict__", None) is scope:
+    library = owner(module) if type(module) is str else None
+    if library is not None and getattr(sys.modules.get(str(module)), "__dict__", None) is scope:
         # A library made it for the user: its closure and defaults count, the library's code does not.
-        own.append(named(module, code.co_qualname, who))
-        if who != STANDARD and function.__closure__:
+        content.append(named(module, code.co_qualname, library))
+        if library != STANDARD and function.__closure__:
             # The library may have read annotations and documentation when it wrapped the user's function.
-            node.flags |= SPEAKS
+            node.flags |= READS_DOCS
     else:
-        who = None
+        library = None
         known = facts(code)
-        own.append(Tag.FUNCTION + known.blob)
+        content.append(Tag.FUNCTION + known.blob)
         _loads(to, node, known, (code,), scope)
     if defaults:
-        own.append(Tag.DEFAULTS + len(defaults).to_bytes(2, "little"))
+        content.append(Tag.DEFAULTS + len(defaults).to_bytes(2, "little"))
         names = code.co_varnames[: code.co_argcount][-len(defaults) :]
         for name, value in zip(names, defaults, strict=True):
             to.refer(node, f"({name}=)", value)
     if keyword_defaults:
-        own.append(Tag.KEYWORD_DEFAULTS)
+        content.append(Tag.KEYWORD_DEFAULTS)
         for name in sorted(keyword_defaults):
-            own.append(atom(name))
+            content.append(atom(name))
             to.refer(node, f"({name}=)", keyword_defaults[name])
         node.mappings += tuple((keyword_defaults, name, value) for name, value in keyword_defaults.items())
         node.lengths += ((keyword_defaults, len(keyword_defaults)),)
-    private = who is not None and module in _WRAPPING
+    private = library is not None and module in _WRAPPING
     closure = function.__closure__
     if closure:
-        held = _closure(to, node, code, closure, library=who is not None, private=private)
+        held = _closure(to, node, code, closure, library=library is not None, private=private)
     attributes = function.__dict__
     node.shape = (code, defaults, keyword_defaults, held, len(attributes))
     if attributes:
-        own.append(Tag.ATTRIBUTES)
+        content.append(Tag.ATTRIBUTES)
         for name in sorted(attributes):
             value = attributes[name]
             if name == "__wrapped__" and any(value is item for _, item in held):
                 continue
             if private and name in _PRIVATE_ATTRIBUTES:
                 continue
-            own.append(atom(name))
+            content.append(atom(name))
             to.refer(node, "." + name, value)
             node.mappings += ((attributes, name, value),)
 
@@ -108,18 +108,18 @@ def _closure(
     private
         True if some variables are caches and locks of the library.
     """
-    own = node.own
+    content = node.content
     held = []
-    own.append(Tag.CLOSURE)
+    content.append(Tag.CLOSURE)
     for name, cell in zip(code.co_freevars, closure, strict=True):
         try:
             value = cell.cell_contents
         except ValueError:
             value = MISSING
         held.append((cell, value))
-        own.append(atom(name))
+        content.append(atom(name))
         if value is MISSING or (private and name in _PRIVATE_CELLS) or id(cell) in to.ignored.cells:
-            own.append(Tag.EMPTY)
+            content.append(Tag.EMPTY)
         elif issubclass(type(value), ModuleType):
             of_module(to, node, name, value, chains_read(code, name))
             if not library:
@@ -140,23 +140,23 @@ def cell_node(to: Writer, node: Node, body: CellBody) -> None:
     The variable with the asset's name has no name there, so that a renamed asset keeps its results.
     """
     node.stable = False
-    own = node.own
+    content = node.content
     variable = body.variables[0] if len(body.variables) == 1 else ""
     outputs = tuple("" if name == variable else name for name in body.outputs)
-    own.append(Tag.CELL + atom((body.parameters, outputs, body.is_async)))
+    content.append(Tag.CELL + atom((body.parameters, outputs, body.is_async)))
     inputs = frozenset(body.parameters)
     seen: set[str] = set()
     codes = tuple(code for code in (body.code, body.tail) if code is not None)
     assigned = frozenset().union(*(facts(code, variable).assigned for code in codes))
     for code in (body.code, body.tail):
         if code is None:
-            own.append(Tag.EMPTY)
+            content.append(Tag.EMPTY)
             continue
         known = facts(code, variable)
-        own.append(known.blob)
+        content.append(known.blob)
         if variable in known.names_in_text:
             # After a renaming the same text would read another variable.
-            own.append(atom(variable))
+            content.append(atom(variable))
         seen.update(name for name, _ in known.loads)
         seen.update(known.names_in_text)
         skip = inputs | (assigned - body.reads)
@@ -167,25 +167,25 @@ def cell_node(to: Writer, node: Node, body: CellBody) -> None:
         if name in to.assets:
             to.asset(node, name)
         elif to.is_ignored(body.globals, name):
-            own.append(Tag.IGNORED)
+            content.append(Tag.IGNORED)
         elif name in body.globals:
-            own.append(atom(name))
+            content.append(atom(name))
             to.refer(node, name, body.globals[name])
 
 
 def select_node(to: Writer, node: Node, body: SqlBody) -> None:
     """Write a SELECT: its canonical text, and its variables."""
     node.stable = False
-    node.own.append(Tag.SELECT + atom((body.canonical or body.text, body.frame, body.inputs, body.parameters)))
+    node.content.append(Tag.SELECT + atom((body.canonical or body.text, body.frame, body.inputs, body.parameters)))
     for name in body.parameters:
         if name in to.assets:
             to.asset(node, name)
         elif to.is_ignored(body.globals, name):
-            node.own.append(Tag.IGNORED)
+            node.content.append(Tag.IGNORED)
         elif name in body.globals:
             to.refer(node, name, body.globals[name])
         else:
-            node.own.append(Tag.UNBOUND)
+            node.content.append(Tag.UNBOUND)
 
 
 # -- loaded names
@@ -215,7 +215,7 @@ def _loads(
     earlier
         Names with their values from before the code ran.
     """
-    own = node.own
+    content = node.content
     names: list[tuple[str, Any]] = list(node.names)
     assets = to.assets if scope is to.namespace else _NO_NAMES
     leaves_out, leaves_data = bool(to.ignored.globals), to.ignored.data
@@ -227,7 +227,7 @@ def _loads(
             to.asset(node, name)
             continue
         if leaves_out and to.is_ignored(scope, name):
-            own.append(Tag.IGNORED)
+            content.append(Tag.IGNORED)
             continue
         if seen and name in earlier:
             value = earlier[name]
@@ -239,14 +239,14 @@ def _loads(
         if value is MISSING:
             value = _BUILTINS.get(name, MISSING)
             if value is MISSING:
-                own.append(Tag.UNBOUND)
+                content.append(Tag.UNBOUND)
                 continue
             node.mappings += ((_BUILTINS, name, value),)
             reason = _BLIND.get(identity(value))
             if reason is not None and (name != "vars" or known.bare_vars):
                 node.unverifiable(name, reason)
         if leaves_data and not callable(value) and not issubclass(type(value), ModuleType):
-            own.append(Tag.IGNORED)
+            content.append(Tag.IGNORED)
         elif type(value) in ATOMS:
             to.refer(node, name, value)
         elif issubclass(type(value), ModuleType):
@@ -255,10 +255,10 @@ def _loads(
         else:
             to.refer(node, name, value)
             if is_reader(value):
-                node.flags |= SPEAKS
+                node.flags |= READS_DOCS
             _settings(to, node, known, value)
-        if chain and chain[-1] in SPOKEN:
-            _spoken(to, node, name, value, chain)
+        if chain and chain[-1] in DOC_ATTRIBUTES:
+            _documentation(to, node, name, value, chain)
     _beyond_names(to, node, known, codes, scope, names=names, skip=skip)
 
 
@@ -296,8 +296,8 @@ def _beyond_names(
     if known.suspects:
         for reason in known.suspects:
             node.unverifiable("", reason)
-    if known.speaks:
-        node.flags |= SPEAKS
+    if known.reads_docs:
+        node.flags |= READS_DOCS
     if known.names_in_text:
         _texts(to, node, known, scope, names=names, skip=skip)
     if names:
@@ -317,7 +317,7 @@ def _texts(
     skip: frozenset[str],
 ) -> None:
     """Write the variables that code reads through texts of queries."""
-    own = node.own
+    content = node.content
     assets = to.assets if scope is to.namespace else _NO_NAMES
     for name in known.names_in_text:
         if name in skip or any(name == loaded for loaded, _ in known.loads):
@@ -331,7 +331,7 @@ def _texts(
         names.append((name, value))
         if value is MISSING or issubclass(type(value), (ModuleType, FunctionType, type)):
             continue
-        own.append(atom(name))
+        content.append(atom(name))
         to.refer(node, name, value)
 
 
@@ -341,7 +341,7 @@ def _patched(to: Writer, node: Node, codes: tuple[CodeType, ...], values: list[A
     tops |= {name.partition(".")[0] for code in codes for name, _, _ in facts(code).imports}
     for code in codes:
         for patch in patches.counts_for(code, tops):
-            node.own.append(atom(patch.option))
+            node.content.append(atom(patch.option))
             to.refer(node, patch.option, patch.value())
 
 
@@ -358,7 +358,7 @@ def _calls(known: CodeFacts, names: list[tuple[str, Any]]) -> bool:
 
 
 def _settings(to: Writer, node: Node, known: CodeFacts, value: Any) -> None:
-    """Write the options of the library that a value belongs to, except those that have their defaults."""
+    """Write the options that differ from their defaults, of the library to which a value belongs."""
     for library in library_state.library_of(value):
         _options(to, node, known, library)
 
@@ -379,7 +379,7 @@ def _options(to: Writer, node: Node, known: CodeFacts, library: str) -> None:
             to.refer(node, f"{name} {option}", value)
 
 
-def _spoken(to: Writer, node: Node, label: str, value: Any, chain: tuple[str, ...]) -> None:
+def _documentation(to: Writer, node: Node, label: str, value: Any, chain: tuple[str, ...]) -> None:
     """Write documentation or annotations that code reads; no other node contains them."""
     for name in chain[:-1]:
         if not issubclass(type(value), (ModuleType, type)):
@@ -391,4 +391,4 @@ def _spoken(to: Writer, node: Node, label: str, value: Any, chain: tuple[str, ..
         node.stable = False
         to.refer(node, f"{label}.{chain[-1]}", getattr(value, chain[-1], None))
     else:
-        node.flags |= SPEAKS
+        node.flags |= READS_DOCS

@@ -164,7 +164,7 @@ _SHIFTS = dict.fromkeys(range(256), 0) | {
 }
 """Number of bits below the index of the name in an argument."""
 _BITS = [(1 << _SHIFTS[op]) - 1 for op in range(256)]
-"""Mask of those of these bits that count; those that only prepare a call do not."""
+"""Mask of the bits below the index of the name that count. Bits that only prepare a call do not count."""
 _BITS[LOAD_GLOBAL] = _BITS[_number("LOAD_ATTR")] = 0
 _CALL_FUNCTION_EX = _number("CALL_FUNCTION_EX")
 _PAIRS = {_OP[name]: (_OP[first], _OP[second]) for name, (first, second) in _FUSED.items() if name in _OP}
@@ -207,23 +207,23 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
     operations = raw[::2]
     constants = code.co_consts
     names = code.co_names
-    found: list[Instruction] = []
+    instructions: list[Instruction] = []
     places: list[int] = []
-    add, place = found.append, places.append
+    add, place = instructions.append, places.append
     jumps = False
     extended = 0
-    for at, kind in enumerate(operations.translate(_KINDS)):
+    for index, kind in enumerate(operations.translate(_KINDS)):
         if not kind:
             continue
-        op = operations[at]
-        argument = raw[2 * at + 1]
+        op = operations[index]
+        argument = raw[2 * index + 1]
         if extended:
             argument |= extended
             extended = 0
         if kind == _EXTENDED:
             extended = argument << 8
             continue
-        place(at)
+        place(index)
         if kind == _PLAIN:
             add((_SAME[op], argument, NO_VALUE))
         elif kind == _NAME:
@@ -238,33 +238,33 @@ def decode(code: CodeType) -> Decoded:  # noqa: PLR0915 - every kind of instruct
             first, second = _PAIRS[op]
             add((first, argument >> 4, NO_VALUE))
             add((second, argument & 15, NO_VALUE))
-            place(at)
+            place(index)
         elif kind == _JUMP:
             jumps = True
-            following = at + 1
+            following = index + 1
             while operations[following : following + 1] == b"\0":  # skip its inline caches
                 following += 1
             add((op, 0, following - argument if op in _BACKWARD else following + argument))
         elif kind == _RETURNS:
             add((LOAD_CONST, 0, constants[argument]))
             add((_RETURN_VALUE, 0, NO_VALUE))
-            place(at)
+            place(index)
         elif kind == _COMMON and argument in _PACKED.common:
             add((LOAD_CONST, 0, _PACKED.common[argument]))
-        elif kind == _NULL and operations[at + 1] != _CALL_FUNCTION_EX:
+        elif kind == _NULL and operations[index + 1] != _CALL_FUNCTION_EX:
             # Before CALL_FUNCTION_EX it is an argument (no keywords), else the preparation of a call.
             places.pop()
         else:
             add((op, argument if kind == _COMMON else 0, NO_VALUE))
-    return Decoded(found, places, jumps, operations)
+    return Decoded(instructions, places, jumps, operations)
 
 
-def chain(steps: list[Instruction], at: int) -> tuple[str, ...]:
+def chain(steps: list[Instruction], position: int) -> tuple[str, ...]:
     """Return the attributes that are read at once from the value that an instruction loads."""
-    stop = at + 1
+    stop = position + 1
     while stop < len(steps) and steps[stop][0] in ATTRIBUTE_LOADS:
         stop += 1
-    return tuple([value for _, _, value in steps[at + 1 : stop]])
+    return tuple([value for _, _, value in steps[position + 1 : stop]])
 
 
 Write: TypeAlias = Callable[[list[Instruction]], bytes]
@@ -332,14 +332,14 @@ def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
         first, last, handler = (bisect_left(places, place) for place in (begin, begin + length, target))
         covered[first:last] = [(handler, depth)] * (last - first)
         starts.add(handler)
-    for at, (op, _, value) in enumerate(instructions):
+    for index, (op, _, value) in enumerate(instructions):
         if op in JUMPS:
-            starts |= {at + 1, bisect_left(places, value)}
+            starts |= {index + 1, bisect_left(places, value)}
         elif op in STOPS:
-            starts.add(at + 1)
+            starts.add(index + 1)
     starts.discard(count)
     order = sorted(starts)
-    number = {start: at for at, start in enumerate(order)}
+    number = {start: index for index, start in enumerate(order)}
     number[-1] = -1
     blocks = []
     for start, stop in pairwise((*order, count)):
@@ -352,8 +352,8 @@ def _split(decoded: Decoded, raw: bytes, table: bytes) -> list[Block]:
         if table:
             block.covers = [
                 (number[handler], depth)
-                for (handler, depth), at in zip(covered[start:stop], places[start:stop], strict=True)
-                if raw[2 * at] not in QUIET
+                for (handler, depth), index in zip(covered[start:stop], places[start:stop], strict=True)
+                if raw[2 * index] not in QUIET
             ]
         following = number.get(stop, -1)
         if op in JUMPS:
@@ -378,17 +378,17 @@ def _settled(steps: list[Instruction]) -> list[Instruction]:
     operations = [step[0] for step in steps]
     if SWAP not in operations and operations.count(STORE_FAST) < 2:
         return steps
-    found: list[Instruction] = []
+    settled: list[Instruction] = []
     run: list[Instruction] = []
     for step in steps:
         if step[0] in {STORE_FAST, POP_TOP, SWAP}:
             run.append(step)
             continue
         if run:
-            found += _stored(run) if len(run) > 1 else run
+            settled += _stored(run) if len(run) > 1 else run
             run = []
-        found.append(step)
-    return found + (_stored(run) if len(run) > 1 else run)
+        settled.append(step)
+    return settled + (_stored(run) if len(run) > 1 else run)
 
 
 def _stored(run: list[Instruction]) -> list[Instruction]:
@@ -422,8 +422,8 @@ def _handlers(table: bytes) -> Iterator[tuple[int, int, int, int]]:
         if not byte & 0x40:
             numbers.append(value)
             value = 0
-    for at in range(0, len(numbers) - 3, 4):
-        yield numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]
+    for index in range(0, len(numbers) - 3, 4):
+        yield numbers[index], numbers[index + 1], numbers[index + 2], numbers[index + 3]
 
 
 # -- reduction of the graph
@@ -436,13 +436,13 @@ def _thread(blocks: list[Block]) -> None:
         seen = set()
         while target not in seen:
             seen.add(target)
-            number, kept = target
+            number, keeps = target
             block = blocks[number]
             if block.steps:
                 break
             if block.end == _GOES_ON:
-                target = (block.targets[0][0], kept)
-            elif kept and block.end == _TEST and block.code == _TRUTH:
+                target = (block.targets[0][0], keeps)
+            elif keeps and block.end == _TEST and block.code == _TRUTH:
                 target = block.targets[outcome]
             else:
                 break
@@ -455,15 +455,15 @@ def _thread(blocks: list[Block]) -> None:
 
 def _reached(blocks: list[Block], start: int) -> list[int]:
     """Return the numbers of the reachable blocks, in the order of a walk."""
-    found = [start]
+    order = [start]
     seen = {start}
-    for number in found:
+    for number in order:
         block = blocks[number]
         for following, _ in (*block.targets, *block.covers):
             if following >= 0 and following not in seen:
                 seen.add(following)
-                found.append(following)
-    return found
+                order.append(following)
+    return order
 
 
 def _merge_equal(blocks: list[Block], start: int) -> int:
@@ -491,7 +491,7 @@ def _merge_equal(blocks: list[Block], start: int) -> int:
     if count < len(order):
         for number in order:
             block = blocks[number]
-            block.targets = [(parts[target], kept) for target, kept in block.targets]
+            block.targets = [(parts[target], keeps) for target, keeps in block.targets]
             block.covers = [(parts[handler], depth) for handler, depth in block.covers]
     return parts[start]
 
@@ -531,8 +531,8 @@ def _in_order(blocks: list[Block], start: int) -> tuple[list[Block], tuple[int, 
     for old in order:
         block = blocks[old]
         shape += (block.end, block.code)
-        for target, kept in block.targets:
-            shape += (number[target], kept)
+        for target, keeps in block.targets:
+            shape += (number[target], keeps)
         for (handler, depth), same in groupby(block.covers):
             shape += (number[handler], depth, len(list(same)))
     return [blocks[old] for old in order], tuple(shape)

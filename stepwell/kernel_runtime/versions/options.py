@@ -78,7 +78,7 @@ class Library:
     counts: Callable[[str], Counts] = values
     glance: Callable[[Any], Any] = None  # type: ignore[assignment]
     lists: frozenset[str] = frozenset()
-    _found: dict[str, Any] = field(default_factory=dict)
+    _cache: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.glance is None:
@@ -89,10 +89,10 @@ class Library:
         module = sys.modules.get(self.module) if self.module else None
         if self.module and module is None:
             return {}
-        if "defaults" not in self._found:
-            self._found["defaults"] = self.defaults(module)
-        found: Mapping[str, Any] = self._found["defaults"]
-        return found
+        if "defaults" not in self._cache:
+            self._cache["defaults"] = self.defaults(module)
+        defaults: Mapping[str, Any] = self._cache["defaults"]
+        return defaults
 
 
 # -- values as JSON
@@ -126,22 +126,22 @@ def _plain(value: Any) -> Any:
     if value is None or kind in {bool, int, float, str}:
         return value
     if kind is list:
-        return [_plain(each) for each in value]
+        return [_plain(member) for member in value]
     if kind in {tuple, set, frozenset}:
-        members = [_plain(each) for each in value]
+        members = [_plain(member) for member in value]
         return {"": [kind.__name__, members if kind is tuple else sorted(members, key=repr)]}
     if kind is dict and all(type(key) is str and key for key in value):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(member) for key, member in value.items()}
     if kind is BuiltinFunctionType and type(value.__self__) is str and value.__name__ == "format":
         # The usual value of display.float_format in pandas.
         return {"": ["format", value.__self__]}
     if kind.__name__ == "Cycler":
         # matplotlib accepts this text as a value.
         return repr(value)
-    found = value if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else None
+    target = value if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else None
     # Functions and classes of the user count by their code, not by their names.
-    if found is not None and owner(found.__module__) and _named(found.__module__, found.__qualname__) is found:
-        return {"": ["named", [found.__module__, found.__qualname__]]}
+    if target is not None and owner(target.__module__) and _named(target.__module__, target.__qualname__) is target:
+        return {"": ["named", [target.__module__, target.__qualname__]]}
     # Members of enumerations are among these: their text is not their value.
     if isinstance(value, int):
         return int.__int__(value)
@@ -154,22 +154,22 @@ def _plain(value: Any) -> Any:
 
 def _restored(value: Any, *, imports: bool) -> Any:
     if type(value) is list:
-        return [_restored(each, imports=imports) for each in value]
+        return [_restored(item, imports=imports) for item in value]
     if type(value) is not dict:
         return value
     if "" not in value:
-        return {key: _restored(each, imports=imports) for key, each in value.items()}
+        return {key: _restored(item, imports=imports) for key, item in value.items()}
     tag, held = value[""]
     if tag == "format":
         return held.format
     if tag == "named":
-        found = _named(*held, imported=imports)
-        if found is None and not imports:
+        definition = _named(*held, imported=imports)
+        if definition is None and not imports:
             return UNSET
-        if found is None:
+        if definition is None:
             raise LookupError(f"{'.'.join(held)} does not exist")
-        return found
-    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](_restored(each, imports=imports) for each in held)
+        return definition
+    return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](_restored(item, imports=imports) for item in held)
 
 
 def _named(module: str, qualname: str, *, imported: bool = False) -> Any:
@@ -177,49 +177,49 @@ def _named(module: str, qualname: str, *, imported: bool = False) -> Any:
         from importlib import import_module
 
         import_module(module)
-    found: Any = sys.modules.get(module)
+    current: Any = sys.modules.get(module)
     for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found
+        current = getattr(current, part, None)
+    return current
 
 
-def users_own(value: Any) -> bool:
+def of_user(value: Any) -> bool:
     """Return True for a function or class of the user, and for an instance or method of such a class."""
     if isinstance(value, (staticmethod, classmethod, MethodType, partial)):
-        return users_own(value.func if isinstance(value, partial) else value.__func__)
+        return of_user(value.func if isinstance(value, partial) else value.__func__)
     if isinstance(value, property):
-        return any(map(users_own, (value.fget, value.fset, value.fdel)))
-    found = value if isinstance(value, (FunctionType, type)) else type(value)
-    module = found.__module__
+        return any(map(of_user, (value.fget, value.fset, value.fdel)))
+    definition = value if isinstance(value, (FunctionType, type)) else type(value)
+    module = definition.__module__
     return type(module) is str and is_local(module)
 
 
-# -- lists to which cells add
+# -- lists
 
 
 def list_change(before: list[Any], after: list[Any]) -> dict[str, list[Any]]:
     """Return the items that were removed from a list, inserted (with their positions), and added at its end."""
-    found: dict[str, list[Any]] = {"removed": [], "inserted": [], "added": []}
+    change: dict[str, list[Any]] = {"removed": [], "inserted": [], "added": []}
     for tag, first, last, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag != "equal":
-            found["removed"] += before[first:last]
+            change["removed"] += before[first:last]
             new = after[start:end]
             if last == len(before):
-                found["added"] += new
+                change["added"] += new
             else:
-                found["inserted"] += [[start + at, each] for at, each in enumerate(new)]
-    return found
+                change["inserted"] += [[start + offset, item] for offset, item in enumerate(new)]
+    return change
 
 
 def with_change(now: list[Any], change: Mapping[str, list[Any]]) -> list[Any]:
     """Return a list with a change applied; an item that the list already has is not added again."""
-    left = [each for each in now if each not in change["removed"]]
-    for at, each in change["inserted"]:
-        if each not in left and not _is_absent(each):
-            left.insert(at, each)
-    return left + [each for each in change["added"] if each not in left and not _is_absent(each)]
+    result = [item for item in now if item not in change["removed"]]
+    for position, item in change["inserted"]:
+        if item not in result and not _is_absent(item):
+            result.insert(position, item)
+    return result + [item for item in change["added"] if item not in result and not _is_absent(item)]
 
 
 def _is_absent(entry: Any) -> bool:
     """Return True if an entry belongs to a library that is not imported: its import will add the entry."""
-    return type(entry) is tuple and any(each is UNSET for each in entry)
+    return type(entry) is tuple and any(part is UNSET for part in entry)

@@ -48,13 +48,13 @@ def owner(module_name: str | None) -> str | None:
         pass
     top = str(module_name).partition(".")[0]
     if top in _owners:
-        found = _owners[module_name] = _owners[top]
-        return found
-    found = _find(top)
+        result = _owners[module_name] = _owners[top]
+        return result
+    result = _find(top)
     # A module that is not imported yet may be created later.
-    if found is not None or top in sys.modules:
-        _owners[top] = found
-    return found
+    if result is not None or top in sys.modules:
+        _owners[top] = result
+    return result
 
 
 def is_local(module_name: str) -> bool:
@@ -63,14 +63,14 @@ def is_local(module_name: str) -> bool:
     Unlike `owner` this reads no metadata of distributions. A name without a module belongs to an extension of a library.
     """
     top = module_name.partition(".")[0]
-    found = _local.get(top)
-    if found is None:
+    result = _local.get(top)
+    if result is None:
         module = sys.modules.get(top)
         if module is None:
             return False
         file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
-        found = _local[top] = isinstance(file, str) and not _IN_LIBRARIES.search(file) and not file.startswith(_stdlib)
-    return found
+        result = _local[top] = isinstance(file, str) and not _IN_LIBRARIES.search(file) and not file.startswith(_stdlib)
+    return result
 
 
 def _find(top: str) -> str | None:
@@ -86,8 +86,8 @@ def _find(top: str) -> str | None:
     entries = _listing(folder)
     if not entries:
         return None
-    found = entries.get(_normal(top)) or _by_content(folder).get(top)
-    return " ".join(found) if found else None
+    distribution = entries.get(_normal(top)) or _by_content(folder).get(top)
+    return " ".join(distribution) if distribution else None
 
 
 def _origin(top: str, module: ModuleType | None) -> str | None:
@@ -118,9 +118,9 @@ def _normal(name: str) -> str:
 
 def _listing(folder: str) -> dict[str, tuple[str, str]]:
     """Return the distributions whose metadata are in a folder, by normalised name."""
-    found = _folders.get(folder)
-    if found is None:
-        found = {}
+    distributions = _folders.get(folder)
+    if distributions is None:
+        distributions = {}
         site = os.path.basename(folder) in {"site-packages", "dist-packages"}
         try:
             names = os.listdir(folder or ".")
@@ -131,16 +131,16 @@ def _listing(folder: str) -> dict[str, tuple[str, str]]:
             if name.endswith(".dist-info") or (site and name.endswith(".egg-info")):
                 match = _INFO.match(name)
                 if match:
-                    found[_normal(match["name"])] = (match["name"].replace("_", "-"), match["version"])
-        _folders[folder] = found
-    return found
+                    distributions[_normal(match["name"])] = (match["name"].replace("_", "-"), match["version"])
+        _folders[folder] = distributions
+    return distributions
 
 
 def _by_content(folder: str) -> dict[str, tuple[str, str]]:
     """Return the distributions of a folder by the top-level modules that they list."""
-    found = _provided.get(folder)
-    if found is None:
-        found = {}
+    distributions = _provided.get(folder)
+    if distributions is None:
+        distributions = {}
         for place in Path(folder).glob("*.*-info"):
             match = _INFO.match(place.name)
             if match is None:
@@ -157,26 +157,26 @@ def _by_content(folder: str) -> dict[str, tuple[str, str]]:
             except (OSError, UnicodeDecodeError):
                 continue
             for top in tops:
-                found.setdefault(top, identity)
-        _provided[folder] = found
-    return found
+                distributions.setdefault(top, identity)
+        _provided[folder] = distributions
+    return distributions
 
 
 # -- files
 
 
 def _excluded_folders() -> tuple[str, ...]:
-    found = {"/proc/", "/sys/", "/dev/"}
+    folders = {"/proc/", "/sys/", "/dev/"}
     for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix):
         for path in (prefix, os.path.realpath(prefix)):
             # /usr contains more than Python.
             if path in {"/usr", "/usr/local", "/"}:
-                found |= {os.path.join(path, lib, "") + f"python{sys.version_info[0]}" for lib in ("lib", "lib64")}
+                folders |= {os.path.join(path, lib, "") + f"python{sys.version_info[0]}" for lib in ("lib", "lib64")}
             else:
-                found.add(os.path.join(path, ""))
+                folders.add(os.path.join(path, ""))
     # Modules of stepwell are imported at first use, which may be inside a step.
-    found.add(os.path.join(str(Path(__file__).parents[2]), ""))
-    return tuple(sorted(found))
+    folders.add(os.path.join(str(Path(__file__).parents[2]), ""))
+    return tuple(sorted(folders))
 
 
 EXCLUDED = _excluded_folders()

@@ -1,7 +1,7 @@
 """Attributes that the user has set on classes and modules of libraries: methods, accessors, replaced functions.
 
 A class of a library counts by its name and version. ``pd.DataFrame.total = total`` adds code of the user to it, so `table` lists
-the attributes that were set. Python has no event for setting an attribute of a class. Therefore `look` compares, after each cell, the
+the attributes that were set. Python has no event for setting an attribute of a class. Therefore `scan` compares, after each cell, the
 number of entries in the namespaces of all imported libraries, and reads the new entries of those that grew or were imported since. A replaced
 entry does not change the number: it is found by its name in the code of the cell, or of a function that the cell calls.
 
@@ -36,7 +36,7 @@ from stepwell.kernel_runtime.versions import opcodes
 from stepwell.kernel_runtime.versions.bytecode import CodeFacts, facts
 from stepwell.kernel_runtime.versions.encode import identity
 from stepwell.kernel_runtime.versions.graph import known
-from stepwell.kernel_runtime.versions.options import UNSET, Library, Unset, never, users_own
+from stepwell.kernel_runtime.versions.options import UNSET, Library, Unset, never, of_user
 from stepwell.kernel_runtime.versions.ownership import is_local
 from stepwell.kernel_runtime.versions.references import bound
 
@@ -49,7 +49,7 @@ _SETS_BY_NAME = re.compile(r"setattr|delattr|patch|regist|overrid|curse|inject|a
 """Names in code that may set an attribute by a text with its name."""
 _SETS = re.compile(rf"\w\.\w+[^=\n]*=|{_SETS_BY_NAME.pattern}", re.IGNORECASE)
 """Patterns in a source that may set attributes."""
-_GONE: Any = object()
+_ABSENT: Any = object()
 _TEXTS = frozenset({str, tuple, CodeType})
 """Types of the constants that `texts_of` reads."""
 
@@ -77,27 +77,27 @@ class Patch:
 
     def value(self) -> Any:
         """Return the present value."""
-        return vars(self.target).get(self.name, _GONE)
+        return vars(self.target).get(self.name, _ABSENT)
 
 
 table: dict[str, Patch] = {}
 """The attributes that the user has set, by option."""
 _values: dict[str, Any] = {}
-"""Their values at the last look, by option."""
+"""Their values at the last scan, by option."""
 _targets: list[Any] = []
 """Modules and classes of libraries."""
 _spaces: list[Mapping[str, Any]] = []
 """Their namespaces."""
 _sizes: list[int] = []
-"""The numbers of their entries at the last look."""
+"""The numbers of their entries at the last scan."""
 _seen_modules: set[str] = set()
 _last_modules = (0, "")
-"""The number of modules at the last look, and the name of the last one."""
+"""The number of modules at the last scan, and the name of the last module."""
 _seen_classes: set[int] = set()
 
 
-def look(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = None) -> None:
-    """Find the attributes that were set since the last look.
+def scan(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = None) -> None:
+    """Find the attributes that were set since the last scan.
 
     Parameters
     ----------
@@ -106,26 +106,26 @@ def look(codes: Iterable[CodeType] = (), namespace: Mapping[str, Any] | None = N
     namespace
         The globals of that code.
     """
-    # The first look creates so many objects that the garbage collector would take most of the time.
+    # The first scan creates so many objects that the garbage collector would take most of the time.
     with no_collection():
-        _look(codes, namespace or {})
+        _scan(codes, namespace or {})
 
 
 def present() -> dict[str, Patch]:
-    """Return `table`, after a first look if there was none: it is delayed until code can reach a library."""
-    if not has_looked():
-        look()
+    """Return `table`, after a first scan if there was none: the scan is delayed until code can reach a library."""
+    if not has_scanned():
+        scan()
     return table
 
 
-def has_looked() -> bool:
-    """Return True after the first look."""
+def has_scanned() -> bool:
+    """Return True after the first scan."""
     return bool(_seen_modules)
 
 
 def may_count(codes: Iterable[CodeType], known: CodeFacts) -> bool:
     """Return True if an attribute that was set may count for code; it cannot if the code has no attribute, global, import or text."""
-    if has_looked():
+    if has_scanned():
         return bool(table)
     if known.attributes or known.loads or known.imports:
         return bool(present())
@@ -135,46 +135,46 @@ def may_count(codes: Iterable[CodeType], known: CodeFacts) -> bool:
     return False
 
 
-def _look(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
+def _scan(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> None:
     before = {option: _values.get(option) for option in table}
     new, local = _imported()
     for module in new:
-        _look_through(module, vars(module))
+        _scan_namespace(module, vars(module))
     sizes = list(map(len, _spaces))
     if sizes != _sizes:
-        for at, (size, last) in enumerate(zip(sizes, _sizes, strict=True)):
+        for index, (size, last) in enumerate(zip(sizes, _sizes, strict=True)):
             if size > last:
-                space = _spaces[at]
+                space = _spaces[index]
                 for name in list(space)[last - size :]:
-                    if _is_users(space[name]):
-                        _enter(Patch(_targets[at], name))
+                    if _is_of_user(space[name]):
+                        _add(Patch(_targets[index], name))
         _sizes[:] = sizes
     names: set[str] = set()
     for code in (*_reached(codes, namespace), *local):
         for root, chain, name in facts(code).attribute_stores:
             names.add(name)
             target = _resolved(root, chain, namespace) if root else None
-            if _is_librarys(target):
-                _enter(Patch(target, name))
+            if _is_of_library(target):
+                _add(Patch(target, name))
         if any(map(_SETS_BY_NAME.search, code.co_names)):
             names |= texts_of(code)
     for name in names:
-        for at, space in enumerate(_spaces):
-            if name in space and _is_users(space[name]):
-                _enter(Patch(_targets[at], name))
-    _look_at_values()
+        for index, space in enumerate(_spaces):
+            if name in space and _is_of_user(space[name]):
+                _add(Patch(_targets[index], name))
+    _update_values()
     if before.keys() != table.keys() or any(before[option] is not _values.get(option) for option in before):
         # Known nodes were made without these changes.
         known.clear()
 
 
-def _look_through(target: Any, space: dict[str, Any] | MappingProxyType[str, Any]) -> None:
+def _scan_namespace(target: Any, space: dict[str, Any] | MappingProxyType[str, Any]) -> None:
     """Find the user's attributes in a module or class of a library, and in the classes of the module."""
     _targets.append(target)
     _spaces.append(space)
     _sizes.append(len(space))
     is_module = isinstance(target, ModuleType)
-    # The first look reads tens of thousands of values: the most frequent kinds are skipped without a call.
+    # The first scan reads tens of thousands of values: the most frequent kinds are skipped without a call.
     for name, value in list(space.items()):
         kind = type(value)
         if kind in _instances_only:
@@ -186,47 +186,47 @@ def _look_through(target: Any, space: dict[str, Any] | MappingProxyType[str, Any
         else:
             is_known = False
             is_class = issubclass(kind, type)
-        if not is_known and _is_users(value):
-            _enter(Patch(target, name))
-        if is_class and is_module and (key := identity(value)) not in _seen_classes and _is_librarys(value):
+        if not is_known and _is_of_user(value):
+            _add(Patch(target, name))
+        if is_class and is_module and (key := identity(value)) not in _seen_classes and _is_of_library(value):
             _seen_classes.add(key)
-            _look_through(value, vars(value))
+            _scan_namespace(value, vars(value))
 
 
-def _enter(patch: Patch) -> None:
+def _add(patch: Patch) -> None:
     table.setdefault(patch.option, patch)
 
 
-def _look_at_values() -> None:
+def _update_values() -> None:
     for option, patch in list(table.items()):
         value = patch.value()
-        if value is _GONE or _is_at_home(patch, value):
+        if value is _ABSENT or _is_original(patch, value):
             del table[option]
             _values.pop(option, None)
         else:
             _values[option] = value
 
 
-def _is_at_home(patch: Patch, value: Any) -> bool:
+def _is_original(patch: Patch, value: Any) -> bool:
     """Return True if the value is the library's original function or class."""
-    own = getattr(value, "__qualname__", None)
-    if own is None or users_own(value) or str(getattr(value, "__module__", "")).partition(".")[0] != patch.top:
+    qualname = getattr(value, "__qualname__", None)
+    if qualname is None or of_user(value) or str(getattr(value, "__module__", "")).partition(".")[0] != patch.top:
         return False
     wanted = patch.name if isinstance(patch.target, ModuleType) else f"{patch.target.__qualname__}.{patch.name}"
-    return bool(own == wanted)
+    return bool(qualname == wanted)
 
 
 def _imported() -> tuple[list[Any], list[CodeType]]:
-    """Return the modules of libraries that were imported since the last look, and the code of local modules."""
+    """Return the modules of libraries that were imported since the last scan, and the code of local modules."""
     global _last_modules  # noqa: PLW0603 - a fact about the process
     modules = sys.modules
     # A dict keeps the order of insertion: a module that was imported since is the last one.
     if (len(modules), next(reversed(modules))) == _last_modules:
         return [], []
     _last_modules = (len(modules), next(reversed(modules)))
-    # The first look reads all values of all namespaces, so that it does not need the code of local modules.
+    # The first scan reads all values of all namespaces, so that it does not need the code of local modules.
     first = not _seen_modules
-    found = []
+    libraries = []
     local = []
     for name, module in list(modules.items()):
         if name in _seen_modules:
@@ -239,8 +239,8 @@ def _imported() -> tuple[list[Any], list[CodeType]]:
             if not first and (code := _code_of(name, space.get("__loader__"))) is not None:
                 local.append(code)
             continue
-        found.append(module)
-    return found, local
+        libraries.append(module)
+    return libraries, local
 
 
 def _code_of(name: str, loader: Any) -> CodeType | None:
@@ -254,34 +254,34 @@ def _code_of(name: str, loader: Any) -> CodeType | None:
     return code if isinstance(code, CodeType) else None
 
 
-def _is_librarys(found: Any) -> bool:
-    if isinstance(found, ModuleType):
-        name: Any = found.__name__
-    elif isinstance(found, type):
-        name = found.__module__
+def _is_of_library(target: Any) -> bool:
+    if isinstance(target, ModuleType):
+        name: Any = target.__name__
+    elif isinstance(target, type):
+        name = target.__module__
     else:
         return False
     return type(name) is str and not is_local(name) and name.partition(".")[0] not in _LEFT_OUT
 
 
-def _is_users(value: Any) -> bool:
+def _is_of_user(value: Any) -> bool:
     """Return True for an object of the user, and for a descriptor of a library that holds one: an accessor."""
     kind = type(value)
     if kind in _instances_only:
         return False
     if kind is FunctionType or kind is type:
-        return not _is_known(value) and _is_users_code(value)
+        return not _is_known(value) and _is_user_code(value)
     if kind is property:
-        return not all(map(_is_known_code, (value.fget, value.fset, value.fdel))) and users_own(value)
+        return not all(map(_is_known_code, (value.fget, value.fset, value.fdel))) and of_user(value)
     if kind is staticmethod or kind is classmethod:
-        return not _is_known_code(value.__func__) and users_own(value)
+        return not _is_known_code(value.__func__) and of_user(value)
     if issubclass(kind, (type, staticmethod, classmethod, property)):
-        return users_own(value)
+        return of_user(value)
     if kind is cached_property:
-        return users_own(value.func)
+        return of_user(value.func)
     if _is_descriptor(kind):
         held = [getattr(value, "__dict__", {}), {name: getattr(value, name, None) for name in _slots(kind)}]
-        return users_own(value) or any(users_own(each) for part in held for each in part.values() if callable(each))
+        return of_user(value) or any(of_user(item) for part in held for item in part.values() if callable(item))
     if kind.__module__ in _library_modules:
         _instances_only.add(kind)
     return kind.__module__ == "__main__"
@@ -296,9 +296,9 @@ def _is_known_code(value: Any) -> bool:
     return value is None or (type(value) is FunctionType and _is_known(value))
 
 
-def _is_users_code(value: Any) -> bool:
+def _is_user_code(value: Any) -> bool:
     module = value.__module__
-    if users_own(value):
+    if of_user(value):
         return True
     if type(module) is str and module.partition(".")[0] in sys.modules:
         _library_modules.add(module)
@@ -315,10 +315,10 @@ _descriptors: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def _is_descriptor(kind: type) -> bool:
-    found = _descriptors.get(kind)
-    if found is None:
-        found = _descriptors[kind] = _has_get(kind)
-    return found
+    result = _descriptors.get(kind)
+    if result is None:
+        result = _descriptors[kind] = _has_get(kind)
+    return result
 
 
 def _has_get(kind: type) -> bool:
@@ -332,47 +332,47 @@ def _slots(kind: type) -> Iterator[str]:
 
 
 def _resolved(root: str, chain: tuple[str, ...], namespace: Mapping[str, Any]) -> Any:
-    found = bound(namespace, root)
+    current = bound(namespace, root)
     for name in chain:
-        found = getattr(found, name, None) if isinstance(found, (ModuleType, type)) else None
-    return found
+        current = getattr(current, name, None) if isinstance(current, (ModuleType, type)) else None
+    return current
 
 
 def _reached(codes: Iterable[CodeType], namespace: Mapping[str, Any]) -> list[CodeType]:
     """Return code objects, and those of the user's functions that they call directly or indirectly."""
-    found: dict[int, CodeType] = {}
+    reached: dict[int, CodeType] = {}
     stack: list[tuple[CodeType, Mapping[str, Any]]] = [(code, namespace) for code in codes]
     while stack:
         code, scope = stack.pop()
-        if id(code) in found:
+        if id(code) in reached:
             continue
-        found[id(code)] = code
+        reached[id(code)] = code
         for root, chain in facts(code).loads:
             value = _resolved(root, chain[:1], scope) if isinstance(scope.get(root), ModuleType) else scope.get(root)
             functions = [value] if type(value) is FunctionType else []
-            if isinstance(value, type) and users_own(value):
-                functions += [each for each in vars(value).values() if type(each) is FunctionType]
-            stack += [(each.__code__, each.__globals__) for each in functions if users_own(each)]
-    return list(found.values())
+            if isinstance(value, type) and of_user(value):
+                functions += [function for function in vars(value).values() if type(function) is FunctionType]
+            stack += [(function.__code__, function.__globals__) for function in functions if of_user(function)]
+    return list(reached.values())
 
 
 @lru_cache(maxsize=1024)
 def texts_of(code: CodeType) -> frozenset[str]:
     """Return the names in texts of code, ``"total"`` and each part of ``"pandas.DataFrame.total"``, and the names of nested functions."""
-    found: set[str] = set()
+    names: set[str] = set()
     stack = [code]
     while stack:
-        each = stack.pop()
-        constants = list(each.co_consts)
+        current = stack.pop()
+        constants = list(current.co_consts)
         for constant in constants:
             if isinstance(constant, CodeType):
                 stack.append(constant)
-                found.add(constant.co_name)
+                names.add(constant.co_name)
             elif isinstance(constant, tuple):
                 constants += constant
             elif type(constant) is str and len(constant) < 200:
-                found |= {part for part in constant.split(".") if part.isidentifier()}
-    return frozenset(found)
+                names |= {part for part in constant.split(".") if part.isidentifier()}
+    return frozenset(names)
 
 
 # -- dependencies of code
@@ -391,16 +391,16 @@ def counts_for(code: CodeType, tops: Collection[str]) -> list[Patch]:
     if opcodes.untested():
         return list(table.values())
     attributes = facts(code).attributes
-    found = []
+    result = []
     for patch in table.values():
         name = patch.name
         if name in attributes or name in texts_of(code) or (patch.top in tops and is_used_by(patch.top, name)):
-            found.append(patch)
-    return found
+            result.append(patch)
+    return result
 
 
 def reached_in(tops: Iterable[str]) -> list[Patch]:
-    """Return the patches on which code depends that gets objects of some libraries."""
+    """Return the patches on which code depends if it gets objects of some libraries."""
     wanted = frozenset(tops)
     return [patch for patch in table.values() if patch.top in wanted and is_used_by(patch.top, patch.name)]
 
@@ -409,7 +409,7 @@ def is_used_by(top: str, name: str) -> bool:
     """Return True if a library's code contains a name, or if Python looks the name up implicitly."""
     if name.startswith("__") and name.endswith("__"):
         return True
-    loaded = sum(1 for each in list(sys.modules) if each.partition(".")[0] == top)
+    loaded = sum(1 for module in list(sys.modules) if module.partition(".")[0] == top)
     return name in _names_in(top, loaded)
 
 
@@ -417,7 +417,7 @@ def is_used_by(top: str, name: str) -> bool:
 def _names_in(top: str, loaded: int) -> frozenset[str]:
     """Return the names and the texts that are identifiers in functions of a library's modules."""
     del loaded  # a key of the cache only: more imported modules have more names
-    found: set[str] = set()
+    names: set[str] = set()
     codes: dict[int, CodeType] = {}
     for target, space in zip(_targets, _spaces, strict=True):
         if Patch(target, "").top != top:
@@ -428,22 +428,22 @@ def _names_in(top: str, loaded: int) -> frozenset[str]:
     for code in codes.values():
         stack = [code]
         while stack:
-            each = stack.pop()
-            found.update(each.co_names)
-            for constant in each.co_consts:
+            current = stack.pop()
+            names.update(current.co_names)
+            for constant in current.co_consts:
                 if isinstance(constant, CodeType):
                     stack.append(constant)
                 elif type(constant) is str and constant.isidentifier():
-                    found.add(constant)
-    return frozenset(found)
+                    names.add(constant)
+    return frozenset(names)
 
 
 def _functions_of(value: Any) -> Iterator[FunctionType]:
-    for each in (value, getattr(value, "__func__", None), getattr(value, "fget", None), getattr(value, "func", None)) if not isinstance(value, ModuleType) else ():  # fmt: skip
-        found = each
-        while type(found) is FunctionType:
-            yield found
-            found = getattr(found, "__wrapped__", None)
+    for candidate in (value, getattr(value, "__func__", None), getattr(value, "fget", None), getattr(value, "func", None)) if not isinstance(value, ModuleType) else ():  # fmt: skip
+        function = candidate
+        while type(function) is FunctionType:
+            yield function
+            function = getattr(function, "__wrapped__", None)
 
 
 # -- the row of the table of options
@@ -461,10 +461,10 @@ def _write(_: Any, option: str, value: Any) -> None:
         target = getattr(target, part)
     if value is not UNSET:
         setattr(target, name, value)
-        _enter(Patch(target, name))
+        _add(Patch(target, name))
     elif name in vars(target):
         delattr(target, name)
-    _look_at_values()
+    _update_values()
     known.clear()
 
 

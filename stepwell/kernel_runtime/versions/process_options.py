@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import Any
 
 from stepwell.kernel_runtime.records import bulk
-from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never, users_own, with_change
+from stepwell.kernel_runtime.versions.options import UNSET, Counts, Library, Unset, never, of_user, with_change
 
 # -- the process
 
@@ -34,8 +34,8 @@ _CATEGORIES = tuple(
 
 
 def _folder(_: Any) -> dict[str, Any]:
-    here = os.getcwd()  # noqa: PTH109 - as above
-    below = here[len(_START) :].lstrip(os.sep) if _START and (here + os.sep).startswith(_START + os.sep) else here
+    path = os.getcwd()  # noqa: PTH109 - as above
+    below = path[len(_START) :].lstrip(os.sep) if _START and (path + os.sep).startswith(_START + os.sep) else path
     return {"folder": below}
 
 
@@ -44,19 +44,19 @@ def _set_folder(_: Any, __: str, value: str) -> None:
 
 
 def _search_path(_: Any) -> dict[str, Any]:
-    return {"entries": [_START_PATH.index(each) if each in _START_PATH else each for each in sys.path]}
+    return {"entries": [_START_PATH.index(entry) if entry in _START_PATH else entry for entry in sys.path]}
 
 
 def _set_search_path(_: Any, __: str, change: Mapping[str, list[Any]]) -> None:
     now = with_change(_search_path(None)["entries"], change)
-    wanted = [_START_PATH[each] if type(each) is int and each < len(_START_PATH) else each for each in now]
-    sys.path[:] = [each for each in wanted if type(each) is str]
+    wanted = [_START_PATH[entry] if type(entry) is int and entry < len(_START_PATH) else entry for entry in now]
+    sys.path[:] = [entry for entry in wanted if type(entry) is str]
 
 
 def _zone(_: Any) -> dict[str, Any]:
-    found = (os.environ.get("TZ"), time.tzname, time.timezone, time.altzone)
+    zone = (os.environ.get("TZ"), time.tzname, time.timezone, time.altzone)
     # The zone of the machine is not state of the notebook; a zone that a cell has set is.
-    return {"TZ": [] if found[0] is None and found == _START_ZONE else list(found)}
+    return {"TZ": [] if zone[0] is None and zone == _START_ZONE else list(zone)}
 
 
 def _set_zone(_: Any, __: str, value: list[Any]) -> None:
@@ -129,7 +129,7 @@ def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
             del filters[0]
         else:
             # The step has inserted filters before it.
-            filters[:] = [each for each in filters if each is not entry]
+            filters[:] = [other for other in filters if other is not entry]
 
     return end
 
@@ -137,8 +137,8 @@ def watch_warnings(noted: Callable[[], None]) -> Callable[[], None]:
 _filters_changed: Callable[[], None] = getattr(warnings, "_filters_mutated", getattr(warnings, "_filters_mutated_lock_held", lambda: None))  # fmt: skip
 
 
-def _pattern(found: Any) -> Any:
-    return getattr(found, "pattern", found)
+def _pattern(expression: Any) -> Any:
+    return getattr(expression, "pattern", expression)
 
 
 _Filter = tuple[str, Any, Any, Any, int]
@@ -150,22 +150,22 @@ def _filters(_: Any) -> dict[str, Any]:
 
 def filters_among(entries: Iterable[Any]) -> dict[str, Any]:
     """Return the two options of a list of filters of warnings."""
-    found: list[_Filter] = [
+    filters: list[_Filter] = [
         (action, _pattern(message), category, _pattern(module), line)
-        for action, message, category, module, line in _theirs(entries)
+        for action, message, category, module, line in _without_ours(entries)
     ]
     # Filters after the last one with "error" do not decide which warnings become errors.
-    last = max((at for at, each in enumerate(found) if each[0] == "error"), default=-1)
-    errors = [("error" if each[0] == "error" else "", *each[1:]) for each in found[: last + 1]]
-    return {"errors": errors, "filters": found}
+    last = max((index for index, item in enumerate(filters) if item[0] == "error"), default=-1)
+    errors = [("error" if item[0] == "error" else "", *item[1:]) for item in filters[: last + 1]]
+    return {"errors": errors, "filters": filters}
 
 
 def _filters_glance(_: Any) -> list[Any]:
-    return _theirs(warnings.filters)
+    return _without_ours(warnings.filters)
 
 
-def _theirs(entries: Iterable[Any]) -> list[Any]:
-    return [each for each in entries if not _is_ours(each)]
+def _without_ours(entries: Iterable[Any]) -> list[Any]:
+    return [entry for entry in entries if not _is_ours(entry)]
 
 
 def _filters_count(option: str) -> Counts:
@@ -177,15 +177,15 @@ def _set_filters(_: Any, option: str, change: Mapping[str, list[Any]]) -> None:
     if option == "errors":
         # The option "filters" contains them.
         return
-    have = dict(zip(_filters(None)["filters"], _filters_glance(None), strict=True))
-    wanted = with_change([*have], change)
-    ours = [each for each in warnings.filters if _is_ours(each)]
-    warnings.filters[:] = [*ours, *[have.get(each) or _compiled(each) for each in wanted]]  # type: ignore[index]
+    present = dict(zip(_filters(None)["filters"], _filters_glance(None), strict=True))
+    wanted = with_change([*present], change)
+    ours = [entry for entry in warnings.filters if _is_ours(entry)]
+    warnings.filters[:] = [*ours, *[present.get(entry) or _compiled(entry) for entry in wanted]]  # type: ignore[index]
     _filters_changed()
 
 
-def _compiled(each: _Filter) -> _Filter:
-    action, message, category, module, line = each
+def _compiled(entry: _Filter) -> _Filter:
+    action, message, category, module, line = entry
     return (
         action, re.compile(message, re.IGNORECASE) if message else None, category, re.compile(module) if module else None, line
     )  # fmt: skip
@@ -206,7 +206,7 @@ def _decimal(module: Any) -> dict[str, Any]:
     _, (prec, rounding, least, most, capitals, clamp, _, traps) = module.getcontext().__reduce__()
     return {
         "prec": prec, "rounding": rounding, "Emin": least, "Emax": most, "capitals": capitals, "clamp": clamp,
-        "traps": sorted(each.__name__ for each in traps),
+        "traps": sorted(trap.__name__ for trap in traps),
     }  # fmt: skip
 
 
@@ -219,8 +219,8 @@ def _set_decimal(module: Any, option: str, value: Any) -> None:
     if option != "traps":
         setattr(context, option, value)
         return
-    for each in list(context.traps):
-        context.traps[each] = each.__name__ in value
+    for trap in list(context.traps):
+        context.traps[trap] = trap.__name__ in value
 
 
 _DECIMAL = {
@@ -268,7 +268,7 @@ def _handlers(_: Any) -> list[Any]:
 
 
 def _signals(_: Any) -> dict[str, Any]:
-    return {name: handler for name, handler in zip(_SIGNALS, _handlers(None), strict=True) if users_own(handler)}
+    return {name: handler for name, handler in zip(_SIGNALS, _handlers(None), strict=True) if of_user(handler)}
 
 
 def _set_signal(_: Any, option: str, value: Any) -> None:
@@ -294,7 +294,7 @@ def registry(
         return {
             prefix + named_key(key): (key, value)
             for key, value in entries(module).items()
-            if users_own(value) or users_own(key)
+            if of_user(value) or of_user(key)
         }
 
     def write(module: Any, option: str, value: Any) -> None:
@@ -340,11 +340,11 @@ _DIALECT = ("delimiter", "doublequote", "escapechar", "lineterminator", "quotech
 
 
 def _csv(module: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"field_size_limit": module.field_size_limit()}
+    options: dict[str, Any] = {"field_size_limit": module.field_size_limit()}
     for name in module.list_dialects():
         dialect = module.get_dialect(name)
-        found[f"dialect {name}"] = {each: getattr(dialect, each) for each in _DIALECT}
-    return found
+        options[f"dialect {name}"] = {attribute: getattr(dialect, attribute) for attribute in _DIALECT}
+    return options
 
 
 def _set_csv(module: Any, option: str, value: Any) -> None:
@@ -370,10 +370,10 @@ def _mimetypes(module: Any) -> dict[str, Any]:
     if database is None:
         return {}
     return {
-        f"{kind} {ending}": given
+        f"{kind} {ending}": mimetype
         for kind, strict in (("common", False), ("strict", True))
-        for ending, given in database.types_map[strict].items()
-        if _mimetypes_known.get(kind, {}).get(ending) != given
+        for ending, mimetype in database.types_map[strict].items()
+        if _mimetypes_known.get(kind, {}).get(ending) != mimetype
     }
 
 
@@ -392,7 +392,7 @@ def _mimetypes_defaults(module: Any) -> Mapping[str, Any]:
 
 def _mimetypes_glance(module: Any) -> Any:
     database = module._db
-    return () if database is None else [list(each.values()) for each in database.types_map]
+    return () if database is None else [list(types.values()) for types in database.types_map]
 
 
 def _set_mimetype(module: Any, option: str, value: Any) -> None:
@@ -411,19 +411,19 @@ _STREAMS = ("stdout", "stderr")
 
 def _logging(module: Any) -> dict[str, Any]:
     root = module.root
-    found: dict[str, Any] = {"disable": root.manager.disable, "root": root.level}
+    options: dict[str, Any] = {"disable": root.manager.disable, "root": root.level}
     for name, logger in list(root.manager.loggerDict.items()):
         if type(logger) is not module.PlaceHolder and (logger.level or not logger.propagate or logger.disabled):
-            found[f"logger {name}"] = [logger.level, logger.propagate, logger.disabled]
-    found["handlers"] = [each for handler in root.handlers if (each := _handler(module, handler))]
-    return found
+            options[f"logger {name}"] = [logger.level, logger.propagate, logger.disabled]
+    options["handlers"] = [entry for handler in root.handlers if (entry := _handler(module, handler))]
+    return options
 
 
 def _logging_glance(module: Any) -> Any:
     root = module.root
     return (
         root.manager.disable, root.level, list(root.handlers),
-        [(name, each.level, each.propagate, each.disabled) for name, each in list(root.manager.loggerDict.items()) if type(each) is not module.PlaceHolder],
+        [(name, logger.level, logger.propagate, logger.disabled) for name, logger in list(root.manager.loggerDict.items()) if type(logger) is not module.PlaceHolder],
     )  # fmt: skip
 
 
@@ -432,12 +432,12 @@ def _handler(module: Any, handler: Any) -> tuple[Any, ...] | None:
     form = handler.formatter
     if form is not None and type(form) is not module.Formatter:
         return None
-    told = (handler.level, *((form._fmt, form.datefmt, type(form._style).__name__) if form is not None else ()))
+    settings = (handler.level, *((form._fmt, form.datefmt, type(form._style).__name__) if form is not None else ()))
     if type(handler) is module.FileHandler:
-        return ("file", handler.baseFilename, handler.encoding, *told)
+        return ("file", handler.baseFilename, handler.encoding, *settings)
     if type(handler) is module.StreamHandler:
-        name = next((each for each in _STREAMS if handler.stream in {getattr(sys, each), getattr(sys, f"__{each}__")}), "stderr")  # fmt: skip
-        return ("stream", name, "", *told)
+        name = next((stream for stream in _STREAMS if handler.stream in {getattr(sys, stream), getattr(sys, f"__{stream}__")}), "stderr")  # fmt: skip
+        return ("stream", name, "", *settings)
     return None
 
 
@@ -451,19 +451,19 @@ def _set_logging(module: Any, option: str, value: Any) -> None:
     elif option == "root":
         root.setLevel(value)
     elif option == "handlers":
-        for handler in [each for each in root.handlers if _handler(module, each) in value["removed"]]:
+        for handler in [entry for entry in root.handlers if _handler(module, entry) in value["removed"]]:
             root.removeHandler(handler)
-        have = [_handler(module, each) for each in root.handlers]
-        for each in (*[each for _, each in value["inserted"]], *value["added"]):
-            if each not in have:
-                root.addHandler(_made_handler(module, *each))
+        present = [_handler(module, entry) for entry in root.handlers]
+        for entry in (*[entry for _, entry in value["inserted"]], *value["added"]):
+            if entry not in present:
+                root.addHandler(_new_handler(module, *entry))
     else:
         logger = module.getLogger(option.removeprefix("logger "))
         level, logger.propagate, logger.disabled = value if value is not UNSET else (0, True, False)
         logger.setLevel(level)
 
 
-def _made_handler(module: Any, kind: str, where: str, encoding: str | None, level: int, *form: Any) -> Any:
+def _new_handler(module: Any, kind: str, where: str, encoding: str | None, level: int, *form: Any) -> Any:
     handler = (
         module.FileHandler(where, encoding=encoding) if kind == "file" else module.StreamHandler(getattr(sys, where))
     )

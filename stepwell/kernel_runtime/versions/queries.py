@@ -66,15 +66,15 @@ def names_in_texts(texts: Sequence[str], read: Iterable[str]) -> Iterator[str]:
 
 def tables_in(text: str) -> list[str]:
     """Return the names that SQL may read as tables, each once."""
-    whole = _whole(text)
+    whole = _whole_statement(text)
     if whole is not None:
         return list(dict.fromkeys(_tables(whole)))
     return list(dict.fromkeys(name.strip() for names in _FROM_NAME.findall(text) for name in names.split(",")))
 
 
-def _whole(text: str) -> list[str] | None:
+def _whole_statement(text: str) -> list[str] | None:
     """Return the tokens of a text that is one whole statement; None for other texts."""
-    tokens = [found for found in _TOKEN.findall(text) if not found.startswith(("--", "/*"))]
+    tokens = [candidate for candidate in _TOKEN.findall(text) if not candidate.startswith(("--", "/*"))]
     while tokens and tokens[-1] == ";":
         tokens.pop()
     if not tokens or tokens[0].lower() not in _STARTS or ";" in tokens:
@@ -90,15 +90,15 @@ def _whole(text: str) -> list[str] | None:
 def _tables(tokens: list[str]) -> Iterator[str]:
     words = [token.lower() for token in tokens]
     closing = _closing(words)
-    own = list(_own_names(words, closing))
+    defined = list(_own_names(words, closing))
     inside: list[str] = []
     """For each open parenthesis, the word before it."""
     listing = [False]
     """For the statement and each open parenthesis, True inside a list of tables."""
     expected = False
-    for at, word in enumerate(words):
+    for position, word in enumerate(words):
         if word == "(":
-            inside.append(words[at - 1] if at else "")
+            inside.append(words[position - 1] if position else "")
             # Tables are expected in ``from (a join b)``; ``from (select ...)`` looks the same here.
             listing.append(expected)
             continue
@@ -108,7 +108,7 @@ def _tables(tokens: list[str]) -> Iterator[str]:
             expected = False
             continue
         if word in {"from", "join"}:
-            other = word == "from" and (words[at - 1] == "distinct" or (inside and inside[-1] in _WITH_FROM))
+            other = word == "from" and (words[position - 1] == "distinct" or (inside and inside[-1] in _WITH_FROM))
             expected = listing[-1] = not other
             continue
         if word == "," and listing[-1]:
@@ -122,53 +122,53 @@ def _tables(tokens: list[str]) -> Iterator[str]:
             continue
         if expected and (word[0].isalpha() or word[0] in '_"'):
             expected = False
-            after = words[at + 1] if at + 1 < len(words) else ""
-            name = tokens[at].strip('"')
+            after = words[position + 1] if position + 1 < len(words) else ""
+            name = tokens[position].strip('"')
             if after not in {"(", "."} and not any(
-                each == name.lower() and first < at < last for each, first, last in own
+                defined_name == name.lower() and first < position < last for defined_name, first, last in defined
             ):
                 yield name
 
 
 def _closing(words: list[str]) -> dict[int, int]:
-    """Return the positions of closing parentheses, by those of the opening ones."""
-    found: dict[int, int] = {}
+    """Return the position of the closing parenthesis for the position of each opening one."""
+    closing: dict[int, int] = {}
     stack: list[int] = []
-    for at, word in enumerate(words):
+    for position, word in enumerate(words):
         if word == "(":
-            stack.append(at)
+            stack.append(position)
         elif word == ")":
-            found[stack.pop()] = at
-    return found
+            closing[stack.pop()] = position
+    return closing
 
 
 def _own_names(words: list[str], closing: dict[int, int]) -> Iterator[tuple[str, int, int]]:
     """Yield the names that WITH gives to queries, each with the range of positions in which it means that query."""
     stack = [len(words)]
-    for at, word in enumerate(words):
+    for position, word in enumerate(words):
         if word == "(":
-            stack.append(closing[at])
+            stack.append(closing[position])
         elif word == ")":
             stack.pop()
-        if word != "with" or (at and words[at - 1] not in {"(", "as", "explain", "describe", "summarize"}):
+        if word != "with" or (position and words[position - 1] not in {"(", "as", "explain", "describe", "summarize"}):
             continue
-        here = at + 1
-        recursive = here < len(words) and words[here] == "recursive"
-        here += recursive
-        while here < len(words):
-            name = words[here].strip('"')
-            here += 1
-            if here < len(words) and words[here] == "(":
-                here = closing[here] + 1
-            while here < len(words) and words[here] in {"as", "not", "materialized"}:
-                here += 1
-            if here >= len(words) or words[here] != "(":
+        current = position + 1
+        recursive = current < len(words) and words[current] == "recursive"
+        current += recursive
+        while current < len(words):
+            name = words[current].strip('"')
+            current += 1
+            if current < len(words) and words[current] == "(":
+                current = closing[current] + 1
+            while current < len(words) and words[current] in {"as", "not", "materialized"}:
+                current += 1
+            if current >= len(words) or words[current] != "(":
                 break
-            yield name, here if recursive else closing[here], stack[-1]
-            here = closing[here] + 1
-            if here >= len(words) or words[here] != ",":
+            yield name, current if recursive else closing[current], stack[-1]
+            current = closing[current] + 1
+            if current >= len(words) or words[current] != ",":
                 break
-            here += 1
+            current += 1
 
 
 # -- files
@@ -189,17 +189,17 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 
 @dataclass(slots=True)
-class Named:
+class NamedFiles:
     """The files in a statement."""
 
     read: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     attached: list[str] = field(default_factory=list)
-    untold: bool = False
+    has_computed_name: bool = False
     """True if a reading function has an argument that is not a literal."""
 
 
-def files_named(text: str, parameters: Any = None) -> Named:
+def files_named(text: str, parameters: Any = None) -> NamedFiles:
     """Return the files that a statement reads, writes and attaches.
 
     Parameters
@@ -207,7 +207,7 @@ def files_named(text: str, parameters: Any = None) -> Named:
     parameters
         Values of the statement's parameters: names of existing files count.
     """
-    found = Named()
+    files = NamedFiles()
     before = ""
     end = 0
     for piece in _PIECES.finditer(text):
@@ -217,20 +217,20 @@ def files_named(text: str, parameters: Any = None) -> Named:
         if literal is None:
             continue
         if _WRITTEN.search(before):
-            found.written.append(literal)
+            files.written.append(literal)
         elif _ATTACHED.search(before):
-            found.attached.append(literal)
+            files.attached.append(literal)
         elif _OPTION.search(before):
             pass
-        elif (piece["text"] is not None and (_AFTER.search(before) or _INSIDE.search(before))) or _is_there(literal):
-            found.read.append(literal)
+        elif (piece["text"] is not None and (_AFTER.search(before) or _INSIDE.search(before))) or _exists(literal):
+            files.read.append(literal)
         before += _BLANK
-    given = [
-        value for value in _values(parameters) if isinstance(value, (str, os.PathLike)) and _is_there(os.fspath(value))
+    paths = [
+        value for value in _values(parameters) if isinstance(value, (str, os.PathLike)) and _exists(os.fspath(value))
     ]
-    found.read += [os.fspath(value) for value in given]
-    found.untold = not found.read and _FILE_FUNCTION.search(before + text[end:]) is not None
-    return found
+    files.read += [os.fspath(value) for value in paths]
+    files.has_computed_name = not files.read and _FILE_FUNCTION.search(before + text[end:]) is not None
+    return files
 
 
 def _literal(piece: re.Match[str]) -> str | None:
@@ -241,7 +241,7 @@ def _literal(piece: re.Match[str]) -> str | None:
     return piece["dollars"]
 
 
-def _is_there(literal: str) -> bool:
+def _exists(literal: str) -> bool:
     if not 0 < len(literal) < 4096 or "\n" in literal or "\0" in literal:
         return False
     if os.path.isfile(literal):
@@ -302,20 +302,20 @@ def is_own(handle: Any) -> bool:
 def note_statement(text: str, *, outside: bool) -> list[str]:
     """Record a statement that is about to be executed; return those of its effects that `connection_objects` does not contain."""
     connection.used = True
-    left = []
-    for found in _STATEMENT.finditer(text):
-        verb, rest = found["verb"].lower(), found["rest"]
+    effects = []
+    for match in _STATEMENT.finditer(text):
+        verb, rest = match["verb"].lower(), match["rest"]
         connection.outside += outside and verb not in _READS
         temporary = _TEMPORARY.match(rest) if verb == "create" else None
         if temporary is not None:
             connection.temporary.add(temporary["name"].lower())
-            left.append(f"temporary table {temporary['name']}")
+            effects.append(f"temporary table {temporary['name']}")
         elif verb in _SETS and not (
-            {each.lower() for each in _WORD.findall(rest)[:2]} & _QUIET - {"global", "session"}
+            {word.lower() for word in _WORD.findall(rest)[:2]} & _QUIET - {"global", "session"}
         ):
             connection.settings.append(f"{verb} {' '.join(rest.split())}")
-            left.append(f"{verb} {' '.join(rest.split()[:1])}")
-    return left
+            effects.append(f"{verb} {' '.join(rest.split()[:1])}")
+    return effects
 
 
 def note_registered(name: str, *, outside: bool) -> None:
@@ -327,7 +327,7 @@ def note_registered(name: str, *, outside: bool) -> None:
 
 def words(text: str) -> set[str]:
     """Return the words of a statement in lower case, as names of objects are compared."""
-    return {each.lower() for each in _WORD.findall(text)}
+    return {word.lower() for word in _WORD.findall(text)}
 
 
 def connection_objects() -> dict[str, str]:
@@ -367,10 +367,10 @@ def _objects(cursor: Any, version: str) -> dict[str, str]:
         put(name, schema, text, content)
     for name, text in rows("select view_name, sql from duckdb_views() where not internal and not temporary"):
         put(name, text)
-    for name, given, text in rows(
+    for name, parameters, text in rows(
         "select function_name, parameters::varchar, macro_definition from duckdb_functions() where not internal"
     ):
-        put(name, given, text)
+        put(name, parameters, text)
     for name, last, text in rows("select sequence_name, last_value, sql from duckdb_sequences()"):
         put(name, last, text)
     for name, labels in rows("select type_name, labels::varchar from duckdb_types() where not internal"):
@@ -383,7 +383,7 @@ def _objects(cursor: Any, version: str) -> dict[str, str]:
                 repr(
                     [
                         digests[name],
-                        *[digests[each] for each in sorted(words(str(values))) if each in digests and each != name],
+                        *[digests[word] for word in sorted(words(str(values))) if word in digests and word != name],
                     ]
                 ).encode()
             ).hex()

@@ -78,7 +78,7 @@ class Writer:
         if kind is LAZY:
             item = resolved(item)
             kind = type(item)
-        own = node.own
+        content = node.content
         if kind in ATOMS:
             written = atom(item)
             if self.hides and kind is not bool and item is not None and _names_secret(label):
@@ -90,19 +90,19 @@ class Writer:
         elif kind is tuple and atoms_only(item) and len(item) < 1000:
             written = atom(item)
         else:
-            found = None if OPAQUE and id(item) in OPAQUE else token(item, kind)
-            if found is None:
-                own.append(mark(item, kind))
+            reference = None if OPAQUE and id(item) in OPAQUE else token(item, kind)
+            if reference is None:
+                content.append(mark(item, kind))
                 node.pending.append((label, item))
                 if self.trace is not None:
                     self.trace.append((label, item, None))
                 return
-            written = found
+            written = reference
         if self.trace is None:
-            own.append(written)
+            content.append(written)
         else:
             if not label or label[0] == "(":
-                own.append(written)
+                content.append(written)
             # The list of parts has one for it, which shows that it changed.
             self.trace.append((label, item, written))
 
@@ -111,7 +111,7 @@ class Writer:
         key = self.assets[name]
         node.assets += ((name, key),)
         node.flags |= ASSET
-        node.own.append(Tag.ASSET + atom(key))
+        node.content.append(Tag.ASSET + atom(key))
 
     def is_ignored(self, scope: Mapping[str, Any], name: str) -> bool:
         """Return True for a variable that does not count."""
@@ -151,28 +151,29 @@ def token(item: Any, kind: type) -> bytes | None:
     """Return the encoding of an object that counts by its name: a builtin, or a function, class or module of a library; None for others."""
     if kind is BuiltinFunctionType:
         holder = item.__self__
+        # A builtin that is bound to another object is a method of that object.
         if holder is None or type(holder) is ModuleType:
             return named(item.__module__, item.__qualname__, owner(item.__module__) or "")
         return None
     if kind is FunctionType:
         module = item.__globals__.get("__name__")
-        who = owner(module) if type(module) is str else None
-        return named(module, item.__qualname__, who) if who is not None and is_its_own(item, module) else None
+        library = owner(module) if type(module) is str else None
+        return named(module, item.__qualname__, library) if library is not None and is_original(item, module) else None
     # By the real type: `__class__` of an object may be wrong, or raise an exception.
     if issubclass(kind, type):
         module = item.__module__
-        who = owner(module) if type(module) is str else None
-        return named(module, item.__qualname__, who) if who is not None and is_found(item) else None
+        library = owner(module) if type(module) is str else None
+        return named(module, item.__qualname__, library) if library is not None and is_module_attribute(item) else None
     if issubclass(kind, ModuleType):
-        who = owner(item.__name__)
-        return named(item.__name__, "", who) if who is not None else None
+        library = owner(item.__name__)
+        return named(item.__name__, "", library) if library is not None else None
     if issubclass(kind, _C_DESCRIPTORS):
         holder = item.__objclass__
-        who = owner(holder.__module__)
-        return named(holder.__module__, item.__qualname__, who) if who is not None else atom(item.__name__)
+        library = owner(holder.__module__)
+        return named(holder.__module__, item.__qualname__, library) if library is not None else atom(item.__name__)
     if kind.__name__ == "cython_function_or_method":
-        who = owner(item.__module__)
-        return named(item.__module__, item.__qualname__, who) if who is not None else None
+        library = owner(item.__module__)
+        return named(item.__module__, item.__qualname__, library) if library is not None else None
     return None
 
 
@@ -207,26 +208,26 @@ def getattr_static(item: Any, name: str) -> Any:
     return None
 
 
-def is_found(cls: type) -> bool:
+def is_module_attribute(cls: type) -> bool:
     """Return True if a class is the attribute of its module with its name; a class that a library made for the user is not."""
     if not cls.__flags__ & _HEAP_TYPE:
         return True
-    found: Any = sys.modules.get(cls.__module__)
+    current: Any = sys.modules.get(cls.__module__)
     for part in cls.__qualname__.split("."):
-        found = getattr(found, part, None)
-    return found is cls
+        current = getattr(current, part, None)
+    return current is cls
 
 
 def named(module: str | None, name: str, who: str) -> bytes:
     """Return the encoding of an object that counts by its name and its owner."""
     key = (module, name, who)
-    found = _names.get(key)
-    if found is None:
-        found = _names[key] = Tag.NAMED + atom(key)
-    return found
+    encoding = _names.get(key)
+    if encoding is None:
+        encoding = _names[key] = Tag.NAMED + atom(key)
+    return encoding
 
 
-def is_its_own(function: FunctionType, module: str) -> bool:
+def is_original(function: FunctionType, module: str) -> bool:
     """Return True if a library's function is the object with its name there, so that name and version identify it."""
     holder = sys.modules.get(module)
     if (
@@ -238,12 +239,12 @@ def is_its_own(function: FunctionType, module: str) -> bool:
         return "<locals>" not in function.__qualname__ or not function.__defaults__
     if function.__module__ != module:
         return False
-    found: Any = holder
+    current: Any = holder
     for part in function.__qualname__.split("."):
-        found = getattr(found, part, None)
-        if found is None:
+        current = getattr(current, part, None)
+        if current is None:
             return False
-    return found is function or getattr(found, "__func__", None) is function
+    return current is function or getattr(current, "__func__", None) is function
 
 
 # -- attributes of modules, and imports
@@ -255,28 +256,30 @@ def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: t
     for name in chain:
         namespace = vars(value)
         if (id(namespace), name) in to.ignored.globals:
-            node.own.append(Tag.IGNORED)
+            node.content.append(Tag.IGNORED)
             return
-        found = bound(namespace, name)
-        node.mappings += ((namespace, name, found),)
-        who = owner(value.__name__)
+        member = bound(namespace, name)
+        node.mappings += ((namespace, name, member),)
+        library = owner(value.__name__)
         label += "." + name
-        if found is MISSING:
+        if member is MISSING:
             # It does not exist, or the module's __getattr__ makes it at first use. In a library it counts as if it existed.
-            node.own.append(
-                named(value.__name__, name, who) if who is not None else named(value.__name__, name, "") + Tag.UNBOUND
+            node.content.append(
+                named(value.__name__, name, library)
+                if library is not None
+                else named(value.__name__, name, "") + Tag.UNBOUND
             )
-            if who is None and "__getattr__" in namespace:
+            if library is None and "__getattr__" in namespace:
                 to.refer(node, label, namespace["__getattr__"])
             return
-        if issubclass(type(found), ModuleType):
-            value = found
+        if issubclass(type(member), ModuleType):
+            value = member
             continue
-        if who is None:
-            to.refer(node, label, found)
+        if library is None:
+            to.refer(node, label, member)
         else:
-            _library(to, node, label, value, named(value.__name__, name, who))
-            _replaced(to, node, label, found)
+            _library(to, node, label, value, named(value.__name__, name, library))
+            _replaced(to, node, label, member)
         _blind(node, label, value, name)
         return
     to.refer(node, label, value)
@@ -284,23 +287,23 @@ def from_module(to: Writer, node: Node, label: str, module: ModuleType, chain: t
 
 def _library(to: Writer, node: Node, label: str, item: Any, written: bytes) -> None:
     if to.trace is None:
-        node.own.append(written)
+        node.content.append(written)
     else:
         to.trace.append((label, item, written))
 
 
-def _replaced(to: Writer, node: Node, label: str, found: Any) -> None:
+def _replaced(to: Writer, node: Node, label: str, value: Any) -> None:
     """Write the value of a library's attribute if it does not belong to the library: it was replaced."""
-    kind = type(found)
+    kind = type(value)
     if kind is FunctionType:
-        module = found.__globals__.get("__name__")
+        module = value.__globals__.get("__name__")
         if type(module) is not str or owner(module) is None:
-            to.refer(node, label, found)
-    elif issubclass(type(found), type):
-        if owner(found.__module__) is None:
-            to.refer(node, label, found)
+            to.refer(node, label, value)
+    elif issubclass(type(value), type):
+        if owner(value.__module__) is None:
+            to.refer(node, label, value)
     elif kind in ATOMS:
-        node.own.append(atom(found))
+        node.content.append(atom(value))
 
 
 def _blind(node: Node, label: str, module: ModuleType, name: str) -> None:
@@ -308,55 +311,55 @@ def _blind(node: Node, label: str, module: ModuleType, name: str) -> None:
         node.unverifiable(label, f"sys.{name} gives access to objects that the code does not name")
 
 
-def imports(to: Writer, node: Node, found: Iterable[Imported], scope: Mapping[str, Any]) -> None:
+def imports(to: Writer, node: Node, statements: Iterable[Imported], scope: Mapping[str, Any]) -> None:
     """Write the modules and attributes that import statements inside the code reach."""
-    for each in found:
-        name = _absolute(each.module, each.level, scope) if each.level else each.module
-        who = owner(name)
-        if who is not None:
-            _from_library(to, node, name, each.item, who)
+    for statement in statements:
+        name = _absolute(statement.module, statement.level, scope) if statement.level else statement.module
+        library = owner(name)
+        if library is not None:
+            _from_library(to, node, name, statement.item, library)
             continue
         module = _imported(name)
         node.mappings += ((sys.modules, name, module if module is not None else MISSING),)
         if module is None:
             # It may exist next time, and no guard detects that.
             node.stable = False
-            node.own.append(Tag.NO_MODULE)
-        elif each.item == "*":
+            node.content.append(Tag.NO_MODULE)
+        elif statement.item == "*":
             to.refer(node, name, module)
-        elif each.item:
-            _item(to, node, name, module, each)
-        elif each.outermost:
+        elif statement.item:
+            _item(to, node, name, module, statement)
+        elif statement.outermost:
             top = name.partition(".")[0]
-            of_module(to, node, top, sys.modules[top], each.chains)
+            of_module(to, node, top, sys.modules[top], statement.chains)
         else:
-            of_module(to, node, name, module, each.chains)
+            of_module(to, node, name, module, statement.chains)
 
 
-def _from_library(to: Writer, node: Node, name: str, item: str, who: str) -> None:
+def _from_library(to: Writer, node: Node, name: str, item: str, library: str) -> None:
     module = sys.modules.get(name)
-    _library(to, node, name, module or name, named(name, item, who))
+    _library(to, node, name, module or name, named(name, item, library))
     if module is not None and item in vars(module):
         held = vars(module)[item]
         node.mappings += ((vars(module), item, held),)
         _replaced(to, node, f"{name}.{item}", held)
 
 
-def _item(to: Writer, node: Node, label: str, module: ModuleType, each: Imported) -> None:
+def _item(to: Writer, node: Node, label: str, module: ModuleType, statement: Imported) -> None:
     """Write the object that ``from module import item`` binds."""
     namespace = vars(module)
-    if (id(namespace), each.item) in to.ignored.globals:
-        node.own.append(Tag.IGNORED)
+    if (id(namespace), statement.item) in to.ignored.globals:
+        node.content.append(Tag.IGNORED)
         return
-    found = bound(namespace, each.item)
-    node.own.append(atom(each.item))
-    if found is MISSING:
-        found = _imported(f"{label}.{each.item}") or MISSING
-    if issubclass(type(found), ModuleType):
-        node.mappings += ((namespace, each.item, namespace.get(each.item, MISSING)),)
-        of_module(to, node, f"{label}.{each.item}", found, each.chains)
+    value = bound(namespace, statement.item)
+    node.content.append(atom(statement.item))
+    if value is MISSING:
+        value = _imported(f"{label}.{statement.item}") or MISSING
+    if issubclass(type(value), ModuleType):
+        node.mappings += ((namespace, statement.item, namespace.get(statement.item, MISSING)),)
+        of_module(to, node, f"{label}.{statement.item}", value, statement.chains)
     else:
-        from_module(to, node, label, module, (each.item,))
+        from_module(to, node, label, module, (statement.item,))
 
 
 def of_module(to: Writer, node: Node, label: str, module: ModuleType, chains: Chains) -> None:

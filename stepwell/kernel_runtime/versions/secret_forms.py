@@ -91,15 +91,15 @@ def uses_secret(called: str) -> Literal["", "login", "client"]:
 @lru_cache(maxsize=8192)
 def names_secret(text: str) -> bool:
     """Return True if a name, or one in a path such as ``helper -> config['token']``, is the name of a secret."""
-    return any(_is_secret(found) for found in _IDENTIFIER.findall(text))
+    return any(_is_secret(identifier) for identifier in _IDENTIFIER.findall(text))
 
 
 def _is_secret(identifier: str) -> bool:
     words = [word.lower() for word in _WORD.findall(identifier)]
     if words and words[-1] in _DESCRIBING:
         return False
-    for at, word in enumerate(words):
-        before = words[at - 1] if at else ""
+    for position, word in enumerate(words):
+        before = words[position - 1] if position else ""
         if word in ("key", "keys") and before in _OF_KEYS:
             return True
         if word == "tokens" and before in _OF_TOKENS:
@@ -159,19 +159,19 @@ def token_spans(text: str) -> Iterator[tuple[int, int]]:
     """Yield the ranges of secrets in a text that are recognised by form."""
     if "://" in text:
         for pattern, group in ((_URL, "password"), (_SIGNED_ADDRESS, "value"), (_LOGIN, "value")):
-            for found in pattern.finditer(text):
-                if is_given(found[group]):
-                    yield found.span(group)
+            for match in pattern.finditer(text):
+                if is_literal(match[group]):
+                    yield match.span(group)
     if "-----BEGIN" in text or "PuTTY" in text:
-        yield from (found.span() for found in _KEY_BLOCK.finditer(text))
+        yield from (match.span() for match in _KEY_BLOCK.finditer(text))
     yield from _matches((_SURELY,), text, _is_mixed)
     if not has_run(text):
         return
     yield from _matches((_PREFIXED, _JWT), text, has_run)
-    for found in _LIKE_A_TOKEN.finditer(text):
-        run = found["run"]
-        if found["prefix"].lower() not in _NOT_OF_TOKENS and not _HEX.fullmatch(run) and alternations(run) >= 6:
-            yield _whole(text, *found.span())
+    for match in _LIKE_A_TOKEN.finditer(text):
+        run = match["run"]
+        if match["prefix"].lower() not in _NOT_OF_TOKENS and not _HEX.fullmatch(run) and alternations(run) >= 6:
+            yield _whole(text, *match.span())
     yield from _matches(_patterns(), text, _is_mixed)
 
 
@@ -179,9 +179,9 @@ def _matches(
     patterns: Iterable[re.Pattern[str]], text: str, accepted: Callable[[str], bool]
 ) -> Iterator[tuple[int, int]]:
     for pattern in patterns:
-        for found in pattern.finditer(text):
-            if accepted(found[0]):
-                yield _whole(text, *found.span())
+        for match in pattern.finditer(text):
+            if accepted(match[0]):
+                yield _whole(text, *match.span())
 
 
 def has_run(text: str) -> bool:
@@ -211,7 +211,7 @@ def looks_generated(text: str) -> bool:
     ):
         return False
     kinds = sum((any(map(str.isdigit, text)), any(map(str.islower, text)), any(map(str.isupper, text))))
-    others = sum(not (each.isalnum() or each in "_-. ") for each in text)
+    others = sum(not (character.isalnum() or character in "_-. ") for character in text)
     return (
         kinds >= 2 and any(map(str.isdigit, text)) and (alternations(text) >= 2 or others > 0) and entropy(text) >= 2.5
     ) or (len(text) >= 16 and kinds >= 2 and entropy(text) >= 4.0)
@@ -223,7 +223,7 @@ def entropy(text: str) -> float:
     return -sum(count / total * math.log2(count / total) for count in Counter(text).values())
 
 
-def is_given(part: str) -> bool:
+def is_literal(part: str) -> bool:
     """Return True if a part of a text is a literal value, not a placeholder such as ``{password}``, ``%s``, ``$PASSWORD``, ``<password>`` or ``***``."""
     part = part.replace(PLACEHOLDER, "")
     return bool(part) and not _COMPUTED.fullmatch(part)
@@ -259,14 +259,14 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
     from detect_secrets.plugins.base import RegexBasedDetector
 
     left_out = {"IPPublicDetector", "BasicAuthDetector", "PrivateKeyDetector", "ArtifactoryDetector"}
-    found: list[re.Pattern[str]] = []
+    result: list[re.Pattern[str]] = []
     for module in pkgutil.iter_modules(detect_secrets.plugins.__path__):
         for name, kind in vars(importlib.import_module(f"detect_secrets.plugins.{module.name}")).items():
             if isinstance(kind, type) and issubclass(kind, RegexBasedDetector) and name not in left_out:
                 patterns = kind.__dict__.get("denylist")
-                found += (
-                    [each for each in patterns if isinstance(each, re.Pattern)]
+                result += (
+                    [pattern for pattern in patterns if isinstance(pattern, re.Pattern)]
                     if isinstance(patterns, list | tuple)
                     else []
                 )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(result))

@@ -17,7 +17,7 @@ from stepwell.kernel_runtime.versions.environment import of_session, whole
 from stepwell.kernel_runtime.versions.secret_forms import (
     PLACEHOLDER,
     has_run,
-    is_given,
+    is_literal,
     is_weak,
     looks_generated,
     names_secret,
@@ -27,7 +27,7 @@ from stepwell.kernel_runtime.versions.secret_forms import (
 
 HIDDEN = "<hidden>"
 _MOST_MEMBERS = 100
-"""Members of a container up to which all are checked."""
+"""Maximum number of members of a container that is checked as a whole."""
 _SIGNS = (
     "token", "secret", "passw", "passphrase", "passcode", "cred", "auth", "bearer", "cookie", "pwd", "jwt", "://", "login", "sign_in", "sk-", "hrku", "putty",
 )  # fmt: skip
@@ -43,7 +43,7 @@ _NAMED = re.compile(
 """A name and its value: ``password = 'x'``, ``"token": "x"``, ``?api_key=x``, ``PGPASSWORD=x``."""
 _QUOTED = re.compile(_STRING, re.DOTALL)
 _SCHEME = re.compile(r"\b(?:[Bb]earer|BEARER|Basic|Token)\s+(?P<value>[\w.~+/=-]{8,})")
-_SAID = re.compile(
+_STATED = re.compile(
     r"(?<![\w-])(?P<name>[A-Za-z_][\w-]*)[ \t]+(?:(?:is|was)[ \t]+)?(?=(?P<value>[^\s'\"`,;()\[\]{}<>]{8,}))"
 )
 _ELEMENT = re.compile(r"<(?P<name>[A-Za-z_][\w.-]*)(?:\s[^<>]*)?>(?P<value>[^<>\s]+)</(?P=name)>")
@@ -68,10 +68,10 @@ _LOOK_UPS = frozenset({"environ", "getenv", "secret", "EnvVar", "getpass", "inpu
 
 def looks_secret(name: str, text: str = "") -> bool:
     """Return True if a value must not be shown: its name is that of a secret, or its text contains a secret."""
-    return names_secret(name) or bool(text and may_tell(text) and _tells(text))
+    return names_secret(name) or bool(text and may_contain_secret(text) and _contains_secret(text))
 
 
-def may_tell(text: str) -> bool:
+def may_contain_secret(text: str) -> bool:
     """Return False if a text cannot contain a secret: a fast check before the patterns."""
     folded = text.casefold()
     return (
@@ -116,7 +116,7 @@ def holds_secret(label: str, value: object, *, most: int = 1000, beyond: bool = 
     return beyond
 
 
-def _tells(text: str) -> bool:
+def _contains_secret(text: str) -> bool:
     """Return True if a text contains a secret."""
     return next(_spans(text), None) is not None
 
@@ -130,57 +130,57 @@ def _spans(text: str, *, code: bool = False) -> Iterator[tuple[int, int]]:
         True if a word without quotes is a variable, not a value.
     """
     yield from token_spans(text)
-    for found in _NAMED.finditer(text):
-        if names_secret(found["name"]) and _is_value(found, text, code=code):
-            yield found.span("value")
-    for found in _SCHEME.finditer(text):
-        if is_given(found["value"]) and looks_generated(found["value"]):
-            yield found.span("value")
-    for found in _ELEMENT.finditer(text) if "</" in text else ():
-        if names_secret(found["name"]) and is_given(found["value"]):
-            yield found.span("value")
+    for match in _NAMED.finditer(text):
+        if names_secret(match["name"]) and _is_value(match, text, code=code):
+            yield match.span("value")
+    for match in _SCHEME.finditer(text):
+        if is_literal(match["value"]) and looks_generated(match["value"]):
+            yield match.span("value")
+    for match in _ELEMENT.finditer(text) if "</" in text else ():
+        if names_secret(match["name"]) and is_literal(match["value"]):
+            yield match.span("value")
     if code:
         return
-    for found in _FLAG.finditer(text):
-        if names_secret(found["name"]) and is_given(found["value"]) and not found["value"].startswith("-"):
-            yield found.span("value")
-    for found in _SAID.finditer(text):
-        if names_secret(found["name"]) and is_given(found["value"]) and looks_generated(found["value"]):
-            yield found.span("value")
+    for match in _FLAG.finditer(text):
+        if names_secret(match["name"]) and is_literal(match["value"]) and not match["value"].startswith("-"):
+            yield match.span("value")
+    for match in _STATED.finditer(text):
+        if names_secret(match["name"]) and is_literal(match["value"]) and looks_generated(match["value"]):
+            yield match.span("value")
     yield from _words(text, has_run)
 
 
 def _words(text: str, like: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
     """Yield the ranges of words that look generated, in lines that name a secret."""
     for line in _LINE.finditer(text):
-        if may_tell(line[0]) and names_secret(line[0]):
+        if may_contain_secret(line[0]) and names_secret(line[0]):
             for word in _WORD.finditer(line[0]):
-                if like(word[0]) and is_given(word[0]) and "=" not in word[0].rstrip("="):
+                if like(word[0]) and is_literal(word[0]) and "=" not in word[0].rstrip("="):
                     yield line.start() + word.start(), line.start() + word.end()
 
 
-def _is_value(found: re.Match[str], text: str, *, code: bool) -> bool:
+def _is_value(match: re.Match[str], text: str, *, code: bool) -> bool:
     """Return True if the text after a secret's name is a value, and not a variable, a type or a word of a sentence."""
-    value = found["value"].replace("\\", "")
+    value = match["value"].replace("\\", "")
     if value[0] in "\"'":
-        return any(map(str.isalnum, value[:200])) and len(value.strip("\"'")) > 1 and is_given(value.strip("\"'"))
-    if not is_given(value) or value[0] == "=":
+        return any(map(str.isalnum, value[:200])) and len(value.strip("\"'")) > 1 and is_literal(value.strip("\"'"))
+    if not is_literal(value) or value[0] == "=":
         return False
-    if found["sign"] == "=" and not code:
+    if match["sign"] == "=" and not code:
         return True
     if any(map(str.isdigit, value)) and value.strip("0123456789.") == "":
         # A number is a value in PIN_SECRET = 1234, and a position in token:12.
-        return found["sign"] == "="
+        return match["sign"] == "="
     if looks_generated(value):
         return not code or not value.replace(".", "_").isidentifier()
     if code:
         return False
     # The only word of a line, as in files of settings.
-    line_start = text.rfind("\n", 0, found.start()) + 1
+    line_start = text.rfind("\n", 0, match.start()) + 1
     return (
-        not found["gap"]
-        and not text[line_start : found.start()].strip(" -'\"")
-        and text[found.end() : found.end() + 1] in ("", "\n", "\r")
+        not match["gap"]
+        and not text[line_start : match.start()].strip(" -'\"")
+        and text[match.end() : match.end() + 1] in ("", "\n", "\r")
     )
 
 
@@ -213,15 +213,15 @@ class Environment:
     """
 
     def __init__(self, without: Collection[str] = ()) -> None:
-        found = {
+        values = {
             value
             for name, value in whole().items()
             if len(value) >= _LEAST and name not in without and not of_session(name)
         }
-        self._values = frozenset(found)
+        self._values = frozenset(values)
         # Paths of folders are not secrets, and occur in many texts.
         long = sorted(
-            (value for value in found if len(value) >= _LONG and not value.startswith((os.sep, "~", "."))),
+            (value for value in values if len(value) >= _LONG and not value.startswith((os.sep, "~", "."))),
             key=len,
             reverse=True,
         )
@@ -229,12 +229,12 @@ class Environment:
 
     def has(self, value: object, text: str) -> bool:
         """Return True if a value is one of the environment, or if its text contains one."""
-        return str(value) in self._values or any([each in text for each in self._long])  # noqa: C419 - a list is quicker
+        return str(value) in self._values or any([known in text for known in self._long])  # noqa: C419 - a list is quicker
 
     def hidden(self, text: str) -> str:
         """Return a text with the values of the environment replaced."""
         # One pattern for all values would take twenty times as long.
-        for value in [each for each in self._long if each in text]:
+        for value in [known for known in self._long if known in text]:
             text = text.replace(value, HIDDEN)
         return text
 
@@ -247,16 +247,16 @@ def environment_now() -> Environment:
     global _newest  # noqa: PLW0603 - one for the process
     environ: Any = os.environ
     raw: dict[Any, Any] = environ._data  # noqa: SLF001 - an unrecorded read, as in `environment`
-    found = _newest
-    if found is None or found[0] != raw:
-        found = _newest = dict(raw), Environment()
-    return found[1]
+    newest = _newest
+    if newest is None or newest[0] != raw:
+        newest = _newest = dict(raw), Environment()
+    return newest[1]
 
 
 def hidden_message(text: str, environment: Environment | None = None) -> str:
     """Return a message, log or traceback with secrets and values of the environment replaced, also those in its source lines."""
     text = (environment or environment_now()).hidden(text)
-    return _text_hidden(text, prose=True) if may_tell(text) else text
+    return _text_hidden(text, prose=True) if may_contain_secret(text) else text
 
 
 def hidden_values(value: Any, name: str = "") -> Any:
@@ -272,13 +272,13 @@ def hidden_values(value: Any, name: str = "") -> Any:
 
 def hidden_text(text: str) -> str:
     """Return a path, reason or summary with secrets replaced; fast if there is none."""
-    return _replaced(text, _spans(text)) if may_tell(text) else text
+    return _replaced(text, _spans(text)) if may_contain_secret(text) else text
 
 
 def hidden_source(text: str, environment: Environment | None = None) -> str:
     """Return source with secrets (literals with the name, use or form of a secret) and values of the environment replaced."""
     text = (environment or environment_now()).hidden(text)
-    if not may_tell(text):
+    if not may_contain_secret(text):
         return text
     tree = _parsed(text)
     if tree is None:
@@ -291,9 +291,9 @@ def hidden_source(text: str, environment: Environment | None = None) -> str:
 
 def _parsed(text: str) -> ast.AST | None:
     """Return the syntax tree of a source or cell without its lines of magics and shell commands; None if it has a syntax error."""
-    for each in (text, _MAGIC.sub(r"\1pass", text)):
+    for source in (text, _MAGIC.sub(r"\1pass", text)):
         try:
-            return ast.parse(each)
+            return ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
     return None
@@ -305,11 +305,11 @@ def _outermost(nodes: Iterable[ast.expr]) -> list[tuple[tuple[int, int], tuple[i
         {((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)) for node in nodes},
         key=lambda place: (place[0], (-place[1][0], -place[1][1])),
     )
-    found: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    ranges: list[tuple[tuple[int, int], tuple[int, int]]] = []
     for start, end in places:
-        if not found or start >= found[-1][1]:
-            found.append((start, end))
-    return found
+        if not ranges or start >= ranges[-1][1]:
+            ranges.append((start, end))
+    return ranges
 
 
 def _text_hidden(text: str, *, prose: bool = False) -> str:
@@ -322,18 +322,18 @@ def _text_hidden(text: str, *, prose: bool = False) -> str:
     """
     spans = list(_spans(text, code=True))
     traced = prose and ('File "' in text or "Cell In" in text)
-    for found in _QUOTED.finditer(text):
-        inner = found[0].strip("\"'")
-        if inner and may_tell(inner):
-            at = text.index(inner, found.start())
-            spans += [(at + start, at + end) for start, end in _spans(inner)]
-    for found in _LINE.finditer(text) if prose else _COMMENT.finditer(text):
-        line = found[0]
+    for match in _QUOTED.finditer(text):
+        inner = match[0].strip("\"'")
+        if inner and may_contain_secret(inner):
+            offset = text.index(inner, match.start())
+            spans += [(offset + start, offset + end) for start, end in _spans(inner)]
+    for match in _LINE.finditer(text) if prose else _COMMENT.finditer(text):
+        line = match[0]
         # Indented lines of a traceback are source.
-        if may_tell(line) and not (traced and line[0].isspace()):
-            spans += [(found.start() + start, found.start() + end) for start, end in _spans(line)]
+        if may_contain_secret(line) and not (traced and line[0].isspace()):
+            spans += [(match.start() + start, match.start() + end) for start, end in _spans(line)]
             spans += (
-                [(found.start() + start, found.start() + end) for start, end in _words(line, looks_generated)]
+                [(match.start() + start, match.start() + end) for start, end in _words(line, looks_generated)]
                 if not prose
                 else []
             )
@@ -363,13 +363,13 @@ def _secret_literals(tree: ast.AST) -> Iterator[ast.expr]:
         if isinstance(node, ast.JoinedStr):
             outer = outer or node
         for name, value in _secret_values(node):
-            for each in _literals(value, weak=is_weak(name)):
-                yield outer or each
+            for literal in _literals(value, weak=is_weak(name)):
+                yield outer or literal
         if isinstance(node, ast.JoinedStr | ast.BinOp | ast.Constant):
             text = _written(node)
             # In a text of several lines only the secrets are replaced, later, by `_text_hidden`.
-            if text and "\n" not in text and may_tell(text) and _tells(text):
-                yield from (outer or each for each in _literals(node))
+            if text and "\n" not in text and may_contain_secret(text) and _contains_secret(text):
+                yield from (outer or literal for literal in _literals(node))
         stack.extend((child, outer) for child in ast.iter_child_nodes(node))
 
 
@@ -380,7 +380,7 @@ def _written(node: ast.AST) -> str:
             return node.value.decode("latin-1")
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):
-        return "".join(_written(each) or PLACEHOLDER for each in node.values)
+        return "".join(_written(part) or PLACEHOLDER for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         sides = [_written(side) for side in (node.left, node.right)]
         return "".join(side or PLACEHOLDER for side in sides) if any(sides) else ""
@@ -418,17 +418,17 @@ def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     elif isinstance(node, ast.Tuple | ast.List) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
         # A header, an item of dict([...]).
         name, value = _secret_name(node.elts[0]), node.elts[1]
-        if name and (not isinstance(value, ast.Constant) or _looks_given(value.value)):
+        if name and (not isinstance(value, ast.Constant) or _looks_literal(value.value)):
             yield name, value
     elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and names_secret(node.name):
         yield from (
-            (node.name, each.value)
-            for each in ast.walk(node)
-            if isinstance(each, ast.Return) and isinstance(each.value, ast.Constant)
+            (node.name, inner.value)
+            for inner in ast.walk(node)
+            if isinstance(inner, ast.Return) and isinstance(inner.value, ast.Constant)
         )
     elif isinstance(node, ast.Match) and (name := _secret_name(node.subject)):
         yield from (
-            (name, each) for case in node.cases for each in ast.walk(case.pattern) if isinstance(each, ast.Constant)
+            (name, inner) for case in node.cases for inner in ast.walk(case.pattern) if isinstance(inner, ast.Constant)
         )
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and (name := _last_name(node.left)):
         yield name, node.right
@@ -439,11 +439,11 @@ def _secret_values(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 def _assigned(targets: Iterable[ast.expr], value: ast.expr) -> Iterator[tuple[str, ast.AST]]:
     for target in targets:
         if isinstance(target, ast.Tuple | ast.List):
-            given = (
+            values = (
                 value.elts if isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts) else None
             )
-            for at, each in enumerate(target.elts):
-                yield from _assigned([each], given[at] if given else value)
+            for index, element in enumerate(target.elts):
+                yield from _assigned([element], values[index] if values else value)
         elif name := _secret_name(target):
             yield name, value
 
@@ -464,26 +464,26 @@ def _secret_arguments(call: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     if called == "format" and isinstance(call.func, ast.Attribute) and (name := _last_name(call.func.value)):
         yield from ((name, argument) for argument in call.args)
     use = uses_secret(called)
-    for at, argument in enumerate(call.args):
+    for i, argument in enumerate(call.args):
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str | bytes):
             text = _written(argument)
-            before = _secret_name(call.args[at - 1]) if at and isinstance(call.args[at - 1], ast.Constant) else ""
-            if (use == "login" and at > 0) or (use and looks_generated(text)):
+            before = _secret_name(call.args[i - 1]) if i and isinstance(call.args[i - 1], ast.Constant) else ""
+            if (use == "login" and i > 0) or (use and looks_generated(text)):
                 yield "password", argument
             elif before and (called.lower() in _SETTERS or looks_generated(text)):
                 # The default of an environment variable, or a value that is set by name.
                 yield before, argument
     if call.args and isinstance(call.args[0], ast.Constant) and (name := _secret_name(call.args[0])):
-        yield from ((name, each.value) for each in call.keywords if each.arg in {"default", "value"})
+        yield from ((name, keyword.value) for keyword in call.keywords if keyword.arg in {"default", "value"})
 
 
 def _last_name(node: ast.AST) -> str:
     """Return the secret's name at the end of a format such as ``"password=%s"``; empty for other texts."""
-    found = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _written(node))
-    return found[1] if found is not None and names_secret(found[1]) else ""
+    match = re.search(r"([A-Za-z_][\w-]*)['\"]?\s*[:=]\s*['\"]?(?:%s|\{\w*\})['\"]?\s*$", _written(node))
+    return match[1] if match is not None and names_secret(match[1]) else ""
 
 
-def _looks_given(value: object) -> bool:
+def _looks_literal(value: object) -> bool:
     return isinstance(value, str) and (looks_generated(value) or " " in value.strip())
 
 
@@ -513,7 +513,7 @@ def _literals(value: ast.AST, *, weak: bool = False) -> Iterator[ast.expr]:
     while stack:
         node, inside = stack.pop()
         if isinstance(node, ast.JoinedStr):
-            if not inside and any(isinstance(each, ast.Constant) and str(each.value).strip() for each in node.values):
+            if not inside and any(isinstance(part, ast.Constant) and str(part.value).strip() for part in node.values):
                 yield node
         elif isinstance(node, ast.Constant):
             if isinstance(node.value, str | bytes):
@@ -533,7 +533,7 @@ def _literals(value: ast.AST, *, weak: bool = False) -> Iterator[ast.expr]:
             stack.append((node.func, inside))
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             looks_up = called in _LOOK_UPS or (called in {"get", "pop", "getattr"} and node.args)
-            given = [*(node.args[1:] if looks_up else node.args), *(each.value for each in node.keywords)]
-            stack.extend((each, inside or weak) for each in given)
+            arguments = [*(node.args[1:] if looks_up else node.args), *(part.value for part in node.keywords)]
+            stack.extend((part, inside or weak) for part in arguments)
         else:
-            stack.extend((each, inside or (weak and isinstance(node, ast.Dict))) for each in ast.iter_child_nodes(node))
+            stack.extend((part, inside or (weak and isinstance(node, ast.Dict))) for part in ast.iter_child_nodes(node))

@@ -1,7 +1,7 @@
 """The code version of a step: one canonical walk from its body over everything that its result can depend on.
 
-`CodeWalk.of` gives the digest, cheaply. `CodeWalk.parts` lists what went into it, with sources, for a step that is about to execute or is
-explained. A walk lives for one run. The nodes of functions and classes stay known for the process while guards confirm that
+`CodeWalk.of` returns the digest and is fast. `CodeWalk.parts` lists the parts of the version, with sources, for a step that is about to
+execute or is explained. A walk lives for one run. The nodes of functions and classes stay known for the process while guards confirm that
 nothing changed: the same code, defaults and closure, and each name bound to the same object. Values that can change
 in place are digested again in each run. `Watched` compares them before and after a body runs, together with the globals that it assigns.
 """
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from stepwell.kernel_runtime.definitions.bodies import CellBody
 from stepwell.kernel_runtime.records.materializations import CodePart, CodeVersion, Unverifiable
 from stepwell.kernel_runtime.versions import inventory, library_state, opcodes
-from stepwell.kernel_runtime.versions.bytecode import spoken_digest
+from stepwell.kernel_runtime.versions.bytecode import documentation_digest
 from stepwell.kernel_runtime.versions.encode import ATOMS, digest, identity
 from stepwell.kernel_runtime.versions.environment import Keyed
 from stepwell.kernel_runtime.versions.expand import Expander
@@ -23,7 +23,7 @@ from stepwell.kernel_runtime.versions.graph import (
     ASSET,
     MISSING,
     MUTABLE,
-    SPEAKS,
+    READS_DOCS,
     UNVERIFIABLE,
     VALUE,
     KeyedRef,
@@ -41,7 +41,7 @@ Roots: TypeAlias = Sequence[tuple[Node, str]]
 
 
 class Watched:
-    """Mutable values below some nodes, as they were when the nodes were made."""
+    """The mutable values below some nodes at the time when the nodes were made."""
 
     def __init__(self, roots: Roots) -> None:
         self.roots = roots
@@ -56,14 +56,14 @@ class Watched:
 
     def changed(self, roots: Roots) -> tuple[str, ...]:
         """Return the paths of values that differ now, given the nodes of a new walk over the same objects."""
-        found = {
+        paths = {
             path: None for path, scope, name, value in self._assigned if not _same(value, scope.get(name, MISSING))
         }
         before = dict(_values(self.roots))
         for path, now in _values(roots):
             if before.get(path, now) != now:
-                found[path] = None
-        return tuple(found)
+                paths[path] = None
+        return tuple(paths)
 
 
 def is_mutable(roots: Roots) -> bool:
@@ -91,13 +91,13 @@ def _values(roots: Roots) -> Iterable[tuple[str, bytes]]:
 
 
 Pin: TypeAlias = Callable[[str, CellBody, CodeVersion], CodeVersion]
-"""Given a step's key, its body and its present code version, returns the version that counts."""
+"""Called with a step's key, its body and its present code version. Returns the version that counts."""
 
 _MOST_KNOWN = 100_000
 _NO_ASSETS: Mapping[str, str] = {}
 
 
-def _cells_hold(cells: Iterable[tuple[CellType, Any]]) -> bool:
+def _cells_unchanged(cells: Iterable[tuple[CellType, Any]]) -> bool:
     """Return True if the cells of a closure still hold the same objects."""
     for cell, held in cells:
         try:
@@ -118,7 +118,7 @@ class CodeWalk:
         Names of the notebook's registered assets, each with its key. Code that reads such a name as a global of `namespace`
         depends on the asset's data version, reported in `CodeVersion.asset_names`, not on the value that is bound.
     namespace
-        The notebook's globals; None if there is no notebook.
+        The notebook's globals; None without a notebook.
     ignored
         Variables that do not count. Nodes that leave any of them out are not kept for the process.
     keyed
@@ -145,10 +145,10 @@ class CodeWalk:
         self._remembers = ignored is NOTHING or ignored is DATA
         self._ignoring: dict[Ignored, CodeWalk] = {}
         self._nodes: dict[int, Node] = {}
-        self._kept: list[object] = []
+        self._alive: list[object] = []
         self._doubted: set[int] = set()
         self._stamp = object()
-        self._looked = False
+        self._is_refreshed = False
         self.slow: dict[str, float] = {}
         """Values that took long to digest, as code reaches them, each with the seconds."""
 
@@ -177,9 +177,9 @@ class CodeWalk:
     def _version(self, body: object, path: str, extra: Iterable[tuple[str, object]]) -> CodeVersion:
         if opcodes.untested():
             return self._unread(body, path, extra)
-        if not self._looked:
-            self._looked = True
-            library_state.look_again()
+        if not self._is_refreshed:
+            self._is_refreshed = True
+            library_state.refresh()
         node = self.node(body)
         more = [(name, self.node(item)) for name, item in extra] if extra else ()
         if not more:
@@ -187,14 +187,18 @@ class CodeWalk:
                 return node.version
             code = (node.digest or digest_of(node)).hex()
             if not node.flags:
+                # The version depends on the node only, so the node keeps it. Most steps end here.
                 version = node.version = CodeVersion.plain(code)
                 return version
         else:
             text = b"".join(name.encode() + b"\0" + digest_of(child) for name, child in more)
             code = digest(digest_of(node) + text).hex()
-        spoken = [child for child in (node, *(child for _, child in more)) if child.flags & SPEAKS]
-        if spoken:
-            code = digest(bytes.fromhex(code) + b"".join(spoken_digest(child, self.node) for child in spoken)).hex()
+        # Annotations and documentation count if some code that is reached reads them: `bytecode` says why.
+        readers = [child for child in (node, *(child for _, child in more)) if child.flags & READS_DOCS]
+        if readers:
+            code = digest(
+                bytes.fromhex(code) + b"".join(documentation_digest(child, self.node) for child in readers)
+            ).hex()
         unverifiable: dict[tuple[str, str], None] = {}
         assets: dict[str, str] = {}
         mutable: dict[str, None] = {}
@@ -223,9 +227,9 @@ class CodeWalk:
         """
         walk = self._without(body, ignore) if ignore else self
         extra = tuple(extra)
-        spoken = any(walk.node(item).flags & SPEAKS for item in (body, *(item for _, item in extra)))
+        documented = any(walk.node(item).flags & READS_DOCS for item in (body, *(item for _, item in extra)))
         expander, digested = walk._expander, walk._digested  # noqa: SLF001 - a walk of the same class
-        return inventory.parts(expander, body, path, extra, digested=digested, spoken=spoken, ignore=ignore)
+        return inventory.parts(expander, body, path, extra, digested=digested, documented=documented, ignore=ignore)
 
     def roots(
         self, body: object, *, path: str, extra: Iterable[tuple[str, object]] = (), ignore: tuple[str, ...] = ()
@@ -260,12 +264,12 @@ class CodeWalk:
 
     def _without(self, body: object, names: tuple[str, ...]) -> CodeWalk:
         ignored = ignored_places(body, names)
-        found = self._ignoring.get(ignored)
-        if found is None:
-            found = self._ignoring[ignored] = CodeWalk(
+        walk = self._ignoring.get(ignored)
+        if walk is None:
+            walk = self._ignoring[ignored] = CodeWalk(
                 asset_names=self._assets, namespace=self._namespace, ignored=ignored, keyed=self._keyed
             )
-        return found
+        return walk
 
     # -- known nodes
 
@@ -280,10 +284,10 @@ class CodeWalk:
         if not self._remembers:
             return None
         node = known.get(self._known_key(key))
-        if node is None or key in self._doubted or node.ref() is not item or not self._holds(node):
+        if node is None or key in self._doubted or node.ref() is not item or not self._is_valid(node):
             return None
         self._nodes[key] = node
-        self._kept.append(item)
+        self._alive.append(item)
         return node
 
     def _known_key(self, key: int) -> int:
@@ -293,7 +297,7 @@ class CodeWalk:
     def _expand(self, item: Any) -> Node:
         node = self._expander.node(item)
         self._nodes[identity(item)] = node
-        self._kept.append(item)
+        self._alive.append(item)
         return node
 
     def _remember(self, root: Node) -> None:
@@ -319,7 +323,7 @@ class CodeWalk:
             if node.edges:
                 stack.extend([child for _, child in node.edges])
 
-    def _holds(self, root: Node) -> bool:
+    def _is_valid(self, root: Node) -> bool:
         """Return True if a node of an earlier run and everything below it are unchanged."""
         stamp = self._stamp
         if root.stamp is stamp:
@@ -353,7 +357,7 @@ class CodeWalk:
                 or len(item.__dict__) != shape[4]
             ):
                 return False
-            if shape[3] and not _cells_hold(shape[3]):
+            if shape[3] and not _cells_unchanged(shape[3]):
                 return False
             scope = item.__globals__
             assets = self._assets if scope is self._namespace else _NO_ASSETS

@@ -1,12 +1,12 @@
-"""The catalog: rows in one DuckDB file that any number of processes share.
+"""The catalog: rows in one DuckDB file, shared by any number of processes.
 
 ===============  ====================================================================================================
-thread           the one thread of a process that uses the catalog; other threads hand it records and questions
-lease            our own lock around every open of the catalog; the seal counts acknowledged commits
-instance         the process's warm DuckDB instance, and what happens to catalogs at forks and at the end
-attachment       the catalog file, attached to the instance: attach, create, check, detach
-schema           definitions of the tables, rows from and to records, migration
-tables           rows read and written; the last snapshot, kept up to date by our own commits
-compaction       the catalog written again without its free space
+thread           the one thread of a process that uses the catalog; other threads pass it records and questions
+lease            a lock between processes around every open of the catalog; the seal, which counts acknowledged commits
+instance         the warm DuckDB instance of the process, and how catalogs survive a fork and the end of the process
+attachment       the catalog file while it is attached to the instance: attach, create, check, detach
+schema           definitions of the tables, conversion between rows and records, migration
+tables           reading and writing rows; the last snapshot, kept up to date with this process's commits
+compaction       rewriting the catalog without its free space
 ===============  ====================================================================================================
 """

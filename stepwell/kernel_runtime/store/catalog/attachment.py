@@ -1,18 +1,18 @@
-"""The catalog file, attached to a warm in-memory DuckDB instance for as long as the lease is held.
+"""The catalog file, attached to the warm in-memory DuckDB instance while the lease is held.
 
-A store can come in an archive or a repository of another person. A view in the place of one of our tables would read any file when we
-ask for rows; a trigger would do so when we add some. Stepwell makes neither. What the directory must not hold: `Folder.examine`.
+One instance lives as long as the process (`instance`). The catalog thread of each store attaches its file to the instance under a unique
+name, and detaches it before it releases the lease. DETACH writes a checkpoint, so that a store that is not in use has no log.
 
-One instance lives as long as the process (`instance`); each store's catalog thread attaches its file to it, under a name of its own,
-and detaches it before it lets the lease go.
-DETACH writes the checkpoint, so that a store at rest is one file without a log beside it.
+Nothing else in the process may open ``catalog.duckdb``: closing any descriptor of it would release DuckDB's lock.
 
-Nothing else in the process may open ``catalog.duckdb``: closing any descriptor of it would drop DuckDB's own lock.
+A store can come from an archive or a repository of another person. A view in place of one of the tables could read any file when rows are
+queried; a trigger could do so when rows are added. Stepwell creates neither, so a catalog with one is refused. `Folder.examine` checks
+the directory itself.
 
-An attach refuses a catalog that has fewer commits than were acknowledged (`seal`). A log beside the catalog means that its last holder
-died: then the catalog is looked at read-only first, since attaching it for writing replays the log, and what a damaged one still
-held would be gone. A catalog of an older format is copied to ``catalog.format-N.duckdb`` and then brought to this one in a single
-transaction: a process killed in between leaves the older catalog, whole.
+A catalog with fewer commits than were acknowledged is refused, too (`lease`). A log next to the catalog means that its last holder died.
+Then the catalog is first attached read-only for the checks: attaching it for writing replays the log, and could destroy the readable part
+of a damaged one. A catalog of an older format is copied to ``catalog.format-N.duckdb`` and then migrated in one transaction. If the process
+is killed in between, the older catalog is intact.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ _EXTRA = """
 
 
 def vet_catalog(connection: Any, name: str, directory: Path) -> None:
-    """Refuse an attached catalog that is more than tables.
+    """Refuse an attached catalog that contains a view or a trigger.
 
     Raises
     ------
     UntrustedStoreError
-        Naming what it is.
+        If there is one; the message names it.
     """
     with alone():
-        found = connection.execute(_EXTRA, [name]).fetchall()
-    if found:
-        kind, what = found[0]
+        extras = connection.execute(_EXTRA, [name]).fetchall()
+    if extras:
+        kind, extra_name = extras[0]
         raise UntrustedStoreError(
-            f"the catalog of the store {directory} has a {kind} in it ({what!r}), which Stepwell never makes",
+            f"the catalog of the store {directory} contains a {kind} ({extra_name!r}), which Stepwell never creates",
             where="it could read and write files when the store is used",
-            remedy="find out where the store comes from; choose another store directory",
+            remedy="find out where the store comes from, or choose another store directory",
         )
 
 
@@ -72,13 +72,13 @@ CATALOG = "catalog.duckdb"
 LOG = "catalog.duckdb.wal"
 _TRIES = 100
 _STILL = 0.05
-"""Seconds in which a store that is copied without its lock must not change."""
+"""Seconds for which a store must not change while it is copied without its lock."""
 
 _aliases = count(1)
 
 
 class Attachment:
-    """One store's catalog: attached or not. Everything but `seen` and `lease.token` is the catalog thread's.
+    """The catalog of one store, attached or not. Only the catalog thread may use it, except for `unchanged`.
 
     Parameters
     ----------
@@ -96,34 +96,34 @@ class Attachment:
         self.stuck = False
         self.store_id = ""
         self.seen: Fingerprint | None = None
-        """What the catalog looked like when we last let it go."""
+        """The fingerprint of the catalog when it was last detached."""
         self.epoch = 0
-        """Grows whenever an attach finds that somebody else wrote since."""
-        self._vetted = False
-        """Whether the catalog was looked at since somebody else wrote it."""
+        """Incremented by every attach that finds changes by another process."""
+        self._is_checked = False
+        """True if the catalog was checked for views and triggers since another process wrote it."""
         self.read_only: StoreError | None = None
-        """Why nothing can be written, as of the last attach; None if it can."""
+        """The reason why the store could not be written at the last attach; None if it could."""
         self.notices: list[Notice] = []
-        """Lines for whoever asks next."""
+        """Notices for the next thread that asks."""
         self._source = folder
-        """Where the catalog that is attached, and its seal, are."""
+        """The folder of the attached catalog and its seal: the store, or a private copy."""
         self._copy = ""
-        self._copied: Fingerprint = ()
+        self._copied_state: Fingerprint = ()
         self.commits = 0
-        """How many the attached catalog has."""
+        """The number of commits in the attached catalog."""
         self._path = folder.path / CATALOG
 
     def attach(self, *, create: bool = True) -> None:
-        """Take the lease and attach the catalog, creating it where there is none.
+        """Take the lease and attach the catalog; create it if there is none.
 
         Raises
         ------
         StoreNotWritableError
-            If the directory or its lock files cannot be made.
+            If the directory or its lock files cannot be created.
         StoreFormatError
-            If a newer Stepwell, or a newer DuckDB, wrote the catalog.
+            If a newer Stepwell or a newer DuckDB wrote the catalog.
         StoreDamagedError
-            If the catalog is no database, or not ours, or lacks what was acknowledged.
+            If the catalog is not a database, belongs to another program, or lacks acknowledged commits.
         """
         if self.open:
             return
@@ -131,16 +131,16 @@ class Attachment:
         try:
             try:
                 folder.examine()
-                made = not folder.exists(CATALOG)
+                is_new = not folder.exists(CATALOG)
             except FileNotFoundError:
-                made = True
-            if create and made:
+                is_new = True
+            if create and is_new:
                 folder.examine(create=True)
             existed = folder.exists("catalog.lock")
-            self._look_whether_writable()
+            self._check_writable()
             if self.read_only is None:
                 self.lease.acquire()
-            elif made:
+            elif is_new:
                 raise self.read_only
             else:
                 existed = True
@@ -151,9 +151,9 @@ class Attachment:
         try:
             if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
                 self.epoch += 1
-                self._vetted = False
+                self._is_checked = False
             if not folder.exists(CATALOG):
-                self._refuse_to_begin_anew()
+                self._refuse_lost_catalog()
                 if create:
                     self._create()
             self._attach_existing()
@@ -176,17 +176,17 @@ class Attachment:
             return False
         return True
 
-    def _look_whether_writable(self) -> None:
-        """Find out, before anything is written, whether this user can write what has to be written."""
+    def _check_writable(self) -> None:
+        """Set `read_only` if this user cannot write the store; nothing is written to find out."""
         obstacle = self.folder.obstacle((CATALOG, LOG, "catalog.lock", "want.lock", SEAL, "objects", "tmp", "writers"))
         self.read_only = refused(self.directory, obstacle, "written") if obstacle is not None else None
 
     def _attach_for_reading(self) -> None:
-        """Attach the catalog where it is, under the lease; where that cannot be had, or the format is an older one, a copy."""
+        """Attach the catalog read-only under the lease. If the lease cannot be taken, or the format is older, attach a private copy."""
         try:
             self.lease.acquire(read_only=True)
         except OSError:
-            self._attach_copy(told=True)
+            self._attach_copy(without_lease=True)
             return
         try:
             if self.seen is None or self.seen != (self.lease.token(), *self.stat()):
@@ -196,30 +196,30 @@ class Attachment:
                 vet_catalog(self.connection, self.name, self.directory)
                 number = self._check()
             except BaseException:
-                self._let_go()
+                self._detach_quietly()
                 raise
             if number < FORMAT:
-                self._let_go()
-                self._attach_copy(told=False)
+                self._detach_quietly()
+                self._attach_copy(without_lease=False)
             self.open = True
         except BaseException:
             self.lease.release()
             raise
 
-    def _attach_copy(self, *, told: bool) -> None:
-        """Attach a private copy of catalog and log, made while nobody changed them; say of what time it is.
+    def _attach_copy(self, *, without_lease: bool) -> None:
+        """Attach a private copy of catalog and log that was made while they did not change.
 
         Parameters
         ----------
-        told
-            Whether the copy was made without the lease, so that it can be out of date.
+        without_lease
+            True if the copy is made without the lease, so that it can be out of date: a notice gives its time.
         """
         state = self.stat()
-        if not self._copy or self._copied != state:
-            self._copy, self._copied = _copied(self.folder), state
+        if not self._copy or self._copied_state != state:
+            self._copy, self._copied_state = _copy_files(self.folder), state
             weakref.finalize(self, shutil.rmtree, self._copy, ignore_errors=True)
             self.epoch += 1
-            if told:
+            if without_lease:
                 copied = moment(time.time(), exact=True)
                 self.notices.append(notice("copy read", str(self.directory), moment=copied))
         self._source = Folder(Path(self._copy))
@@ -231,37 +231,37 @@ class Attachment:
                 if number < FORMAT:
                     migrate(self.connection, self.name, number)
             except BaseException:
-                self._let_go()
+                self._detach_quietly()
                 raise
         finally:
             self._source = self.folder
         self.open = True
 
     def detach(self) -> None:
-        """Write the checkpoint, let the file go, then the lease.
+        """Write the checkpoint, detach the file, then release the lease.
 
-        An error of the checkpoint is raised after both are let go: what was committed is in the log beside the catalog. Only where
-        DuckDB keeps the file (`stuck`), the lease is kept too: nobody else may open it then, until this process ends.
+        An error of the checkpoint is raised after both: the committed rows are in the log next to the catalog. Only if DuckDB keeps the file
+        open (`stuck`), the lease is kept, too: no other process may open the file until this process ends.
         """
         if not self.open:
             return
-        failure = self._detached()
+        failure = self._detach()
         self.seen = None if failure else (self.lease.token(), *self.stat())
         self.lease.release()
         if failure:
             raise failure
 
     def discard(self) -> None:
-        """Let everything go after a failure, with whatever is left of a transaction."""
+        """Detach after a failure and abandon an unfinished transaction."""
         self._renew()
         self.detach()
 
     def replace(self, making: str) -> None:
-        """Put another file into the catalog's place and attach that, the lease being held; an error lets the lease go.
+        """Replace the catalog by another file and attach that, under the lease; an error releases the lease.
 
-        Where the checkpoint fails, or left a log, the catalog stays: the log belongs to it.
+        If the checkpoint fails or leaves a log, the old catalog stays, because the log belongs to it.
         """
-        failure = self._detached()
+        failure = self._detach()
         try:
             if failure is None and not self._has_log():
                 self.folder.rename(making, CATALOG)
@@ -273,11 +273,11 @@ class Attachment:
         if failure:
             raise failure
 
-    def _detached(self) -> Exception | None:
-        """Write the checkpoint and let the file go; return the error of the checkpoint, raise one where DuckDB keeps the file."""
+    def _detach(self) -> Exception | None:
+        """Write the checkpoint and detach the file; return the error of the checkpoint. Raise `StoreError` if DuckDB keeps the file."""
         failure: Exception | None = None
         if not self.folder.is_in_place():
-            # DuckDB removes the log by its path, where another store may be now: the log stays, and is read by who finds it.
+            # DuckDB removes the log by its path, where another store may be now. So the log stays, for the next process to replay.
             self.connection.execute("SET checkpoint_on_detach = 'DISABLED'")
         for _ in range(2):
             try:
@@ -287,7 +287,7 @@ class Attachment:
                 failure = error
                 try:
                     self._renew()
-                    listed = self._listed()
+                    listed = self._is_attached()
                 except Exception:
                     listed = True
                 if listed:
@@ -295,47 +295,47 @@ class Attachment:
             break
         else:
             self.stuck = True
-            raise StoreError(f"the catalog {self._path} cannot be let go", remedy="end this process") from failure
+            raise StoreError(f"the catalog {self._path} cannot be closed", remedy="restart this process") from failure
         self.open = False
         self.connection.close()
         self.connection = None
         if failure is None:
             with contextlib.suppress(OSError):
-                # Made for a transaction that did not come.
+                # An empty log, created for a transaction that did not follow.
                 if not self._has_log():
                     self.folder.unlink(LOG)
         return failure
 
     def prepare_log(self) -> None:
-        """Make the log before DuckDB does, so that it is no link and has the mode of a shared store. Called before a transaction."""
+        """Create the log before DuckDB does, so that it is not a link and has the mode of a shared store. Called before a transaction."""
         with contextlib.suppress(FileExistsError):
             if not self.folder.exists(LOG):
                 self.folder.write(LOG, b"")
 
     def _has_log(self) -> bool:
-        """Return whether there is a log with anything in it: its last holder died, or could not write the checkpoint."""
+        """Return True if there is a log that is not empty: its last holder died, or could not write the checkpoint."""
         try:
             return self.folder.stat(LOG).st_size > 0
         except FileNotFoundError:
             return False
 
     def _renew(self) -> None:
-        """Take another connection, and where that is of no use another instance."""
+        """Replace the connection, and the instance if it is dead."""
         if self.connection is not None:
             self.connection.close()
         give_up_if_dead()
         self.connection = cursor()
 
-    def _listed(self) -> bool:
-        """Return whether DuckDB has the file: a DETACH whose checkpoint fails is an error, but detaches."""
+    def _is_attached(self) -> bool:
+        """Return True if DuckDB still has the file attached: a DETACH whose checkpoint fails raises an error, but may detach it."""
         with alone():
-            found = self.connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
-        return (self.name,) in found
+            names = self.connection.execute("SELECT database_name FROM duckdb_databases()").fetchall()
+        return (self.name,) in names
 
     def unchanged(self) -> bool:
-        """Return whether nobody wrote the catalog since we last had it; true while we have it. Any thread may ask.
+        """Return True if no other process has written the catalog since it was last attached here. Any thread may call this.
 
-        What was read in an older `epoch` is out of date even so.
+        Rows that were read in an older `epoch` are out of date even so.
         """
         if self.open:
             return True
@@ -343,15 +343,15 @@ class Attachment:
         return seen is not None and seen == (self.lease.token(), *self.stat())
 
     def stat(self) -> Fingerprint:
-        """Return size, time and identity of the catalog and of its log: a stat never opens the files."""
+        """Return size, time and identity of the catalog and of its log, without opening the files."""
         return (*self._stat(CATALOG), *self._stat(LOG))
 
     def _stat(self, name: str) -> tuple[int, int, int]:
         try:
-            found = self.folder.glance(name)
+            status = self.folder.glance(name)
         except OSError:
             return (-1, -1, -1)
-        return (found.st_size, found.st_mtime_ns, found.st_ino)
+        return (status.st_size, status.st_mtime_ns, status.st_ino)
 
     def abandon(self) -> None:
         """Forget everything in a forked child."""
@@ -368,17 +368,17 @@ class Attachment:
         self.connection.execute("UPDATE @meta SET commits = ?".replace("@", f"{self.name}."), [self.commits + 1])
 
     def acknowledge(self) -> None:
-        """Seal a commit that was counted and is done, before anybody is told."""
+        """Write the seal of a finished commit, before the commit is reported."""
         self.commits += 1
         write_seal(self.folder, self.commits, self.store_id)
 
     def damage(self, error: BaseException, *signs: str) -> StoreDamagedError | None:
-        """Return our error for one of DuckDB's that means that the file is damaged: parts are read, and checked, when needed only.
+        """Return our error for an error of DuckDB that means damage, else None. DuckDB checks a part of the file when it reads it.
 
         Parameters
         ----------
         signs
-            What else in its text means that.
+            Further texts in its message that mean damage.
         """
         text = str(error)
         if trouble(error, "") is None and any(
@@ -396,17 +396,17 @@ class Attachment:
         if self.folder.exists(LOG):
             self._attach_file("(READ_ONLY)")
             try:
-                self._vet()
+                self._check_tables_only()
                 self._check()
             finally:
-                self._let_go()
+                self._detach_quietly()
         self._attach_file()
         try:
-            self._vet()
+            self._check_tables_only()
             number = self._check()
             if number < FORMAT:
-                # Detached, the catalog is one file, without a log.
-                self._let_go()
+                # A detached catalog is one file without a log, so it can be copied.
+                self._detach_quietly()
                 keep_copy(self.folder, number)
                 self._attach_file()
                 self.lease.mark()
@@ -415,19 +415,19 @@ class Attachment:
                     migrate(self.connection, self.name, number)
                 except duckdb.Error as error:
                     self._renew()
-                    what = f"the store {self.directory} could not be brought from format {number} to {FORMAT}"
+                    what = f"the store {self.directory} could not be migrated from format {number} to {FORMAT}"
                     raise trouble(error, what) or StoreError(
-                        what, where=one_line(error), remedy="the catalog is as it was: try again"
+                        what, where=one_line(error), remedy="nothing was changed: try again"
                     ) from error
         except BaseException:
-            self._let_go()
+            self._detach_quietly()
             raise
         self.open = True
 
-    def _vet(self) -> None:
-        if not self._vetted:
+    def _check_tables_only(self) -> None:
+        if not self._is_checked:
             vet_catalog(self.connection, self.name, self.directory)
-            self._vetted = True
+            self._is_checked = True
 
     def _attach_file(self, options: str = "") -> None:
         import duckdb
@@ -447,27 +447,27 @@ class Attachment:
         except duckdb.Error as error:
             raise self._explained(error) from error
         if not self.folder.is_open(expected):
-            self._let_go()
+            self._detach_quietly()
             raise UntrustedStoreError(
                 f"the catalog of the store {self.directory} was replaced while it was opened",
-                remedy="find out who changes the store just now, then try again",
+                remedy="find out which program changes the store, then try again",
             )
 
-    def _let_go(self) -> None:
-        """Detach after an error or a look, whatever state the file is in."""
+    def _detach_quietly(self) -> None:
+        """Detach after an error or a check, whatever state the file is in."""
         import duckdb
 
         with contextlib.suppress(duckdb.Error), alone():
             self.connection.execute(f"DETACH DATABASE IF EXISTS {self.name}")
 
-    def _refuse_to_begin_anew(self) -> None:
-        """Refuse to take a store whose catalog was lost for a new one."""
+    def _refuse_lost_catalog(self) -> None:
+        """Refuse to create a catalog in a store whose catalog was lost."""
         seal = read_seal(self.folder)
         if self._has_log() or (seal is not None and seal.commits):
-            raise self._damaged("is gone", "what belongs to it is there: its seal, or its log")
+            raise self._damaged("is gone", "its seal or its log still exists")
 
     def _create(self) -> None:
-        """Make the catalog beside its place and rename it: a process killed here leaves no half catalog."""
+        """Create the catalog under another name and rename it, so that a killed process leaves no incomplete catalog."""
         making = f"tmp/{new_id()}.duckdb"
         if self.connection is None:
             self.connection = cursor()
@@ -490,7 +490,7 @@ class Attachment:
         self.folder.rename(making, CATALOG)
 
     def _check(self) -> int:
-        """Return the format of the attached catalog, after checking that it is ours and has what was acknowledged."""
+        """Check that the attached catalog is Stepwell's and has all acknowledged commits; return its format."""
         import duckdb
 
         try:
@@ -527,9 +527,9 @@ class Attachment:
 
     def _explained(self, error: Exception) -> StoreError:
         text = one_line(error)
-        found = trouble(error, f"the catalog {self._path} cannot be opened")
-        if found is not None:
-            return found
+        failure = trouble(error, f"the catalog {self._path} cannot be opened")
+        if failure is not None:
+            return failure
         if "version number" in text:
             return StoreFormatError(
                 f"the store {self.directory} was written by a newer DuckDB",
@@ -556,8 +556,8 @@ class Attachment:
         )
 
 
-def _copied(folder: Folder) -> str:
-    """Copy seal, catalog and log of a store that others may write just now, until nothing changed meanwhile."""
+def _copy_files(folder: Folder) -> str:
+    """Copy seal, catalog and log of a store without its lock, and repeat this until nothing has changed meanwhile."""
     for _ in range(_TRIES):
         first = _read_all(folder)
         time.sleep(_STILL)
@@ -567,20 +567,20 @@ def _copied(folder: Folder) -> str:
                 Path(target, name).write_bytes(data)
             return target
     raise StoreError(
-        f"the store {folder.path} is written all the time, and cannot be locked",
-        remedy="try again when its writer is done; or ask for the right to read catalog.lock",
+        f"the store {folder.path} changes all the time, and cannot be locked",
+        remedy="try again later, or ask its owner for permission to read catalog.lock",
     )
 
 
 def _read_all(folder: Folder) -> dict[str, bytes]:
     # The seal first: it must not be newer than the catalog.
-    found = {}
+    files = {}
     for name in (SEAL, CATALOG, LOG):
         with contextlib.suppress(FileNotFoundError):
-            found[name] = folder.read(name)
-    return found
+            files[name] = folder.read(name)
+    return files
 
 
 def quoted(path: str) -> str:
-    """Return a path as a text of SQL has it between its quotes."""
+    """Return a path escaped for a quoted SQL string."""
     return path.replace("'", "''")

@@ -1,11 +1,14 @@
-"""Compaction: the catalog is rewritten without the room that deleted rows left in it.
+"""Compaction: rewriting the catalog without the free space of deleted rows.
 
-A DuckDB file never shrinks. Under the lease, with the old catalog still attached, every table is copied in the order of its
-rows (``rowid`` is what "newest" means, so the order is what must survive) into a file below ``tmp/``; that one is detached, which writes its
-checkpoint, and flushed to the disk; the old one is detached and the new one renamed into its place. A process killed before the rename
-leaves the old catalog and a dead file, after it the new one: a whole catalog exists at every moment. No other process has the file
-open meanwhile, because none has the lease. The next process that attaches the catalog opens the path, and so the new file, and sees by its identity
-that its snapshot is out of date.
+A DuckDB file never shrinks. So, under the lease and with the old catalog attached:
+
+1. every table is copied into a file below ``tmp/``, in the order of its rows, because ``rowid`` defines which row is the newest;
+2. the new file is detached, which writes its checkpoint, and flushed to the disk;
+3. the old file is detached, and the new file is renamed to its name.
+
+A complete catalog exists at every moment: a process killed before the rename leaves the old one and an unused file in ``tmp/``. No other
+process has the file open, because none has the lease. The next process that attaches the catalog opens the new file, and sees from its
+identity that its snapshot is out of date.
 """
 
 from __future__ import annotations
@@ -25,21 +28,21 @@ from stepwell.kernel_runtime.store.folder import user_name
 from stepwell.kernel_runtime.store.trouble import spare
 
 WORTH = 16 << 20
-"""Bytes of free room in the file from which a compaction is worth its time."""
+"""Bytes of free space in the file from which compaction is worth its time."""
 
 
 def check_owner(catalog: Catalog) -> None:
-    """Check that a compaction can leave the catalog to its owner; a `StorePermissionError` if not."""
+    """Check that compaction would not change the owner of the catalog; raise `StorePermissionError` if it would."""
     catalog.ask(lambda *_: _check_owner(catalog.attachment))
 
 
 def compact(catalog: Catalog, *, force: bool) -> int:
-    """Rewrite the catalog without its free room; return how many bytes smaller it is.
+    """Rewrite the catalog without its free space; return the bytes saved.
 
     Parameters
     ----------
     force
-        Whether it is rewritten even if it is small, or has little free room.
+        True to rewrite it even if it is small or has little free space.
     """
     attachment = catalog.attachment
 
@@ -56,7 +59,7 @@ def compact(catalog: Catalog, *, force: bool) -> int:
                 connection.execute(f"CHECKPOINT {name}")
             return _rewrite(attachment) if force or _is_worthwhile(connection, name) else 0
         except (duckdb.Error, OSError) as error:
-            failure = catalog.failure(error, "could not be compacted", "nothing is lost: try again")
+            failure = catalog.failure(error, "could not be compacted", "nothing was lost: try again")
             catalog.roll_back()
             raise failure from error
 
@@ -70,45 +73,45 @@ def compact(catalog: Catalog, *, force: bool) -> int:
 
 
 def _is_large(attachment: Attachment) -> bool:
-    """Return True if a catalog can have so much free room; this takes no checkpoint, unlike `_is_worthwhile`."""
+    """Return True if the catalog is at least `WORTH` bytes. Unlike `_is_worthwhile`, this needs no checkpoint."""
     return attachment.folder.stat(CATALOG).st_size >= WORTH
 
 
 def _is_worthwhile(connection: Connection, name: str) -> bool:
-    """Return True if more than half of a catalog, and at least `WORTH`, is free room."""
+    """Return True if more than half of the catalog, and at least `WORTH`, is free space."""
     with alone():
-        found = connection.execute(
+        rows = connection.execute(
             "SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() WHERE database_name = ?", [name]
         ).fetchall()
-    ((size, total, free),) = found
+    ((size, total, free),) = rows
     return bool(size * free >= WORTH and free * 2 > total)
 
 
 def _keeps_owner(attachment: Attachment) -> bool:
-    """Return True if the new file would belong to the same user as the old one: only root can give files away."""
+    """Return True if the new file would have the same owner as the old one: only root can change the owner of a file."""
     return sys.platform == "win32" or os.geteuid() in (0, attachment.folder.stat(CATALOG).st_uid)
 
 
 def _check_owner(attachment: Attachment) -> None:
-    """Check that the new file would belong to the same user as the old one.
+    """Check that the new file would have the same owner as the old one.
 
     Raises
     ------
     StorePermissionError
-        If it would not.
+        If the owner would change.
     """
     if _keeps_owner(attachment):
         return
     owner = user_name(attachment.folder.stat(CATALOG).st_uid)
     raise StorePermissionError(
-        f"the catalog of the store {attachment.directory} belongs to {owner}, and would be yours after a compaction",
+        f"the catalog of the store {attachment.directory} belongs to {owner}, and would belong to you after a compaction",
         where="nothing was written",
-        remedy=f"let {owner} run: stepwell gc --compact --store {attachment.directory}",
+        remedy=f"ask {owner} to run: stepwell gc --compact --store {attachment.directory}",
     )
 
 
 def _rewrite(attachment: Attachment) -> int:
-    """Rewrite the attached catalog; return how many bytes it became smaller. Runs on the catalog thread, outside a transaction."""
+    """Rewrite the attached catalog; return the bytes saved. Called on the catalog thread, outside a transaction."""
     connection, name = attachment.connection, attachment.name
     folder = attachment.folder
     before = folder.stat(CATALOG).st_size
@@ -119,7 +122,7 @@ def _rewrite(attachment: Attachment) -> int:
         with folder.database(making) as path:
             connection.execute(f"ATTACH '{quoted(path)}' AS {copy}")
         try:
-            _copied(connection, name, copy)
+            _copy_tables(connection, name, copy)
         finally:
             with alone():
                 connection.execute(f"DETACH {copy}")
@@ -127,15 +130,15 @@ def _rewrite(attachment: Attachment) -> int:
         folder.sync(making)
         attachment.replace(making)
     finally:
-        for left in (making, f"{making}.wal"):
+        for leftover in (making, f"{making}.wal"):
             with contextlib.suppress(OSError):
-                folder.unlink(left, missing_ok=True)
+                folder.unlink(leftover, missing_ok=True)
     attachment.epoch += 1
     return before - folder.stat(CATALOG).st_size
 
 
-def _copied(connection: Connection, name: str, copy: str) -> None:
-    """Copy every table with its definition, in the order of its rows."""
+def _copy_tables(connection: Connection, name: str, copy: str) -> None:
+    """Copy every table with its definition, in row order."""
     connection.begin()
     try:
         for table, definition in TABLES.items():
@@ -151,7 +154,7 @@ def _copied(connection: Connection, name: str, copy: str) -> None:
 
 
 def _stored_columns(connection: Connection, name: str, table: str) -> list[str]:
-    """Return a table's columns but the generated ones."""
+    """Return the columns of a table without the generated ones."""
     with alone():
         rows: list[tuple[Any, ...]] = connection.execute(
             "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND table_name = ? ORDER BY column_index",

@@ -1,16 +1,16 @@
-"""The process's DuckDB instance: in memory, made once, and warm from then on; and what happens to the catalogs when the process forks or ends.
+"""The DuckDB instance of the process, in memory and warm; and the handling of catalogs when the process forks or ends.
 
-Starting an instance costs 20 to 80 ms, attaching a file to a warm one about one. So one lives as long as the process, and every
-store's catalog is attached to it. It can be started ahead of time, in a thread, while something else is done; the process then
-neither ends nor forks beneath it. In a forked child it is left to the parent and never destroyed: its threads do not exist there,
-and its destructor would write a checkpoint.
+Starting an instance takes 20 to 80 ms; attaching a file to a warm one takes about 1 ms. So one instance lives as long as the process, and
+the catalog of every store is attached to it. `warm_up` starts it early in a second thread; the process waits for it before it forks or
+ends. A forked child leaves the instance to its parent and never destroys it: the threads of the instance do not exist in the child, and
+its destructor would write a checkpoint.
 
-A question to DuckDB's own tables (``duckdb_views()`` and the like) looks through *every* attached file, also those of other stores, and DETACH
-of a file that is just looked at returns without checkpoint and keeps the file open. So the two exclude each other: `alone`.
+A query of DuckDB's system tables (``duckdb_views()`` and the like) visits *every* attached file, also those of other stores. If a file is
+visited at that moment, DETACH returns without a checkpoint and keeps the file open. So these statements exclude each other: `alone`.
 
-A commit that neither fails nor succeeds, because the disk refuses to take it back too, makes DuckDB refuse every statement of the whole instance from
-then on. Such an instance is given up and another one is started: `give_up_if_dead`. It is destroyed, without a checkpoint, and so lets its files
-go, when the last connection to it is closed: all are, those of other threads too, which ask again. A store that has nothing attached holds none.
+If a commit fails and the disk also refuses to roll it back, DuckDB refuses every later statement of the instance. Such an instance is
+abandoned and another one is started (`give_up_if_dead`). It closes its files, without a checkpoint, when the last connection to it is
+closed. So all connections are closed, also those of other threads, which then try again. A store with nothing attached has no connection.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from typing import Any, Protocol, TypeAlias
 from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.store.locks import Once
 
-Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing it here would start no instance, but costs 50 ms
+Connection: TypeAlias = Any  # duckdb.DuckDBPyConnection; importing duckdb here would cost 50 ms
 
 _instance: Connection | None = None
 _instance_lock = threading.Lock()
 _cursors: weakref.WeakSet[Connection] = weakref.WeakSet()
-"""The connections to it."""
+"""The connections to the instance."""
 _PATIENCE = 2.0
-"""Seconds that the end of a dead instance waits for what is executed by its connections."""
+"""Seconds for which a dead instance waits for the statements of its connections."""
 _attached = threading.RLock()
-"""Held by `alone`."""
+"""The lock of `alone`."""
 _held: list[threading.Lock] = []
 _endings: list[Callable[[], None]] = []
 _warming: list[Once] = []
-"""What happens when the instance that `warm_up` began is there; once per process."""
+"""Empty, or one event that happens when the instance of `warm_up` has started."""
 
 
 def cursor() -> Connection:
-    """Return an own connection to the process's warm instance."""
+    """Return a new connection to the instance of the process; start the instance if necessary."""
     global _instance  # noqa: PLW0603 - one instance per process is the point
     with _instance_lock:
         if _instance is None:
             import duckdb
 
-            # DuckDB stops what runs as the process ends, and what was registered last comes first: so after it was imported.
+            # DuckDB stops its work at exit. Functions registered last run first, so ours is registered after the import.
             atexit.unregister(_end)
             atexit.register(_end)
             _instance = duckdb.connect(
                 ":memory:",
                 config={
-                    # Questions are small: handing pieces of them to another thread costs more than it saves.
+                    # Queries are small: passing parts of them to another thread costs more than it saves.
                     "threads": 1,
                     "autoinstall_known_extensions": False,
                     "autoload_known_extensions": False,
@@ -70,7 +70,7 @@ def cursor() -> Connection:
 
 
 def give_up_if_dead() -> None:
-    """Forget the process's instance if a fatal error has made it useless."""
+    """Close all connections and forget the instance if a fatal error has made it unusable."""
     global _instance
     with _instance_lock:
         if _instance is None:
@@ -81,7 +81,7 @@ def give_up_if_dead() -> None:
             _instance.execute("SELECT 1")
         except duckdb.Error:
             dead, _instance = _instance, None
-            # It keeps its files as long as there is a connection to it, and one that is being used cannot be closed.
+            # It keeps its files open as long as it has a connection, and a connection in use cannot be closed.
             patience = time.monotonic() + _PATIENCE
             for connection in [*_cursors, dead]:
                 while time.monotonic() < patience and not _is_closed(connection):
@@ -89,14 +89,14 @@ def give_up_if_dead() -> None:
 
 
 def _is_closed(connection: Connection) -> bool:
-    """Close a connection; return False if it is still being used."""
+    """Close a connection; return False if it is still in use."""
     import duckdb
 
     try:
         connection.interrupt()
         connection.close()
     except duckdb.ConnectionException:
-        # It is closed.
+        # It was closed already.
         return True
     except duckdb.Error:
         return False
@@ -105,18 +105,20 @@ def _is_closed(connection: Connection) -> bool:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Keep every other thread from looking through the attached files, and from detaching one."""
+    """Keep every other thread from querying system tables and from detaching a file."""
     with _attached:
         yield
 
 
 def at_end(ending: Callable[[], None], *, last: bool = False) -> None:
-    """Call a function as the process ends, while DuckDB still works: the one that was given last comes first.
+    """Call a function when the process ends, while DuckDB still works; functions registered last are called first.
 
     Parameters
     ----------
+    ending
+        The function.
     last
-        Whether it comes after all others instead.
+        True to call it after all others.
     """
     _endings.insert(0 if last else len(_endings), ending)
 
@@ -127,49 +129,49 @@ def _end() -> None:
 
 
 def warm_up() -> None:
-    """Begin to start the process's instance, in a thread of its own; whoever needs it meanwhile waits for it."""
+    """Start the instance of the process in a second thread. A thread that needs it meanwhile waits for it."""
     if _instance is None and not _warming:
-        made = Once()
-        _warming.append(made)
-        start_new_thread(_start, (made,))
+        started = Once()
+        _warming.append(started)
+        start_new_thread(_start, (started,))
 
 
-def _start(made: Once) -> None:
+def _start(started: Once) -> None:
     try:
-        # Whoever needs the instance meets the same error, and tells it.
+        # The thread that needs the instance gets the same error, and reports it.
         with contextlib.suppress(Exception):
             cursor().close()
     finally:
-        made.happen()
+        started.happen()
 
 
-def _hold() -> None:
-    """Let no instance be in the making while the process is forked."""
+def _before_fork_lock() -> None:
+    """Before a fork: wait until no instance is being started, and keep others from starting one."""
     _held.append(_instance_lock)
     _instance_lock.acquire()
 
 
-def _let() -> None:
+def _unlock_after_fork() -> None:
     while _held:
         _held.pop().release()
 
 
-def _settle() -> None:
-    """Wait for an instance that is in the making: the process must not end beneath it."""
-    for made in _warming:
-        made.wait()
+def _wait_for_warm_up() -> None:
+    """At exit: wait for an instance that is being started."""
+    for started in _warming:
+        started.wait()
 
 
-def _let_in_child() -> None:
-    _let()
-    # Its thread is the parent's.
+def _unlock_in_child() -> None:
+    _unlock_after_fork()
+    # The thread that starts the instance exists in the parent only.
     _warming.clear()
 
 
 def abandon_instance() -> None:
-    """Leave the instance to the parent, in a forked child.
+    """In a forked child, leave the instance to the parent.
 
-    Its threads do not exist here, and its destructor would write a checkpoint: it must never run.
+    Its threads do not exist in the child, and its destructor must never run, because it would write a checkpoint.
     """
     global _instance, _instance_lock, _attached, _cursors  # noqa: PLW0603 - as above
     _cursors = weakref.WeakSet()
@@ -188,28 +190,28 @@ def leak(connection: Connection) -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold, after_in_parent=_let, after_in_child=_let_in_child)
-atexit.register(_settle)
+    os.register_at_fork(before=_before_fork_lock, after_in_parent=_unlock_after_fork, after_in_child=_unlock_in_child)
+atexit.register(_wait_for_warm_up)
 
 
 class Forking(Protocol):
-    """What is asked of a catalog here."""
+    """The methods of a catalog that are called at a fork and at exit."""
 
     def pause(self) -> None:
-        """Let the catalog go, and keep it so until `resume`: before a fork."""
+        """Before a fork: detach the catalog until `resume`."""
 
     def resume(self) -> None:
-        """Go on after a fork, in the parent."""
+        """After a fork, in the parent: continue."""
 
     def abandon(self) -> None:
-        """Start anew in a forked child."""
+        """After a fork, in the child: forget the catalog's state."""
 
     def close(self) -> None:
-        """Commit what is pending and let the catalog go."""
+        """Commit pending records and detach the catalog."""
 
 
 catalogs: weakref.WeakSet[Forking] = weakref.WeakSet()
-"""Those of this process."""
+"""The catalogs of this process."""
 _paused: list[Forking] = []
 _interrupted = Once()
 
@@ -223,7 +225,7 @@ def _before_fork() -> None:
             try:
                 catalog.pause()
             except KeyboardInterrupt:
-                # Here it would be printed and forgotten, and the fork go on without the pause.
+                # An exception raised here is printed and dropped, and the fork would continue without the pause.
                 _interrupted.happen()
             else:
                 break
@@ -234,7 +236,7 @@ def _after_fork_in_parent() -> None:
         catalog.resume()
     _paused.clear()
     if _interrupted.over:
-        # From another thread: in here, too, it would be printed and forgotten.
+        # Raised from another thread, because an exception raised here would be printed and dropped, too.
         start_new_thread(interrupt_main, ())
 
 
@@ -249,12 +251,20 @@ _exiting = False
 
 
 def check_going_on() -> None:
-    """Keep work away from a process that ends: Python ends threads inside DuckDB's code then, which aborts the process."""
+    """Refuse new work while the process ends: Python ends threads inside DuckDB's code then, which aborts the process.
+
+    Raises
+    ------
+    StoreError
+        In the main thread. Another thread never returns from this call.
+    """
     if not _exiting:
         return
     if threading.current_thread() is threading.main_thread():
-        raise StoreError("the store is closed: this process is ending", remedy="record what matters before")
-    # A daemon thread: it ends with the process.
+        raise StoreError(
+            "the store is closed: this process is ending", remedy="use the store before the exit handlers run"
+        )
+    # A daemon thread ends with the process.
     Once().wait()
 
 

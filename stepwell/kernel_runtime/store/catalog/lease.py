@@ -1,20 +1,21 @@
-"""The lease, our own exclusive lock around every open of the catalog; and the seal, the number of acknowledged commits.
+"""The lease, an exclusive lock around every open of the catalog; and the seal, the number of acknowledged commits.
 
-DuckDB replays its log up to the first entry that is not whole and says nothing of what follows; a log that was removed, or an older
-copy of the catalog in its place, is not noticed at all. So each commit counts itself in ``meta.commits``, inside its own
-transaction, and after it, before anybody is told, the number is written to ``catalog.seal``. A catalog that has *fewer* commits
-than its seal says has lost acknowledged rows. One more is no damage: its process died between the commit and the seal. So is
-a seal that cannot be read, or one of another catalog: then nothing is known, and nothing claimed.
+DuckDB does not re-read the header of a file after it locks the file, so two processes that rely on DuckDB's lock can lose each other's
+commits. So every process that opens the catalog holds an exclusive lock on ``catalog.lock`` from before ATTACH until after DETACH. A
+waiting process holds ``want.lock`` meanwhile; the holder of the lease sees this by trying ``want.lock`` without blocking, and releases the
+lease soon. Only exclusive locks on whole files are used (`locks`), because every system has these.
 
-The file is some bytes, overwritten in place: magic, commits, the catalog's identity as a digest, and a digest of all three.
+The contents of ``catalog.lock`` are a token, which a holder of the lease changes before its first write. A process that remembers the token
+can tell without opening the catalog whether another process has written since.
 
-DuckDB does not re-read the header of a file after it got its own lock on it, so two processes that rely on that lock can
-lose each other's commits. Whoever opens the catalog therefore holds an exclusive lock on ``catalog.lock`` from before
-ATTACH until after DETACH. A process that waits for it holds ``want.lock`` meanwhile; the holder sees that by trying
-``want.lock`` without blocking, and lets go soon. Only exclusive locks on whole small files (`locking`), because every system has those.
+DuckDB replays its log up to the first incomplete entry and silently ignores the rest. It does not notice either that a log was removed, or
+that the catalog was replaced by an older copy. So each commit increments ``meta.commits`` in its transaction. After it, and before the
+commit is reported, the number is written to ``catalog.seal``. A catalog with *fewer* commits than its seal has lost acknowledged rows. One
+commit more is not damage: the process died between the commit and the seal. A seal that cannot be read, or that belongs to another
+catalog, is ignored.
 
-The contents of ``catalog.lock`` are a token that changes before a holder writes for the first time: who remembers the token
-knows, without opening the catalog, whether anybody wrote since.
+The seal is overwritten in place. It contains a magic number, the number of commits, a digest of the catalog's identity, and a digest of
+these three.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ _MAGIC = b"STEPSEAL"
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """What was acknowledged of one catalog."""
+    """The number of acknowledged commits of a catalog."""
 
     commits: int
     catalog: bytes
-    """The digest of the identity of the catalog that it belongs to."""
+    """The digest of the catalog's identity."""
 
     def lost(self, commits: int, store_id: str) -> int:
-        """Return how many acknowledged commits a catalog lacks, given how many it has."""
+        """Return the number of acknowledged commits that a catalog lacks, given the number that it has."""
         return max(0, self.commits - commits) if self.catalog == _identity(store_id) else 0
 
 
 def read_seal(folder: Folder) -> Seal | None:
-    """Return a store's seal; None where there is none that can be read."""
+    """Return the seal of a store; None if it is missing or cannot be read."""
     try:
         data = folder.read(SEAL, _FORM.size + 1)
         magic, commits, catalog, check = _FORM.unpack(data)
@@ -60,12 +61,12 @@ def read_seal(folder: Folder) -> Seal | None:
 
 
 def write_seal(folder: Folder, commits: int, store_id: str) -> None:
-    """Write what is acknowledged from now on, while holding the lease; a disk that refuses leaves the seal behind, which claims less."""
+    """Write the number of acknowledged commits, under the lease. If the disk refuses, the old seal stays, which claims fewer commits."""
     data = _FORM.pack(_MAGIC, commits, _identity(store_id), bytes(16))
     with contextlib.suppress(OSError):
         descriptor = folder.open(SEAL, os.O_WRONLY | os.O_CREAT)
         try:
-            # One write in place: it needs no room on a full disk, and a kill finds it done or not.
+            # One write in place needs no space on a full disk, and a kill cannot interrupt it.
             os.write(descriptor, data[:-16] + _check(data))
         finally:
             os.close(descriptor)
@@ -84,12 +85,12 @@ _TOKEN = 16
 
 
 class Lease:
-    """The right of one process to have the catalog open. Used by one thread; `token` by any.
+    """The right of one process to have the catalog open. Only one thread may use it; any thread may call `token`.
 
     Parameters
     ----------
     folder
-        The store directory; ``catalog.lock`` and ``want.lock`` are created in it when first needed.
+        The store directory, in which ``catalog.lock`` and ``want.lock`` are created when they are first needed.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -99,18 +100,18 @@ class Lease:
         self._marked = False
         self._read_only = False
         self.gate = threading.RLock()
-        """Who has it keeps the thread that waits for the lease from going on with it: for the moment of a fork."""
+        """While another thread holds this lock, `acquire` does not return: it keeps the lease from being taken during a fork."""
         self.held = False
         self.since = 0.0
-        """When it was taken, on the monotonic clock."""
+        """The time when the lease was taken, on the monotonic clock."""
 
     def acquire(self, *, read_only: bool = False) -> None:
-        """Wait until no other process has the catalog open; an `OSError` if the lock files cannot be made, or locked.
+        """Wait until no other process has the catalog open. Raise `OSError` if the lock files cannot be created or locked.
 
         Parameters
         ----------
         read_only
-            Whether nothing will be written, so that the lock files need not be writable: an exclusive lock needs no more.
+            True if nothing will be written. Then the lock files are opened for reading only, which suffices for an exclusive lock.
         """
         if read_only != self._read_only:
             self._catalog_descriptor = _closed(self._catalog_descriptor)
@@ -125,7 +126,7 @@ class Lease:
                 unlock(self._want_descriptor)
             if self._folder.is_file(_CATALOG, self._catalog_descriptor):
                 break
-            # Somebody removed the file while we waited: a lock on it would keep nobody away.
+            # The file was removed while we waited: a lock on it would not exclude other processes.
             unlock(self._catalog_descriptor)
         self._marked = False
         self.since = time.monotonic()
@@ -133,7 +134,7 @@ class Lease:
             self.held = True
 
     def _open_files(self) -> None:
-        """Open the lock files that are not open yet, or are others now."""
+        """Open the lock files that are not open yet, or that were replaced."""
         if self._want_descriptor < 0 or not self._folder.is_file(_WANT, self._want_descriptor):
             self._want_descriptor = _closed(self._want_descriptor)
             self._want_descriptor = open_file(self._folder, _WANT, read_only=self._read_only)
@@ -142,13 +143,13 @@ class Lease:
             self._catalog_descriptor = open_file(self._folder, _CATALOG, read_only=self._read_only)
 
     def release(self) -> None:
-        """Let the next process have the catalog."""
+        """Release the lease, so that another process can take it."""
         if self.held:
             self.held = False
             unlock(self._catalog_descriptor)
 
     def wanted(self) -> bool:
-        """Return whether another process waits for the catalog, or may wait where we do not see it: the files were removed."""
+        """Return True if another process waits for the catalog, or may wait unseen because the lock files were replaced."""
         if not (
             self._folder.is_file(_WANT, self._want_descriptor)
             and self._folder.is_file(_CATALOG, self._catalog_descriptor)
@@ -160,28 +161,28 @@ class Lease:
         return False
 
     def mark(self) -> None:
-        """Change the token, once per lease: called before anything is written."""
+        """Change the token, once per lease; called before anything is written."""
         if not self._marked:
             write_at_start(self._catalog_descriptor, os.urandom(_TOKEN))
             self._marked = True
 
     def token(self) -> bytes:
-        """Return the token as it is now; empty where there is none."""
+        """Return the current token; empty if there is none."""
         try:
             return read_at_start(self._catalog_descriptor, _TOKEN)
         except OSError:
-            # Not opened yet, or the catalog thread opens it anew just now: whoever asks takes the catalog for changed.
+            # The file is not open yet, or is just being reopened: an empty token means that the catalog may have changed.
             return b""
 
     def remove_files(self) -> None:
-        """Take the lock files away again while holding the lease: for a store that could not be opened."""
+        """Remove the lock files under the lease, because the store could not be opened."""
         for name in (_CATALOG, _WANT):
-            # Windows removes no open file: it stays, empty.
+            # Windows cannot remove an open file: it stays, empty.
             with suppress(OSError):
                 self._folder.unlink(name)
 
     def abandon(self) -> None:
-        """Forget the descriptors in a forked child: closing does not unlock, because the parent has them open too."""
+        """Close the descriptors in a forked child. The lock stays, because the parent has them open, too."""
         self._catalog_descriptor = _closed(self._catalog_descriptor)
         self._want_descriptor = _closed(self._want_descriptor)
         self.gate = threading.RLock()

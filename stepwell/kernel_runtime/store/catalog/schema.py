@@ -1,11 +1,12 @@
 """The tables of the catalog, the conversion between rows and records, and the migration from older formats.
 
-Rows are only ever appended (a run's own row is replaced once, when it ends), so that writing is an appender's work and two
-processes never argue about a row. Within a table ``rowid`` grows in the order of the commits, which the lease makes one
-order for all processes: "newest" always means the highest ``rowid``, never a clock. Times are kept as seconds since the
-epoch, which come back bit for bit, with a generated ``TIMESTAMP`` in UTC beside each for people who query the catalog.
+Rows are only appended (except that the row of a run is replaced once, when it ends). So DuckDB's appender can write them, and two processes
+never change the same row. Within a table ``rowid`` grows in the order of the commits, and the lease gives all processes the same order:
+"newest" always means the highest ``rowid``, never the latest time. Times are stored as seconds since the epoch, which are read back
+exactly; a generated ``TIMESTAMP`` column in UTC next to each is for people who query the catalog.
 
-A catalog of an older format is copied, then migrated in one transaction. A process killed in between leaves the older catalog, whole; the next one makes the copy again and begins anew.
+A catalog of an older format is copied, then migrated in one transaction. If the process is killed in between, the older catalog is intact;
+the next process copies it again and repeats the migration.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.processes import is_gone
 
 FORMAT = 3
-"""The number of this layout; a catalog with a higher one was written by a newer Stepwell."""
+"""The number of this format; a catalog with a higher number was written by a newer Stepwell."""
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -44,10 +45,10 @@ def _time(column: str) -> str:
 
 
 _LONG = "USING COMPRESSION zstd"
-"""For texts that repeat most of each other, such as the sources of one version after another: a twentieth of what DuckDB chooses."""
+"""For columns of similar texts, such as successive versions of a source: a twentieth of the size that DuckDB's choice gives."""
 
 _RETENTION = "key VARCHAR, versions INTEGER, age DOUBLE, bytes BIGINT, changed DOUBLE, " + _time("changed")
-"""What is kept of a key, or of the whole store where the key is empty; the newest row of a key is the one that holds."""
+"""Retention rules, of a key or, with an empty key, of the store; the newest row of a key is in force."""
 
 TABLES = {
     "meta": "format INTEGER, store_id VARCHAR, created DOUBLE, commits BIGINT, " + _time("created"),
@@ -80,7 +81,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE @runs ADD COLUMN process VARCHAR DEFAULT ''",
     ),
 }
-"""By the format that a catalog has, the statements that bring it to the next one; ``@`` stands for the catalog."""
+"""Maps a format to the statements that migrate a catalog to the next format; ``@`` stands for the catalog."""
 
 MATERIALIZATION_COLUMNS = (
     "id, run_id, key, step_key, output, notebook, memo_key, code_version, data_version, codec, digest, size, inline, object_name, "
@@ -97,16 +98,16 @@ def create_statements(catalog: str) -> list[str]:
     return [f"CREATE TABLE {catalog}.{table} ({columns})" for table, columns in TABLES.items()]
 
 
-# -- JSON columns. Empty lists are the rule, so they cost no parser. -------------------------------------------------
+# -- JSON columns. Most lists are empty, so an empty list is read without a parser. ----------------------------------
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 _quoted: Callable[[str], str] = json.encoder.encode_basestring_ascii
-"""Writes one text; for lists of texts, which every step has, a tenth of what `_encode` costs."""
+"""Encodes one text. For lists of texts, which every step has, this takes a tenth of the time of `_encode`."""
 _raw = json.JSONDecoder().raw_decode
 
 
 def _decode(text: str) -> Any:
-    """Read what `_encode` or `_quoted` wrote: without the search for white space around it."""
+    """Decode a text of `_encode` or `_quoted`, which has no surrounding white space."""
     return _raw(text)[0]
 
 
@@ -122,38 +123,38 @@ def _tuple(text: str) -> tuple[str, ...]:
     return () if text == "[]" else tuple(_plain(_decode(text)))
 
 
-# -- rows that Stepwell never wrote: a catalog can come from anybody -------------------------------------------------
+# -- checks of rows: a catalog can come from another person ----------------------------------------------------------
 
 LATEST = 253_402_300_800
-"""The end of the year 9999, in seconds since the epoch: no later time can be shown."""
+"""The end of the year 9999, in seconds since the epoch: later times cannot be displayed."""
 _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError)
 _T = TypeVar("_T")
 
 
-def _plain(found: Any) -> list[str]:
-    """Return a list of texts; a `TypeError` for anything else."""
-    if type(found) is not list or not all([type(each) is str for each in found]):  # noqa: C419 - a list is quicker for a few
-        raise TypeError("no list of texts")
-    return found
+def _plain(texts: Any) -> list[str]:
+    """Return a list of texts; raise `TypeError` for anything else."""
+    if type(texts) is not list or not all([type(text) is str for text in texts]):  # noqa: C419 - a list is faster for a few items
+        raise TypeError("not a list of texts")
+    return texts
 
 
 def _check_texts(values: Sequence[Any]) -> None:
     if set(map(type, values)) != _TEXT:
-        raise TypeError("a column is no text")
+        raise TypeError("a column is not a text")
 
 
 _TEXT = {str}
 
 
 def _moment(seconds: Any) -> float:
-    """Return a time, or how long something took; a `ValueError` for what is none."""
+    """Return a time or a duration in seconds; raise `ValueError` if it is out of range."""
     if not 0 <= seconds < LATEST:
-        raise ValueError("a time is none")
+        raise ValueError("a time is out of range")
     return float(seconds)
 
 
 def _reader(what: str) -> Callable[[Callable[[Row], _T]], Callable[[Row], _T]]:
-    """Have a function that reads a row raise a `StoreDamagedError` if a column holds what Stepwell never wrote."""
+    """Decorate a reader of rows so that it raises `StoreDamagedError` if a column has a value that Stepwell never writes."""
 
     def decorate(read: Callable[[Row], _T]) -> Callable[[Row], _T]:
         @functools.wraps(read)
@@ -170,9 +171,9 @@ def _reader(what: str) -> Callable[[Callable[[Row], _T]], Callable[[Row], _T]]:
 
 def _unreadable(what: str, error: Exception) -> StoreDamagedError:
     return StoreDamagedError(
-        f"what is recorded of {what[:200]} cannot be read",
+        f"the record of {what[:200]} cannot be read",
         where=type(error).__name__,
-        remedy="the catalog was changed or damaged: restore it, or move the store away; everything in it can be computed again",
+        remedy="the catalog was changed or damaged: restore it, or move the store away; its values can be computed again",
     )
 
 
@@ -181,7 +182,7 @@ def _error_text(error: ErrorRecord | None) -> str | None:
 
 
 def error_record(text: str | None) -> ErrorRecord | None:
-    """Read the column of an error; a `StoreDamagedError` if it is none."""
+    """Read the column of an error; raise `StoreDamagedError` if it cannot be read."""
     try:
         return None if text is None else ErrorRecord(*_plain(_decode(text)))
     except _UNREADABLE as error:
@@ -194,7 +195,7 @@ _NO_VALUE = (None,) * 9
 
 
 def materialization_row(m: Materialization) -> Row:
-    """Return a materialization as a row of its table."""
+    """Return the row of a materialization."""
     v = m.value
     value = (
         _NO_VALUE
@@ -224,8 +225,8 @@ def materialization_row(m: Materialization) -> Row:
 
 
 def _read(read: Read) -> tuple[Any, ...]:
-    found = (read.kind, read.name, read.digest, read.stat)
-    return (*found, read.names, read.own) if read.names or read.own else found
+    columns = (read.kind, read.name, read.digest, read.stat)
+    return (*columns, read.names, read.own) if read.names or read.own else columns
 
 
 def materialization(row: Row) -> Materialization:
@@ -234,7 +235,7 @@ def materialization(row: Row) -> Materialization:
     Raises
     ------
     StoreDamagedError
-        If a column holds what Stepwell never wrote.
+        If a column has a value that Stepwell never writes.
     """
     try:
         return _materialization(row)
@@ -250,32 +251,32 @@ def _materialization(row: Row) -> Materialization:
         classes = row[17]
         _check_texts((codec, row[10], row[15], row[16]))
         if type(row[11]) is not int or row[11] < 0:
-            raise TypeError("a size is none")
+            raise TypeError("a size is not a number")
         value = StoredValue(
             codec, row[10], row[11], row[12], row[13], row[14], row[15], row[16],
             () if classes == "[]" else tuple((name, version) for name, version in map(_plain, _decode(classes))),
         )  # fmt: skip
     inputs, reads, metadata = row[21], row[22], {} if row[24] == "{}" else _decode(row[24])
     if type(metadata) is not dict:
-        raise TypeError("metadata are none")
+        raise TypeError("metadata are not a mapping")
     return Materialization(
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], value, _moment(row[18]), _moment(row[19]), row[20],
-        () if inputs == "[]" else tuple([InputVersion(*_plain(each)) for each in _decode(inputs)]),  # type: ignore[arg-type]  # one of two texts
-        () if reads == "[]" else tuple([_read_of(each) for each in _decode(reads)]),
+        () if inputs == "[]" else tuple([InputVersion(*_plain(fields)) for fields in _decode(inputs)]),  # type: ignore[arg-type]  # the kind is one of two texts
+        () if reads == "[]" else tuple([_read_of(fields) for fields in _decode(reads)]),
         _tuple(row[23]), metadata, row[25] or "", row[26],
     )  # fmt: skip
 
 
-def _read_of(found: list[Any]) -> Read:
-    _check_texts(found[:3])
-    return Read(*found[:3], *map(tuple, found[3:]))
+def _read_of(fields: list[Any]) -> Read:
+    _check_texts(fields[:3])
+    return Read(*fields[:3], *map(tuple, fields[3:]))
 
 
 # -- the other tables ------------------------------------------------------------------------------------------------
 
 
 def run_row(run: RunRecord) -> Row:
-    """Return a run as a row of its table."""
+    """Return the row of a run."""
     return (
         run.run_id, run.kind, run.notebook, _texts(run.targets), run.status, run.started, run.ended,
         run.batch, run.parent_run_id, run.root_run_id, _error_text(run.error), run.process,
@@ -306,10 +307,10 @@ def run_record(row: Row) -> RunRecord:
 
 
 def step_row(step: StepRecord) -> Row:
-    """Return a step as a row of its table; its materializations are named by their ids."""
-    made = step.materializations
-    # Identifiers are hexadecimal: nothing in them needs escaping.
-    ids = f'["{made[0].id}"]' if len(made) == 1 else _encode([m.id for m in made]) if made else "[]"
+    """Return the row of a step; it refers to its materializations by their ids."""
+    results = step.materializations
+    # Ids are hexadecimal, so they need no escaping.
+    ids = f'["{results[0].id}"]' if len(results) == 1 else _encode([m.id for m in results]) if results else "[]"
     return (
         step.run_id, step.key, step.status, step.started, step.seconds, step.memo_key, ids,
         None if step.error is None else _error_text(step.error), step.reason, _texts(step.not_kept),
@@ -323,9 +324,9 @@ def step_materializations(row: Row) -> tuple[str, ...]:
 
 
 def step_record(row: Row, known: dict[str, Materialization]) -> StepRecord:
-    """Read a row of `STEP_COLUMNS`, with the materializations that it names."""
-    made = tuple(known[each] for each in step_materializations(row) if each in known)
-    return replace(_step_record(row), materializations=made)
+    """Read a row of `STEP_COLUMNS`; `known` has its materializations by id."""
+    materializations = tuple(known[id_] for id_ in step_materializations(row) if id_ in known)
+    return replace(_step_record(row), materializations=materializations)
 
 
 @_reader("the steps of run")
@@ -347,21 +348,21 @@ def _step_record(row: Row) -> StepRecord:
 
 
 def current_row(current: Current, moved: float) -> Row:
-    """Return a move of what is current as a row of its table."""
+    """Return the row of a pointer to a current materialization."""
     return current.notebook, current.key, current.partition, current.materialization.id, moved
 
 
 def current_record(notebook: Any, key: Any, partition: Any, item: Materialization) -> Current:
-    """Return what is current from a row; a `StoreDamagedError` if a column holds what Stepwell never wrote."""
+    """Return a pointer from the columns of a row; raise `StoreDamagedError` if one has a value that Stepwell never writes."""
     try:
         _check_texts((notebook, key, partition))
     except TypeError as error:
-        raise _unreadable(f"what is current, {key!r},", error) from error
+        raise _unreadable(f"the current result of {key!r}", error) from error
     return Current(notebook, key, item, partition)
 
 
 def code_row(code: CodeVersion) -> Row:
-    """Return the parts of a code version as a row of its table."""
+    """Return the row of a code version: its digest, and its parts as JSON."""
     parts = [
         f"[{_quoted(p.path)},{_quoted(p.kind)},{_quoted(p.digest)},{_quoted(p.text) if p.text is not None else 'null'},{_quoted(p.where)}]"
         for p in code.parts
@@ -376,21 +377,21 @@ def code_row(code: CodeVersion) -> Row:
 @_reader("code version")
 def code_record(row: Row) -> CodeVersion:
     """Read a row of the table of code versions."""
-    found = _decode(row[1])
-    parts = tuple(CodePart(*part) for part in found["parts"])
+    fields = _decode(row[1])
+    parts = tuple(CodePart(*part) for part in fields["parts"])
     for part in parts:
         _check_texts((part.path, part.kind, part.digest, part.text or "", part.where))
     return CodeVersion(
         row[0],
         parts,
-        tuple(Unverifiable(*_plain(each)) for each in found["unverifiable"]),
-        tuple((name, path) for name, path in map(_plain, found["asset_names"])),
-        tuple(_plain(found["mutable_globals"])),
+        tuple(Unverifiable(*_plain(texts)) for texts in fields["unverifiable"]),
+        tuple((name, path) for name, path in map(_plain, fields["asset_names"])),
+        tuple(_plain(fields["mutable_globals"])),
     )
 
 
 def log_row(log: LogRecord) -> Row:
-    """Return a logged line as a row of its table."""
+    """Return the row of a log record."""
     return log.run_id, log.step_key, log.time, log.level, log.message
 
 
@@ -400,8 +401,8 @@ def _marked_bytes(value: Any) -> Any:
     return repr(value)
 
 
-def _from_marked(found: dict[str, Any]) -> Any:
-    return b64decode(found["__bytes__"]) if set(found) == {"__bytes__"} else found
+def _from_marked(fields: dict[str, Any]) -> Any:
+    return b64decode(fields["__bytes__"]) if set(fields) == {"__bytes__"} else fields
 
 
 _encode_output: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), default=_marked_bytes).encode
@@ -409,7 +410,7 @@ _decode_output: Callable[[str], Any] = json.JSONDecoder(object_hook=_from_marked
 
 
 def output_rows(run_id: str, step_key: str, outputs: Iterable[CapturedOutput]) -> list[Row]:
-    """Return what a step printed and displayed as rows of their table."""
+    """Return the rows of a step's captured outputs."""
     return [
         (
             run_id,
@@ -426,25 +427,25 @@ def output_rows(run_id: str, step_key: str, outputs: Iterable[CapturedOutput]) -
 
 @_reader("output")
 def output_record(row: Row) -> CapturedOutput:
-    """Read ``kind, stream, text, data, metadata``."""
+    """Read a row of the columns ``kind, stream, text, data, metadata``."""
     kind, stream, text, data, metadata = row
     _check_texts((kind, stream, text))
     bundle, more = _decode_output(data), _decode_output(metadata)
     if not (type(bundle) is dict and type(more) is dict):
-        raise TypeError("what was displayed is none")
+        raise TypeError("display data are not a mapping")
     return CapturedOutput(kind, stream, text, bundle, more)
 
 
 @_reader("a log")
 def log_record(row: Row) -> LogRecord:
-    """Read ``run_id, step_key, time, level, message``."""
+    """Read a row of the columns ``run_id, step_key, time, level, message``."""
     run_id, step_key, moment, level, message = row
     _check_texts((run_id, step_key, level, message))
     return LogRecord(run_id, step_key, _moment(moment), level, message)
 
 
 def keep_copy(folder: Folder, number: int) -> None:
-    """Copy a detached catalog of format ``number`` to ``catalog.format-N.duckdb``; an `OSError` where that is not possible."""
+    """Copy a detached catalog of format ``number`` to ``catalog.format-N.duckdb``; raise `OSError` if that fails."""
     making = f"tmp/{new_id()}.duckdb"
     folder.mkdir("tmp")
     try:
@@ -456,7 +457,7 @@ def keep_copy(folder: Folder, number: int) -> None:
 
 
 def migrate(connection: Any, name: str, number: int) -> None:
-    """Bring the attached catalog ``name`` from format ``number`` to this one; DuckDB's error where that fails."""
+    """Migrate the attached catalog ``name`` from format ``number`` to this format; raise DuckDB's error if that fails."""
     connection.begin()
     for older in range(number, FORMAT):
         for statement in MIGRATIONS[older]:

@@ -1,11 +1,11 @@
-"""Rows read from and written to the tables of the catalog, and the last snapshot, which is kept in memory.
+"""Reading and writing rows of the catalog, and the last snapshot, which is kept in memory.
 
-Reading: each question takes a few statements whose number does not depend on how many keys are asked for.
+Reading: a query takes a few statements, whose number does not depend on the number of keys.
 
 Writing: the records of one commit become a few lists of rows for DuckDB's appender, without a statement per step.
 
-Remembering: a run that has nothing to do asks for the same rows as the run before. As long as no other process wrote the catalog (the caller checks
-that), the answer is the last snapshot plus our own later commits (`Remembered`), and needs neither the lease nor a query.
+Remembering: a run with nothing to do needs the same rows as the run before. If no other process has written the catalog since (the caller
+checks this), the answer is the last snapshot plus the later commits of this process (`Remembered`). It needs neither the lease nor a query.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ from stepwell.kernel_runtime.store.catalog.schema import (
     step_row,
 )
 
-# Where each (notebook, key, partition) points now, newest move first.
+# The current materialization of each (notebook, key, partition), newest pointer first.
 _POINTERS = "SELECT notebook, key, partition, arg_max(materialization, rowid) FROM @current {} GROUP BY notebook, key, partition ORDER BY max(rowid) DESC"
 _MATERIALIZATIONS = f"SELECT {MATERIALIZATION_COLUMNS} FROM @materializations "  # noqa: S608 - constants of our own
-# Inline values are left out: a list of keys shows none of them.
+# Inline values are omitted, because a listing of keys does not show them.
 _LISTED = (
     "SELECT p.notebook, p.key, p.partition, "  # noqa: S608 - constants of our own
     + ", ".join(f"m.{column}" for column in MATERIALIZATION_COLUMNS.split(", "))
@@ -64,7 +64,7 @@ _LISTED = (
     "GROUP BY notebook, key, partition) p JOIN (SELECT * REPLACE (NULL AS inline) FROM @materializations) m ON m.id = p.id "
     "ORDER BY p.key, p.moved DESC"
 )
-# For each step: how long it ran last, its newest failure, its newest attempt.
+# For each step: the duration of its last execution, its newest failure, and its newest attempt.
 _ATTEMPTS = "SELECT key, arg_max(seconds, rowid) FILTER (WHERE status = 'executed'), max(rowid) FILTER (WHERE status = 'failed'), max(rowid) FROM @steps WHERE status IN ('executed', 'failed') AND key IN {} GROUP BY key"
 _RUNS = f"SELECT {RUN_COLUMNS} FROM @runs "  # noqa: S608 - constants of our own
 _STEPS = f"SELECT {STEP_COLUMNS} FROM @steps "  # noqa: S608 - constants of our own
@@ -72,17 +72,17 @@ _STEPS = f"SELECT {STEP_COLUMNS} FROM @steps "  # noqa: S608 - constants of our 
 
 def rows_of(connection: Connection, name: str, text: str, values: Sequence[Any] = ()) -> list[Row]:
     """Return all rows of a query; ``@`` before a table stands for the attached catalog ``name``."""
-    found: list[Row] = connection.execute(text.replace("@", f"{name}."), list(values)).fetchall()
-    return found
+    rows: list[Row] = connection.execute(text.replace("@", f"{name}."), list(values)).fetchall()
+    return rows
 
 
 _BETWEEN = "\x1f"
 
 
 def one_of(texts: Sequence[str]) -> tuple[str, Any]:
-    """Return what stands after ``IN`` for any of some texts, and the value of its parameter.
+    """Return the SQL after ``IN`` that matches any of some texts, and the value of its parameter.
 
-    One text is handed over in a third of the time of a list, which is made DuckDB's value by value.
+    Passing one joined text takes a third of the time of passing a list, which DuckDB converts value by value.
     """
     joined = _BETWEEN.join(texts)
     if texts and joined.count(_BETWEEN) == len(texts) - 1:
@@ -93,7 +93,7 @@ def one_of(texts: Sequence[str]) -> tuple[str, Any]:
 def read_snapshot(
     connection: Connection, name: str, keys: Collection[str], step_keys: Collection[str], code_versions: Collection[str]
 ) -> Snapshot:
-    """Read what a plan needs: four statements, for one step or ten thousand."""
+    """Read the rows that a plan needs, with four statements for any number of steps."""
     with no_collection():
         return _snapshot(connection, name, list(keys), list(step_keys), list(code_versions))
 
@@ -111,23 +111,23 @@ def _snapshot(connection: Connection, name: str, keys: list[str], steps: list[st
     )
     snapshot = Snapshot()
     known = {row[0]: materialization(row) for row in rows}
-    for notebook, key, partition, found in pointers:
-        if found in known:
-            snapshot.current.setdefault(key, []).append(current_record(notebook, key, partition, known[found]))
+    for notebook, key, partition, id_ in pointers:
+        if id_ in known:
+            snapshot.current.setdefault(key, []).append(current_record(notebook, key, partition, known[id_]))
     snapshot.by_memo_key = executions(known.values(), frozenset(steps), frozenset(versions))
     _read_attempts(connection, name, steps, snapshot)
     return snapshot
 
 
 def executions(
-    found: Iterable[Materialization], step_keys: Collection[str], code_versions: Collection[str]
+    materializations: Iterable[Materialization], step_keys: Collection[str], code_versions: Collection[str]
 ) -> dict[str, list[tuple[Materialization, ...]]]:
-    """Group materializations, given oldest first, by memo key and execution, newest execution first."""
+    """Group materializations, which are passed oldest first, by memo key and execution; the newest execution comes first."""
     groups: dict[str, dict[tuple[str, str], list[Materialization]]] = {}
-    for m in found:
+    for m in materializations:
         if m.step_key in step_keys and m.code_version in code_versions:
             groups.setdefault(m.memo_key, {}).setdefault((m.run_id, m.step_key), []).append(m)
-    return {memo_key: [tuple(each) for each in reversed(group.values())] for memo_key, group in groups.items()}
+    return {memo_key: [tuple(results) for results in reversed(group.values())] for memo_key, group in groups.items()}
 
 
 def _read_attempts(connection: Connection, name: str, steps: list[str], snapshot: Snapshot) -> None:
@@ -150,18 +150,18 @@ def _read_attempts(connection: Connection, name: str, steps: list[str], snapshot
 
 
 def read_current(connection: Connection, name: str, key: str) -> list[Current]:
-    """Read what is current for a key in each notebook that defined it, newest first."""
+    """Read the current materialization of a key in each notebook that defined it, newest first."""
     pointers = rows_of(connection, name, _POINTERS.format("WHERE key = ?"), [key])
     known = _by_id(connection, name, [pointer[3] for pointer in pointers])
     return [
-        current_record(notebook, key, partition, known[found])
-        for notebook, key, partition, found in pointers
-        if found in known
+        current_record(notebook, key, partition, known[id_])
+        for notebook, key, partition, id_ in pointers
+        if id_ in known
     ]
 
 
 def read_all_current(connection: Connection, name: str) -> list[Current]:
-    """Read what is current for every key, by key, newest first, without inline values: one statement."""
+    """Read the current materializations of every key with one statement, sorted by key, newest first, without inline values."""
     with no_collection():
         rows = rows_of(connection, name, _LISTED)
         return [current_record(row[0], row[1], row[2], materialization(row[3:])) for row in rows]
@@ -176,67 +176,67 @@ def _by_id(connection: Connection, name: str, ids: list[str]) -> dict[str, Mater
 
 
 def read_run(connection: Connection, name: str, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]] | None:
-    """Read a run and its steps in the order of their records."""
-    found = rows_of(connection, name, _RUNS + "WHERE run_id = ?", [run_id])
-    if not found:
+    """Read a run and its steps in the order in which they were recorded; None if there is no such run."""
+    run_rows = rows_of(connection, name, _RUNS + "WHERE run_id = ?", [run_id])
+    if not run_rows:
         return None
     rows = rows_of(connection, name, _STEPS + "WHERE run_id = ? ORDER BY rowid", [run_id])
-    known = _by_id(connection, name, [each for row in rows for each in step_materializations(row)])
-    run = run_record(found[0])
+    known = _by_id(connection, name, [id_ for row in rows for id_ in step_materializations(row)])
+    run = run_record(run_rows[0])
     steps = tuple(step_record(row, known) for row in rows)
     if run.kind == "job":
-        # In the catalog a job's steps have addresses, with the job's name; within the run their keys do not repeat it.
+        # In the catalog the keys of a job's steps begin with the name of the job; within the run they omit it.
         inside = f"{run.targets[0]}."
         steps = tuple(replace(step, key=step.key.removeprefix(inside)) for step in steps)
     return run, steps
 
 
 def read_runs(connection: Connection, name: str, limit: int, batch: str) -> list[RunRecord]:
-    """Read the newest runs, newest first: those that began or ended last, by the order of the commits."""
+    """Read the runs that started or ended last, in the order of the commits, newest first."""
     where, values = ("WHERE batch = ? ", [batch]) if batch else ("", [])
     rows = rows_of(connection, name, _RUNS + where + "ORDER BY rowid DESC LIMIT ?", [*values, limit])
     return [run_record(row) for row in rows]
 
 
 def read_attempts(connection: Connection, name: str, step_key: str, limit: int = 20) -> list[StepRecord]:
-    """Read the newest records of a step, newest first, of runs in which its turn came; of reuses in a row the first."""
+    """Read the newest attempts of a step, newest first. Of consecutive reuses of the same result, only the first is returned."""
     where = (
         "WHERE key = ? AND status IN ('executed', 'reused', 'failed', 'cancelled') "
         "QUALIFY status <> 'reused' OR materializations IS DISTINCT FROM lag(materializations) OVER (ORDER BY rowid) "
         "ORDER BY rowid DESC LIMIT ?"
     )
     rows = rows_of(connection, name, _STEPS + where, [step_key, limit])
-    known = _by_id(connection, name, [each for row in rows for each in step_materializations(row)])
+    known = _by_id(connection, name, [id_ for row in rows for id_ in step_materializations(row)])
     return [step_record(row, known) for row in rows]
 
 
 def read_outputs(connection: Connection, name: str, run_id: str, step_key: str) -> tuple[CapturedOutput, ...]:
-    """Read what an executed step printed and displayed."""
+    """Read the captured outputs of an executed step."""
     text = "SELECT kind, stream, text, data, metadata FROM @outputs WHERE run_id = ? AND step_key = ? ORDER BY rowid"
     return tuple(output_record(row) for row in rows_of(connection, name, text, [run_id, step_key]))
 
 
 def read_logs(connection: Connection, name: str, run_id: str, step_key: str = "") -> list[LogRecord]:
-    """Read what a run's steps logged, oldest first; of all its steps if none is named."""
+    """Read the log records of a run, oldest first: of one step, or of all steps if ``step_key`` is empty."""
     text = "SELECT run_id, step_key, time, level, message FROM @logs WHERE run_id = ? AND ? IN ('', step_key) ORDER BY time, rowid"
     return [log_record(row) for row in rows_of(connection, name, text, [run_id, step_key])]
 
 
 def read_codes(connection: Connection, name: str, digests: Collection[str]) -> dict[str, CodeVersion]:
-    """Read the parts of recorded code versions, by digest: one statement."""
+    """Read recorded code versions with their parts, by digest, with one statement."""
     asked, value = one_of(list(digests))
     text = f"SELECT digest, parts FROM @code_versions WHERE digest IN {asked}"  # noqa: S608 - constants of our own
     with no_collection():
-        found = {}
+        codes = {}
         for row in rows_of(connection, name, text, [value]):
-            # What cannot be read explains nothing; a step is run or reused without it.
+            # Code versions are only used for explanations, so an unreadable one is omitted.
             with suppress(StoreDamagedError):
-                found[row[0]] = code_record(row)
-        return found
+                codes[row[0]] = code_record(row)
+        return codes
 
 
 def read_keys(connection: Connection, name: str) -> list[str]:
-    """Read every key that has something current."""
+    """Read every key that has a current materialization."""
     return [
         key
         for (key,) in rows_of(connection, name, "SELECT DISTINCT key FROM @current WHERE key IS NOT NULL ORDER BY key")
@@ -250,7 +250,7 @@ def read_history(connection: Connection, name: str, key: str, limit: int) -> lis
 
 
 def read_writers(connection: Connection, name: str, path: str) -> list[Materialization]:
-    """Read the materializations whose effects name a file, newest first."""
+    """Read the materializations whose effects include a file, newest first."""
     rows = rows_of(
         connection,
         name,
@@ -269,7 +269,7 @@ def read_counts(connection: Connection, name: str) -> dict[str, int]:
 
 
 def known_codes(connection: Connection, name: str, digests: Collection[str]) -> set[str]:
-    """Return those of some code versions that the catalog has."""
+    """Return the digests that the catalog has a code version for."""
     asked, value = one_of(list(digests))
     text = f"SELECT digest FROM @code_versions WHERE digest IN {asked}"  # noqa: S608 - constants of our own
     rows = rows_of(connection, name, text, [value])
@@ -278,7 +278,7 @@ def known_codes(connection: Connection, name: str, digests: Collection[str]) -> 
 
 @dataclass(slots=True)
 class Recorded:
-    """The records of one call of ``record_step``."""
+    """The records of one call to ``record_step``."""
 
     step: StepRecord
     current: Sequence[Current]
@@ -291,29 +291,29 @@ Record: TypeAlias = Recorded | RunRecord
 
 
 class RowWriter:
-    """Appends the rows of a group; remembers which code versions the catalog has."""
+    """Appends the rows of a commit; remembers which code versions the catalog has."""
 
     def __init__(self) -> None:
         self.expected: frozenset[str] = frozenset()
-        """Code versions of which some are probably written soon: those of the newest plan."""
+        """The code versions of the newest plan, some of which will probably be written soon."""
         self._codes: set[str] = set()
         self._absent: frozenset[str] = frozenset()
-        """Code versions that the catalog did not have, whether this process has written them since or not."""
+        """Code versions that the catalog did not have when it was queried."""
         self._running: set[str] = set()
-        """Runs whose row says so; it is replaced when they end."""
+        """Ids of runs with a row that says that they are running; the row is replaced when they end."""
         self._state = ""
 
     def write(self, connection: Connection, name: str, state: str, records: Sequence[Record]) -> None:
-        """Append the rows of ``records`` to the attached catalog ``name``; the caller's transaction commits them.
+        """Append the rows of ``records`` to the attached catalog ``name``, in the caller's transaction.
 
-        The known code versions hold as long as ``state`` is the same: it changes when another process writes.
+        The remembered code versions are valid as long as ``state`` is the same: it changes when another process writes.
         """
         if state != self._state:
             self._state = state
             self.forget()
         runs: dict[str, RunRecord] = {}
         steps: list[Row] = []
-        made: list[Row] = []
+        materializations: list[Row] = []
         current: list[Row] = []
         outputs: list[Row] = []
         logs: list[Row] = []
@@ -326,16 +326,16 @@ class RowWriter:
             step = record.step
             steps.append(step_row(step))
             if step.status != "reused":
-                made.extend([materialization_row(m) for m in step.materializations])
+                materializations.extend([materialization_row(m) for m in step.materializations])
             if record.current:
-                current.extend([current_row(each, now) for each in record.current])
+                current.extend([current_row(pointer, now) for pointer in record.current])
             if record.code is not None and record.code.digest not in self._codes:
                 codes[record.code.digest] = record.code
             if record.outputs:
                 outputs.extend(output_rows(step.run_id, step.key, record.outputs))
             if record.logs:
                 logs.extend([log_row(log) for log in record.logs])
-        made.extend(_dropped(connection, name, records))
+        materializations.extend(_dropped(connection, name, records))
         ended = [run.run_id for run in runs.values() if run.status != "running"]
         begun = [run_id for run_id in ended if run_id in self._running]
         if begun:
@@ -351,7 +351,7 @@ class RowWriter:
             )
             self._codes.update(codes)
         append(connection, f"{name}.steps", steps)
-        append(connection, f"{name}.materializations", made)
+        append(connection, f"{name}.materializations", materializations)
         append(connection, f"{name}.current", current)
         append(connection, f"{name}.outputs", outputs)
         append(connection, f"{name}.logs", logs)
@@ -359,7 +359,7 @@ class RowWriter:
         self._running.difference_update(ended)
 
     def _known(self, connection: Connection, name: str, codes: Collection[str]) -> set[str]:
-        """Return those of some code versions that the catalog has: one query for those of a plan, not one for each group."""
+        """Return the code versions that the catalog has, with one query for the whole plan instead of one per commit."""
         if self._absent.issuperset(codes):
             return set()
         asked = self.expected.union(codes)
@@ -368,29 +368,29 @@ class RowWriter:
         return known
 
     def forget(self) -> None:
-        """Forget what is known after a group failed: its code versions were not committed."""
+        """Forget the known code versions, because a commit failed."""
         self._codes.clear()
         self._absent = frozenset()
 
 
 def _dropped(connection: Connection, name: str, records: Sequence[Record]) -> list[Row]:
-    """Return the rows of reused materializations that become current and that retention dropped since they were found."""
-    found = {
-        each.materialization.id: each.materialization
+    """Return the rows of reused materializations that become current, but that retention has deleted since they were read."""
+    reused = {
+        pointer.materialization.id: pointer.materialization
         for record in records
         if isinstance(record, Recorded) and record.step.status == "reused"
-        for each in record.current
+        for pointer in record.current
     }
-    if not found:
+    if not reused:
         return []
-    asked, value = one_of(list(found))
+    asked, value = one_of(list(reused))
     text = f"SELECT id FROM @materializations WHERE id IN {asked}"  # noqa: S608 - a constant of our own
     known = {row[0] for row in rows_of(connection, name, text, [value])}
-    return [materialization_row(m) for m in found.values() if m.id not in known]
+    return [materialization_row(m) for m in reused.values() if m.id not in known]
 
 
 def append(connection: Connection, table: str, rows: Sequence[Row]) -> None:
-    """Append rows to a table; what text cannot hold is replaced."""
+    """Append rows to a table; characters that cannot be encoded are replaced."""
     if not rows:
         return
     import duckdb
@@ -399,9 +399,9 @@ def append(connection: Connection, table: str, rows: Sequence[Row]) -> None:
     try:
         appender.append_rows(rows)
     except duckdb.InvalidInputException:
-        # A lone surrogate in a text of the user's. The rows before it are kept in the appender: begin again.
+        # A text of the user contains a lone surrogate. The appender still has the rows before it, so it is cleared.
         appender.clear()
-        appender.append_rows([tuple(_encodable(each) for each in row) for row in rows])
+        appender.append_rows([tuple(_encodable(value) for value in row) for row in rows])
     appender.flush()
 
 
@@ -414,7 +414,7 @@ Asked: TypeAlias = tuple[frozenset[str], frozenset[str], frozenset[str]]
 
 
 class Remembered:
-    """One snapshot and what was asked for it."""
+    """The last snapshot and the keys for which it was read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -423,18 +423,18 @@ class Remembered:
         self._snapshot = Snapshot()
 
     def keep(self, asked: Asked, epoch: int, snapshot: Snapshot) -> Snapshot:
-        """Keep a fresh answer, on the catalog thread; return a copy for who asked."""
+        """Remember a new snapshot, on the catalog thread; return a copy for the caller."""
         with self._lock:
             self._asked, self._epoch, self._snapshot = asked, epoch, snapshot
             return _copied(snapshot)
 
     def snapshot(self, asked: Asked, epoch: int) -> Snapshot | None:
-        """Return the answer if this very question was the last one, and in this epoch of the catalog."""
+        """Return a copy of the remembered snapshot if it is for the same keys and the same epoch of the catalog, else None."""
         with self._lock:
             return _copied(self._snapshot) if epoch == self._epoch and asked == self._asked else None
 
     def add(self, records: Iterable[Recorded]) -> None:
-        """Bring the answer up to date with a committed group, on the catalog thread."""
+        """Update the snapshot with the records of a commit, on the catalog thread."""
         with self._lock:
             if self._asked is None:
                 return
@@ -451,9 +451,9 @@ class Remembered:
                             if m.step_key in step_keys and m.code_version in code_versions
                         ]
                     )
-                for each in record.current:
-                    if each.key in keys:
-                        self._moved(each)
+                for pointer in record.current:
+                    if pointer.key in keys:
+                        self._moved(pointer)
 
     def _attempt(self, record: Recorded) -> None:
         step = record.step
@@ -465,28 +465,28 @@ class Remembered:
                 step.run_id, step.memo_key, step.error, step.started, step.seconds
             )
 
-    def _executed(self, made: list[Materialization]) -> None:
-        # Lists are replaced, never changed: copies that were given out share them.
+    def _executed(self, materializations: list[Materialization]) -> None:
+        # Lists are replaced, never changed, because copies of the snapshot share them.
         groups: dict[tuple[str, str, str], list[Materialization]] = {}
-        for m in made:
+        for m in materializations:
             groups.setdefault((m.memo_key, m.run_id, m.step_key), []).append(_as_read(m))
         for (memo_key, _, _), group in groups.items():
             self._snapshot.by_memo_key[memo_key] = [tuple(group), *self._snapshot.by_memo_key.get(memo_key, ())]
 
     def _moved(self, current: Current) -> None:
-        found = _as_read(current.materialization)
-        if found is not current.materialization:
-            current = replace(current, materialization=found)
+        item = _as_read(current.materialization)
+        if item is not current.materialization:
+            current = replace(current, materialization=item)
         others = [
-            each
-            for each in self._snapshot.current.get(current.key, ())
-            if each.notebook != current.notebook or each.partition != current.partition
+            pointer
+            for pointer in self._snapshot.current.get(current.key, ())
+            if pointer.notebook != current.notebook or pointer.partition != current.partition
         ]
         self._snapshot.current[current.key] = [current, *others]
 
 
 def _as_read(m: Materialization) -> Materialization:
-    """Return a materialization as the catalog will give it back: metadata are JSON values there."""
+    """Return a materialization as it is read back from the catalog: its metadata become JSON values."""
     return replace(m, metadata=json.loads(json.dumps(m.metadata, default=repr))) if m.metadata else m
 
 

@@ -1,13 +1,12 @@
-"""The catalog thread: the only thread of the process that talks to a store's DuckDB catalog.
+"""The catalog thread: the only thread of the process that uses a store's DuckDB catalog.
 
-Other threads hand it records and questions. Records are gathered in a `Commit`, which is one transaction. It is committed when its first
-record has waited 50 ms, at once when another thread waits for it, and always before a question is answered, so that everybody
-reads what they wrote. Between two pieces of work the thread keeps the catalog attached for a
-short while, checks whether another process waits for it, and lets it go. With nothing to do for some seconds the thread ends; the
-next call starts it again.
+Other threads pass it records and questions. Records are gathered in a `Commit`, which becomes one transaction. It is committed when its
+first record has waited 50 ms, or at once when another thread waits for it. It is always committed before a question is answered, so that
+every thread reads the records that it wrote. When it is idle, the thread keeps the catalog attached for a short time, checks whether another
+process waits for it, and detaches it. After some seconds without work the thread ends; the next call starts it again.
 
-An interrupt (Ctrl-C) is raised in the main thread only, which at most waits here for an event (`Once`): no interrupt reaches
-this thread or a transaction that has begun.
+An interrupt (Ctrl-C) is raised in the main thread only, which at most waits here for an event (`Once`). So no interrupt reaches this thread
+or a transaction.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 GATHER = 0.050
-"""Seconds that a finished row waits at most for others to share its transaction."""
+"""Greatest time in seconds that a record waits for others to share its transaction."""
 HOLD = 0.020
-"""Seconds that a lease is held at least."""
+"""Least time in seconds that the lease is held."""
 BUSY = 0.080
-"""Seconds that it is held while work comes in, though another process waits: letting go and coming back costs about as much as
-two commits, so that turns of `HOLD` would spend most of everybody's time on taking turns."""
+"""Seconds for which the lease is held while work arrives, although another process waits. Releasing and taking it costs about as much as
+two commits, so turns of `HOLD` would be spent mostly on taking turns."""
 QUIET = 0.005
-"""Seconds without work after which it is let go if another process waits."""
+"""Seconds without work after which the lease is released if another process waits."""
 IDLE = 0.250
-"""Seconds without work after which the lease is let go."""
+"""Seconds without work after which the lease is released."""
 FORK = 10.0
-"""Seconds that a fork waits at most for what is done in the catalog."""
+"""Greatest time in seconds that a fork waits for work in the catalog."""
 LINGER = 5.0
 """Seconds without work after which the thread ends."""
 
@@ -52,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 class Commit:
-    """Rows that are committed together: all of them or none."""
+    """Records that are committed together, in one transaction."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -64,11 +63,11 @@ class Commit:
 
     @property
     def over(self) -> bool:
-        """True once it was committed, or failed to be."""
+        """True after the commit has succeeded or failed."""
         return self._over.over
 
     def wait(self) -> None:
-        """Block until the group is committed; raise the `StoreError` that kept it from being committed."""
+        """Block until the commit is over; raise the `StoreError` if it failed."""
         if not self._over.over:
             self._catalog.hurry()
             self._over.wait()
@@ -76,7 +75,7 @@ class Commit:
             raise self._error
 
     def then(self, callback: Callable[[BaseException | None], None]) -> None:
-        """Call ``callback`` on the catalog thread after the commit, with the error if it failed; at once if over."""
+        """Call ``callback`` with the error or None: on the catalog thread after the commit, or at once if it is over."""
         with self._catalog.mutex:
             if not self._over.over:
                 self._callbacks.append(callback)
@@ -84,12 +83,12 @@ class Commit:
         callback(self._error)
 
     def disown(self, error: BaseException) -> None:
-        """End the waiting in a forked child with an error; the callbacks are the parent's."""
+        """In a forked child, make waiting threads raise an error; the callbacks run in the parent only."""
         self._error = error
         self._over.happen()
 
     def finish(self, error: BaseException | None) -> None:
-        """End the waiting and call the callbacks; called by the catalog thread."""
+        """Wake waiting threads and call the callbacks; called on the catalog thread."""
         with self._catalog.mutex:
             self._error = error
             self._over.happen()
@@ -102,7 +101,7 @@ class Commit:
 
 
 class Question(Generic[T]):
-    """Something that needs the attached catalog, asked from another thread."""
+    """A function that needs the attached catalog, passed from another thread."""
 
     def __init__(self, answer: Callable[[Connection, str], T], *, create: bool = True) -> None:
         self._answer = answer
@@ -112,24 +111,24 @@ class Question(Generic[T]):
         self.error: BaseException | None = None
 
     def run(self, connection: Connection, name: str) -> None:
-        """Ask the attached catalog, on the catalog thread; an error is raised in the waiting thread."""
+        """Call the function on the catalog thread; an error is kept for the waiting thread."""
         self.error = None
         try:
             self._result = self._answer(connection, name)
         except BaseException as error:
             self.error = error
 
-    def tell(self) -> None:
-        """End the waiting."""
+    def finish(self) -> None:
+        """Wake the waiting thread."""
         self._over.happen()
 
     def fail(self, error: BaseException) -> None:
-        """End the waiting with an error."""
+        """Wake the waiting thread with an error."""
         self.error = error
         self._over.happen()
 
     def wait(self) -> T:
-        """Block until it was answered; return the answer, or raise what kept it from being given."""
+        """Block until the function has run; return its result or raise its error."""
         self._over.wait()
         if self.error is not None:
             raise self.error
@@ -144,28 +143,28 @@ class Catalog:
     folder
         The store directory.
     write
-        Given a connection inside a transaction, the catalog's name, its identity (with a number that grows whenever somebody else wrote) and
-        the records of a group: appends their rows.
-    ended
-        Called on the catalog thread with the records of a group after its commit, and the error if that failed.
+        Appends the rows of a commit. Called inside a transaction with the connection, the name of the catalog, a text that changes when
+        another process writes, and the records.
+    after_commit
+        Called on the catalog thread after each commit, with its records and the error or None.
     """
 
     def __init__(
         self,
         folder: Folder,
         write: Callable[[Connection, str, str, list[Any]], None],
-        ended: Callable[[list[Any], BaseException | None], None],
+        after_commit: Callable[[list[Any], BaseException | None], None],
     ) -> None:
         self.attachment = Attachment(folder)
         self._write = write
-        self._ended = ended
-        self.tell: Notify = lambda _: None
-        """Is given lines for the person who uses the store."""
+        self._after_commit = after_commit
+        self.notify: Notify = lambda _: None
+        """Called with notices for the user of the store."""
         self._reset()
         catalogs.add(self)
 
     def _reset(self) -> None:
-        # Other threads take the mutex itself: entering a Condition is Python code, and an interrupt in it would keep the lock.
+        # Other threads lock the mutex directly: entering a Condition runs Python code, and an interrupt there could leave it locked.
         self.mutex = threading.RLock()
         self._condition = threading.Condition(self.mutex)
         self._clear()
@@ -175,23 +174,23 @@ class Catalog:
         self._writing: Commit | None = None
         self._questions: deque[Question[Any]] = deque()
         self._thread: int | None = None
-        self._farewells: list[tuple[Once, Commit | None]] = []
-        """For each thread that waits until the catalog is detached: its event, and the group that was the newest then."""
+        self._closers: list[tuple[Once, Commit | None]] = []
+        """For each thread that waits until the catalog is detached: its event, and the newest commit at that time."""
         self._urgent = False
-        self._letting_go = False
+        self._closing = False
         self._pausing = False
 
     # -- called from any thread --------------------------------------------------------------------------------------
 
     def open(self, *, create: bool) -> None:
-        """Attach the catalog once, so that a store that cannot be used is an error now."""
+        """Attach the catalog once, so that an unusable store raises its error now."""
         question: Question[None] = Question(lambda *_: None, create=create)
         self._put(question)
         question.wait()
-        self._say()
+        self._pass_notices()
 
     def add(self, record: Any) -> Commit:
-        """Add a record to the group that is gathered now."""
+        """Add a record to the commit that is being gathered, and return the commit."""
         check_going_on()
         self.check_writable()
         with self.mutex:
@@ -202,35 +201,35 @@ class Catalog:
             group.records.append(record)
             return group
 
-    def ask(self, answer: Callable[[Connection, str, *Ts], T], *given: *Ts) -> T:
-        """Run ``answer(connection, name, *given)`` on the catalog thread after everything added so far was committed."""
-        question = Question(lambda connection, name: answer(connection, name, *given))
+    def ask(self, answer: Callable[[Connection, str, *Ts], T], *arguments: *Ts) -> T:
+        """Return ``answer(connection, name, *arguments)``, called on the catalog thread after all records so far are committed."""
+        question = Question(lambda connection, name: answer(connection, name, *arguments))
         if get_ident() == self._thread:
-            # A callback after a commit asks: waiting for ourselves would never end.
+            # Called from a callback after a commit: this thread cannot wait for itself.
             self._serve([question], None)
         else:
             self._put(question)
-        found = question.wait()
-        self._say()
-        return found
+        result = question.wait()
+        self._pass_notices()
+        return result
 
-    def _say(self) -> None:
-        """Pass on the notices of the attachment, in the thread that asked."""
+    def _pass_notices(self) -> None:
+        """Pass the notices of the attachment to `notify`, in the calling thread."""
         while self.attachment.notices:
             with suppress(IndexError):
-                self.tell(self.attachment.notices.pop(0))
+                self.notify(self.attachment.notices.pop(0))
 
-    def change(self, answer: Callable[[Connection, str, *Ts], T], *given: *Ts, frees: bool = False) -> T:
-        """Run ``answer(connection, name, *given)`` in one transaction, after everything added so far was committed.
+    def change(self, answer: Callable[[Connection, str, *Ts], T], *arguments: *Ts, frees: bool = False) -> T:
+        """Return ``answer(connection, name, *arguments)``, called in one transaction after all records so far are committed.
 
-        What is remembered of the catalog is out of date afterwards, in this process too.
+        Remembered rows are out of date afterwards, also in this process.
 
         Parameters
         ----------
-        answer, given
-            Does the work.
+        answer, arguments
+            The function and its arguments.
         frees
-            Whether it is done to free room, so that it may use what is kept for a full disk.
+            True if the change frees disk space, so that it may use the reserve for a full disk.
         """
 
         def changed(connection: Connection, name: str) -> T:
@@ -241,7 +240,7 @@ class Catalog:
             self.attachment.prepare_log()
             connection.begin()
             try:
-                found = answer(connection, name, *given)
+                result = answer(connection, name, *arguments)
                 self.attachment.count()
                 connection.commit()
                 self.attachment.acknowledge()
@@ -251,14 +250,14 @@ class Catalog:
                 except Exception:
                     self.roll_back()
                 if isinstance(error, duckdb.Error):
-                    raise self.failure(error, "could not be changed", "it is as it was before: try again") from error
+                    raise self.failure(error, "could not be changed", "nothing was changed: try again") from error
                 raise
             finally:
                 self.attachment.epoch += 1
-            return found
+            return result
 
         def spared(connection: Connection, name: str) -> T:
-            # Under the lease, so that rows of other processes do not take the room.
+            # Under the lease, so that rows of other processes do not take the space of the reserve.
             with spare(self.attachment.folder):
                 return changed(connection, name)
 
@@ -267,7 +266,7 @@ class Catalog:
         return with_room(self.attachment.folder, lambda: self.ask(spared))
 
     def check_writable(self) -> None:
-        """Raise why nothing can be written, if that is known: before anything is computed or written."""
+        """Raise the error of a store that is known to be read-only, before anything is computed or written."""
         if self.attachment.read_only is not None:
             raise self.attachment.read_only
 
@@ -277,27 +276,27 @@ class Catalog:
         return self.attachment.read_only is not None
 
     def pending(self) -> Commit | None:
-        """Return the newest group that is not committed yet, or None."""
+        """Return the newest commit that is not over, or None."""
         with self.mutex:
             return self._group or self._writing
 
     def unchanged(self) -> bool:
-        """Return True if no other process wrote since the catalog was last attached here."""
+        """Return True if no other process has written since the catalog was last attached here."""
         return self.attachment.unchanged()
 
     @property
     def epoch(self) -> int:
-        """Grows whenever the catalog turns out to have been written by others in between."""
+        """A number that grows when another process has written the catalog, or rows were changed in place."""
         return self.attachment.epoch
 
     def hurry(self) -> None:
-        """Commit what is pending without gathering more."""
+        """Commit the pending records without gathering more."""
         with self.mutex:
             self._urgent = True
             self._wake()
 
     def flush(self) -> None:
-        """Block until everything added so far is committed."""
+        """Block until all records so far are committed."""
         with self.mutex:
             groups = (self._writing, self._group)
         for group in groups:
@@ -305,24 +304,24 @@ class Catalog:
                 group.wait()
 
     def close(self) -> None:
-        """Commit what is pending, let the catalog go and end the thread; a later call starts it again."""
+        """Commit pending records, detach the catalog and end the thread; a later call starts it again."""
         farewell = Once()
         with self.mutex:
             pending = self._group or self._writing
-            # A thread that was started but did not run yet has something to do: it is not missed here.
+            # `_thread` is also None for a started thread that has not run yet, but then there is a commit or a question.
             if (self._thread is None and self._group is None and not self._questions) or self._thread == get_ident():
                 return
-            self._farewells.append((farewell, pending))
-            self._letting_go = True
+            self._closers.append((farewell, pending))
+            self._closing = True
             self._wake()
         farewell.wait()
 
     def pause(self) -> None:
-        """Let the catalog go, and keep it so until `resume`: before a fork.
+        """Before a fork: detach the catalog until `resume`.
 
-        DuckDB remembers the files that are attached, and a child inherits that memory. So work that is going on is waited for; what is
-        pending is done after the fork. A thread that waits for another process has nothing attached: it is kept from going on.
-        Work that does not end (a callback that waits for the thread that forks) costs the child its catalog, which says so.
+        DuckDB remembers the files that are attached, and a child inherits this memory. So this waits for work in progress; pending work is
+        done after the fork. If the thread waits for another process, it has nothing attached, and is kept from continuing. If the work does
+        not end (such as a callback that waits for the forking thread), the child cannot use the catalog, and its error says so.
         """
         lease = self.attachment.lease
         until = monotonic() + FORK
@@ -338,20 +337,20 @@ class Catalog:
         self.mutex.acquire()
 
     def resume(self) -> None:
-        """Go on after a fork, in the parent."""
+        """After a fork, in the parent: continue."""
         self._pausing = False
         self._condition.notify_all()
-        # More than once where `pause` was interrupted when it just had them; no other thread can have them here.
+        # `pause` may have acquired them several times if it was interrupted. No other thread can hold them here.
         for taken in (self.mutex, self.attachment.lease.gate):
             with suppress(RuntimeError):
                 while True:
                     taken.release()
 
     def abandon(self) -> None:
-        """Forget everything in a forked child: the parent commits pending rows, and the child cannot know whether it did."""
+        """In a forked child, forget all state: the parent commits pending records, and the child cannot know whether it has."""
         failure = StoreError(
-            f"what the parent of this process was recording in {self.attachment.directory} when it was forked is not known here",
-            remedy="wait for it in the parent; or start worker processes with the method 'spawn'",
+            f"this process was forked while its parent was recording results in {self.attachment.directory}, and cannot wait for them",
+            remedy="wait for the results in the parent, or start worker processes with the method 'spawn'",
         )
         for group in (self._writing, self._group):
             if group is not None:
@@ -369,8 +368,8 @@ class Catalog:
 
     def _wake(self) -> None:
         if self._thread is None:
-            # Not a Thread object: an interrupt while that waits for its start would leave one that never runs. Of several
-            # that are started before the first one runs, the first stays.
+            # Not a `Thread` object: an interrupt while it waits for its start would leave a thread that never runs. If several are
+            # started before the first one runs, only the first continues.
             start_new_thread(self._run, ())
         self._condition.notify_all()
 
@@ -384,16 +383,16 @@ class Catalog:
         try:
             self._work()
         except BaseException as error:
-            # No thread may wait for a thread that is gone.
+            # Other threads must not wait for this one any more.
             _log.exception("the catalog thread of %s ended", self.attachment.directory)
             self._fail_all(error)
 
     def _fail_all(self, error: BaseException) -> None:
-        failure = self.failure(error, "failed", "try again, and report this: it is an error of Stepwell's own")
+        failure = self.failure(error, "failed", "try again, and report this as a bug of Stepwell")
         with self.mutex:
             groups = [group for group in (self._writing, self._group) if group is not None]
             questions = list(self._questions)
-            farewells = self._farewells
+            farewells = self._closers
             self._clear()
         for group in groups:
             group.finish(failure)
@@ -402,9 +401,9 @@ class Catalog:
         for farewell, _ in farewells:
             farewell.happen()
 
-    def _say_farewell(self) -> None:
-        self._letting_go = False
-        farewells, self._farewells = self._farewells, []
+    def _wake_closers(self) -> None:
+        self._closing = False
+        farewells, self._closers = self._closers, []
         for farewell, _ in farewells:
             farewell.happen()
 
@@ -412,9 +411,9 @@ class Catalog:
         idle_since = monotonic()
         while True:
             with self.mutex:
-                if self._letting_go and not self.attachment.open and self._ready() and self._are_done(self._farewells):
-                    # Others go on: who lets the catalog go waits for what there was, not for them.
-                    self._say_farewell()
+                if self._closing and not self.attachment.open and self._ready() and self._are_done(self._closers):
+                    # Other threads may go on recording; `close` waits only for the commits that were pending when it was called.
+                    self._wake_closers()
                 while self._pausing or not self._ready():
                     if self._pausing:
                         if self.attachment.open and not self.attachment.stuck:
@@ -426,16 +425,16 @@ class Catalog:
                     if (
                         self.attachment.open
                         and not self.attachment.stuck
-                        and (self._letting_go or self._may_go(now, idle))
+                        and (self._closing or self._may_release(now, idle))
                     ):
                         break
                     if (
                         (not self.attachment.open or self.attachment.stuck)
-                        and (self._letting_go or idle > LINGER)
+                        and (self._closing or idle > LINGER)
                         and self._group is None
                     ):
                         self._thread = None
-                        self._say_farewell()
+                        self._wake_closers()
                         return
                     self._condition.wait(self._patience(now))
                 ready = not self._pausing and self._ready()
@@ -453,7 +452,7 @@ class Catalog:
                 idle_since = monotonic()
                 if not self.attachment.open or self.attachment.stuck:
                     continue
-                if not self._letting_go and not self._may_go(idle_since, 0.0):
+                if not self._closing and not self._may_release(idle_since, 0.0):
                     continue
             self._release()
 
@@ -466,17 +465,17 @@ class Catalog:
         group = self._group
         if group is None:
             return False
-        return self._urgent or self._letting_go or monotonic() - group.since >= GATHER
+        return self._urgent or self._closing or monotonic() - group.since >= GATHER
 
     def _patience(self, now: float) -> float:
-        """Seconds until something may have to be done without anybody waking us."""
+        """Return the seconds until the thread must check again even if nothing wakes it."""
         if self._group is not None:
             return max(0.0, self._group.since + GATHER - now)
         if not self.attachment.open:
             return LINGER
         return max(QUIET, self.attachment.lease.since + HOLD - now)
 
-    def _may_go(self, now: float, idle: float) -> bool:
+    def _may_release(self, now: float, idle: float) -> bool:
         if idle >= IDLE:
             return True
         lease = self.attachment.lease
@@ -484,7 +483,7 @@ class Catalog:
         return (held >= BUSY or (held >= HOLD and idle >= QUIET)) and lease.wanted()
 
     def _serve(self, questions: list[Question[Any]], group: Commit | None) -> None:
-        """Commit a group, then answer questions. Errors are raised in the waiting threads, never here."""
+        """Commit a group of records, then answer questions. Errors are raised in the waiting threads, never here."""
         create = all(question.create for question in questions)
         failure = self._attached(create=create)
         if group is not None:
@@ -493,14 +492,14 @@ class Catalog:
             else:
                 self._end(group, failure)
         for question in questions:
-            # A commit, or another question, that failed has let the catalog go.
+            # A failed commit or question has detached the catalog.
             failure = failure or self._attached(create=create)
             if failure is not None:
                 question.fail(failure)
                 continue
             question.run(self.attachment.connection, self.attachment.name)
             if question.error is not None and not self.attachment.is_usable():
-                # A fatal error, perhaps of another store, has ended the process's instance meanwhile. Nothing was changed: it cannot commit.
+                # A fatal error, perhaps of another store, has ended the instance. Nothing was committed, so the question is repeated.
                 failure = self._attached(create=create)
                 if failure is not None:
                     question.fail(failure)
@@ -508,32 +507,32 @@ class Catalog:
                 question.run(self.attachment.connection, self.attachment.name)
             if question.error is not None:
                 self._explain(question)
-            question.tell()
+            question.finish()
 
     def _attached(self, *, create: bool) -> StoreError | None:
-        """Attach the catalog where it is not; return why that cannot be done."""
+        """Attach the catalog if it is not attached; return the error if that fails."""
         try:
             if not self.attachment.is_usable():
-                # A fatal error of another store has ended the process's instance.
+                # A fatal error of another store has ended the instance.
                 self.roll_back()
             self.attachment.attach(create=create)
         except BaseException as error:
             if isinstance(error, StoreError):
                 return error
-            return self.failure(error, "cannot be opened", "is its directory still there?")
+            return self.failure(error, "cannot be opened", "check that its directory still exists")
         return None
 
     def _explain(self, question: Question[Any]) -> None:
-        """Put our error in the place of one of the machine's or of DuckDB's, and let a catalog go that cannot be used any more."""
+        """Replace an error of the system or of DuckDB by ours, and detach the catalog, which may be unusable."""
         error = question.error
         if error is None or isinstance(error, StepwellError):
             return
-        found = self.attachment.damage(error) or trouble(
+        failure = self.attachment.damage(error) or trouble(
             error, f"the store {self.attachment.directory} could not be used"
         )
-        if found is not None:
-            found.__cause__ = error
-            question.error = found
+        if failure is not None:
+            failure.__cause__ = error
+            question.error = failure
             self.roll_back()
 
     def _commit(self, group: Commit) -> None:
@@ -553,39 +552,41 @@ class Catalog:
         except BaseException as error:
             failure = self.failure(
                 error,
-                "could not record what finished",
-                "what was recorded before is safe: run the steps again",
+                "could not record finished steps",
+                "earlier records are safe: run the steps again",
             )
             self.roll_back()
         self._end(group, failure)
 
     def _end(self, group: Commit | None, failure: StoreError | None) -> None:
         if group is not None:
-            self._ended(group.records, failure)
+            self._after_commit(group.records, failure)
             self._writing = None
             group.finish(failure)
 
     def roll_back(self) -> None:
-        """End what is left of a transaction: a commit that failed has ended its own."""
+        """Detach the catalog, which ends an unfinished transaction."""
         try:
             self.attachment.discard()
         except Exception as error:
-            _log.warning("the catalog of %s was let go after an error: %s", self.attachment.directory, one_line(error))
+            _log.warning(
+                "the catalog of %s was detached after an error: %s", self.attachment.directory, one_line(error)
+            )
 
     def _release(self) -> None:
         try:
             self.attachment.detach()
         except Exception as error:
-            # Every row was committed: it is in the log, which the next process that opens the catalog reads.
+            # All committed rows are in the log, which the next process that opens the catalog replays.
             _log.warning("the catalog of %s was not checkpointed: %s", self.attachment.directory, one_line(error))
 
-    def failure(self, error: BaseException, what: str, remedy: str) -> StoreError:
-        """Return the error for something that could not be done to the catalog; called on the catalog thread."""
+    def failure(self, error: BaseException, action: str, remedy: str) -> StoreError:
+        """Return the error for an action on the catalog that failed; called on the catalog thread."""
         damage = self.attachment.damage(error)
         if damage is not None:
             damage.__cause__ = error
             return damage
-        what = f"the store {self.attachment.directory} {what}"
+        what = f"the store {self.attachment.directory} {action}"
         failure = trouble(error, what) or StoreError(what, where=one_line(error), remedy=remedy)
         failure.__cause__ = error
         return failure

@@ -1,8 +1,8 @@
-"""Where stored forms are: value files.
+"""Value files: the stored forms of values that are too large for a catalog row.
 
 ===============  ====================================================================================================
-value_files      the files below ``objects/``: content-addressed, written once, mapped
-header           the header of a value file, and the row in it; `digests` of its parts
-checked          which files were checked since the machine was started; which values are damaged or do not load
+value_files      the files below ``objects/``: content-addressed, written once, mapped into memory
+header           the header of a value file, which contains a copy of the row; `digests` of its parts
+checked          files that were checked in this boot; values that are damaged or do not load
 ===============  ====================================================================================================
 """

@@ -1,23 +1,23 @@
-"""Which value files were checked since the machine was started, and which values are damaged or do not load.
+"""Witnesses of value files that were checked in this boot, and marks of values that are damaged or do not load.
 
-A value file is not flushed to the disk when it is written, and it can be changed later by a fault of the disk or by another user who can write
-the store. So the first load of a file in each boot checks every byte and, where the codec needs it, the structure (`values/structure`). The
-result is a *witness*: a keyed digest of the boot, the file's device, inode, times and size, and its name. While the witness holds, a load maps
-the file and reads nothing. A changed file has another change time, which no program can set; a file that a crash left short, or with zeros
-in it, was written in an earlier boot. Classes whose values come back (`values/round_trip`) get a witness, too.
+A value file is not flushed to the disk when it is written. Later a disk fault, or another user who can write to the store, can change it.
+So the first load of a file in each boot checks every byte and, for some codecs, the structure (`values/structure`). The result is recorded
+as a *witness*: a keyed digest of the boot, the file's device, inode, times and size, and its name. While the witness is valid, a load maps
+the file and reads nothing. A changed file has another change time, which no program can set. A file that a crash left truncated or filled
+with zeros was written in an earlier boot. Classes that survive a round trip (`values/round_trip`) get a witness, too.
 
-A large file that this user writes gets its witness at once, because its digest was computed from the same memory. Smaller files
-are checked at their first load: that takes less than a millisecond, and their times may be too coarse to tell a change in the same
-instant. For the same reason no file is witnessed within `_COARSE` of its last change.
+A large file gets its witness when it is written, because its digest was computed from the same memory. Smaller files are checked at their
+first load: this takes less than a millisecond, and the resolution of their times may be too low to show a change in the same instant. For
+the same reason no file gets a witness within `_COARSE` of its last change.
 
-Witnesses are lines of a file in the user's cache directory, one file per boot, appended by all processes of the user. They are keyed with the user's
-signing key, so a witness cannot be forged without the key, and a store of another person brings no witnesses. Where the
+Witnesses are lines of a file in the user's cache directory, one file per boot, to which all processes of the user append. They are keyed
+with the user's signing key, so a witness cannot be forged without the key, and another person's store provides no witnesses. If the
 directory cannot be used, each process remembers its own checks.
 
-A *damaged* file is moved to ``damaged/``, so that it counts as missing and is written again. A value that is whole but does not load, or a
-damaged one in its row, gets a *mark* there: an empty file named after its digest. Before a marked value is reused it is loaded once more;
-if that fails it counts as missing. A mark is removed when the value loads or is stored again. ``stepwell doctor --clean``
-empties the folder.
+A *damaged* file is moved to ``damaged/``, so that it counts as missing and is written again. A value that is intact but does not load, or a
+damaged value in its row, gets a *mark*: an empty file in ``damaged/``, named after its digest. A marked value is loaded before it is
+reused; if this fails, it counts as missing. The mark is removed when the value loads or is stored again. ``stepwell doctor --clean``
+deletes the contents of the folder.
 """
 
 from __future__ import annotations
@@ -39,68 +39,68 @@ from stepwell.kernel_runtime.store.processes import boot_id
 from stepwell.kernel_runtime.store.signing import Signer
 
 AT_ONCE = 4 << 20
-"""Bytes from which a file that is written here is witnessed without another look."""
+"""Bytes from which a file gets its witness when it is written, without another check."""
 _COARSE = 20_000_000
-"""Nanoseconds within which two changes of a file may have the same time."""
+"""Nanoseconds within which two changes of a file may have the same timestamp."""
 _LARGEST = 16 << 20
-"""Bytes of the list of witnesses; a longer one is begun again."""
+"""Greatest size of the list of witnesses, in bytes; a longer list is truncated."""
 _OLD = 30 * 86400.0
-"""Seconds after which another boot's list is removed: several machines may share the directory."""
+"""Seconds after which the list of another boot is removed; several machines may share the directory."""
 
 
 class Witnesses:
-    """The witnesses of one user's key. Every method from any thread.
+    """The witnesses of one user's key. Every method may be called from any thread.
 
     Parameters
     ----------
     signer
-        Holds the key; without a usable one nothing is ever witnessed.
+        Has the key; without a usable key there are no witnesses.
     """
 
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
 
-    def holds(self, *what: object) -> bool:
-        """Return whether exactly this was checked in this boot."""
-        line = self._line(what)
+    def holds(self, *subject: object) -> bool:
+        """Return True if exactly this subject was checked in this boot."""
+        line = self._line(subject)
         return line is not None and _list().has(line)
 
-    def add(self, *what: object) -> None:
-        """Note that this was checked."""
-        line = self._line(what)
+    def add(self, *subject: object) -> None:
+        """Record that a subject was checked."""
+        line = self._line(subject)
         if line is not None:
             _list().add(line)
 
-    def file_holds(self, name: str, found: os.stat_result) -> bool:
-        """Return whether a file was checked and has not changed since."""
-        return self.holds(name, *_identity(found))
+    def file_holds(self, name: str, status: os.stat_result) -> bool:
+        """Return True if a file was checked and has not changed since."""
+        return self.holds(name, *_identity(status))
 
-    def add_file(self, name: str, found: os.stat_result, *, written: bool = False) -> None:
-        """Note that a file was checked.
+    def add_file(self, name: str, status: os.stat_result, *, written: bool = False) -> None:
+        """Record that a file was checked.
 
         Parameters
         ----------
-        found
-            The file's status from before it was read, or from after this process had written it.
+        status
+            The file's status from before it was read, or from after this process wrote it.
         written
-            Whether this process wrote it just now.
+            True if this process has just written it.
         """
-        if written or time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _COARSE:
-            self.add(name, *_identity(found))
+        if written or time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _COARSE:
+            self.add(name, *_identity(status))
 
-    def _line(self, what: tuple[object, ...]) -> bytes | None:
+    def _line(self, subject: tuple[object, ...]) -> bytes | None:
         try:
-            return self._signer.keyed(repr((boot_id(), *what)).encode("utf-8", "surrogatepass")).encode()
+            return self._signer.keyed(repr((boot_id(), *subject)).encode("utf-8", "surrogatepass")).encode()
         except StoreError:
             return None
 
 
-def _identity(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 class _List:
-    """The list of this boot: what this process knows of it, and the file."""
+    """The list of witnesses of this boot: its file, and the lines that this process has read or added."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -124,7 +124,7 @@ class _List:
                     os.write(self._descriptor, line + b"\n")
 
     def _read_on(self) -> None:
-        """Take what other processes have appended."""
+        """Read the lines that other processes have appended."""
         if self._descriptor < 0:
             return
         with contextlib.suppress(OSError):
@@ -133,7 +133,7 @@ class _List:
                 self._read = 0
             while self._read < size:
                 data = _read_at(self._descriptor, size - self._read, self._read)
-                # The last line may still be being written.
+                # Another process may still be writing the last line.
                 whole = data.rfind(b"\n") + 1
                 if not whole:
                     break
@@ -141,15 +141,15 @@ class _List:
                 self._read += whole
 
 
-def _read_at(descriptor: int, size: int, at: int) -> bytes:
+def _read_at(descriptor: int, size: int, offset: int) -> bytes:
     if sys.platform != "win32":
-        return os.pread(descriptor, size, at)
-    os.lseek(descriptor, at, os.SEEK_SET)
+        return os.pread(descriptor, size, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
     return os.read(descriptor, size)
 
 
 def _open() -> int:
-    """Open this boot's list in a directory that only this user can write; return -1 if that is not possible."""
+    """Open the list of this boot in a directory that only this user can write; return -1 if that is not possible."""
     import platformdirs
 
     try:
@@ -174,29 +174,29 @@ def _open() -> int:
     return descriptor
 
 
-def _is_private(found: os.stat_result, is_kind: object) -> bool:
-    if not callable(is_kind) or not is_kind(found.st_mode):
+def _is_private(status: os.stat_result, is_kind: object) -> bool:
+    if not callable(is_kind) or not is_kind(status.st_mode):
         return False
     return sys.platform == "win32" or (
-        found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     )
 
 
-_made: _List | None = None
-_making = threading.Lock()
+_the_list: _List | None = None
+_list_lock = threading.Lock()
 
 
 def _list() -> _List:
-    global _made  # noqa: PLW0603 - one per process
-    if _made is None:
-        with _making:
-            _made = _made or _List()
-    return _made
+    global _the_list  # noqa: PLW0603 - one per process
+    if _the_list is None:
+        with _list_lock:
+            _the_list = _the_list or _List()
+    return _the_list
 
 
 def _after_fork_in_child() -> None:
-    global _made, _making
-    _made, _making = None, threading.Lock()
+    global _the_list, _list_lock
+    _the_list, _list_lock = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
@@ -209,9 +209,9 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def set_aside(folder: Folder, name: str) -> None:
-    """Take a damaged value file out of ``objects/``, so that it counts as missing and is written again.
+    """Move a damaged value file out of ``objects/``, so that it counts as missing and is written again.
 
-    The name comes from a row, which another person may have made: a name that no value file can have is ignored.
+    The name comes from a row, which another person may have written: a name that is not valid for a value file is ignored.
     """
     if not is_name(name):
         return
@@ -221,22 +221,22 @@ def set_aside(folder: Folder, name: str) -> None:
 
 
 def _name(digest: str) -> str:
-    # A damaged row may hold any text in place of the digest.
+    # A damaged row may contain any text instead of a digest.
     return digest if _DIGEST.fullmatch(digest) else sha256(digest.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Marks:
-    """The stored values of one store that were found not to load, by digest. Every method from any thread."""
+    """The values of one store that failed to load, by digest. Every method may be called from any thread."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._found: set[str] | None = None
+        self._digests: set[str] | None = None
 
     def __contains__(self, digest: str) -> bool:
         return bool(self._all()) and _name(digest) in self._all()
 
     def add(self, digest: str) -> None:
-        """Mark a value; where the store cannot be written, for this process."""
+        """Mark a value; if the store cannot be written, only for this process."""
         digest = _name(digest)
         if digest in self._all():
             return
@@ -246,17 +246,17 @@ class Marks:
             self._folder.write(f"{DAMAGED}/{digest}{_MARK}", b"")
 
     def remove(self, digest: str) -> None:
-        """Take a mark back."""
+        """Remove a mark."""
         if digest in self:
             self._all().discard(_name(digest))
             with contextlib.suppress(OSError):
                 self._folder.unlink(f"{DAMAGED}/{_name(digest)}{_MARK}", missing_ok=True)
 
     def _all(self) -> set[str]:
-        if self._found is None:
+        if self._digests is None:
             try:
                 names = self._folder.names(DAMAGED)
             except OSError:
                 names = []
-            self._found = {name.removesuffix(_MARK) for name in names if name.endswith(_MARK)}
-        return self._found
+            self._digests = {name.removesuffix(_MARK) for name in names if name.endswith(_MARK)}
+        return self._digests

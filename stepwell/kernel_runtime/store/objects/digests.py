@@ -1,7 +1,7 @@
-"""Digests of stored forms: blake3 of each part, computed while the file is written.
+"""Digests of stored forms: BLAKE3 of each part, computed while the file is written.
 
-Writing and digesting stream through the same memory, and neither holds the interpreter's lock. So the writer gets a
-thread that digests while it writes. The name of a file is its digest, which is known when the last byte is written.
+Writing and hashing read the same memory, and neither holds the interpreter's lock. So a second thread computes the digests while the
+file is written. The name of the file is its digest, which is known when the last byte is written.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from stepwell.kernel_runtime.store.locks import Once
 
 _PARALLEL = 1 << 20
-"""Bytes from which a digest uses several threads."""
-_BESIDE = 4 << 20
-"""Bytes from which a thread beside the writer is worth its start."""
+"""Bytes from which one digest is computed with several threads."""
+_SECOND_THREAD = 4 << 20
+"""Bytes from which hashing in a second thread is worth starting it."""
 _PIECE = 16 << 20
-"""Bytes that are digested before looking whether anybody still wants to know."""
+"""Bytes that are hashed between two checks whether the digest is still needed."""
 
 
 def blake(data: bytes | memoryview) -> str:
@@ -31,48 +31,48 @@ def blake(data: bytes | memoryview) -> str:
 
 
 def combined(codec: str, size: int, stream: str, buffers: Sequence[Sequence[Any]]) -> str:
-    """Return the digest of a stored form from those of its parts: of each buffer size, digest and whether it is read-only."""
+    """Return the digest of a stored form from the size and digest of its stream, and the size, digest and read-only flag of each buffer."""
     described = f"{codec} {size} {stream}" + "".join(
-        [f" {length} {found} {int(readonly)}" for length, found, readonly in buffers]
+        [f" {length} {digest} {int(readonly)}" for length, digest, readonly in buffers]
     )
     return blake(described.encode())
 
 
 class Digesting:
-    """The digests of some parts, taken in a thread of its own where they are large.
+    """The digests of some parts, computed in a second thread if the parts are large.
 
     Parameters
     ----------
     parts
-        Contiguous buffers of bytes; nobody may change them before the result is there.
+        Contiguous buffers of bytes, which must not change before the result is available.
     """
 
     def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
         self._parts = parts
-        self._found: list[str] = []
+        self._digests: list[str] = []
         self._error: BaseException | None = None
         self._over = Once()
         self._stopped = False
-        self._beside = sum(map(len, parts)) >= _BESIDE
-        if self._beside:
+        self._is_parallel = sum(map(len, parts)) >= _SECOND_THREAD
+        if self._is_parallel:
             start_new_thread(self._work, ())
 
     def result(self) -> list[str]:
-        """Return the digest of each part, once all are known."""
-        if not self._beside:
+        """Wait for the digests and return one per part."""
+        if not self._is_parallel:
             return [blake(part) for part in self._parts]
         self._over.wait()
         if self._error is not None:
             raise self._error
-        return self._found
+        return self._digests
 
     def stop(self) -> None:
-        """Let the thread end soon: nobody waits for the result any more."""
+        """End the thread early, because the result is not needed."""
         self._stopped = True
 
     def _work(self) -> None:
         try:
-            self._found = [self._digest(part) for part in self._parts]
+            self._digests = [self._digest(part) for part in self._parts]
         except BaseException as error:
             self._error = error
         finally:
@@ -83,14 +83,14 @@ class Digesting:
         import blake3
 
         if self._stopped:
-            raise RuntimeError("nobody waits for this digest")
+            raise RuntimeError("the digest is not needed any more")
         if len(part) < _PARALLEL:
             return blake3.blake3(part).hexdigest()
-        # One core is the writer's.
+        # One core is left to the writer.
         digest = blake3.blake3(max_threads=max(1, min(8, (os.cpu_count() or 1) - 1)))
         view = memoryview(part)
-        for at in range(0, len(view), _PIECE):
+        for start in range(0, len(view), _PIECE):
             if self._stopped:
-                raise RuntimeError("nobody waits for this digest")
-            digest.update(view[at : at + _PIECE])
+                raise RuntimeError("the digest is not needed any more")
+            digest.update(view[start : start + _PIECE])
         return digest.hexdigest()

@@ -1,18 +1,18 @@
-"""The header of a value file: where each part is, and which step wrote it.
+"""The header of a value file: the position of each part, and the step that wrote it.
 
 ::
 
     magic, version, length of the header, signature      64 bytes
-    header (JSON)                                         codec, versions of libraries, sizes and digests, the step that wrote it first
+    header (JSON)                                         codec, library versions, sizes and digests, the step that first wrote it
     stream                                                executed when a pickle is loaded
     buffer, buffer, ...                                   data; each part begins at a multiple of 64 bytes
 
-The header names the digest of every part. So a signature over the header covers everything that is executed, as long as the
-stream's digest is checked too. Until then a header is text of another person, and is read as such.
+The header contains the digest of every part. So a signature over the header covers everything that is executed, provided that the digest
+of the stream is checked, too. Until then the header is treated as untrusted text.
 
-The header also has the row of the materialization, without the columns of the value (`about`): ``stepwell doctor --rebuild`` makes
-the row of it again (`rebuilt`). The reads of the step are part of it, so the new row is reused under the same conditions as the lost one. The
-header is written before the row, and also for values of a step that failed later: such a row has no memo key.
+The header also contains the row of the materialization without the columns of the value (`about`), from which ``stepwell doctor --rebuild``
+creates the row again (`rebuilt`). It includes the reads of the step, so the new row is reused under the same conditions as the lost one.
+The header is written before the row, and also for values of a step that failed later: such a row has no memo key.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ MAGIC = b"STEPWELL"
 VERSION = 2
 PREFIX = struct.Struct(f"<8sII{SIGNATURE_SIZE}s8x")
 LONGEST = 1 << 30
-"""Bytes of the longest header that is read."""
+"""The greatest length of a header, in bytes."""
 _ALIGN = 64
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.[a-z][a-z0-9-]{0,31}")
 _UNKNOWN = "0" * 64
 
 
 class HeaderError(ValueError):
-    """A file that does not begin as a value file must."""
+    """A file without the header of a value file, or whose contents differ from its header."""
 
 
 class OtherFormError(HeaderError):
-    """A file that another version of Stepwell wrote: not damaged, only unreadable here."""
+    """A file in a format of another version of Stepwell: not damaged, but unreadable here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +61,27 @@ class Header:
     stream: tuple[int, str]
     """Size and digest."""
     buffers: tuple[tuple[int, str, bool], ...]
-    """Size, digest, and whether it is read-only."""
+    """Size, digest, and True if the buffer is read-only."""
     more: dict[str, Any] = field(default_factory=dict)
-    """``python``, ``classes`` (with the versions of libraries), ``key``, ``memo_key``, ``about``: for a reader, and for rebuilding a lost catalog."""
+    """``python``, ``classes`` (with library versions), ``key``, ``memo_key``, ``about``: for people, and for rebuilding a lost catalog."""
 
     @property
     def digest(self) -> str:
-        """The digest of what the file holds, which is its name."""
+        """The digest of the stored form, from which the file gets its name."""
         return combined(self.codec, *self.stream, self.buffers)
 
     @property
     def name(self) -> str:
-        """Where the file belongs below ``objects/``."""
+        """The name of the file below ``objects/``."""
         return name_of(self.digest, self.codec)
 
     def packed(self) -> bytes:
-        """Return the header's bytes."""
-        told = {"codec": self.codec, "stream": self.stream, "buffers": self.buffers, **self.more}
-        return json.dumps(told, separators=(",", ":")).encode()
+        """Return the bytes of the header."""
+        fields = {"codec": self.codec, "stream": self.stream, "buffers": self.buffers, **self.more}
+        return json.dumps(fields, separators=(",", ":")).encode()
 
     def places(self, length: int) -> Iterator[tuple[int, int]]:
-        """Yield where the stream and each buffer begin and end, below a header of so many bytes."""
+        """Yield the start and end of the stream and of each buffer in the file, given the length of the header in bytes."""
         end = PREFIX.size + length
         for size in (self.stream[0], *[buffer[0] for buffer in self.buffers]):
             start = aligned(end)
@@ -90,24 +90,24 @@ class Header:
 
 
 def room_for(codec: str, stream: int, buffers: Sequence[tuple[int, bool]], more: dict[str, Any]) -> int:
-    """Return where the stream will begin, before any digest is known: all of them are equally long."""
+    """Return the position of the stream. The digests need not be known, because all have the same length."""
     blank = Header(codec, (stream, _UNKNOWN), tuple((size, _UNKNOWN, readonly) for size, readonly in buffers), more)
     return aligned(PREFIX.size + len(blank.packed()))
 
 
 def name_of(digest: str, codec: str) -> str:
-    """Return the name below ``objects/`` of the file with a digest."""
+    """Return the name below ``objects/`` of the file with a digest and codec."""
     return f"{digest[:2]}/{digest}.{codec}"
 
 
 def is_name(name: str) -> bool:
-    """Return whether a text can be the name of a file below ``objects/``."""
+    """Return True if a text is a valid name of a file below ``objects/``."""
     return _NAME.fullmatch(name) is not None and name[:2] == name[3:5]
 
 
-def aligned(at: int) -> int:
-    """Return the next place at which a part may begin."""
-    return -(-at // _ALIGN) * _ALIGN
+def aligned(position: int) -> int:
+    """Return the next position at which a part may begin."""
+    return -(-position // _ALIGN) * _ALIGN
 
 
 def read_prefix(data: bytes | memoryview) -> tuple[int, bytes]:
@@ -116,7 +116,7 @@ def read_prefix(data: bytes | memoryview) -> tuple[int, bytes]:
     Raises
     ------
     HeaderError
-        If they are not those of a value file of this version.
+        If they are not the start of a value file of this format.
     """
     if len(data) < PREFIX.size:
         raise HeaderError("it is cut short")
@@ -124,7 +124,9 @@ def read_prefix(data: bytes | memoryview) -> tuple[int, bytes]:
     if magic != MAGIC:
         raise HeaderError("it does not begin like a stored value")
     if version != VERSION:
-        raise OtherFormError(f"it has the form {version} of another Stepwell, this one knows {VERSION}")
+        raise OtherFormError(
+            f"another version of Stepwell wrote it (format {version}; this version reads format {VERSION})"
+        )
     if length > LONGEST:
         raise HeaderError("its header cannot be read")
     return length, signature
@@ -136,43 +138,45 @@ def read_header(data: bytes) -> Header:
     Raises
     ------
     HeaderError
-        If they are not those of a header.
+        If they are not a valid header.
     """
     try:
-        found = json.loads(data)
-        codec = found.pop("codec")
-        size, digest = found.pop("stream")
-        buffers = tuple((length, of, readonly) for length, of, readonly in found.pop("buffers"))
+        fields = json.loads(data)
+        codec = fields.pop("codec")
+        size, digest = fields.pop("stream")
+        buffers = tuple(
+            (length, digest_of_buffer, readonly) for length, digest_of_buffer, readonly in fields.pop("buffers")
+        )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HeaderError("its header cannot be read") from error
     parts = ((size, digest, False), *buffers)
     if not (
         isinstance(codec, str)
         and all(type(length) is int and length >= 0 for length, _, _ in parts)
-        and all(isinstance(of, str) and len(of) == 64 for _, of, _ in parts)
+        and all(isinstance(digest_of_buffer, str) and len(digest_of_buffer) == 64 for _, digest_of_buffer, _ in parts)
         and all(isinstance(readonly, bool) for _, _, readonly in parts)
     ):
         raise HeaderError("its header cannot be read")
-    return Header(codec, (size, digest), buffers, found)
+    return Header(codec, (size, digest), buffers, fields)
 
 
 REBUILT = "stepwell:rebuilt"
-"""In the metadata of a materialization whose row was made from a file's header."""
+"""Metadata key of a materialization whose row was rebuilt from the header of a file."""
 _COLUMNS = tuple(MATERIALIZATION_COLUMNS.split(", "))
 _OF_THE_VALUE = frozenset(
     ("codec", "digest", "size", "inline", "object_name", "signature", "type_name", "summary", "classes")
 )
-_TOLD = frozenset(_COLUMNS) - _OF_THE_VALUE - {"record_signature"}
+_DESCRIBED = frozenset(_COLUMNS) - _OF_THE_VALUE - {"record_signature"}
 
 
-def about(made: Materialization) -> dict[str, Any]:
-    """Return what a value file says of its materialization; JSON values."""
-    row = materialization_row(replace(made, value=None))
+def about(item: Materialization) -> dict[str, Any]:
+    """Return the description of a materialization for the header of its value file; JSON values."""
+    row = materialization_row(replace(item, value=None))
     return {name: value for name, value in zip(_COLUMNS, row, strict=True) if name not in _OF_THE_VALUE and value}
 
 
-def _row(told: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple([(told.get(name, "") if name in _TOLD else None) for name in _COLUMNS])
+def _row(description: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple([(description.get(name, "") if name in _DESCRIBED else None) for name in _COLUMNS])
 
 
 def _is_possible(name: str, value: object) -> bool:
@@ -181,36 +185,38 @@ def _is_possible(name: str, value: object) -> bool:
     return isinstance(value, str)
 
 
-def rebuilt(told: Mapping[str, Any], value: StoredValue, *, key: str, id_: str, created: float) -> Materialization:
-    """Return a materialization from what a file says of it.
+def rebuilt(
+    description: Mapping[str, Any], value: StoredValue, *, key: str, id_: str, created: float
+) -> Materialization:
+    """Return a materialization from the description in a header.
 
-    A file that does not say what its step had read gives a value that can be loaded and is never reused.
+    Without a description the value can be loaded, but is never reused.
 
     Parameters
     ----------
-    told
+    description
         The result of `about`; may be empty.
     created
-        When the file was written, where it does not say so itself.
+        The time of the file, used if the description has none.
     """
     empty: dict[str, Any] = {"inputs": "[]", "reads": "[]", "unverifiable": "[]", "metadata": "{}"}
     empty |= {"created": created, "seconds": 0.0}
-    # The header may come from another person. A record that is made from it has a new id, so no signature covers it.
-    if not all(_is_possible(name, told[name]) for name in _TOLD if name in told):
-        told = {}
+    # The header may come from another person. The new record has a new id, so no signature covers it.
+    if not all(_is_possible(name, description[name]) for name in _DESCRIBED if name in description):
+        description = {}
     try:
-        found = materialization(_row({**empty, **told}))
+        item = materialization(_row({**empty, **description}))
     except StoreDamagedError:
-        told = {}
-        found = materialization(_row(empty))
+        description = {}
+        item = materialization(_row(empty))
     return replace(
-        found,
+        item,
         id=id_,
-        key=found.key or key,
-        step_key=found.step_key or key,
-        output=found.output or "result",
-        memo_key=found.memo_key if told else "",
-        data_version=found.data_version or value.digest,
+        key=item.key or key,
+        step_key=item.step_key or key,
+        output=item.output or "result",
+        memo_key=item.memo_key if description else "",
+        data_version=item.data_version or value.digest,
         value=value,
-        metadata={**found.metadata, REBUILT: True},
+        metadata={**item.metadata, REBUILT: True},
     )

@@ -1,13 +1,13 @@
-"""Value files: content-addressed, written once in few calls, mapped copy-on-write.
+"""Value files: content-addressed, written once in few system calls, mapped copy-on-write.
 
-A file is ``objects/ab/<digest>.<codec>``: a header (`header`), the executable stream, the buffers. The digest is that of
-the stream and of the buffers, with the codec; the same value stored twice is one file. It is written below ``tmp/``,
-digested meanwhile, given its header last, and renamed, so a file below ``objects/`` is whole unless the machine went
-down. The signature is over the header, which names the stream's digest; every load checks both. Every other byte is checked at
-the first load in each boot (`checked`).
+A file is named ``objects/ab/<digest>.<codec>`` and contains a header (`header`), the executable stream and the buffers. The digest covers the
+codec, the stream and the buffers, so storing a value twice gives one file. A file is written below ``tmp/`` while its digest is computed;
+the header is written last, and the file is renamed. So a file below ``objects/`` is complete unless the machine crashed. The signature
+covers the header, which contains the digest of the stream; every load checks both. All other bytes are checked at the first load in each
+boot (`checked`).
 
-A store can come from somebody else. So a name is looked at before it is opened, the file is opened through no link (`Folder`), and what is checked
-is a copy that nobody else can change.
+A store can come from another person. So a name is checked before the file is opened, no links are followed (`Folder`), and the checked
+bytes are a copy that nobody else can change.
 """
 
 from __future__ import annotations
@@ -52,27 +52,27 @@ from stepwell.kernel_runtime.store.trouble import refused, trouble
 from stepwell.kernel_runtime.store.values.codecs import PICKLE, Encoded, Parts
 
 MAP_FROM = 1 << 20
-"""Bytes from which a file is mapped; below, reading is as quick and keeps no descriptor."""
-_PIECE_HASHED = 64 << 20
-"""Bytes that one call writes at most: between two calls an interrupt can come through."""
+"""Bytes from which a file is mapped. Reading a smaller file is as fast, and keeps no descriptor."""
+_PIECE_WRITTEN = 64 << 20
+"""Greatest number of bytes that one call writes, so that an interrupt can be handled between two calls."""
 _BATCH = 512
-"""Parts that one call writes at most; every system takes so many."""
+"""Greatest number of parts that one call writes; every system accepts this many."""
 
 
-def write_parts(descriptor: int, parts: Sequence[bytes | memoryview], at: int) -> None:
-    """Write parts one behind the other, each at the next aligned place; an `OSError` where that is not possible."""
+def write_parts(descriptor: int, parts: Sequence[bytes | memoryview], position: int) -> None:
+    """Write parts one after the other, each at the next aligned position; raise `OSError` if writing fails."""
     batch: list[bytes | memoryview] = []
     waiting = 0
     for part in parts:
-        padding = aligned(at) - at
+        padding = aligned(position) - position
         if padding:
             batch.append(b"\0" * padding)
         view = memoryview(part)
-        at += padding + len(view)
-        for start in range(0, len(view), _PIECE_HASHED):
-            batch.append(view[start : start + _PIECE_HASHED])
+        position += padding + len(view)
+        for start in range(0, len(view), _PIECE_WRITTEN):
+            batch.append(view[start : start + _PIECE_WRITTEN])
             waiting += len(batch[-1])
-            if waiting >= _PIECE_HASHED or len(batch) >= _BATCH:
+            if waiting >= _PIECE_WRITTEN or len(batch) >= _BATCH:
                 _write_all(descriptor, batch)
                 batch, waiting = [], 0
     _write_all(descriptor, batch)
@@ -91,26 +91,28 @@ def _write_all(descriptor: int, batch: list[bytes | memoryview]) -> None:
 
 
 def contents(descriptor: int) -> memoryview:
-    """Return all of a file, mapped copy-on-write where it is large."""
+    """Return the whole contents of a file, mapped copy-on-write if it is large."""
     size = os.fstat(descriptor).st_size
     return _mapped(descriptor, size) if size >= MAP_FROM else _whole(descriptor, size)
 
 
 def _whole(descriptor: int, size: int) -> memoryview:
     data = bytearray(size)
-    view, at = memoryview(data), 0
-    while at < size:
-        done = os.readv(descriptor, [view[at:]]) if hasattr(os, "readv") else _read_into(descriptor, view[at:])
+    view, position = memoryview(data), 0
+    while position < size:
+        done = (
+            os.readv(descriptor, [view[position:]]) if hasattr(os, "readv") else _read_into(descriptor, view[position:])
+        )
         if not done:
-            return view[:at]
-        at += done
+            return view[:position]
+        position += done
     return view
 
 
 def _read_into(descriptor: int, view: memoryview) -> int:  # pragma: no cover - Windows
-    found = os.read(descriptor, len(view))
-    view[: len(found)] = found
-    return len(found)
+    data = os.read(descriptor, len(view))
+    view[: len(data)] = data
+    return len(data)
 
 
 def _mapped(descriptor: int, size: int) -> memoryview:
@@ -120,7 +122,7 @@ def _mapped(descriptor: int, size: int) -> memoryview:
 
 
 _SIGNED = b"stepwell object"
-"""The beginning of what a signature over a header covers, so that it fits nothing else."""
+"""The prefix of the signed bytes of a header, so that the signature is valid for nothing else."""
 _PIECE_COPIED = 4 << 20
 
 
@@ -132,9 +134,9 @@ class Objects:
     folder
         The store directory.
     signer
-        Signs and checks what executes code when loaded.
+        Signs and verifies files that execute code when they are loaded.
     unrecorded
-        The list of what has no row yet: a file is named there before it is put in its place.
+        The list of files without a row yet: a file is listed there before it is placed.
     """
 
     def __init__(self, folder: Folder, signer: Signer, unrecorded: Unrecorded | None = None) -> None:
@@ -143,23 +145,23 @@ class Objects:
         self._unrecorded = unrecorded or Unrecorded(folder)
         self.witnesses = Witnesses(signer)
         self._own: set[str] = set()
-        """Names of files that are known to carry our own signature."""
+        """Names of files that are known to have this user's signature."""
 
     def write(
         self, encoded: Encoded, *, key: str, memo_key: str, about: Mapping[str, Any] | None = None
     ) -> tuple[str, str]:
         """Write a value's file; return its digest and its name below ``objects/``.
 
-        A file that is there already is replaced: that costs no more than checking it, and repairs a damaged one. Nothing is synced to the disk: after a power loss a file may be short or hold zeros, which its first load in the
-        next boot sees.
+        An existing file is replaced: that costs no more than checking it, and repairs a damaged file. Nothing is flushed to the disk: after
+        a power loss a file may be truncated or filled with zeros, which its first load in the next boot detects.
 
         Parameters
         ----------
         about
-            What else its header is to say of it; JSON values.
+            Further fields of its header; JSON values.
         """
         buffers = [memoryview(buffer) for buffer in encoded.buffers]
-        told = {
+        fields = {
             "python": ".".join(map(str, sys.version_info[:3])),
             "classes": encoded.classes,
             "key": key,
@@ -167,7 +169,7 @@ class Objects:
             **(about or {}),
         }
         sizes = [(buffer.nbytes, buffer.readonly) for buffer in buffers]
-        room = object_header.room_for(encoded.codec, len(encoded.stream), sizes, told)
+        room = object_header.room_for(encoded.codec, len(encoded.stream), sizes, fields)
         parts = [memoryview(encoded.stream), *buffers]
         making = f"tmp/{new_id()}"
         digesting = Digesting(parts)
@@ -176,12 +178,15 @@ class Objects:
                 os.lseek(descriptor, room, os.SEEK_SET)
                 write_parts(descriptor, parts, room)
                 stream, *digests = digesting.result()
-                described = tuple((size, of, readonly) for (size, readonly), of in zip(sizes, digests, strict=True))
-                header = Header(encoded.codec, (len(encoded.stream), stream), described, told)
+                described = tuple(
+                    (size, digest_of_buffer, readonly)
+                    for (size, readonly), digest_of_buffer in zip(sizes, digests, strict=True)
+                )
+                header = Header(encoded.codec, (len(encoded.stream), stream), described, fields)
                 os.lseek(descriptor, 0, os.SEEK_SET)
                 write_parts(descriptor, [self._signed(header).ljust(room, b"\0")], 0)
-            found = header.digest
-            name = object_header.name_of(found, encoded.codec)
+            digest = header.digest
+            name = object_header.name_of(digest, encoded.codec)
             self.place(making, name)
             if encoded.size >= AT_ONCE:
                 self.witnesses.add_file(name, self.folder.stat(f"objects/{name}"), written=True)
@@ -193,10 +198,10 @@ class Objects:
             raise
         if encoded.codec == PICKLE:
             self._own.add(name)
-        return found, name
+        return digest, name
 
     def place(self, making: str, name: str) -> None:
-        """Rename a whole file of ``tmp/`` to its name below ``objects/``; an `OSError` where that is not possible."""
+        """List a complete file of ``tmp/`` as unrecorded and rename it to its name below ``objects/``."""
         self._unrecorded.add(name)
         path = f"objects/{name}"
         try:
@@ -212,10 +217,10 @@ class Objects:
                 raise
 
     def recorded(self, names: Iterable[str]) -> None:
-        """Say that rows refer to some files that were placed, or that none will."""
+        """Stop protecting placed files from ``gc``: rows that refer to them are committed, or never will be."""
         self._unrecorded.recorded(names)
 
-    def read(self, name: str, found: str, codec: str, *, key: str, full: bool = False) -> Parts:
+    def read(self, name: str, digest: str, codec: str, *, key: str, full: bool = False) -> Parts:
         """Map a file copy-on-write and return its parts.
 
         Every byte is checked unless the file was checked in this boot (`checked`).
@@ -223,65 +228,65 @@ class Objects:
         Parameters
         ----------
         full
-            Whether every byte is checked in any case.
+            True to check every byte in any case.
 
         Raises
         ------
         ValueUnavailableError
-            If the file is gone, cut short, or not what its name says.
+            If the file is missing, truncated, or does not match its name.
         UntrustedValueError
-            If it would execute code and this user's key did not sign it.
+            If loading it would execute code that this user's key did not sign.
         """
-        if name != object_header.name_of(found, codec):
-            # No `ValueDamagedError`: the file may well be whole, and the value of another key.
+        if name != object_header.name_of(digest, codec):
+            # Not a `ValueDamagedError`: the file may be intact, and belong to another key.
             raise ValueUnavailableError(
-                f"the stored value of {key!r} is damaged: its row names a file that can be no stored value",
+                f"the stored value of {key!r} is damaged: its row names a file that does not match it",
                 where=f"file objects/{name}",
                 remedy=f"materialize {key!r} again",
             )
         try:
-            seen = self._seen(name, key)
-            if codec == PICKLE and not self._signer.verify(seen.signature, (_SIGNED, seen.packed)):
-                raise untrusted(key, f"file {self.folder.path / 'objects' / name}", seen.signature, self._signer)
-            witnessed = not full and self.witnesses.file_holds(name, seen.found)
+            file = self._read_file(name, key)
+            if codec == PICKLE and not self._signer.verify(file.signature, (_SIGNED, file.packed)):
+                raise untrusted(key, f"file {self.folder.path / 'objects' / name}", file.signature, self._signer)
+            witnessed = not full and self.witnesses.file_holds(name, file.status)
             if not witnessed:
-                _check_contents(seen, stream=False)
-            return _parts(seen, None if witnessed else seen.found)
+                _check_contents(file, stream=False)
+            return _parts(file, None if witnessed else file.status)
         except HeaderError as error:
             raise _refused(key, name, error) from error
 
-    def checked(self, name: str, found: os.stat_result) -> None:
-        """Note that every byte of a file and its structure were found right, for the loads that follow in this boot."""
-        self.witnesses.add_file(name, found)
+    def checked(self, name: str, status: os.stat_result) -> None:
+        """Record that every byte of a file and its structure are correct, for later loads in this boot."""
+        self.witnesses.add_file(name, status)
 
     def verify(self, name: str) -> Header:
-        """Check everything in a file but who signed it, and return its header.
+        """Check everything in a file except its signature, and return its header.
 
         Raises
         ------
         ValueUnavailableError
-            If the file is gone, or anything in it is not what its name says.
+            If the file is missing, or does not match its name.
         """
         try:
-            seen = self._seen(name, name)
-            _check_contents(seen)
+            file = self._read_file(name, name)
+            _check_contents(file)
         except HeaderError as error:
             raise _refused(name, name, error) from error
-        return seen.header
+        return file.header
 
     def adopt(self, name: str) -> None:
-        """Sign a file with this user's key after checking everything in it; errors as of `verify`."""
+        """Sign a file with this user's key after checking everything in it; raise the errors of `verify`."""
         header = self.verify(name)
         if header.codec != PICKLE:
             return
-        packed = self._seen(name, name).packed
+        packed = self._read_file(name, name).packed
         prefix = self.signed_prefix(header.codec, packed)
         try:
             if self.folder.stat(f"objects/{name}").st_nlink > 1:
-                raise PermissionError("it has another name, which would change too")  # noqa: TRY301 - as for another user's file
+                raise PermissionError("it has another name, which would change, too")  # noqa: TRY301 - handled like another user's file
             descriptor = self.folder.open(f"objects/{name}", os.O_WRONLY)
         except PermissionError:
-            # Another user's file: it is replaced by one of one's own.
+            # The file belongs to another user: replace it with a copy.
             with self.opened(name) as source, self.making(name) as target:
                 shutil.copyfileobj(source, target, _PIECE_COPIED)
                 target.seek(0)
@@ -295,7 +300,7 @@ class Objects:
         self._own.add(name)
 
     def missing(self, name: str, size: int = 0) -> bool:
-        """Return whether a file is gone, or so short that it cannot hold a value of some bytes."""
+        """Return True if a file is missing, or too short for a value of ``size`` bytes."""
         if not is_name(name):
             return True
         try:
@@ -304,38 +309,38 @@ class Objects:
             return True
 
     def holds(self, value: StoredValue) -> bool:
-        """Return True if the stored form of a value is there; it may fail to load even so."""
+        """Return True if the stored form of a value exists; it may still fail to load."""
         return value.inline is not None or (value.object_name is not None and not self.missing(value.object_name))
 
-    def signer_of(self, name: str, own: bytes) -> bytes:
-        """Return the name of the key that signed a file, by its own word; empty where it cannot be read.
+    def signer_of(self, name: str, own_key: bytes) -> bytes:
+        """Return the name of the key that the signature of a file claims; empty if the file cannot be read.
 
         Parameters
         ----------
         own
-            The name of this user's key: what has it is not looked at again.
+            The name of this user's key. A file with this key is not read again.
         """
         if name in self._own:
-            return own
+            return own_key
         try:
             with self._opened(name, name) as descriptor:
                 _, signature = object_header.read_prefix(os.read(descriptor, PREFIX.size))
         except (ValueUnavailableError, HeaderError, OSError):
             return b""
-        found = key_name(signature)
-        if found == own:
+        signer = key_name(signature)
+        if signer == own_key:
             self._own.add(name)
-        return found
+        return signer
 
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a file for reading; a `ValueUnavailableError` where it is gone."""
+        """Open a file for reading; raise `ValueUnavailableError` if it is missing."""
         with self._opened(name, name) as descriptor, os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
             yield file
 
     @contextlib.contextmanager
     def making(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a new file below ``tmp/`` for writing; it gets its name when the block ends without an error."""
+        """Open a new file below ``tmp/`` for writing; it is placed below ``objects/`` if the block ends without an error."""
         making = f"tmp/{new_id()}"
         try:
             with self._created(making) as descriptor, os.fdopen(os.dup(descriptor), "wb", buffering=0) as file:
@@ -348,17 +353,17 @@ class Objects:
             raise
 
     def signed_prefix(self, codec: str, packed: bytes) -> bytes:
-        """Return what goes before a header, with this user's signature where the codec needs one."""
+        """Return the bytes before the header, with this user's signature if the codec needs one."""
         signature = self._signer.sign((_SIGNED, packed)) if codec == PICKLE else b""
         return PREFIX.pack(MAGIC, VERSION, len(packed), signature)
 
     def usage(self) -> tuple[int, int]:
         """Return the number of files and their bytes."""
         files = total = 0
-        # What may not be listed is not counted.
+        # Folders that this user may not list are not counted.
         with contextlib.suppress(PermissionError):
-            for _, found in value_files(self.folder):
-                total += found.st_size
+            for _, status in value_files(self.folder):
+                total += status.st_size
                 files += 1
         return files, total
 
@@ -371,12 +376,12 @@ class Objects:
         try:
             descriptor = self.folder.open(f"objects/{name}")
         except OSError as error:
-            found = trouble(error, f"the stored value of {key!r} cannot be read")
-            if found is not None:
-                raise found from error
+            failure = trouble(error, f"the stored value of {key!r} cannot be read")
+            if failure is not None:
+                raise failure from error
             raise ValueUnavailableError(
-                f"the stored value of {key!r} is gone",
-                where=f"no file {self.folder.path / 'objects' / name}",
+                f"the stored value of {key!r} is missing",
+                where=f"there is no file {self.folder.path / 'objects' / name}",
                 remedy=f"materialize {key!r} again",
             ) from error
         try:
@@ -402,49 +407,49 @@ class Objects:
         with contextlib.suppress(OSError):
             self.folder.unlink(making)
 
-    def _seen(self, name: str, key: str) -> _Seen:
+    def _read_file(self, name: str, key: str) -> _ValueFile:
         if not is_name(name):
-            raise HeaderError("its name can be no stored value's")
+            raise HeaderError("its name is not that of a value file")
         with self._opened(name, key) as descriptor:
-            found = os.fstat(descriptor)
-            if found.st_size >= MAP_FROM:
-                # A hole can make a file larger than all memory: it is mapped once its header is known to say the same size.
+            status = os.fstat(descriptor)
+            if status.st_size >= MAP_FROM:
+                # A sparse file can be larger than memory, so the size in its header is checked before it is mapped.
                 length, _ = object_header.read_prefix(os.read(descriptor, PREFIX.size))
-                _check_size(object_header.read_header(os.read(descriptor, length)), length, found.st_size)
+                _check_size(object_header.read_header(os.read(descriptor, length)), length, status.st_size)
             data = contents(descriptor)
         length, signature = object_header.read_prefix(data)
         packed = bytes(data[PREFIX.size : PREFIX.size + length])
         header = object_header.read_header(packed)
         if header.name != name:
-            raise HeaderError("it holds another value than its name says")
+            raise HeaderError("it contains another value than its name says")
         _check_size(header, length, len(data))
-        return _Seen(data, signature, packed, header, found)
+        return _ValueFile(data, signature, packed, header, status)
 
 
 def _check_size(header: Header, length: int, size: int) -> None:
-    """Check that a file is as large as its header says; a `HeaderError` if not."""
+    """Check that a file has the size that its header says; raise `HeaderError` if not."""
     *_, (_, end) = header.places(length)
     if end != size:
         raise HeaderError("it is cut short" if end > size else "it is longer than its header says")
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """A file that holds what its name says, by its header."""
+class _ValueFile:
+    """An opened file whose header matches its name."""
 
     data: memoryview
     signature: bytes
     packed: bytes
     header: Header
-    found: os.stat_result
-    """From before it was read."""
+    status: os.stat_result
+    """The status from before the file was read."""
 
 
-def _parts(seen: _Seen, unchecked: os.stat_result | None) -> Parts:
-    """Return the parts of a file whose header is trusted; a `HeaderError` where the stream is another."""
-    data, header = seen.data, seen.header
-    (start, end), *places = header.places(len(seen.packed))
-    # Copied before it is checked: who can write the file cannot change what is executed after that.
+def _parts(file: _ValueFile, unchecked: os.stat_result | None) -> Parts:
+    """Return the parts of a file whose header is trusted; raise `HeaderError` if the stream does not match."""
+    data, header = file.data, file.header
+    (start, end), *places = header.places(len(file.packed))
+    # Copied before it is checked, so that nobody can change the executed bytes after the check.
     stream = bytes(data[start:end])
     if stream and blake(stream) != header.stream[1]:
         raise HeaderError("its contents changed")
@@ -455,23 +460,23 @@ def _parts(seen: _Seen, unchecked: os.stat_result | None) -> Parts:
     return Parts(stream, buffers, unchecked)
 
 
-def _check_contents(seen: _Seen, *, stream: bool = True) -> None:
-    """Check the digest of every part; a `HeaderError` where one is another.
+def _check_contents(file: _ValueFile, *, stream: bool = True) -> None:
+    """Check the digest of every part; raise `HeaderError` if one does not match.
 
     Parameters
     ----------
     stream
-        Whether the digest of the stream is among them; `_parts` checks it too.
+        False to omit the stream, whose digest `_parts` checks.
     """
-    header = seen.header
-    digests = (header.stream[1], *[of for _, of, _ in header.buffers])
-    for at, ((start, end), of) in enumerate(zip(header.places(len(seen.packed)), digests, strict=True)):
-        if (at or stream) and blake(seen.data[start:end]) != of:
+    header = file.header
+    digests = (header.stream[1], *[digest for _, digest, _ in header.buffers])
+    for index, ((start, end), digest) in enumerate(zip(header.places(len(file.packed)), digests, strict=True)):
+        if (index or stream) and blake(file.data[start:end]) != digest:
             raise HeaderError("its contents changed")
 
 
 def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> UntrustedValueError:
-    """Return the error of a stored value whose signature is not this user's."""
+    """Return the error for a stored value that this user's key did not sign."""
     signer = key_name(signature)
     if signer == own.name:
         return SignatureDamagedError(
@@ -484,7 +489,7 @@ def untrusted(key: str, where: str, signature: bytes | None, own: Signer) -> Unt
         f"the stored value of {key!r} was not written by you{by}, and loading it could run any code",
         where=where,
         remedy=f"materialize {key!r} again; if you trust who wrote it: stepwell trust {key}, "
-        "or let STEPWELL_KEY_FILE name the key that you share",
+        "or set STEPWELL_KEY_FILE to the key that you share",
     )
 
 
@@ -508,21 +513,21 @@ def _damaged(key: str, name: str, how: str) -> ValueDamagedError:
 
 def value_files(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the name below ``objects/`` and the status of every value file."""
-    for above, found in folder.entries("objects"):
-        if stat.S_ISDIR(found.st_mode):
+    for above, above_status in folder.entries("objects"):
+        if stat.S_ISDIR(above_status.st_mode):
             for name, status in folder.entries(f"objects/{above}"):
                 if stat.S_ISREG(status.st_mode):
                     yield f"{above}/{name}", status
 
 
 def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[frozenset[str], dict[str, str]]:
-    """Return the names of files that are missing, and by id of a materialization the other key that signed its value.
+    """Return the names of missing files, and the foreign signing keys by the id of the materialization.
 
-    It runs for every row of a snapshot, so it trusts a signature's own word about its key: loading verifies the signature.
+    This runs for every row of a snapshot, so it only reads the key that a signature claims; loading verifies the signature.
     """
     missing: dict[str, bool] = {}
     foreign: dict[str, str] = {}
-    own: bytes | None = None
+    own_key: bytes | None = None
     for item in snapshot.materializations():
         value = item.value
         if value is None:
@@ -535,11 +540,11 @@ def lacking(snapshot: Snapshot, objects: Objects, signer: Signer) -> tuple[froze
                 continue
         if value.codec != PICKLE:
             continue
-        if own is None:
-            own = _own_name(signer)
-        by = key_name(value.signature) if name is None else objects.signer_of(name, own)
-        if by != own:
-            foreign[item.id] = fingerprint(by) or "none"
+        if own_key is None:
+            own_key = _own_name(signer)
+        signer_name = key_name(value.signature) if name is None else objects.signer_of(name, own_key)
+        if signer_name != own_key:
+            foreign[item.id] = fingerprint(signer_name) or "none"
     return frozenset(name for name, gone in missing.items() if gone), foreign
 
 
@@ -547,5 +552,5 @@ def _own_name(signer: Signer) -> bytes:
     try:
         return signer.name
     except StoreError:
-        # Without a key nothing is one's own; what needs the key says why there is none.
+        # Without a key every value is foreign; the operation that needs the key raises the error.
         return b""

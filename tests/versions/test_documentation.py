@@ -1,4 +1,4 @@
-"""Annotations and documentation count where something that is reached reads them, and nowhere else."""
+"""Annotations and documentation count only if reached code reads them."""
 
 import pytest
 from edited_cells import digest, run_cells, version
