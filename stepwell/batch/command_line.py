@@ -246,6 +246,7 @@ def _named_store(options: argparse.Namespace) -> Any:
     """Open the store of the command line, which must exist."""
     from stepwell.kernel_runtime.store.store import open_store
 
+    directory, named = _directory(options)
     return closing(open_store(directory, create=False, follow=named, notify=lambda notice: say(notice_text(notice))))
 
 
