@@ -167,9 +167,9 @@ class Command(Generic[P, R]):
         for argument in self.arguments:
             argument.add_to(parser)
 
-    def call(self, given: Mapping[str, Any], **more: Any) -> list[R]:
+    def call(self, line_values: Mapping[str, Any], **more: Any) -> list[R]:
         """Call the function with the arguments of a line, once per value of a repeated argument."""
-        values = {argument.name: given[argument.name] for argument in self.arguments}
+        values = {argument.name: line_values[argument.name] for argument in self.arguments}
         repeated = next((argument.name for argument in self.arguments if argument.option.repeated), None)
         if repeated is None:
             return [self._called(values, more)]

@@ -24,7 +24,7 @@ from stepwell.kernel_runtime.text import printable
 
 _MOST_LINES = 12
 _MOST_COLUMNS = 8
-_UNSEEN = "no difference in what is compared: order of columns, index, metadata or representation differ"
+_UNSEEN = "the compared parts are equal, but the order of columns, the index, metadata or the representation differs"
 _CHOSEN = {
     "requested": "",
     "index": ": the index is unique in both",

@@ -308,7 +308,7 @@ def query(
             step.not_seen("stepwell.sql", "the catalog of the store")
         sources = used.catalog.ask(catalog_views.read_sources, catalog_views.sources_of(views.values()))
         tables |= {(catalog_views.source_table(name),): table for name, table in sources.items()}
-        shapes = {path: catalog_views.shape(view) for path, view in views.items()}
+        shapes = {path: catalog_views.view_select(view) for path, view in views.items()}
     around = surroundings(used.directory, session.namespace)
     return rows_as(kind, statement.text, Scope(tables, parameters or {}, shapes=shapes), around)
 

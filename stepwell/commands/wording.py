@@ -242,7 +242,7 @@ def listen(session: Session) -> None:
         if session.face != "python":
             return
         if isinstance(event, Notice):
-            # The warning shall name the user's line, not one of this package.
+            # The warning should name the user's line, not a line of this package.
             level, frame = 1, sys._getframe()  # noqa: SLF001 - as `warnings` does itself
             while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "stepwell":
                 level, frame = level + 1, frame.f_back

@@ -1,9 +1,8 @@
-"""Errors of our own: what happened, to which asset, in which cell, and what to do next.
+"""The errors of Stepwell, with one class per failure that a caller could handle differently.
 
-One class per thing that a caller could handle differently. Every message has up to three parts, one per line: what
-happened, where, and the remedy. IPython shows these three lines and no traceback (``_render_traceback_``), because
-the frames between the user's cell and the error are ours and say nothing; the original exception, where there is one,
-is the ``__cause__``. An exception that the *user's* code raised is never wrapped: it is raised as it is, with a note.
+Every message has up to three lines: what happened, the place, and the remedy. IPython shows these lines without a
+traceback (``_render_traceback_``), because the frames between the user's cell and the error are Stepwell's own. The original
+exception, if there is one, is the ``__cause__``. An exception raised by the *user's* code is never wrapped; it only gets a note.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from stepwell.kernel_runtime.text import printable
 
 
 class StepwellError(Exception):
-    """Base of every error that Stepwell raises by itself.
+    """Base class of the errors that Stepwell raises itself.
 
     Parameters
     ----------
     what
-        What happened, naming the asset or step.
+        A description of the failure that names the asset or step.
     where
-        The cell, notebook, module or file that it happened in; may be empty.
+        The cell, notebook, module or file in which it happened; may be empty.
     remedy
-        What to do next; may be empty.
+        The next action for the user; may be empty.
     """
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
@@ -49,14 +48,14 @@ def _rebuild(cls: type[StepwellError], what: str, where: str, remedy: str) -> St
 
 
 class StepwellWarning(UserWarning):
-    """A line for the person who runs a script: what a notebook is told below its cell."""
+    """A notice to the user of a script; a notebook shows it below the cell."""
 
 
 # -- definitions ---------------------------------------------------------------------------------------------------
 
 
 class InvalidDefinitionError(StepwellError):
-    """A declaration that cannot be right (Dagster: ``DagsterInvalidDefinitionError``)."""
+    """An invalid declaration (Dagster: ``DagsterInvalidDefinitionError``)."""
 
 
 class DuplicateKeyError(InvalidDefinitionError):
@@ -64,11 +63,11 @@ class DuplicateKeyError(InvalidDefinitionError):
 
 
 class CycleError(InvalidDefinitionError):
-    """Assets or steps that wait for each other."""
+    """Assets or steps that depend on each other in a circle."""
 
 
 class MissingUpstreamError(InvalidDefinitionError):
-    """An upstream that is neither in the given list, nor registered, nor stored."""
+    """An upstream asset that is not in the given definitions, not registered and not stored."""
 
 
 class InvalidInvocationError(StepwellError):
@@ -76,22 +75,22 @@ class InvalidInvocationError(StepwellError):
 
 
 class InvariantViolationError(StepwellError):
-    """A rule of the model broken at run time (Dagster: ``DagsterInvariantViolationError``)."""
+    """A violation of a rule at run time (Dagster: ``DagsterInvariantViolationError``)."""
 
 
 # -- selection ------------------------------------------------------------------------------------------------------
 
 
 class UnknownKeyError(StepwellError):
-    """An asset, step, job or run that does not exist; the message has the nearest names."""
+    """An asset, step, job or run that does not exist; the message contains the nearest names."""
 
 
 class InvalidSelectionError(StepwellError):
-    """A selection string that cannot be read."""
+    """A selection string that cannot be parsed."""
 
 
 def unknown_key(kind: str, key: str, known: Iterable[str]) -> UnknownKeyError:
-    """Build the error for an unknown name, with the nearest known ones as its remedy."""
+    """Return the error for an unknown name, with the nearest known names as its remedy."""
     names = sorted(set(known))
     near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
     if near:
@@ -112,60 +111,60 @@ class StepOutputNotFoundError(StepwellError):
 
 
 class TypeCheckError(StepwellError):
-    """A value that is not of its declared type (Dagster: ``DagsterTypeCheckDidNotPass``)."""
+    """A value that does not have its declared type (Dagster: ``DagsterTypeCheckDidNotPass``)."""
 
 
 class UserObjectError(StepwellError):
-    """An object of the user's raised, or was not what it says, when Stepwell had to look at it outside of the step's body."""
+    """A method of a user's object failed or returned an invalid result when Stepwell called it outside the step's body."""
 
 
 class DefinitionUnavailableError(StepwellError):
-    """A re-run needs code that neither the argument nor the registry has."""
+    """A re-execution needs code that is neither passed nor registered."""
 
 
 class ValueNotKeptError(StepwellError):
-    """A re-execution needs a job's value that could not be stored when it was made."""
+    """A re-execution needs a value of a job that could not be stored."""
 
 
 class NamesReassignedError(StepwellError):
-    """A step that is needed must run, but other cells have assigned names again that it reads."""
+    """An upstream step must run, but other cells have since assigned names that it reads."""
 
 
 class UpstreamBudgetError(StepwellError):
-    """Upstream work is known to take longer than an interactive cell may start by itself."""
+    """Upstream steps would take longer than the limit up to which an interactive cell starts them itself."""
 
 
 # -- values and the store ---------------------------------------------------------------------------------------------
 
 
 class ValueUnavailableError(StepwellError):
-    """A key has no stored value, or it cannot be loaded any more; it counts as missing."""
+    """A key has no stored value, or the value can no longer be loaded; it counts as missing."""
 
 
 class ValueDamagedError(ValueUnavailableError):
-    """A stored value whose file is cut short or changed; the file is set aside and the value counts as missing."""
+    """A stored value whose file is truncated or changed; the file is moved aside and the value counts as missing."""
 
 
 class UnknownVersionError(StepwellError):
-    """A key has no such version, or more than one that is meant."""
+    """A version that a key does not have, or that matches several."""
 
 
 class AmbiguousKeyError(StepwellError):
-    """Several notebooks define the key and their current values differ."""
+    """A key that several notebooks define with different current values."""
 
 
 class SecretNotSetError(StepwellError):
-    """A secret that is asked for is not in the environment."""
+    """A requested secret that is not in the environment."""
 
 
 class UnstorableValueError(StepwellError):
-    """A step produced a value that no codec can bring back.
+    """A value that no codec can store and load again.
 
     Attributes
     ----------
     path
-        Where in the value the object is that cannot be stored, as one would write it: ``['fits'][3].model``. Empty if it is the value itself, or
-        is not known.
+        The path inside the value to the object that cannot be stored, as a Python expression: ``['fits'][3].model``. Empty for the value
+        itself, or if it is unknown.
     """
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "", path: str = "") -> None:
@@ -177,39 +176,39 @@ class UnstorableValueError(StepwellError):
 
 
 class UntrustedValueError(ValueUnavailableError):
-    """A stored value that would execute code, without a signature of a key that this user trusts."""
+    """A stored value that would execute code when loaded and is not signed with a key that this user trusts."""
 
 
 class SignatureDamagedError(UntrustedValueError, ValueDamagedError):
-    """A stored value that this user's key signed, but not as it is now: damage and forgery look the same."""
+    """A stored value that does not match the signature of this user's key. Damage and forgery cannot be distinguished."""
 
 
 class PackError(StepwellError):
-    """A pack that cannot be written, or is damaged, foreign or unsafe: nothing of it was imported."""
+    """A pack that cannot be written, or is damaged, foreign or unsafe. Nothing of it was imported."""
 
 
 class TrustNeededError(StepwellError):
-    """Values that another key signed would be taken over, and the user has not confirmed it.
+    """Values signed with another key would be imported, and the user has not confirmed it.
 
     Attributes
     ----------
     offer
-        What would be taken over (`records.maintenance.Offer`).
+        The values that would be imported (`records.maintenance.Offer`).
     """
 
     offer: Any = None
 
 
 class DefinitionsOnlyError(StepwellError):
-    """A run was asked for in a kernel in which a notebook's definitions are only registered."""
+    """A run was requested in a kernel that only registers the definitions of a notebook."""
 
 
 class QueryError(StepwellError):
-    """A SELECT that cannot be run: what it names is not there or not allowed, or DuckDB refuses it."""
+    """A SELECT that cannot run: it names something missing or not allowed, or DuckDB refuses it."""
 
 
 class NotTabularError(QueryError):
-    """A SELECT names an asset whose value is no table."""
+    """A SELECT names an asset whose value is not a table."""
 
 
 class StoreError(StepwellError):
@@ -221,7 +220,7 @@ class StoreNotWritableError(StoreError):
 
 
 class StorePermissionError(StoreNotWritableError):
-    """The user has no rights for the store, or for something in it."""
+    """The user has no permission for the store or a file in it."""
 
 
 class StoreReadOnlyError(StoreNotWritableError):
@@ -229,35 +228,35 @@ class StoreReadOnlyError(StoreNotWritableError):
 
 
 class StoreFullError(StoreError):
-    """There is no room on the store's disk, or a file would exceed a limit; what was acknowledged is safe."""
+    """The store's disk is full, or a file would exceed a size limit. Acknowledged commits are safe."""
 
 
 class StoreQuotaError(StoreFullError):
-    """The user's quota of the store's disk is used up; what was acknowledged is safe."""
+    """The user's quota on the store's disk is exhausted. Acknowledged commits are safe."""
 
 
 class StoreMemoryError(StoreError):
-    """There is not enough memory, or no more threads, for the store's work; what was acknowledged is safe."""
+    """The store cannot get enough memory or threads. Acknowledged commits are safe."""
 
 
 class TooManyFilesError(StoreError):
-    """The process, or the machine, has too many open files to use the store."""
+    """The process or the machine has too many open files to use the store."""
 
 
 class OtherDeviceError(StoreError):
-    """A part of the store is on another device, so that a file cannot be put in its place in one step."""
+    """A part of the store is on another device, so files cannot be moved into place atomically."""
 
 
 class StoreDiskError(StoreError):
-    """The store's disk or network file system reports an error of its own."""
+    """The store's disk or network file system reports an I/O error."""
 
 
 class UntrustedStoreError(StoreError):
-    """The store's directory holds what could reach out of it: a link, another user's file, or a catalog that is more than tables."""
+    """The store's directory is unsafe: it contains a link, a file of another user, or a catalog with more than tables."""
 
 
 class StoreFormatError(StoreError):
-    """The store was written by a newer Stepwell."""
+    """The store was written by a newer version of Stepwell."""
 
 
 class StoreDamagedError(StoreError):
@@ -272,15 +271,15 @@ class CellError(StepwellError):
 
 
 class CellSyntaxError(CellError):
-    """A cell whose body is not Python (or not one SELECT)."""
+    """A cell whose body is not valid Python, or not exactly one SELECT."""
 
 
 class CellValueError(CellError):
-    """A cell that has no value for its asset."""
+    """A cell that produces no value for its asset."""
 
 
 class CellNameError(CellError, NameError):
-    """A name that the body reads at run time although analysis did not find it, or that lives inside another cell."""
+    """A name that the body reads at run time but analysis did not find, or that exists only inside another cell."""
 
 
 class NotebookError(StepwellError):
@@ -288,15 +287,15 @@ class NotebookError(StepwellError):
 
 
 class NotebookNotFoundError(NotebookError):
-    """The notebook does not exist or is no notebook."""
+    """The notebook does not exist, or the file is not a notebook."""
 
 
 class NotebookKernelError(NotebookError):
-    """The notebook names no kernel that is installed here."""
+    """The kernel that the notebook names is not installed."""
 
 
-# -- pictures -----------------------------------------------------------------------------------------------------------
+# -- lineage ------------------------------------------------------------------------------------------------------------
 
 
 class LayoutError(StepwellError):
-    """Graphviz is not there or could not lay out a lineage; the picture is drawn in plain layers instead."""
+    """Graphviz is missing or could not lay out a lineage; plain layers are drawn instead."""

@@ -1,6 +1,6 @@
-"""What is at a path: the contents of a file or folder as one digest.
+"""The contents of a file or folder as one digest.
 
-A step that returns the path of a file returns what is in it: the store keeps it, and the data version is that of the contents.
+A step that returns the path of a file returns its contents: the store keeps them, and the data version is computed from them.
 """
 
 from __future__ import annotations
@@ -20,29 +20,39 @@ class PathContents:
     """The contents of a path at one moment."""
 
     kind: Literal["file", "folder", "nothing"]
-    """``nothing`` also where there is a device or a pipe, which cannot be read twice."""
+    """``nothing`` if the path does not exist, or is a device or a pipe, which cannot be read twice."""
     size: int = 0
-    """Bytes of all files."""
+    """Total size of all files, in bytes."""
     digest: str = ""
-    """Of a file its contents; of a folder the names and contents of everything below it. 32 hexadecimal digits."""
+    """Digest of a file's contents, or of the names and contents of everything below a folder: 32 hexadecimal digits."""
 
 
 def contents_of(path: Path) -> PathContents:
-    """Return what is at a path; links are followed, but not below a folder.
+    """Return the kind, size and digest of a path. The path may be a link; links below a folder are not followed.
+
+    Parameters
+    ----------
+    path
+        A file or folder; it need not exist.
+
+    Returns
+    -------
+    PathContents
+        The contents at the time of the call.
 
     Raises
     ------
     OSError
-        If it cannot be read.
+        If the path, or something below it, cannot be read.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return PathContents("nothing")
-    if stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(status.st_mode):
         digest, size = _file(path)
         return PathContents("file", size, digest)
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         return _folder(path)
     return PathContents("nothing")
 
@@ -68,6 +78,7 @@ def _folder(path: Path) -> PathContents:
     hasher = blake3()
     total = 0
 
+    # os.walk skips folders that it cannot read, unless it has an error handler that raises.
     def unreadable(error: OSError) -> None:
         raise error
 
@@ -75,12 +86,12 @@ def _folder(path: Path) -> PathContents:
         folders.sort()
         inside = os.path.relpath(folder, path)
         for name in (*folders, *sorted(files)):
-            each = Path(folder, name)
+            entry = Path(folder, name)
             digest, size = "", 0
-            if each.is_symlink():
-                digest = f"-> {each.readlink()}"
-            elif each.is_file():
-                digest, size = _file(each)
+            if entry.is_symlink():
+                digest = f"-> {entry.readlink()}"
+            elif entry.is_file():
+                digest, size = _file(entry)
             total += size
             for text in (inside, name, digest):
                 hasher.update(len(text).to_bytes(4, "little") + os.fsencode(text))

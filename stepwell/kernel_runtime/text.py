@@ -1,9 +1,9 @@
-r"""Text for a reader: texts that came with data, durations, ages, points in time, numbers of bytes.
+r"""Text for display: stored texts with unsafe characters escaped, durations, ages, times and sizes.
 
-A stored text must not move the cursor, reverse a line or hide a part of it. So every face shows a line or a message through `printable`, a
-cell of a table through `in_one_line`, JSON through `as_json`, HTML through `as_html`, and the output of a step that our key did not sign
-through `coloured`. Control characters (C0 except line breaks and tabs, C1), characters that change the direction, characters without a
-width and halves of surrogates are written as escapes: ``\x1b``, ``\u202e``.
+A stored text must not move the cursor, reverse a line or hide a part of it. So every front end shows a line or a message through
+`printable`, a cell of a table through `in_one_line`, JSON through `as_json`, HTML through `as_html`, and the output of a step that the user's
+key did not sign through `coloured`. Control characters (C0 except line breaks and tabs, C1), characters that change the direction,
+characters without a width, and lone surrogates are written as escapes: ``\x1b``, ``\u202e``.
 """
 
 from __future__ import annotations
@@ -16,59 +16,60 @@ from typing import Any
 
 _INVISIBLE = (
     r"\x00-\x08\x0b-\x1f\x7f-\x9f"
-    # What Unicode calls format characters, separators of lines, and fillers that take no place.
+    # Unicode's format characters, line and paragraph separators, and fillers without a width.
     r"\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
     r"\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
-"""How many seconds the units have in which ages are written: ``1d12h``."""
+"""Seconds per unit of an age such as ``1d12h``."""
 _UNSAFE = re.compile(f"[{_INVISIBLE}]")
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _UNCOLOURED = re.compile(rf"(\x1b\[[0-9;:]*m)|[{_INVISIBLE}]")
 
 
 def printable(text: str) -> str:
-    r"""Return a text with what does not show itself written out (``\x1b``); its lines stay lines."""
-    return _UNSAFE.sub(_written_out, text) if _UNSAFE.search(text) else text
+    r"""Return a text with unsafe characters escaped (``\x1b``); line breaks and tabs stay."""
+    return _UNSAFE.sub(_escaped, text) if _UNSAFE.search(text) else text
 
 
 def in_one_line(text: str) -> str:
-    r"""Return a text as `printable` does, its line breaks and tabs written out too (``\n``)."""
+    r"""Return a text like `printable`, with line breaks and tabs escaped as well (``\n``)."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def coloured(text: str) -> str:
-    """Return a text as `printable` does, but with its colours; they end with it."""
-    shown = _UNCOLOURED.sub(lambda found: found[1] or _written_out(found), text)
+    """Return a text like `printable`, but keep its colours and reset them at the end."""
+    shown = _UNCOLOURED.sub(lambda match: match[1] or _escaped(match), text)
     return f"{shown}\x1b[0m" if _COLOUR.search(shown) else shown
 
 
 def without_colours(text: str) -> str:
-    """Return a text without the sequences that colour it."""
+    """Return a text without colour sequences."""
     return _COLOUR.sub("", text)
 
 
 def as_html(text: object) -> str:
-    """Return a text as `printable` does, for HTML: no markup in it is markup."""
+    """Return a text like `printable`, escaped for HTML."""
     return html.escape(printable(str(text)))
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    r"""Return JSON in which everything that `printable` writes out is escaped (``\u202e``): it reads back as it was."""
+    r"""Return JSON in which the characters that `printable` escapes are escaped (``\u202e``); parsing it restores the value."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return _UNSAFE.sub(_json_escaped, text) if _UNSAFE.search(text) else text
 
 
-def _written_out(found: re.Match[str]) -> str:
-    return ascii(found[0])[1:-1]
+def _escaped(match: re.Match[str]) -> str:
+    return ascii(match[0])[1:-1]
 
 
-def _json_escaped(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else "\\u007f"
+def _json_escaped(match: re.Match[str]) -> str:
+    # `json.dumps` does not escape DEL.
+    return json.dumps(match[0])[1:-1] if match[0] != "\x7f" else "\\u007f"
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as a reader says it: ``1.2 s``, ``18 min``, ``2.5 h``."""
+    """Return a duration: ``1.2 s``, ``18 min``, ``2.5 h``."""
     if seconds < 0.0995:
         return f"{max(round(seconds * 1000), 1)} ms" if seconds > 0 else "0 ms"
     if seconds < 99.95:
@@ -79,23 +80,23 @@ def duration(seconds: float) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """Return an age as it is written: ``1d``, ``1d12h``, ``30m``."""
-    rest, found = seconds, ""
+    """Return an age in the form that options accept: ``1d``, ``1d12h``, ``30m``."""
+    rest, text = seconds, ""
     for unit in ("d", "h", "m"):
         count, rest = divmod(rest, SECONDS[unit])
-        found += f"{count:.0f}{unit}" if count else ""
-    return found + (f"{rest:g}s" if rest or not found else "")
+        text += f"{count:.0f}{unit}" if count else ""
+    return text + (f"{rest:g}s" if rest or not text else "")
 
 
 def moment(seconds: float, *, exact: bool = False) -> str:
-    """Return a point in local time, given in seconds since the epoch: ``2026-11-22 14:03``; with its seconds if it is to be exact."""
+    """Return a time, given in seconds since the epoch, as local time: ``2026-11-22 14:03``, with seconds if `exact`."""
     return time.strftime("%Y-%m-%d %H:%M:%S" if exact else "%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def size_text(count: float) -> str:
-    """Return a number of bytes: ``12 B``, ``41.0 MB``."""
+    """Return a number of bytes with a unit: ``12 B``, ``41.0 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
-        # What would be shown as 1000.0 is one of the next unit.
+        # 999.95 would be rounded to 1000.0, so it is 1.0 of the next unit.
         if count < 999.95:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000

@@ -158,7 +158,18 @@ def test_a_lost_value_is_computed_again_only_for_steps_that_were_asked_for():
     facts.known.values["raw"] = group[0]
     facts.keep("clean")
     assert facts.outcome("clean") == ("run", "lost")
-    assert facts.decide().lost == "clean: its file is gone from the store, or cut short"
+    assert facts.decide().obstacle == "clean: its file is gone from the store, or cut short"
+
+
+def test_a_cell_whose_effects_cannot_be_restored_runs():
+    facts = Facts()
+    facts.give("raw")
+    group = facts.keep("clean")
+    facts.known.unrestorable = lambda step, found, kind: "no kernel has it" if kind == "cell" else ""
+    decision = facts.decide(kind="cell")
+    assert (decision.action, decision.cause, decision.obstacle) == ("run", "unrestorable", "no kernel has it")
+    assert decision.group == group
+    assert facts.outcome() == ("reuse", "")
 
 
 @pytest.mark.parametrize(

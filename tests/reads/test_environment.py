@@ -61,7 +61,7 @@ def test_a_name_that_is_read_counts_whatever_the_way(read, monkeypatch):
     assert what_changed(found["MODE"]) == "the environment name MODE changed"
     monkeypatch.delenv("MODE")
     assert not holds(found["MODE"])
-    assert what_changed(found["MODE"]) == "the environment name MODE is not set any more"
+    assert what_changed(found["MODE"]) == "the environment name MODE is no longer set"
 
 
 @pytest.mark.parametrize(("module", "counts"), [("mine", True), ("tempfile", False)])

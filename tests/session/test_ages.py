@@ -1,4 +1,4 @@
-"""Results that are not reused for ever: volatile steps, greatest ages; and names that do not count."""
+"""Results that are not reused for ever: volatile steps, max_age; and names that do not count."""
 
 import sqlite3
 import time
@@ -81,7 +81,7 @@ def test_a_result_is_reused_until_it_is_too_old(store_dir, monkeypatch):
         an_hour_ago.setattr(time, "time", lambda: real() - 3601)
         statuses(prices, chart, store=store_dir)
     found = states(prices, chart, store=store_dir)["prices"]
-    assert (found.state, found.reasons[0].text) == ("stale", "older than its greatest age of 1h")
+    assert (found.state, found.reasons[0].text) == ("stale", "older than max_age (1h)")
     assert statuses(prices, chart, store=store_dir) == {"prices": "executed", "chart": "reused"}
     assert statuses(prices, chart, store=store_dir) == {"prices": "reused", "chart": "reused"}
 

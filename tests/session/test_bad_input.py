@@ -148,7 +148,7 @@ def test_two_steps_of_one_name(refused, either, store_dir):
     refused(
         DuplicateKeyError,
         lambda: stepwell.materialize([parts, raw, clean], store=store_dir),
-        "two steps are called 'clean'",
+        "two steps have the key 'clean'",
         "test_bad_input.py",
     )
 

@@ -95,7 +95,7 @@ def test_what_cannot_be_read_says_so(session, run):
     for text, kind, says in (
         ("FROM claen", QueryError, "did you mean clean?"),
         ("FROM stepwell.run", QueryError, "did you mean stepwell.runs"),
-        ("FROM model", NotTabularError, "'model' is no table but a dict"),
+        ("FROM model", NotTabularError, "'model' is not a table: its type is dict"),
         ("SELECT nope FROM clean", QueryError, r"LINE 1: SELECT nope FROM clean\n +\^"),
         ("SELECT $low", QueryError, "parameters={'low': ...}"),
         ("DELETE FROM clean", CellSyntaxError, "not one SELECT"),

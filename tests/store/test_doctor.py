@@ -146,7 +146,7 @@ def test_a_flipped_bit_is_found_set_aside_and_computed_again(scene):
         flip(path)
     found = scene.doctor()
     assert found["values"].status == "problem"
-    assert "4 of 4 value files damaged (of large, raw, scaled): set aside" in found["values"].text
+    assert "damage in 4 of 4 value files (of large, raw, scaled); damaged files were set aside" in found["values"].text
     assert found["missing"].status == "warning"
     executed, total, notes = scene.run()
     assert executed == {"raw", "scaled", "pair"}
@@ -169,7 +169,7 @@ def test_a_lost_catalog_is_rebuilt_and_what_files_hold_is_reused(scene):
     scene.lose_catalog()
     with pytest.raises(StoreDamagedError):
         open_store(scene.store)
-    findings = {each.about: each for each in examine(scene.store, mend=True)}
+    findings = {each.about: each for each in examine(scene.store, rebuild_catalog=True)}
     assert findings["rebuild"].facts["from_files"] == 4
     assert "catalog.damaged-" in findings["rebuild"].text
     assert findings["catalog"].status == "ok"
@@ -441,7 +441,7 @@ def test_a_value_file_of_another_version_is_left_where_it_is(scene):
     path.write_bytes(data)
     found = scene.doctor()["values"]
     assert found.status == "warning"
-    assert "1 file that cannot be read here" in found.text
+    assert "1 file that cannot be read by this version" in found.text
     assert path.read_bytes() == data
 
 

@@ -79,14 +79,17 @@ def test_what_does_not_load_is_missing_and_computed_again_with_the_version_that_
         """,
         small=True,
     )
-    assert missing == "missing | its stored value cannot be loaded: modelling 1.0 wrote it, and here is modelling 2.0"
+    assert (
+        missing
+        == "missing | its stored value cannot be loaded: it was written with modelling 1.0, and this environment has modelling 2.0"
+    )
     assert error.startswith(
-        "ValueUnavailableError | the stored value of 'model' cannot be loaded: modelling 1.0 wrote it, and here is modelling 2.0"
+        "ValueUnavailableError | the stored value of 'model' cannot be loaded: it was written with modelling 1.0, and this environment has modelling 2.0"
     )
     assert "pip install modelling==1.0" in error
     # The value below is still known: nothing runs for it.
     assert (below, again) == ("reused", "fits")
-    assert notes == "('model: its stored value cannot be loaded: modelling 1.0 wrote it, and here is modelling 2.0; computed again',)"  # fmt: skip
+    assert notes == "('model: its stored value cannot be loaded: it was written with modelling 1.0, and this environment has modelling 2.0; computed again',)"  # fmt: skip
 
 
 def test_a_step_that_needs_what_does_not_load_has_it_computed_again(script, tmp_path):
@@ -105,5 +108,7 @@ def test_a_library_that_is_not_here_is_named(python, tmp_path, store):
     python("import sys\nsys.path.insert(0, 'site')\nimport pickle, modelling\nfrom stepwell.kernel_runtime.store.store import open_store\npickle.dump(open_store('kept').put(modelling.Model(1), key='a', memo_key='m'), open('row', 'wb'))")  # fmt: skip
     import pickle
 
-    with pytest.raises(ValueUnavailableError, match=r"modelling 1\.0 wrote it, and here is no modelling"):
+    with pytest.raises(
+        ValueUnavailableError, match=r"written with modelling 1\.0, and this environment has no modelling"
+    ):
         open_store(tmp_path / "kept").get(pickle.loads((tmp_path / "row").read_bytes()), key="a")

@@ -53,7 +53,7 @@ def made(directory):
         pass
     housekeeping.write_sizes(store.folder, housekeeping.measure(store))
     store.close()
-    list(examine(directory, mend=True))
+    list(examine(directory, rebuild_catalog=True))
     store = open_store(directory)
     rows.record(store, rows.made(store, "more", np.arange(40_000))).wait()
     claim = store.claims.take("0" * 32, Claimant())

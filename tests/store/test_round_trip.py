@@ -148,13 +148,15 @@ def store(tmp_path):
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_does_not_come_back_is_refused_wherever_it_is(store, name):
-    with pytest.raises(UnstorableValueError, match="does not come back") as refused:
+    with pytest.raises(UnstorableValueError, match="does not load as an equal object") as refused:
         store.put(BAD[name](), key="a", memo_key="m")
     assert refused.value.path == ""
     if name == "extension type":
         # In a pickle it brings its class.
         return
-    with pytest.raises(UnstorableValueError, match=r"at \['results'\]\[1\] does not come back") as refused:
+    with pytest.raises(
+        UnstorableValueError, match=r"at \['results'\]\[1\] does not load as an equal object"
+    ) as refused:
         store.put({"n": 1, "results": [0, BAD[name]()]}, key="a", memo_key="m")
     assert refused.value.path == "['results'][1]"
     assert pickle.loads(pickle.dumps(refused.value)).path == refused.value.path
@@ -172,8 +174,8 @@ def test_loading_has_a_time_limit(store, monkeypatch, seconds, kind):
 
 def test_a_large_value_is_loaded_in_a_process_of_its_own_and_that_is_remembered(store, monkeypatch):
     apart = []
-    real = round_trip._apart
-    monkeypatch.setattr(round_trip, "_apart", lambda *given: (apart.append(1), real(*given)))
+    real = round_trip._in_separate_process
+    monkeypatch.setattr(round_trip, "_in_separate_process", lambda *given: (apart.append(1), real(*given)))
     for bad in (Raises(), Exits(), OtherContents(3)):
         # One whose class is by copy there is not compared.
         if type(bad) is not OtherContents:
@@ -189,7 +191,7 @@ def test_a_large_value_is_loaded_in_a_process_of_its_own_and_that_is_remembered(
 
 
 def test_what_a_class_prints_when_it_is_loaded_does_not_disturb_the_other_process(store):
-    with pytest.raises(UnstorableValueError, match="does not come back"):
+    with pytest.raises(UnstorableValueError, match="does not load as an equal object"):
         store.put([Noisy(), LARGE], key="a", memo_key="m")
 
 
@@ -200,7 +202,7 @@ class Noisy(Keeps):
 
 
 def test_a_large_value_whose_loading_ends_the_process_ends_only_one_of_its_own(store):
-    with pytest.raises(UnstorableValueError, match=r"at \[0\] does not come back") as refused:
+    with pytest.raises(UnstorableValueError, match=r"at \[0\] does not load as an equal object") as refused:
         store.put([Ends(), LARGE], key="a", memo_key="m")
     assert "ends the process" in str(refused.value)
 
@@ -256,7 +258,7 @@ def test_types_that_come_back_are_not_loaded(store, monkeypatch):
 
 def test_a_value_with_a_frame_in_it_is_not_loaded(store, monkeypatch):
     monkeypatch.setattr(round_trip, "_decoded", None)
-    monkeypatch.setattr(round_trip, "_apart", None)
+    monkeypatch.setattr(round_trip, "_in_separate_process", None)
     frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
     store.put({"frame": frame, "column": frame["a"]}, key="a", memo_key="m")
 
@@ -269,7 +271,7 @@ def test_what_a_class_of_a_library_leaves_out_is_the_librarys_decision(tmp_path)
 
     for large in (b"", LARGE):
         assert type(put(lambda _: "lib 1.0", large)[0]) is OtherContents
-    with pytest.raises(UnstorableValueError, match="does not come back"):
+    with pytest.raises(UnstorableValueError, match="does not load as an equal object"):
         put(lambda _: None, b"")
 
 

@@ -127,7 +127,7 @@ def test_the_engine_alone_reads_no_other_file_either(project):
     outside = project.parent / "outside"
     (project / "data" / "link.csv").symlink_to(outside / "o.csv")
     (project / "folder").symlink_to(outside)
-    instance = sql_instance.own_instance(project / ".stepwell", [str(project / "data" / "a.csv")])
+    instance = sql_instance.private_instance(project / ".stepwell", [str(project / "data" / "a.csv")])
     try:
         for text in OUTSIDE:
             if text.startswith(("FROM read_csv('data/a.csv", "FROM read_csv((SELECT")):
@@ -281,7 +281,7 @@ def test_values_of_parameters_are_values(project):
         assert run_select("SELECT $p AS p", Scope({}, {"p": value})).to_pydict() == {"p": [value]}
     with pytest.raises(QueryError, match="no value"):
         run_select("SELECT $p", Scope({}))
-    with pytest.raises(CellSyntaxError, match="parameters have names"):
+    with pytest.raises(CellSyntaxError, match="parameters of a SELECT have names"):
         run_select("SELECT ?", Scope({}, {"1": 1}))
     with pytest.raises(QueryError):
         run_select("SELECT $p", Scope({}, {"p": object()}))

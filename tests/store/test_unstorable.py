@@ -55,7 +55,7 @@ def deep():
 CASES = {
     "lambda that holds a generator": (lambda_with_a_generator, "a lambda", "closure"),
     "function with a lock": (function_with_a_lock, "inner", "closure"),
-    "class with a connection": (class_with_a_connection, "Inner", "cell of its own"),
+    "class with a connection": (class_with_a_connection, "Inner", "top level of a cell"),
     "iterator": (lambda: zip([1], (i for i in range(3)), strict=False), "generator", "list"),
     "thread": (threading.Thread, "threading.Thread|_thread.lock|_thread._ThreadHandle", "out of the value"),
     "memoryview": (lambda: memoryview(b"abc"), "memoryview", "bytes"),

@@ -77,20 +77,20 @@ class Inventory:
             if issubclass(type(item), type):
                 if item.__module__ == "__main__":
                     self._note(root, address, item, content_of(item), None)
-                    stack += [((*address, ("class", name)), each) for name, each in class_data(item).items()]
+                    stack += [((*address, ("class", name)), member) for name, member in class_data(item).items()]
                 continue
             if kind is FunctionType:
                 if item.__globals__ is self._namespace:
                     self._note(root, address, item, content_of(item), None)
-                    stack += [((*address, step), each) for step, each in _held_by(item)]
+                    stack += [((*address, step), member) for step, member in _held_by(item)]
                 continue
             if kind in CALLS:
-                stack += [((*address, step), each) for step, each in _held_by(item)]
+                stack += [((*address, step), member) for step, member in _held_by(item)]
                 continue
             if kind is ModuleType:
                 if owner(item.__name__) is None:
                     self._note(root, address, item, content_of(item), None)
-                    stack += [((*address, ("class", name)), each) for name, each in module_data(item).items()]
+                    stack += [((*address, ("class", name)), member) for name, member in module_data(item).items()]
                 continue
             if kind is not tuple and (not contents.has_content(item) or contents.is_inert(item)):
                 continue
@@ -109,7 +109,9 @@ class Inventory:
                 if kind.__module__ == "__main__" and self._namespace.get(kind.__qualname__) is kind:
                     # A method may change an attribute of its class.
                     self._enter(kind.__qualname__, kind)
-            stack += [((*address, step), each) for step, each in contents.members(item) if type(each) not in ATOMS]
+            stack += [
+                ((*address, step), member) for step, member in contents.members(item) if type(member) not in ATOMS
+            ]
 
     def _digest(self, item: Any, budget: Budget) -> str | None:
         """Return what a leaf is compared by; None if it has no digest, or too much would have to be taken apart for it."""
@@ -140,19 +142,19 @@ class Inventory:
         suspects
             Names whose objects count as changed if they have no digest: code may change them; None for all.
         """
-        found = []
+        changed = []
         for seen in self.seen.values():
             if seen.content is None:
                 if seen.digest is None:
                     # Reading an iterator changes it.
                     suspect = suspects is None or seen.root in suspects or contents.is_iterator(seen.item)
                     if suspect and not (contents.is_handle(seen.item) and self._is_log(seen)):
-                        found.append(seen)
+                        changed.append(seen)
                 elif self._digest(seen.item, Budget(_MOST_INSTANCES)) != seen.digest:
-                    found.append(seen)
+                    changed.append(seen)
             elif type(seen.item) is not tuple and not contents.same_content(seen.content, content_of(seen.item)):
-                found.append(seen)
-        return found
+                changed.append(seen)
+        return changed
 
     def _is_log(self, seen: Seen) -> bool:
         """Return True for what a logger or a standard stream writes to: that is output, like what is printed."""
@@ -216,7 +218,7 @@ def content_of(item: Any) -> tuple[Any, ...]:
     if type(item) is FunctionType:
         return (
             ("attributes", tuple(vars(item).items())),
-            ("cells", tuple([_bound_in(each) for each in item.__closure__ or ()])),
+            ("cells", tuple([_bound_in(cell) for cell in item.__closure__ or ()])),
         )
     if type(item) is ModuleType:
         return (("class", tuple(module_data(item).items())),)
@@ -311,25 +313,25 @@ def outdated_class(values: Iterable[Any], namespace: Mapping[str, Any]) -> bool:
 
 
 def _walked(values: Iterable[Any], stop: Collection[int]) -> dict[int, Any]:
-    found: dict[int, Any] = {}
+    objects: dict[int, Any] = {}
     stack = list(values)
-    while stack and len(found) < contents.MOST_CONTAINERS:
+    while stack and len(objects) < contents.MOST_CONTAINERS:
         item = stack.pop()
         kind = type(item)
-        if id(item) in found or not (kind in _HOLDERS or contents.has_content(item) or kind.__module__ == "__main__"):
+        if id(item) in objects or not (kind in _HOLDERS or contents.has_content(item) or kind.__module__ == "__main__"):
             continue
-        found[id(item)] = item
+        objects[id(item)] = item
         if id(item) in stop:
             continue
         if kind in CALLS and (kind is not FunctionType or item.__module__ == "__main__"):
-            stack += [*[each for _, each in _held_by(item)], *(getattr(item, "__closure__", None) or ())]
+            stack += [*[member for _, member in _held_by(item)], *(getattr(item, "__closure__", None) or ())]
         elif kind is frozenset:
             stack += item
         elif kind is FunctionType:
             continue
         elif not contents.is_leaf(item):
-            stack += [each for _, each in contents.members(item)]
-    return found
+            stack += [member for _, member in contents.members(item)]
+    return objects
 
 
 _HOLDERS = frozenset({tuple, frozenset, FunctionType, MethodType, BuiltinMethodType})
@@ -344,20 +346,20 @@ def places(namespace: dict[str, Any], names: Iterable[str], stop: Collection[int
     stop
         Identities of objects whose members are not looked at.
     """
-    found: dict[int, Seen] = {}
+    objects: dict[int, Seen] = {}
     for name in names:
         stack: list[tuple[Address, Any]] = [((), namespace[name])]
-        while stack and len(found) < contents.MOST_CONTAINERS:
+        while stack and len(objects) < contents.MOST_CONTAINERS:
             address, item = stack.pop()
             kind = type(item)
-            if kind in ATOMS or id(item) in found or not (kind is tuple or contents.has_content(item)):
+            if kind in ATOMS or id(item) in objects or not (kind is tuple or contents.has_content(item)):
                 continue
-            found[id(item)] = Seen(name, address, item, None, None)
+            objects[id(item)] = Seen(name, address, item, None, None)
             if id(item) in stop or kind.__module__ not in {"builtins", "collections", "__main__"}:
                 continue
             if not contents.is_leaf(item):
-                stack += [((*address, step), each) for step, each in contents.members(item)]
-    return found
+                stack += [((*address, step), member) for step, member in contents.members(item)]
+    return objects
 
 
 def reached_names(
@@ -374,15 +376,15 @@ def reached_names(
     ends_at
         Whether a name is not followed: what is behind it is another object than the one that matters.
     """
-    found: set[str] = set()
+    reached: set[str] = set()
     pending = list(names)
     stack = list(items)
     while stack or pending:
         if not stack:
             name = pending.pop()
-            if name in found:
+            if name in reached:
                 continue
-            found.add(name)
+            reached.add(name)
             stack = [] if ends_at(name) else [namespace.get(name)]
         seen: set[int] = set()
         while stack:
@@ -391,21 +393,21 @@ def reached_names(
                 continue
             seen.add(id(item))
             if issubclass(type(item), FunctionType) and item.__globals__ is namespace:
-                pending.extend([each for each, _ in facts(item.__code__).loads])
+                pending.extend([loaded for loaded, _ in facts(item.__code__).loads])
                 pending.extend(facts(item.__code__).stores)
             stack += _code_behind(item)
-    return found
+    return reached
 
 
 def _code_behind(item: Any) -> Iterable[Any]:
     """Return the objects whose code an object may run when it is used: what it wraps, is bound to, or is made of."""
     kind = type(item)
     if issubclass(kind, FunctionType):
-        found = [contents.attribute(item, "__wrapped__")]
+        functions = [contents.attribute(item, "__wrapped__")]
         for cell in item.__closure__ or ():
             with suppress(ValueError):
-                found.append(cell.cell_contents)
-        return found
+                functions.append(cell.cell_contents)
+        return functions
     if issubclass(kind, type):
         return [*vars(item).values(), *item.__bases__] if item.__module__ == "__main__" else ()
     if issubclass(kind, (staticmethod, classmethod)):

@@ -157,7 +157,7 @@ class Bookkeeping:
         self.publish(RunStarted(self.run, tuple(step.key for step in steps)))
 
     def log(self, record: LogRecord) -> None:
-        """Take a line that a step logged."""
+        """Add a line that a step logged."""
         record = replace(record, message=hidden_message(record.message))
         self._logs.append(record)
         self.publish(StepLogged(record))
@@ -268,7 +268,7 @@ class Bookkeeping:
         published = Once()
         last.then(lambda _: published.happen())
         with waiting():
-            for commit in {id(each): each for each in (*self._commits, last)}.values():
+            for commit in {id(pending): pending for pending in (*self._commits, last)}.values():
                 commit.wait()
             published.wait()
         if self._failure is not None:
@@ -404,7 +404,7 @@ class Claiming:
         Returns
         -------
         bool
-            Whether `Known` knows more than before, so that the step may be reused.
+            True if `Known` has a later snapshot, so that the step may be reused.
         """
         if not _can_be_reused(step, memo) or not (self._takes_long(step) or self._claims.is_there(memo)):
             return False
@@ -419,10 +419,10 @@ class Claiming:
         codes = [step.code.digest] if step.code is not None else []
         keys = [output.key for output in step.outputs]
         try:
-            found = self._guard.call(lambda: self._store.snapshot(keys, [step.address], codes, remember=False))
+            snapshot = self._guard.call(lambda: self._store.snapshot(keys, [step.address], codes, remember=False))
         except KeyboardInterrupt:
             return False
-        self._known.look_again(found)
+        self._known.look_again(snapshot)
         return True
 
     def computing(self, step: PlanStep, memo: str) -> None:
@@ -441,12 +441,12 @@ class Claiming:
         """Note that a step ended or will not run: its claim is released when its rows are committed."""
         watched, self._watched = self._watched, None
         claim, self._claim = self._claim, None
-        for each in (claim, watched.claim if watched is not None else None):
-            if each is not None:
-                self._books.after_commit(each.release)
+        for held in (claim, watched.claim if watched is not None else None):
+            if held is not None:
+                self._books.after_commit(held.release)
 
     def drop(self) -> None:
-        """Let the claim of a step whose body has not begun go at once: another one comes first."""
+        """Release the claim of a step whose body has not begun: another step runs first."""
         if self._claim is not None:
             self._claim.release()
             self._claim = None
@@ -462,7 +462,7 @@ class Claiming:
         return self._claims.take(memo, Claimant(self._books.run.notebook, os.getpid(), platform.node(), time.time()))
 
     def _wait(self, step: PlanStep, memo: str, position: int) -> Claim | None:
-        """Return the claim as soon as it is free; None if the run is to stop."""
+        """Wait until the claim is free and return it; None if the run is to stop."""
         began, pause = time.monotonic(), _SHORTEST
         shown: Claimant | None = None
         while not self._guard.interrupted:

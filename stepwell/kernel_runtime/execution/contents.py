@@ -1,7 +1,7 @@
 """The content of mutable objects: taken before a step runs, compared after it, and put back in place on a hit.
 
 An object keeps its identity when its content is replaced, so every other name for it sees the change. The content of a container
-is shallow: it names its members, and a member that is mutable has a content of its own. What is no container (an array, a
+is shallow: it names its members, and a member that is mutable has separate content. An object that is not a container (an array, a
 frame, a random generator) is a *leaf*: it is compared by digest and replaced as a whole.
 """
 
@@ -54,7 +54,7 @@ class NotRestorableError(Exception):
 
 
 def has_content(item: Any) -> bool:
-    """Return True if an object can change in place, as far as its type tells."""
+    """Return True if the type of an object allows changes in place."""
     kind = type(item)
     return kind not in _NO_CONTENT and not issubclass(kind, (type, *_NO_CONTENT))
 
@@ -121,7 +121,7 @@ CHANGING = frozenset(
 
 
 def is_leaf(item: Any) -> bool:
-    """Return True if an object is compared by digest: it is no container of Python objects."""
+    """Return True if an object is compared by digest: it is not a container of Python objects."""
     kind = type(item)
     if kind in _CONTAINERS or kind is tuple:
         return False
@@ -158,10 +158,10 @@ def member(item: Any, step: Step) -> Any:
         return dict.__getitem__(item, name)
     if kind == "index":
         return item[name]
-    found = (_state_of(item) or {}).get(name, _ABSENT)
-    if found is _ABSENT:
+    value = (_state_of(item) or {}).get(name, _ABSENT)
+    if value is _ABSENT:
         raise AttributeError(name)
-    return found
+    return value
 
 
 def content(item: Any) -> tuple[Any, ...]:
@@ -195,8 +195,10 @@ def same_content(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
             return False
         if kind == "set":
             # Only numbers and texts are compared by value: the objects of a library may raise when they are compared.
-            plain = all(type(each) in ATOMS for each in (*old, *new))
-            if {id(each) for each in old} != {id(each) for each in new} and not (plain and set(old) == set(new)):
+            plain = all(type(member) in ATOMS for member in (*old, *new))
+            if {id(member) for member in old} != {id(member) for member in new} and not (
+                plain and set(old) == set(new)
+            ):
                 return False
         elif not all(_same(one, two) for one, two in zip(old, new, strict=True)):
             return False
@@ -225,7 +227,7 @@ def put_content(item: Any, parts: tuple[Any, ...]) -> None:
     try:
         for kind, values in parts:
             if kind == "items":
-                # An OrderedDict keeps the order in a list of its own.
+                # An OrderedDict keeps the order in a separate list.
                 kind_of_dict = collections.OrderedDict if issubclass(type(item), collections.OrderedDict) else dict
                 kind_of_dict.clear(item)
                 for key, value in values:
@@ -271,7 +273,7 @@ def _state_of(item: Any) -> dict[str, Any] | None:
     """Return the attributes of an instance; None if its state lies elsewhere."""
     kind = type(item)
     namespace = _namespace_of(item)
-    found = (
+    state = (
         {name: value for name, value in namespace.items() if name not in _KEPT_BY_LIBRARY}
         if type(namespace) is dict
         else None
@@ -288,11 +290,11 @@ def _state_of(item: Any) -> dict[str, Any] | None:
                 value = descriptor.__get__(item, kind)  # type: ignore[union-attr]
             except AttributeError:
                 continue
-            found = {} if found is None else found
-            found[name] = value
-    if found is None and issubclass(type(item), (dict, list, set, collections.deque, bytearray)):
+            state = {} if state is None else state
+            state[name] = value
+    if state is None and issubclass(type(item), (dict, list, set, collections.deque, bytearray)):
         return {}
-    return found
+    return state
 
 
 def _namespace_of(item: Any) -> Any:
@@ -364,7 +366,7 @@ def _set_attributes(item: Any, state: Any) -> None:
 
 
 def _seeds_state(item: Any) -> Any:
-    """Return what a sequence of seeds was made of, and how many children were taken from it; None for another kind."""
+    """Return the entropy of a sequence of seeds, and the number of its children; None for another type."""
     if type(item).__name__ != "SeedSequence":
         return None
     return (item.entropy, item.spawn_key, item.pool_size, item.n_children_spawned)
@@ -438,8 +440,8 @@ _LEAVES: tuple[tuple[str, str, _Get, _Set], ...] = (
 
 def _leaf(item: Any) -> tuple[_Get, _Set] | None:
     for module, name, get, set_ in _LEAVES:
-        found = sys.modules.get(module)
-        kind = getattr(found, name, None) if found is not None else None
+        library = sys.modules.get(module)
+        kind = getattr(library, name, None) if library is not None else None
         if isinstance(kind, type) and issubclass(type(item), kind):
             return get, set_
     return None
@@ -447,8 +449,8 @@ def _leaf(item: Any) -> tuple[_Get, _Set] | None:
 
 def leaf_state(item: Any) -> Any:
     """Return the state of a leaf, for `put_leaf`."""
-    found = _leaf(item)
-    return found[0](item) if found is not None else None
+    leaf = _leaf(item)
+    return leaf[0](item) if leaf is not None else None
 
 
 def put_leaf(item: Any, state: Any) -> None:
@@ -459,10 +461,10 @@ def put_leaf(item: Any, state: Any) -> None:
     NotRestorableError
         If its type cannot be changed in place.
     """
-    found = _leaf(item)
-    if found is None:
+    leaf = _leaf(item)
+    if leaf is None:
         raise NotRestorableError(f"a {type(item).__name__} cannot be set to another state")
     try:
-        found[1](item, state)
+        leaf[1](item, state)
     except Exception as error:
         raise NotRestorableError(f"{type(item).__name__}: {error}") from error

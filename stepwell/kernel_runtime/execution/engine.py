@@ -1,6 +1,6 @@
-"""The engine: walks a plan once and decides for each step whether it is reused, run, skipped or never started.
+"""The engine: walks a plan once, and reuses, runs or skips each step, or does not start it, as `decide` says.
 
-It knows the order (the plan), asks `decide` what becomes of a step, has an executor run it, and keeps the records. Values
+It knows the order (the plan), asks `decide` for the decision about a step, has an executor run it, and keeps the records. Values
 are loaded only when a step that runs needs them.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import call
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ class Request:
     told: list[Notice] = field(default_factory=list)
     """Notices of the store while the run goes on."""
     strict: bool = False
-    """True if a value of an asset cell that cannot be stored is a failure, as it is for other steps."""
+    """True if an asset cell fails when its value cannot be stored, like every other step."""
 
 
 class _ValueLostError(Exception):
@@ -126,12 +126,12 @@ class Engine:
             if request.timeline is not None
             else None
         )
+        if self.cells is not None:
+            known.unrestorable = self.cells.stored.obstacle
         self._run_again = 0
-        self._obstacles: dict[str, str] = {}
-        """By step, why what the store has of it cannot be restored in the notebook."""
 
     def run(self) -> RunResult:
-        """Run the plan to its end, or to an interrupt; return what happened. Exceptions of user code are in the result."""
+        """Run the plan to its end, or to an interrupt. Exceptions of user code are in the result."""
         steps = self.plan.steps
         self.books.begin(steps)
         interrupted = False
@@ -148,7 +148,7 @@ class Engine:
             self.seeds.restore()
             self.claiming.close()
             # Facts outlive the run with its result; the engine need not.
-            self.known.settle = None
+            self.known.settle = self.known.unrestorable = None
         for step in steps:
             if step.key not in self.books.steps:
                 self.books.not_run(step, skipped=False)
@@ -173,7 +173,7 @@ class Engine:
     # -- one step
 
     def _decided(self, step: PlanStep, position: int) -> str:
-        """Decide a step; whatever its objects do, it ends with a record and the steps that do not need it go on."""
+        """Decide a step. Even if its objects raise exceptions, it ends with a record, and steps that do not need it continue."""
         try:
             return self._decide(step, position)
         except StoreError:
@@ -199,39 +199,42 @@ class Engine:
             missing = next(key for key in step.input_keys if key not in self.known.values)
             error = ValueUnavailableError(f"step {step.key!r} needs {missing!r}, which has no value", where=step.where)
             return self._fail(Execution(step, code=step.code), error)
-        if decision.action == "reuse" and self._reuse(step, decision):
-            return "reused"
         memo, inputs = decision.memo_key, decision.inputs
+        decision = self._reuse(step, decision)
+        if decision.action == "reuse":
+            return "reused"
         try:
             if kind != "forced" and self.claiming.before(step, memo, position):
                 # Another process may have computed it meanwhile.
                 decision = decide_keyed(step, self.plan, self.known, kind, memo=memo, inputs=inputs)
-                if decision.action == "reuse" and self._reuse(step, decision):
+                decision = self._reuse(step, decision)
+                if decision.action == "reuse":
                     return "reused"
             # The interrupt may have come while another process was waited for.
             return "cancelled" if self.guard.interrupted else self._execute(step, decision, position)
         finally:
             self.claiming.ended()
 
-    def _reuse(self, step: PlanStep, decision: Decision) -> bool:
-        """Reuse an execution of a step; return False if its effects cannot be restored."""
+    def _reuse(self, step: PlanStep, decision: Decision) -> Decision:
+        """Carry out a decision to reuse; return a decision to run instead if the effects could not be restored."""
+        if decision.action != "reuse":
+            return decision
         group = decision.group
         if self.cells is not None and self.cells.is_live(step):
-            self.collection.let()
+            self.collection.resume()
             try:
-                obstacle = self.cells.reuse(step, group)
+                obstacle = self.cells.reuse(step)
             finally:
-                self.collection.hold()
+                self.collection.suspend()
             if obstacle:
-                self._obstacles[step.key] = obstacle
-                return False
+                return replace(decision, action="run", cause="unrestorable", obstacle=obstacle)
             if len(group) > len(step.outputs):
                 self._rekey()
             before, now = self.cells.changed_since(step)
             if before:
                 self.notices.append(notice("changed later", step.key, before=before, now=now))
         self._take(step, decision)
-        return True
+        return decision
 
     def _take(self, step: PlanStep, decision: Decision) -> None:
         for item in decision.group:
@@ -239,14 +242,14 @@ class Engine:
         self.books.reused(step, decision.memo_key, decision.group)
 
     def _rekey(self) -> None:
-        """Have the steps that follow keyed again: effects were applied."""
+        """Compute the memo keys of the following steps again: effects were applied."""
         self.known.forget_checks()
         if self.request.hidden is not None:
             self.request.hidden.changed()
 
     def _tell_lost(self, step: PlanStep, decision: Decision) -> None:
-        """Give a notice of a value that is computed again because the stored one is lost."""
-        note = notice("computed again", step.key, why=decision.lost)
+        """Give a notice that a value is computed again because the stored one is lost."""
+        note = notice("computed again", step.key, why=decision.obstacle)
         # Of values that another key signed the run says one line for all.
         if note not in self.notices and self.known.snapshot.foreign.keys().isdisjoint(
             [item.id for item in decision.group]
@@ -257,7 +260,7 @@ class Engine:
         execution = Execution(step, decision.memo_key, decision.inputs or (), step.code)
         # Before the body runs: afterwards the world is as the step leaves it.
         execution.reason = self._reason(step, decision)
-        if decision.lost:
+        if decision.cause == "lost" and decision.obstacle:
             self._tell_lost(step, decision)
         self.books.started(step, position, len(self.plan.steps))
         before = self._run_again
@@ -285,7 +288,7 @@ class Engine:
     def _run_body(
         self, execution: Execution, arguments: dict[str, Any], hidden: dict[str, Any], *, live: bool
     ) -> LiveRun | None:
-        """Have a step's body run; return what a cell may have changed in the notebook."""
+        """Run a step's body. Return the record of the notebook that a cell may have changed."""
         step, cells = execution.step, self.cells
         state = None if live else self.request.hidden
         # What explains a code version is read before the body can change it.
@@ -297,9 +300,9 @@ class Engine:
         if cells is not None and live:
             run = self.guard.look(partial(cells.begin, step, arguments, self.known.values))
         self.claiming.computing(step, execution.memo)
-        self.collection.let()
+        self.collection.resume()
         outcome = self.executor.run(step, arguments, hidden, show_displays=step.key in self.request.shown)
-        self.collection.hold()
+        self.collection.suspend()
         execution.outcome = outcome
         if state is not None and (watched is not None or step.code is None):
             self._tell_changes(step, self.guard.look(lambda: state.after(step, watched)))
@@ -312,7 +315,7 @@ class Engine:
         return run
 
     def _tell_unchecked(self, step: PlanStep, outcome: Outcome) -> None:
-        """Give notices of what a body used and no later run can check: its result is reused although that may change."""
+        """Give notices of reads that no later run can check: the result is reused even if they change."""
         if step.op.volatile or step.op.max_age is not None or not step.memoised:
             return
         if outcome.network:
@@ -327,7 +330,7 @@ class Engine:
             self.notices.append(notice("processes", step.key, programs=outcome.children[:3]))
 
     def _take_present_names(self, execution: Execution) -> None:
-        """Give an asset cell that is about to run the memo key that it has with the present variables."""
+        """Compute the memo key of an asset cell that is about to run again, with the present variables."""
         step, state, cells = execution.step, self.request.hidden, self.cells
         if state is not None and cells is not None and cells.is_live(step) and cells.is_renamed(step):
             state.changed()
@@ -336,12 +339,13 @@ class Engine:
 
     def _reason(self, step: PlanStep, decision: Decision) -> str:
         """Return why a step runs although nothing that its memo key contains was changed; empty if something was."""
-        obstacle = self._obstacles.pop(step.key, "")
+        if decision.cause == "unrestorable":
+            return decision.obstacle
         if self.plan.kind == "job":
-            return obstacle
+            return ""
         if decision.cause == "forced":
             return FORCED
-        return obstacle or reason_to_run(step, decision.memo_key, decision.inputs or (), self.known)
+        return reason_to_run(step, decision.memo_key, decision.inputs or (), self.known)
 
     def _settle(self, step: PlanStep) -> None:
         """Compute the code version of a step again if a step before it has changed what its code reaches."""
@@ -352,8 +356,8 @@ class Engine:
             address, digest = step.address, step.code.digest
             # An interrupt while it waits ends the run before this step begins.
             with suppress(KeyboardInterrupt):
-                found = self.guard.call(lambda: self.store.snapshot([], [address], [digest], remember=False))
-                self.known.snapshot.take(found)
+                snapshot = self.guard.call(lambda: self.store.snapshot([], [address], [digest], remember=False))
+                self.known.snapshot.take(snapshot)
 
     def _tell_changes(self, step: PlanStep, names: tuple[str, ...]) -> None:
         if names:
@@ -375,7 +379,7 @@ class Engine:
                     error = user_object_error(step, "storing what it gave", broken)
                 produced = outcome.produced
                 execution.stored = {
-                    name: each for name, each in execution.stored.items() if not produced[name].output.stored
+                    name: value for name, value in execution.stored.items() if not produced[name].output.stored
                 }
         if error is None:
             made = self.books.executed(execution)
@@ -427,10 +431,10 @@ class Engine:
         version = "" if is_job else look(partial(data_version, value)) or ""
         kept = True
         try:
-            at = look(partial(self.books.put, execution, name, value, version=version, portable=run is None))
-            execution.stored[name] = (at, version or at.digest)
+            stored_value = look(partial(self.books.put, execution, name, value, version=version, portable=run is None))
+            execution.stored[name] = (stored_value, version or stored_value.digest)
         except UnstorableValueError as unstorable:
-            if not is_job and (run is None or self.cells is None or self.cells.must_be_stored(step)):
+            if not is_job and (run is None or self.cells is None or self.cells.stored.must_be_stored(step)):
                 raise
             # In a kernel the value lives on, under the variable that it is bound to.
             held = unstorable.what.partition(" cannot be stored: ")[2] if run is not None else ""
@@ -442,7 +446,7 @@ class Engine:
         return kept
 
     def _is_users_interrupt(self, error: BaseException) -> bool:
-        """Return whether an exception is Ctrl-C, and not a KeyboardInterrupt that an object raised."""
+        """Return True if an exception is Ctrl-C, and not a KeyboardInterrupt that an object raised."""
         return is_interrupt(error) and self.guard.interrupted
 
     def _fail(self, execution: Execution, error: BaseException) -> str:
@@ -497,9 +501,9 @@ class Engine:
                 return self.cells.value(key)
         if item.value is None:
             raise ValueUnavailableError(
-                f"step {step.key!r} takes the value of {key!r}, which has none stored",
+                f"step {step.key!r} needs the value of {key!r}, which is not stored",
                 where=step.where,
-                remedy=f"{key} returns None by its annotation, or could not be kept: use deps=[{key!r}] to only come after it",
+                remedy=f"{key} returns None by its annotation, or its value could not be stored: deps=[{key!r}] declares the order alone",
             )
         producer = self.plan.producers.get(key)
         try:
@@ -515,7 +519,7 @@ class Engine:
         return value
 
     def _again(self, producer: PlanStep) -> None:
-        """Run a step again whose stored value cannot be loaded, or take what another process has made of it meanwhile."""
+        """Run a step whose stored value cannot be loaded, or take the result that another process computed meanwhile."""
         known = self.known
         inputs = known.inputs(producer) or ()
         decision = Decision("run", "lost", known.key(producer, inputs), inputs)

@@ -53,7 +53,7 @@ from stepwell.kernel_runtime.versions.library_state import reached_by
 
 @dataclass(slots=True)
 class Outcome:
-    """What running a body gave."""
+    """The outcome of running a body."""
 
     produced: dict[str, Produced]
     """By output name; of a failed body what it yielded before."""
@@ -64,13 +64,13 @@ class Outcome:
     network: tuple[str, ...] = ()
     """Hosts on the network that the body opened a connection to."""
     unseen: tuple[str, ...] = ()
-    """What it read through native readers and cannot be checked later, each as ``reader: what``."""
+    """Reads through native readers that cannot be checked later, as ``reader: source``."""
     children: tuple[str, ...] = ()
     """Programs and processes that it started: what these read is not seen."""
     last: Any = None
     """The value of a cell's last expression, if the shell keeps it and the expression is not just a variable."""
     recorder: ReadRecorder | None = None
-    """What noted the reads; it also knows what was written."""
+    """The recorder of reads and writes."""
 
 
 _AS_IT_IS = contextlib.nullcontext()
@@ -89,7 +89,7 @@ class InProcess:
         namespace: dict[str, Any] | None = None,
     ) -> None:
         self.namespace = namespace
-        """The notebook's variables; None where there is no notebook."""
+        """The notebook's variables; None outside notebooks."""
         self.guard = guard
         self.run_sql = run_sql
         self.exclude = exclude
@@ -129,7 +129,7 @@ class InProcess:
             partial(self._counted, step) if live else lambda: step.op.parameters,
             before=live,
             own=own,
-            looks_at_filters=any(["filters" in facts(code).attributes for code in codes if code is not None]),  # noqa: C419 - a list is quicker for one or two
+            reads_filters=any(["filters" in facts(code).attributes for code in codes if code is not None]),  # noqa: C419 - a list is quicker for one or two
         )
         error: BaseException | None = None
         started = time.perf_counter()
@@ -194,13 +194,13 @@ class InProcess:
             for value in body(**arguments):
                 collector.yielded(value)
         else:
-            found = body(**arguments)
-            if type(found) is GeneratorType and not step.op.output_checks:
+            result = body(**arguments)
+            if type(result) is GeneratorType and not step.op.output_checks:
                 # A function that returns a generator of Output instead of being one.
-                for value in found:
+                for value in result:
                     collector.yielded(value)
             else:
-                collector.returned(found)
+                collector.returned(result)
 
     def _cell(self, body: CellBody, arguments: Mapping[str, Any], collector: Collector) -> None:
         # The names of a live body's inputs are bound in the notebook already.
@@ -325,7 +325,7 @@ class _Handler(logging.Handler):
 
 
 class OpExecutionContext:
-    """What an op's function is given as its parameter ``context``."""
+    """The object that an op's function gets as its parameter ``context``."""
 
     __stepwell_context__ = True
 
@@ -394,7 +394,7 @@ class OpExecutionContext:
 
 
 class AssetExecutionContext(OpExecutionContext):
-    """What an asset's function is given as its parameter ``context``."""
+    """The object that an asset's function gets as its parameter ``context``."""
 
     @property
     def asset_key(self) -> AssetKey:
@@ -461,7 +461,7 @@ class Capture:
     def __init__(self, step_key: str, *, show_displays: bool = True) -> None:
         self.step_key = step_key
         self.show_displays = show_displays
-        """Whether displays are to appear in the cell that is running, beside being kept."""
+        """True if displays also appear in the cell that is running; they are recorded in any case."""
         self.dropped = 0
         """Characters that were not kept."""
         self._outputs: list[CapturedOutput] = []
@@ -560,7 +560,7 @@ class recording:  # noqa: N801 - used as a function; a generator's context manag
 
 @contextmanager
 def proxied() -> Iterator[None]:
-    """Put the proxies in place for the duration of a run."""
+    """Install the proxies for the duration of a run."""
     before = sys.stdout, sys.stderr
     mine = _Tee(before[0], "stdout"), _Tee(before[1], "stderr")
     sys.stdout, sys.stderr = streams = cast("tuple[TextIO, TextIO]", mine)

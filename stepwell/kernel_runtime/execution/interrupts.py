@@ -1,4 +1,4 @@
-"""Who gets Ctrl-C during a run: inside the user's code it raises, inside the engine it sets a flag.
+"""Handling of Ctrl-C during a run: inside the user's code it raises, inside the engine it sets a flag.
 
 An interrupt while the engine keeps its records must not tear them; an interrupt while user code runs must end that code at
 once. The handler is the main thread's own, so the flag and the code that it guards never run at the same time.
@@ -26,7 +26,7 @@ T = TypeVar("T")
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _BEHIND = 1.1
-"""Seconds that the start of a process, as the system tells it, may lie before the true one: Linux counts from a whole second."""
+"""Seconds by which the reported start of a process may be too early: Linux counts from a whole second."""
 _OURS = str(Path(__file__).parents[2]) + os.sep
 _CALLS_BODIES = str(Path(__file__).with_name("in_process.py"))
 
@@ -43,15 +43,15 @@ class InterruptGuard:
     def __init__(self) -> None:
         self.interrupted = False
         self.cancelled = False
-        """Whether `cancel` was called, and no Ctrl-C came."""
+        """True if `cancel` was called, and there was no Ctrl-C."""
         self.stops_itself = False
-        """Whether only code of the run called `cancel`: that goes on to its end."""
+        """True if only code of the run called `cancel`: the running step continues to its end."""
         self._calling = False
-        """Whether `call` is in user code."""
+        """True while `call` is in user code."""
         self._began = 0.0
         """When `call` was called last."""
         self._thrown = False
-        """Whether `cancel` has sent this thread an exception."""
+        """True if `cancel` has sent this thread an exception."""
         self._impatient = False
         self._previous: Any = None
         self._owns = False
@@ -59,12 +59,12 @@ class InterruptGuard:
         self.run_id = ""
         """The run that it guards; empty while that is prepared."""
         self._pressing = False
-        """Whether the next signal is that of `cancel`."""
+        """True if `cancel` sends the next signal."""
         self._heard = 0
-        """How many signals the handler has seen."""
+        """The number of signals that the handler has received."""
         self._sending = allocate_lock()
         self._open = False
-        """Whether signals can be sent; changes under `_sending`."""
+        """True if signals can be sent; changes under `_sending`."""
 
     def __enter__(self) -> Self:
         self._thread = threading.get_ident()
@@ -148,7 +148,7 @@ class InterruptGuard:
                 self._pressing = True
                 if hasattr(signal, "pthread_kill"):
                     signal.pthread_kill(self._thread, signal.SIGINT)
-                else:  # Windows has no such call; there, the signal wakes the main thread whoever raises it
+                else:  # Windows has no such call; there, the signal wakes the main thread from any thread
                     signal.raise_signal(signal.SIGINT)
             if self._calling:
                 _interrupt_children(self._began)
@@ -157,7 +157,7 @@ class InterruptGuard:
 
     @contextmanager
     def committing(self) -> Iterator[None]:
-        """Wait for what is recorded: once interrupted, a second interrupt raises KeyboardInterrupt.
+        """Wait until records are committed: once interrupted, a second interrupt raises KeyboardInterrupt.
 
         The catalog may be another process's for long, if that was stopped. What is recorded is committed all the same when it is free.
         """
@@ -171,8 +171,8 @@ class InterruptGuard:
         """Call what looks at the user's objects, which may take for ever; an interrupt meanwhile raises KeyboardInterrupt in it."""
         if self._calling:
             return function()
-        found: T = self.call(function, begun=True)
-        return found
+        result: T = self.call(function, begun=True)
+        return result
 
     def call(self, function: Callable[[], Any], *, begun: bool = False) -> Any:
         """Call user code, or wait for what can be given up; an interrupt raises KeyboardInterrupt in it.

@@ -59,7 +59,7 @@ class LiveRun:
     names
         Names whose objects the body may change.
     arguments
-        Values of inputs that the notebook does not have as they are needed; they are bound while the body runs.
+        Values of inputs that the notebook lacks or has changed; they are bound while the body runs.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LiveRun:
         self._links: dict[int, str] = {}
         self._unchanged: dict[int, Seen] = {}
         self._own: dict[int, Seen] = {}
-        """What functions and classes hold that the body defined."""
+        """The objects that functions and classes of the body hold."""
         self._changed_roots: set[str] = set()
         self._streams: dict[str, Any] = {}
         self._seedings = len(seedings)
@@ -201,7 +201,7 @@ class LiveRun:
         environment
             Names of the environment that the body set or removed.
         last
-            The value of the last expression, where the shell keeps that and it is no variable.
+            The value of the last expression, if the shell keeps it and it is not a variable.
         """
         space, body, bundle = self._space, self._body, self.bundle
         bound = self.bound()
@@ -273,7 +273,7 @@ class LiveRun:
         """Return what functions and classes that the body defined hold and it may have changed: executing them again gives it as it was at first."""
         code = (self._body.code, self._body.tail)
         used = {name for each in code if each is not None for name, _ in facts(each).loads}
-        found = []
+        made_names = []
         for key, seen in Inventory(self._space, used.intersection(names), digests=False).seen.items():
             if key in self._inventory.seen:
                 continue
@@ -285,8 +285,8 @@ class LiveRun:
             )
             self._own[key] = seen
             if holds:
-                found.append(seen)
-        return found
+                made_names.append(seen)
+        return made_names
 
     def leave_out(self, size: float) -> list[str]:
         """Take variables out of the bundle that are secret or dropped, or too large to be stored in passing; return their names.
@@ -297,12 +297,12 @@ class LiveRun:
             Bytes that may be stored; never more than 1 GB.
         """
         values, body = self.bundle.values, self._body
-        found = [
+        candidates = [
             name
             for name, value in values.items()
             if name not in body.outputs and (name in body.dropped or is_kept_back(name, value))
         ]
-        for name in found:
+        for name in candidates:
             del values[name]
         sizes = {name: size_of(value) for name, value in values.items() if name not in {*body.outputs, *body.kept}}
         left = sum(sizes.values())
@@ -311,10 +311,10 @@ class LiveRun:
                 break
             left -= sizes[name]
             del values[name]
-            found.append(name)
-        if found:
+            candidates.append(name)
+        if candidates:
             self._views = None
-        return found
+        return candidates
 
     def _split(self, bound: list[str]) -> tuple[tuple[int, ...], list[str]]:
         """Return the definitions that were executed, and the names that hold values."""
@@ -330,9 +330,11 @@ class LiveRun:
             alone = name not in self._body.stored and len(places) == 1
             number: int | None = next(
                 (
-                    each
-                    for each in reversed(places)
-                    if _gave(definitions[each], name, self._space[name], alone=alone, stored=name in self._body.stored)
+                    address
+                    for address in reversed(places)
+                    if _gave(
+                        definitions[address], name, self._space[name], alone=alone, stored=name in self._body.stored
+                    )
                 ),
                 None,
             )
@@ -364,11 +366,11 @@ class LiveRun:
             if name in space and name not in {*outputs, *rebound} and contents.has_content(space[name])
         ]
         others = {**values, **objects_in([space[name] for name in read])}
-        found = []
+        shared = []
         for name, objects in inside.items():
             elsewhere = others.keys() | set().union(*[inside[other] for other in outputs if other != name])
             if not elsewhere.isdisjoint(objects):
-                found.append(name)
+                shared.append(name)
         mine = {key: item for objects in (values, *inside.values()) for key, item in objects.items()}
         links: dict[int, View] = {}
         if has_arrays(mine.values()):
@@ -383,19 +385,19 @@ class LiveRun:
                 over = {id(each) for item in objects.values() for _, each in blocks_of(item)} & (
                     there.keys() | values.keys()
                 )
-                if name not in found and (deeper or over or not objects.keys().isdisjoint(linked)):
-                    found.append(name)
+                if name not in shared and (deeper or over or not objects.keys().isdisjoint(linked)):
+                    shared.append(name)
             read = [name for name in names if name in space]
-        if found or links:
+        if shared or links:
             # Where the shared objects are in the notebook. What the body may have changed is known from before it.
-            held = set().union(*[inside[name].keys() for name in found], [id(each.holder) for each in links.values()])
+            held = set().union(*[inside[name].keys() for name in shared], [id(each.holder) for each in links.values()])
             roots = [name for name in read if not held.isdisjoint(objects_in([space[name]]))]
             self._unchanged = {
                 key: seen
                 for key, seen in Inventory(space, roots, digests=False).seen.items()
                 if key not in self._inventory.seen and seen.root not in self._changed_roots
             }
-        return found
+        return shared
 
     def _stored_objects(self) -> dict[int, Any]:
         """Return the mutable objects in the bundle, by identity."""
@@ -482,8 +484,8 @@ class LiveRun:
 
     def _link_to(self, seen: Seen) -> tuple[str, str, Any]:
         """Return the link to an object; to one that was there before through a name that the body has bound to another, what the name was."""
-        found = self._placed.get(seen.root, self.before.get(seen.root, MISSING))
-        was = id(seen.item) in self._inventory.seen and found is not self._space.get(seen.root, MISSING)
+        root = self._placed.get(seen.root, self.before.get(seen.root, MISSING))
+        was = id(seen.item) in self._inventory.seen and root is not self._space.get(seen.root, MISSING)
         return ("was" if was else "at", seen.root, seen.address)
 
     def root_of(self, item: Any) -> str:
@@ -512,7 +514,7 @@ def coded_inputs(step: PlanStep, materializations: Mapping[str, Materialization]
 
 def _texts(codes: Iterable[CodeType | None]) -> set[str]:
     """Return the words in the texts of code: names that it may look up."""
-    found: set[str] = set()
+    texts: set[str] = set()
     pending: list[Any] = list(codes)
     while pending:
         item = pending.pop()
@@ -521,8 +523,8 @@ def _texts(codes: Iterable[CodeType | None]) -> set[str]:
         elif isinstance(item, (tuple, frozenset)):
             pending.extend(item)
         elif isinstance(item, str):
-            found.update(re.findall(r"\w+", item))
-    return found
+            texts.update(re.findall(r"\w+", item))
+    return texts
 
 
 def size_of(value: Any) -> int:
@@ -545,9 +547,10 @@ def _size_of(value: Any) -> int:
         return int(value.estimated_size())
     if issubclass(type(value), (dict, list, tuple, set)) and value:
         some = [
-            each for each, _ in zip(value.items() if issubclass(type(value), dict) else value, range(64), strict=False)
+            member
+            for member, _ in zip(value.items() if issubclass(type(value), dict) else value, range(64), strict=False)
         ]
-        return len(value) * sum(size_of(each) for each in some) // len(some)
+        return len(value) * sum(size_of(member) for member in some) // len(some)
     return sys.getsizeof(value, 64)
 
 
@@ -582,13 +585,13 @@ def _gave(definition: Definition, name: str, value: Any, *, alone: bool, stored:
 
 
 def _imports(definition: Definition, name: str, value: Any) -> bool:
-    """Return True if an import gives a name its value, as far as can be told without importing anything."""
+    """Return True if an import is known to give a name its value; nothing is imported to find out."""
     if not definition.sources:
         return type(value) is ModuleType or type(contents.attribute(value, "__module__")) is str
     module, attribute = definition.sources[definition.names.index(name)]
-    found = sys.modules.get(module, MISSING)
+    loaded = sys.modules.get(module, MISSING)
     if not attribute:
-        return found is value
-    return value is contents.attribute(found, attribute, MISSING) or value is sys.modules.get(
+        return loaded is value
+    return value is contents.attribute(loaded, attribute, MISSING) or value is sys.modules.get(
         f"{module}.{attribute}", MISSING
     )

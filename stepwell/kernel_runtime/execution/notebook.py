@@ -1,4 +1,4 @@
-"""What the engine does with asset cells of a notebook: run them live, record what they left, restore it on a hit."""
+"""Asset cells of a notebook: `StoredCells` checks if a stored execution can be restored, `NotebookCells` runs cells live, records their effects and restores them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from stepwell.kernel_runtime.execution.restoration import (
 from stepwell.kernel_runtime.execution.result import Produced
 from stepwell.kernel_runtime.execution.timeline import Timeline, Unstored
 from stepwell.kernel_runtime.execution.world import Seeds, Writer, set_stream
+from stepwell.kernel_runtime.planning.decision import Kind
 from stepwell.kernel_runtime.planning.plan import PlanOutput, PlanStep
 from stepwell.kernel_runtime.reads.readers import seeded
 from stepwell.kernel_runtime.records.materializations import (
@@ -46,9 +47,9 @@ if TYPE_CHECKING:
     from stepwell.kernel_runtime.store.store import ValueStore
 
 _SHARE = 0.05
-"""Part of a step's time that storing its other variables may take."""
+"""The largest part of a step's time that storing its other variables may take."""
 _ALWAYS = 0.05
-"""Seconds that it may take in any case."""
+"""Seconds that storing them may always take."""
 _RATE = 1e9
 """Bytes that are stored in a second."""
 
@@ -64,13 +65,132 @@ class _Hit:
     """The record of what it left in the notebook; None if it left nothing else than its values."""
     effects: Effects
     own: bool
-    """Whether its cell runs."""
+    """True if its cell runs."""
     again: bool
-    """Whether the step gave this execution here before."""
+    """True if the step already had this execution in this kernel."""
     skips_objects: bool
-    """Whether objects stay as they are: the names that it reads differ from what they were, so its effects, or later ones, were applied."""
+    """True if objects are not changed: the names that it reads have other values, so its effects, or later ones, were applied."""
     unstored: list[str]
     """The variables whose values are not stored."""
+    files: FilesToRestore
+
+
+def _is_live(step: PlanStep) -> bool:
+    """Return True for a step that runs in the notebook's namespace."""
+    return isinstance(step.op.body, CellBody) and step.op.body.live
+
+
+class StoredCells:
+    """The stored executions of asset cells, and the obstacles to restoring them in this kernel. No method changes the notebook.
+
+    Parameters
+    ----------
+    timeline, store
+        Of the session.
+    strict
+        True if a value that cannot be stored is a failure.
+    """
+
+    def __init__(self, timeline: Timeline, store: ValueStore, *, strict: bool = False) -> None:
+        self._timeline = timeline
+        self._store = store
+        self._strict = strict
+        self.hit: _Hit | None = None
+        """The last execution asked for, if it can be restored; None if there is nothing to restore."""
+
+    def must_be_stored(self, step: PlanStep) -> bool:
+        """Return True if a value of a cell that cannot be stored is a failure of its step."""
+        return isinstance(step.op.body, CellBody) and (self._strict or step.op.body.must_be_stored)
+
+    def obstacle(self, step: PlanStep, group: tuple[Materialization, ...], kind: Kind) -> str:
+        """Return why the effects of an execution cannot be restored; empty if nothing is known to prevent it.
+
+        Parameters
+        ----------
+        kind
+            How the step is requested. An upstream step whose execution this kernel already has needs no restoring.
+        """
+        self.hit = None
+        if not _is_live(step):
+            return ""
+        body, timeline = step.op.body, self._timeline
+        assert isinstance(body, CellBody)
+        again = timeline.has_brought(step.key, group[0])
+        if again and kind != "cell":
+            return ""
+        kept = next((item for item in group if item.output == NOTEBOOK), None)
+        if kept is None and any(item.effects for item in group):
+            return "its effects on the notebook are not recorded"
+        # The signature is verified before any part of the record is used, even before it is known to have effects.
+        if kept is not None and not self._is_trusted(kept, group):
+            return "its effects on the notebook are not signed with a trusted key"
+        effects = Effects.from_text(kept.effects) if kept is not None else Effects()
+        unstored = _unstored(step, group, effects)
+        skips_objects = again and step.key in timeline.pinned
+        obstacle = self._unrestorable(step, group, effects, unstored, again=again, skips_objects=skips_objects)
+        if obstacle:
+            return obstacle
+        own = kind == "cell"
+        files = compare_files(
+            effects.files,
+            timeline.project,
+            self._was_written,
+            own=own,
+            has_appended=lambda path: again and not timeline.world.was_written_before(path, step.key),
+        )
+        if not files.obstacle:
+            self.hit = _Hit(step, body, group, kept, effects, own, again, skips_objects, unstored, files)
+        return files.obstacle
+
+    def _unrestorable(
+        self,
+        step: PlanStep,
+        group: tuple[Materialization, ...],
+        effects: Effects,
+        unstored: list[str],
+        *,
+        again: bool,
+        skips_objects: bool,
+    ) -> str:
+        """Return why values or effects of an execution, other than files, cannot be restored; empty if nothing prevents it."""
+        timeline = self._timeline
+        values = [name for name in unstored if name not in effects.handles]
+        used = [name for name in effects.handles if again and timeline.is_handle_used(step.key, name)]
+        if used or (values and again and timeline.is_touched(step.key, values)):
+            return f"{[*used, *values][0]} is not stored, and may have been changed since"
+        if effects.lost and not (
+            again and timeline.is_left(step.key) and (skips_objects or not timeline.is_touched(step.key, effects.lost))
+        ):
+            return f"once in every kernel: its changes cannot be restored ({', '.join(effects.lost)})"
+        assert isinstance(step.op.body, CellBody)
+        if not again and not step.op.body.kept.isdisjoint(effects.unstored):
+            return "a variable that --keep names is not stored"
+        if self.must_be_stored(step) and any(item.value is None for item in group if item.output != NOTEBOOK):
+            return "its value is not stored"
+        return ""
+
+    def _is_trusted(self, kept: Materialization, group: tuple[Materialization, ...]) -> bool:
+        """Return True if a trusted key signed what a step left, and the rows of its values name the same reads, inputs and code."""
+        return vouches(self._store.signer, kept) and all(
+            (item.reads, item.inputs, item.code_version) == (kept.reads, kept.inputs, kept.code_version)
+            for item in group
+        )
+
+    def _was_written(self, path: str, digest: str) -> bool:
+        """Return True if a step left a file of the project in a state, here or in an earlier run."""
+        here = self._timeline.world.files.get(path)
+        return (here is not None and here[0] == digest) or any(
+            digest == state for state, _ in left_states(path, self._store)
+        )
+
+
+def _unstored(step: PlanStep, group: tuple[Materialization, ...], effects: Effects) -> list[str]:
+    """Return the variables of a step whose values are not stored."""
+    body = step.op.body
+    assert isinstance(body, CellBody)
+    lacking = {item.output for item in group if item.value is None and item.output != NOTEBOOK}
+    mine = [name for name, output in zip(body.variables, step.outputs, strict=False) if output.name in lacking]
+    return [*mine, *[name for name in effects.unstored if name != RESULT]]
 
 
 class NotebookCells:
@@ -82,37 +202,35 @@ class NotebookCells:
         Of the session.
     seeds
         Of the run.
-    tell
-        Is given lines for the person at the notebook.
+    notify
+        Called with notices for the user.
     strict
-        Whether a value that cannot be stored is a failure.
+        True if a value that cannot be stored is a failure.
+
+    Attributes
+    ----------
+    stored
+        The executions of these cells that are in the store.
     """
 
     def __init__(
         self, timeline: Timeline, store: ValueStore, seeds: Seeds, notify: Notify, *, strict: bool = False
     ) -> None:
-        self._strict = strict
+        self.stored = StoredCells(timeline, store, strict=strict)
         self._seeds = seeds
         self._timeline = timeline
         self._store = store
         self._notify = notify
 
-    def must_be_stored(self, step: PlanStep) -> bool:
-        """Return True if a value of a cell that cannot be stored is a failure of its step."""
-        return isinstance(step.op.body, CellBody) and (self._strict or step.op.body.must_be_stored)
-
-    @staticmethod
-    def is_live(step: PlanStep) -> bool:
-        """Return True for a step that runs in the notebook's namespace."""
-        return isinstance(step.op.body, CellBody) and step.op.body.live
+    is_live = staticmethod(_is_live)
 
     def is_own(self, step: PlanStep) -> bool:
         """Return True if the request names the step: its cell runs, or it was asked for by its name."""
-        return step.key in self._timeline.requested
+        return not self._timeline.is_pulled(step.key)
 
     def is_cell(self, step: PlanStep) -> bool:
         """Return True if the step's own cell runs: it binds all its names. Others bind what the user did not."""
-        return step.key in self._timeline.cells
+        return self._timeline.kind(step.key) == "cell"
 
     def changed_since(self, step: PlanStep) -> tuple[str, str]:
         """Return what the step read and what other cells changed of it, as `Timeline.changed_since` does; both empty for a requested step."""
@@ -166,12 +284,12 @@ class NotebookCells:
         ValueUnavailableError
             If it is gone.
         """
-        found = self._timeline.alive(key)
-        if found is None:
+        value = self._timeline.alive(key)
+        if value is None:
             raise ValueUnavailableError(
                 f"the value of {key!r} is not stored, and its variable is gone", remedy=f"run the cell of {key}"
             )
-        return found
+        return value
 
     def begin(
         self, step: PlanStep, arguments: Mapping[str, Any], materializations: Mapping[str, Materialization]
@@ -241,8 +359,8 @@ class NotebookCells:
             files, contents = taken_files(outcome.recorder, self._timeline.project)
             run.bundle.files = contents
             effects = replace(effects, files=files, lost=(*effects.lost, *outcome.recorder.database_changes()))
-            for each in files:
-                self._timeline.wrote(each.path, each.digest, step.key)
+            for file in files:
+                self._timeline.wrote(file.path, file.digest, step.key)
         outcome.reads = (*outcome.reads, *run.reads, *run.stream_reads())
         left_out = run.leave_out(1e9 if effects.acts else max(_SHARE * outcome.seconds, _ALWAYS) * _RATE)
         effects = replace(
@@ -281,7 +399,7 @@ class NotebookCells:
         """Return the effects of a step some of whose own values could not be stored."""
         body = step.op.body
         assert isinstance(body, CellBody)
-        names = dict(zip([each.name for each in step.outputs], body.variables, strict=False))
+        names = dict(zip([output.name for output in step.outputs], body.variables, strict=False))
         return self._once(body, effects, [names[name] for name in outputs if name in names])
 
     def _once(self, body: CellBody, effects: Effects, unstored: Collection[str]) -> Effects:
@@ -312,7 +430,7 @@ class NotebookCells:
             if error is None:
                 continue
             if name in kept:
-                held = error.what.partition(" cannot be stored: ")[2].replace("a tuple that holds ", "", 1)
+                held = error.what.partition(" cannot be stored: ")[2].replace("a tuple that contains ", "", 1)
                 raise UnstorableValueError(
                     f"{name}, which --keep names, cannot be stored: {held.replace(' at [0]', f' at {name}', 1)}",
                     where=error.where,
@@ -321,11 +439,13 @@ class NotebookCells:
             values.append(name)
         settings = [name for name, value in bundle.settings.items() if self._obstacle(run, value, key) is not None]
         # By position: the objects of a library may raise when they are compared.
-        put = [at for at, entry in enumerate(bundle.put) if self._obstacle(run, entry, key) is not None]
-        lost = [*settings, *[run.root_of(bundle.put[at][0]) for at in put]]
+        unstorable = [
+            position for position, entry in enumerate(bundle.put) if self._obstacle(run, entry, key) is not None
+        ]
+        lost = [*settings, *[run.root_of(bundle.put[position][0]) for position in unstorable]]
         bundle.values = {name: value for name, value in bundle.values.items() if name not in values}
         bundle.settings = {name: value for name, value in bundle.settings.items() if name not in settings}
-        bundle.put = [entry for at, entry in enumerate(bundle.put) if at not in put]
+        bundle.put = [entry for position, entry in enumerate(bundle.put) if position not in unstorable]
         return values, lost
 
     def _obstacle(self, run: LiveRun, value: Any, key: str) -> UnstorableValueError | None:
@@ -384,44 +504,21 @@ class NotebookCells:
 
     # -- a hit
 
-    def reuse(self, step: PlanStep, group: tuple[Materialization, ...]) -> str:
-        """Leave the notebook as the run left it.
+    def reuse(self, step: PlanStep) -> str:
+        """Restore the execution that the last decision found for a step.
 
         Returns
         -------
         str
             Why that cannot be done, so that the step must run; empty if it is done.
         """
-        body, timeline = step.op.body, self._timeline
-        assert isinstance(body, CellBody)
-        own = self.is_cell(step)
-        again = timeline.has_brought(step.key, group[0])
-        if again and not own:
+        hit, timeline = self.stored.hit, self._timeline
+        if hit is None:
             return ""
-        kept = next((item for item in group if item.output == NOTEBOOK), None)
-        if kept is None and any(item.effects for item in group):
-            return "what it did to the notebook is not recorded"
-        # Nothing of a record is looked at, not even whether it has effects, before a trusted key is known to have signed it.
-        if kept is not None and not self._is_trusted(kept, group):
-            return "what it did to the notebook is not signed with a trusted key"
-        effects = Effects.from_text(kept.effects) if kept is not None else Effects()
-        unstored = self._unstored(step, group, effects)
-        hit = _Hit(step, body, group, kept, effects, own, again, again and step.key in timeline.pinned, unstored)
-        obstacle = self._obstacle_to(hit)
-        if obstacle:
-            return obstacle
-        by_text = [read.name for read in group[0].reads if read.kind == "name"]
+        body, todo = hit.body, hit.files
+        by_text = [read.name for read in hit.group[0].reads if read.kind == "name"]
         timeline.look_before(step.key, body.bound & body.reads.union(by_text))
-        todo = compare_files(
-            effects.files,
-            timeline.project,
-            self._was_written,
-            own=own,
-            has_appended=lambda path: again and not timeline.world.was_written_before(path, step.key),
-        )
-        if todo.obstacle:
-            return todo.obstacle
-        restoration = Restoration(timeline, body, effects, self._names_to_bind(hit))
+        restoration = Restoration(timeline, body, hit.effects, self._names_to_bind(hit))
         try:
             bound = self._restore(hit, restoration, todo)
         except Exception as error:
@@ -429,27 +526,8 @@ class NotebookCells:
             if isinstance(error, ValueUnavailableError):
                 self._notify(notice("computed again", step.key, why=error.what))
                 return error.what
-            return f"what it left cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+            return f"its effects cannot be restored ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
         self._note_reuse(hit, bound)
-        return ""
-
-    def _obstacle_to(self, hit: _Hit) -> str:
-        """Return why the values and effects of an execution cannot be restored; empty if nothing is known to prevent it."""
-        step, effects, again, timeline = hit.step, hit.effects, hit.again, self._timeline
-        values = [name for name in hit.unstored if name not in effects.handles]
-        used = [name for name in effects.handles if again and timeline.is_handle_used(step.key, name)]
-        if used or (values and again and timeline.is_touched(step.key, values)):
-            return f"{[*used, *values][0]} is not stored, and may have been changed since"
-        if effects.lost and not (
-            again
-            and timeline.is_left(step.key)
-            and (hit.skips_objects or not timeline.is_touched(step.key, effects.lost))
-        ):
-            return f"once in every kernel: what it changed cannot be restored ({', '.join(effects.lost)})"
-        if not again and not hit.body.kept.isdisjoint(effects.unstored):
-            return "a variable that --keep names is not stored"
-        if self.must_be_stored(step) and any(item.value is None for item in hit.group if item.output != NOTEBOOK):
-            return "its value is not stored"
         return ""
 
     def _names_to_bind(self, hit: _Hit) -> Collection[str] | None:
@@ -490,22 +568,6 @@ class NotebookCells:
             Writer("step", step.key, step.key), bound=dict.fromkeys(bound), changed=changed, read=body.parameters
         )
         timeline.settle(body.variables)
-
-    @staticmethod
-    def _unstored(step: PlanStep, group: tuple[Materialization, ...], effects: Effects) -> list[str]:
-        """Return the variables of a step whose values are not stored."""
-        body = step.op.body
-        assert isinstance(body, CellBody)
-        lacking = {item.output for item in group if item.value is None and item.output != NOTEBOOK}
-        mine = [name for name, output in zip(body.variables, step.outputs, strict=False) if output.name in lacking]
-        return [*mine, *[name for name in effects.unstored if name != RESULT]]
-
-    def _is_trusted(self, kept: Materialization, group: tuple[Materialization, ...]) -> bool:
-        """Return True if a trusted key signed what a step left, and the rows of its values name the same reads, inputs and code."""
-        return vouches(self._store.signer, kept) and all(
-            (item.reads, item.inputs, item.code_version) == (kept.reads, kept.inputs, kept.code_version)
-            for item in group
-        )
 
     def _restore(self, hit: _Hit, restoration: Restoration, todo: FilesToRestore) -> list[str]:
         """Restore files, definitions, values, objects, random streams and settings; return the names that were bound."""
@@ -560,13 +622,13 @@ class NotebookCells:
 
     def _note_files(self, hit: _Hit, todo: FilesToRestore) -> None:
         """Note the state of each file that the step left."""
-        for each in hit.effects.files:
-            if each.path in todo.left:
+        for file in hit.effects.files:
+            if file.path in todo.left:
                 continue
-            if hit.again and each.path not in {*todo.write, *todo.remove}:
-                self._timeline.world.files[each.path] = (each.digest, hit.step.key)
+            if hit.again and file.path not in {*todo.write, *todo.remove}:
+                self._timeline.world.files[file.path] = (file.digest, hit.step.key)
             else:
-                self._timeline.wrote(each.path, each.digest, hit.step.key)
+                self._timeline.wrote(file.path, file.digest, hit.step.key)
 
     def _restore_settings(self, hit: _Hit, values: Mapping[str, Any]) -> None:
         """Set the settings of libraries, and the environment, as the step left them.
@@ -589,10 +651,3 @@ class NotebookCells:
             if name.startswith(ENVIRONMENT):
                 set_variable(name.removeprefix(ENVIRONMENT), value)
         world.note_settings(step_key, before, environment)
-
-    def _was_written(self, path: str, digest: str) -> bool:
-        """Return True if a step left a file of the project in a state, here or in an earlier run."""
-        here = self._timeline.world.files.get(path)
-        return (here is not None and here[0] == digest) or any(
-            digest == state for state, _ in left_states(path, self._store)
-        )

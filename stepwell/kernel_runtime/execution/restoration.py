@@ -53,8 +53,8 @@ WasWritten = Callable[[str, str], bool]
 def taken_files(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect, ...], dict[str, bytes]]:
     """Return the files that a step wrote, made or removed, and the contents of small ones by path."""
     root = os.path.join(os.path.realpath(project), "")
-    found: list[FileEffect] = []
-    kept: dict[str, bytes] = {}
+    effects: list[FileEffect] = []
+    contents: dict[str, bytes] = {}
     total = 0
     for path, existed in sorted(recorder.changes().items()):
         if not _is_effect(path, root, recorder):
@@ -63,19 +63,19 @@ def taken_files(recorder: ReadRecorder, project: Path) -> tuple[tuple[FileEffect
         state = _state(path)
         if state is None:
             if existed:
-                found.append(FileEffect(name, "", before=recorder.before.get(path, "")))
+                effects.append(FileEffect(name, "", before=recorder.before.get(path, "")))
         elif state == FOLDER:
-            found.append(FileEffect(name, FOLDER))
+            effects.append(FileEffect(name, FOLDER))
         else:
             size = os.path.getsize(path)
             keep = size <= MOST_KEPT and total + size <= _MOST_IN_ALL and path.startswith(root)
             if keep:
                 with open(path, "rb") as file:
-                    kept[name] = file.read()
+                    contents[name] = file.read()
                 total += size
             before = recorder.before.get(path, "")
-            found.append(FileEffect(name, state, size, keep, before, existed and path in recorder.appended))
-    return tuple(found), kept
+            effects.append(FileEffect(name, state, size, keep, before, existed and path in recorder.appended))
+    return tuple(effects), contents
 
 
 def _is_effect(path: str, root: str, recorder: ReadRecorder) -> bool:
@@ -100,14 +100,14 @@ def _state(path: str) -> str | None:
 
 @dataclass(slots=True)
 class FilesToRestore:
-    """What a hit must do to the project's files.
+    """The changes to the project's files that a hit requires.
 
     Attributes
     ----------
     obstacle
         Why the step must run; empty if it need not.
     left
-        Paths that were changed by hand and are left as they are.
+        Paths that were changed by hand; they are not touched.
     """
 
     write: list[str]
@@ -151,7 +151,7 @@ def compare_files(
             continue
         lost = not os.path.lexists(path)
         if own and effect.appended and now != effect.before and (lost or was_written(effect.path, now or "")):
-            # It appends to what others of our steps left there now.
+            # It appends to a file that another step has written since.
             if lost or not has_appended(effect.path):
                 todo.obstacle = f"it appends to {effect.path}, which others have written"
             continue
@@ -171,7 +171,7 @@ def compare_files(
 
 
 def lost_file(path: str, project: Path, files: Mapping[str, tuple[str, str]], store: ValueStore) -> str:
-    """Return what is to be said of a file that is not there although a step wrote it; empty for any other path.
+    """Return a note about a missing file that a step wrote; empty for any other path.
 
     Parameters
     ----------
@@ -189,13 +189,13 @@ def left_states(path: str, store: ValueStore) -> Iterator[tuple[str, str]]:
     """Yield the digests of the states in which steps of a trusted key left a file of the project, with the keys of the steps; newest first."""
     for item in store.catalog.ask(read_writers, path):
         if vouches(store.signer, item):
-            for each in Effects.from_text(item.effects).files:
-                if each.path == path:
-                    yield each.digest, item.key.rpartition(":")[0]
+            for file in Effects.from_text(item.effects).files:
+                if file.path == path:
+                    yield file.digest, item.key.rpartition(":")[0]
 
 
 def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: Path) -> None:
-    """Do what `compare` found; raises OSError or KeyError if it cannot be done."""
+    """Change files as `compare_files` found; raises OSError or KeyError if that fails."""
     root = os.path.realpath(project)
     for name in todo.folders:
         os.makedirs(os.path.join(root, name), exist_ok=True)
@@ -204,7 +204,7 @@ def restore_files(todo: FilesToRestore, contents: Mapping[str, bytes], project: 
     for name in todo.write:
         path = os.path.join(root, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        # Written beside its place and renamed: a link that was put there meanwhile is replaced, never followed.
+        # A temporary file in the same folder is renamed: a link that was put there meanwhile is replaced, never followed.
         descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".stepwell-")
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -238,18 +238,18 @@ class Held:
     array: Any
     holder: Any
     part: tuple[Any, ...]
-    """Which array of the holder: nothing for itself, ``("buffer",)``; of a frame, the first column that is in it, ``("column", 2)``."""
+    """The array of the holder: empty for the holder itself, ``("buffer",)``; of a frame, the first column in it, ``("column", 2)``."""
     root: Any
     """The array at the end of the chain of bases."""
     start: int
     end: int
     linked: bool
-    """Whether it can be stored as a link: it is an array that the stored form holds as such."""
+    """True if it can be stored as a link: the stored form holds it as an array."""
     memory: int
     """The same for all that is over the same memory."""
 
     def has(self, other: Held) -> bool:
-        """Return True if the memory of another lies within this one."""
+        """Return True if this memory contains another."""
         return self.start <= other.start and other.end <= self.end
 
     def meets(self, other: Held) -> bool:
@@ -261,7 +261,7 @@ def has_arrays(values: Iterable[Any]) -> bool:
     """Return True if there may be an array among some objects, or a frame that holds one."""
     np, pd = sys.modules.get("numpy"), sys.modules.get("pandas")
     kinds = (*(() if np is None else (np.ndarray,)), *(() if pd is None else (pd.DataFrame, pd.Series)))
-    return any(issubclass(type(each), kinds) for each in values)
+    return any(issubclass(type(value), kinds) for value in values)
 
 
 def held_by(values: Iterable[Any]) -> Iterator[Held]:
@@ -276,8 +276,8 @@ def held_by(values: Iterable[Any]) -> Iterator[Held]:
         elif type(item) in {bytearray, array.array}:
             yield from _held(np, np.frombuffer(item, np.uint8), item, ("buffer",), linked=False)
         elif pd is not None and issubclass(type(item), (pd.DataFrame, pd.Series)):
-            for at, block in blocks_of(item):
-                yield from _held(np, block, item, ("column", at), linked=True)
+            for column, block in blocks_of(item):
+                yield from _held(np, block, item, ("column", column), linked=True)
 
 
 def blocks_of(frame: Any) -> list[tuple[int, Any]]:
@@ -287,7 +287,7 @@ def blocks_of(frame: Any) -> list[tuple[int, Any]]:
         return []
     try:
         blocks = frame._mgr.blocks  # noqa: SLF001 - no public way tells what is shared
-        return [(int(each.mgr_locs.as_array[0]), each.values) for each in blocks if type(each.values) is np.ndarray]
+        return [(int(block.mgr_locs.as_array[0]), block.values) for block in blocks if type(block.values) is np.ndarray]
     except Exception:
         # A frame may be of a class of the user's, which may raise anything.
         return []
@@ -298,35 +298,35 @@ def _kinds(np: Any) -> tuple[type, ...]:
 
 
 def _column(frame: Any, at: int) -> Any:
-    """Return a column's own memory, or None if it is no array of numpy."""
+    """Return the memory of a column, or None if it is not an array of numpy."""
     column = frame.iloc[:, at] if frame.ndim == 2 else frame
     return column.to_numpy() if type(column.dtype).__module__.startswith("numpy") else None
 
 
-def _held(np: Any, found: Any, holder: Any, part: tuple[Any, ...], *, linked: bool) -> Iterator[Held]:
-    bounds = _bounds(found)
+def _held(np: Any, array: Any, holder: Any, part: tuple[Any, ...], *, linked: bool) -> Iterator[Held]:
+    bounds = _bounds(array)
     if bounds is not None:
-        root = _root(np, found)
+        root = _root(np, array)
         base = root.base.obj if isinstance(root.base, memoryview) else root.base
-        yield Held(found, holder, part, root, *bounds, linked, id(root if base is None else base))
+        yield Held(array, holder, part, root, *bounds, linked, id(root if base is None else base))
 
 
-def _root(np: Any, found: Any) -> Any:
-    while isinstance(found.base, np.ndarray):
-        found = found.base
-    return found
+def _root(np: Any, array: Any) -> Any:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
-def _bounds(found: Any) -> tuple[int, int] | None:
-    if not found.size:
+def _bounds(array: Any) -> tuple[int, int] | None:
+    if not array.size:
         return None
-    start = end = _address(found)
-    for step, length in zip(found.strides, found.shape, strict=True):
+    start = end = _address(array)
+    for step, length in zip(array.strides, array.shape, strict=True):
         if step < 0:
             start += step * (length - 1)
         else:
             end += step * (length - 1)
-    return start, end + found.itemsize
+    return start, end + array.itemsize
 
 
 # -- links -----------------------------------------------------------------------------------------------------------
@@ -355,56 +355,56 @@ def views(ours: Iterable[Any], theirs: Iterable[Any]) -> dict[int, View]:
         Objects that are there when the stored ones are loaded.
     """
     mine = list(held_by(ours))
-    if not any(each.linked for each in mine):
+    if not any(part.linked for part in mine):
         return {}
     others: dict[int, list[Held]] = {}
-    for each in held_by(theirs):
-        others.setdefault(each.memory, []).append(each)
+    for part in held_by(theirs):
+        others.setdefault(part.memory, []).append(part)
     groups: dict[int, list[Held]] = {}
-    for each in mine:
-        groups.setdefault(each.memory, []).append(each)
-    found: dict[int, View] = {}
+    for part in mine:
+        groups.setdefault(part.memory, []).append(part)
+    links: dict[int, View] = {}
     for memory, group in groups.items():
         if len(group) + len(others.get(memory, ())) > 1:
-            _link_group(group, others.get(memory, []), found)
-    return found
+            _link_group(group, others.get(memory, []), links)
+    return links
 
 
-def _link_group(group: list[Held], others: list[Held], found: dict[int, View]) -> None:
+def _link_group(group: list[Held], others: list[Held], links: dict[int, View]) -> None:
     """Find the links among arrays over one memory."""
     # The largest first: an array is a link to one that comes before it.
-    order = sorted(group, key=lambda each: (each.start - each.end, each.array is not each.root))
-    for at, each in enumerate(order):
-        if not each.linked or id(each.array) in found:
+    order = sorted(group, key=lambda part: (part.start - part.end, part.array is not part.root))
+    for position, part in enumerate(order):
+        if not part.linked or id(part.array) in links:
             continue
         firm = [*others[:_MOST_COMPARED], *[other for other in order if other.part][:_MOST_COMPARED]]
-        firm = [other for other in firm if _may_own(other, each)]
-        before = [other for other in order[: min(at, _MOST_COMPARED)] if not other.part and _may_own(other, each)]
-        owner = next((other for other in (*firm, *before) if other.has(each)), firm[0] if firm else None)
-        after = order[at + 1 : at + 1 + _MOST_COMPARED]
+        firm = [other for other in firm if _may_own(other, part)]
+        before = [other for other in order[: min(position, _MOST_COMPARED)] if not other.part and _may_own(other, part)]
+        owner = next((other for other in (*firm, *before) if other.has(part)), firm[0] if firm else None)
+        after = order[position + 1 : position + 1 + _MOST_COMPARED]
         # An array with gaps is stored without them.
-        keeps = each.array.flags.forc
+        keeps = part.array.flags.forc
         if owner is None and (
-            before or any(_may_own(other, each) and not (keeps and each.has(other)) for other in after)
+            before or any(_may_own(other, part) and not (keeps and part.has(other)) for other in after)
         ):
-            # They overlap, and none holds the other as it is stored: both are over the array at the end of their bases.
-            owner = replace(each, array=each.root, holder=each.root, part=())
+            # They overlap, and neither contains the other in its stored form: both are views of the array at the end of their bases.
+            owner = replace(part, array=part.root, holder=part.root, part=())
         if owner is not None:
-            found[id(each.array)] = View(each.holder, owner.holder, (len(found), *_link(owner, each)))
+            links[id(part.array)] = View(part.holder, owner.holder, (len(links), *_link(owner, part)))
 
 
-def _may_own(other: Held, each: Held) -> bool:
+def _may_own(other: Held, part: Held) -> bool:
     """Return True if an array can be a link to the memory of another object."""
-    if each.part and (other.part or not other.array.flags.writeable):
+    if part.part and (other.part or not other.array.flags.writeable):
         # Frames keep track of what they share. What they give of it as an array is read-only.
         return False
-    return other.array is not each.array and other.holder is not each.holder and other.meets(each)
+    return other.array is not part.array and other.holder is not part.holder and other.meets(part)
 
 
-def _link(owner: Held, each: Held) -> tuple[Any, ...]:
-    item = each.array
+def _link(owner: Held, part: Held) -> tuple[Any, ...]:
+    item = part.array
     own = owner.array if owner.part[:1] != ("column",) else _column(owner.holder, owner.part[1])
-    inside = not owner.part and owner.has(each)
+    inside = not owner.part and owner.has(part)
     return (
         owner.part,
         (own.shape, own.strides, own.dtype),
@@ -416,8 +416,8 @@ def _link(owner: Held, each: Held) -> tuple[Any, ...]:
     )
 
 
-def _address(found: Any) -> int:
-    return int(found.__array_interface__["data"][0])
+def _address(array: Any) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
@@ -426,7 +426,7 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
     Raises
     ------
     ValueError
-        If the object has another layout than the one whose memory it was.
+        If the layout of the object differs from that of the recorded owner of the memory.
     """
     np = sys.modules["numpy"]
     _, part, layout, whole, offset, (shape, strides, dtype), writeable, kind = link
@@ -435,19 +435,19 @@ def view_of(holder: Any, link: tuple[Any, ...]) -> Any:
     flat = root.ravel(order="K")
     same = (own.shape, own.strides, own.dtype) == layout and kind in _kinds(np) and np.may_share_memory(flat, root)
     if not same or whole not in {None, (_address(own) - _address(root), root.nbytes)}:
-        raise ValueError("the array whose memory it was has another layout")
+        raise ValueError("the owner of the array's memory has a different layout")
     start = _address(own) + offset - _address(flat)
     memory = flat if dtype.hasobject else flat.view(np.uint8)
     made = np.ndarray(shape, dtype, buffer=memory, offset=start, strides=strides)
     if writeable and not made.flags.writeable:
-        raise ValueError("the array whose memory it was is read-only")
+        raise ValueError("the owner of the array's memory is read-only")
     made.flags.writeable = writeable
     return made if kind is np.ndarray else made.view(kind)
 
 
 @dataclass(slots=True)
 class Bundle:
-    """What a body left in the notebook: stored as one value, so that shared objects stay shared."""
+    """The effects of a body on the notebook: stored as one value, so that shared objects stay shared."""
 
     values: dict[str, Any] = field(default_factory=dict)
     """Variables by name."""
@@ -487,7 +487,7 @@ class Restoration:
         self._names = names
         self._before = dict(timeline.namespace)
         self._views: dict[int, Any] = {}
-        """Arrays over memory of others that were made, by the number of their link."""
+        """The arrays made for links, by the number of the link."""
 
     def may(self, name: str) -> bool:
         """Return True if a name may be bound."""

@@ -151,7 +151,7 @@ class Collector:
             raise InvariantViolationError(
                 f"step {step.key!r} produced the output {name!r}, which it does not declare",
                 where=step.where,
-                remedy=f"declared are: {', '.join(self.declared) or 'none'}",
+                remedy=f"declared outputs: {', '.join(self.declared) or 'none'}",
             )
         if name in self.produced:
             raise InvariantViolationError(f"step {step.key!r} produced the output {name!r} twice", where=step.where)
@@ -220,7 +220,7 @@ class Collector:
             raise InvariantViolationError(
                 f"step {self.step.key!r} yielded a {type_name(value)}",
                 where=self.step.where,
-                remedy="yield Output(value, output_name=...); a generator that is returned counts as one that yields: return list(...) of it to keep its items",
+                remedy="yield Output(value, output_name=...); a returned generator is treated like yield: return list(...) to store its items",
             )
         self._output(value)
 
@@ -251,10 +251,10 @@ _PACKAGE = str(Path(__file__).resolve().parents[2])
 
 def user_traceback(trace: TracebackType | None) -> TracebackType | None:
     """Return a traceback from its first frame that is not ours; the whole one if all are."""
-    found = trace
-    while found is not None and found.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        found = found.tb_next
-    return found or trace
+    frame = trace
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.tb_next
+    return frame or trace
 
 
 def is_interrupt(error: BaseException | None) -> bool:
@@ -267,20 +267,20 @@ def user_object_error(step: PlanStep, doing: str, error: BaseException) -> UserO
     return UserObjectError(
         f"step {step.key!r} failed: {doing} raised {name_parts(type(error))[1]}",
         where="\n".join(part for part in (step.where, _text(error)) if part),
-        remedy="mend the special methods of its class (__repr__, __eq__, __reduce__, ...), or return plain data",
+        remedy="correct the special methods of its class (__repr__, __eq__, __reduce__, ...), or return plain data",
     )
 
 
 def _text(error: BaseException) -> str:
     """Return the message of an exception; its class may raise anything when it is asked for it."""
     try:
-        found = str(error)
+        text = str(error)
     except KeyboardInterrupt:
         raise
     except BaseException:
         return "<its message cannot be read>"
     # A lone surrogate has no UTF-8, which is what the catalog keeps.
-    return found[:10_000].encode("utf-8", "backslashreplace").decode()
+    return text[:10_000].encode("utf-8", "backslashreplace").decode()
 
 
 def error_record(error: BaseException, look: Callable[[Callable[[], ErrorRecord]], ErrorRecord]) -> ErrorRecord:
@@ -394,8 +394,8 @@ class RunResult:
         UnknownKeyError
             If the run has none.
         """
-        found = self._values.get(key)
-        if found is None:
+        item = self._values.get(key)
+        if item is None:
             for step in self.steps:
                 if (
                     key in (step.key, f"{self.run.targets[0]}.{step.key}" if self.run.kind == "job" else step.key)
@@ -403,7 +403,7 @@ class RunResult:
                 ):
                     return step.materializations[0]
             raise unknown_key("value of this run", key, self._values)
-        return found
+        return item
 
     def value(self, key: str) -> Any:
         """Return a value that the run made or reused: for an asset an own copy, for a job's step the object itself.
@@ -419,12 +419,12 @@ class RunResult:
             for name in (key, f"{self.run.targets[0]}.{key}"):
                 if name in self._memory:
                     return self._memory[name]
-        found = self.materialization(key)
-        if found.value is None:
+        item = self.materialization(key)
+        if item.value is None:
             raise ValueUnavailableError(
-                f"{key!r} has no stored value", remedy="its output is Nothing, or could not be kept"
+                f"{key!r} has no stored value", remedy="its output is Nothing, or could not be stored"
             )
-        return self._load(found)
+        return self._load(item)
 
     def __repr__(self) -> str:
         counts: dict[str, int] = {}

@@ -23,7 +23,7 @@ from stepwell.kernel_runtime.errors import StepwellError
 from stepwell.kernel_runtime.execution.addresses import reached_names
 from stepwell.kernel_runtime.execution.contents import database_state, has_content
 from stepwell.kernel_runtime.execution.world import OTHER, World, Writer, stream_states
-from stepwell.kernel_runtime.planning.decision import Kind
+from stepwell.kernel_runtime.planning.decision import PULLS, Kind
 from stepwell.kernel_runtime.reads.checks import UNSTABLE, what_changed
 from stepwell.kernel_runtime.reads.recorder import value_digest
 from stepwell.kernel_runtime.records.materializations import CodeVersion, Materialization, Read, is_provenance
@@ -94,7 +94,7 @@ class Unstored:
 
 
 class Timeline:
-    """What happened to the names of one notebook.
+    """The events of the names of one notebook.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class Timeline:
     requested
         Keys of the steps that the current request names: their cell runs, or they were asked for by name. They read names as they are now.
     cells
-        Those of them whose own cell runs: it binds its names whoever bound them before.
+        Those of them whose own cell runs: it binds its names even if others bound them before.
     only_unbound
         Whether such a cell runs for names that are not bound, and leaves the others as they are.
     pinned
@@ -184,9 +184,9 @@ class Timeline:
 
     def with_aliases(self, names: Iterable[str]) -> set[str]:
         """Return names, and all others that may share objects with them."""
-        found = set(names)
-        groups = {group for name in found if (group := self._group.get(name)) is not None}
-        return found | {name for name, group in self._group.items() if group in groups}
+        aliases = set(names)
+        groups = {group for name in aliases if (group := self._group.get(name)) is not None}
+        return aliases | {name for name, group in self._group.items() if group in groups}
 
     def _note_sources(
         self, writer: Writer, bound: Collection[str], changed: Collection[str], read: Collection[str]
@@ -203,29 +203,31 @@ class Timeline:
     def sources(self, name: str) -> frozenset[str]:
         """Return the keys of the steps and assets that the value of a variable was made from."""
         bound = self.bound_to(name)
-        found = self._sources.get(name, frozenset())
-        return found | {bound.key} if bound is not None else found
+        sources = self._sources.get(name, frozenset())
+        return sources | {bound.key} if bound is not None else sources
 
     def made_from(self, step_key: str, body: object) -> dict[str, str]:
         """Return the steps and assets from whose values the plain variables that a step reads were made: by key, the variable."""
-        found: dict[str, str] = {}
+        variables: dict[str, str] = {}
         for name in sorted(body.reads - set(body.parameters)) if isinstance(body, CellBody) else ():
             if name in self.namespace:
-                found.update(dict.fromkeys(self.sources(name) - {step_key}, name))
-        return found
+                variables.update(dict.fromkeys(self.sources(name) - {step_key}, name))
+        return variables
 
     def left_by(self, step_key: str, body: object) -> list[str]:
         """Return the steps that bound variables, other than assets, which a step reads."""
         names = body.reads if isinstance(body, CellBody) else ()
         writers = [self.binder(name) for name in sorted(names) if name in self.namespace]
         return [
-            each.id for each in writers if each is not None and each.kind == "step" and each.id not in {"", step_key}
+            writer.id
+            for writer in writers
+            if writer is not None and writer.kind == "step" and writer.id not in {"", step_key}
         ]
 
     def binder(self, name: str) -> Writer | None:
         """Return who bound a name last, or None if nothing is known of it."""
-        found = self._binds.get(name)
-        return found[-1][1] if found else None
+        events = self._binds.get(name)
+        return events[-1][1] if events else None
 
     def place(self, name: str) -> str:
         """Return the cell that bound a variable or changed it last: ``cell 5``; empty if none is known."""
@@ -234,12 +236,12 @@ class Timeline:
 
     def _since(self, name: str, number: int) -> list[tuple[int, Writer]]:
         """Return the events after a number that bound a name, or may have changed its object under any name."""
-        found = [event for event in self._binds.get(name, ()) if event[0] > number]
+        events = [event for event in self._binds.get(name, ()) if event[0] > number]
         group = self._group.get(name)
-        names = [name] if group is None else [other for other, each in self._group.items() if each == group]
+        names = [name] if group is None else [other for other, its_group in self._group.items() if its_group == group]
         for other in names:
-            found += [event for event in self._changes.get(other, ()) if event[0] > number]
-        return sorted(found, key=lambda event: event[0])
+            events += [event for event in self._changes.get(other, ()) if event[0] > number]
+        return sorted(events, key=lambda event: event[0])
 
     # -- variables that are values of assets
 
@@ -325,7 +327,7 @@ class Timeline:
         return writer.label if writer is not None and writer.kind == "cell" else ""
 
     def names(self, registered: Mapping[str, str]) -> dict[str, str]:
-        """Return the names that mean an asset to code of the notebook, each with its key.
+        """Return the keys of assets by the names that refer to them in the notebook's code.
 
         Parameters
         ----------
@@ -333,16 +335,16 @@ class Timeline:
             Names of the registered assets: the last parts of their keys.
         """
         space = self.namespace
-        found = {}
+        keys = {}
         for name, key in registered.items():
             value = space.get(name, _GONE)
             if value is _GONE or hasattr(type(value), "__stepwell_asset_key__"):
-                found[name] = key
+                keys[name] = key
         for name in self._bound:
             bound = self.asset_of(name)
             if bound is not None:
-                found[name] = bound.key
-        return found
+                keys[name] = bound.key
+        return keys
 
     def materialized(self, item: Materialization) -> None:
         """Note a new current value; `refresh` binds its variable again. May be called from any thread."""
@@ -369,7 +371,7 @@ class Timeline:
                 continue
 
     def withdraw(self, key: str) -> None:
-        """Remove our variables of an asset that is no longer defined."""
+        """Remove the variables that Stepwell bound to an asset whose definition was removed."""
         for name, bound in list(self._bound.items()):
             if bound.key == key:
                 if self.bound_to(name) is not None:
@@ -398,19 +400,19 @@ class Timeline:
 
     def look_before(self, step_key: str, names: Iterable[str]) -> None:
         """Note the numbers and texts that a step finds under names which it may read and binds itself."""
-        found = self.earlier(step_key)
+        earlier = self.earlier(step_key)
         for name in names:
             value = self.namespace.get(name, MISSING)
-            if name not in found and (value is MISSING or type(value) in ATOMS):
-                found[name] = value
-        self._earlier[step_key] = found
+            if name not in earlier and (value is MISSING or type(value) in ATOMS):
+                earlier[name] = value
+        self._earlier[step_key] = earlier
 
     def earlier(self, step_key: str) -> dict[str, Any]:
-        """Return what a step found under names that it has bound itself since, and nobody else."""
+        """Return the earlier values of names that only the step itself has bound since."""
         return {name: value for name, value in self._earlier.get(step_key, {}).items() if self.is_of(name, step_key)}
 
     def unpin(self, step_key: str) -> bool:
-        """Have a step that is about to run count with the names that it finds; return True if it was to count with others."""
+        """Use the present names for a step that is about to run; return True if earlier ones were in use."""
         earlier = self.earlier(step_key)
         differs = any(
             self.namespace.get(name, MISSING) is not value and self.namespace.get(name, MISSING) != value
@@ -522,14 +524,19 @@ class Timeline:
     def was_seeded(self, stream: str, step_key: str) -> bool:
         """Return True if a random stream was seeded after a step was brought up to date here, other than by it or by what comes after it."""
         memory = self._memories.get(step_key)
-        pulled = step_key not in self.requested
-        return memory is not None and self.world.was_seeded(stream, step_key, memory.number, pulled=pulled)
+        return memory is not None and self.world.was_seeded(
+            stream, step_key, memory.number, pulled=self.is_pulled(step_key)
+        )
 
     def kind(self, step_key: str) -> Kind:
         """Return how the present request asks for a step."""
         if step_key in self.requested:
             return "cell" if step_key in self.cells else "named"
         return "cell pull" if self.cells and step_key not in self.cells else "pull"
+
+    def is_pulled(self, step_key: str) -> bool:
+        """Return True if the present request does not name a step."""
+        return self.kind(step_key) in PULLS
 
     def read_holds(self, read: Read, step_key: str, item: Materialization, kind: Kind) -> bool:
         """Return True if what a step read from the kernel itself is still so, or changed only by later cells and steps.
@@ -541,7 +548,7 @@ class Timeline:
         kind
             How the step is requested: where its own cell runs, or the request names it, what other cells changed counts.
         """
-        pulled = kind in ("pull", "cell pull")
+        pulled = kind in PULLS
         again = self.has_brought(step_key, item)
         if read.kind == "stream":
             if again and not self.was_seeded(read.name, step_key):
@@ -580,12 +587,12 @@ class Timeline:
     def _is_explained(
         self, name: str, memory: Memory, since: list[tuple[int, Writer]], step_key: str, *, pulled: bool
     ) -> bool:
-        """Return True if the events of a name since a step was brought up to date are no edit of what it read."""
+        """Return True if the events of a name since a step was brought up to date do not make the step stale."""
         if not pulled and (
             any(writer.kind == "cell" for _, writer in since)
             or any(number > memory.number and writer.id != step_key for number, writer in self._binds.get(name, ()))
         ):
-            # A cell that runs reads what others have bound. What later steps have changed in place is no edit.
+            # A cell that runs reads the names that others bound. Changes in place by later steps are not edits.
             return False
         # Those who gave the value that the step read: who bound the name last before it, and who changed the object since.
         last = max((number for number, _ in self._binds.get(name, ()) if number <= memory.number), default=0)
@@ -623,22 +630,22 @@ class Timeline:
         self.pinned.discard(step_key)
         if memory is None or memory.code == version.digest or memory.source != body.source:
             return version
-        own = step_key in self.requested
+        pulled = self.is_pulled(step_key)
         again: dict[str, tuple[str, str]] = {}
         touched = False
 
         def is_bound_again(name: str) -> bool:
             return any(number > memory.number for number, _ in self._binds.get(name, ()))
 
-        # What a function reads that was bound since is none of the step's.
+        # A name that was bound since is not followed into the functions that read it.
         for name in sorted(reached_names(self.namespace, body.reads, ends_at=is_bound_again)):
             since = self._since(name, memory.number)
             if not since:
                 continue
             touched = True
-            if not self._is_explained(name, memory, since, step_key, pulled=not own):
+            if not self._is_explained(name, memory, since, step_key, pulled=pulled):
                 return version
-            if own:
+            if not pulled:
                 continue
             cells = [writer for _, writer in since if writer.kind == "cell"]
             if cells:
@@ -649,9 +656,9 @@ class Timeline:
                 again[name] = (first, cells[-1].label)
         if not touched:
             if library_state.changed(memory.settings, library_state.snapshot()):
-                is_edit = own
+                is_edit = not pulled
             else:
-                # Settings that the step itself has made are none.
+                # Settings of the step itself are not edits.
                 is_edit = not self.world.has_settings(step_key)
             if is_edit:
                 return version

@@ -197,10 +197,10 @@ class World:
         """Return True if whatever changed something after a number of events is the step, or comes after it and did not give the state that it read."""
         own = Writer("step", step_key)
         changes = self._changes.get(name, ())
-        since = {writer for at, writer in changes if at > number}
+        since = {writer for time, writer in changes if time > number}
         if not since:
             return True
-        last = next((writer for at, writer in reversed(changes) if at <= number), None)
+        last = next((writer for time, writer in reversed(changes) if time <= number), None)
         first = self._first_run[own]
         return all(
             writer == own
@@ -240,9 +240,9 @@ class World:
     def changed_by_cells(self, step_key: str) -> dict[Read, str]:
         """Return what cells have changed since the step was last brought up to date, of what it read: the label of the cell that did so last."""
         seen = self._seen.get(step_key)
-        found: dict[Read, str] = {}
+        changed: dict[Read, str] = {}
         if seen is None or not self._changes:
-            return found
+            return changed
         for read, before in seen.glances.items():
             by = [
                 writer.label
@@ -250,8 +250,8 @@ class World:
                 if number > seen.number and writer.kind == "cell"
             ]
             if by and self._watched.get(read, before) != before and not _has_content(read):
-                found[read] = by[-1]
-        return found
+                changed[read] = by[-1]
+        return changed
 
 
 def _can_be_watched(read: Read) -> bool:
@@ -260,7 +260,7 @@ def _can_be_watched(read: Read) -> bool:
 
 
 def _has_content(read: Read) -> bool:
-    """Return True for a file that has the content that was read, whatever else differs."""
+    """Return True for a file with the content that was read, even if its time or inode differs."""
     return read.kind == "file" and read_holds(read)
 
 
@@ -281,7 +281,7 @@ class HiddenState:
     walk
         The walk that the plan's code versions come from.
     new_walk
-        Makes another one, which digests everything that can change anew.
+        Makes another one, which digests all mutable objects again.
     """
 
     def __init__(self, walk: CodeWalk, new_walk: Callable[[], CodeWalk]) -> None:
@@ -295,7 +295,7 @@ class HiddenState:
         return not self._changes or step.code is None or self._settled.get(step.key) == self._changes
 
     def settle(self, step: PlanStep) -> bool:
-        """Give a step that is about to be decided its code version of now; tell whether it is another one."""
+        """Give a step that is about to be decided its code version of now; return True if it is a different one."""
         if step.code is None or self.is_settled(step):
             return False
         self._settled[step.key] = self._changes
@@ -356,7 +356,7 @@ class Seeds:
         Parameters
         ----------
         live
-            Whether the step is a cell that runs as in the plain notebook: streams that the user seeded are left to it.
+            True if the step is a cell that runs in the notebook: streams that the user seeded are not seeded again.
         """
         number = int.from_bytes(blake2b(step_key.encode("utf-8", "backslashreplace"), digest_size=4).digest(), "little")
         for stream in ("random", "numpy"):
@@ -438,16 +438,16 @@ def _plain(function: Any) -> Any:
 
 def stream_states() -> dict[str, Any]:
     """Return the states of the random streams that the user has seeded."""
-    found: dict[str, Any] = {}
+    states: dict[str, Any] = {}
     if "random" in seeded:
-        found["random"] = random.getstate()
+        states["random"] = random.getstate()
     if "numpy" in seeded and (module := sys.modules.get(_NUMPY)) is not None:
         with suppress(Exception):
-            found["numpy"] = module.get_state()
+            states["numpy"] = module.get_state()
     if "torch" in seeded and (torch := sys.modules.get("torch")) is not None:
         with suppress(Exception):
-            found["torch"] = torch.get_rng_state().numpy().tobytes()
-    return found
+            states["torch"] = torch.get_rng_state().numpy().tobytes()
+    return states
 
 
 def set_stream(name: str, state: Any) -> None:
@@ -476,9 +476,9 @@ class _Watch:
             return None
         self.end()
         # By the other finders: one of them notes that the user seeds it.
-        others = [each for each in sys.meta_path if each is not self and hasattr(each, "find_spec")]
+        others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         spec: ModuleSpec | None = next(
-            (found for each in others if (found := each.find_spec(name, path, target))), None
+            (found for finder in others if (found := finder.find_spec(name, path, target))), None
         )
         loader: Any = spec.loader if spec is not None else None
         if loader is None:

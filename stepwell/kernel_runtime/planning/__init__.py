@@ -2,7 +2,7 @@
 
 ==============  ===============================================================================
 ``plan``        the plan as data: steps, their inputs and outputs by key; the steps of a definition
-``build``       targets, selections and definitions to a plan, with every upstream that it needs
+``build``       plans of targets, selections and definitions, with every upstream that they need
 ``decision``    the memo key of a step, and whether it is reused, runs or is held back
 ``states``      the decisions shown before anything runs: the state of every step, with its reasons; the lineage as data
 ==============  ===============================================================================

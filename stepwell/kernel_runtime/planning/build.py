@@ -1,4 +1,4 @@
-"""Targets, selection strings and definitions to a plan, with every upstream that it needs.
+"""Plans of targets, selection strings and definitions, with every upstream that they need.
 
 The syntax of selection strings (SEMANTICS, section 2):
 ``a`` · ``key:"a*"`` · ``+a`` and ``a+`` one level, ``++a`` two, ``1+key:a`` and ``key:a+1`` by number · ``*a`` and ``a*`` all the way ·
@@ -42,21 +42,21 @@ class SelectionGraph:
     """The assets among which a selection chooses."""
 
     upstream: Mapping[str, Collection[str]]
-    """For each key the keys that it depends on."""
+    """By key, the keys that it depends on."""
     groups: Mapping[str, str]
     kinds: Mapping[str, str]
 
     def downstream(self) -> dict[str, list[str]]:
-        """Return for each key the keys that depend on it."""
-        found: dict[str, list[str]] = {key: [] for key in self.upstream}
+        """Return, by key, the keys that depend on it."""
+        consumers: dict[str, list[str]] = {key: [] for key in self.upstream}
         for key, needs in self.upstream.items():
             for need in needs:
-                found.setdefault(need, []).append(key)
-        return found
+                consumers.setdefault(need, []).append(key)
+        return consumers
 
 
 def select(expressions: str | Iterable[str], graph: SelectionGraph) -> list[str]:
-    """Return the keys that one or several expressions mean, in the order of the graph.
+    """Return the keys that expressions select, in the order of the graph.
 
     Raises
     ------
@@ -80,14 +80,14 @@ class _Parser:
         self.position = 0
 
     def _tokens(self) -> list[tuple[str, str]]:
-        found, position = [], 0
+        tokens, position = [], 0
         while position < len(self.text.rstrip()):
             match = _TOKEN.match(self.text, position)
             if match is None or match.lastgroup is None:
                 raise self._error(f"at {self.text[position:].strip()[:12]!r}")
-            found.append((match.lastgroup, match.group(match.lastgroup)))
+            tokens.append((match.lastgroup, match.group(match.lastgroup)))
             position = match.end()
-        return found
+        return tokens
 
     def _error(self, where: str, remedy: str = "") -> InvalidSelectionError:
         remedy = remedy or (
@@ -108,24 +108,24 @@ class _Parser:
     def parse(self) -> set[str]:
         if not self.tokens:
             raise self._error("because it is empty")
-        found = self._or()
+        keys = self._or()
         if self._peek()[0] != "end":
             raise self._error(f"at {self._peek()[1]!r}")
-        return found
+        return keys
 
     def _or(self) -> set[str]:
-        found = self._and()
+        keys = self._and()
         while self._peek() == ("name", "or"):
             self._next()
-            found = found | self._and()
-        return found
+            keys = keys | self._and()
+        return keys
 
     def _and(self) -> set[str]:
-        found = self._not()
+        keys = self._not()
         while self._peek() == ("name", "and"):
             self._next()
-            found = found & self._not()
-        return found
+            keys = keys & self._not()
+        return keys
 
     def _not(self) -> set[str]:
         if self._peek() == ("name", "not"):
@@ -144,25 +144,25 @@ class _Parser:
             if text[-1].isdigit():
                 raise self._error(f"at {text!r}")
             up = len(self._next()[1])
-        found, all_up, all_down = self._atom()
+        keys, all_up, all_down = self._atom()
         down = 0
         if self._peek()[0] == "plus":
             text = self._next()[1]
             digits = text.lstrip("+")
             down = int(digits) if digits else len(text)
-        start = found
+        start = keys
         if up or all_up:
-            found = found | self._reach(start, self.graph.upstream, None if all_up else up)
+            keys = keys | self._reach(start, self.graph.upstream, None if all_up else up)
         if down or all_down:
-            found = found | self._reach(start, self.down, None if all_down else down)
-        return found
+            keys = keys | self._reach(start, self.down, None if all_down else down)
+        return keys
 
     def _atom(self) -> tuple[set[str], bool, bool]:
         kind, text = self._next()
         if kind == "open":
-            found = self._or()
+            keys = self._or()
             self._close()
-            return found, False, False
+            return keys, False, False
         if kind == "attribute":
             return self._attribute(text[:-1]), False, False
         if kind == "quoted":
@@ -194,28 +194,28 @@ class _Parser:
         if name not in {"group", "kind"}:
             raise self._error(f"because {name}: is not known here")
         values = self.graph.groups if name == "group" else self.graph.kinds
-        found = {key for key in self.graph.upstream if fnmatch.fnmatchcase(values.get(key, ""), wanted)}
-        if not found:
+        keys = {key for key in self.graph.upstream if fnmatch.fnmatchcase(values.get(key, ""), wanted)}
+        if not keys:
             raise unknown_key(name, wanted, set(values.values()))
-        return found
+        return keys
 
     def _matching(self, pattern: str) -> set[str]:
         if "*" in pattern:
-            found = {key for key in self.graph.upstream if fnmatch.fnmatchcase(key, pattern)}
+            keys = {key for key in self.graph.upstream if fnmatch.fnmatchcase(key, pattern)}
         else:
-            found = {pattern} & set(self.graph.upstream)
-        if not found:
+            keys = {pattern} & set(self.graph.upstream)
+        if not keys:
             raise unknown_key("asset", pattern, self.graph.upstream)
-        return found
+        return keys
 
     @staticmethod
     def _reach(start: set[str], edges: Mapping[str, Collection[str]], depth: int | None) -> set[str]:
-        found, frontier, level = set(start), set(start), 0
+        reached, frontier, level = set(start), set(start), 0
         while frontier and (depth is None or level < depth):
-            frontier = {other for key in frontier for other in edges.get(key, ())} - found
-            found |= frontier
+            frontier = {other for key in frontier for other in edges.get(key, ())} - reached
+            reached |= frontier
             level += 1
-        return found
+        return reached
 
 
 @dataclass(slots=True)
@@ -228,54 +228,54 @@ class Definitions:
     _names: dict[str, str] | None = None
 
     def asset(self, key: str) -> AssetsDefinition | SourceAsset | None:
-        """Return what defines a key, or None."""
+        """Return the definition of a key, or None."""
         return self.given.get(key) or self.registered.get(key)
 
     def keys(self) -> list[str]:
-        """Return every key, given ones first."""
+        """Return all keys, those of the given list first."""
         return list(self._all())
 
     def _all(self) -> dict[str, AssetsDefinition | SourceAsset]:
         return {**self.given, **self.registered, **self.given} if self.registered else {**self.given}
 
     def computed(self) -> dict[str, AssetsDefinition]:
-        """Return the definitions that compute something, by key."""
-        return {key: found for key, found in self._all().items() if isinstance(found, AssetsDefinition)}
+        """Return the definitions that compute values, by key."""
+        return {key: definition for key, definition in self._all().items() if isinstance(definition, AssetsDefinition)}
 
     def names(self) -> dict[str, str]:
         """Return the Python names that mean an asset, with its key: the last part, where only one key has it."""
         if self._names is not None:
             return self._names
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         shared: set[str] = set()
         for key in self.keys():
             name = key.rsplit("/", 1)[-1]
-            if name in found:
+            if name in names:
                 shared.add(name)
-            found[name] = key
-        self._names = {name: key for name, key in found.items() if name not in shared} if shared else found
+            names[name] = key
+        self._names = {name: key for name, key in names.items() if name not in shared} if shared else names
         return self._names
 
     def graph(self) -> SelectionGraph:
-        """Return what selections are made from."""
+        """Return the graph of the assets, for selections."""
         upstream: dict[str, list[str]] = {}
         groups: dict[str, str] = {}
         kinds: dict[str, str] = {}
         for key in self.keys():
-            found = self.asset(key)
-            if isinstance(found, AssetsDefinition):
-                upstream[key] = [str(other) for other in found.upstream_keys]
-                groups[key] = found.group_name(AssetKey.from_user_string(key))
-                kinds[key] = found.kind.removesuffix("_asset")
-            elif found is not None:
+            definition = self.asset(key)
+            if isinstance(definition, AssetsDefinition):
+                upstream[key] = [str(other) for other in definition.upstream_keys]
+                groups[key] = definition.group_name(AssetKey.from_user_string(key))
+                kinds[key] = definition.kind.removesuffix("_asset")
+            elif definition is not None:
                 upstream[key] = []
-                groups[key] = found.group_name
+                groups[key] = definition.group_name
                 kinds[key] = "source"
         return SelectionGraph(upstream, groups, kinds)
 
 
 def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> list[str]:
-    """Return the asset keys that targets mean: keys, step keys of graph-backed assets, selection strings; None for all.
+    """Return the asset keys of targets: keys, step keys of graph-backed assets, selection strings; None for all.
 
     Raises
     ------
@@ -283,7 +283,7 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
         For a target that means nothing.
     """
     if targets is None:
-        return [key for key, found in definitions.computed().items() if found is not None]
+        return [key for key, definition in definitions.computed().items() if definition is not None]
     chosen: dict[str, None] = {}
     graph: SelectionGraph | None = None
     for target in targets:
@@ -300,11 +300,11 @@ def resolve_targets(targets: Sequence[str] | None, definitions: Definitions) -> 
 
 
 def step_owner(key: str, definitions: Definitions) -> AssetsDefinition | None:
-    """Return the definition that a step key belongs to, or None."""
+    """Return the definition that has a step key, or None."""
     parent = key.split(".", 1)[0]
-    found = definitions.asset(parent)
-    if isinstance(found, AssetsDefinition) and "." in key and isinstance(found.node, GraphDefinition):
-        return found if any(step.key == key for step in asset_steps(found)) else None
+    definition = definitions.asset(parent)
+    if isinstance(definition, AssetsDefinition) and "." in key and isinstance(definition.node, GraphDefinition):
+        return definition if any(step.key == key for step in asset_steps(definition)) else None
     if "." not in key:
         return next((other for other in definitions.computed().values() if other.step_key == key), None)
     return None
@@ -318,7 +318,7 @@ def build_plan(
     upstream: bool = True,
     steps_only: Collection[str] | None = None,
 ) -> Plan:
-    """Return the plan that brings assets up to date.
+    """Return a plan that brings assets up to date.
 
     Parameters
     ----------
@@ -347,7 +347,7 @@ def _plan(
     steps_only: Collection[str] | None,
 ) -> Plan:
     names = definitions.names()
-    found: dict[AssetsDefinition, list[PlanStep]] = {}
+    steps_of: dict[AssetsDefinition, list[PlanStep]] = {}
     pending: list[str] = list(targets)
     asked = set(pending)
     seen = set(pending)
@@ -355,12 +355,12 @@ def _plan(
     while pending:
         key = pending.pop()
         definition = definitions.asset(key)
-        if not isinstance(definition, AssetsDefinition) or definition in found:
+        if not isinstance(definition, AssetsDefinition) or definition in steps_of:
             continue
         steps = asset_steps(definition)
         if steps_only is not None:
             steps = [step for step in steps if step.key in steps_only]
-        found[definition] = steps
+        steps_of[definition] = steps
         own = definition.written_keys
         if not asked.isdisjoint(own):
             wanted.update([step.key for step in steps])
@@ -375,7 +375,7 @@ def _plan(
                 if upstream:
                     pending.append(need)
     in_order = [
-        step for each in dict.fromkeys(definitions.computed().values()) if each in found for step in found[each]
+        step for each in dict.fromkeys(definitions.computed().values()) if each in steps_of for step in steps_of[each]
     ]
     return finish(Plan("assets", tuple(targets), tuple(in_order), target_steps=frozenset(wanted)))
 
@@ -396,7 +396,7 @@ def build_job_plan(job: JobDefinition, code: CodeWalk, *, steps_only: Collection
 
 
 def finish(plan: Plan) -> Plan:
-    """Order the steps of a plan and find what it reads from the store.
+    """Order the steps of a plan and find the values that it reads from the store.
 
     Raises
     ------
@@ -410,7 +410,7 @@ def finish(plan: Plan) -> Plan:
         raise CycleError(
             "assets wait for each other: " + " -> ".join(reversed(cycle)),
             where=listed(dict.fromkeys(f"{key} in {places[key]}" for key in cycle if places.get(key))),
-            remedy="take one of these inputs out, or split an asset in two",
+            remedy="remove one of these inputs, or split an asset in two",
         )
     plan.steps = tuple(ordered)
     plan.producers = {output.key: step for step in ordered for output in step.outputs}
@@ -419,21 +419,21 @@ def finish(plan: Plan) -> Plan:
 
 
 def _check_keys(steps: Iterable[PlanStep]) -> None:
-    """Raise `DuplicateKeyError` if two steps have the same key, or give the same value."""
+    """Raise `DuplicateKeyError` if two steps have the same key, or produce the same value."""
     owners: dict[str, PlanStep] = {}
     for step in steps:
         for key in (step.key, *[output.key for output in step.outputs]):
             other = owners.setdefault(key, step)
             if other is not step:
                 raise DuplicateKeyError(
-                    f"two steps are called {key!r}, or give it",
+                    f"two steps have the key {key!r} or produce it",
                     where=listed(dict.fromkeys(place for place in (other.where, step.where) if place)),
-                    remedy="a multi-asset needs another name than an asset, @multi_asset(name=...), and an asset one definition",
+                    remedy="give a multi-asset a different name, @multi_asset(name=...), and an asset one definition",
                 )
 
 
 def _take_defaults(step: PlanStep, definitions: Definitions) -> None:
-    """Give a parameter its default where nothing here defines the asset that it would be."""
+    """Use the default of a parameter if no asset of its name is defined."""
     defaults = step.op.defaults
     inputs = tuple(
         PlanInput(given.name, (), default=defaults[given.name])
@@ -459,7 +459,7 @@ def _walk(step: PlanStep, code: CodeWalk, names: Mapping[str, str]) -> None:
 
 
 def step_extra(step: PlanStep) -> list[tuple[str, object]]:
-    """Return what counts in a step's code version other than its body: config and defaults of unconnected inputs."""
+    """Return the parts of a step's code version other than its body: config, and defaults of unconnected inputs."""
     extra: list[tuple[str, object]] = []
     if step.config:
         extra += [(f"config {name}", value) for name, value in step.config.items()]
@@ -473,7 +473,7 @@ def step_extra(step: PlanStep) -> list[tuple[str, object]]:
 
 
 def unknown_step(key: str, definitions: Definitions, known: Callable[[], Iterable[str]] | None = None) -> Exception:
-    """Build the error for a step key that no definition has, with the nearest ones."""
+    """Build the error for an unknown step key; it names similar keys."""
     keys = [
         step.key for definition in dict.fromkeys(definitions.computed().values()) for step in asset_steps(definition)
     ]

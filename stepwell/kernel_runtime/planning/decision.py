@@ -42,11 +42,15 @@ Kind: TypeAlias = Literal["pull", "cell pull", "named", "cell", "forced"]
 ``pull``: a step further down needs it. ``cell pull``: the same, and the step further down is a cell that runs. ``named``: the request names it.
 ``cell``: its own cell runs. ``forced``: it runs whatever is stored.
 """
+PULLS: frozenset[Kind] = frozenset({"pull", "cell pull"})
+"""The kinds of a step that the request does not name."""
 Action: TypeAlias = Literal["reuse", "run", "wait", "skip", "untouched", "unavailable"]
 """``wait``: a step before it is not decided. ``skip``: an optional output that it needs was not produced. ``untouched``: a step before it
 failed. ``unavailable``: an input has no materialization.
 """
-Cause: TypeAlias = Literal["", "forced", "lost", "failed", "cache", "volatile", "unverifiable", "changed"]
+Cause: TypeAlias = Literal[
+    "", "forced", "lost", "unrestorable", "failed", "cache", "volatile", "unverifiable", "changed"
+]
 
 _SKEW = 1.0
 """Seconds by which another process's clock may be ahead."""
@@ -65,14 +69,14 @@ class Decision:
     inputs: tuple[InputVersion, ...] | None = None
     """None where they are not known yet."""
     group: tuple[Materialization, ...] = ()
-    """The execution that is reused; of one whose value is lost, the execution that would have been."""
-    lost: str = ""
-    """Why the value of a requested step must be computed again although its execution could be reused."""
+    """The execution that is reused; for the causes ``lost`` and ``unrestorable``, the execution that would have been."""
+    obstacle: str = ""
+    """For these two causes, why the step must run although nothing that it depends on has changed."""
 
 
 @dataclass(slots=True)
 class Known:
-    """The facts from which steps are decided in one run, or for one look at their states.
+    """The facts from which steps are decided, in one run or in one request for states.
 
     Attributes
     ----------
@@ -81,7 +85,7 @@ class Known:
     values
         For each value key its materialization in this run: made, reused, or read from the store.
     obstacle
-        Returns why a stored value cannot be loaded, as far as is known; empty if nothing is known.
+        Returns why a stored value cannot be loaded; empty if no reason is known.
     now
         When the snapshot was taken, in seconds since the epoch: ages are measured from it.
     """
@@ -97,21 +101,23 @@ class Known:
     local: Callable[[Read, str, Materialization, Kind], bool] | None = None
     """Returns True if a read from the kernel itself holds: variables that texts name, random streams; None outside notebooks."""
     brought: Callable[[str, Materialization], bool] | None = None
-    """Returns True for the materialization that a step gave in this kernel last; None outside notebooks."""
+    """Returns True for the last materialization of a step in this kernel; None outside notebooks."""
+    unrestorable: Callable[[PlanStep, tuple[Materialization, ...], Kind], str] | None = None
+    """Returns why the effects of a cell's execution cannot be restored in this kernel, empty if they can; None outside notebooks."""
     made_from: Callable[[PlanStep], Mapping[str, str]] | None = None
-    """Returns what a step reads through variables that plain cells made from assets: by key of a step or asset, the variable."""
+    """Returns the variables made from assets in plain cells that a step reads, by the key of the step or asset."""
     settle: Callable[[PlanStep], None] | None = None
-    """Gives a step the code version that it has now, where steps before it may have changed what its code reaches."""
+    """Computes the code version of a step again if earlier steps may have changed objects that its code reaches."""
     valueless: dict[str, Literal["wait", "untouched"]] = field(default_factory=dict)
-    """Steps that give no value: not decided yet, or failed, cancelled and never started."""
+    """Steps without a value: not decided yet, failed, cancelled or never started."""
     _checked: dict[Read, bool] = field(default_factory=dict)
 
     def holds(
         self, read: Read, step: PlanStep | None = None, item: Materialization | None = None, kind: Kind | None = None
     ) -> bool:
-        """Return True if what was read is unchanged; the world is asked once per run."""
+        """Return True if a recorded read still holds. Files, environment and the like are checked once per run."""
         if read.kind == "asset":
-            # It may be materialized in this run; where a notebook or store was named, only the session knows which.
+            # This run may materialize the asset. If a notebook or store was named, only the session can find it.
             item = None if read.names else self.values.get(read.name)
             return self.read_holds(read) if item is None else (item.data_version or item.id) == read.digest
         local = self.local if step is not None and item is not None else None
@@ -121,14 +127,14 @@ class Known:
                 holds = self._checked[read] = self.read_holds(read)
             if holds or local is None:
                 return holds
-        # Of the world, too: the step itself, or a later one, may have changed it in this kernel.
+        # Files and the like, too: the step itself, or a later one, may have changed them in this kernel.
         assert step is not None
         assert item is not None
         return local(read, step.key, item, kind or self.kind(step.key))
 
-    def look_again(self, found: Snapshot) -> None:
-        """Take what the store has by now for the steps and keys of a later snapshot; the world may have changed with it."""
-        self.snapshot.take(found)
+    def look_again(self, later: Snapshot) -> None:
+        """Take a later snapshot of some steps and keys, and check recorded reads again."""
+        self.snapshot.take(later)
         self._checked.clear()
 
     def forget_checks(self) -> None:
@@ -166,12 +172,12 @@ class Known:
         return all(self.now - item.created < max_age and item.created <= latest for item in group)
 
     def is_newest(self, item: Materialization) -> bool:
-        """Return True if no later materialization of the key is known, under whatever memo key: by the order of the commits, not by a clock."""
+        """Return True if no later materialization of the key is known, under any memo key. The order of commits counts, not a clock."""
         newest = next((row for row in self.snapshot.current.get(item.key, ()) if row.partition == item.partition), None)
         return newest is None or newest.materialization.id == item.id
 
     def lost(self, item: Materialization) -> str:
-        """Return why a materialization's value is known not to be there for us, empty if it is."""
+        """Return why the value of a materialization cannot be used; empty if no reason is known."""
         value = item.value
         if value is None:
             return ""
@@ -183,7 +189,7 @@ class Known:
 
 
 def decide(step: PlanStep, plan: Plan, known: Known, kind: Kind) -> Decision:
-    """Return what becomes of a step, given how it is requested.
+    """Return the decision about a step for a kind of request.
 
     The steps before it must have been decided: their materializations are in ``known.values``, or they are in ``known.valueless``.
     """
@@ -201,21 +207,24 @@ def decide(step: PlanStep, plan: Plan, known: Known, kind: Kind) -> Decision:
 def decide_keyed(
     step: PlanStep, plan: Plan, known: Known, kind: Kind, *, memo: str, inputs: tuple[InputVersion, ...]
 ) -> Decision:
-    """Return what becomes of a step whose memo key is known and which nothing holds back: it is reused or runs."""
+    """Return the decision about a step whose memo key is known and which nothing holds back: it is reused or runs."""
     if kind == "forced":
         return Decision("run", "forced", memo, inputs)
     group = _reusable(step, memo, known, kind)
     if group is None:
         return Decision("run", _cause(step, memo, known), memo, inputs)
-    # Of other steps the data version is enough; the value is computed again when something needs it.
+    # For other steps the data version is enough; their value is computed again when a step needs it.
     lost = lost_value(group, known) if step.key in plan.target_steps else None
     if lost is not None:
         return Decision("run", "lost", memo, inputs, group, f"{lost[0].key}: {lost[1]}")
+    obstacle = known.unrestorable(step, group, kind) if known.unrestorable is not None else ""
+    if obstacle:
+        return Decision("run", "unrestorable", memo, inputs, group, obstacle)
     return Decision("reuse", "", memo, inputs, group)
 
 
 def lost_value(group: tuple[Materialization, ...], known: Known) -> tuple[Materialization, str] | None:
-    """Return the first materialization of an execution whose value is not there, and why; None if all are."""
+    """Return the first materialization of an execution whose value cannot be used, and the reason; None if there is none."""
     for item in group:
         why = known.lost(item)
         if why:
@@ -232,7 +241,7 @@ def may_be_reused(step: PlanStep, groups: Iterable[tuple[Materialization, ...]],
 
 
 def _held_back(step: PlanStep, plan: Plan, known: Known) -> Action | None:
-    """Return what keeps a step from being reused or run: a step before it that gave no value, or an optional output that was not produced."""
+    """Return the action for a step that can neither be reused nor run: an upstream step has no value, or an optional output was not produced."""
     values, producers, valueless = known.values, plan.producers, known.valueless
     if valueless:
         states = {valueless.get(producers[key].key) for key in step.input_keys if key in producers}
@@ -262,7 +271,7 @@ def _cause(step: PlanStep, memo: str, known: Known) -> Cause:
 def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Materialization, ...] | None:
     """Return the newest execution under a memo key that can be reused, or None.
 
-    One that another user's key signed comes after all others: its value counts as missing.
+    An execution that another user's key signed is chosen last: its value counts as missing.
     """
     if not step.memoised or step.op.volatile or not memo:
         return None
@@ -290,7 +299,7 @@ def _reusable(step: PlanStep, memo: str, known: Known, kind: Kind) -> tuple[Mate
                 # An older one may have given what this kernel's notebook has now.
                 chosen = chosen or group
         if _has_acted(group):
-            # It changed the world: the effects of older ones are undone by now, so only the newest counts.
+            # It changed external state: the effects of older executions are overwritten, so only the newest counts.
             return chosen
     return chosen or foreign
 
@@ -330,7 +339,7 @@ def _objection(step: PlanStep, group: tuple[Materialization, ...], known: Known,
 _TEXTS: Mapping[str, Callable[[Any], str]] = {
     "no digest": str,
     "had no digest": lambda path: f"{path} had no digest",
-    "age": lambda age: f"older than its greatest age of {age_text(age)}",
+    "age": lambda age: f"older than max_age ({age_text(age)})",
     "read": what_changed,
     "lacking": lambda keys: f"{listed(keys)} is no longer stored",
     "acted": lambda _: "another version of it has acted since",
@@ -365,17 +374,17 @@ def reason_to_run(step: PlanStep, memo: str, inputs: tuple[InputVersion, ...], k
 
 def _computed_again(step: PlanStep, inputs: tuple[InputVersion, ...], known: Known) -> str:
     """Return which input without a stored value was computed again since the step ran last; empty if none was."""
-    given = {each.name for each in step.inputs if each.carries_value}
+    parameters = {version.name for version in step.inputs if version.carries_value}
     unstored = [
-        each
-        for each in inputs
-        if each.name in given and each.key in known.values and known.values[each.key].value is None
+        version
+        for version in inputs
+        if version.name in parameters and version.key in known.values and known.values[version.key].value is None
     ]
     if not unstored:
         return ""
     earlier = known.snapshot.current.get(step.outputs[0].key, ())
-    before = {(each.name, each.version) for row in earlier[:1] for each in row.materialization.inputs}
-    changed = [each.key for each in unstored if (each.name, each.version) not in before]
+    before = {(version.name, version.version) for row in earlier[:1] for version in row.materialization.inputs}
+    changed = [version.key for version in unstored if (version.name, version.version) not in before]
     return f"{changed[0]} is not stored and was computed again" if earlier and changed else ""
 
 
@@ -405,7 +414,7 @@ def _lacking(step: PlanStep, group: tuple[Materialization, ...]) -> list[str]:
 
 
 def choose_current(rows: list[Current], notebook: str) -> Materialization | None:
-    """Return what a key means for a notebook: its own current materialization, else the newest of another's."""
+    """Return the current materialization of a key for a notebook: its own if it has one, else the newest of other notebooks."""
     for row in rows:
         if row.notebook == notebook:
             return row.materialization

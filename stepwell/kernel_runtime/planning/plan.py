@@ -1,4 +1,4 @@
-"""The plan as data: steps in an order in which they can run, and what each takes and gives; and the steps of a definition.
+"""The plan as data: steps with their inputs and outputs, in an order in which they can run; and the steps of a definition.
 
 A value is known by one string everywhere, its *value key*: the asset key for what is an asset, else the step key (with
 ``:output`` where a step has several). An input names value keys; whichever step of the plan gives them must come first, and
@@ -31,9 +31,9 @@ class PlanInput:
     """One input of a step."""
 
     name: str
-    """The parameter; empty for an input that only orders."""
+    """The parameter; empty for an input that only determines the order."""
     keys: tuple[str, ...]
-    """Value keys; several only in a fan-in. Empty where the default is taken."""
+    """Value keys; several only in a fan-in. Empty if the default is used."""
     fan_in: bool = False
     carries_value: bool = True
     default: Any = UNSET
@@ -60,7 +60,7 @@ class PlanStep:
     """One executable node."""
 
     key: str
-    """Unique in the plan, and for steps of assets in the store."""
+    """Unique in the plan; for steps of assets, unique in the store, too."""
     op: OpDefinition
     inputs: tuple[PlanInput, ...]
     outputs: tuple[PlanOutput, ...]
@@ -77,14 +77,14 @@ class PlanStep:
     """Its key in the store: with the job's name before it for a job's step."""
 
     input_keys: tuple[str, ...] = field(init=False)
-    """Value keys of everything that must come first."""
+    """Value keys of all inputs, those that only determine the order included."""
 
     def __post_init__(self) -> None:
         inputs = self.inputs
         self.input_keys = inputs[0].keys if len(inputs) == 1 else tuple([key for given in inputs for key in given.keys])
 
     def add_inputs(self, inputs: tuple[PlanInput, ...]) -> None:
-        """Add inputs that were found later than the others."""
+        """Add inputs that analysis found after the step was made."""
         self.inputs = (*self.inputs, *inputs)
         self.input_keys = tuple(key for given in self.inputs for key in given.keys)
 
@@ -106,13 +106,13 @@ class Plan:
     """The targets of the request: keys as written, or the job's name."""
     steps: tuple[PlanStep, ...]
     producers: dict[str, PlanStep] = field(default_factory=dict)
-    """For each value key the step that gives it."""
+    """By value key, the step that produces it."""
     read: tuple[str, ...] = ()
     """Value keys that are read from the store."""
     absent: frozenset[str] = frozenset()
-    """Value keys among them that are known not to have been produced: what takes them is skipped."""
+    """Those of them that were not produced: steps that need them are skipped."""
     target_steps: frozenset[str] = frozenset()
-    """Keys of the steps that were asked for; the others are their upstream."""
+    """Keys of the requested steps; the others are their upstream."""
 
     def step(self, key: str) -> PlanStep | None:
         """Return a step by its key."""
@@ -120,7 +120,7 @@ class Plan:
 
 
 def _can_run(steps: list[PlanStep], producers: dict[str, PlanStep]) -> bool:
-    """Return True if each step comes after every step whose values it takes, as in most notebooks."""
+    """Return True if the steps are in order already, as in most notebooks."""
     given: set[str] = set()
     for step in steps:
         for key in step.input_keys:
@@ -350,10 +350,10 @@ def _op_at(graph: GraphDefinition, path: tuple[str, ...]) -> OpDefinition:
         inner = graph.nodes[name].definition
         if isinstance(inner, GraphDefinition):
             graph = inner
-    found = graph.nodes[path[-1]].definition
-    if not isinstance(found, OpDefinition):
+    definition = graph.nodes[path[-1]].definition
+    if not isinstance(definition, OpDefinition):
         raise InvalidDefinitionError(f"{'.'.join(path)} is a graph")
-    return found
+    return definition
 
 
 def _inputs(op: OpDefinition, connections: Mapping[str, _Bound], key: str) -> Iterator[PlanInput]:

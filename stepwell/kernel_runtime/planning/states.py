@@ -44,16 +44,16 @@ class Reason:
     kind: str = ""
     """For machines: ``body``, ``function``, ``global``, ``package``, ``input``, ``order``, ``file``, ``upstream``, ``volatile``, ..."""
     place: str = ""
-    """The cell that bound a changed variable, where the text does not say it."""
+    """The cell that bound a changed variable, if the text does not name it."""
     versions: tuple[str, ...] = ()
-    """Of a changed input the version before and now."""
+    """The previous and the present version of a changed input."""
     chain: tuple[str, ...] = ()
-    """Of a cause upstream the steps from the one in which it lies to the one before the explained step."""
+    """For a cause upstream, the steps from the cause to the explained step, without the latter."""
     origins: tuple[Reason, ...] = ()
-    """Of what is inherited from upstream its causes, where they were asked for."""
+    """For a reason inherited from upstream, its causes, if they were requested."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
+        """Return the reason as JSON values."""
         return {
             "kind": self.kind,
             "text": self.text,
@@ -73,22 +73,22 @@ class StepState:
     state: State
     reasons: tuple[Reason, ...]
     memo_key: str
-    """Empty where it is not known before something upstream ran."""
+    """Empty if it is not known before upstream steps run."""
     current: tuple[Materialization, ...]
-    """The current materialization of each output that has one; what a run would reuse, for a fresh step."""
+    """The current materializations of the outputs; for a fresh step, those that a run would reuse."""
     seconds: float | None
     """How long the newest execution took."""
     inputs: tuple[InputVersion, ...] | None = None
 
     @property
     def must_run(self) -> bool:
-        """True if a run certainly or possibly runs it; a step whose only doubt is a variable of the notebook is not run."""
+        """True if a run will or may execute the step. False if the only doubt is a variable of the notebook."""
         doubt = self.state == "may change" and all(reason.kind == "variable" for reason in self.reasons)
         return self.state != "fresh" and not doubt
 
 
 class Explainer(Protocol):
-    """Says why what is stored for a step cannot be reused."""
+    """Explains why the stored results of a step cannot be reused."""
 
     def __call__(
         self, step: PlanStep, stored: tuple[Materialization, ...], inputs: tuple[InputVersion, ...] | None
@@ -96,16 +96,16 @@ class Explainer(Protocol):
         """Return the causes that are in the step itself, its inputs (None if they are not known yet) or its reads."""
 
     def unverifiable(self, step: PlanStep) -> tuple[Reason, ...]:
-        """Return what the step reaches that has no digest."""
+        """Return a reason for each object without a digest that the step reaches."""
 
 
 def plan_states(plan: Plan, known: Known, explain: Explainer) -> dict[str, StepState]:
-    """Return the state of every step of a plan, in its order: what `decide` says of each before anything runs.
+    """Return the state of every step of a plan, in its order, from the decisions made before anything runs.
 
     Parameters
     ----------
     known
-        Gets the materializations of what is fresh, and of what the plan reads from the store.
+        Receives the materializations of fresh steps and of the values that the plan reads from the store.
     explain
         Called for steps that have something stored which cannot be reused.
     """
@@ -128,7 +128,7 @@ class _States:
         self._executions: dict[str, list[tuple[Materialization, ...]]] | None = None
 
     def add(self, step: PlanStep) -> None:
-        """Decide a step, and have the steps after it decided accordingly."""
+        """Decide a step, and note its value, or the lack of one, for the steps after it."""
         known = self.known
         decision = decide(step, self.plan, known, known.kind(step.key))
         state = self._state(step, decision)
@@ -165,6 +165,10 @@ class _States:
         lost = lost_value(group, known)
         if lost is not None:
             return "missing", (_lost(*lost, known),)
+        if decision.cause == "unrestorable":
+            reason = Reason(decision.obstacle, kind="unrestorable")
+            earlier = _pending_change(reason, self.pending)
+            return ("stale", (reason,)) if earlier is None else ("may change", (earlier,))
         if len(group) > 1 and not is_kept(step, group, known, known.kind(step.key)):
             self.pending.update(dict.fromkeys(_would_change(step, group, known), step.key))
         doubts = self._doubts(step)
@@ -199,22 +203,22 @@ class _States:
         reasons = self.explain(step, stored, decision.inputs)
         changed = [_pending_change(reason, self.pending) for reason in reasons] if self.pending else []
         if changed and all(changed):
-            # No effect is applied where only states are asked for: whether the step runs is known when those before it were reused.
+            # States apply no effects: the decision depends on effects of earlier steps that a run would apply.
             return "may change", tuple(dict.fromkeys(reason for reason in changed if reason is not None))
         return "stale", reasons or (Reason("its memo key changed"),)
 
     def _of_waiting(self, step: PlanStep, stored: tuple[Materialization, ...]) -> tuple[State, tuple[Reason, ...]]:
         """Return the state of a step below one that is not fresh."""
-        own = self.explain(step, stored, None)
-        if own and not may_be_reused(step, self._executions_of(step), self.known):
-            # What changed in the step itself is certain; what comes from upstream is only possible.
-            return "stale", own
-        producers, found = self.plan.producers, self.by_key
+        changes = self.explain(step, stored, None)
+        if changes and not may_be_reused(step, self._executions_of(step), self.known):
+            # A change in the step itself is certain; a change upstream is only possible.
+            return "stale", changes
+        producers, states = self.plan.producers, self.by_key
         sources = dict.fromkeys(producers[key].key for key in step.input_keys if key in producers)
         return "may change", tuple(
-            Reason(f"{key} {_how(found[key])}", path=key, kind="upstream")
+            Reason(f"{key} {_how(states[key])}", path=key, kind="upstream")
             for key in sources
-            if found[key].state != "fresh"
+            if states[key].state != "fresh"
         )
 
     def _executions_of(self, step: PlanStep) -> list[tuple[Materialization, ...]]:
@@ -226,7 +230,7 @@ class _States:
         return self._executions.get(step.address, [])
 
     def _doubts(self, step: PlanStep) -> list[Reason]:
-        """Return which variables that a step reads were made from assets that are not fresh."""
+        """Return a reason for each variable of a step that was made from an asset that is not fresh."""
         known, plan = self.known, self.plan
         reasons = []
         for key, name in (known.made_from(step) if known.made_from is not None else {}).items():
@@ -248,13 +252,13 @@ def _would_change(step: PlanStep, group: tuple[Materialization, ...], known: Kno
         return []
     effects, body = Effects.from_text(kept.effects), step.op.body
     names = body.defined(effects.definitions) if isinstance(body, CellBody) else []
-    return [*effects.values, *effects.objects, *effects.deleted, *names, *(each.path for each in effects.files)]
+    return [*effects.values, *effects.objects, *effects.deleted, *names, *(file.path for file in effects.files)]
 
 
 def _pending_change(reason: Reason, pending: dict[str, str]) -> Reason | None:
     """Return a reason that names the step whose reuse would change what a reason names, or None if none would."""
     # A recorded read has no path from the step: its text names the file or the variable.
-    words = reason.path.split(" -> ") if reason.path else reason.text.split()
+    words = reason.path.split(" -> ") if reason.path else [word.strip("(),") for word in reason.text.split()]
     for name, key in pending.items():
         if any(word == name or word.endswith(f"/{name}") for word in words):
             return Reason(f"{key} would change {name} first", path=key, kind="upstream")
@@ -271,7 +275,7 @@ def _too_old(step: PlanStep, stored: tuple[Materialization, ...], known: Known) 
     age = step.op.max_age
     if age is None or known.is_young(stored, age):
         return None
-    return Reason(f"older than its greatest age of {age_text(age)}", kind="age")
+    return Reason(f"older than max_age ({age_text(age)})", kind="age")
 
 
 def _moved(
@@ -281,7 +285,7 @@ def _moved(
     inputs: tuple[InputVersion, ...] | None,
     explain: Explainer,
 ) -> tuple[Reason, ...]:
-    """Say why the result that a run would reuse is another one than the current."""
+    """Return why a run would reuse a result other than the current one."""
     note = acceptance(group[0])
     if note is not None:
         causes = "; ".join(note.get("causes", ())) or "nothing that could be named"
@@ -408,7 +412,7 @@ def _leads(after: dict[str, list[str]], start: str, end: str) -> bool:
         key = pending.pop()
         if key == end:
             return True
-        new = [each for each in after.get(key, ()) if each not in seen]
+        new = [target for target in after.get(key, ()) if target not in seen]
         seen.update(new)
         pending += new
     return False

@@ -1,9 +1,11 @@
-"""Recorded reads: what a step reads in addition to its inputs, and the check that a read still holds before a value is reused.
+"""Recorded reads: the files, names and other state that a step reads in addition to its inputs.
 
-``recorder``     what one step read, noted while it runs and digested when it has ended
-``hooks``        the sources of these notes: audit events, threads, the environment, and wrapped readers that open files in C, C++ or Rust
-``readers``      the table of those readers, and of functions that start programs and processes, whose reads are not seen
-``checks``       the state of files and folders, and the check whether a read still holds
+Before a value is reused, every recorded read is checked against the present state.
+
+``recorder``     the reads of one step, noted while it runs and digested at its end
+``hooks``        the sources of the notes: audit events, threads, the environment, and wrapped native readers
+``readers``      the table of native readers, and of functions that start programs and processes, whose reads are not seen
+``checks``       the state of files and folders, and the check that a read still holds
 """
 
 from stepwell.kernel_runtime.reads.checks import file_digest as file_digest

@@ -1,19 +1,17 @@
 # ruff: noqa: PTH118, PTH123, PTH207, PTH208 - plain strings: an audit hook runs inside every open()
-"""The state of files and folders when a step read them, and the check whether a read still holds.
+"""The state of files and folders when a step read them, and the check that a read still holds.
 
-The state is contents, listings, matches of patterns, and what code learns about a path without opening it. `read_holds` compares a recorded
-read of any kind with the present state.
+The state of a path is its content, its listing, the matches of a pattern, or attributes that code reads without opening it. `read_holds`
+compares a recorded read of any kind with the present state. `Tree` finds files that a child process changed.
 
-`Tree` finds the files that a child process has changed.
+Python code that tests for a path or reads its size or times (``os.path.exists``, ``Path.is_file``, ``os.path.getmtime``) calls one of
+three functions of ``os``. `watch_statuses` wraps them once per process; the import system has separate ones. The caller decides which
+attributes count: ``exists`` reads the kind, ``getsize`` the size, ``stat`` all attributes. Two groups of calls do not count: those that
+`environment.counts_here` excludes, and those whose result does not reach the code. ``makedirs`` tests the folders above, ``resolve``
+follows links, ``which`` walks the search path. A relative path also reads the working directory.
 
-Everything in Python that asks whether a path is there, for its size or its times (``os.path.exists``, ``Path.is_file``,
-``os.path.getmtime``) calls one of three functions of ``os``. `watch_statuses` wraps them once per process; the import system has its
-own. The caller decides which facts count: ``exists`` learns the kind, ``getsize`` the size, ``stat`` itself all of them. Not counted are
-the reads that `environment.counts_here` leaves out, and calls that learn nothing for the code: ``makedirs`` looks for the folders above,
-``resolve`` follows links, ``which`` walks the search path. A relative path also reads the working directory.
-
-An installed package that asks for all facts is about to open the file. Its times do not count then, or a file that is touched would be
-another one. Not seen are the facts that an entry of ``os.scandir`` knows already, and what native code looks up for itself.
+An installed package that reads all attributes is about to open the file. The times do not count then, because a file with the same content
+and a new time is the same to it. Attributes that come with an entry of ``os.scandir``, and those that native code reads, are not seen.
 """
 
 from __future__ import annotations
@@ -73,16 +71,16 @@ def file_digest(path: str) -> str | None:
 
 
 def file_stat(path: str) -> tuple[int, ...] | None:
-    """Return size, mtime_ns, ctime_ns and inode of a file; None if there is none."""
+    """Return size, mtime_ns, ctime_ns and inode of a file, or None if it does not exist."""
     try:
-        found = _stat(path)
+        stat = _stat(path)
     except (OSError, ValueError):
         return None
-    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    return (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 def too_recent(stat: tuple[int, ...]) -> bool:
-    """Tell whether a file is so young that it could change without a change of its times."""
+    """Return True if a file changed so recently that it could change again without a new time."""
     newest = max(stat[1], stat[2])
     tick = _COARSE_TICK_NS if newest % 1_000_000_000 == 0 else _TICK_NS
     return time.time_ns() - newest < tick
@@ -90,7 +88,7 @@ def too_recent(stat: tuple[int, ...]) -> bool:
 
 _MOST_ENTRIES = 20_000
 _MOST_DIGESTED = 2_000
-"""Files whose content is digested before a child may change it: a hit changes a file only where it finds that again."""
+"""Files whose content is digested before a child can change it: a reuse changes a file only if its content is the same."""
 _LARGEST_DIGESTED = 1 << 20
 _MOST_BYTES = 1 << 26
 _FOREIGN_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
@@ -98,31 +96,32 @@ _OF_EDITORS = (".ipynb", ".swp", ".swx", "~")
 
 
 class Tree:
-    """The files and folders below some folders, as they are now.
+    """The files and folders below root folders at one moment.
 
-    Hidden folders, environments of Python and what editors save by themselves are left out. Of very many files the nearest count.
+    Hidden folders, Python environments and files that editors save by themselves are excluded. If there are too many files, those nearest
+    to the roots are included.
 
     Parameters
     ----------
     roots
-        The folders.
+        The root folders.
     digests
-        Whether the contents of small files are digested.
+        True to digest the contents of small files.
     """
 
     def __init__(self, roots: Iterable[str], *, digests: bool = False) -> None:
         self.roots = tuple(roots)
         self.files: dict[str, tuple[int, ...]] = {}
-        """Size, time of change and inode of each."""
+        """Size, modification time and inode by path."""
         self.folders: set[str] = set()
         self.digests: dict[str, str] = {}
         level = list(self.roots)
         while level and len(self.files) + len(self.folders) < _MOST_ENTRIES:
-            level = [each for folder in level for each in self._entered(folder)]
-        left = _MOST_BYTES
+            level = [inner for folder in level for inner in self._entered(folder)]
+        remaining = _MOST_BYTES
         for path, (size, *_) in self.files.items() if digests else ():
-            if size <= min(_LARGEST_DIGESTED, left) and len(self.digests) < _MOST_DIGESTED:
-                left -= size
+            if size <= min(_LARGEST_DIGESTED, remaining) and len(self.digests) < _MOST_DIGESTED:
+                remaining -= size
                 self.digests[path] = file_digest(path) or ""
 
     def _entered(self, folder: str) -> list[str]:
@@ -155,7 +154,7 @@ _MOST_NAMES = 500
 
 
 def folder_names(path: str) -> list[str] | None:
-    """Return the names in a folder, sorted, caches left out; None if it cannot be listed."""
+    """Return the sorted names in a folder without caches, or None if it cannot be listed."""
     try:
         return sorted(name for name in os.listdir(path) if name not in _CACHES)
     except (OSError, ValueError):
@@ -163,12 +162,12 @@ def folder_names(path: str) -> list[str] | None:
 
 
 def has_magic(path: str) -> bool:
-    """Tell whether a path is a pattern."""
+    """Return True if a path is a pattern."""
     return glob.has_magic(path)
 
 
 def matches(pattern: str) -> list[str]:
-    """Return the files that an absolute pattern matches, sorted; ``**`` matches any depth."""
+    """Return the sorted files that match an absolute pattern; ``**`` matches any depth."""
     return sorted(path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path))  # noqa: PTH112 - as above
 
 
@@ -181,21 +180,21 @@ def names_digest(names: Iterable[str], without: Collection[str] = ()) -> str:
     """Return the digest of sorted names, 32 hexadecimal digits."""
     from blake3 import blake3
 
-    left = set(without)
-    return blake3("\0".join([name for name in names if name not in left]).encode("utf-8", "surrogateescape")).hexdigest(
-        16
-    )
+    excluded = set(without)
+    text = "\0".join([name for name in names if name not in excluded])
+    return blake3(text.encode("utf-8", "surrogateescape")).hexdigest(16)
 
 
-def kept(names: Collection[str]) -> tuple[str, ...]:
-    """Return the names that a record keeps for a reader: all of a folder of usual size, none of a big one."""
+def recorded_names(names: Collection[str]) -> tuple[str, ...]:
+    """Return the names that a record keeps for explanations: all names, or none if there are too many."""
     return tuple(names) if len(names) <= _MOST_NAMES else ()
 
 
-# -- what is learned of a path without opening it
+# -- attributes of a path that code reads without opening it
 
 Aspect: TypeAlias = Literal["kind", "link", "size", "mtime", "ctime", "stat"]
-"""What is learned: the kind of a path, of the path itself where it is a link, one fact, or kind, size and time of change."""
+"""The attributes that a call reads: the kind of a path (``link``: without following links), the kind and one more, or for ``stat`` kind, size
+and modification time."""
 ABSENT: Final = "absent"
 
 _THROUGH = frozenset({"os", "posixpath", "ntpath", "genericpath", "pathlib", "pathlib._local", "pathlib._abc", "glob", "shutil", "fnmatch"})  # fmt: skip
@@ -209,24 +208,24 @@ _LEARNS_NOTHING = frozenset({
 
 
 class Watcher(Protocol):
-    """The recorder, as far as looks at paths are noted."""
+    """The methods of the recorder that note reads of attributes."""
 
-    def looked_at(self, path: str, aspect: str, fact: str) -> None:
-        """Note what was learned of a path."""
+    def status_read(self, path: str, aspect: str, state: str) -> None:
+        """Note that attributes of a path were read."""
 
-    def knows_look(self, path: str, aspect: str) -> bool:
-        """Tell whether such a look was noted before."""
+    def knows_status(self, path: str, aspect: str) -> bool:
+        """Return True if a read of these attributes was noted before."""
 
     def state_read(self, name: str) -> None:
         """Note that the working directory was read."""
 
 
 def status(path: str, aspect: str) -> str:
-    """Return what a look at a path learns now: ``absent``, ``file``, ``folder 12 1700000000``."""
+    """Return the present attributes of a path as text: ``absent``, ``folder``, ``file 12 1700000000``."""
     if aspect.startswith("access "):
         return str(_access(path, int(aspect.removeprefix("access "))))
     try:
-        return _fact(_stat(path, follow_symlinks=aspect != "link"), aspect)
+        return _attributes(_stat(path, follow_symlinks=aspect != "link"), aspect)
     except (OSError, ValueError):
         return ABSENT
 
@@ -234,22 +233,22 @@ def status(path: str, aspect: str) -> str:
 _KINDS = {modes.S_IFREG: "file", modes.S_IFDIR: "folder", modes.S_IFLNK: "link"}
 
 
-def _fact(found: os.stat_result, aspect: str) -> str:
-    kind = _KINDS.get(modes.S_IFMT(found.st_mode), "special")
+def _attributes(stat: os.stat_result, aspect: str) -> str:
+    kind = _KINDS.get(modes.S_IFMT(stat.st_mode), "special")
     if aspect in ("kind", "link") or (kind == "folder" and aspect != "ctime"):
-        # The times of a folder are those of what is made in it: they say no more than its listing, and change for less.
+        # Size and time of a folder follow from its entries. They say less than its listing and change more often.
         return kind
-    facts = {
-        "size": (found.st_size,),
-        "mtime": (found.st_mtime_ns,),
-        "ctime": (found.st_ctime_ns,),
-        "stat": (found.st_size, found.st_mtime_ns),
+    values = {
+        "size": (stat.st_size,),
+        "mtime": (stat.st_mtime_ns,),
+        "ctime": (stat.st_ctime_ns,),
+        "stat": (stat.st_size, stat.st_mtime_ns),
     }[aspect]
-    return " ".join([kind, *map(str, facts)])
+    return " ".join([kind, *map(str, values)])
 
 
 def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]:
-    """Return what a call of ``os.stat`` from a frame learns, None for nothing; and the frame of the code that asked."""
+    """Return the aspect that a call of ``os.stat`` from a frame reads, or None; and the frame of the code that asked."""
     name = ""
     while frame is not None and frame.f_globals.get("__name__") in _THROUGH:
         name = frame.f_code.co_name
@@ -259,15 +258,15 @@ def aspect_of(frame: FrameType | None) -> tuple[Aspect | None, FrameType | None]
     return ("stat" if not name else _LEARNS.get(name, "kind")), frame
 
 
-# Pickle, and the walk over code that imported the function, must take it for a function of `os`.
+# Compiled with the globals of `os`: for pickle and for the walk over code that imported it, the wrapper must be a function of `os`.
 _SHIM = compile(
     """
-def bound(original, active, looked):
+def bound(original, active, observed):
     def look(*args, **kwargs):
         watcher = active()
         if watcher is None:
             return original(*args, **kwargs)
-        return looked(watcher, args, kwargs)
+        return observed(watcher, args, kwargs)
     return look
 """,
     "<look>",
@@ -276,100 +275,101 @@ def bound(original, active, looked):
 
 
 def _note(
-    watcher: Watcher, path: Any, found: os.stat_result | bool | None, *, follows: bool, mode: int | None = None
+    watcher: Watcher, path: Any, result: os.stat_result | bool | None, *, follows: bool, mode: int | None = None
 ) -> None:
     aspect, asker = aspect_of(sys._getframe(3))  # noqa: SLF001 - the caller decides what counts
     if aspect is None or isinstance(path, int):
         return
-    given = os.fsdecode(path)
-    name = os.path.abspath(given)  # noqa: PTH100 - as above
-    if not os.path.isabs(given) and is_input_path(name) and counts_here(asker):  # noqa: PTH117 - as above
+    written = os.fsdecode(path)
+    name = os.path.abspath(written)  # noqa: PTH100 - as above
+    if not os.path.isabs(written) and is_input_path(name) and counts_here(asker):  # noqa: PTH117 - as above
         watcher.state_read(FOLDER)
     if aspect == "stat" and asker is not None and not is_input_path(asker.f_code.co_filename):
         aspect = "size"
-    learned = f"access {mode}" if mode is not None else "link" if aspect == "kind" and not follows else aspect
-    if not watcher.knows_look(name, learned) and is_input_path(name) and counts_here(asker):
-        fact = ABSENT if found is None else str(found) if isinstance(found, bool) else _fact(found, learned)
-        watcher.looked_at(name, learned, fact)
+    recorded = f"access {mode}" if mode is not None else "link" if aspect == "kind" and not follows else aspect
+    if not watcher.knows_status(name, recorded) and is_input_path(name) and counts_here(asker):
+        state = ABSENT if result is None else str(result) if isinstance(result, bool) else _attributes(result, recorded)
+        watcher.status_read(name, recorded, state)
 
 
-Looked: TypeAlias = Callable[[Watcher, tuple[Any, ...], Mapping[str, Any]], Any]
-"""Calls the original with arguments, and notes for the watcher what that learned."""
+Observed: TypeAlias = Callable[[Watcher, tuple[Any, ...], Mapping[str, Any]], Any]
+"""Calls the original with the arguments, and notes for the watcher the attributes that the call read."""
 
 
-def _status_read(original: Callable[..., os.stat_result], *, follows: bool) -> Looked:
-    def looked(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        found = None
+def _observed_stat(original: Callable[..., os.stat_result], *, follows: bool) -> Observed:
+    def observed(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        result = None
         try:
-            found = original(*args, **kwargs)
+            result = original(*args, **kwargs)
         finally:
-            # What cannot be understood here is for the original to refuse; a path below a descriptor is no path.
+            # The original refuses invalid arguments. A path relative to a descriptor is not noted.
             if kwargs.get("dir_fd") is None:
                 with suppress(Exception):
                     path = args[0] if args else kwargs["path"]
-                    _note(watcher, path, found, follows=follows and kwargs.get("follow_symlinks", True))
-        return found
+                    _note(watcher, path, result, follows=follows and kwargs.get("follow_symlinks", True))
+        return result
 
-    return looked
+    return observed
 
 
-def _access_read(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def _observed_access(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     granted = _access(*args, **kwargs)
     if kwargs.get("dir_fd") is None:
         with suppress(Exception):
-            given = {**dict(zip(("path", "mode"), args, strict=False)), **kwargs}
-            _note(watcher, given["path"], granted, follows=True, mode=given["mode"])
+            arguments = {**dict(zip(("path", "mode"), args, strict=False)), **kwargs}
+            _note(watcher, arguments["path"], granted, follows=True, mode=arguments["mode"])
     return granted
 
 
-def _folder_read(original: Callable[[], Any]) -> Looked:
-    def looked(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def _observed_folder(original: Callable[[], Any]) -> Observed:
+    def observed(watcher: Watcher, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if counts_here(sys._getframe(2)):  # noqa: SLF001 - as above
             watcher.state_read(FOLDER)
         return original(*args, **kwargs)
 
-    return looked
+    return observed
 
 
 def watch_statuses(active: Callable[[], Watcher | None]) -> dict[int, tuple[Any, Any]]:
-    """Wrap the functions that look at paths, so that the active watcher is told.
+    """Wrap the functions of ``os`` that read attributes of paths, so that the active watcher notes them.
 
     Returns
     -------
     dict
-        By identity, each original with the function that replaces it.
+        The wrapped functions by the identity of the originals, as pairs of original and wrapper.
     """
     replaced: dict[int, tuple[Any, Any]] = {}
-    for name, looked in (
-        ("stat", _status_read(_stat, follows=True)),
-        ("lstat", _status_read(os.lstat, follows=False)),
-        ("access", _access_read),
-        ("getcwd", _folder_read(os.getcwd)),
-        ("getcwdb", _folder_read(os.getcwdb)),
+    for name, observed in (
+        ("stat", _observed_stat(_stat, follows=True)),
+        ("lstat", _observed_stat(os.lstat, follows=False)),
+        ("access", _observed_access),
+        ("getcwd", _observed_folder(os.getcwd)),
+        ("getcwdb", _observed_folder(os.getcwdb)),
     ):
         original = getattr(os, name)
         space: dict[str, Any] = {"__name__": "os", "__builtins__": builtins}
         exec(_SHIM, space)  # noqa: S102 - a constant
-        made = update_wrapper(space["bound"](original, active, looked), original)
-        made.__module__ = "os"
-        replaced[id(original)] = (original, made)
-        for able in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks, os.supports_effective_ids):
-            if original in able:
-                able.add(made)
-        setattr(os, name, made)
+        wrapper = update_wrapper(space["bound"](original, active, observed), original)
+        wrapper.__module__ = "os"
+        replaced[id(original)] = (original, wrapper)
+        # Libraries test these sets before they pass the options.
+        for capable in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks, os.supports_effective_ids):
+            if original in capable:
+                capable.add(wrapper)
+        setattr(os, name, wrapper)
     return replaced
 
 
 def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
-    """Tell whether what a step read is still the same.
+    """Return True if the item that a step read is unchanged.
 
-    A file is compared by size, times and inode, and by content where these differ or were too recent; everything else by digest. An
-    asset that was loaded never holds here: only who has the store can tell.
+    A file is compared by size, times and inode, and by content if these differ or were too recent. All other items are compared by digest.
+    An asset that a step loaded never holds here, because this function has no store.
 
     Parameters
     ----------
     keyed
-        Digests values of the environment with the key that the recorder was given.
+        Digests values of the environment, with the same key as the recorder.
     """
     if read.digest == UNSTABLE:
         return False
@@ -387,7 +387,7 @@ def read_holds(read: Read, keyed: Keyed | None = None) -> bool:
     if read.kind == "state":
         return state_digest(read.name, data_version) == read.digest
     if read.kind in LOCAL:
-        # Only the notebook's kernel can tell.
+        # Only the notebook's kernel can compare these.
         return False
     if read.kind == "environment":
         keyed = keyed or process_keyed
@@ -413,13 +413,13 @@ def _file_holds(read: Read) -> bool:
 
 
 def what_changed(read: Read) -> str:
-    """Say in words how the world differs from a read that does not hold; of the environment only the name."""
+    """Return the difference between a read that does not hold and the present state; of the environment, only the name."""
     if read.kind == "environment":
         return _other_environment(read)
     if read.kind == "name":
-        return f"the variable {read.name}, which a text of it names, changed"
+        return f"the variable {read.name}, which a text in the step names, changed"
     if read.kind == "stream":
-        return f"the random numbers of {read.name} start from another state: a seed was changed, or other code draws before it"
+        return f"the random numbers of {read.name} start from a different state: a seed changed, or other code draws numbers first"
     if read.digest == UNSTABLE:
         return f"{read.name} changed while the step ran"
     if read.kind == "absent":
@@ -445,13 +445,13 @@ def _other_environment(read: Read) -> str:
         return "it read the environment, which could not be compared: the user's key could not be read"
     if read.name == ALL:
         return "the environment, which it reads as a whole, changed"
-    now = "is set now" if not read.digest else "is not set any more" if value_of(read.name) is None else "changed"
+    now = "is set now" if not read.digest else "is no longer set" if value_of(read.name) is None else "changed"
     return f"the environment name {read.name} {now}"
 
 
 def _other_state(name: str) -> str:
     if name.startswith(IN_CONNECTION):
-        return f"what duckdb's own connection holds as {name.removeprefix(IN_CONNECTION)} changed"
+        return f"{name.removeprefix(IN_CONNECTION)} in duckdb's default connection changed"
     name = name.removesuffix(" text")
     return f"the {name} changed" if name in {FOLDER, "time zone", "locale"} else f"options of {name} changed"
 
@@ -459,7 +459,7 @@ def _other_state(name: str) -> str:
 def _other_status(read: Read) -> str:
     aspect = read.names[0]
     if aspect.startswith("access "):
-        return "may be used otherwise than before: its permissions changed"
+        return "has different permissions"
     before, now = read.digest.split(), status(read.name, aspect).split()
     if now[0] != before[0]:
         return (
@@ -470,15 +470,15 @@ def _other_status(read: Read) -> str:
             else f"is a {now[0]} now, not a {before[0]}"
         )
     if aspect == "size" or (aspect == "stat" and now[1] != before[1]):
-        return f"has another size: {int(now[1]):,} bytes, not {int(before[1]):,}"
-    return "has another time of change"
+        return f"has a different size: {int(now[1]):,} bytes, not {int(before[1]):,}"
+    return "has a different modification time"
 
 
 def _difference(read: Read, now: list[str]) -> str:
     if not read.names:
         return ""
-    left = [name for name in now if name not in read.own]
-    added, removed = sorted(set(left) - set(read.names)), sorted(set(read.names) - set(left))
+    counted = {name for name in now if name not in read.own}
+    added, removed = sorted(counted - set(read.names)), sorted(set(read.names) - counted)
     return ": " + "; ".join(f"{word} {_few(names)}" for word, names in (("new", added), ("gone", removed)) if names)
 
 

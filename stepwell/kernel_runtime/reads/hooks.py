@@ -1,10 +1,10 @@
 # ruff: noqa: PTH100 - plain strings: an audit hook runs inside every open()
-"""What tells a recorder of reads: Python's audit events, the wrapped environment, wrapped native readers, and the threads of a step.
+"""Hooks that notify the recorder of reads: Python's audit events, the wrapped environment, wrapped native readers, and threads of a step.
 
 Python raises an audit event before it opens a file, lists a folder or connects to an address. One hook per process decides whether the
-event belongs to a step: to its context, or to a thread that the step started. Native readers of modules that are already imported are
-wrapped when the first step of the process starts, those of later modules when their import ends. Names that a notebook or local module
-took from a library before (``from polars import read_parquet``) are rebound to the wrapped function.
+event belongs to a step, by its context or by a thread that the step started. Native readers of imported modules are wrapped when the first
+step of the process starts, those of other modules at the end of their import. Names that a notebook or local module imported before
+(``from polars import read_parquet``) are rebound to the wrapped function.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from stepwell.kernel_runtime.versions.ownership import OURS, is_input_path
 
 Active = Callable[[], ReadRecorder | None]
 
-# DuckDB looks for frames in the variables of its caller, and passes over frames of modules of its own name.
+# DuckDB searches the variables of its caller for frames, and skips callers in modules with DuckDB's name. The wrapper must be skipped.
 _SHIM = compile(
     """
 def bound(original, note):
@@ -54,7 +54,7 @@ def bound(original, note):
 
 
 def watch_readers(active: Active) -> None:
-    """Wrap the readers of every module of the table that is, or will be, imported."""
+    """Wrap the readers of every module of the table, now or when it is imported."""
     replaced: dict[int, tuple[Any, Any]] = {}
     for name in sorted(MODULES):
         module = sys.modules.get(name)
@@ -66,7 +66,7 @@ def watch_readers(active: Active) -> None:
 
 
 def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
-    """Wrap the readers of a module; return by identity the originals, each with what stands for it."""
+    """Wrap the readers of a module; return pairs of original and wrapper by the identity of the original."""
     replaced: dict[int, tuple[Any, Any]] = {}
     for owner, name, note in readers_of(module):
         original = getattr(owner, name)
@@ -77,10 +77,10 @@ def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
         with suppress(TypeError, AttributeError):
             setattr(owner, name, wrapped)
         home = sys.modules.get(getattr(original, "__module__", None) or "")
-        own_name = getattr(original, "__name__", "")
-        # Pickling finds a function by the name of its module and its own.
-        if isinstance(owner, ModuleType) and home is not None and vars(home).get(own_name) is original:
-            setattr(home, own_name, wrapped)
+        function_name = getattr(original, "__name__", "")
+        # Pickle finds a function by the names of its module and itself.
+        if isinstance(owner, ModuleType) and home is not None and vars(home).get(function_name) is original:
+            setattr(home, function_name, wrapped)
     if module.__name__ == "pyarrow":
         replaced.update(_wrap_class(module, "OSFile", {"__new__": _os_file(active, module.OSFile)}))
     elif module.__name__ == "pyarrow.fs":
@@ -96,18 +96,18 @@ def _wrap(module: ModuleType, active: Active) -> dict[int, tuple[Any, Any]]:
 def _wrapped(original: Any, note: Note, active: Active, module: str) -> Any:
     def noted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         recorder = active()
-        # The store's own statements outside of steps say nothing of the user's connections.
-        if recorder is not None or (always and not _is_ours(sys._getframe(2))):  # noqa: SLF001 - who calls the reader
-            # What cannot be understood here is the reader's to refuse.
+        # Statements that the store executes outside of steps do not concern the user's connections.
+        if recorder is not None or (always and not _is_ours(sys._getframe(2))):  # noqa: SLF001 - the caller of the reader
+            # The reader itself refuses invalid arguments.
             with suppress(Exception):
-                note(recorder, args, kwargs)  # type: ignore[arg-type]  # one that is called always takes None
+                note(recorder, args, kwargs)  # type: ignore[arg-type]  # a note with `always` accepts None
 
     always = getattr(note, "always", False)
     home = getattr(original, "__module__", None) or module
-    # Of the extension module `_duckdb` no frame is passed over.
+    # DuckDB does not skip frames of its extension module `_duckdb`.
     home = home if home.partition(".")[0] == module.partition(".")[0] else module
     space: dict[str, Any] = {"__name__": home, "__builtins__": builtins}
-    exec(_SHIM, space)  # noqa: S102 - a constant; the function must belong to that module
+    exec(_SHIM, space)  # noqa: S102 - constant code; the function must belong to that module
     wrapped = update_wrapper(space["bound"](original, noted), original)
     wrapped.__module__ = home
     return wrapped
@@ -119,7 +119,7 @@ def _is_ours(caller: FrameType) -> bool:
 
 
 def _wrap_class(module: ModuleType, name: str, methods: Mapping[str, Any]) -> dict[int, tuple[Any, Any]]:
-    """Put a class with other methods in the place of a sealed one; instances of either pass as both."""
+    """Replace a sealed class by a subclass with other methods; `isinstance` accepts instances of either for both."""
     original = getattr(module, name)
 
     class Kind(type(original)):  # type: ignore[misc]
@@ -129,10 +129,10 @@ def _wrap_class(module: ModuleType, name: str, methods: Mapping[str, Any]) -> di
         def __subclasscheck__(cls, other: type) -> bool:
             return issubclass(other, original)
 
-    made = Kind(name, (original,), {**methods, "__module__": module.__name__, "__doc__": original.__doc__})
-    # Not in the extension module: others that are compiled take the type itself from there.
-    setattr(module, name, made)
-    return {id(original): (original, made)}
+    subclass = Kind(name, (original,), {**methods, "__module__": module.__name__, "__doc__": original.__doc__})
+    # Not in the extension module, from which other compiled modules take the type itself.
+    setattr(module, name, subclass)
+    return {id(original): (original, subclass)}
 
 
 def _os_file(active: Active, original: Any) -> Callable[..., Any]:
@@ -144,7 +144,7 @@ def _os_file(active: Active, original: Any) -> Callable[..., Any]:
                     recorder.opened(os.path.abspath(os.fsdecode(path)), reads=False, writes=True)
                 else:
                     recorder.path_read(os.fsdecode(path))
-        # A plain call gives what the library gives; a class of the user's own that derives from it is made as usual.
+        # A plain call returns the library's own type; a subclass of the user is created as usual.
         if cls.__name__ == "OSFile" and cls.__module__ == "pyarrow":
             return original(path, mode, *args, **kwargs)
         return original.__new__(cls, path, mode, *args, **kwargs)
@@ -153,17 +153,17 @@ def _os_file(active: Active, original: Any) -> Callable[..., Any]:
 
 
 def rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
-    """Bind names of the user's modules that were taken from a library before it was wrapped."""
+    """Rebind names in the user's modules that were imported from a library before it was wrapped."""
     for module in list(sys.modules.values()):
         space = getattr(module, "__dict__", None)
-        # Nothing is asked of the module itself: a lazy one would begin its import.
+        # No attribute of the module itself is read: that would start the import of a lazy module.
         if type(space) is not dict:
             continue
         file = space.get("__file__")
         if space.get("__name__") != "__main__" and not (isinstance(file, str) and is_input_path(file)):
             continue
         if str(space.get("__name__")).startswith("stepwell."):
-            # Ours looks for itself.
+            # Stepwell calls the originals.
             continue
         for name, value in list(space.items()):
             pair = replaced.get(id(value))
@@ -172,7 +172,7 @@ def rebind(replaced: Mapping[int, tuple[Any, Any]]) -> None:
 
 
 class _Finder:
-    """Stands before the other finders, finds nothing itself, and wraps a module of the table when its import has ended."""
+    """The first finder of imports: delegates to the other finders, and wraps a module of the table at the end of its import."""
 
     def __init__(self, active: Active) -> None:
         self._active = active
@@ -199,7 +199,7 @@ def _wrap_when_executed(spec: ModuleSpec, active: Active) -> None:
 
     def executed(module: ModuleType) -> None:
         execute(module)
-        # A library of another version must not fail to import because of this.
+        # A library version with other readers must still import.
         with suppress(Exception):
             _wrap(module, active)
 
@@ -212,7 +212,7 @@ _watch_lock = threading.Lock()
 
 
 def watch() -> None:
-    """Begin to look at what steps read; once per process, and before the first code is walked: readers are wrapped in place."""
+    """Install the hooks once per process. This must happen before the first walk over code, because readers are wrapped in place."""
     global _watching  # noqa: PLW0603 - an audit hook cannot be removed, so there is one
     with _watch_lock:
         if not _watching:
@@ -234,7 +234,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     recorder = active()
     if recorder is not None:
-        # An exception here would become the step's own failure to open the file.
+        # An exception in the hook would make the step's call fail.
         with suppress(Exception):
             noted(recorder, *arguments)
 
@@ -242,11 +242,11 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 def _opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> None:
     if isinstance(path, int) or flags & getattr(os, "O_DIRECTORY", 0):
         return
-    given = os.fsdecode(path)
-    name = os.path.abspath(given)
+    written = os.fsdecode(path)
+    name = os.path.abspath(written)
     if not is_input_path(name):
         return
-    if not os.path.isabs(given):  # noqa: PTH117 - as above
+    if not os.path.isabs(written):  # noqa: PTH117 - as above
         recorder.state_read(FOLDER)
     if mode is None:
         access = flags & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
@@ -260,12 +260,12 @@ def _opened(recorder: ReadRecorder, path: Any, mode: str | None, flags: int) -> 
 
 
 def _listed(recorder: ReadRecorder, path: Any = None) -> None:
-    # A folder that is open already was opened by somebody who counts; `shutil.rmtree` goes through these.
-    if not isinstance(path, int) and counts_here(sys._getframe(2)):  # noqa: SLF001 - who lists it
-        given = os.fsdecode(path) if path is not None else "."
-        if not os.path.isabs(given):  # noqa: PTH117 - as above
+    # A descriptor is skipped: the call that opened the folder was noted. `shutil.rmtree` lists descriptors.
+    if not isinstance(path, int) and counts_here(sys._getframe(2)):  # noqa: SLF001 - the caller that lists it
+        written = os.fsdecode(path) if path is not None else "."
+        if not os.path.isabs(written):  # noqa: PTH117 - as above
             recorder.state_read(FOLDER)
-        recorder.listed(given)
+        recorder.listed(written)
 
 
 def _moved(recorder: ReadRecorder, path: Any) -> None:
@@ -293,7 +293,7 @@ def _removed(recorder: ReadRecorder, path: Any, *_: Any) -> None:
 
 
 def _connected(recorder: ReadRecorder, _: Any, address: Any) -> None:
-    # Of the internet's families only: a path is a socket on this machine.
+    # Only internet addresses are tuples; the address of a local socket is a path.
     if isinstance(address, tuple) and address and isinstance(address[0], str):
         recorder.connected(address[0])
 
@@ -339,47 +339,47 @@ _EVENTS: dict[str, Callable[..., None]] = {
 
 
 def _watch_threads() -> None:
-    """Look at each thread that is started: its context is empty, and no audit event tells which step it belongs to."""
+    """Wrap the start of threads: a thread has an empty context, and no audit event says to which step it belongs."""
     start = threading.Thread.start
     submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
 
     @wraps(start)
-    def start_followed(thread: threading.Thread) -> None:
+    def start_recorded(thread: threading.Thread) -> None:
         recorder = active()
         if recorder is not None:
-            _follow(thread, recorder)
+            _record_thread(thread, recorder)
         start(thread)
 
     @wraps(submit)
-    def submit_followed(
+    def submit_recorded(
         pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Any]:
         recorder = active()
         if recorder is not None:
-            function = _followed(function, recorder)
+            function = _recorded(function, recorder)
         return submit(pool, function, *args, **kwargs)
 
-    threading.Thread.start = start_followed  # type: ignore[method-assign, assignment]
-    # A pool's threads outlive the step that first used it, so each piece of work brings its step.
-    ThreadPoolExecutor.submit = submit_followed  # type: ignore[method-assign, assignment]
+    threading.Thread.start = start_recorded  # type: ignore[method-assign, assignment]
+    # The threads of a pool outlive the step that first used it, so each function carries its recorder.
+    ThreadPoolExecutor.submit = submit_recorded  # type: ignore[method-assign, assignment]
 
 
-def _follow(thread: threading.Thread, recorder: ReadRecorder) -> None:
-    """Let what a thread reads count for the step that starts it."""
-    run = _followed(thread.run, recorder)
+def _record_thread(thread: threading.Thread, recorder: ReadRecorder) -> None:
+    """Attribute the reads of a thread to the step that starts it."""
+    run = _recorded(thread.run, recorder)
 
-    def recorded() -> None:
+    def run_once() -> None:
         try:
             run()
         finally:
-            # A thread runs once; a reference to itself would keep it.
+            # The attribute refers to the thread itself and would keep it alive.
             vars(thread).pop("run", None)
 
-    vars(thread)["run"] = recorded
+    vars(thread)["run"] = run_once
 
 
-def _followed(function: Callable[..., Any], recorder: ReadRecorder) -> Callable[..., Any]:
-    def followed(*args: Any, **kwargs: Any) -> Any:
+def _recorded(function: Callable[..., Any], recorder: ReadRecorder) -> Callable[..., Any]:
+    def recorded(*args: Any, **kwargs: Any) -> Any:
         ident = threading.get_ident()
         before = threads.get(ident)
         threads[ident] = recorder
@@ -391,4 +391,4 @@ def _followed(function: Callable[..., Any], recorder: ReadRecorder) -> Callable[
             else:
                 threads[ident] = before
 
-    return followed
+    return recorded

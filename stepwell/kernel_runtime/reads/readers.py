@@ -1,12 +1,13 @@
-# ruff: noqa: PTH100, PTH111, PTH110, SLF001 - plain strings, as in the other files of this folder; who asks decides
-"""The table of native readers: functions that open files in C, C++ or Rust, where Python raises no audit event.
+# ruff: noqa: PTH100, PTH111, PTH110, SLF001 - plain strings, as in the other files of this folder; the caller decides
+"""The table of native readers: functions that open files in C, C++ or Rust, for which Python raises no audit event.
 
-For each module, when it is imported, `readers_of` gives the functions to wrap and how to find the files in their arguments. pandas is not
-in the table: its readers open files in Python or call those of pyarrow. `versions.queries` reads the statements that DuckDB and polars are given.
+For an imported module, `readers_of` returns the functions to wrap, each with a function that finds the files in its arguments. pandas is not
+in the table, because its readers open files in Python or call those of pyarrow. `versions.queries` parses the statements for DuckDB and
+polars.
 
-Functions that start programs and processes are in the table too: what those read is not seen, so the step's user is told. What they write
-is found by comparing the folders of the project before the first of them starts and after the step (`checks.Tree`). Not told are
-programs that libraries start to know the machine (``lscpu``, ``fc-list``), and workers to which a library gives the data of the step.
+The table includes functions that start programs and processes. Their reads are not seen, so a notice says so. Their writes are found by
+comparing the folders of the project before the first of them starts and after the step (`checks.Tree`). No notice is given for
+programs that libraries start to inspect the machine (``lscpu``, ``fc-list``), and for workers to which a library passes the data of the step.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from stepwell.kernel_runtime.versions import queries
 from stepwell.kernel_runtime.versions.ownership import is_input_path
 
 Note: TypeAlias = Callable[[ReadRecorder, tuple[Any, ...], Mapping[str, Any]], None]
-"""Notes what a call of a wrapped function reads and writes, given its arguments."""
+"""Notes the reads and writes of a call of a wrapped function, given its arguments."""
 Entry: TypeAlias = tuple[Any, str, Note]
-"""A module or class, the name in it of what is to be wrapped, and what notes the files of a call."""
+"""A module or class, the name of its function to wrap, and the function that notes the files of a call."""
 
 _FIRST = {
     "pyarrow": ("memory_map path", "input_stream source"),
@@ -40,7 +41,7 @@ _FIRST = {
     "lxml.etree": ("parse source", "iterparse source"),
     "pyarrow.parquet.core": ("ParquetFile.__init__ source", "ParquetDataset.__init__ path_or_paths"),
 }
-"""By module: functions and the name of their first parameter, which is the path, or several."""
+"""By module: functions, each with the name of its first parameter, which is a path or several paths."""
 _NOT_FILES = frozenset(
     {"read_clipboard", "read_database", "scan_pyarrow_dataset", "scan_external_reader", "scan_arrow_c_stream"}
 )
@@ -53,7 +54,7 @@ _WRITES = {
     "pyarrow.ipc": ("new_file sink", "new_stream sink"),
     "pyarrow": ("output_stream source",),
 }
-"""By module: functions and the name of the parameter that is the path of what they write."""
+"""By module: functions, each with the name of the parameter that is the path of the written file."""
 _POLARS_WRITES = ("write_", "sink_")
 _RELATION_WRITES = ("write_parquet", "write_csv", "to_parquet", "to_csv")
 _LOOK_UPS = {
@@ -61,7 +62,7 @@ _LOOK_UPS = {
     "patsy.eval": ("VarLookupDict", "__getitem__"),
     "formulaic.utils.layered_mapping": ("LayeredMapping", "__getitem__"),
 }
-"""By module: the class and the method that look up one name of a formula or expression."""
+"""By module: the class and the method that looks up a name of a formula or expression."""
 _DUCKDB_STATEMENTS = ("sql", "query", "from_query", "execute", "executemany", "query_df")
 _DUCKDB_READS = ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet")
 _DUCKDB_NAMES = ("table", "view", "register", "unregister", "append")
@@ -71,7 +72,7 @@ _SECOND = frozenset({"write_table", "write_feather", "write_csv", "write_metadat
 
 
 def _written(*names: str, position: int) -> Note:
-    """Return what notes the path that a native writer is given."""
+    """Return a function that notes the path of a native writer."""
 
     def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         target = (
@@ -88,7 +89,7 @@ def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str
     lookup, name = args[0], args[1] if len(args) > 1 else kwargs.get("key")
     if not isinstance(name, str):
         return
-    # The frames of pandas, the dicts of patsy, the layers of formulaic: the first that has the name gives its value.
+    # The first layer with the name has its value: frames of pandas, dicts of patsy, layers of formulaic.
     layers: Any = getattr(getattr(lookup, "scope", None), "maps", None) or getattr(lookup, "_dicts", None) or ()
     for layer in layers:
         if name in layer:
@@ -99,7 +100,7 @@ def _one_name(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str
 
 
 def _seeding(module: str) -> Note:
-    """Return what notes that the notebook has seeded a random stream; called also outside of steps."""
+    """Return a function that notes that the notebook seeded a random stream, also outside of steps."""
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG001 - a `Note`
         stream = module.removesuffix(".random")
@@ -111,13 +112,13 @@ def _seeding(module: str) -> Note:
 
 
 seedings: list[str] = []
-"""The stream, each time that the user seeded one."""
+"""The random streams in the order in which the user seeded them, with repetitions."""
 seeded: set[str] = set()
 """Random streams that the user has seeded in this process: ``random``, ``numpy``, ``torch``."""
 
 
 def file_system_methods() -> Mapping[str, Note]:
-    """Return the methods of pyarrow's local file system that read or write, each with what notes what a call of it reads."""
+    """Return the methods of pyarrow's local file system that read or write, each with a function that notes a call."""
     return {
         **{name: _first(f"pyarrow.fs.{name}", "path", position=1) for name in ("open_input_file", "open_input_stream")},
         **{name: _written("path", position=1) for name in ("open_output_stream", "open_append_stream")},
@@ -126,30 +127,30 @@ def file_system_methods() -> Mapping[str, Note]:
 
 
 def _file_info(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    given = args[1] if len(args) > 1 else kwargs["paths_or_selector"]
-    base = getattr(given, "base_dir", None)
+    target = args[1] if len(args) > 1 else kwargs["paths_or_selector"]
+    base = getattr(target, "base_dir", None)
     if base is None:
         reader = asker(sys._getframe(1), frozenset({"stepwell"}))
         frame = reader.f_back if reader is not None else None
         aspect: Aspect = "stat" if frame is None or is_input_path(frame.f_code.co_filename) else "size"
-        for path in map(os.path.abspath, _paths(given)):
+        for path in map(os.path.abspath, _paths(target)):
             if is_input_path(path):
-                recorder.looked_at(path, aspect, status(path, aspect))
+                recorder.status_read(path, aspect, status(path, aspect))
         return
-    with recorder.looks():
-        folders = [folder for folder, _, _ in os.walk(base)] if given.recursive else [base]
+    with recorder.paused():
+        folders = [folder for folder, _, _ in os.walk(base)] if target.recursive else [base]
     for folder in folders:
         recorder.listed(folder)
 
 
 def _hdf5(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    path = args[1] if len(args) > 1 else kwargs["name"]
+    name = args[1] if len(args) > 1 else kwargs["name"]
     mode = args[2] if len(args) > 2 else kwargs.get("mode", "r")
-    for each in _paths(os.fsdecode(path) if isinstance(path, bytes) else path):
+    for path in _paths(os.fsdecode(name) if isinstance(name, bytes) else name):
         if mode == "r":
-            recorder.path_read(each)
+            recorder.path_read(path)
         else:
-            recorder.opened(os.path.abspath(each), reads=mode in {"r+", "a"} and os.path.exists(each), writes=True)
+            recorder.opened(os.path.abspath(path), reads=mode in {"r+", "a"} and os.path.exists(path), writes=True)
 
 
 def _first(reader: str, *names: str, position: int = 0) -> Note:
@@ -172,7 +173,7 @@ def _first(reader: str, *names: str, position: int = 0) -> Note:
 
 
 def _base(filesystem: Any) -> str | None:
-    """Return the folder below which a file system has its paths; None for one that is not this machine's."""
+    """Return the base folder of a file system, or None if it is not local."""
     if filesystem is None or type(filesystem).__name__ == "LocalFileSystem" or filesystem in ("file", "local"):
         return ""
     if type(filesystem).__name__ == "SubTreeFileSystem" and _base(filesystem.base_fs) == "":
@@ -186,7 +187,7 @@ def _paths(source: Any) -> Iterable[str]:
     if isinstance(source, os.PathLike):
         return (os.fsdecode(source),)
     if isinstance(source, (list, tuple)):
-        return [path for each in source for path in _paths(each)]
+        return [path for item in source for path in _paths(item)]
     return ()
 
 
@@ -194,7 +195,7 @@ def _paths(source: Any) -> Iterable[str]:
 
 
 def _tables_in_argument(position: int, parameter: str) -> Note:
-    """Return what notes the variables that a statement of SQL may name."""
+    """Return a function that notes the variables that a SQL statement may name."""
 
     def note(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         text = args[position] if len(args) > position else kwargs.get(parameter)
@@ -207,8 +208,8 @@ def _tables_in_argument(position: int, parameter: str) -> Note:
 def tables_looked_up(recorder: ReadRecorder, text: str) -> None:
     """Note the variables of the notebook that a statement may name as tables.
 
-    Every word counts that is bound to something a table can be made of. A frame that a function holds under the same name is found there
-    first, so the word does not mean the notebook's variable.
+    A table name counts if it is bound to an object that SQL can read as a table. A local variable of the calling function hides the
+    notebook's variable with the same name.
     """
     words = dict.fromkeys(table_names(text))
     frame = sys._getframe(1)
@@ -225,19 +226,18 @@ _parser: list[Any] = []
 
 
 def table_names(text: str) -> Iterable[str]:
-    """Return the names that a statement reads as tables: what DuckDB's parser says, or every word if it cannot tell."""
+    """Return the names that a statement reads as tables, according to DuckDB's parser; every word if it cannot parse the text."""
     try:
         if not _parser:
             _parser.append(sys.modules["_duckdb"].connect(":memory:"))
-        # In ``with a as (from df), df as (...)`` the parser finds no table.
-        found: Iterable[str] = {*_parser[0].get_table_names(text), *queries.tables_in(text)}
+        # The parser returns no table for ``with a as (from df), df as (...)``.
+        return {*_parser[0].get_table_names(text), *queries.tables_in(text)}
     except Exception:
         return re.findall(r"[^\W\d]\w*", text)
-    return found
 
 
 def _statement(name: str, position: int) -> Note:
-    """Return what notes a statement that a function of DuckDB is given."""
+    """Return a function that notes the statement passed to a function of DuckDB."""
     reader = f"duckdb.{name}"
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -246,15 +246,15 @@ def _statement(name: str, position: int) -> Note:
             return
         connection = args[0] if position else kwargs.get("connection")
         if queries.is_own(connection):
-            left = queries.note_statement(text, outside=recorder is None)
+            leftovers = queries.note_statement(text, outside=recorder is None)
             if recorder is not None:
-                recorder.database_used(text, left)
+                recorder.database_used(text, leftovers)
         if recorder is None:
             return
-        given = args[position + 1] if len(args) > position + 1 else kwargs.get("parameters", kwargs.get("params"))
+        parameters = args[position + 1] if len(args) > position + 1 else kwargs.get("parameters", kwargs.get("params"))
         tables_looked_up(recorder, text)
-        with recorder.looks():
-            named = queries.files_named(text, given)
+        with recorder.paused():
+            named = queries.files_named(text, parameters)
         for path in named.written:
             recorder.opened(os.path.abspath(path), reads=False, writes=True)
         for path in named.attached:
@@ -264,13 +264,13 @@ def _statement(name: str, position: int) -> Note:
         if named.has_computed_name:
             recorder.not_seen(reader, "a file whose name is computed")
 
-    # Statements outside of steps change what steps read.
+    # Statements outside of steps change the connection that steps read.
     note.always = True  # type: ignore[attr-defined]  # read by the wrapper
     return note
 
 
-def _held_name(_: str, position: int) -> Note:
-    """Return what notes a name of what DuckDB's own connection holds, or is about to hold."""
+def _registered_name(_: str, position: int) -> Note:
+    """Return a function that notes the name of an object that is, or will be, in DuckDB's default connection."""
 
     def note(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         name = args[position] if len(args) > position else next(iter(kwargs.values()), None)
@@ -288,7 +288,7 @@ def _held_name(_: str, position: int) -> Note:
 
 
 def _of_relation(recorder: ReadRecorder | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Note that a relation is about to become a table or a view."""
+    """Note that a relation will become a table or a view."""
     name = args[1] if len(args) > 1 else next(iter(kwargs.values()), "")
     queries.connection.used = True
     queries.connection.outside += recorder is None
@@ -300,7 +300,7 @@ _of_relation.always = True  # type: ignore[attr-defined]  # as above
 
 
 def _connection_opened(recorder: ReadRecorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Note that a connection to a database file is about to be opened."""
+    """Note that a connection to a database file will be opened."""
     path = args[0] if args else kwargs.get("database", ":memory:")
     if isinstance(path, (str, os.PathLike)):
         _attached(recorder, "duckdb.connect", os.fsdecode(path))
@@ -316,11 +316,11 @@ def _attached(recorder: ReadRecorder, reader: str, path: str) -> None:
     recorder.database_opened(rest if scheme == "sqlite" else path, "-wal" if scheme == "sqlite" else ".wal")
 
 
-# -- programs and processes: what they read is not seen
+# -- programs and processes, whose reads are not seen
 
 PROCESSES = "other processes"
 _THROUGH = frozenset({"subprocess", "os", "pty", "asyncio", "multiprocessing", "concurrent", "selectors", "threading", "contextlib", "stepwell"})  # fmt: skip
-_KNOWING_THE_MACHINE = frozenset({
+_MACHINE_INSPECTORS = frozenset({
     "platform", "ctypes", "uuid", "joblib", "loky", "matplotlib", "setuptools", "distutils", "sysconfig", "IPython", "ipykernel", "numba", "torch",
     "triton", "psutil", "webbrowser", "getpass",
 })  # fmt: skip
@@ -328,56 +328,56 @@ _SHELLS = frozenset({"sh", "bash", "zsh", "dash", "cmd", "cmd.exe"})
 
 
 def program_started(recorder: ReadRecorder, executable: Any, arguments: Any = (), *_: Any) -> None:
-    """Note that a program is about to be started (``subprocess.Popen``, ``os.posix_spawn``)."""
+    """Note that a program will be started (``subprocess.Popen``, ``os.posix_spawn``)."""
     words = [arguments] if isinstance(arguments, (str, bytes, os.PathLike)) else list(arguments or ())
-    told = [os.fsdecode(word) for word in words] or [os.fsdecode(executable)]
-    name = os.path.basename(told[0])  # noqa: PTH119 - an audit hook runs inside every open()
-    if name in _SHELLS and told[1:2] and told[1] in {"-c", "/c"}:
-        name = _first_word(told[2] if len(told) > 2 else name)
-    elif len(told) == 1:
-        name = _first_word(told[0])
+    command = [os.fsdecode(word) for word in words] or [os.fsdecode(executable)]
+    name = os.path.basename(command[0])  # noqa: PTH119 - an audit hook runs inside every open()
+    if name in _SHELLS and command[1:2] and command[1] in {"-c", "/c"}:
+        name = _first_word(command[2] if len(command) > 2 else name)
+    elif len(command) == 1:
+        name = _first_word(command[0])
     _child(recorder, name)
 
 
 def command_run(recorder: ReadRecorder, command: Any) -> None:
-    """Note that a shell is about to run a command (``os.system``)."""
+    """Note that a shell will run a command (``os.system``)."""
     _child(recorder, _first_word(os.fsdecode(command)))
 
 
 def process_started(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any]) -> None:
-    """Note that a process of ``multiprocessing``, or of a pool of ``concurrent.futures``, is about to be started."""
+    """Note that a process of ``multiprocessing`` will be started."""
     if type(args[0]).__module__.partition(".")[0] not in {"joblib", "loky"}:
         _child(recorder, PROCESSES)
 
 
 def pool_used(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any]) -> None:
-    """Note that ``joblib.Parallel`` is about to call functions in other processes: for the user, not for a library's own work."""
+    """Note that ``joblib.Parallel`` will call functions in other processes for the user, not internally for a library."""
     parallel = args[0]
-    apart = not type(getattr(parallel, "_backend", None)).__name__.startswith(("Threading", "Sequential"))
+    in_processes = not type(getattr(parallel, "_backend", None)).__name__.startswith(("Threading", "Sequential"))
     frame = asker(sys._getframe(1), _THROUGH | {"joblib"})
-    if apart and parallel.n_jobs not in {1, None} and (frame is None or is_input_path(frame.f_code.co_filename)):
+    if in_processes and parallel.n_jobs not in {1, None} and (frame is None or is_input_path(frame.f_code.co_filename)):
         recorder.child_started(PROCESSES)
 
 
 def work_sent(recorder: ReadRecorder, args: tuple[Any, ...], _: Mapping[str, Any]) -> None:
-    """Note that a function is about to be called by a process of a pool, which may run since before the step."""
+    """Note that a process of a pool will call a function; the process may be older than the step."""
     if type(args[0]).__name__ != "ThreadPool":
         _child(recorder, PROCESSES)
 
 
 def forked(recorder: ReadRecorder, *_: Any) -> None:
-    """Note that this process is about to be forked (``os.fork``, ``os.forkpty``)."""
+    """Note that this process will be forked (``os.fork``, ``os.forkpty``)."""
     _child(recorder, PROCESSES)
 
 
 def _child(recorder: ReadRecorder, name: str) -> None:
     frame = asker(sys._getframe(1), _THROUGH)
-    if frame is None or _top(frame) not in _KNOWING_THE_MACHINE or _is_command(frame):
+    if frame is None or _top(frame) not in _MACHINE_INSPECTORS or _is_command(frame):
         recorder.child_started(name)
 
 
 def _is_command(frame: FrameType | None) -> bool:
-    """Return True where the user has IPython run a command: ``!make``."""
+    """Return True if IPython runs a command of the user (``!make``)."""
     while frame is not None and _top(frame) in _SHELLS_OF_PYTHON:
         if frame.f_code.co_name in {"system", "getoutput", "system_piped", "system_raw"}:
             return True
@@ -389,7 +389,7 @@ _SHELLS_OF_PYTHON = frozenset({"IPython", "ipykernel", "pexpect", "ptyprocess", 
 
 
 def asker(frame: FrameType | None, through: Sequence[str] | frozenset[str]) -> FrameType | None:
-    """Return the innermost frame that belongs to none of some modules."""
+    """Return the innermost frame outside the packages `through`."""
     while frame is not None and _top(frame) in through:
         frame = frame.f_back
     return frame
@@ -407,7 +407,7 @@ def _first_word(command: str) -> str:
 
 
 def readers_of(module: ModuleType) -> Iterator[Entry]:
-    """Return what of a module is to be wrapped."""
+    """Yield the functions of a module to wrap."""
     name = module.__name__
     special = _SPECIAL.get(name)
     if special is not None:
@@ -428,27 +428,27 @@ def readers_of(module: ModuleType) -> Iterator[Entry]:
                 yield owner, last, _first(shown, parameter, position=len(outer))
 
 
-def _there(place: Any, names: Iterable[str], note: Callable[[str, int], Note], position: int = 0) -> Iterator[Entry]:
-    """Return entries for those of some functions that this version of a library has.
+def _entries(place: Any, names: Iterable[str], note: Callable[[str, int], Note], position: int = 0) -> Iterator[Entry]:
+    """Return entries for the functions that exist in this version of a library.
 
     Parameters
     ----------
     note
-        Given a function's name and the position of its first argument, returns what notes a call.
+        Returns the function that notes a call, given a function's name and the position of its first argument.
     """
     return ((place, name, note(name, position)) for name in names if hasattr(place, name))
 
 
 def _polars(module: Any) -> Iterator[Entry]:
-    for each in sorted(vars(module)):
-        if each.startswith(("read_", "scan_")) and each not in _NOT_FILES and callable(vars(module)[each]):
-            yield module, each, _first(f"polars.{each}", "uri" if each == "read_database_uri" else "source")
+    for name in sorted(vars(module)):
+        if name.startswith(("read_", "scan_")) and name not in _NOT_FILES and callable(vars(module)[name]):
+            yield module, name, _first(f"polars.{name}", "uri" if name == "read_database_uri" else "source")
     yield module, "sql", _tables_in_argument(0, "query")
     yield module.SQLContext, "execute", _tables_in_argument(1, "query")
     for kind in (module.DataFrame, module.LazyFrame):
-        for each in sorted(vars(kind)):
-            if each.startswith(_POLARS_WRITES) and callable(vars(kind)[each]):
-                yield kind, each, _written("file", "path", position=1)
+        for name in sorted(vars(kind)):
+            if name.startswith(_POLARS_WRITES) and callable(vars(kind)[name]):
+                yield kind, name, _written("file", "path", position=1)
 
 
 def _duckdb(module: Any) -> Iterator[Entry]:
@@ -460,20 +460,20 @@ def _duckdb(module: Any) -> Iterator[Entry]:
 
     yield module, "connect", _connection_opened
     for place, position in ((module, 0), (module.DuckDBPyConnection, 1)):
-        yield from _there(place, _DUCKDB_STATEMENTS, _statement, position)
-        yield from _there(place, _DUCKDB_READS, reads, position)
-        yield from _there(place, _RELATION_WRITES, writes)
-        yield from _there(place, _DUCKDB_NAMES, _held_name, position)
+        yield from _entries(place, _DUCKDB_STATEMENTS, _statement, position)
+        yield from _entries(place, _DUCKDB_READS, reads, position)
+        yield from _entries(place, _RELATION_WRITES, writes)
+        yield from _entries(place, _DUCKDB_NAMES, _registered_name, position)
     relation = getattr(module, "DuckDBPyRelation", None)
     if relation is not None:
-        yield from _there(relation, _RELATION_WRITES, writes)
+        yield from _entries(relation, _RELATION_WRITES, writes)
         yield relation, "query", _tables_in_argument(2, "sql_query")
-        yield from _there(relation, _RELATION_CREATES, lambda _, __: _of_relation)
+        yield from _entries(relation, _RELATION_CREATES, lambda _, __: _of_relation)
 
 
 def _seeded(module: ModuleType) -> Iterator[Entry]:
     names = ("seed", "setstate", "set_state", "manual_seed", "set_rng_state")
-    return _there(module, names, lambda _, __: _seeding(module.__name__))
+    return _entries(module, names, lambda _, __: _seeding(module.__name__))
 
 
 def _looks_up(module: ModuleType) -> Iterator[Entry]:
@@ -483,7 +483,7 @@ def _looks_up(module: ModuleType) -> Iterator[Entry]:
 
 
 def _pool(module: Any) -> Iterator[Entry]:
-    return _there(module.Pool, ("apply_async", "_map_async", "imap", "imap_unordered"), lambda _, __: work_sent)
+    return _entries(module.Pool, ("apply_async", "_map_async", "imap", "imap_unordered"), lambda _, __: work_sent)
 
 
 _SPECIAL: Mapping[str, Callable[[Any], Iterable[Entry]]] = {
@@ -497,6 +497,6 @@ _SPECIAL: Mapping[str, Callable[[Any], Iterable[Entry]]] = {
     **dict.fromkeys(("random", "numpy.random", "torch"), _seeded),
     **dict.fromkeys(_LOOK_UPS, _looks_up),
 }
-"""By module: its entries, where names of functions and parameters do not tell all."""
+"""By module: a function that returns entries which names of functions and parameters cannot describe."""
 MODULES = frozenset({*_FIRST, *_WRITES, *_SPECIAL, "pyarrow.fs"})
-"""Names of all modules of the table."""
+"""The names of all modules in the table."""

@@ -1,8 +1,8 @@
 # ruff: noqa: PTH100, PTH109, PTH202, PTH113, PTH117, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120 - plain strings: an audit hook runs inside every open()
-"""`ReadRecorder`: what one step read, noted while it runs and digested when it has ended.
+"""`ReadRecorder`: the reads of one step, noted while it runs and digested at its end.
 
-What a step made is no input of it: a file that it created, a folder, a name that it set. A file that was there, that it read *and*
-wrote, counts as the step left it: the value is reused as long as nobody else has touched the file since.
+Files and folders that the step created, and names that it set, are not reads. An existing file that the step both read *and* wrote counts
+with its final content: the value is reused until something else changes the file.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _UNBOUND: Any = object()
 
 _current: ContextVar[ReadRecorder | None] = ContextVar("stepwell_reads", default=None)
 threads: dict[int, ReadRecorder] = {}
-"""By thread, the recorder of the step that started it."""
+"""The recorder of the step that started each thread, by thread identifier."""
 _WRITE_AHEAD = ("-wal", ".wal")
 _MOST_BEFORE = 1 << 26
-"""Bytes of a file up to which its content before a change is digested."""
+"""The largest size in bytes of a file whose content is digested before a change."""
 _CLOCK_TICK_NS = 20_000_000
-"""By how much the clock of files may be behind the other one."""
+"""The largest delay of file times behind `time.time_ns`."""
 
 
 def value_digest(value: Any) -> str:
-    """Return the digest of a variable's value as a recorded read has it; of a value without one, what no other value has."""
+    """Return the digest of a variable's value for a recorded read; `UNSTABLE` for a value without a digest."""
     return data_version(value) or UNSTABLE
 
 
@@ -57,42 +57,42 @@ def active() -> ReadRecorder | None:
     recorder = _current.get()
     if recorder is None and threads:
         recorder = threads.get(threading.get_ident())
-    return recorder if recorder is None or not recorder.looking else None
+    return recorder if recorder is None or not recorder.is_paused else None
 
 
 class ReadRecorder:
-    """Records what the code inside the ``with`` block reads.
+    """Record the reads of the code inside the ``with`` block.
 
     Parameters
     ----------
     exclude
-        Folders that do not count: the store's.
+        Folders whose files do not count, such as that of the store.
     keyed
-        Digests values of the environment with the user's key; by default with one of this process.
+        Digests values of the environment with the user's key; by default, with a key of this process.
     declared
-        Files and patterns that the step says it reads, relative to the working directory.
+        Files and patterns that the step declares as read, relative to the working directory.
     namespace
-        The notebook's variables, in which texts of queries are looked up; None where there is no notebook.
+        The notebook's variables, in which names in queries are looked up; None without a notebook.
     counted
-        Returns the names that count already: inputs, and globals by the code version. The step itself may have changed their values since.
+        Returns the names that count already, as inputs or in the code version. The step may have changed their values.
     before
-        Whether a file that the step reads and changes counts as it was before: its change is an effect, which a hit applies.
+        True if a file that the step reads and changes counts with its content before the change, because a reuse applies the change.
     own
-        Names that the step itself binds: what it looks up after that is no read of the notebook.
-    looks_at_filters
-        Whether the step's code names the filters of warnings: they are left as they are, and count.
+        Names that the step binds. A lookup of a value that the step bound is not a read of the notebook.
+    reads_filters
+        True if the step's code names the filters of warnings: they count and are not replaced.
     """
 
-    # Defaults of the class: most steps read nothing, and a recorder is made for each.
+    # Class attributes as defaults, because each step has a recorder and most steps read nothing.
     _noted = False
-    looking = False
-    """Whether the recorder itself is looking at the world now, which is no read of the step."""
+    is_paused = False
+    """True while Stepwell itself reads, which is not a read of the step."""
     network: tuple[str, ...] = ()
-    """Hosts that the step opened a connection to, in order."""
+    """Hosts to which the step opened a connection, in order."""
     unseen: tuple[str, ...] = ()
-    """What it read in a way that cannot be checked later, each as ``reader: what``."""
+    """Reads that cannot be checked later, each as ``reader: item``."""
     children: tuple[str, ...] = ()
-    """Programs and processes that it started."""
+    """Programs and processes that the step started."""
     _result: tuple[Read, ...] = ()
     _token: Token[ReadRecorder | None] | None = None
     _seen: dict[str, tuple[int, ...] | None] | None = None
@@ -105,17 +105,19 @@ class ReadRecorder:
     _states: dict[str, str] | None = None
     _states_set: frozenset[str] = frozenset()
     _objects: dict[str, str] | None = None
-    """What DuckDB's own connection held before the step used it."""
-    _left: tuple[str, ...] = ()
+    """The objects in DuckDB's default connection before the step used it, by name with their digests."""
+    _leftovers: tuple[str, ...] = ()
+    """Objects that the step left in DuckDB's default connection and that cannot be compared."""
     _databases: frozenset[str] = frozenset()
     _names_set: frozenset[str] = frozenset()
     _made: frozenset[str] = frozenset()
     _removed: frozenset[str] = frozenset()
     _lost: frozenset[str] = frozenset()
-    """Files that were there before the step and that it removed."""
-    _looks: dict[tuple[str, str], str] | None = None
+    """Existing files that the step removed."""
+    _statuses: dict[tuple[str, str], str] | None = None
+    """The attributes that the step read, by path and aspect."""
     _tree: Tree | None = None
-    """The project's files before the first child was started."""
+    """The project's files before the first child process started."""
     _asked: str = ""
     _started: int = 0
     _end_warnings: Callable[[], None]
@@ -130,15 +132,15 @@ class ReadRecorder:
         *,
         before: bool = False,
         own: Iterable[str] = (),
-        looks_at_filters: bool = False,
+        reads_filters: bool = False,
     ) -> None:
         self._keeps_before = before
-        self._looks_at_filters = looks_at_filters
+        self._reads_filters = reads_filters
         self._own_names = {name: namespace.get(name, _UNBOUND) for name in own} if namespace is not None else {}
         self.appended: frozenset[str] = frozenset()
-        """Files to which the step appended before it wrote them in any other way."""
+        """Files that the step opened first for appending."""
         self.before: dict[str, str] = {}
-        """By path, the digest of a file before the step changed or removed it."""
+        """Digests of files before the step changed or removed them, by path."""
         self._namespace = namespace
         self._counted = counted
         self._looked_up: dict[str, str] = {}
@@ -153,7 +155,7 @@ class ReadRecorder:
                 self.path_read(path)
         self._started = time.time_ns()
         self._token = _current.set(self)
-        if self._looks_at_filters:
+        if self._reads_filters:
             self.state_read(WARNINGS)
             self.state_read(f"{WARNINGS} text")
         else:
@@ -164,7 +166,7 @@ class ReadRecorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._token is not None:
-            if not self._looks_at_filters:
+            if not self._reads_filters:
                 self._end_warnings()
             _current.reset(self._token)
             self._token = None
@@ -174,13 +176,13 @@ class ReadRecorder:
 
     @property
     def reads(self) -> tuple[Read, ...]:
-        """What was read, by kind and name; complete when the block has ended."""
+        """The recorded reads; complete at the end of the block."""
         return self._result
 
-    # -- what is noted while the step runs
+    # -- notes while the step runs
 
     def opened(self, path: str, *, reads: bool, writes: bool, appends: bool = False) -> None:
-        """Note that a file is about to be opened."""
+        """Note that a file will be opened."""
         if reads:
             self._noted = True
             if self._seen is None:
@@ -196,13 +198,13 @@ class ReadRecorder:
                 self._note_before(path, stat[0])
 
     def made(self, path: str) -> None:
-        """Note that the step is about to make a folder, unless it is there."""
+        """Note that the step will create a folder, unless it exists."""
         path = os.path.abspath(path)
         if not os.path.lexists(path):
             self._made |= {path}
 
     def removed(self, path: str) -> None:
-        """Note that the step is about to remove a file or a folder with everything in it."""
+        """Note that the step will remove a file, or a folder with everything in it."""
         path = os.path.abspath(path)
         self._removed |= {path}
         if path not in self._written and path not in self._made and os.path.isfile(path):
@@ -210,25 +212,25 @@ class ReadRecorder:
             self._note_before(path, os.path.getsize(path))
         elif os.path.isdir(path) and path not in self._made:
             inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-            self._lost |= {each for each in inside if each not in self._written}
+            self._lost |= {file for file in inside if file not in self._written}
 
     def _note_before(self, path: str, size: int) -> None:
-        """Note the content of a file that a live cell is about to change: a hit may change a file only where it finds that again."""
+        """Digest a file that a live cell will change. A reuse changes a file only if it has this content."""
         if self._keeps_before and size <= _MOST_BEFORE and is_input_path(path):
-            with self.looks():
+            with self.paused():
                 self.before[path] = file_digest(path) or ""
 
     def changes(self) -> dict[str, bool]:
-        """Return the paths that the step wrote, made or removed, each with whether it was there before."""
-        found = {**dict.fromkeys(self._made, False), **self._written, **dict.fromkeys(self._lost, True)}
+        """Return the paths that the step wrote, created or removed, each with True if it existed before."""
+        existed = {**dict.fromkeys(self._made, False), **self._written, **dict.fromkeys(self._lost, True)}
         for path in self._databases:
             if (
                 not path.endswith(_WRITE_AHEAD)
                 and path in (self._seen or {})
                 and (self._seen or {})[path] != file_stat(path)
             ):
-                found[path] = True
-        return found
+                existed[path] = True
+        return existed
 
     @property
     def names_set(self) -> frozenset[str]:
@@ -236,22 +238,22 @@ class ReadRecorder:
         return self._names_set
 
     def excludes(self, path: str) -> bool:
-        """Return True for a path in a folder that does not count: the store's."""
-        return any(path == str(each) or path.startswith(os.path.join(each, "")) for each in self._exclude)
+        """Return True if a path is in an excluded folder."""
+        return any(path == str(folder) or path.startswith(os.path.join(folder, "")) for folder in self._exclude)
 
     def is_table(self, name: str) -> bool:
-        """Return True if a variable of the notebook is something that SQL can read as a table."""
+        """Return True if SQL can read a variable of the notebook as a table."""
         value = self._namespace.get(name) if self._namespace is not None else None
         top = type(value).__module__.partition(".")[0]
         return top in {"pandas", "polars", "pyarrow", "numpy", "duckdb", "_duckdb"} or isinstance(value, dict)
 
     def looked_up(self, names: Iterable[str], value: Any = None) -> None:
-        """Note that a library looked up names in the notebook's namespace, by a text.
+        """Note that a library looked up names in the notebook's namespace that a text contains.
 
         Parameters
         ----------
         value
-            What was found, where that is known: another object than the notebook's is no read of the notebook.
+            The result of the lookup, or None if it is unknown. If it is not the notebook's object, nothing is noted.
         """
         space = self._namespace
         if space is None:
@@ -264,38 +266,38 @@ class ReadRecorder:
                 and space[name] is self._own_names.get(name, space[name])
                 and name not in self._counted()
             ):
-                with self.looks():
+                with self.paused():
                     self._looked_up[name] = value_digest(space[name])
                 self._noted = True
 
-    def looked_at(self, path: str, aspect: str, fact: str) -> None:
-        """Note what was learned of a path that was not opened."""
+    def status_read(self, path: str, aspect: str, state: str) -> None:
+        """Note that attributes of a path were read without opening it."""
         self._noted = True
-        if self._looks is None:
-            self._looks = {}
-        self._looks.setdefault((path, aspect), fact)
+        if self._statuses is None:
+            self._statuses = {}
+        self._statuses.setdefault((path, aspect), state)
 
-    def knows_look(self, path: str, aspect: str) -> bool:
-        """Tell whether such a look was noted before."""
-        return self._looks is not None and (path, aspect) in self._looks
+    def knows_status(self, path: str, aspect: str) -> bool:
+        """Return True if a read of these attributes was noted before."""
+        return self._statuses is not None and (path, aspect) in self._statuses
 
     def listed(self, path: str) -> None:
-        """Note that a folder is about to be listed."""
+        """Note that a folder will be listed."""
         path = os.path.abspath(path)
         self._noted = True
         if self._folders is None:
             self._folders = {}
         if path not in self._folders and is_input_path(os.path.join(path, "")):
-            with self.looks():
+            with self.paused():
                 self._folders[path] = checks.folder_names(path)
 
     def path_read(self, path: str) -> None:
-        """Note that a path is read, as a native reader takes it: a file, a folder with everything below it, or a pattern."""
-        given = os.path.expanduser(path)
-        path = os.path.abspath(given)
+        """Note that a native reader reads a path: a file, a folder with everything below it, or a pattern."""
+        expanded = os.path.expanduser(path)
+        path = os.path.abspath(expanded)
         if not is_input_path(path):
             return
-        if not os.path.isabs(given):
+        if not os.path.isabs(expanded):
             self.state_read(FOLDER)
         if os.path.isdir(path):
             path = checks.below(path)
@@ -306,23 +308,23 @@ class ReadRecorder:
         if self._globs is None:
             self._globs = {}
         if path not in self._globs:
-            with self.looks():
-                found = self._globs[path] = checks.matches(path)
-            for each in found:
-                self.opened(each, reads=True, writes=False)
+            with self.paused():
+                files = self._globs[path] = checks.matches(path)
+            for file in files:
+                self.opened(file, reads=True, writes=False)
 
     def database_opened(self, path: str, log: str) -> None:
-        """Note that a database file is about to be opened, for reading and perhaps for writing.
+        """Note that a database file will be opened for reading and perhaps writing.
 
         Parameters
         ----------
         log
-            What the name of its write-ahead log ends in.
+            The suffix of its write-ahead log.
         """
         path = os.path.abspath(path)
-        there = os.path.exists(path)
-        self.opened(path, reads=there, writes=not there)
-        if there:
+        exists = os.path.exists(path)
+        self.opened(path, reads=exists, writes=not exists)
+        if exists:
             self.opened(path + log, reads=True, writes=False)
             self._databases |= {path, path + log}
 
@@ -334,7 +336,7 @@ class ReadRecorder:
         self._names[name] = value
 
     def knows_name(self, name: str) -> bool:
-        """Tell whether a name was noted, or set by the step itself, or is covered by a read of everything."""
+        """Return True if a read of a name need not be noted: it was noted, or the step set the name or read the whole environment."""
         return (
             name in self._names_set
             or (self._names is not None and name in self._names)
@@ -349,42 +351,42 @@ class ReadRecorder:
             self._without = tuple(sorted(self._names_set))
 
     def name_set(self, name: str) -> None:
-        """Note that the step itself set or removed a name."""
+        """Note that the step set or removed a name of the environment."""
         self._names_set |= {name}
 
     def state_read(self, name: str) -> None:
-        """Note that the step reads options of a library, or the working directory: a name of `library_state`."""
+        """Note that the step reads state named in `library_state`: options of a library, or the working directory."""
         if name in self._states_set or (self._states is not None and name in self._states):
             return
         self._noted = True
         if self._states is None:
             self._states = {}
-        with self.looks():
+        with self.paused():
             self._states[name] = state_digest(name, data_version)
 
     def _warned(self, digest: str) -> None:
-        """Note that a warning was issued: whether it is an error, filters decide."""
-        if not self.looking:
+        """Note that a warning was issued, which reads the filters: they decide whether it is an error."""
+        if not self.is_paused:
             self._noted = True
             self._states = {WARNINGS: digest} | (self._states or {})
 
     def state_set(self, name: str) -> None:
-        """Note that the step itself sets what it may read later."""
+        """Note that the step sets state, so later reads of it do not count."""
         self._states_set |= {name}
 
-    def database_used(self, text: str, left: list[str]) -> None:
-        """Note that a statement is about to be executed by DuckDB's own connection.
+    def database_used(self, text: str, leftovers: list[str]) -> None:
+        """Note that DuckDB's default connection will execute a statement.
 
         Parameters
         ----------
         text
-            The statement, or a name of what the connection holds.
-        left
-            What it leaves there that cannot be compared.
+            The statement, or the name of an object in the connection.
+        leftovers
+            Objects that the statement leaves in the connection and that cannot be compared.
         """
         self._noted = True
         if self._objects is None:
-            with self.looks():
+            with self.paused():
                 self._objects = queries.connection_objects()
             if queries.connection.settings:
                 self.state_read(queries.IN_CONNECTION + queries.SETTINGS)
@@ -393,19 +395,21 @@ class ReadRecorder:
         for name in queries.words(text):
             if name in self._objects:
                 self._states.setdefault(queries.IN_CONNECTION + name, self._objects[name])
-            elif name in queries.connection.temporary and not any(name in each for each in (*self._left, *left)):
+            elif name in queries.connection.temporary and not any(
+                name in leftover for leftover in (*self._leftovers, *leftovers)
+            ):
                 self._states[queries.IN_CONNECTION + name] = UNSTABLE
-        self._left = (*self._left, *left)
+        self._leftovers = (*self._leftovers, *leftovers)
 
     def database_changes(self) -> list[str]:
-        """Return what the step has left in DuckDB's own connection."""
+        """Return descriptions of the objects that the step left in DuckDB's default connection."""
         before = self._objects
         if before is None:
             return []
-        with self.looks():
+        with self.paused():
             now = queries.connection_objects()
         changed = [f"table {name}" for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-        return [f"duckdb's own connection ({each})" for each in dict.fromkeys((*changed, *self._left))]
+        return [f"duckdb's own connection ({change})" for change in dict.fromkeys((*changed, *self._leftovers))]
 
     def asset_loaded(self, key: str, version: str, where: tuple[str, ...]) -> None:
         """Note that the value of an asset was loaded."""
@@ -415,18 +419,18 @@ class ReadRecorder:
         self._assets.setdefault((key, *where), version)
 
     def host_asked(self, host: str) -> None:
-        """Note that the address of a host was asked for."""
+        """Note that the step looks up the address of a host."""
         self._asked = host
 
     def connected(self, address: str) -> None:
-        """Note that a connection to an internet address is opened: to the host whose address was asked for last."""
+        """Note that a connection is opened, which is attributed to the host that was looked up last."""
         host = self._asked or address
         if host not in self.network:
             self.network = (*self.network, host)
 
-    def not_seen(self, reader: str, what: str) -> None:
-        """Note that a native reader read what cannot be checked later."""
-        line = f"{reader}: {what}"
+    def not_seen(self, reader: str, item: str) -> None:
+        """Note that a native reader read an item that cannot be checked later."""
+        line = f"{reader}: {item}"
         if line not in self.unseen:
             self.unseen = (*self.unseen, line)
 
@@ -436,41 +440,41 @@ class ReadRecorder:
         Parameters
         ----------
         reader
-            The reader's name, for the notice that an address is not checked.
+            The name of the reader for the notice that an address is not checked.
         folder
-            The folder in which a relative path is.
+            The folder of a relative path.
         """
         if "://" in location and not location.startswith("file://"):
             parts = urlsplit(location)
-            # A signed address carries a secret in what follows.
+            # The path and query of a signed address contain a secret.
             self.not_seen(reader, f"{parts.scheme}://{parts.hostname or ''}")
         else:
             self.path_read(os.path.join(folder, location.removeprefix("file://")))
 
     def child_started(self, name: str) -> None:
-        """Note that a program or a process is about to be started."""
+        """Note that a program or a process will be started."""
         if name not in self.children:
             self.children = (*self.children, name)
         if self._tree is None:
-            with self.looks():
+            with self.paused():
                 self._tree = Tree(self._roots(), digests=self._keeps_before)
 
     def _roots(self) -> list[str]:
-        """Return the folders in which files of children are looked for: the working directory, and the project's, where the store is."""
-        found = [os.getcwd(), *[os.path.dirname(os.path.abspath(each)) for each in self._exclude]]
+        """Return the folders in which children may write: the working directory, and the project's folder, which contains the store."""
+        folders = [os.getcwd(), *[os.path.dirname(os.path.abspath(folder)) for folder in self._exclude]]
         return [
-            each
-            for each in dict.fromkeys(map(os.path.realpath, found))
-            if each not in (os.sep, os.path.realpath(os.path.expanduser("~")))
-            and not any(each.startswith(os.path.join(other, "")) for other in map(os.path.realpath, found))
+            folder
+            for folder in dict.fromkeys(map(os.path.realpath, folders))
+            if folder not in (os.sep, os.path.realpath(os.path.expanduser("~")))
+            and not any(folder.startswith(os.path.join(other, "")) for other in map(os.path.realpath, folders))
         ]
 
     def _note_children(self) -> None:
-        """Note what children wrote, made and removed: what differs now and was not changed by the step itself."""
+        """Note files that children wrote, created or removed: those that differ now and were not changed by the step itself."""
         before = self._tree
         if before is None:
             return
-        with self.looks():
+        with self.paused():
             now = Tree(before.roots)
         for path in now.folders - before.folders:
             self._made |= {path}
@@ -478,7 +482,7 @@ class ReadRecorder:
             if path in self._written or before.files.get(path) == stat or not is_input_path(path):
                 continue
             if path in before.files and path in (self._seen or {}) and path not in before.digests:
-                # The step has read it, and who changed it then is not known.
+                # The step read the file, and another process may have changed it.
                 continue
             self._written[path] = path in before.files
             if path in before.digests:
@@ -491,57 +495,57 @@ class ReadRecorder:
                 if path in before.digests:
                     self.before[path] = before.digests[path]
 
-    def looks(self) -> _Looking:
-        """Return a block in which nothing is noted."""
-        return _Looking(self)
+    def paused(self) -> _Pause:
+        """Return a context manager during which nothing is noted."""
+        return _Pause(self)
 
-    # -- when it has ended
+    # -- digests at the end of the step
 
     def _digested(self) -> list[Read]:
         exclude = tuple(
             os.path.join(form, "") for path in self._exclude for form in {os.path.abspath(path), os.path.realpath(path)}
         )
-        made = tuple(os.path.join(path, "") for path in self._made)
-        found: list[Read] = []
+        created = tuple(os.path.join(path, "") for path in self._made)
+        reads: list[Read] = []
 
-        def ours(path: str) -> bool:
-            if made and path.startswith(made):
+        def is_own(path: str) -> bool:
+            if created and path.startswith(created):
                 return True
             return bool(exclude) and (path.startswith(exclude) or os.path.realpath(path).startswith(exclude))
 
         for path, before in sorted((self._seen or {}).items()):
-            read = None if ours(path) else self._file(path, before)
+            read = None if is_own(path) else self._file(path, before)
             if read is not None:
-                found.append(read)
+                reads.append(read)
         for path, names in sorted((self._folders or {}).items()):
-            if not ours(os.path.join(path, "")):
-                found.append(self._listing(path, names, exclude))
+            if not is_own(os.path.join(path, "")):
+                reads.append(self._listing(path, names, exclude))
         for pattern, paths in sorted((self._globs or {}).items()):
             own = self._own(dict.fromkeys((*paths, *checks.matches(pattern))))
-            found.append(Read("glob", pattern, checks.names_digest(paths, own), (), checks.kept(paths), own))
-        files = [read.name for read in found if read.kind in {"file", "absent", "listing"}]
-        for (path, aspect), told in sorted((self._looks or {}).items()):
-            read = None if ours(os.path.join(path, "")) else self._look(path, aspect, told)
-            # What was opened, missed or listed is known by more than its kind or size, and so are the folders above it.
+            reads.append(Read("glob", pattern, checks.names_digest(paths, own), (), checks.recorded_names(paths), own))
+        files = [read.name for read in reads if read.kind in {"file", "absent", "listing"}]
+        for (path, aspect), state in sorted((self._statuses or {}).items()):
+            read = None if is_own(os.path.join(path, "")) else self._status(path, aspect, state)
+            # A read of the file or its listing implies its kind and size, and the existence of the folders above.
             if read is None or (aspect in {"kind", "size"} and (path in files or path in (self._seen or ()))):
                 continue
             if read.digest != "folder" or not any(name.startswith(os.path.join(path, "")) for name in files):
-                found.append(read)
-        found += [Read("state", name, digest) for name, digest in sorted((self._states or {}).items())]
-        found += [Read("name", name, digest) for name, digest in sorted(self._looked_up.items())]
-        return [*found, *self._from_environment(), *self._from_assets()]
+                reads.append(read)
+        reads += [Read("state", name, digest) for name, digest in sorted((self._states or {}).items())]
+        reads += [Read("name", name, digest) for name, digest in sorted(self._looked_up.items())]
+        return [*reads, *self._from_environment(), *self._from_assets()]
 
-    def _look(self, path: str, aspect: str, told: str) -> Read | None:
+    def _status(self, path: str, aspect: str, before: str) -> Read | None:
         if self._written.get(path) is False or path in self._made:
             return None
         now = status(path, aspect)
-        if now != told:
+        if now != before:
             if path not in self._written and not self._has_removed(path):
-                if told == ABSENT and self.children:
-                    # Made by a program that the step has run.
+                if before == ABSENT and self.children:
+                    # Created by a program that the step started.
                     return None
                 return Read("status", path, UNSTABLE, (), (aspect,))
-            if told == ABSENT:
+            if before == ABSENT:
                 return None
         return Read("absent", path) if now == ABSENT and aspect != "link" else Read("status", path, now, (), (aspect,))
 
@@ -557,18 +561,18 @@ class ReadRecorder:
         if path in self._databases and path.endswith(_WRITE_AHEAD) and now is None:
             return Read("absent", path)
         if now is None and before is not None and max(before[1:3]) > self._started - _CLOCK_TICK_NS:
-            # Made while the step ran, by a native writer or a child of its, and removed again.
+            # Created and removed while the step ran, by a native writer or a child.
             return None
         if now is None and self._has_removed(path):
             return Read("absent", path)
-        as_left = existed or path in self._databases
-        if now is None or (before != now and not as_left):
+        may_change = existed or path in self._databases
+        if now is None or (before != now and not may_change):
             return Read("file", path, UNSTABLE)
         digest = file_digest(path)
         return None if digest is None else Read("file", path, digest, () if too_recent(now) else now)
 
     def _has_removed(self, path: str) -> bool:
-        return any(path == each or path.startswith(os.path.join(each, "")) for each in self._removed)
+        return any(path == removed or path.startswith(os.path.join(removed, "")) for removed in self._removed)
 
     def _listing(self, path: str, names: list[str] | None, exclude: tuple[str, ...]) -> Read:
         if names is None:
@@ -576,29 +580,31 @@ class ReadRecorder:
         if not os.path.isdir(path):
             return Read("listing", path, UNSTABLE)
         inside = [folder.rstrip(os.sep) for folder in exclude]
-        mine = (*inside, *self._made, *(each for each, existed in self._written.items() if not existed))
-        own = {os.path.basename(each) for each in mine if os.path.dirname(each) == path}
-        left = [name for name in names if name not in own]
-        return Read("listing", path, checks.names_digest(left), (), checks.kept(left), tuple(sorted(own)))
+        created = (*inside, *self._made, *(file for file, existed in self._written.items() if not existed))
+        own = {os.path.basename(item) for item in created if os.path.dirname(item) == path}
+        counted = [name for name in names if name not in own]
+        return Read(
+            "listing", path, checks.names_digest(counted), (), checks.recorded_names(counted), tuple(sorted(own))
+        )
 
     def _own(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Return those of some paths that the step itself made."""
+        """Return the paths that the step itself created."""
         return tuple([path for path in paths if self._written.get(path) is False or path in self._made])
 
     def _from_environment(self) -> list[Read]:
         keyed = self._keyed or process_keyed
-        found = []
+        reads = []
         try:
             for name, value in sorted((self._names or {}).items()):
-                found.append(Read("environment", name, name_digest(name, value, keyed)))
+                reads.append(Read("environment", name, name_digest(name, value, keyed)))
             if self._environment is not None:
-                found.append(
+                reads.append(
                     Read("environment", ALL, all_digest(self._environment, keyed, self._without), (), (), self._without)
                 )
         except StoreError:
-            # Without the user's key nothing may be kept of a value, so the value of the step is not reused.
+            # Without the user's key, values of the environment must not be stored even as digests, so the step is not reused.
             return [Read("environment", ALL, UNSTABLE)]
-        return found
+        return reads
 
     def _from_assets(self) -> list[Read]:
         return [
@@ -607,14 +613,14 @@ class ReadRecorder:
         ]
 
 
-class _Looking:
-    """The time in which the recorder looks at the world for itself."""
+class _Pause:
+    """A context manager during which the recorder notes nothing."""
 
     def __init__(self, recorder: ReadRecorder) -> None:
         self._recorder = recorder
 
     def __enter__(self) -> None:
-        self._recorder.looking = True
+        self._recorder.is_paused = True
 
     def __exit__(self, *_: object) -> None:
-        self._recorder.looking = False
+        self._recorder.is_paused = False

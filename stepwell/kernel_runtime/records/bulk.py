@@ -1,7 +1,7 @@
-"""Thousands of small records: made quickly, and without the garbage collector walking them again and again.
+"""Fast creation of thousands of small records, without repeated passes of the garbage collector over them.
 
-The collector looks at young objects whenever some hundred more were made, and at all objects now and then. While ten thousand records
-are read or planned that costs as much as making them, and frees nothing.
+The collector visits young objects after every few hundred new ones, and all objects from time to time. While ten thousand records
+are read or planned, this costs as much as creating them and frees nothing.
 """
 
 from __future__ import annotations
@@ -14,70 +14,71 @@ T = TypeVar("T")
 
 
 def quick(cls: type[T]) -> type[T]:
-    """Give a frozen dataclass with slots an ``__init__`` that takes the same arguments and is quicker.
+    """Replace the ``__init__`` of a frozen dataclass with slots by a faster one with the same signature.
 
     Raises
     ------
     TypeError
-        For a class with fields that are keywords only, or with ``__post_init__``.
+        If the class has ``__post_init__``, or a field that is keyword-only or not a parameter.
     """
     if hasattr(cls, "__post_init__"):
         raise TypeError(f"{cls.__name__} has a __post_init__")
     space: dict[str, Any] = {"_MISSING": MISSING}
     parameters, lines = ["self"], []
-    for each in fields(cls):  # type: ignore[arg-type]  # a dataclass, by its contract
-        name = each.name
-        if each.kw_only or not each.init:
-            raise TypeError(f"{cls.__name__}.{name} is no plain field")
+    for field in fields(cls):  # type: ignore[arg-type]  # a dataclass, by its contract
+        name = field.name
+        if field.kw_only or not field.init:
+            raise TypeError(f"{cls.__name__}.{name} is keyword-only or not a parameter")
+        # The descriptor of a slot: `object.__setattr__` would look it up by name.
         space[f"_fill_{name}"] = vars(cls)[name].__set__
         value = name
-        if each.default is not MISSING:
-            space[f"_default_{name}"] = each.default
+        if field.default is not MISSING:
+            space[f"_default_{name}"] = field.default
             parameters.append(f"{name}=_default_{name}")
-        elif each.default_factory is not MISSING:
-            space[f"_make_{name}"] = each.default_factory
+        elif field.default_factory is not MISSING:
+            space[f"_make_{name}"] = field.default_factory
             parameters.append(f"{name}=_MISSING")
             value = f"_make_{name}() if {name} is _MISSING else {name}"
         else:
             parameters.append(name)
         lines.append(f"    _fill_{name}(self, {value})")
-    exec("\n".join([f"def __init__({', '.join(parameters)}):", *lines]), space)  # noqa: S102 - of names of fields, as dataclasses do
-    made = space["__init__"]
-    made.__qualname__ = f"{cls.__qualname__}.__init__"
-    made.__annotations__ = dict(cls.__init__.__annotations__)
-    setattr(cls, "__init__", made)  # noqa: B010 - a checker takes an assignment for an error
+    exec("\n".join([f"def __init__({', '.join(parameters)}):", *lines]), space)  # noqa: S102 - made of field names, as in dataclasses
+    init = space["__init__"]
+    init.__qualname__ = f"{cls.__qualname__}.__init__"
+    init.__annotations__ = dict(cls.__init__.__annotations__)
+    setattr(cls, "__init__", init)  # noqa: B010 - mypy rejects an assignment
     return cls
 
 
 class no_collection:  # noqa: N801 - used as a function
-    """Keep the garbage collector off while the block runs, except where it is let work: while the user's code runs."""
+    """Disable the garbage collector for a block; `resume` and `suspend` enable it meanwhile for the user's code."""
 
     __slots__ = ("was_on",)
 
     def __enter__(self) -> Self:
         self.was_on = gc.isenabled()
         gc.disable()
-        _holding.append(self)
+        _open_blocks.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.let()
-        _holding.remove(self)
+        self.resume()
+        _open_blocks.remove(self)
 
-    def let(self) -> None:
-        """Let the collector be as it was."""
+    def resume(self) -> None:
+        """Restore the user's setting of the collector."""
         if self.was_on:
             gc.enable()
 
-    def hold(self) -> None:
-        """Keep it off again; if the user's code has turned it on or off meanwhile, that is how it is left."""
+    def suspend(self) -> None:
+        """Disable the collector again, and remember the setting that the user's code left."""
         self.was_on = gc.isenabled()
         gc.disable()
 
 
-_holding: list[no_collection] = []
+_open_blocks: list[no_collection] = []
 
 
-def is_on() -> bool:
-    """Return True if the user has the collector on, whatever a block does meanwhile."""
-    return gc.isenabled() or any(each.was_on for each in _holding)
+def collector_enabled() -> bool:
+    """Return True if the user's setting enables the collector, also while a block disables it."""
+    return gc.isenabled() or any(block.was_on for block in _open_blocks)

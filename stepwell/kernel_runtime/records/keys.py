@@ -1,9 +1,9 @@
-"""Keys: the names of assets, steps and stored values; and identifiers of runs and materializations.
+"""Keys of assets, steps and stored values, and identifiers of runs and materializations.
 
 An asset key is a path of parts, written ``raw/flights``. A step key is the asset key of a single-op asset, or the key of
 the graph-backed asset, a dot and the path of nodes inside it: ``raw/report.transform``, ``raw/report.inner.transform``.
-Step keys are plain strings. A part never contains ``/`` or ``.``, so that both forms can be read back. Identifiers sort by the time of
-their creation.
+Step keys are plain strings. A part never contains ``/`` or ``.``, so both forms can be parsed. Identifiers sort by the time of
+creation.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class AssetKey:
     Parameters
     ----------
     path
-        The parts, or one part as a string. ``AssetKey("a/b")`` is refused: a written key is read by
-        :meth:`from_user_string`.
+        The parts, or one part as a string. ``AssetKey("a/b")`` is an error; use :meth:`from_user_string` to parse
+        a key in written form.
 
     Raises
     ------
     InvalidDefinitionError
-        If a part is empty or contains ``/`` or ``.``.
+        If there are no parts, or a part is empty or contains ``/`` or ``.``.
     """
 
     path: tuple[str, ...]
@@ -72,17 +72,17 @@ class AssetKey:
             )
         for part in parts:
             if not isinstance(part, str) or not part:
-                raise InvalidDefinitionError(f"a part of an asset key must be a string that is not empty, not {part!r}")
+                raise InvalidDefinitionError(f"a part of an asset key must be a non-empty string, not {part!r}")
             if "/" in part or "." in part:
                 raise InvalidDefinitionError(
                     f"the part {part!r} of an asset key contains '/' or '.'",
-                    remedy=f"a key with a prefix is AssetKey.from_user_string({part!r}) or AssetKey({part.replace('.', '/').split('/')!r})",
+                    remedy=f"for a key with a prefix, use AssetKey.from_user_string({part!r}) or AssetKey({part.replace('.', '/').split('/')!r})",
                 )
         object.__setattr__(self, "path", parts)
 
     @property
     def name(self) -> str:
-        """The last part: the name that a cell binds and reads."""
+        """The last part, which is the name that a cell binds and reads."""
         return self.path[-1]
 
     def to_user_string(self) -> str:
@@ -91,11 +91,11 @@ class AssetKey:
 
     @staticmethod
     def from_user_string(text: str) -> AssetKey:
-        """Read a key in its written form: ``raw/flights`` has two parts."""
+        """Parse a key in its written form: ``raw/flights`` has two parts."""
         return AssetKey(text.split("/"))
 
     def with_prefix(self, prefix: str | Sequence[str]) -> AssetKey:
-        """Return the key below a prefix."""
+        """Return this key with a prefix before its parts."""
         return AssetKey((*_prefix(prefix), *self.path))
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ CoercibleToAssetKey: TypeAlias = "AssetKey | str | Sequence[str]"
 
 
 def as_asset_key(value: CoercibleToAssetKey) -> AssetKey:
-    """Return ``value`` as a key; a string is read as written (``raw/flights``)."""
+    """Return ``value`` as a key; a string is parsed in written form (``raw/flights``)."""
     if isinstance(value, AssetKey):
         return value
     if isinstance(value, str):
@@ -119,17 +119,17 @@ def _prefix(prefix: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def prefixed(prefix: str | Sequence[str] | None, name: str) -> AssetKey:
-    """Return the key ``name`` below an optional prefix."""
+    """Return the key with the last part ``name`` after an optional prefix."""
     return AssetKey((*(_prefix(prefix) if prefix else ()), name))
 
 
 def check_name(kind: str, name: str, *, where: str = "") -> str:
-    """Return ``name`` if an op, graph, job, input or output can have it.
+    """Return ``name`` if it is valid for an op, graph, job, input or output.
 
     Raises
     ------
     InvalidDefinitionError
-        If it has other characters than letters, digits and ``_``, or is reserved (SEMANTICS, section 1).
+        If it contains characters other than letters, digits and ``_``, or is reserved (SEMANTICS, section 1).
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidDefinitionError(
@@ -153,7 +153,7 @@ _LISTED = 6
 
 
 def listed(keys: Iterable[object]) -> str:
-    """Return keys as a short readable list for messages."""
+    """Return the first keys, separated by commas, and the number of the rest."""
     names = [str(key) for key in keys]
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
@@ -165,10 +165,10 @@ _process_id = 0
 
 
 def new_id() -> str:
-    """Return a new identifier: time in microseconds, process-wide counter, random part; 26 hexadecimal digits.
+    """Return a new identifier of 26 hexadecimal digits: time in microseconds, process-wide counter, random part.
 
-    Identifiers of one process sort in the order in which they were made, also after its clock was set back; those of two processes
-    say nothing of an order.
+    Identifiers of one process sort in the order of creation, even if its clock was set back. Those of different processes have no
+    reliable order.
     """
     global _process, _process_id, _latest  # noqa: PLW0603 - a forked child must not repeat its parent's random part
     if _process_id != os.getpid():

@@ -1,6 +1,6 @@
-"""The maintenance of a store as data: rules of what is kept, what a collection frees, and what a pack or another store offers.
+"""The maintenance of a store as data: retention rules, results of garbage collections, and offers of packs and other stores.
 
-Keys, names of types and summaries in an `Offer` were written by its author: nothing of it is loaded, and every text is shown as foreign.
+The author of an `Offer` wrote its keys, names of types and summaries. Nothing of it is loaded, and every text is escaped before display.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class Rule:
     """The retention rule of a key; None means no limit."""
 
     versions: int | None = None
-    """How many of the newest different values, in each notebook and partition."""
+    """Number of the newest different values to keep, per notebook and partition."""
     age: float | None = None
-    """Seconds after which one is dropped."""
+    """Seconds after which a version is dropped."""
     bytes: int | None = None
-    """Bytes of all values together, each different value counted once; the newest stay."""
+    """Limit for the bytes of all different values; the newest stay."""
 
     @property
     def empty(self) -> bool:
-        """True if it limits nothing."""
+        """True if the rule limits nothing."""
         return self.versions is None and self.age is None and self.bytes is None
 
     def as_dict(self) -> dict[str, Any]:
@@ -47,31 +47,31 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The result of a collection, or of its dry run."""
+    """The result of a garbage collection, or of its dry run."""
 
     dry_run: bool
     materializations: int = 0
     """Rows that retention drops."""
     objects: int = 0
-    """Value files that no row refers to then."""
+    """Value files to which no remaining row refers."""
     object_bytes: int = 0
     temporary: int = 0
-    """Dead files and folders in ``tmp/``."""
+    """Unused files and folders in ``tmp/``."""
     temporary_bytes: int = 0
     young: int = 0
-    """Files without a row that are left alone because they are new."""
+    """Files without a row that stay because they are new."""
     catalog_bytes: int = 0
-    """Bytes that a compaction freed."""
+    """Bytes freed by compaction."""
     rules: int = 0
-    """How many retention rules there are."""
+    """Number of retention rules."""
 
     @property
     def bytes(self) -> int:
-        """Bytes that are freed."""
+        """The total of freed bytes."""
         return self.object_bytes + self.temporary_bytes + self.catalog_bytes
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
+        """Return the fields as JSON values."""
         return {**asdict(self), "bytes": self.bytes}
 
     def __str__(self) -> str:
@@ -99,17 +99,17 @@ class Forgotten:
     key: str
     dry_run: bool
     keys: tuple[str, ...]
-    """The key, and those of the steps inside it."""
+    """The key, and the keys of the steps inside it."""
     versions: int
     objects: int
-    """Value files that nothing else refers to."""
+    """Value files to which nothing else refers."""
     bytes: int
     shared: int
-    """Value files that stay because another key has the same value."""
+    """Value files that stay because another key refers to them."""
     notebooks: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -124,18 +124,18 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class KeySize:
-    """The space that one key takes in the store."""
+    """The space used by one key in the store."""
 
     key: str
     versions: int
     """Materializations."""
     bytes: int
-    """Bytes of its different values; a value that two keys share counts for both."""
+    """Bytes of the different values; a value shared by two keys counts for both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Sizes that the last housekeeping measured."""
+    """Sizes measured by the last housekeeping."""
 
     at: float = 0.0
     object_bytes: int = 0
@@ -144,11 +144,11 @@ class Sizes:
     garbage_bytes: int = 0
     """Bytes that ``gc`` would free."""
     older_bytes: int = 0
-    """Bytes that ``gc`` would free more if only the newest version of each key were kept."""
+    """Further bytes that ``gc`` would free if only the newest version of each key were kept."""
 
 
 _SHOWN = 20
-"""Values that a reader is shown."""
+"""Number of values that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +159,15 @@ class OfferedValue:
     notebook: str
     """The notebook or module that defined it."""
     created: float
-    """Seconds since the epoch, by the word of who made it."""
+    """Seconds since the epoch, according to the author."""
     type_name: str
     summary: str
     size: int
     """Bytes of its stored form."""
     executes: bool
-    """True if loading it can run code that was stored with it: it is a pickle."""
+    """True if loading the value can run code stored with it, because it is a pickle."""
     signer: str
-    """The key that signed it, as people compare it; empty where it needs no signature."""
+    """The fingerprint of the key that signed it; empty if it needs no signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,24 +177,24 @@ class Offer:
     source: str
     """The file, or the store directory."""
     signer: str
-    """The key that says that it made it; of several, the first; empty for none."""
+    """The fingerprint of the key that signed the values, the first of several; empty for none."""
     own: bool
-    """True if this user's key signed all of it: then there is nothing to ask."""
+    """True if this user's key signed all values, so no confirmation is needed."""
     values: tuple[OfferedValue, ...]
 
     @property
     def size(self) -> int:
-        """Bytes of all values."""
+        """The bytes of all values."""
         return sum(value.size for value in self.values)
 
     @property
     def executing(self) -> int:
-        """How many values can run code when they are loaded."""
+        """Number of values that can run code when they are loaded."""
         return sum(value.executes for value in self.values)
 
     @property
     def counted(self) -> str:
-        """How many values there are, for a reader: ``3 values``."""
+        """The number of values for messages: ``3 values``."""
         return f"{len(self.values)} value{'' if len(self.values) == 1 else 's'}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class Offer:
         }
 
     def __str__(self) -> str:
-        """Return in a few lines who made it, what is in it, and what loading it can do."""
+        """Return a few lines with the signer, the values, and the risk of loading them."""
         head = (
             f"{self.source}: {self.counted}, {size_text(self.size)}, signed with the key {self.signer or 'of nobody'}"
         )

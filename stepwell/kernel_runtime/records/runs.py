@@ -1,8 +1,9 @@
-"""Runs and their steps: what happened, what the steps printed and displayed, who computes a step now, and what a new run reads first.
+"""Runs and their steps: outcomes, captured output, claims, the snapshot for a new run, events, and the lineage.
 
-A `Snapshot` is read from the catalog by one query at the start of a run, so that no step needs a statement of its own.
+One query reads a `Snapshot` from the catalog at the start of a run, so no step needs a separate statement.
 
-Front ends get events while a run goes on, and the lineage. A step's end is published after its rows are committed, so a subscriber never reports work that can still be lost.
+Front ends receive events during a run. The end of a step is published after its rows are committed, so a subscriber never reports
+work that can still be lost.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from stepwell.kernel_runtime.records.materializations import Current, Materializ
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """A process that computes a step. Fields are empty or zero where the file did not say."""
+    """A process that computes a step. A field that its claim file does not contain is empty or zero."""
 
     notebook: str = ""
     """The notebook, script or module that started the run."""
     pid: int = 0
     host: str = ""
     since: float = 0.0
-    """When it began with the step, in seconds since the epoch."""
+    """When the process began the step, in seconds since the epoch."""
 
 
 OutputKind: TypeAlias = Literal["stream", "display_data", "update_display_data", "clear_output", "signature"]
@@ -32,7 +33,7 @@ OutputKind: TypeAlias = Literal["stream", "display_data", "update_display_data",
 
 @dataclass(frozen=True, slots=True)
 class CapturedOutput:
-    """One output in the notebook format's terms."""
+    """One output, in the terms of the notebook format."""
 
     kind: OutputKind
     stream: str = ""
@@ -47,15 +48,15 @@ RunStatus: TypeAlias = Literal["running", "success", "failure", "cancelled", "in
 StepStatus: TypeAlias = Literal["executed", "reused", "failed", "skipped", "untouched", "cancelled"]
 RunKind: TypeAlias = Literal["assets", "job"]
 FORCED = "it was forced"
-"""The reason of a step that ran because the request said so."""
+"""The reason of a step that ran because the request forced it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorRecord:
-    """An exception of the user's code, as far as it can be kept."""
+    """An exception of the user's code, as text."""
 
     name: str
-    """The exception's class: ``KeyError``."""
+    """The class of the exception: ``KeyError``."""
     message: str
     traceback: str = ""
     """Formatted, without frames of the engine."""
@@ -70,20 +71,20 @@ class RunRecord:
     run_id: str
     kind: RunKind
     notebook: str
-    """The notebook, script or module that started it."""
+    """The notebook, script or module that started the run."""
     targets: tuple[str, ...]
-    """The asset or step keys that were asked for; for a job, its name."""
+    """The requested asset or step keys; for a job, its name."""
     status: RunStatus
     started: float
     """Seconds since the epoch."""
     ended: float | None = None
     batch: str = ""
-    """The batch execution that it belongs to; empty in an interactive kernel."""
+    """The batch execution to which the run belongs; empty in an interactive kernel."""
     parent_run_id: str = ""
     root_run_id: str = ""
     error: ErrorRecord | None = None
     process: str = ""
-    """The process that executes it, as ``host/boot/pid/start``: a run whose process is gone was interrupted."""
+    """The process that executes the run, as ``host/boot/pid/start``. If it no longer exists, the run was interrupted."""
 
 
 @quick
@@ -95,17 +96,17 @@ class StepRecord:
     key: str
     status: StepStatus
     started: float
-    """Seconds since the epoch; 0.0 for a step that was never begun."""
+    """Seconds since the epoch; 0.0 for a step that never began."""
     seconds: float = 0.0
-    """How long the body ran; 0.0 where it did not."""
+    """The duration of the body in seconds; 0.0 if it did not run."""
     memo_key: str = ""
     materializations: tuple[Materialization, ...] = ()
-    """Of an executed step those it made, of a reused one those it found."""
+    """Materializations that the step made or, for a reused step, reused."""
     error: ErrorRecord | None = None
     reason: str = ""
-    """Why it ran, in a few words, or for a job's step which outputs were not kept."""
+    """Why the step ran; for a step of a job, the outputs that were not stored."""
     not_kept: tuple[str, ...] = ()
-    """Outputs of a job's step that could not be stored, each as ``output: type``."""
+    """Outputs of a step of a job that could not be stored, each as ``output: type``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class LogRecord:
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """The newest attempt at a step, where that failed."""
+    """The newest attempt at a step, if it failed."""
 
     run_id: str
     memo_key: str
@@ -132,56 +133,56 @@ class FailedAttempt:
 
 @dataclass(slots=True)
 class Snapshot:
-    """The catalog's rows for a set of steps, as they were at one moment."""
+    """The rows of the catalog for a set of steps, read at one moment."""
 
     by_memo_key: dict[str, list[tuple[Materialization, ...]]] = field(default_factory=dict)
-    """For each memo key the executions that have it, newest first; each is one materialization per output."""
+    """The executions with each memo key, newest first. An execution is one materialization per output."""
     current: dict[str, list[Current]] = field(default_factory=dict)
-    """For each key, what is current in each notebook that defined it; newest first."""
+    """The current materializations of each key, one per notebook that defined it, newest first."""
     failures: dict[str, FailedAttempt] = field(default_factory=dict)
-    """By step key; absent where the newest attempt did not fail."""
+    """Failed attempts by step key; a step is absent if its newest attempt did not fail."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By step key, how long the newest execution took."""
+    """The duration of the newest execution, by step key."""
     missing_files: frozenset[str] = frozenset()
-    """Names of objects that a row refers to but whose file is gone."""
+    """Names of objects to which a row refers but whose file is missing."""
     foreign: dict[str, str] = field(default_factory=dict)
-    """By the id of a materialization whose value another user's key signed: which key, as people compare it."""
+    """The fingerprint of the signing key by materialization id, for values that another user's key signed."""
     epoch: int = 0
-    """The number of the catalog's state that was read; `ValueStore.is_newest` compares it."""
+    """The number of the catalog's state when it was read; `ValueStore.is_newest` compares it."""
 
     def take(self, later: Snapshot) -> None:
-        """Take over what a later snapshot knows of the steps and keys that it was asked for; the rest stays as it was."""
+        """Replace the rows of all steps and keys that are in a later snapshot; other rows stay."""
         self.by_memo_key.update(later.by_memo_key)
         self.current.update(later.current)
-        seen = list(later.materializations())
-        names = {item.value.object_name for item in seen if item.value is not None}
+        items = list(later.materializations())
+        names = {item.value.object_name for item in items if item.value is not None}
         self.missing_files = (self.missing_files - names) | later.missing_files
-        for item in seen:
+        for item in items:
             self.foreign.pop(item.id, None)
         self.foreign.update(later.foreign)
 
     def materializations(self) -> Iterator[Materialization]:
-        """Yield every materialization in it, some of them more than once."""
+        """Yield every materialization of the snapshot, some of them more than once."""
         for executions in self.by_memo_key.values():
-            for made in executions:
-                yield from made
+            for execution in executions:
+                yield from execution
         for pointers in self.current.values():
-            for each in pointers:
-                yield each.materialization
+            for pointer in pointers:
+                yield pointer.materialization
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A fact that a person may want to know. The faces choose its wording (`stepwell.commands.wording.notice_text`).
+    """A fact for the user. The front ends choose the wording (`stepwell.commands.wording.notice_text`).
 
     Attributes
     ----------
     kind
-        What it is about: ``network``, ``unrestored``, ``stale input``, ...
+        The kind of fact: ``network``, ``unrestored``, ``stale input``, ...
     key
-        The step, asset or store that it is about.
+        The step, asset or store concerned.
     facts
-        What is to be said, by name, as plain values.
+        The details by name, as plain values.
     """
 
     kind: str
@@ -196,13 +197,13 @@ Notify: TypeAlias = Callable[[Notice], None]
 
 
 def notice(kind: str, key: str = "", **facts: Any) -> Notice:
-    """Return a notice; facts are texts, numbers and tuples of them."""
+    """Return a notice whose facts are texts, numbers and tuples of these."""
     return Notice(kind, key, tuple(facts.items()))
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """A run is over and about to return: published in the thread that runs it, with the result and the exception that will be raised, if any."""
+    """A run is about to return its result, or to raise an error. The event is published in the thread of the run."""
 
     result: Any
     error: BaseException | None = None
@@ -210,17 +211,17 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run was planned and begins."""
+    """A run begins after it was planned."""
 
     run: RunRecord
     steps: tuple[str, ...]
-    """Keys of the plan's steps in the order in which they may run."""
+    """Keys of the steps of the plan, in a possible order of execution."""
 
 
 @quick
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A step's body begins."""
+    """The body of a step begins."""
 
     run_id: str
     key: str
@@ -228,27 +229,27 @@ class StepStarted:
     """One-based position among the steps of the plan."""
     total: int
     expected_seconds: float | None
-    """How long it took the last time; None where that is unknown."""
+    """The duration of the last execution in seconds; None if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepWaiting:
-    """A step is not begun because another process computes the same; once for each that is waited for."""
+    """A step waits for another process that computes the same step; published once per process."""
 
     run_id: str
     key: str
     position: int
     total: int
     claimant: Claimant
-    """The process that computes it."""
+    """The process that computes the step."""
     expected_seconds: float | None
-    """How long it took the last time; None where that is unknown."""
+    """The duration of the last execution in seconds; None if it is unknown."""
 
 
 @quick
 @dataclass(frozen=True, slots=True)
 class StepFinished:
-    """A step ended, or was found in the store; its rows are committed."""
+    """A step ended or was reused, and its rows are committed."""
 
     step: StepRecord
 
@@ -262,7 +263,7 @@ class StepLogged:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """A run ended and everything is committed."""
+    """A run ended, and all its rows are committed."""
 
     run: RunRecord
     steps: tuple[StepRecord, ...]
@@ -298,31 +299,31 @@ class LineageNode:
     """One card: an asset computed by one op, an op inside a graph-backed asset, a source asset, or a job."""
 
     key: str
-    """The step key for what can be run, the asset key of a source, the name of a job."""
+    """The key of a step, the key of a source asset, or the name of a job."""
     label: str
     kind: NodeKind
     state: State | None
     """None for sources and jobs."""
     assets: tuple[str, ...] = ()
-    """The asset keys that the step computes where that is not just ``key``: those of a multi-asset."""
+    """The keys of the assets that the step computes, if they differ from ``key``: those of a multi-asset."""
     group: str = "default"
     parent: str = ""
-    """The graph-backed asset that an op belongs to; empty otherwise."""
+    """The graph-backed asset to which an op belongs; empty otherwise."""
     reason: str = ""
-    """The smallest true cause of the state in a few words: ``split() changed``."""
+    """The most specific cause of the state: ``split() changed``."""
     summary: str = ""
     """Shape, size or type of the current value: ``336,776 × 19 · 41.0 MB``."""
     seconds: float | None = None
-    """How long the current value took."""
+    """The duration of the step that computed the current value, in seconds."""
     created: float | None = None
-    """When the current value was made, seconds since the epoch."""
+    """When the current value was computed, in seconds since the epoch."""
     error: str = ""
-    """``KeyError: 'carrier'`` of a failed attempt."""
+    """The error of a failed attempt: ``KeyError: 'carrier'``."""
     where: str = ""
-    """Where it is defined: ``cell 14``."""
+    """The place of the definition: ``cell 14``."""
     description: str = ""
     code: str = ""
-    """Source of the definition."""
+    """The source of the definition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +337,7 @@ class LineageEdge:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The whole picture."""
+    """All cards and their dependencies."""
 
     nodes: tuple[LineageNode, ...]
     edges: tuple[LineageEdge, ...]

@@ -313,7 +313,7 @@ def value_of(key: str, item: Materialization) -> StoredValue:
         raise ValueUnavailableError(
             f"version {item.id[: _SHORT * 2]} of {key!r} has no stored value",
             where=f"made {moment(item.created, exact=True)}",
-            remedy="its output is Nothing, or could not be kept",
+            remedy="its output is Nothing, or could not be stored",
         )
     return item.value
 

@@ -6,6 +6,7 @@ digested once per request.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from stepwell.kernel_runtime.definitions.assets import AssetsDefinition
 from stepwell.kernel_runtime.definitions.bodies import source_of
 from stepwell.kernel_runtime.errors import StepwellError, StoreError
+from stepwell.kernel_runtime.execution.notebook import StoredCells
 from stepwell.kernel_runtime.execution.timeline import Timeline
 from stepwell.kernel_runtime.execution.world import HiddenState
 from stepwell.kernel_runtime.planning.build import (
@@ -121,12 +123,12 @@ class Inspection:
 
     # -- the store's knowledge of a plan
 
-    def known(self, plan: Plan, given: Mapping[str, Materialization] | None = None) -> Known:
+    def known(self, plan: Plan, produced: Mapping[str, Materialization] | None = None) -> Known:
         """Return the store's knowledge of the steps of a plan and of the values that the plan reads.
 
         Parameters
         ----------
-        given
+        produced
             Materializations of values that no step of the plan produces, from the run that is resumed.
         """
         store = self.store
@@ -143,7 +145,7 @@ class Inspection:
         for key in plan.read:
             if key in plan.absent:
                 continue
-            item = given.get(key) if given else None
+            item = produced.get(key) if produced else None
             if item is None:
                 rows = snapshot.current.get(key)
                 item = self._choose(key, rows, store) if rows else None
@@ -151,6 +153,7 @@ class Inspection:
                 known.values[key] = item
         if (timeline := self._timeline) is not None:
             known.kind, known.local, known.brought = timeline.kind, timeline.read_holds, timeline.has_brought
+            known.unrestorable = StoredCells(timeline, store, strict=bool(os.environ.get("STEPWELL_STRICT"))).obstacle
             known.made_from = lambda step: timeline.made_from(step.key, step.op.body)
         return known
 

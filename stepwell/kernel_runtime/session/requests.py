@@ -85,14 +85,16 @@ def _members(module: ModuleType) -> list[Target]:
     return [value for value in _definitions_of(module) if not isinstance(value, JobDefinition)]
 
 
-def lookup(registry: Registry, given: Given = None, more: Iterable[AssetsDefinition | SourceAsset] = ()) -> Definitions:
+def lookup(
+    registry: Registry, definitions: Given = None, more: Iterable[AssetsDefinition | SourceAsset] = ()
+) -> Definitions:
     """Return the definitions of a request: passed definitions take precedence over registered ones.
 
     Parameters
     ----------
     registry
         The registry.
-    given
+    definitions
         Definitions or modules of definitions; or one module.
     more
         More definitions, usually the targets.
@@ -104,7 +106,7 @@ def lookup(registry: Registry, given: Given = None, more: Iterable[AssetsDefinit
     InvalidInvocationError
         If a passed object is not a definition.
     """
-    listed = [given] if isinstance(given, ModuleType) else list(given or ())
+    listed = [definitions] if isinstance(definitions, ModuleType) else list(definitions or ())
     passed: list[Any] = []
     for item in listed:
         passed += _definitions_of(item) if isinstance(item, ModuleType) else [item]

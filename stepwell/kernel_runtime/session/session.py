@@ -397,7 +397,7 @@ class Session:
         used = self.open(store, create=False)
 
         # Files that the store opens are not reads of the step.
-        unobserved: Callable[[], AbstractContextManager[object]] = nullcontext if step is None else step.looks
+        unobserved: Callable[[], AbstractContextManager[object]] = nullcontext if step is None else step.paused
         if version is not None:
             if step is not None and not (isinstance(version, str) and is_identifier(version)):
                 # A number or a time may select another version in the next run, and no state would show it.
@@ -414,7 +414,7 @@ class Session:
             step.asset_loaded(key, item.data_version or item.id, names if notebook or store is not None else ())
         if item.value is None:
             raise ValueUnavailableError(
-                f"{key!r} has no stored value", remedy="its output is Nothing, or could not be kept"
+                f"{key!r} has no stored value", remedy="its output is Nothing, or could not be stored"
             )
         with unobserved():
             return used.get(item.value, key=key, verify=verify)
@@ -618,7 +618,7 @@ class Session:
             shown=plan.target_steps,
             raise_on_error=raise_on_error,
             parent=run,
-            given=produced,
+            produced=produced,
         )
 
     def cancel(self, run_id: str | None = None) -> None:
@@ -644,7 +644,7 @@ class Session:
         shown: frozenset[str] = frozenset(),
         raise_on_error: bool,
         parent: RunRecord | None = None,
-        given: Mapping[str, Materialization] | None = None,
+        produced: Mapping[str, Materialization] | None = None,
         notices: tuple[Notice, ...] = (),
     ) -> RunResult:
         """Run a plan, publish its end, and raise the error or interrupt that ended it."""
@@ -662,8 +662,8 @@ class Session:
             try:
                 self._run = run = _ActiveRun(guard, store, threading.get_ident())
                 # Nothing has begun, so an interrupt may end the wait for another process that has the catalog.
-                known = guard.call(lambda: inspection.known(plan, given))
-                check_reads(plan, known, inspection.definitions, store.keys, resumed=given is not None)
+                known = guard.call(lambda: inspection.known(plan, produced))
+                check_reads(plan, known, inspection.definitions, store.keys, resumed=produced is not None)
                 foreign = self._once(foreign_notices(plan, known))
                 notices = (*read_notices(plan, known, inspection.definitions), *foreign, *notices)
                 run.notices = []

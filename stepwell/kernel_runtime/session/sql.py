@@ -181,7 +181,7 @@ def rows_as(frame: str, text: str, scope: Scope, around: Surroundings) -> Any:
     if sources:
         recorder = active()
         # The expansion of a pattern is not a read of the step; the matched files are.
-        with recorder.looks() if recorder is not None else nullcontext():
+        with recorder.paused() if recorder is not None else nullcontext():
             files = file_access(sources, scope.parameters, around.project, around.secret)
         if recorder is not None:
             for path in files.named:

@@ -37,7 +37,7 @@ from stepwell.kernel_runtime.store.processes import Claims, Unrecorded
 from stepwell.kernel_runtime.store.signing import Signer
 from stepwell.kernel_runtime.store.trouble import named, refused, trouble
 from stepwell.kernel_runtime.store.values import codecs, round_trip
-from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading, other_libraries, silent
+from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading, discard, other_libraries
 from stepwell.kernel_runtime.store.values.structure import summary, type_name
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def open_store(
     create: bool = True,
     follow: bool = True,
     code: CodeReader | None = None,
-    notify: Notify = silent,
+    notify: Notify = discard,
 ) -> ValueStore:
     """Open the store in a directory: the one that contains ``catalog.duckdb``.
 
@@ -149,7 +149,7 @@ def open_store(
             # The resolved path has no links now; a link that is planted later is not followed.
             shared = _Shared(Folder(real_path, follow=False))
             _shared[real_path] = shared
-    if notify is not silent:
+    if notify is not discard:
         shared.catalog.notify = notify
     shared.catalog.open(create=create)
     return ValueStore(directory, shared, code or CodeReader(), notify)
@@ -177,7 +177,7 @@ class ValueStore:
         self._code = code
         self._notify = notify
         self._loading = Loading(code, notify, self.folder)
-        """The last context of a load, reused because consecutive loads mostly need the same."""
+        """The last context of a load, reused because consecutive loads usually need the same context."""
 
     def __repr__(self) -> str:
         return f"ValueStore({str(self.directory)!r})"
@@ -230,7 +230,7 @@ class ValueStore:
             # Listings and packs show the summary, so it must not contain the secret.
             shape = f"{len(value):,} {'characters' if type(value) is str else 'bytes'}"
         size = encoded.size
-        if size <= INLINE and codecs.packs(encoded):
+        if size <= INLINE and codecs.can_pack(encoded):
             inline = codecs.pack(encoded)
             signature = self.signer.sign((encoded.codec.encode(), inline)) if encoded.codec == codecs.PICKLE else None
             return StoredValue(
@@ -306,7 +306,7 @@ class ValueStore:
             raise ValueUnavailableError(f"the value of {key!r} was not stored", remedy=f"materialize {key!r} again")
         check = stored.inline is not None or parts.unchecked is not None
         loading = self._loading
-        if loading.written != stored.classes or loading.check != check or link is not None:
+        if loading.libraries != stored.classes or loading.check != check or link is not None:
             loading = Loading(self._code, self._notify, self.folder, stored.classes, check, link)
             if link is None:
                 self._loading = loading
@@ -322,7 +322,7 @@ class ValueStore:
         """Return the reason why a value does not load; empty if it loads, or if there is no sign that it does not.
 
         The value is loaded to find out if it failed to load before. It is loaded once per process if other versions of its libraries
-        wrote it: mostly another version can read it.
+        wrote it: another version can usually read it.
         """
         if stored.digest in self._shared.marks:
             return self._load_error(stored, key)

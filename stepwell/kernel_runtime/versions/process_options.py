@@ -237,7 +237,7 @@ def _process(_: Any) -> dict[str, Any]:
     mask = os.umask(_UMASK)
     os.umask(mask)
     return {
-        "umask": mask, "gc": bulk.is_on(), "gc thresholds": gc.get_threshold(), "switch interval": sys.getswitchinterval(),
+        "umask": mask, "gc": bulk.collector_enabled(), "gc thresholds": gc.get_threshold(), "switch interval": sys.getswitchinterval(),
     }  # fmt: skip
 
 

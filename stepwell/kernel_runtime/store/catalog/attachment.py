@@ -78,7 +78,7 @@ _aliases = count(1)
 
 
 class Attachment:
-    """The catalog of one store, attached or not. Only the catalog thread may use it, except for `unchanged`.
+    """The catalog of one store, attached or not. Only the catalog thread may attach, detach or change it.
 
     Parameters
     ----------

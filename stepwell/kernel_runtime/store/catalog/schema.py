@@ -45,7 +45,7 @@ def _time(column: str) -> str:
 
 
 _LONG = "USING COMPRESSION zstd"
-"""For columns of similar texts, such as successive versions of a source: a twentieth of the size that DuckDB's choice gives."""
+"""For columns of similar texts, such as successive versions of a source: a twentieth of the size of DuckDB's default compression."""
 
 _RETENTION = "key VARCHAR, versions INTEGER, age DOUBLE, bytes BIGINT, changed DOUBLE, " + _time("changed")
 """Retention rules, of a key or, with an empty key, of the store; the newest row of a key is in force."""

@@ -1,5 +1,5 @@
-"""The doctor: checks a store and its surroundings, says what to do, and does what is safe to do.
+"""The doctor: checks a store and its environment, reports findings with remedies, and makes safe repairs.
 
-``examination`` puts the checks together and words them. ``contents`` checks value files and the catalog, removes garbage and rebuilds a lost catalog;
-``surroundings`` looks at locks, mounts, permissions, the key and the disk.
+``examination`` runs the checks and words the findings. ``contents`` checks value files and the catalog, removes garbage and rebuilds a lost catalog.
+``surroundings`` checks locks, mounts, permissions, the key and the disk.
 """

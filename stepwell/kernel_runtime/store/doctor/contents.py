@@ -1,21 +1,21 @@
-"""The contents of a store: value files and the catalog checked in full, garbage removed, and a lost catalog rebuilt.
+"""The contents of a store: full checks of value files and the catalog, removal of garbage, and the rebuild of a lost catalog.
 
-Value files are checked in parallel, a few mapped at a time. The catalog is read in portions, so that no other process waits long for it.
-Leftovers of dead processes, files that no row refers to, and damaged files that were set aside are garbage.
+Value files are checked in parallel, with a few files mapped at a time. The catalog is read in portions, so that other processes do not wait
+long for the lease. Garbage is: leftovers of dead processes, files without a row, and damaged files that were set aside.
 
-A catalog that cannot be read, or that lacks acknowledged commits, is rebuilt from the headers of the value files. A header says which step
-wrote the file and what that step had read (`header.about`): the new row is reused under the same conditions as the lost one.
-A file that does not say so can be loaded, and is never reused. Inline values, further materializations of a stored value and the history of
-runs are in the catalog only. So each table of the old catalog that can be read whole is copied: an older copy of the catalog, a lost log or a
-damaged page of one table does not cost the other tables. The old catalog is attached read-only, so that nothing of it changes: with its log
-if that can be replayed, without it if not.
+A catalog that cannot be read, or that lacks acknowledged commits, is rebuilt from the headers of the value files. A header describes the step
+that wrote the file and what that step had read (`header.about`), so the new row is reused under the same conditions as the lost one.
+A file whose header lacks this description can be loaded, but is never reused. Inline values, further materializations of a stored value, and the
+history of runs are only in the catalog. Therefore each table of the old catalog that can be read completely is copied: an outdated copy
+of the catalog, a lost log or a damaged page of one table does not affect the other tables. The old catalog is attached read-only, so that it
+does not change: with its log if the log can be replayed, otherwise without it.
 
-If the old catalog may lack its newest rows, older rows must not be trusted that a lost row may have overtaken: of steps that changed
-the world, and of edits that were accepted (the acceptance may have been revoked). They lose their memo keys.
+If the old catalog may lack its newest rows, some older rows may be out of date, because a lost row replaced them: those of steps with
+effects, and those of accepted edits (the acceptance may have been revoked). They lose their memo keys and are not reused.
 
-The new catalog is made below ``tmp/`` and put into place by one rename; the damaged catalog is kept under another name. A process killed before the
-rename leaves the damaged catalog as it was. After it only the log of the damaged one may still be there, which DuckDB refuses beside another
-catalog: then the same command finishes.
+The new catalog is written below ``tmp/`` and put into place by one rename; the damaged catalog is kept under another name. If the process is
+killed before the rename, the damaged catalog is unchanged. If it is killed after the rename, the log of the damaged catalog may remain, and DuckDB
+refuses to open the new catalog with it. Running the command again moves the log away.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ SIGNS: dict[Status, str] = {"ok": "✓", "warning": "!", "problem": "✗", "unus
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     about: str
     """The topic: ``locks``, ``mount``, ``permissions``, ``key``, ``disk``, ``versions``, ``catalog``, ``values``, ``missing``, ``orphans``, ``leftovers``, ..."""
     status: Status
-    """``warning``: good to know; ``problem``: should be repaired; ``unusable``: the store cannot be used."""
+    """``warning``: no action needed now; ``problem``: should be repaired; ``unusable``: the store cannot be used."""
     text: str
     remedy: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
-    """The same for machines: counts, bytes, names."""
+    """The same facts as JSON values: counts, bytes, names."""
 
     def __str__(self) -> str:
         return printable(
@@ -85,62 +85,62 @@ class Finding:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the finding as a dict of JSON values."""
         return asdict(self)
 
 
 def worst(findings: Iterable[Finding]) -> Status:
-    """Return the gravest status of some findings."""
+    """Return the most severe status of the findings; ``ok`` if there are none."""
     order: tuple[Status, ...] = ("ok", "warning", "problem", "unusable")
-    return max((each.status for each in findings), key=order.index, default="ok")
+    return max((finding.status for finding in findings), key=order.index, default="ok")
 
 
 def counted(number: int, thing: str) -> str:
-    """Return a number of things: ``1 file``, ``3 files``."""
+    """Return a count with its noun: ``1 file``, ``3 files``."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 Progress: TypeAlias = Callable[[int, int, int], None]
-"""Called with the files done, the files in all, and the bytes done."""
+"""Called with the number of checked files, the number of all files, and the checked bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """One value file."""
+    """The result of checking one value file."""
 
     name: str
-    """Below ``objects/``."""
+    """Its path, relative to ``objects/``."""
     size: int
     written: float
-    """The file system's time, in seconds since the epoch."""
+    """Its modification time, in seconds since the epoch."""
     state: Literal["whole", "damaged", "foreign", "unreadable"]
-    """``foreign``: whole, but signed by another key, or by none; ``unreadable``: of another version, gone meanwhile, or too large for this machine."""
+    """``foreign``: undamaged, but signed by another key or not at all; ``unreadable``: of another version, deleted meanwhile, or too large for this machine."""
     why: str = ""
     header: Header | None = None
-    """Of a whole file."""
+    """Header of a whole file, otherwise None."""
 
 
 def check_files(folder: Folder, progress: Progress | None = None) -> Iterator[CheckedFile]:
-    """Check every byte of every value file; nothing is changed."""
-    found = [(name, entry.st_size, entry.st_mtime) for name, entry in value_files(folder)]
+    """Check every byte of every value file, without changing any."""
+    files = [(name, entry.st_size, entry.st_mtime) for name, entry in value_files(folder)]
     objects = Objects(folder, Signer())
     workers = min(4, os.cpu_count() or 1)
     done = size = 0
     with ThreadPoolExecutor(workers) as pool:
-        for checked in _few_at_a_time(pool, objects, found, 2 * workers):
+        for checked in _few_at_a_time(pool, objects, files, 2 * workers):
             done += 1
             size += checked.size
             if progress is not None:
-                progress(done, len(found), size)
+                progress(done, len(files), size)
             yield checked
 
 
 def _few_at_a_time(
-    pool: ThreadPoolExecutor, objects: Objects, found: Sequence[tuple[str, int, float]], limit: int
+    pool: ThreadPoolExecutor, objects: Objects, files: Sequence[tuple[str, int, float]], limit: int
 ) -> Iterator[CheckedFile]:
     running: set[Future[CheckedFile]] = set()
-    for each in found:
-        running.add(pool.submit(_checked, objects, *each))
+    for file in files:
+        running.add(pool.submit(_checked, objects, *file))
         if len(running) >= limit:
             ready, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in ready)
@@ -150,7 +150,7 @@ def _few_at_a_time(
 def _checked(objects: Objects, name: str, size: int, written: float) -> CheckedFile:
     try:
         header = objects.verify(name)
-        # Whether it is whole is known; this asks who signed it.
+        # The bytes are verified by now; reading checks the signature, too.
         objects.read(name, header.digest, header.codec, key=name)
         return CheckedFile(name, size, written, "whole", header=header)
     except ValueDamagedError as error:
@@ -164,79 +164,81 @@ def _checked(objects: Objects, name: str, size: int, written: float) -> CheckedF
 T = TypeVar("T")
 
 ROWS_AT_ONCE = 50_000
-"""Rows that are read under one lease."""
+"""Number of rows that are read under one lease."""
 
 
 @dataclass(slots=True)
 class CheckedCatalog:
-    """The contents of a catalog that can be read."""
+    """Counts and value files of a readable catalog."""
 
     rows: dict[str, int] = field(default_factory=dict)
-    """By table."""
+    """Number of rows by table."""
     values: dict[str, int] = field(default_factory=dict)
-    """Names of value files that rows refer to, with the size of the value."""
+    """Sizes of values in bytes, by the name of the value file that a row refers to."""
     keys: dict[str, str] = field(default_factory=dict)
-    """For each of these names a key that it is the value of."""
+    """For each of these value files, a key of its value."""
     commits: int = 0
 
 
 def check_catalog(folder: Folder) -> CheckedCatalog:
-    """Read everything.
+    """Read all rows of all tables.
 
     Raises
     ------
+    StoreDamagedError
+        If a part of the catalog cannot be read.
     StoreError
-        If it cannot be opened; a `StoreDamagedError` if a part of it cannot be read.
+        If the catalog cannot be opened.
     """
-    found = CheckedCatalog()
+    catalog = CheckedCatalog()
     attachment = Attachment(folder)
     for table in TABLES:
         begin, end = 0, 1
         while begin < end:
-            rows, end = attended(attachment, partial(_read, table=table, begin=begin))
-            found.rows[table] = found.rows.get(table, 0) + rows
+            rows, end = with_catalog(attachment, partial(_read, table=table, begin=begin))
+            catalog.rows[table] = catalog.rows.get(table, 0) + rows
             begin += ROWS_AT_ONCE
     begin, end = 0, 1
     while begin < end:
-        values, end = attended(attachment, partial(_values, begin=begin))
+        values, end = with_catalog(attachment, partial(_values, begin=begin))
         for name, size, key in values:
-            found.values[name] = size
-            found.keys[name] = key
+            catalog.values[name] = size
+            catalog.keys[name] = key
         begin += ROWS_AT_ONCE
-    found.commits = attachment.commits
-    return found
+    catalog.commits = attachment.commits
+    return catalog
 
 
-def attended(attachment: Attachment, answer: Callable[[Connection, str], T]) -> T:
-    """Attach the catalog, ask, and let it go; errors as of `check_catalog`."""
+def with_catalog(attachment: Attachment, query: Callable[[Connection, str], T]) -> T:
+    """Attach the catalog, call a function with the connection and the catalog's name, and detach it; raises the errors of `check_catalog`."""
     attachment.attach(create=False)
     try:
-        return answer(attachment.connection, attachment.name)
+        return query(attachment.connection, attachment.name)
     except Exception as error:
-        # Nothing is converted here but what rows hold: a time that is none.
+        # These queries convert only stored fields, so a conversion error means an invalid time in a row.
         damage = attachment.damage(error, "Conversion Error")
         if damage is None:
             raise
         raise damage from error
     finally:
-        _let_go(attachment)
+        _detach(attachment)
 
 
-def _let_go(attachment: Attachment) -> None:
+def _detach(attachment: Attachment) -> None:
     import duckdb
 
     try:
         attachment.discard()
     except duckdb.Error as error:
-        # Without room for the checkpoint, what was committed stays in the log.
+        # On a full disk the checkpoint fails; the committed rows stay in the log.
         if not isinstance(trouble(error, ""), StoreFullError):
             raise
 
 
 def _read(connection: Connection, name: str, table: str, begin: int) -> tuple[int, int]:
-    """Return the number of rows of a portion, and where all rows end; hashing makes DuckDB read, and check, each column."""
+    """Return the number of rows in a portion, and the end of all row ids. Hashing makes DuckDB read and check each column."""
     rows, _, end = connection.execute(
-        f"SELECT count(*), bit_xor(hash(t)), (SELECT coalesce(max(rowid) + 1, 0) FROM {name}.{table}) "  # noqa: S608 - our own tables
+        f"SELECT count(*), bit_xor(hash(t)), (SELECT coalesce(max(rowid) + 1, 0) FROM {name}.{table}) "  # noqa: S608 - constant names of tables
         f"FROM (SELECT * FROM {name}.{table} WHERE rowid >= ? AND rowid < ?) t",
         [begin, begin + ROWS_AT_ONCE],
     ).fetchone()
@@ -255,24 +257,24 @@ def _values(connection: Connection, name: str, begin: int) -> tuple[list[tuple[A
 
 
 OLD = 3600.0
-"""Seconds for which a file without a row, or one in ``tmp/``, is left alone."""
+"""Age in seconds from which a file in ``tmp/``, or a value file without a row, is garbage; younger ones may be in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file that is not needed any more."""
+    """A file that is no longer needed."""
 
     name: str
     size: int
 
 
 def leftovers(folder: Folder) -> list[Leftover]:
-    """Return what dead processes left below ``tmp/`` and was not written for an hour, and what was set aside as damaged."""
+    """Return the files below ``tmp/`` that were not written for an hour, and the damaged files that were set aside."""
     now = time.time()
-    found = [
+    old = [
         Leftover(f"tmp/{name}", status.st_size)
         for name, status in folder.entries("tmp")
-        # A condemned value file is a collector's, which may put it back.
+        # A running gc may still put a condemned value file back.
         if stat.S_ISREG(status.st_mode) and now - status.st_mtime > OLD and not name.endswith(CONDEMNED)
     ]
     damaged = [
@@ -280,47 +282,47 @@ def leftovers(folder: Folder) -> list[Leftover]:
         for name, status in folder.entries(DAMAGED)
         if stat.S_ISREG(status.st_mode)
     ]
-    return [*found, *damaged]
+    return [*old, *damaged]
 
 
-def remove(folder: Folder, found: Iterable[Leftover]) -> tuple[int, int]:
-    """Remove files; return how many were, and their bytes."""
+def remove(folder: Folder, files: Iterable[Leftover]) -> tuple[int, int]:
+    """Remove files; return the number and the bytes of those that could be removed."""
     count = size = 0
-    for each in found:
+    for file in files:
         try:
-            folder.unlink(each.name)
+            folder.unlink(file.name)
         except OSError:
             continue
         count += 1
-        size += each.size
+        size += file.size
     return count, size
 
 
 def remove_orphans(folder: Folder, names: Sequence[str]) -> tuple[int, int]:
-    """Remove those value files that no row and no writer refers to (`housekeeping`); return how many, and their bytes."""
+    """Remove value files that no row and no writer refers to (`housekeeping`); return the number of removed files, and their bytes."""
     attachment = Attachment(folder)
     removed: dict[str, int] = {}
-    for at in range(0, len(names), OBJECTS_AT_ONCE):
-        portion = list(names[at : at + OBJECTS_AT_ONCE])
-        removed |= attended(attachment, partial(delete_unneeded, folder=folder, names=portion))
+    for start in range(0, len(names), OBJECTS_AT_ONCE):
+        portion = list(names[start : start + OBJECTS_AT_ONCE])
+        removed |= with_catalog(attachment, partial(delete_unneeded, folder=folder, names=portion))
     return len(removed), sum(removed.values())
 
 
 @dataclass(slots=True)
 class Salvaged:
-    """The part of the old catalog that could be read."""
+    """The readable part of the old catalog."""
 
     opened: bool = False
     with_log: bool = False
     rows: dict[str, int] = field(default_factory=dict)
-    """By table, how many."""
+    """Number of copied rows by table."""
     unread: list[str] = field(default_factory=list)
-    """Tables that cannot be read."""
+    """Names of tables that cannot be read."""
     commits: int = 0
     store_id: str = ""
 
     def complete(self, seal: Seal | None) -> bool:
-        """Return True if nothing is missing that was acknowledged, as far as can be known."""
+        """Return True if no acknowledged row is missing, according to the seal."""
         return (
             self.opened
             and self.with_log
@@ -331,45 +333,37 @@ class Salvaged:
 
 
 def _copy_tables(connection: Connection, folder: Folder, spare: str) -> Salvaged:
-    """Copy every table that can be read whole into the attached, empty catalog ``new``.
+    """Copy every table that can be read completely into the attached, empty catalog ``new``.
 
-    Parameters
-    ----------
-    spare
-        Where a copy of the catalog without its log may be made.
-
-    Raises
-    ------
-    StoreFormatError
-        If a newer Stepwell wrote it.
+    The name ``spare`` is free for a copy of the catalog without its log. Raises `StoreFormatError` if a newer Stepwell wrote the catalog.
     """
     import duckdb
 
-    found = Salvaged()
+    salvaged = Salvaged()
     if not folder.exists(CATALOG):
-        return found
+        return salvaged
     try:
         source = CATALOG
-        found.with_log = _attach_old(connection, folder, source)
-        if not found.with_log:
-            # Under another name DuckDB does not find the log.
+        salvaged.with_log = _attach_old(connection, folder, source)
+        if not salvaged.with_log:
+            # DuckDB finds the log by the name of the catalog; under another name it opens the catalog alone.
             try:
                 folder.link(CATALOG, spare)
             except OSError:
                 folder.copy(CATALOG, spare)
             source = spare
-        if not (found.with_log or _attach_old(connection, folder, source)):
-            return found
-        found.opened = True
+        if not (salvaged.with_log or _attach_old(connection, folder, source)):
+            return salvaged
+        salvaged.opened = True
         with contextlib.suppress(duckdb.Error):
-            _read_meta(connection, folder, found)
+            _read_meta(connection, folder, salvaged)
         for table in TABLES:
             if table == "meta":
                 continue
             try:
-                found.rows[table] = _copy_table(connection, table)
+                salvaged.rows[table] = _copy_table(connection, table)
             except duckdb.Error:
-                found.unread.append(table)
+                salvaged.unread.append(table)
                 # DuckDB may refuse the attached file after an error.
                 with contextlib.suppress(duckdb.Error):
                     connection.rollback()
@@ -378,7 +372,7 @@ def _copy_tables(connection: Connection, folder: Folder, spare: str) -> Salvaged
     finally:
         _detach_old(connection)
         folder.unlink(spare, missing_ok=True)
-    return found
+    return salvaged
 
 
 def _attach_old(connection: Connection, folder: Folder, source: str) -> bool:
@@ -399,7 +393,7 @@ def _detach_old(connection: Connection) -> None:
         connection.execute("DETACH DATABASE IF EXISTS old")
 
 
-def _read_meta(connection: Connection, folder: Folder, found: Salvaged) -> None:
+def _read_meta(connection: Connection, folder: Folder, salvaged: Salvaged) -> None:
     cursor = connection.execute("SELECT * FROM old.meta")
     row = cursor.fetchone()
     meta = dict(zip([column[0] for column in cursor.description], row or (), strict=bool(row)))
@@ -408,12 +402,12 @@ def _read_meta(connection: Connection, folder: Folder, found: Salvaged) -> None:
             f"the catalog {folder.path / CATALOG} was written by a newer Stepwell (format {meta['format']}; this one knows {FORMAT})",
             remedy="upgrade: pip install -U stepwell",
         )
-    found.commits = meta.get("commits") or 0
-    found.store_id = meta.get("store_id") or ""
+    salvaged.commits = meta.get("commits") or 0
+    salvaged.store_id = meta.get("store_id") or ""
 
 
 def _copy_table(connection: Connection, table: str) -> int:
-    """Copy the columns of a table that both catalogs have, in the order of the rows; return how many rows."""
+    """Copy the columns that a table has in both catalogs, in the order of the rows; return the number of rows."""
     columns = connection.execute(
         "SELECT column_name FROM duckdb_columns() WHERE database_name IN ('old', 'new') AND table_name = ? "
         "GROUP BY column_name HAVING count(*) = 2 ORDER BY max(column_index)",
@@ -424,7 +418,7 @@ def _copy_table(connection: Connection, table: str) -> int:
         return 0
     connection.begin()
     ((count,),) = connection.execute(
-        f"INSERT INTO new.{table} ({names}) SELECT {names} FROM old.{table} ORDER BY rowid"  # noqa: S608 - names of our own tables
+        f"INSERT INTO new.{table} ({names}) SELECT {names} FROM old.{table} ORDER BY rowid"  # noqa: S608 - constant names of tables, and names of their columns
     ).fetchall()
     connection.commit()
     return int(count)
@@ -436,24 +430,31 @@ class Rebuilt:
 
     salvaged: Salvaged
     complete: bool
-    """True if everything that was acknowledged could be read from the catalog itself."""
+    """True if all acknowledged rows could be read from the old catalog."""
     from_files: int = 0
-    """Materializations made from the headers of value files."""
+    """Number of materializations restored from the headers of value files."""
     only_loadable: int = 0
-    """Those of them whose files do not say what their steps had read."""
+    """Number of these that can be loaded but not reused: their headers do not describe the step."""
     distrusted: int = 0
-    """Rows that lost their memo keys."""
+    """Number of copied rows that lost their memo keys."""
     kept: list[Path] = field(default_factory=list)
-    """Where the damaged catalog is now."""
+    """New paths of the damaged catalog and its log."""
 
 
 def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
-    """Make a new catalog and put it into the place of the damaged one.
+    """Write a new catalog and replace the damaged catalog with it.
 
     Parameters
     ----------
+    folder
+        The store.
     files
-        The value files, checked.
+        All value files, as returned by `check_files`.
+
+    Returns
+    -------
+    Rebuilt
+        Counts of the rows that were read, restored and lost.
 
     Raises
     ------
@@ -464,8 +465,8 @@ def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
     """
     import duckdb
 
-    files = sorted(files, key=lambda each: (each.written, each.name))
-    making, spare = f"tmp/{new_id()}.duckdb", f"tmp/{new_id()}.duckdb"
+    files = sorted(files, key=lambda file: (file.written, file.name))
+    new_catalog, spare = f"tmp/{new_id()}.duckdb", f"tmp/{new_id()}.duckdb"
     folder.examine()
     folder.mkdir("tmp")
     lease = Lease(folder)
@@ -474,29 +475,29 @@ def rebuild(folder: Folder, files: Iterable[CheckedFile]) -> Rebuilt:
         store_id = new_id()
         connection = duckdb.connect(":memory:")
         try:
-            with folder.database(making) as path:
+            with folder.database(new_catalog) as path:
                 connection.execute(f"ATTACH '{quoted(path)}' AS new")
             for statement in create_statements("new"):
                 connection.execute(statement)
             salvaged = _copy_tables(connection, folder, spare)
-            found = Rebuilt(salvaged, salvaged.complete(read_seal(folder)))
-            if not found.complete:
-                found.distrusted = _distrust(connection)
-            _add_files(connection, files, found)
+            result = Rebuilt(salvaged, salvaged.complete(read_seal(folder)))
+            if not result.complete:
+                result.distrusted = _distrust(connection)
+            _add_files(connection, files, result)
             _append(connection, "meta", [(FORMAT, store_id, time.time(), 1)])
             connection.execute("DETACH new")
         finally:
             connection.close()
-        folder.give(making)
-        folder.sync(making)
+        folder.give(new_catalog)
+        folder.sync(new_catalog)
         lease.mark()
-        found.kept = _put_in_place(folder, making)
+        result.kept = _put_in_place(folder, new_catalog)
         write_seal(folder, 1, store_id)
     finally:
         lease.release()
-        for left in (making, f"{making}.wal", spare):
-            folder.unlink(left, missing_ok=True)
-    return found
+        for name in (new_catalog, f"{new_catalog}.wal", spare):
+            folder.unlink(name, missing_ok=True)
+    return result
 
 
 def _distrust(connection: Connection) -> int:
@@ -507,38 +508,38 @@ def _distrust(connection: Connection) -> int:
     return int(count)
 
 
-def _add_files(connection: Connection, files: list[CheckedFile], found: Rebuilt) -> None:
-    """Add a row for each file that no salvaged row refers to; for a notebook and key without one, the newest is current."""
+def _add_files(connection: Connection, files: list[CheckedFile], result: Rebuilt) -> None:
+    """Add a row for each file that no salvaged row refers to. It becomes current if its notebook and key have no current row and it is the newest."""
     known = {
         name
         for (name,) in connection.execute(
             "SELECT DISTINCT object_name FROM new.materializations WHERE object_name IS NOT NULL"
         ).fetchall()
     }
-    pointed = set(connection.execute("SELECT DISTINCT notebook, key, partition FROM new.current").fetchall())
-    made: list[Materialization] = []
+    with_current = set(connection.execute("SELECT DISTINCT notebook, key, partition FROM new.current").fetchall())
+    restored: list[Materialization] = []
     for file in files:
         if file.state == "whole" and file.header is not None and file.name not in known:
-            item = _materialization(file, file.header)
-            found.only_loadable += not item.memo_key and not file.header.more.get("about")
-            made.append(item)
-    found.from_files = len(made)
-    made.sort(key=lambda item: item.created)
-    _append(connection, "materializations", [materialization_row(item) for item in made])
-    newest = {(item.notebook, item.key, item.partition): item for item in made}
+            row = _materialization(file, file.header)
+            result.only_loadable += not row.memo_key and not file.header.more.get("about")
+            restored.append(row)
+    result.from_files = len(restored)
+    restored.sort(key=lambda row: row.created)
+    _append(connection, "materializations", [materialization_row(row) for row in restored])
+    newest = {(row.notebook, row.key, row.partition): row for row in restored}
     _append(
         connection,
         "current",
         [
-            current_row(Current(item.notebook, item.key, item, item.partition), item.created)
-            for place, item in newest.items()
-            if place not in pointed
+            current_row(Current(row.notebook, row.key, row, row.partition), row.created)
+            for place, row in newest.items()
+            if place not in with_current
         ],
     )
 
 
 def _materialization(file: CheckedFile, header: Header) -> Materialization:
-    # JSON can hold halves of surrogates, which a catalog cannot.
+    # JSON can contain lone surrogates; a catalog cannot.
     more = json.loads(json.dumps(header.more, ensure_ascii=False).encode("utf-8", "replace"))
     value = StoredValue(
         header.codec,
@@ -559,11 +560,11 @@ def _materialization(file: CheckedFile, header: Header) -> Materialization:
     )
 
 
-def _classes(told: object) -> tuple[tuple[str, str], ...]:
-    """Return what a header says of classes and libraries; nothing where it says something else."""
-    if not isinstance(told, list) or not all(isinstance(each, list) and len(each) == 2 for each in told):
+def _classes(listed: object) -> tuple[tuple[str, str], ...]:
+    """Return classes and libraries as a header lists them; nothing if the list is malformed."""
+    if not isinstance(listed, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in listed):
         return ()
-    return tuple((str(name), str(version)) for name, version in told)
+    return tuple((str(name), str(version)) for name, version in listed)
 
 
 def _append(connection: Connection, table: str, rows: list[tuple[object, ...]]) -> None:
@@ -573,22 +574,22 @@ def _append(connection: Connection, table: str, rows: list[tuple[object, ...]]) 
         appender.flush()
 
 
-def _put_in_place(folder: Folder, making: str) -> list[Path]:
+def _put_in_place(folder: Folder, new_catalog: str) -> list[Path]:
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    kept = f"catalog.damaged-{stamp}.duckdb"
+    kept_name = f"catalog.damaged-{stamp}.duckdb"
     number = 1
-    while folder.exists(kept):
+    while folder.exists(kept_name):
         number += 1
-        kept = f"catalog.damaged-{stamp}-{number}.duckdb"
-    found = []
+        kept_name = f"catalog.damaged-{stamp}-{number}.duckdb"
+    names = []
     if folder.exists(CATALOG):
         try:
-            folder.link(CATALOG, kept)
+            folder.link(CATALOG, kept_name)
         except OSError:
-            folder.copy(CATALOG, kept)
-        found.append(kept)
-    folder.rename(making, CATALOG)
+            folder.copy(CATALOG, kept_name)
+        names.append(kept_name)
+    folder.rename(new_catalog, CATALOG)
     if folder.exists(LOG) and folder.stat(LOG).st_size:
-        folder.rename(LOG, f"{kept}.wal")
-        found.append(f"{kept}.wal")
-    return [folder.path / each for each in found]
+        folder.rename(LOG, f"{kept_name}.wal")
+        names.append(f"{kept_name}.wal")
+    return [folder.path / name for name in names]

@@ -1,4 +1,4 @@
-"""Everything that the doctor looks at, in the order in which it is told; nothing is changed but damaged value files, which are set aside."""
+"""All checks of the doctor, in the order in which they are reported. Only damaged value files are changed: they are set aside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from stepwell.kernel_runtime.errors import StoreDamagedError, StoreError
+from stepwell.kernel_runtime.errors import StoreError
 from stepwell.kernel_runtime.store.catalog.attachment import CATALOG
 from stepwell.kernel_runtime.store.catalog.lease import SEAL, read_seal
 from stepwell.kernel_runtime.store.doctor import surroundings
@@ -38,55 +38,62 @@ def examine(
     follow: bool = True,
     full: bool = True,
     clean: bool = False,
-    mend: bool = False,
+    rebuild_catalog: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Finding]:
-    """Yield what is found, one after the other; the long part, the value files, comes last but one.
+    """Check a store and yield the findings, each as soon as it is known. Value files take the longest and come late.
 
     Parameters
     ----------
     directory
         The store directory.
     follow
-        Whether it may be a link: where the user named this very path.
+        True if the directory may be a link, because the user named exactly this path.
     full
-        Whether every byte of every value file is checked; else only that they are there.
+        True to check every byte of every value file, False to check only that the files exist.
     clean
-        Whether what is surely garbage is removed.
-    mend
-        Whether the catalog is rebuilt.
+        True to remove files that are certainly garbage.
+    rebuild_catalog
+        True to rebuild the catalog.
     progress
         Called while value files are checked.
+
+    Yields
+    ------
+    Finding
+        One for each check.
 
     Raises
     ------
     UntrustedStoreError
-        If the directory has something in it that could reach out of it.
+        If an entry of the directory could lead outside of it.
     StoreError
-        If there is no store, it cannot be rebuilt, or the machine refuses something.
+        If there is no store, the catalog cannot be rebuilt, or the operating system refuses an operation.
     """
     try:
-        yield from _examined(directory, follow=follow, full=full, clean=clean, mend=mend, progress=progress)
+        yield from _examined(
+            directory, follow=follow, full=full, clean=clean, rebuild_catalog=rebuild_catalog, progress=progress
+        )
     except Exception as error:
-        found = trouble(error, f"the store {directory} cannot be examined")
-        if found is None:
+        store_error = trouble(error, f"the store {directory} cannot be examined")
+        if store_error is None:
             raise
-        raise found from error
+        raise store_error from error
 
 
 def _examined(
-    directory: Path, *, follow: bool, full: bool, clean: bool, mend: bool, progress: Progress | None
+    directory: Path, *, follow: bool, full: bool, clean: bool, rebuild_catalog: bool, progress: Progress | None
 ) -> Iterator[Finding]:
     folder = Folder(directory.absolute(), follow=follow)
     try:
         folder.examine()
-        there = any(folder.exists(name) for name in (CATALOG, SEAL, "objects"))
+        exists = any(folder.exists(name) for name in (CATALOG, SEAL, "objects"))
     except (FileNotFoundError, NotADirectoryError):
-        there = False
-    if not there:
+        exists = False
+    if not exists:
         raise StoreError(
             f"there is no store in {folder.path}",
-            remedy="name the directory that has catalog.duckdb in it: --store DIR",
+            remedy="name the directory that contains catalog.duckdb: --store DIR",
         )
     yield surroundings.versions()
     yield surroundings.mount(folder.path)
@@ -95,22 +102,22 @@ def _examined(
     usable = writable.status != "unusable"
     if usable:
         yield _locks(folder)
-    key, own = surroundings.key()
+    key, key_name = surroundings.key()
     yield key
     yield surroundings.disk(folder.path)
     if not usable:
         return
     files: list[CheckedFile] | None = None
-    if mend:
+    if rebuild_catalog:
         files = list(check_files(folder, progress))
         with spare(folder):
             rebuilt = rebuild(folder, files)
         yield _rebuilt(rebuilt)
     catalog, finding = _catalog(folder)
     yield finding
-    if full or mend:
+    if full or rebuild_catalog:
         files = files if files is not None else list(check_files(folder, progress))
-        yield _values(folder, files, catalog, own)
+        yield _values(folder, files, catalog, key_name)
     if catalog is not None:
         yield _missing(folder, catalog)
         yield _orphans(folder, catalog, clean=clean)
@@ -126,33 +133,31 @@ def _locks(folder: Folder) -> Finding:
 
 def _catalog(folder: Folder) -> tuple[CheckedCatalog | None, Finding]:
     try:
-        found = with_room(folder, lambda: check_catalog(folder))
-    except StoreDamagedError as error:
-        return None, Finding("catalog", "unusable", error.what, error.remedy, {"why": error.where})
+        catalog = with_room(folder, lambda: check_catalog(folder))
     except StoreError as error:
         return None, Finding("catalog", "unusable", error.what, error.remedy, {"why": error.where})
     seal = read_seal(folder)
-    facts = {**found.rows, "commits": found.commits, "bytes": folder.stat(CATALOG).st_size}
+    facts = {**catalog.rows, "commits": catalog.commits, "bytes": folder.stat(CATALOG).st_size}
     text = (
-        f"all of its {len(found.rows)} tables can be read: {counted(found.rows['materializations'], 'materialization')}, "
-        f"{counted(found.rows['runs'], 'run')}, {size_text(facts['bytes'])}"
+        f"all {len(catalog.rows)} tables can be read: {counted(catalog.rows['materializations'], 'materialization')}, "
+        f"{counted(catalog.rows['runs'], 'run')}, {size_text(facts['bytes'])}"
     )
-    if seal is None and found.commits:
-        return found, Finding(
+    if seal is None and catalog.commits:
+        return catalog, Finding(
             "catalog",
             "warning",
-            f"{text}; its seal is gone, so lost commits could not be seen",
-            "the next commit makes it",
+            f"{text}; its seal file is missing, so lost commits cannot be detected",
+            "no action is needed: the next commit writes the seal again",
             facts,
         )
-    return found, Finding("catalog", "ok", text, facts=facts)
+    return catalog, Finding("catalog", "ok", text, facts=facts)
 
 
-def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | None, own: bytes) -> Finding:
+def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | None, key_name: bytes) -> Finding:
     damaged = [file for file in files if file.state == "damaged"]
     for file in damaged:
         set_aside(folder, file.name)
-    foreign = sum(_signed_by_another(folder, file, own) for file in files)
+    foreign = sum(_signed_by_another(folder, file, key_name) for file in files)
     unreadable = sum(file.state == "unreadable" for file in files)
     size = sum(file.size for file in files)
     facts = {
@@ -163,62 +168,68 @@ def _values(folder: Folder, files: list[CheckedFile], catalog: CheckedCatalog | 
         "unreadable": unreadable,
     }
     more = f"; {counted(foreign, 'file')} signed by another key" if foreign else ""
-    more += f"; {counted(unreadable, 'file')} that cannot be read here" if unreadable else ""
+    more += (
+        f"; {counted(unreadable, 'file')} that cannot be read by this version or on this machine" if unreadable else ""
+    )
     if damaged:
         keys = sorted({catalog.keys[file.name] for file in damaged if file.name in catalog.keys}) if catalog else []
         shown = f" (of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''})" if keys else ""
         return Finding(
             "values",
             "problem",
-            f"{len(damaged)} of {counted(len(files), 'value file')} damaged{shown}: set aside, they count as missing{more}",
-            "they are computed again when they are needed; if it happens again, check the disk",
+            f"damage in {len(damaged)} of {counted(len(files), 'value file')}{shown}; damaged files were set aside, their values count as missing{more}",
+            "the values are computed again when needed; if files are damaged again, check the disk",
             {**facts, "keys": keys},
         )
-    remedy = "they count as missing: let STEPWELL_KEY_FILE name the key of who wrote them" if foreign else ""
+    remedy = (
+        "values signed by another key count as missing: set STEPWELL_KEY_FILE to the key of the user who wrote them"
+        if foreign
+        else ""
+    )
     return Finding(
         "values",
         "warning" if foreign or unreadable else "ok",
-        f"every byte of {counted(len(files) - unreadable, 'value file')} ({size_text(size)}) is as it was written{more}",
+        f"every byte of {counted(len(files) - unreadable, 'value file')} ({size_text(size)}) was checked: no damage{more}",
         remedy,
         facts,
     )
 
 
-def _signed_by_another(folder: Folder, file: CheckedFile, own: bytes) -> bool:
-    """Tell whether a pickle carries the signature of a key other than this user's."""
+def _signed_by_another(folder: Folder, file: CheckedFile, key_name: bytes) -> bool:
+    """Return True if a pickle is signed by a key other than the user's."""
     if not file.name.endswith(".pickle") or file.state not in ("whole", "foreign"):
         return False
     try:
         head = folder.read(f"objects/{file.name}", 24)
     except OSError:
         return False
-    return head[16:24] != own
+    return head[16:24] != key_name
 
 
 def _missing(folder: Folder, catalog: CheckedCatalog) -> Finding:
-    there = {name: found.st_size for name, found in value_files(folder)}
-    gone = sorted(name for name, size in catalog.values.items() if there.get(name, -1) < size)
+    sizes = {name: status.st_size for name, status in value_files(folder)}
+    gone = sorted(name for name, size in catalog.values.items() if sizes.get(name, -1) < size)
     keys = sorted({catalog.keys[name] for name in gone})
     if gone:
         return Finding(
             "missing",
             "warning",
-            f"{counted(len(gone), 'value')} of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''} without a whole file",
-            "nothing is to be done: they are computed again when they are needed",
+            f"no complete file for {counted(len(gone), 'value')} of {', '.join(keys[:5])}{' and more' if len(keys) > 5 else ''}",
+            "no action is needed: the values are computed again when needed",
             {"files": gone, "keys": keys},
         )
     return Finding(
         "missing",
         "ok",
-        f"{counted(len(catalog.values), 'value')} with a file of their own: every file is there; smaller values lie in the catalog",
+        f"{counted(len(catalog.values), 'value')} stored in files: every file is there; smaller values are in the catalog",
     )
 
 
 def _orphans(folder: Folder, catalog: CheckedCatalog, *, clean: bool) -> Finding:
     now = time.time()
     orphans = {name: entry for name, entry in value_files(folder) if name not in catalog.values}
-    found = list(orphans.values())
-    old = [entry.st_size for entry in found if now - entry.st_mtime > OLD]
+    statuses = list(orphans.values())
+    old = [entry.st_size for entry in statuses if now - entry.st_mtime > OLD]
     if clean and old:
         count, size = remove_orphans(folder, [name for name, entry in orphans.items() if now - entry.st_mtime > OLD])
         return Finding(
@@ -227,7 +238,7 @@ def _orphans(folder: Folder, catalog: CheckedCatalog, *, clean: bool) -> Finding
             f"removed {counted(count, 'value file')} without a row, {size_text(size)}",
             facts={"removed": count, "bytes": size},
         )
-    facts = {"files": len(found), "bytes": sum(entry.st_size for entry in found), "old": len(old)}
+    facts = {"files": len(statuses), "bytes": sum(entry.st_size for entry in statuses), "old": len(old)}
     if old:
         return Finding(
             "orphans",
@@ -236,58 +247,58 @@ def _orphans(folder: Folder, catalog: CheckedCatalog, *, clean: bool) -> Finding
             "stepwell doctor --clean removes them",
             facts,
         )
-    young = f"; {counted(len(found), 'value file')} may be being recorded just now" if found else ""
-    return Finding("orphans", "ok", f"no value file lacks its row{young}", facts=facts)
+    young = f"; {counted(len(statuses), 'recent file')} may belong to a commit in progress" if statuses else ""
+    return Finding("orphans", "ok", f"every value file older than an hour has a row{young}", facts=facts)
 
 
 def _leftovers(folder: Folder, *, clean: bool) -> Finding:
-    found = leftovers(folder)
-    if clean and found:
-        count, size = remove(folder, found)
+    files = leftovers(folder)
+    if clean and files:
+        count, size = remove(folder, files)
         return Finding(
             "leftovers",
             "ok",
             f"removed {counted(count, 'file')} of dead processes and damaged values, {size_text(size)}",
             facts={"removed": count, "bytes": size},
         )
-    size = sum(each.size for each in found)
-    if found:
+    size = sum(file.size for file in files)
+    if files:
         return Finding(
             "leftovers",
             "warning",
-            f"{counted(len(found), 'file')} of dead processes and damaged values, {size_text(size)}",
+            f"{counted(len(files), 'file')} of dead processes and damaged values, {size_text(size)}",
             "stepwell doctor --clean removes them",
-            {"files": [each.name for each in found], "bytes": size},
+            {"files": [file.name for file in files], "bytes": size},
         )
-    return Finding("leftovers", "ok", "dead processes left nothing behind")
+    return Finding("leftovers", "ok", "no leftovers of dead processes and no damaged values")
 
 
-def _rebuilt(found: Rebuilt) -> Finding:
-    rows = found.salvaged.rows
-    kept = f"; the old one is kept: {', '.join(path.name for path in found.kept)}" if found.kept else ""
-    read = f"{counted(rows.get('materializations', 0), 'materialization')} and {counted(rows.get('runs', 0), 'run')} were read from the old one"
+def _rebuilt(rebuilt: Rebuilt) -> Finding:
+    rows = rebuilt.salvaged.rows
+    kept_as = f"; the old catalog is kept as {' and '.join(path.name for path in rebuilt.kept)}" if rebuilt.kept else ""
+    read = f"{counted(rows.get('materializations', 0), 'materialization')} and {counted(rows.get('runs', 0), 'run')} were read from the old catalog"
     facts = {
         "salvaged": rows,
-        "unread": found.salvaged.unread,
-        "from_files": found.from_files,
-        "only_loadable": found.only_loadable,
-        "distrusted": found.distrusted,
-        "complete": found.complete,
-        "kept": [str(path) for path in found.kept],
+        "unread": rebuilt.salvaged.unread,
+        "from_files": rebuilt.from_files,
+        "only_loadable": rebuilt.only_loadable,
+        "distrusted": rebuilt.distrusted,
+        "complete": rebuilt.complete,
+        "kept": [str(path) for path in rebuilt.kept],
     }
-    if found.complete:
-        return Finding("rebuild", "ok", f"a new catalog is in place; nothing was lost: {read}{kept}", facts=facts)
+    if rebuilt.complete:
+        return Finding("rebuild", "ok", f"a new catalog is in place; nothing was lost: {read}{kept_as}", facts=facts)
     parts = [
-        f"{read if found.salvaged.opened else 'nothing could be read from the old one'}",
-        f"{counted(found.from_files, 'materialization')} came back from value files",
-        *([f"{', '.join(found.salvaged.unread)} could not be read"] if found.salvaged.unread else []),
-        *([f"{counted(found.only_loadable, 'value')} can be loaded but not reused"] if found.only_loadable else []),
-        *([f"{counted(found.distrusted, 'older result')} will not be reused"] if found.distrusted else []),
+        f"{read if rebuilt.salvaged.opened else 'nothing could be read from the old catalog'}",
+        f"{counted(rebuilt.from_files, 'materialization')} restored from value files",
+        *([f"unreadable tables: {', '.join(rebuilt.salvaged.unread)}"] if rebuilt.salvaged.unread else []),
+        *([f"{counted(rebuilt.only_loadable, 'value')} can be loaded but not reused"] if rebuilt.only_loadable else []),
+        *([f"{counted(rebuilt.distrusted, 'older result')} will not be reused"] if rebuilt.distrusted else []),
     ]
     return Finding(
         "rebuild",
         "warning",
-        f"a new catalog is in place: {'; '.join(parts)}{kept}",
-        "lost for good: small values, the history of runs, and what pointed to a value stored before; they are computed again",
+        f"a new catalog is in place: {'; '.join(parts)}{kept_as}",
+        "rows that could not be read are lost, with small values and the history of runs; values are computed again when needed",
         facts,
     )

@@ -1,6 +1,6 @@
-"""What a store stands on: locks that work, a local disk, permissions, a key, room.
+"""Checks of the environment of a store: file locks, kind of file system, permissions, the key, free disk space.
 
-Locks are really tried, each by a child process against this one: ``flock`` as the lease uses it, and DuckDB's own.
+Locks are tested with a child process that competes with this process: ``flock`` as the lease uses it, and DuckDB's lock.
 """
 
 from __future__ import annotations
@@ -51,37 +51,53 @@ else:
     print("free")
 """
 _LOW = 0.10
-"""The part of the disk below which its free room is worth a line."""
+"""Fraction of the disk below which the free space is a warning."""
 
 
 def locks(folder: Folder) -> Finding:
-    """Try both kinds of lock between this process and a child, in both states; a `StoreError` where the machine is in trouble."""
+    """Test both kinds of lock between this process and a child, held and free.
+
+    Parameters
+    ----------
+    folder
+        The store.
+
+    Returns
+    -------
+    Finding
+        ``unusable`` if a lock does not exclude the child, or is refused when it is free.
+
+    Raises
+    ------
+    StoreError
+        If the test failed for another reason, such as a full disk.
+    """
     import duckdb
 
     flock, database = f"tmp/{new_id()}.lock", f"tmp/{new_id()}.duckdb"
     try:
         folder.mkdir("tmp")
-        wrong = _wrong_flock(folder, flock) or _wrong_duckdb(folder, database)
+        problem = _flock_problem(folder, flock) or _duckdb_problem(folder, database)
     except (OSError, duckdb.Error) as error:
-        found = trouble(error, f"the locks of the store {folder.path} could not be tried")
-        if found is not None and getattr(error, "errno", 0) != errno.ENOLCK:
-            raise found from error
-        wrong = one_line(error)
+        store_error = trouble(error, f"the locks of the store {folder.path} could not be tested")
+        if store_error is not None and getattr(error, "errno", 0) != errno.ENOLCK:
+            raise store_error from error
+        problem = one_line(error)
     finally:
         for name in (flock, database, f"{database}.wal"):
             with contextlib.suppress(OSError):
                 folder.unlink(name, missing_ok=True)
-    if wrong:
+    if problem:
         return Finding(
             "locks",
             "unusable",
-            f"they do not work on this file system: {wrong}",
-            "processes that use the store at once would lose results: put it on a local disk (STEPWELL_STORE=DIR)",
+            f"file locks do not work on this file system: {problem}",
+            "move the store to a local disk (STEPWELL_STORE=DIR): processes that use it at the same time would lose results",
         )
-    return Finding("locks", "ok", "this file system keeps processes apart, with flock and with DuckDB's own locks")
+    return Finding("locks", "ok", "flock and DuckDB's locks work on this file system")
 
 
-def _wrong_flock(folder: Folder, name: str) -> str:
+def _flock_problem(folder: Folder, name: str) -> str:
     if sys.platform == "win32":  # pragma: no cover - Windows has no flock; the lease's own lock is tried by every open
         return ""
     descriptor = folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -92,10 +108,10 @@ def _wrong_flock(folder: Folder, name: str) -> str:
         while_free = _child(_CHILD_FLOCK, folder, name)
     finally:
         os.close(descriptor)
-    return _judged("flock", while_held, while_free)
+    return _lock_problem("flock", while_held, while_free)
 
 
-def _wrong_duckdb(folder: Folder, name: str) -> str:
+def _duckdb_problem(folder: Folder, name: str) -> str:
     import duckdb
 
     with folder.database(name) as path:
@@ -105,10 +121,10 @@ def _wrong_duckdb(folder: Folder, name: str) -> str:
         while_held = _child(_CHILD_DUCKDB, folder, name)
     finally:
         connection.close()
-    return _judged("DuckDB's lock", while_held, _child(_CHILD_DUCKDB, folder, name))
+    return _lock_problem("DuckDB's lock", while_held, _child(_CHILD_DUCKDB, folder, name))
 
 
-def _judged(kind: str, while_held: str, while_free: str) -> str:
+def _lock_problem(kind: str, while_held: str, while_free: str) -> str:
     if (while_held, while_free) == ("held", "free"):
         return ""
     return f"{kind} was {while_held or 'an error'} for a second process while held, and {while_free or 'an error'} when free"
@@ -116,9 +132,9 @@ def _judged(kind: str, while_held: str, while_free: str) -> str:
 
 def _child(program: str, folder: Folder, name: str) -> str:
     with folder.database(name) as path:
-        # The child opens it through the same descriptor.
+        # The path may go through a descriptor of this process, which the child must inherit.
         inherited = [int(part) for part in Path(path).parts if path.startswith("/proc/self/fd/") and part.isdecimal()]
-        done = subprocess.run(  # noqa: S603 - this interpreter, with a program of ours
+        completed = subprocess.run(  # noqa: S603 - this interpreter, with a constant program
             [sys.executable, "-c", program, path],
             check=False,
             capture_output=True,
@@ -126,23 +142,23 @@ def _child(program: str, folder: Folder, name: str) -> str:
             timeout=60,
             pass_fds=inherited,
         )
-    return done.stdout.strip() or one_line(Exception(done.stderr.strip().rpartition("\n")[2]))
+    return completed.stdout.strip() or one_line(Exception(completed.stderr.strip().rpartition("\n")[2]))
 
 
 def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
-    """Say on what kind of file system the store is, where the system tells."""
+    """Return the kind of file system that holds the store, if the operating system lists it."""
     try:
         lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return Finding("mount", "ok", "this system does not tell what kind of file system it is")
+        return Finding("mount", "ok", "this operating system does not list the kinds of its file systems")
     place = Path(os.path.realpath(directory))
     best, kind, options = Path(), "", ""
     for line in lines:
-        _, point, found, with_options, *_ = line.split(" ")
+        _, point, type_, with_options, *_ = line.split(" ")
         # Blanks in a mount point are written in octal.
         where = Path(point.encode().decode("unicode_escape"))
         if place.is_relative_to(where) and len(where.parts) >= len(best.parts):
-            best, kind, options = where, found, with_options
+            best, kind, options = where, type_, with_options
     facts = {"type": kind, "point": str(best)}
     if "ro" in options.split(","):
         return Finding("mount", "unusable", f"{kind} on {best} is mounted read-only", "choose another place", facts)
@@ -152,17 +168,17 @@ def mount(directory: Path, table: Path = Path("/proc/mounts")) -> Finding:
             "mount",
             "warning",
             f"{kind} on {best} is a network or user-space file system",
-            "it is slower, and what one machine wrote another may see late: a local disk is better, for one machine at a time",
+            "prefer a local disk, used by one machine at a time: this one is slower, and may show the writes of other machines late",
             facts,
         )
     return Finding("mount", "ok", f"{kind} on {best}, a local file system", facts=facts)
 
 
 def permissions(folder: Folder) -> Finding:
-    """Say whether this user can write everything that must be written, and whether others can."""
+    """Check that the user can write all parts of the store, and that users outside its group cannot."""
     directory = folder.path
     if not os.access(directory, os.W_OK | os.X_OK):
-        return Finding("permissions", "unusable", f"{directory} is not writable for you", f"chmod u+rwx {directory}")
+        return Finding("permissions", "unusable", f"you cannot write to {directory}", f"chmod u+rwx {directory}")
     names = (
         "catalog.duckdb",
         "catalog.lock",
@@ -177,39 +193,42 @@ def permissions(folder: Folder) -> Finding:
     refused = [name for name in names if folder.exists(name) and not os.access(directory / name, os.R_OK | os.W_OK)]
     if refused:
         return Finding(
-            "permissions", "unusable", f"not writable for you: {', '.join(refused)}", f"chmod -R u+rwX {directory}"
+            "permissions", "unusable", f"you cannot read and write {', '.join(refused)}", f"chmod -R u+rwX {directory}"
         )
     if sys.platform != "win32":
-        found = folder.owner
-        if found.st_mode & stat.S_IWOTH:
+        owner = folder.owner
+        if owner.st_mode & stat.S_IWOTH:
             return Finding(
-                "permissions", "problem", f"everybody on this machine can write {directory}", f"chmod o-w {directory}"
+                "permissions",
+                "problem",
+                f"every user of this machine can write to {directory}",
+                f"chmod o-w {directory}",
             )
         if folder.is_shared:
             return _shared(folder)
-        if found.st_uid != os.getuid():
+        if owner.st_uid != os.getuid():
             return Finding(
                 "permissions",
                 "warning",
-                f"{directory} belongs to {user_name(found.st_uid)}",
-                facts={"owner": found.st_uid},
+                f"{directory} belongs to {user_name(owner.st_uid)}",
+                facts={"owner": owner.st_uid},
             )
-    return Finding("permissions", "ok", "writable for you, and not for everybody")
+    return Finding("permissions", "ok", "only you can write to the store")
 
 
 def _shared(folder: Folder) -> Finding:
-    """Say whose files the group of a shared store cannot write, or read."""
-    own = folder.owner
-    group = group_name(own.st_gid)
+    """Check that the group of a shared store can read all files, and write those that change. The finding lists the owners of the others."""
+    owner = folder.owner
+    group = group_name(owner.st_gid)
     closed: dict[str, list[str]] = {}
-    for name, found in _everything(folder):
+    for name, status in _everything(folder):
         # A value file is replaced, never changed.
-        value = name.startswith("objects/") and stat.S_ISREG(found.st_mode)
+        value = name.startswith("objects/") and stat.S_ISREG(status.st_mode)
         wanted = stat.S_IRGRP if value else stat.S_IRGRP | stat.S_IWGRP
-        if found.st_gid != own.st_gid or found.st_mode & wanted != wanted:
-            closed.setdefault(user_name(found.st_uid), []).append(name)
+        if status.st_gid != owner.st_gid or status.st_mode & wanted != wanted:
+            closed.setdefault(user_name(status.st_uid), []).append(name)
     if not closed:
-        return Finding("permissions", "ok", f"writable for the group {group}, and not for everybody")
+        return Finding("permissions", "ok", f"only the group {group} can write to the store")
     shown = "; ".join(
         f"of {user}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
         for user, names in sorted(closed.items())
@@ -217,59 +236,75 @@ def _shared(folder: Folder) -> Finding:
     return Finding(
         "permissions",
         "problem",
-        f"the group {group} shares the store, but cannot use files {shown}",
-        f"each of them, or root, runs: chgrp -R {group} {folder.path} && chmod -R g+rwX {folder.path}",
+        f"the group {group} shares the store but cannot use files {shown}",
+        f"each of these users, or root, runs: chgrp -R {group} {folder.path} && chmod -R g+rwX {folder.path}",
         {"closed": closed},
     )
 
 
 def _everything(folder: Folder) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield every file and folder of a store, but what is below the folders of ``tmp/``."""
-    for name, found in folder.entries(""):
-        yield name, found
-        if name in FOLDERS and stat.S_ISDIR(found.st_mode):
-            for below, status in folder.entries(name):
-                yield f"{name}/{below}", status
-                if name == "objects" and stat.S_ISDIR(status.st_mode):
-                    yield from ((f"{name}/{below}/{each}", one) for each, one in folder.entries(f"{name}/{below}"))
+    """Yield every file and folder of a store, except those inside folders of ``tmp/``."""
+    for name, status in folder.entries(""):
+        yield name, status
+        if name in FOLDERS and stat.S_ISDIR(status.st_mode):
+            for below, below_status in folder.entries(name):
+                yield f"{name}/{below}", below_status
+                if name == "objects" and stat.S_ISDIR(below_status.st_mode):
+                    yield from (
+                        (f"{name}/{below}/{value}", value_status)
+                        for value, value_status in folder.entries(f"{name}/{below}")
+                    )
 
 
 def key() -> tuple[Finding, bytes]:
-    """Look at the key that signs stored values; return also the bytes by which its signatures name it, empty where there is none."""
+    """Check the key that signs stored values.
+
+    Returns
+    -------
+    finding
+        The state of the key file.
+    name
+        The bytes that identify the key in signatures; empty if there is no usable key.
+    """
     path = key_path(os.environ.get("STEPWELL_KEY_FILE", ""))
     if not path.exists():
-        return Finding("key", "ok", f"none yet; it is made when it is first needed: {path}"), b""
+        return Finding("key", "ok", f"none yet; it is created on first use: {path}"), b""
     try:
         name = key_name(Signer().sign(()))
         shared = sys.platform != "win32" and path.stat().st_mode & stat.S_IRGRP
     except (StoreError, OSError) as error:
         return (
-            Finding("key", "problem", one_line(error), getattr(error, "remedy", "") or "is it readable for you?"),
+            Finding(
+                "key",
+                "problem",
+                one_line(error),
+                getattr(error, "remedy", "") or "check that you can read the key file",
+            ),
             b"",
         )
     facts = {"path": str(path), "fingerprint": fingerprint(name)}
-    who = "shared with its group" if shared else "private"
-    return Finding("key", "ok", f"{fingerprint(name)} in {path}, {who}", facts=facts), name
+    access = "shared with its group" if shared else "private"
+    return Finding("key", "ok", f"{fingerprint(name)} in {path}, {access}", facts=facts), name
 
 
 def disk(directory: Path) -> Finding:
-    """Say how much room is left."""
-    found = shutil.disk_usage(directory)
-    facts = {"free": found.free, "total": found.total}
-    text = f"{size_text(found.free)} of {size_text(found.total)} are free"
-    if found.free < found.total * _LOW:
-        return Finding("disk", "warning", text, "stepwell gc says what can be freed", facts)
+    """Return the free space of the disk."""
+    usage = shutil.disk_usage(directory)
+    facts = {"free": usage.free, "total": usage.total}
+    text = f"{size_text(usage.free)} of {size_text(usage.total)} free"
+    if usage.free < usage.total * _LOW:
+        return Finding("disk", "warning", text, "run stepwell gc -n to see how much it would free", facts)
     return Finding("disk", "ok", text, facts=facts)
 
 
 def versions() -> Finding:
-    """Say which versions are at work."""
-    found = {"python": platform.python_version(), "format": str(FORMAT)}
+    """Return the versions of Python, of the catalog format and of the libraries that write values."""
+    by_name = {"python": platform.python_version(), "format": str(FORMAT)}
     for name in ("stepwell", "duckdb", "pyarrow", "pandas", "polars", "numpy", "blake3"):
         try:
-            found[name] = importlib.metadata.version(name)
+            by_name[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return Finding(
-        "versions", "ok", ", ".join(f"{name} {version}" for name, version in found.items()), facts=dict(found)
+        "versions", "ok", ", ".join(f"{name} {version}" for name, version in by_name.items()), facts=dict(by_name)
     )

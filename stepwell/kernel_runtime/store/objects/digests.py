@@ -16,7 +16,7 @@ from stepwell.kernel_runtime.store.locks import Once
 _PARALLEL = 1 << 20
 """Bytes from which one digest is computed with several threads."""
 _SECOND_THREAD = 4 << 20
-"""Bytes from which hashing in a second thread is worth starting it."""
+"""Bytes from which it pays to start a second thread for hashing."""
 _PIECE = 16 << 20
 """Bytes that are hashed between two checks whether the digest is still needed."""
 

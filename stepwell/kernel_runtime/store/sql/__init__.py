@@ -1,9 +1,9 @@
 """One SELECT over stored values, files and the catalog.
 
 ===============  ====================================================================================================
-select           runs it, streamed to Arrow, with values as tables
-instance         a DuckDB instance of its own that can write nothing and knows only what it is given
-statements       what a SELECT reads, according to DuckDB's parser, and which files it may read
+select           execution of a SELECT, with values as tables and the result streamed to Arrow
+instance         the separate DuckDB instance, which can write nothing and read only registered tables and listed files
+statements       tables, files and parameters of a SELECT according to DuckDB's parser; the files that it may read
 catalog_views    the catalog as tables
 ===============  ====================================================================================================
 """

@@ -1,9 +1,10 @@
-# ruff: noqa: S608 - statements of our own, made of constants
-"""The schema ``stepwell``: what the catalog knows, as views whose columns stay the same from version to version.
+# ruff: noqa: S608 - the statements are built from constants
+"""The schema ``stepwell``: views of the catalog with columns that do not change between versions.
 
-A view is made in two stages. Under the lease, the catalog's thread reads the few columns that it needs, whole, into Arrow: no inline
-values, no signatures, no source text, and only for the views that a statement names, all of them in one go. Then the lease is free, and
-the statement of ours that shapes them runs with the user's in the second instance. Times are TIMESTAMPTZ, durations seconds, sizes bytes.
+A view is made in two stages. In the first stage, under the lease, the catalog's thread reads the columns that the view needs into Arrow.
+It reads only the views that the statement names, all at once, and no inline values, signatures or source text. In the second stage,
+after the lease is released, the SELECT of the view runs with the user's statement in the instance for SQL.
+Times are TIMESTAMPTZ, durations are in seconds, sizes in bytes.
 
 ====================  =====================================================================================================
 ``runs``              run_id, kind, notebook, targets[], status, started, ended, seconds, batch, parent_run_id, root_run_id, error,
@@ -16,7 +17,7 @@ the statement of ours that shapes them runs with the user's in the second instan
 ``reads``             key, kind, name, materialization, is_current: files, listings, environment names, assets loaded inside a step
 ``sizes``             key, versions, bytes, current_bytes, newest
 ``durations``         key, executed, reused, failed, min_seconds, median_seconds, max_seconds, total_seconds, last_started
-``code_versions``     code_version, path, kind, digest, place: the parts that it is made of
+``code_versions``     code_version, path, kind, digest, place: a row for each part of a code version
 ``logs``              run_id, step_key, time, level, message
 ====================  =====================================================================================================
 """
@@ -46,7 +47,7 @@ _SOURCES = {
     "code": "SELECT digest, parts FROM @code_versions",
     "logs": "SELECT run_id, step_key, time, level, message FROM @logs",
 }
-"""What is read under the lease; ``@`` before a table stands for the catalog."""
+"""Queries that run under the lease; ``@`` before a table stands for the catalog."""
 
 _ERROR = "json_extract_string(error, '$[0]') AS error, json_extract_string(error, '$[1]') AS error_message"
 _IS_CURRENT = "id IN (SELECT materialization FROM @pointers) AS is_current"
@@ -54,7 +55,7 @@ _IS_CURRENT = "id IN (SELECT materialization FROM @pointers) AS is_current"
 
 @dataclass(frozen=True, slots=True)
 class CatalogView:
-    """A view of the schema: what it is read from, and the SELECT that shapes it (``@`` before a source)."""
+    """A view of the schema: its sources, and its SELECT over them (``@`` before a source)."""
 
     sources: tuple[str, ...]
     text: str
@@ -120,24 +121,24 @@ VIEWS = {
 
 
 def catalog_view(path: TablePath) -> str | None:
-    """Return which view of the catalog a table's name means, or None: ``stepwell.runs``, in capitals or not."""
+    """Return the name of the view for a table path such as ``stepwell.runs``, ignoring case, or None."""
     if len(path) == 2 and folded(path[0]) == SCHEMA and folded(path[1]) in VIEWS:
         return folded(path[1])
     return None
 
 
 def sources_of(views: Collection[str]) -> tuple[str, ...]:
-    """Return the sources of some views, each once."""
+    """Return the sources of the views without duplicates."""
     return tuple(dict.fromkeys(source for view in views for source in VIEWS[view].sources))
 
 
 def source_table(source: str) -> str:
-    """Return the name under which a source is registered: no key can be called so."""
+    """Return the name under which a source is registered. It contains a dot, so it cannot be the key of an asset."""
     return f"{SCHEMA}.{source}"
 
 
-def shape(view: str) -> str:
-    """Return the SELECT that makes a view of the registered sources."""
+def view_select(view: str) -> str:
+    """Return the SELECT of a view over its registered sources."""
     text = VIEWS[view].text
     for source in VIEWS[view].sources:
         text = text.replace(f"@{source}", f'temp.main."{source_table(source)}"')
@@ -145,10 +146,10 @@ def shape(view: str) -> str:
 
 
 def read_sources(connection: Connection, name: str, sources: Collection[str]) -> dict[str, Any]:
-    """Read sources of views into Arrow, on the catalog's thread."""
-    # A relation that outlived this call, or a result that another statement left behind, would be in the way of DETACH, or of us.
-    own = connection.cursor()
+    """Read sources of views into Arrow. Must run on the catalog's thread; ``name`` is the name of the attached catalog."""
+    # On a separate cursor no open result of another statement disturbs these queries, and no relation outlives it to block DETACH.
+    cursor = connection.cursor()
     try:
-        return {source: own.sql(_SOURCES[source].replace("@", f"{name}.")).to_arrow_table() for source in sources}
+        return {source: cursor.sql(_SOURCES[source].replace("@", f"{name}.")).to_arrow_table() for source in sources}
     finally:
-        own.close()
+        cursor.close()

@@ -1,8 +1,8 @@
-"""The DuckDB instance in which SELECTs run: it knows nothing but what it is given, and cannot be told otherwise.
+"""The DuckDB instance in which SELECTs run. It can access only registered tables, and its configuration is locked.
 
-It is in memory, beside the catalog's: no variable of the caller's, no file, no extension, and no way to change that, since its
-configuration is locked. It spills into a folder of its own below the store's ``tmp``. A SELECT that reads files gets an instance for
-itself, which may open exactly those. Frames are registered on a connection, so what one call reads, no other sees.
+The instance is in memory and separate from the instance of the catalog. It cannot access variables of the caller, files or extensions, and
+no statement can change that. It spills to a separate folder below the store's ``tmp``. A SELECT that reads files gets
+a private instance that can open exactly these files. Tables are registered on a connection, so other calls do not see them.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from stepwell.kernel_runtime.store.trouble import one_line
 
 T = TypeVar("T")
 
-_MOST = 2
-"""Instances that are kept: kernels rarely use more stores than that at once."""
-_PATIENCE = 50
-"""Tenths of a second that an interrupted statement has to end."""
+_MAX_INSTANCES = 2
+"""Number of instances that stay open. A kernel rarely uses more stores at once."""
+_INTERRUPT_TRIES = 50
+"""Time in tenths of a second for an interrupted statement to end."""
 
 _instances: dict[str, Connection] = {}
 _lock = threading.Lock()
 _numbers = count(1)
-_likely = ""
+_expected_store = ""
 
 
 def _after_fork_in_child() -> None:
-    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that does not exist here
+    global _lock  # noqa: PLW0603 - the parent's lock may be held by a thread that does not exist in the child
     _lock = threading.Lock()
     for instance in _instances.values():
         leak(instance)
@@ -48,37 +48,40 @@ if hasattr(os, "register_at_fork"):
 
 
 def expect(store: Path) -> None:
-    """Say which store SELECTs are likely to be about: a text is parsed before anybody says so, and one instance is enough."""
-    global _likely  # noqa: PLW0603 - a guess that costs nothing if it is wrong
-    _likely = str(store)
+    """Set the store that the next SELECTs probably use.
+
+    A statement is parsed before its store is known; with this hint the parser uses the same instance.
+    """
+    global _expected_store  # noqa: PLW0603 - a hint: a wrong store costs one more instance
+    _expected_store = str(store)
 
 
 def cursor(store: Path | None = None) -> Connection:
-    """Return a connection of its own to the shared instance; the caller closes it.
+    """Return a new connection to the shared instance of a store; the caller closes it.
 
     Parameters
     ----------
     store
-        The store directory, below which it spills; None where nothing can grow: for the parser.
+        The store directory, below which the instance spills. None for statements that need no tables, such as calls of the parser.
     """
     with _lock:
         if store is None and _instances:
             return next(reversed(_instances.values())).cursor()
-        name = _likely if store is None else str(store)
-        found = _instances.pop(name, None)
-        if found is None:
-            found = _start(name)
-        # The newest use stands last.
-        _instances[name] = found
-        made = found.cursor()
-        while len(_instances) > _MOST:
-            # A statement that runs in it keeps it until it ends.
+        name = _expected_store if store is None else str(store)
+        instance = _instances.pop(name, None)
+        if instance is None:
+            instance = _start(name)
+        # The dict is ordered from the least to the most recently used instance.
+        _instances[name] = instance
+        connection = instance.cursor()
+        while len(_instances) > _MAX_INSTANCES:
+            # The instance exists until its last connection is closed, so running statements can finish.
             _instances.pop(next(iter(_instances))).close()
-        return made
+        return connection
 
 
-def own_instance(store: Path | None, files: Collection[str]) -> Connection:
-    """Return an instance that may open some files, and patterns of them, and nothing else; the caller closes it."""
+def private_instance(store: Path | None, files: Collection[str]) -> Connection:
+    """Return a private instance that can open only the given files and patterns; the caller closes it."""
     return _start("" if store is None else str(store), files)
 
 
@@ -93,21 +96,21 @@ def _start(store: str, files: Collection[str] = ()) -> Connection:
         "memory_limit": os.environ.get("STEPWELL_SQL_MEMORY") or "50%",
     }
     if store:
-        # Made when something spills, and taken away with the instance.
+        # DuckDB creates the folder when it first spills, and deletes it with the instance.
         config["temp_directory"] = str(Path(store) / "tmp" / f"sql-{os.getpid()}-{next(_numbers)}")
     try:
         instance = duckdb.connect(":memory:", config=config)
     except duckdb.Error as error:
         raise StoreError(
-            "the instance for SQL cannot be started",
+            "DuckDB cannot be started for this SELECT",
             where=one_line(error),
-            remedy="STEPWELL_SQL_MEMORY is an amount such as 4GB" if "STEPWELL_SQL_MEMORY" in os.environ else "",
+            remedy="set STEPWELL_SQL_MEMORY to a size such as 4GB" if "STEPWELL_SQL_MEMORY" in os.environ else "",
         ) from error
-    # The order matters: what may be opened is settled, then the door is closed, then locked.
+    # The order matters: allowed_paths cannot be set without external access, and nothing can be set after the lock.
     if files:
         named = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
         instance.execute(f"SET allowed_paths = [{named}]")
-    # Else a date would depend on where the machine stands.
+    # Otherwise dates would depend on the time zone of the machine.
     instance.execute("SET GLOBAL TimeZone = 'UTC'")
     instance.execute("SET enable_external_access = false")
     instance.execute("SET lock_configuration = true")
@@ -115,12 +118,24 @@ def _start(store: str, files: Collection[str] = ()) -> Connection:
 
 
 def interruptible(connection: Connection, work: Callable[[], T]) -> T:
-    """Do what keeps a connection busy on a thread of its own, so that Ctrl-C reaches whoever waits for it and stops it.
+    """Run a function that uses a connection on a separate thread, so that Ctrl-C in the calling thread stops the statement.
+
+    Parameters
+    ----------
+    connection
+        The connection that the function uses; it is interrupted.
+    work
+        The function.
+
+    Returns
+    -------
+    object
+        The result of the function.
 
     Raises
     ------
     BaseException
-        What the work raised; or what ended the waiting (KeyboardInterrupt), when the statement has been stopped.
+        The exception of the function, or the exception that ended the wait (KeyboardInterrupt), after the statement was stopped.
     """
     over = Once()
     results: list[T] = []
@@ -137,15 +152,15 @@ def interruptible(connection: Connection, work: Callable[[], T]) -> T:
             over.happen()
 
     try:
-        # Inside: an interrupt may come as soon as the thread is there. No Thread object: see `once`.
+        # Inside the try: an interrupt may come as soon as the thread runs. Not a Thread object: see `Once`.
         start_new_thread(run, ())
         # With a timeout the wait is interruptible on every platform.
         while not over.wait(0.5):
             pass
     except BaseException:
         given_up = True
-        for _ in range(_PATIENCE):
-            # Again and again: the statement may not have begun yet.
+        for _ in range(_INTERRUPT_TRIES):
+            # Repeatedly: an interrupt before the statement starts has no effect.
             connection.interrupt()
             if over.wait(0.1):
                 break

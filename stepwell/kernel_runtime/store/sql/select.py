@@ -1,12 +1,12 @@
-"""One SELECT over given tables, streamed to Arrow; and which values SQL can read as tables.
+"""Execution of one SELECT over values, streamed to Arrow; and the conversion of values to tables.
 
-Frames, Arrow tables and contiguous arrays are handed over as they lie in memory; DuckDB scans them there. Their labels become names of
-columns, which SQL compares without regard to capitals. A named index of pandas becomes columns, since it holds the keys of
-every grouped frame; an unnamed one only counts rows and is left out.
+Frames, Arrow tables and contiguous arrays are not copied; DuckDB scans them in memory. Their labels become column names, which SQL
+compares case-insensitively. A named index of pandas becomes columns, because it holds the keys of a grouped frame;
+an unnamed index only numbers the rows and is left out.
 
-`statements` says what the text reads; exactly that is given to it: tables registered on a connection of its own, files that its
-instance may open (`files`, `instance`). A name that is not among the tables is an error before anything runs, so that no system
-view or variable stands in for it.
+A SELECT can access only the tables and files that `statements` finds in its text: the tables are registered on a new connection, and the
+instance can open only these files (`instance`). A name that is not among the tables is an error before the SELECT runs, so that
+no system view or variable of this name is read instead.
 """
 
 from __future__ import annotations
@@ -30,17 +30,24 @@ _TABLES = "SQL reads pandas, polars and pyarrow tables, numpy arrays of one or t
 
 
 def as_table(value: Any, name: str) -> Any:
-    """Return what DuckDB can register for a value.
+    """Return a value in a form that DuckDB can register as a table.
 
     Parameters
     ----------
+    value
+        The value of an asset.
     name
         The asset's key, for messages.
+
+    Returns
+    -------
+    object
+        A frame, an Arrow table, or a dict of arrays.
 
     Raises
     ------
     NotTabularError
-        If the value is no table, or its columns cannot be told apart by name.
+        If the value is not a table, or two of its columns have the same name in SQL.
     """
     kind = type(value).__module__.partition(".")[0]
     if _is(value, "pandas", "DataFrame"):
@@ -62,29 +69,29 @@ def as_table(value: Any, name: str) -> Any:
     if isinstance(value, list | tuple) and value and all(isinstance(row, Mapping) for row in value):
         labels = dict.fromkeys(label for row in value for label in row)
         return _columns({label: [row.get(label) for row in value] for label in labels}, name)
-    raise _no_table(value, name)
+    raise _not_a_table(value, name)
 
 
 def unreadable(value: Any, name: str, reason: str) -> NotTabularError:
-    """Return the error of a table with columns of a type that DuckDB does not know, naming them where that can be told."""
+    """Return the error for a table with columns of a type that DuckDB cannot read; it names the columns if the reason names their type."""
     columns = [
         f"{label} ({dtype})" for label, dtype in getattr(value, "dtypes", {}).items() if f"'{dtype}'" in reason
     ] if _is(value, "pandas", "DataFrame") else []  # fmt: skip
     return NotTabularError(
         f"SQL cannot read the asset {name!r}: " + (f"its columns {', '.join(columns)}" if columns else reason),
-        remedy="give it columns of types that SQL knows, in an asset of its own: frame.assign(period=frame.period.astype(str))",
+        remedy="convert the columns in another asset, and read that: frame.assign(period=frame.period.astype(str))",
     )
 
 
 def _is(value: Any, library: str, kind: str) -> bool:
-    # A value of a library's type exists only where that is imported.
+    # A value of a library's type cannot exist before the library is imported.
     module = sys.modules.get(library)
     return module is not None and isinstance(value, getattr(module, kind))
 
 
-def _no_table(value: Any, name: str, why: str = "") -> NotTabularError:
+def _not_a_table(value: Any, name: str, why: str = "") -> NotTabularError:
     shown = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-    return NotTabularError(f"the asset {name!r} is no table but a {shown}{why}", remedy=_TABLES)
+    return NotTabularError(f"the asset {name!r} is not a table: its type is {shown}{why}", remedy=_TABLES)
 
 
 def _check_names(labels: Iterable[Any], name: str) -> list[str]:
@@ -97,8 +104,8 @@ def _check_names(labels: Iterable[Any], name: str) -> list[str]:
         if other is not None:
             both = f"two columns {label!r}" if other == label else f"the columns {other!r} and {label!r}"
             raise NotTabularError(
-                f"the asset {name!r} has {both}, which SQL does not tell apart",
-                remedy="rename one in an asset of its own",
+                f"the asset {name!r} has {both}: column names in SQL must differ in more than case",
+                remedy="rename one of them in another asset, and read that",
             )
         seen[folded(label)] = label
     return written
@@ -108,17 +115,17 @@ def _pandas(frame: Any, name: str) -> Any:
     if frame.columns.nlevels > 1:
         raise NotTabularError(
             f"the columns of the asset {name!r} have {frame.columns.nlevels} levels",
-            remedy="give them one: frame.columns = ['_'.join(map(str, label)) for label in frame.columns]",
+            remedy="join the levels: frame.columns = ['_'.join(map(str, label)) for label in frame.columns]",
         )
     columns = [str(label) for label in frame.columns]
     taken = {folded(label) for label in columns}
     index = frame.index
     levels = [
-        at for at, label in enumerate(index.names) if label is not None and folded(str(label)) not in taken
+        level for level, label in enumerate(index.names) if label is not None and folded(str(label)) not in taken
     ]  # fmt: skip
     if levels:
         if len(levels) < index.nlevels:
-            frame = frame.reset_index(level=[at for at in range(index.nlevels) if at not in levels], drop=True)
+            frame = frame.reset_index(level=[level for level in range(index.nlevels) if level not in levels], drop=True)
         frame = frame.reset_index()
     written = _check_names(frame.columns, name)
     if any(type(label) is not str for label in frame.columns):
@@ -131,15 +138,15 @@ def _array(array: Any, name: str) -> Any:
 
     if array.dtype.names:
         if array.ndim != 1:
-            raise _no_table(array, name, f" of {array.ndim} dimensions")
+            raise _not_a_table(array, name, f" with {array.ndim} dimensions")
         return _columns({label: array[label] for label in array.dtype.names}, name)
     if array.ndim not in (1, 2):
-        raise _no_table(array, name, f" of {array.ndim} dimensions")
-    columns = [array] if array.ndim == 1 else [array[:, at] for at in range(array.shape[1])]
+        raise _not_a_table(array, name, f" with {array.ndim} dimensions")
+    columns = [array] if array.ndim == 1 else [array[:, number] for number in range(array.shape[1])]
     if isinstance(array, np.ma.MaskedArray) or array.dtype.kind not in "biufM":
-        return _columns({f"column{at}": column for at, column in enumerate(columns)}, name)
-    _check_names([f"column{at}" for at in range(len(columns))], name)
-    return {f"column{at}": np.ascontiguousarray(column) for at, column in enumerate(columns)}
+        return _columns({f"column{number}": column for number, column in enumerate(columns)}, name)
+    _check_names([f"column{number}" for number in range(len(columns))], name)
+    return {f"column{number}": np.ascontiguousarray(column) for number, column in enumerate(columns)}
 
 
 def _columns(columns: Mapping[Any, Any], name: str) -> Any:
@@ -147,11 +154,11 @@ def _columns(columns: Mapping[Any, Any], name: str) -> Any:
 
     labels = _check_names(columns, name)
     if not all(_is_column(column) for column in columns.values()):
-        raise _no_table(columns, name, " whose values are no columns")
+        raise _not_a_table(columns, name, ", and its values are not columns")
     try:
         return pa.table({label: _arrow(column) for label, column in zip(labels, columns.values(), strict=True)})
     except (pa.ArrowException, ValueError, TypeError) as error:
-        raise _no_table(columns, name, f" whose columns make no table: {error}") from error
+        raise _not_a_table(columns, name, f", and its columns do not form a table: {error}") from error
 
 
 def _arrow(column: Any) -> Any:
@@ -172,17 +179,17 @@ def _is_column(column: Any) -> bool:
 T = TypeVar("T")
 
 BATCH = 100_000
-"""Rows of a streamed batch."""
+"""Number of rows of a streamed batch."""
 
 Shapes = Mapping[TablePath, str]
-"""By path, the SELECT that makes a table of other ones: the catalog's views."""
+"""SELECTs that define tables over other tables, by path: the views of the catalog."""
 
 _databases = count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """All that a SELECT can see.
+    """The tables, parameters and files that a SELECT can access.
 
     Attributes
     ----------
@@ -191,11 +198,11 @@ class Scope:
     parameters
         Values of ``$name``.
     files
-        What it may read of the file system; None for nothing.
+        Files that it can read, or None.
     store
-        The store directory, below which it spills.
+        The store directory, below which DuckDB spills.
     shapes
-        Tables that are made of others by a SELECT of ours.
+        Tables that are defined by a SELECT over other tables.
     """
 
     tables: Mapping[Any, object]
@@ -206,25 +213,42 @@ class Scope:
 
 
 def run_select(text: str, scope: Scope) -> Any:
-    """Run one SELECT over tables by name and return a ``pyarrow.Table``; columns that share a name are numbered (``id``, ``id_1``).
+    """Run one SELECT and return its rows; columns with the same name are numbered (``id``, ``id_1``).
+
+    Parameters
+    ----------
+    text
+        The SELECT.
+    scope
+        The tables, parameters and files that it can access.
+
+    Returns
+    -------
+    pyarrow.Table
+        The rows.
 
     Raises
     ------
     CellSyntaxError
         If the text is not exactly one SELECT.
     NotTabularError
-        If a value that it names is no table.
+        If a value that it names is not a table.
     QueryError
-        If a table is not there, or DuckDB cannot run it; the message is DuckDB's.
+        If a table does not exist, or DuckDB cannot run the SELECT; the message is DuckDB's.
     """
     with _ready(text, scope) as query:
         return _numbered(query.run(lambda: query.relation().to_arrow_table()))
 
 
 def stream_select(text: str, scope: Scope) -> Any:
-    """Run one SELECT and return a ``pyarrow.RecordBatchReader`` of its rows, made as they are read; else as `run_select`.
+    """Run one SELECT and return its rows as a stream; parameters and errors are those of `run_select`.
 
-    Whoever reads may be interrupted between and inside batches. An error of DuckDB's in the middle is raised by the reader.
+    Rows are computed when they are read, and Ctrl-C interrupts the reading within a batch, too.
+
+    Returns
+    -------
+    pyarrow.RecordBatchReader
+        The rows. An error of DuckDB during the reading is raised by the reader.
     """
     import pyarrow as pa
 
@@ -252,7 +276,7 @@ def stream_select(text: str, scope: Scope) -> Any:
 
 
 class _Query:
-    """A statement whose tables are registered on a connection."""
+    """A statement on a connection where its tables are registered."""
 
     def __init__(self, connection: Connection, text: str, parameters: Mapping[str, object], names: list[str]) -> None:
         self.connection = connection
@@ -264,7 +288,7 @@ class _Query:
         return self.connection.sql(self._text, params=self._parameters or None)
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do what DuckDB does, interruptibly; its errors become ours."""
+        """Call a function that runs DuckDB, interruptibly; raises DuckDB's errors as `QueryError`."""
         import duckdb
 
         try:
@@ -272,41 +296,43 @@ class _Query:
         except StopIteration:
             raise
         except duckdb.Error as error:
-            self._fail(error)
+            self._raise_query_error(error)
         except (OSError, ValueError, TypeError, RuntimeError, NotImplementedError) as error:
-            # What Arrow's reader makes of an error in the middle, and values of parameters that no type of SQL fits.
-            self._fail(error)
+            # Arrow's reader raises these for an error of DuckDB during the reading, and DuckDB for parameters that have no SQL type.
+            self._raise_query_error(error)
 
-    def _fail(self, error: Exception) -> NoReturn:
+    def _raise_query_error(self, error: Exception) -> NoReturn:
         import duckdb
 
         remedy = ""
         if isinstance(error, duckdb.PermissionException):
-            remedy = "a SELECT reads assets, and files below the project"
+            remedy = "a SELECT can read only assets and files below the project"
         elif isinstance(error, duckdb.OutOfMemoryException):
-            remedy = "STEPWELL_SQL_MEMORY=8GB in the environment gives it more; the disk of the store must hold what it spills"
+            remedy = "set STEPWELL_SQL_MEMORY=8GB in the environment for more memory, and free disk space for the data that DuckDB spills"
         elif "Ambiguous reference to catalog or schema" in str(error):
             long = next((name for name in self._names if "." in name), "")
             remedy = f'write the whole key in quotes: "{long.replace(".", "/")}"'
         elif isinstance(error, duckdb.CatalogException) and self._names:
             remedy = "tables here: " + ", ".join(sorted(self._names))
-        raise QueryError(f"the SELECT failed: {one_line(error)}", where=self._place(error), remedy=remedy) from error
+        raise QueryError(
+            f"the SELECT failed: {one_line(error)}", where=self._error_line(error), remedy=remedy
+        ) from error
 
-    def _place(self, error: Exception) -> str:
-        """Return DuckDB's picture of where in the statement: the line and the caret below it."""
+    def _error_line(self, error: Exception) -> str:
+        """Return the line of the statement that has the error, and the caret below it, as DuckDB prints them."""
         import duckdb
 
-        found = _picture(error)
-        if not found and isinstance(error, duckdb.BinderException | duckdb.CatalogException):
-            # A relation's error has no picture, a statement's has; these two come before anything runs.
+        line = _line_and_caret(error)
+        if not line and isinstance(error, duckdb.BinderException | duckdb.CatalogException):
+            # Errors of a relation lack the line; EXPLAIN of the same statement shows it. Both kinds of error come before anything runs.
             try:
                 self.connection.execute("EXPLAIN " + self._text, self._parameters)
-            except duckdb.Error as again:
-                found = _picture(again)
-        return found
+            except duckdb.Error as explained:
+                line = _line_and_caret(explained)
+        return line
 
 
-def _picture(error: Exception) -> str:
+def _line_and_caret(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     if len(lines) > 2 and set(lines[-1].strip()) == {"^"}:
         line, caret = lines[-2:]
@@ -320,15 +346,17 @@ def _picture(error: Exception) -> str:
 def _ready(text: str, scope: Scope) -> Iterator[_Query]:
     statement = read_statement(text)
     files, shapes = scope.files, scope.shapes
-    given: dict[TablePath, object] = {
+    tables: dict[TablePath, object] = {
         (key,) if isinstance(key, str) else tuple(key): value for key, value in scope.tables.items()
     }
-    _check(statement, given, scope)
-    instance = sql_instance.own_instance(scope.store, files.allowed) if files is not None and files.allowed else None
+    _check(statement, tables, scope)
+    instance = (
+        sql_instance.private_instance(scope.store, files.allowed) if files is not None and files.allowed else None
+    )
     connection = sql_instance.cursor(scope.store) if instance is None else instance.cursor()
     database = ""
     try:
-        for name, value in given.items():
+        for name, value in tables.items():
             if name in statement.tables or shapes:
                 _register(connection, "/".join(name), value)
         qualified = [path for path in statement.tables if len(path) > 1]
@@ -339,7 +367,7 @@ def _ready(text: str, scope: Scope) -> Iterator[_Query]:
             connection,
             text,
             {name: scope.parameters[name] for name in statement.parameters},
-            [".".join(path) for path in given],
+            [".".join(path) for path in tables],
         )
     finally:
         if database:
@@ -351,37 +379,37 @@ def _ready(text: str, scope: Scope) -> Iterator[_Query]:
             instance.close()
 
 
-def _check(statement: Statement, given: Mapping[TablePath, object], scope: Scope) -> None:
+def _check(statement: Statement, tables: Mapping[TablePath, object], scope: Scope) -> None:
     spelled: dict[TablePath, TablePath] = {}
     for path in statement.tables:
-        if path not in given and path not in scope.shapes:
-            raise missing_table(path, [".".join(each) for each in (*given, *scope.shapes)])
+        if path not in tables and path not in scope.shapes:
+            raise missing_table(path, [".".join(known) for known in (*tables, *scope.shapes)])
         if len(path) > 2:
             raise QueryError(
-                f"a name of {len(path)} parts cannot be read here: {'.'.join(path)}",
+                f"the name {'.'.join(path)} has {len(path)} parts, and a SELECT can read at most two",
                 remedy=f'write it in quotes: "{"/".join(path)}"',
             )
         other = spelled.setdefault(tuple(map(folded, path)), path)
-        if other != path and given.get(other) is not given.get(path):
+        if other != path and tables.get(other) is not tables.get(path):
             raise QueryError(
-                f"SQL does not tell {'.'.join(other)!r} and {'.'.join(path)!r} apart: they differ in capitals only",
-                remedy="read one of them under another name, in an asset of its own",
+                f"SQL cannot distinguish {'.'.join(other)!r} and {'.'.join(path)!r}: they differ in capitals only",
+                remedy="return one of them from another asset with another name, and read that",
             )
     for name in statement.parameters:
         if name not in scope.parameters:
             raise QueryError(
-                f"the SELECT takes ${name}, which has no value",
-                remedy=f"parameters={{{name!r}: ...}}; on the command line: -p {name}=VALUE",
+                f"the parameter ${name} of the SELECT has no value",
+                remedy=f"give it one: parameters={{{name!r}: ...}}; on the command line: -p {name}=VALUE",
             )
     if statement.files and scope.files is None:
         raise QueryError(
-            f"the SELECT failed: it reads files ({statement.files[0].shown}), which is not allowed here",
-            remedy="read the file in an asset of its own and name that",
+            f"the SELECT failed: it reads files ({statement.files[0].label}), which is not allowed here",
+            remedy="read the file in an asset, and select from the asset",
         )
 
 
 def missing_table(path: TablePath, known: list[str]) -> QueryError:
-    """Return the error of a name that is no table, with the nearest ones."""
+    """Return the error for an unknown table, with the most similar names of known tables."""
     name = ".".join(path)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     shown = ", ".join(sorted(known)[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
@@ -402,14 +430,14 @@ def _register(connection: Connection, name: str, value: object) -> None:
 
 
 def _make_schemas(connection: Connection, database: str, paths: list[TablePath], shapes: Shapes) -> None:
-    """Make views by qualified names, in a database that this call alone uses."""
+    """Create views for qualified names, in a new database that only this call uses."""
     connection.execute(f"ATTACH ':memory:' AS {database}")
     connection.execute(f"USE {database}")
-    made: set[TablePath] = set()
+    views: set[TablePath] = set()
     for path in paths:
-        if tuple(map(folded, path)) in made:
+        if tuple(map(folded, path)) in views:
             continue
-        made.add(tuple(map(folded, path)))
+        views.add(tuple(map(folded, path)))
         schema, table = map(_quoted, path)
         text = shapes.get(path) or f"FROM temp.main.{_quoted('/'.join(path))}"
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {database}.{schema}")
@@ -421,7 +449,7 @@ def _quoted(name: str) -> str:
 
 
 def _scalar(value: object) -> object:
-    # Scalars of numpy are no values to DuckDB.
+    # DuckDB does not accept scalars of numpy.
     return (
         value.item()
         if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "ndim", 0)
@@ -444,15 +472,15 @@ def _numbered(table: Any) -> Any:
 
 
 def _numbers(names: list[str]) -> list[str]:
-    """Give names that occur twice a number, as DuckDB does where it stores a result."""
+    """Return the names with repeated names numbered, as DuckDB does in CREATE TABLE AS."""
     taken = set(names)
     seen: set[str] = set()
-    found = []
+    unique_names = []
     for name in names:
-        written = name
+        unique = name
         if name in seen:
-            written = next(made for at in count(1) if (made := f"{name}_{at}") not in taken)
-            taken.add(written)
+            unique = next(unique for number in count(1) if (unique := f"{name}_{number}") not in taken)
+            taken.add(unique)
         seen.add(name)
-        found.append(written)
-    return found
+        unique_names.append(unique)
+    return unique_names

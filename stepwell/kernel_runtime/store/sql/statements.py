@@ -1,13 +1,13 @@
-# ruff: noqa: PTH100, PTH109, PTH110, PTH111, PTH112, PTH113, PTH117, PTH118, PTH120, PTH207 - strings: a Path would change what was written
-"""What one SELECT reads, by the parser's word (``json_serialize_sql``) and never a pattern's: tables, files, parameters.
+# ruff: noqa: PTH100, PTH109, PTH110, PTH111, PTH112, PTH113, PTH117, PTH118, PTH120, PTH207 - strings: a Path would change the paths as written
+"""The tables, files and parameters of one SELECT, from the parse tree of DuckDB's parser (``json_serialize_sql``).
 
-A text is refused if it is not exactly one SELECT, or if it reaches anything that the parse tree does not show: SQL inside a string
-(``query('...')``), settings, logs, memory addresses. Table functions are therefore refused unless they are known to be harmless; what
-slipped through would still meet an instance that has nothing else to give (`sql.instance`).
+A text is refused if it is not exactly one SELECT, or if it can access data that the parse tree does not show: SQL inside a string
+(``query('...')``), settings, logs, memory addresses. Therefore all table functions are refused, except those known to be harmless. The
+instance that runs the SELECT is a second barrier: it cannot access other data (`sql.instance`).
 
-A SELECT may read files below the project's folder, and of these none of a store and no key (`file_access`). Where a file really is counts, with
-every link followed. DuckDB gets the list of exactly these files, and compares real paths
-itself when it opens one: a link that is changed in between opens nothing else.
+A SELECT can read files below the project's folder, except keys and files of a store (`file_access`). The real path of a file decides, with
+all links resolved. DuckDB gets the list of exactly these files, and compares real paths
+itself when it opens a file, so a link that changes after the check cannot lead to another file.
 """
 
 from __future__ import annotations
@@ -53,27 +53,28 @@ _REFUSED_FUNCTIONS = frozenset({
     "read_text", "read_blob", "glob", "sniff_csv", "query", "query_table", "arrow_scan", "pandas_scan",
 })  # fmt: skip
 _FILE = re.compile(r".*\.(csv|tsv|parquet|json|jsonl|ndjson)(\.gz|\.zst)?", re.IGNORECASE)
-"""What DuckDB takes for a file where a table is expected."""
+"""Names that DuckDB reads as a file in the place of a table."""
+_ALLOWED = "a SELECT can read only assets and files below the project"
 _ASCII = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """Files that a statement reads.
+    """Files that a statement reads in one place.
 
     Attributes
     ----------
     names
         Paths and patterns as written.
     parameter
-        The ``$name`` whose value names them instead; empty for none.
-    shown
-        How it is called in messages.
+        Name of the parameter whose value contains the paths instead; empty if there is none.
+    label
+        The text that identifies the place in messages.
     """
 
     names: tuple[str, ...]
     parameter: str
-    shown: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,9 @@ class Statement:
     Attributes
     ----------
     tables
-        What it names, in the order of the text, each spelling once; its own WITH names are no tables.
+        Tables that it reads, in the order of the text, once for each spelling; WITH names are not tables.
     canonical
-        The parse tree as text: comments and white space do not count in it, literals do.
+        The parse tree as text: it contains literals, but not comments or white space.
     """
 
     text: str
@@ -96,38 +97,48 @@ class Statement:
 
 
 def folded(name: str) -> str:
-    """Return a name as DuckDB compares it: of capital letters only A to Z are small ones'."""
+    """Return a name in the form in which DuckDB compares it: only the letters A to Z are converted to lower case."""
     return name.translate(_ASCII)
 
 
 @lru_cache(maxsize=512)
 def read_statement(text: str) -> Statement:
-    """Read one SELECT.
+    """Parse one SELECT.
+
+    Parameters
+    ----------
+    text
+        The SELECT.
+
+    Returns
+    -------
+    Statement
+        Its tables, files and parameters.
 
     Raises
     ------
     CellSyntaxError
-        If the text is not exactly one SELECT, or reads something that is no table and no file.
+        If the text is not exactly one SELECT, or reads anything other than tables and files.
     """
     tree = _parsed(text)
-    found = _Found()
-    _walk(tree, "", frozenset(), found)
+    references = _References()
+    _walk(tree, "", frozenset(), references)
     return Statement(
         text,
-        tuple(found.tables),
-        tuple(found.files),
-        tuple(found.parameters),
+        tuple(references.tables),
+        tuple(references.files),
+        tuple(references.parameters),
         json.dumps(_without_positions(tree), sort_keys=True, separators=(",", ":")),
     )
 
 
 def select_tables(text: str) -> tuple[str, ...]:
-    """Return the tables that one SELECT names, a qualified name with its dots; errors as in `read_statement`."""
+    """Return the names of the tables that one SELECT reads, such as ``raw.flights``; raises the errors of `read_statement`."""
     return tuple(".".join(path) for path in read_statement(text).tables)
 
 
 def canonical_sql(text: str) -> str:
-    """Return the statement as the parser understands it; errors as in `read_statement`."""
+    """Return the parse tree of one SELECT as text; raises the errors of `read_statement`."""
     return read_statement(text).canonical
 
 
@@ -145,7 +156,7 @@ def _parsed(text: str) -> dict[str, Any]:
         if parsed.get("error_type") == "not implemented":
             remedy = "write one SELECT (or FROM, WITH, VALUES)"
             if re.search(r"\bpivot\b", text, re.IGNORECASE):
-                remedy = "a PIVOT says which columns it makes: PIVOT t ON a IN (1, 2) USING sum(b)"
+                remedy = "list the columns that the PIVOT makes: PIVOT t ON a IN (1, 2) USING sum(b)"
             raise CellSyntaxError("the text is not one SELECT", where=_first_line(text), remedy=remedy)
         raise CellSyntaxError(
             f"the SELECT cannot be read: {message}", where=_around(text, parsed.get("position")), remedy=""
@@ -154,12 +165,12 @@ def _parsed(text: str) -> dict[str, Any]:
     if len(statements) != 1:
         count = "there is no statement" if not statements else f"there are {len(statements)} statements"
         raise CellSyntaxError(f"{count} where one SELECT is needed", where=_first_line(text), remedy="write one SELECT")
-    found: dict[str, Any] = statements[0]
-    return found
+    tree: dict[str, Any] = statements[0]
+    return tree
 
 
-class _Found:
-    """What the walk over a parse tree has found; dicts keep the order of the text."""
+class _References:
+    """Tables, files and parameters that a parse tree refers to. The dicts are ordered sets in the order of the text."""
 
     def __init__(self) -> None:
         self.tables: dict[TablePath, None] = {}
@@ -167,92 +178,92 @@ class _Found:
         self.parameters: dict[str, None] = {}
 
 
-def _walk(tree: Any, field: str, hidden: frozenset[str], found: _Found) -> None:
-    """Look at a part of the parse tree; ``hidden`` are WITH names in scope, folded."""
+def _walk(tree: Any, field: str, hidden: frozenset[str], references: _References) -> None:
+    """Collect the references of a part of the parse tree; ``hidden`` are the WITH names in scope, folded."""
     if isinstance(tree, list):
-        for each in tree:
-            _walk(each, field, hidden, found)
+        for node in tree:
+            _walk(node, field, hidden, references)
         return
     if not isinstance(tree, dict):
         return
     kind = tree.get("type")
     if "cte_map" in tree and kind not in _NODES:
-        raise _refused(f"a {str(kind).partition('_')[0]} inside a SELECT")
+        raise _refused(f"{str(kind).partition('_')[0]} inside a SELECT")
     if field in _SOURCE_FIELDS and "class" not in tree and kind not in _NODES | _SOURCES:
-        raise _refused(f"a source of the kind {kind}")
+        raise _refused(f"the source {kind}")
     if kind == "BASE_TABLE":
-        _table(tree, hidden, found)
+        _table(tree, hidden, references)
     elif kind == "SHOW_REF" and not tree.get("query"):
         if tree.get("show_type") == "SHOW_SPECIAL" or not tree.get("table_name"):
-            raise _refused("SHOW", "name a table: DESCRIBE flights; or FROM stepwell.current for what is stored")
-        _table(tree, hidden, found)
+            raise _refused("SHOW", "name a table: DESCRIBE flights; for a list of stored assets: FROM stepwell.current")
+        _table(tree, hidden, references)
     elif tree.get("class") == "FUNCTION":
-        _function(tree, field, found)
+        _function(tree, field, references)
     elif kind == "VALUE_PARAMETER":
         name = str(tree.get("identifier"))
         if not name.isidentifier():
             raise _positional("")
-        found.parameters.setdefault(name)
-    for each in (tree.get("cte_map") or {}).get("map") or []:
-        query = each["value"].get("query_node") or each["value"].get("query")
-        name = folded(each["key"])
-        # Only a recursive WITH sees itself; otherwise its own name means the table of that name.
+        references.parameters.setdefault(name)
+    for cte in (tree.get("cte_map") or {}).get("map") or []:
+        query = cte["value"].get("query_node") or cte["value"].get("query")
+        name = folded(cte["key"])
+        # Only a recursive WITH can read itself; in any other the name means the table of that name.
         itself = {name, f"recurring.{name}"} if _is_recursive(query) else set()
-        _walk(each["value"], "", hidden | itself, found)
+        _walk(cte["value"], "", hidden | itself, references)
         hidden = hidden | {name}
     for name, value in tree.items():
         if name != "cte_map":
-            # The call of a table function hangs below its source.
+            # The node of a table function contains the function call.
             below = "table function" if kind == "TABLE_FUNCTION" and name == "function" else name
-            _walk(value, below, hidden, found)
+            _walk(value, below, hidden, references)
 
 
-def _table(tree: dict[str, Any], hidden: frozenset[str], found: _Found) -> None:
+def _table(tree: dict[str, Any], hidden: frozenset[str], references: _References) -> None:
     path = tuple((tree.get("qualified_name") or {}).get("path") or [tree["table_name"]])
     if folded(".".join(path)) in hidden and (len(path) == 1 or path[0].lower() == "recurring"):
         return
     if len(path) == 1 and _FILE.fullmatch(path[0]):
-        found.files.setdefault(FileSource(path, "", path[0]))
+        references.files.setdefault(FileSource(path, "", path[0]))
     else:
-        found.tables.setdefault(path)
+        references.tables.setdefault(path)
 
 
-def _function(tree: dict[str, Any], field: str, found: _Found) -> None:
+def _function(tree: dict[str, Any], field: str, references: _References) -> None:
     path = (tree.get("qualified_name") or {}).get("path") or [tree.get("function_name", "")]
     name = folded(str(path[-1]))
     if field == "table function":
         if name not in _TABLE_FUNCTIONS:
-            raise _refused(f"{name}()", _instead_of(name))
+            raise _refused(f"{name}()", _alternative_to(name))
         if name in _FILE_FUNCTIONS:
-            found.files.setdefault(_file_source(name, tree))
+            references.files.setdefault(_file_source(name, tree))
     elif name in _REFUSED_FUNCTIONS or name.startswith("__internal"):
-        raise _refused(f"{name}()", _instead_of(name))
+        raise _refused(f"{name}()", _alternative_to(name))
 
 
-def _instead_of(name: str) -> str:
+def _alternative_to(name: str) -> str:
     if name in {"query", "query_table", "histogram", "histogram_values", "summary"}:
         return "write the query itself, or the table after FROM"
     if name in {"read_text", "read_blob", "glob", "sniff_csv"} or name.startswith(("parquet_", "read_")):
-        return "read_csv, read_json and read_parquet read files below the project; read others in an asset of its own"
+        return "read_csv, read_json and read_parquet read files below the project; read other files in an asset, and select from the asset"
     if name.startswith("duckdb_") or name in {"current_setting", "pragma_version"}:
-        return "the views of the schema stepwell tell what the store knows: FROM stepwell.runs"
+        return "read a view of the schema stepwell: FROM stepwell.runs"
     near = difflib.get_close_matches(name, _TABLE_FUNCTIONS, n=1, cutoff=0.8)
-    return f"did you mean {near[0]}()?" if near else "a SELECT reads assets and files below the project, nothing else"
+    return f"did you mean {near[0]}()?" if near else _ALLOWED
 
 
 def _file_source(function: str, tree: dict[str, Any]) -> FileSource:
-    """Return what a reading function is told to read: its first argument, a constant, a list of them or a parameter."""
-    arguments = [each for each in tree.get("arguments") or () if not each.get("name")]
-    given = arguments[0].get("expression", arguments[0]) if arguments else {}
-    if given.get("type") == "VALUE_PARAMETER":
-        return FileSource((), str(given["identifier"]), f"{function}(${given['identifier']})")
-    listed = given.get("function_name") in {"list_value", "array_value"} or given.get("type") == "ARRAY_CONSTRUCTOR"
-    parts = [each.get("expression", each) for each in given.get("arguments") or given.get("children") or ()]
-    names = [_text(part) for part in (parts if listed else [given])]
+    """Return the files that a function such as read_csv reads: its first argument is a constant, a list of constants or a parameter."""
+    arguments = [argument for argument in tree.get("arguments") or () if not argument.get("name")]
+    path = arguments[0].get("expression", arguments[0]) if arguments else {}
+    if path.get("type") == "VALUE_PARAMETER":
+        return FileSource((), str(path["identifier"]), f"{function}(${path['identifier']})")
+    listed = path.get("function_name") in {"list_value", "array_value"} or path.get("type") == "ARRAY_CONSTRUCTOR"
+    parts = [item.get("expression", item) for item in path.get("arguments") or path.get("children") or ()]
+    names = [_text(part) for part in (parts if listed else [path])]
     if not names or None in names:
         raise _refused(
-            f"{function}() of a name that is computed",
-            f"write the name: {function}('data/x'), or as a parameter: $path",
+            f"{function}() with a computed path",
+            f"write the path: {function}('data/x'), or pass it as a parameter: {function}($path)",
         )
     return FileSource(tuple(name for name in names if name is not None), "", f"{function}()")
 
@@ -267,15 +278,13 @@ def _text(expression: dict[str, Any]) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _refused(
-    what: str, remedy: str = "a SELECT reads assets and files below the project, nothing else"
-) -> CellSyntaxError:
-    return CellSyntaxError(f"{what} is not for a SELECT over assets", remedy=remedy)
+def _refused(construct: str, remedy: str = _ALLOWED) -> CellSyntaxError:
+    return CellSyntaxError(f"{construct} is not allowed in a SELECT over assets", remedy=remedy)
 
 
 def _positional(text: str) -> CellSyntaxError:
     return CellSyntaxError(
-        "parameters have names here", where=_first_line(text), remedy="write $name instead of ? or $1"
+        "parameters of a SELECT have names", where=_first_line(text), remedy="write $name instead of ? or $1"
     )
 
 
@@ -287,8 +296,8 @@ def _around(text: str, position: str | None) -> str:
     if position is None or not position.isdigit():
         return _first_line(text)
     # DuckDB counts bytes.
-    at = len(text.encode()[: int(position)].decode(errors="ignore"))
-    number = text.count("\n", 0, at) + 1
+    offset = len(text.encode()[: int(position)].decode(errors="ignore"))
+    number = text.count("\n", 0, offset) + 1
     lines = text.splitlines() or [""]
     return f"line {number}: {lines[min(number, len(lines)) - 1].strip()[:100]}"
 
@@ -306,20 +315,20 @@ def _is_recursive(query: Any) -> bool:
     return isinstance(node, dict) and node.get("type") == "RECURSIVE_CTE_NODE"
 
 
-_MOST = 100_000
-"""Files that one pattern may match."""
+_MAX_FILES = 100_000
+"""Number of files that one pattern may match."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileAccess:
-    """What a SELECT reads of the file system.
+    """The files of a SELECT.
 
     Attributes
     ----------
     allowed
         Absolute paths and patterns that DuckDB may open.
     named
-        Absolute paths and patterns as the statement names them: what is recorded as read.
+        Absolute paths and patterns that the statement names; they are recorded as reads.
     """
 
     allowed: tuple[str, ...]
@@ -329,21 +338,28 @@ class FileAccess:
 def file_access(
     sources: Iterable[FileSource], parameters: Mapping[str, Any], project: Path | None, secret: Collection[Path]
 ) -> FileAccess:
-    """Return which files a statement reads, checked.
+    """Return the files that a statement may read, or raise an error if one of them is not allowed.
 
     Parameters
     ----------
     sources
-        What the statement names, relative to the working directory.
+        Files of the statement, relative to the working directory.
+    parameters
+        Values of parameters by name.
     project
-        The folder below which they must be; None where there is none.
+        The folder that must contain the files; None if there is no project.
     secret
-        Files and folders that are never read: stores, keys.
+        Files and folders that are never read: stores and keys.
+
+    Returns
+    -------
+    FileAccess
+        The files by name and by real path.
 
     Raises
     ------
     QueryError
-        If a file is elsewhere, not there, or of a store.
+        If a file does not exist, is not below the project, or belongs to a store.
     """
     allowed: dict[str, None] = {}
     named: dict[str, None] = {}
@@ -351,8 +367,8 @@ def file_access(
     for source in sources:
         for written in _names(source, parameters):
             path = _absolute(written)
-            # First where it is, then whether it is there: nothing is told of what is elsewhere.
-            _check(os.path.realpath(_fixed(path)), written, project, hidden)
+            # Check the location before the existence, so that an error does not reveal whether a file outside the project exists.
+            _check(os.path.realpath(_without_patterns(path)), written, project, hidden)
             named.setdefault(path)
             allowed.setdefault(path)
             for file in _matches(path, written):
@@ -368,11 +384,11 @@ def _names(source: FileSource, parameters: Mapping[str, Any]) -> tuple[str, ...]
         return source.names
     value = parameters.get(source.parameter)
     values = value if isinstance(value, list | tuple) else [value]
-    if not values or not all(isinstance(each, str) for each in values):
+    if not values or not all(isinstance(path, str) for path in values):
         raise QueryError(
-            f"{source.shown} is given {type(value).__name__ if not isinstance(value, list | tuple) else 'a list'},"
-            " which names no file",
-            remedy="its value is a path or a list of paths, as strings",
+            f"{source.label} needs a path or a list of paths as strings, not "
+            f"{type(value).__name__ if not isinstance(value, list | tuple) else 'this list'}",
+            remedy=f"pass a path: parameters={{{source.parameter!r}: 'data/x.csv'}}",
         )
     return tuple(values)
 
@@ -384,15 +400,15 @@ def _absolute(written: str) -> str:
     if "://" in path or not path or "\0" in path:
         raise QueryError(
             f"{written!r} is not below the project",
-            remedy="a SELECT opens no connection: fetch it in an asset of its own and read that",
+            remedy="a SELECT cannot open connections: fetch the data in an asset, and select from the asset",
         )
     return os.path.abspath(os.path.expanduser(path))
 
 
-def _fixed(path: str) -> str:
-    """Return the part of a path before its first pattern."""
+def _without_patterns(path: str) -> str:
+    """Return the leading part of a path that contains no pattern."""
     parts = path.split(os.sep)  # noqa: PTH206 - as above
-    first = next((at for at, part in enumerate(parts) if glob.has_magic(part)), None)
+    first = next((number for number, part in enumerate(parts) if glob.has_magic(part)), None)
     return path if first is None or os.path.exists(path) else os.sep.join(parts[:first]) or os.sep
 
 
@@ -400,22 +416,22 @@ def _matches(path: str, written: str) -> list[str]:
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        raise QueryError(f"{written!r} is a folder", remedy=f"name its files: '{written.rstrip('/')}/*.csv'")
-    found = []
+        raise QueryError(f"{written!r} is a folder", remedy=f"name the files in it: '{written.rstrip('/')}/*.csv'")
+    files = []
     if glob.has_magic(path):
-        # DuckDB's patterns match names that begin with a dot too.
-        for each in glob.iglob(path, recursive=True, include_hidden=True):
-            if os.path.isfile(each):
-                found.append(each)
-                if len(found) > _MOST:
-                    raise QueryError(f"{written!r} matches more than {_MOST:,} files", remedy="narrow the pattern")
-    if not found:
+        # As in DuckDB, patterns match names that begin with a dot, too.
+        for file in glob.iglob(path, recursive=True, include_hidden=True):
+            if os.path.isfile(file):
+                files.append(file)
+                if len(files) > _MAX_FILES:
+                    raise QueryError(f"{written!r} matches more than {_MAX_FILES:,} files", remedy="narrow the pattern")
+    if not files:
         raise QueryError(
             f"no file is called {written!r}" if not glob.has_magic(path) else f"no file matches {written!r}",
-            where=f"looked for in {os.getcwd()}" if not os.path.isabs(written) else "",
-            remedy="a path is relative to the notebook's folder; a table's name has no ending such as .csv",
+            where=f"searched in {os.getcwd()}" if not os.path.isabs(written) else "",
+            remedy="paths are relative to the notebook's folder; for an asset, leave out the ending",
         )
-    return sorted(found)
+    return sorted(files)
 
 
 def _check(real: str, written: str, project: Path | None, hidden: list[str]) -> None:
@@ -424,13 +440,15 @@ def _check(real: str, written: str, project: Path | None, hidden: list[str]) -> 
     if not root or not (_below(real, root) or (real == root and glob.has_magic(written))):
         raise QueryError(
             f"{shown} is not below the project",
-            where=f"the project is {root}" if root else "there is no project: the home folder is none",
-            remedy="read it in an asset of its own and name that in the SELECT",
+            where=f"the project is {root}"
+            if root
+            else "there is no project here: the home folder does not count as one",
+            remedy="read it in an asset, and select from the asset",
         )
-    if any(real == each or _below(real, each) for each in hidden) or _of_a_store(real, root):
+    if any(real == folder or _below(real, folder) for folder in hidden) or _is_in_a_store(real, root):
         raise QueryError(
             f"{shown} belongs to a store",
-            remedy="name the asset instead, or the views of the schema stepwell: FROM stepwell.runs",
+            remedy="select from the asset, or from a view of the schema stepwell: FROM stepwell.runs",
         )
 
 
@@ -438,8 +456,8 @@ def _below(path: str, folder: str) -> bool:
     return path.startswith(os.path.join(folder, ""))
 
 
-def _of_a_store(real: str, root: str) -> bool:
-    """Tell whether a folder between the project's and a file is a store: any one, not only that of the session."""
+def _is_in_a_store(real: str, root: str) -> bool:
+    """Return True if a file is inside a store below the project, whether or not it is the store of the session."""
     folder = os.path.dirname(real)
     while len(folder) >= len(root):
         if os.path.exists(os.path.join(folder, CATALOG)):

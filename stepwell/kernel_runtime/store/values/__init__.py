@@ -1,12 +1,12 @@
-"""The stored form of a value: how it is written, and how it comes back the same.
+"""The stored form of a value: writing it, and loading a value that equals the original.
 
 ===============  ====================================================================================================
-codecs           the value of record by exact type; the form of a small value in its row
-pickling         everything without a form of its own: pickle, protocol 5, large buffers out of band
+codecs           the codec of each type; the inline form of a small value in its row
+pickling         pickle, protocol 5, with large buffers out of band, for all values without another codec
 code_copies      classes and functions of a notebook by name, with a copy by value
 path_results     a path with the contents of its file
-loading          what loading a value needs: who reads code, which libraries wrote it
-round_trip       whether a value comes back the same; unknown types are loaded once before they are stored
-structure        type and size for a reader, and whether offsets and indices of loaded data stay inside it
+loading          parameters of loading: functions that read code, and the libraries that wrote the value
+round_trip       a test load of values of unknown types, before they are stored
+structure        type names and summaries for display; validation of offsets and indices in loaded data
 ===============  ====================================================================================================
 """

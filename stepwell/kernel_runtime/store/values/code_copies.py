@@ -1,20 +1,20 @@
-"""Classes and functions of the notebook: stored by their name with a copy by value, and loaded as what the notebook has, or as the copy.
+"""Classes and functions of the notebook: stored by name with a copy, and loaded as the notebook's object or as the copy.
 
-A value that holds an instance of a notebook's class is a pickle in which the class is a number; the stream's head has the names and code
-versions of what is numbered, and a second pickle has all of it by value (cloudpickle). At load each name is looked up where the class was
-defined: what is there is used if its code version is the stored one, otherwise the copy. Copies refer to each other, and to what is
-there, by the same rule, so that a copied class has the notebook's own base class if that did not change. A class without a name that could be
-looked up (of a function, of an asset's cell, a lambda) always is its copy. Copies of one version of a class are one class in a process.
+In the pickle of a value, classes and functions of the notebook are numbers. The head of the stream contains their names and code
+versions, and a second pickle contains copies of them (by value, with cloudpickle). A load looks up each name in the module that defined it.
+If the object there has the stored code version, it is used; otherwise the copy is used. Copies refer to each other by the same
+rule, so a copied class has the notebook's base class if that did not change. A class or function that cannot be looked up by name (inside a function
+or an asset's cell, or a lambda) is always loaded as its copy. In one process, all copies of one version of a class are the same class.
 
-A copied function of the notebook reads the notebook's own variables, as the original does, where the notebook has all that it reads: functions
-and classes with the stored code versions, anything else under its name. Elsewhere a copy has what is stored with it: other functions and
-classes, imported modules by name, plain values. Left out are variables of the notebook that are large, values that cannot be pickled, and what
-is named like a secret or comes from the environment: a copied function that reads one raises NameError where the notebook has no such name.
-Where a source itself has a secret written in it there is no copy, and the name has to be found. Copies hold bytecode: another
-minor version of Python cannot use them.
+A copied function uses the notebook's variables, like the original, if the notebook has everything that the function reads: functions
+and classes with the stored code versions, and other variables by name. Otherwise the copy uses the globals that are stored with it: functions,
+classes, imported modules by name, and plain values. Not stored are large variables of the notebook, values that cannot be pickled, and variables with
+names of secrets or values from the environment. A copied function that reads one of them raises NameError if the notebook does not define it.
+If the source itself contains a secret, no copy is stored, and a load needs the object in the notebook. Copies contain bytecode, so
+another minor version of Python cannot use them.
 
-When a value is loaded, copies are made in two steps, as cloudpickle writes them: an empty class or function, then what it holds, so that copies can refer to each other. Both
-steps pass through here, and leave alone what the notebook has.
+A load makes a copy in two steps, as cloudpickle writes it: first an empty class or function, then its contents, so that copies can refer to each
+other. `Resolver` handles both steps, and does not change objects of the notebook.
 """
 
 from __future__ import annotations
@@ -42,43 +42,43 @@ from stepwell.kernel_runtime.store.values import structure
 from stepwell.kernel_runtime.store.values.loading import UNKNOWN, CodeReader
 
 MOST_OF_A_GLOBAL = 4 << 20
-"""Bytes up to which the value of a variable of the notebook is part of a copy; a variable that only the step has is part whatever its size."""
+"""Size in bytes up to which a variable of the notebook is stored with a copy. There is no limit for variables that only the step has."""
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _HEAP_TYPE = 1 << 9
-_KEPT = 32
+_MAX_DUMPED = 32
 
 
 Named = tuple[str, str]
-"""Where a class or function was defined, ``__main__.Point``, and its code version."""
+"""Module and qualified name of a class or function, ``__main__.Point``, and its code version."""
 
 
 class NoCopyError(Exception):
-    """What is in a value cannot be copied, or must not be."""
+    """A class or function in a value cannot be copied, or contains a secret."""
 
 
-def name_of(found: Any) -> str:
+def name_of(item: Any) -> str:
     """Return module and qualified name of a class or function."""
-    return f"{found.__module__}.{found.__qualname__}"
+    return f"{item.__module__}.{item.__qualname__}"
 
 
-def goes_by_copy(found: Any) -> bool:
-    """Whether a class or function has to go with a copy: it is the notebook's, or it is not what its name means.
+def goes_by_copy(item: Any) -> bool:
+    """Return True if a class or function is stored with a copy: it is the notebook's, or its name does not refer to it.
 
-    What a library made without a name is not ours to take apart unless it is written in Python.
+    Classes of extension modules have no copy, because only classes written in Python can be copied.
     """
-    module = found.__module__
+    module = item.__module__
     if module == "__main__":
         return True
     if type(module) is not str:
         return False
-    if module == "builtins" or (isinstance(found, type) and not found.__flags__ & _HEAP_TYPE):
+    if module == "builtins" or (isinstance(item, type) and not item.__flags__ & _HEAP_TYPE):
         return False
-    return module in sys.modules and at_name(module, found.__qualname__) is not found
+    return module in sys.modules and at_name(module, item.__qualname__) is not item
 
 
-def parametrized(found: Any) -> tuple[Any, ...] | None:
-    """Return what reduces a class that a generic model of pydantic made for some arguments (``Box[int]``): it makes it again. None for any other."""
-    metadata = vars(found).get("__pydantic_generic_metadata__") if isinstance(found, type) else None
+def parametrized(item: Any) -> tuple[Any, ...] | None:
+    """Return the reduction of a parametrized generic model of pydantic, such as ``Box[int]``: the expression that makes it. None for other objects."""
+    metadata = vars(item).get("__pydantic_generic_metadata__") if isinstance(item, type) else None
     if not metadata or not metadata.get("origin"):
         return None
     arguments = metadata["args"]
@@ -86,71 +86,71 @@ def parametrized(found: Any) -> tuple[Any, ...] | None:
 
 
 def at_name(module: str, qualname: str) -> Any:
-    """Return what a module has under a qualified name, or None; nothing is imported."""
-    found: Any = sys.modules.get(module)
+    """Return the object with a qualified name in a module, or None; imports nothing."""
+    item: Any = sys.modules.get(module)
     for part in qualname.split("."):
-        found = getattr(found, part, None)
-        if found is None:
+        item = getattr(item, part, None)
+        if item is None:
             return None
-    return found
+    return item
 
 
 def notebook_object(number: int) -> Any:
-    """Stand in a pickle for the class or function of a number; only what loads such a pickle knows which it is."""
-    raise pickle.UnpicklingError(f"number {number} of a pickle that was taken out of its frame")
+    """Placeholder in a pickle for the class or function with a number; `Resolver` replaces it."""
+    raise pickle.UnpicklingError(f"class or function number {number} cannot be loaded without the frame of the pickle")
 
 
 def copied(*parts: Any) -> Any:
-    """Stand in a pickle of copies for the making of one, as `notebook_object`."""
+    """Placeholder in a pickle of copies for the creation of a copy; `Resolver` replaces it."""
     del parts
-    raise pickle.UnpicklingError("a copy that was taken out of its frame")
+    raise pickle.UnpicklingError("a copy cannot be loaded without the frame of the pickle")
 
 
 def completed(*parts: Any) -> None:
-    """Stand in a pickle of copies for the completing of one, as `notebook_object`."""
+    """Placeholder in a pickle of copies for setting the contents of a copy; `Resolver` replaces it."""
     del parts
-    raise pickle.UnpicklingError("a copy that was taken out of its frame")
+    raise pickle.UnpicklingError("a copy cannot be loaded without the frame of the pickle")
 
 
 class Reduced:
-    """Stands for an object while it is pickled, and says how it is reduced."""
+    """A reduction that replaces its object while a value is pickled."""
 
     def __init__(self, parts: tuple[Any, ...]) -> None:
         self.parts = parts
 
 
 def new_cell() -> CellType:
-    """Return a variable of a function that is bound to nothing yet."""
+    """Return an empty closure cell."""
     return CellType()
 
 
 def around(copy: FunctionType, *cells: CellType) -> FunctionType:
-    """Return a function as a copy of it, with other variables around it."""
-    made = FunctionType(copy.__code__, copy.__globals__, copy.__name__, copy.__defaults__, cells)
-    made.__kwdefaults__ = copy.__kwdefaults__
-    made.__qualname__, made.__module__ = copy.__qualname__, copy.__module__
-    made.__doc__ = copy.__doc__
-    made.__dict__.update(copy.__dict__)
+    """Return a function like ``copy``, with other closure cells."""
+    function = FunctionType(copy.__code__, copy.__globals__, copy.__name__, copy.__defaults__, cells)
+    function.__kwdefaults__ = copy.__kwdefaults__
+    function.__qualname__, function.__module__ = copy.__qualname__, copy.__module__
+    function.__doc__ = copy.__doc__
+    function.__dict__.update(copy.__dict__)
     if hasattr(copy, "__annotate__"):
-        made.__annotate__ = copy.__annotate__  # type: ignore[attr-defined]  # of 3.14
+        function.__annotate__ = copy.__annotate__  # type: ignore[attr-defined]  # of 3.14
     else:
-        made.__annotations__ = copy.__annotations__
-    return made
+        function.__annotations__ = copy.__annotations__
+    return function
 
 
 def bound_around(function: FunctionType) -> tuple[tuple[int, Any], ...]:
-    """Return what the variables around a function are bound to, each with its position."""
-    found = []
+    """Return positions and contents of the closure cells of a function that are not empty."""
+    contents = []
     for position, cell in enumerate(function.__closure__ or ()):
         try:
-            found.append((position, cell.cell_contents))
+            contents.append((position, cell.cell_contents))
         except ValueError:
-            continue  # it has no value yet
-    return tuple(found)
+            continue  # the cell is empty
+    return tuple(contents)
 
 
 def bind_around(function: FunctionType, bound: tuple[tuple[int, Any], ...]) -> None:
-    """Bind the variables around a function, as `bound_around` found them."""
+    """Set the closure cells of a function, given positions and contents as of `bound_around`."""
     cells = function.__closure__ or ()
     for position, value in bound:
         cells[position].cell_contents = value
@@ -160,33 +160,47 @@ _dumped: OrderedDict[tuple[Any, ...], tuple[bytes, tuple[Any, ...]]] = OrderedDi
 _dumped_lock = threading.Lock()
 
 
-def dump_copies(found: Sequence[Any], names: Sequence[Named], code: CodeReader) -> bytes:
-    """Return the pickle of copies of classes and functions; remembered as long as their code versions are the same.
+def dump_copies(originals: Sequence[Any], names: Sequence[Named], code: CodeReader) -> bytes:
+    """Return the pickle with copies of classes and functions. The last results are cached by object and code version.
+
+    Parameters
+    ----------
+    originals
+        The classes and functions.
+    names
+        Their names and code versions.
+    code
+        Functions that read code versions and recognize secrets.
+
+    Returns
+    -------
+    bytes
+        The pickle of the list of copies.
 
     Raises
     ------
     NoCopyError
-        If one cannot be copied or has a secret in its source.
+        If one cannot be copied, or has a secret in its source.
     """
-    key = tuple([(id(each), version) for each, (_, version) in zip(found, names, strict=True)])
+    key = tuple([(id(original), version) for original, (_, version) in zip(originals, names, strict=True)])
     versioned = all(version and version != UNKNOWN for _, version in names)
     if versioned:
         with _dumped_lock:
-            kept = _dumped.get(key)
-            if kept is not None:
+            cached = _dumped.get(key)
+            if cached is not None:
                 _dumped.move_to_end(key)
-                return kept[0]
+                return cached[0]
     stream = io.BytesIO()
     try:
-        _pickler(stream, code).dump(list(found))
+        _pickler(stream, code).dump(list(originals))
     except NoCopyError:
         raise
     except Exception as error:
         raise NoCopyError(" ".join(f"{type(error).__name__}: {error}".split())[:300]) from error
     if versioned:
         with _dumped_lock:
-            _dumped[key] = stream.getvalue(), tuple(found)
-            if len(_dumped) > _KEPT:
+            _dumped[key] = stream.getvalue(), tuple(originals)
+            if len(_dumped) > _MAX_DUMPED:
                 _dumped.popitem(last=False)
     return stream.getvalue()
 
@@ -198,48 +212,55 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        """Marks each class and function that goes by value with its name and code version."""
+        """A pickler that stores name and code version with each class and function that is pickled by value."""
 
         def reducer_override(self, value: Any) -> Any:
             wrapped = rewrapped(value)
             if wrapped is not NotImplemented:
                 return wrapped
-            found = super().reducer_override(value)
-            if type(found) is not tuple or len(found) != 6:
-                return found
+            reduction = super().reducer_override(value)
+            if type(reduction) is not tuple or len(reduction) != 6:
+                return reduction
             if code.hides(value.__qualname__, value):
-                raise NoCopyError(f"the source of {value.__qualname__} holds what looks like a secret")
-            make, arguments, state, _, _, complete = found
+                raise NoCopyError(f"the source of {value.__qualname__} contains text that looks like a secret")
+            make, arguments, state, _, _, complete = reduction
             names: tuple[dict[str, str], ...] = ()
             if isinstance(value, type):
-                # The identity that cloudpickle gives a class is drawn by chance; ours is its name and code version.
-                arguments = tuple(None if _is_drawn(each) else each for each in arguments)
-                kept, slots = state
+                # cloudpickle identifies a class by a random number, which would make equal values differ. Here name and code version identify it.
+                arguments = tuple(None if _is_random_id(item) else item for item in arguments)
+                attributes, slots = state
                 if isinstance(value, enum.EnumMeta):
-                    # cloudpickle leaves out members with several names.
+                    # cloudpickle leaves out aliases of members.
                     members: dict[str, Any] = {name: member.value for name, member in value.__members__.items()}  # type: ignore[var-annotated]
                     arguments = (*arguments[:3], members, *arguments[4:])
-                    kept = {name: each for name, each in kept.items() if name not in members}
+                    attributes = {name: item for name, item in attributes.items() if name not in members}
                 elif "__slots__" in vars(value) and type(value) in _PLAIN_KINDS and not issubclass(value, tuple):
-                    # cloudpickle would give the instances of the copy a dict as well.
+                    # Without this, instances of the copy would have a __dict__, too.
                     arguments = (
                         *arguments[:3],
                         {**arguments[3], "__slots__": vars(value)["__slots__"]},
                         *arguments[4:],
                     )
-                state = ({name: each for name, each in kept.items() if not _is_secret_text(code, name, each)}, slots)
+                state = (
+                    {name: item for name, item in attributes.items() if not _is_secret_text(code, name, item)},
+                    slots,
+                )
             else:
-                kept, slots = state
-                home = _home(value)
-                if home:
-                    # Written in a module: there it finds its globals again.
-                    arguments = (arguments[0], _GlobalsOf(home), *arguments[2:])
+                attributes, slots = state
+                module = _module_of_globals(value)
+                if module:
+                    # The function is defined in a module, whose globals exist where the value is loaded.
+                    arguments = (arguments[0], _GlobalsOf(module), *arguments[2:])
                     slots["__globals__"] = {}
                 else:
                     arguments[1].pop("__file__", None)
-                    seen = slots["__globals__"]
-                    names = ({name: code.version_of(each) if _is_code(each) else "" for name, each in seen.items()},)
-                    slots["__globals__"] = {name: each for name, each in seen.items() if _belongs(code, name, each)}
+                    used_globals = slots["__globals__"]
+                    names = (
+                        {name: code.version_of(item) if _is_code(item) else "" for name, item in used_globals.items()},
+                    )
+                    slots["__globals__"] = {
+                        name: item for name, item in used_globals.items() if _belongs(code, name, item)
+                    }
             named = (name_of(value), code.version_of(value))
             return copied, (*named, make, arguments, *names), (complete, state), None, None, completed
 
@@ -247,9 +268,9 @@ def _pickler(stream: io.BytesIO, code: CodeReader) -> Any:
 
 
 def rewrapped(value: Any) -> Any:
-    """Return what reduces a wrapper of functools around the user's function, or NotImplemented for anything else.
+    """Return the reduction of a ``cached_property`` or ``lru_cache`` around the user's function; NotImplemented for other objects.
 
-    One keeps a lock, the other is found by its name only; both are made anew around the function, with nothing remembered.
+    Pickle cannot store them: the first may contain a lock, the second is stored by name. Both are created again, with an empty cache.
     """
     kind = type(value)
     if kind is functools.cached_property:
@@ -263,26 +284,26 @@ _LRU = type(functools.lru_cache(len))
 
 
 def cached_property_of(function: Callable[[Any], Any], name: str | None) -> Any:
-    """Return a cached property that has been given its name."""
-    made = functools.cached_property(function)
-    made.attrname = name
-    return made
+    """Return a cached property with a name."""
+    result = functools.cached_property(function)
+    result.attrname = name
+    return result
 
 
 def lru_cache_of(function: Callable[..., Any], most: int | None, typed: bool) -> Any:
-    """Return a function that remembers its results, and has none yet."""
+    """Return a function with an empty cache of results."""
     return functools.lru_cache(most, typed)(function)
 
 
-def _home(function: FunctionType) -> str:
-    """Return the module, not the notebook, whose globals are those of a function; empty if it has others."""
+def _module_of_globals(function: FunctionType) -> str:
+    """Return the module whose globals a function has; empty for functions of the notebook or with other globals."""
     name = function.__globals__.get("__name__")
     module = sys.modules.get(name) if type(name) is str and name != "__main__" else None
     return str(name) if module is not None and vars(module) is function.__globals__ else ""
 
 
 class _GlobalsOf:
-    """Stands in a pickle of copies for the globals of a module."""
+    """Placeholder in a pickle of copies for the globals of a module."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -292,12 +313,14 @@ class _GlobalsOf:
 
 
 def globals_of(module: str) -> dict[str, Any]:
-    """Return the globals of a module, imported if need be."""
+    """Return the globals of a module; imports the module if necessary."""
     return vars(import_module(module))
 
 
-def _is_drawn(argument: Any) -> bool:
-    return type(argument) is str and len(argument) == 32 and all(each in "0123456789abcdef" for each in argument)
+def _is_random_id(argument: Any) -> bool:
+    return (
+        type(argument) is str and len(argument) == 32 and all(character in "0123456789abcdef" for character in argument)
+    )
 
 
 def _is_secret_text(code: CodeReader, name: str, value: Any) -> bool:
@@ -309,7 +332,7 @@ def _is_code(value: Any) -> bool:
 
 
 def _belongs(code: CodeReader, name: str, value: Any) -> bool:
-    """Whether the value of a global is part of a copy."""
+    """Return True if the value of a global variable is stored with a copy."""
     if isinstance(value, ModuleType | FunctionType | type):
         return True
     if type(value).__module__.partition(".")[0] == "stepwell" or code.hides(name, value):
@@ -318,17 +341,17 @@ def _belongs(code: CodeReader, name: str, value: Any) -> bool:
         size = len(pickle.dumps(value, 5))
         return size <= MOST_OF_A_GLOBAL or vars(sys.modules["__main__"]).get(name) is not value
     except Exception:
-        # A connection, a lock: what cannot be pickled is made anew where the code runs.
+        # Values that cannot be pickled, such as connections and locks, must be created where the code runs.
         return False
 
 
 _classes: weakref.WeakValueDictionary[Named, type] = weakref.WeakValueDictionary()
-"""Copies of classes, so that two loads of a value give instances of one class."""
+"""Copies of classes, so that two loads of a value return instances of the same class."""
 _loading = threading.RLock()
 
 
 def _after_fork_in_child() -> None:
-    global _loading  # noqa: PLW0603 - another thread of the parent may have held it
+    global _loading  # noqa: PLW0603 - another thread of the parent may hold the lock
     _loading = threading.RLock()
 
 
@@ -337,22 +360,26 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 class Resolver:
-    """Finds what the numbers of one pickle stand for.
+    """Resolves the numbers of one pickle to classes and functions.
 
     Parameters
     ----------
     names
-        By number, what the stream's head says.
+        Names and code versions by number, from the head of the stream.
     copies
-        The pickle of all of them; empty where there is none.
+        The pickle of the copies; empty if there are none.
     python
         The version of Python that made the copies.
     inside
-        Those names that nothing had when the value was stored.
+        Names that could not be looked up when the value was stored.
     why
-        Why there are no copies.
-    tell
-        Is given a line where a copy is used although the name means something else, or nothing.
+        The reason if there are no copies.
+    key
+        The asset's key, for messages.
+    code
+        Functions that read code versions.
+    notify
+        Receives a notice if a copy is used because the name refers to another object, or to none.
     """
 
     def __init__(
@@ -365,7 +392,7 @@ class Resolver:
         *,
         key: str,
         code: CodeReader,
-        tell: Notify,
+        notify: Notify,
     ) -> None:
         self._names = [(name, version) for name, version in names]
         self._copies = copies
@@ -374,13 +401,13 @@ class Resolver:
         self._why = why
         self._key = key
         self._code = code
-        self._tell = tell
+        self._notify = notify
         self._loaded: list[Any] | None = None
         self._unfinished: dict[int, Any] = {}
-        self._at_home: set[int] = set()
+        self._with_notebook_globals: set[int] = set()
 
     def globals(self) -> dict[tuple[str, str], Any]:
-        """Return what stands for the names of `code_copies` in the pickles."""
+        """Return the replacements of the placeholders in the pickles."""
         here = __name__
         return {
             (here, notebook_object.__name__): self._object,
@@ -390,17 +417,17 @@ class Resolver:
 
     def _object(self, number: int) -> Any:
         name, version = self._names[number]
-        found = self._live(name, version)
-        if found is not None:
-            return found
+        item = self._in_notebook(name, version)
+        if item is not None:
+            return item
         module, short = _split(name)
-        there = at_name(module, short)
+        present = at_name(module, short)
         if not self._copies:
-            self._refuse(short, there, f"no copy is kept: {self._why}")
+            self._refuse(short, present, f"no copy is stored: {self._why}")
         if self._python != PYTHON:
-            self._refuse(short, there, f"its copy was made by Python {self._python}, and this is Python {PYTHON}")
+            self._refuse(short, present, f"its copy was made by Python {self._python}, and this is Python {PYTHON}")
         if name not in self._inside:
-            self._tell(notice("copy used", self._key, name=short, module=module, exists=there is not None))
+            self._notify(notice("copy used", self._key, name=short, module=module, exists=present is not None))
         if self._loaded is None:
             self._loaded = self._load_copies()
         return self._loaded[number]
@@ -408,32 +435,32 @@ class Resolver:
     def _load_copies(self) -> list[Any]:
         with _loading:
             try:
-                found: list[Any] = structure.Unpickler(self._copies, (), self.globals(), check=False).load()
+                copies: list[Any] = structure.Unpickler(self._copies, (), self.globals(), check=False).load()
             except BaseException:
                 for named, cls in list(_classes.items()):
                     if id(cls) in self._unfinished:
                         del _classes[named]
                 raise
-        return found
+        return copies
 
-    def _live(self, name: str, version: str) -> Any:
+    def _in_notebook(self, name: str, version: str) -> Any:
         if "<" in name or version == UNKNOWN:
             return None
-        found = at_name(*_split(name))
-        if not (isinstance(found, type | FunctionType)):
+        item = at_name(*_split(name))
+        if not (isinstance(item, type | FunctionType)):
             return None
-        return found if not version or self._code.version_of(found) == version else None
+        return item if not version or self._code.version_of(item) == version else None
 
-    def _refuse(self, short: str, there: Any, why: str) -> None:
-        what = (
-            f"was made with another {short} than the one defined now"
-            if there is not None
+    def _refuse(self, short: str, present: Any, why: str) -> None:
+        problem = (
+            f"needs another version of {short} than the one defined here"
+            if present is not None
             else f"needs {short}, which is not defined here"
         )
         raise ValueUnavailableError(
-            f"the stored value of {self._key!r} {what}",
+            f"the stored value of {self._key!r} {problem}",
             where=why,
-            remedy=f"run the cell that defines {short}{' as it was' if there is not None else ''}, or materialize {self._key!r} again",
+            remedy=f"run the cell that defines {short}{' in its former version' if present is not None else ''}, or materialize {self._key!r} again",
         )
 
     def _copied(
@@ -444,50 +471,50 @@ class Resolver:
         arguments: tuple[Any, ...],
         reads: Mapping[str, str] | None = None,
     ) -> Any:
-        found = self._live(name, version)
-        if found is None and version and version != UNKNOWN:
-            found = _classes.get((name, version))
-        if found is None:
+        item = self._in_notebook(name, version)
+        if item is None and version and version != UNKNOWN:
+            item = _classes.get((name, version))
+        if item is None:
             notebook = _notebook() if reads is not None and self._has_all(reads) else None
             if notebook is not None:
                 code, _, *rest = arguments
-                found = FunctionType(code, notebook, *rest)
-                self._at_home.add(id(found))
+                item = FunctionType(code, notebook, *rest)
+                self._with_notebook_globals.add(id(item))
             else:
-                found = make(*arguments)
-            self._unfinished[id(found)] = found
-            if isinstance(found, type) and version and version != UNKNOWN:
-                _classes[name, version] = found
-                if self._code.made is not None:
-                    self._code.made(found, version)
-        return found
+                item = make(*arguments)
+            self._unfinished[id(item)] = item
+            if isinstance(item, type) and version and version != UNKNOWN:
+                _classes[name, version] = item
+                if self._code.on_copy is not None:
+                    self._code.on_copy(item, version)
+        return item
 
     def _has_all(self, reads: Mapping[str, str]) -> bool:
-        """Whether the notebook has what a function reads: each name, with the code version of what is code."""
+        """Return True if the notebook has all names that a function reads, and the same code versions of functions and classes."""
         notebook = _notebook()
         return all(
             name in notebook and (not version or self._code.version_of(notebook[name]) == version)
             for name, version in reads.items()
         )
 
-    def _completed(self, found: Any, rest: tuple[Callable[[Any, Any], None], Any]) -> None:
-        complete, state = rest
-        if self._unfinished.pop(id(found), None) is None:
+    def _completed(self, item: Any, completion: tuple[Callable[[Any, Any], None], Any]) -> None:
+        complete, state = completion
+        if self._unfinished.pop(id(item), None) is None:
             return
         notebook = _notebook()
-        if id(found) in self._at_home:
-            # What is stored of the notebook's variables is not needed, and cloudpickle sets the builtins of any namespace.
+        if id(item) in self._with_notebook_globals:
+            # The function uses the notebook's globals: stored ones must not replace them, nor the builtins that cloudpickle sets.
             state[1]["__globals__"] = {}
             before = {name: notebook[name] for name in ("__builtins__",) if name in notebook}
-            complete(found, state)
+            complete(item, state)
             notebook.update(before)
             return
-        complete(found, state)
-        if isinstance(found, FunctionType) and found.__globals__.get("__name__") == "__main__":
-            own = found.__globals__
-            for name in found.__code__.co_names:
-                if name not in own and name in notebook:
-                    own[name] = notebook[name]
+        complete(item, state)
+        if isinstance(item, FunctionType) and item.__globals__.get("__name__") == "__main__":
+            globals_ = item.__globals__
+            for name in item.__code__.co_names:
+                if name not in globals_ and name in notebook:
+                    globals_[name] = notebook[name]
 
 
 def _notebook() -> dict[str, Any]:
@@ -497,19 +524,15 @@ def _notebook() -> dict[str, Any]:
 def load_with(
     resolver: Resolver, stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None
 ) -> Any:
-    """Return the value of a pickle whose classes and functions of the notebook are numbers."""
+    """Return the value of a pickle in which classes and functions of the notebook are numbers."""
     return structure.Unpickler(stream, buffers, resolver.globals(), check=check, link=link).load()
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return module and qualified name; modules are the longest part that is imported."""
+    """Split a name into module and qualified name; the module is the longest part that is imported."""
     parts = name.split(".")
     for count in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:count])
         if module in sys.modules:
             return module, ".".join(parts[count:])
     return parts[0], ".".join(parts[1:])
-
-
-def _where(module: str) -> str:
-    return "the notebook" if module == "__main__" else module

@@ -1,21 +1,20 @@
-"""The value of record, chosen by exact type: it must come back the same.
+"""The codec of a value, chosen by its exact type. A loaded value must equal the original.
 
 ===========  ==========================================  ==================================================
-codec        for                                         stored form
+codec        types                                       stored form
 ===========  ==========================================  ==================================================
 plain        None, bool, int, float, str, bytes          one tag byte and the value
-pickle       a path                                      a frame with the path, the contents of the file beside it
-arrow-...    pyarrow Table, RecordBatch, (Chunked)Array  an Arrow IPC stream, which holds no more than a slice shows
-polars-...   polars DataFrame, Series                    polars' own IPC stream; which columns are known to be sorted;
-                                                         with numbers of 128 bits, pickle
-pickle       everything else, pandas included            pickle protocol 5, large buffers beside the stream; in a frame
+pickle       a path                                      a frame with the path; the contents of the file as a buffer
+arrow-...    pyarrow Table, RecordBatch, (Chunked)Array  an Arrow IPC stream, with only the visible part of slices
+polars-...   polars DataFrame, Series                    the IPC stream of polars, and the columns marked as sorted;
+                                                         pickle for numbers of 128 bits
+pickle       all others, including pandas                pickle protocol 5 with large buffers out of band; in a frame
                                                          with copies of the notebook's classes if it names any
 ===========  ==========================================  ==================================================
 
-Only a pickle executes code when it is loaded; only a pickle is signed. A subclass of one of these types is something else and
-is pickled.
+Only a pickle executes code when it is loaded, so only a pickle is signed. Subclasses of these types are pickled.
 
-A small value is stored in its row without a header (`pack`): number of buffers, size and writability of each, the stream, the buffers.
+A small value is stored in its row without a header (`pack`): number of buffers, size and writability of each buffer, the stream, the buffers.
 """
 
 from __future__ import annotations
@@ -41,23 +40,23 @@ PICKLE = "pickle"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A value's stored form: a stream, and buffers that are data and nothing else."""
+    """The stored form of a value: a stream, and buffers of plain data."""
 
     codec: str
     stream: bytes
     buffers: Sequence[memoryview] = ()
     classes: tuple[tuple[str, str], ...] = ()
-    """Classes and functions of the notebook that it names, each with its code version; libraries that wrote it, each with its own."""
+    """Names and code versions of classes and functions of the notebook in the value; names and versions of the libraries that wrote it."""
     notices: tuple[Notice, ...] = ()
-    """Lines for who stored it."""
+    """Notices for the user who stores the value."""
     kinds: tuple[type, ...] = ()
-    """Types in it, apart from plain data: whether it comes back depends on them (`round_trip`)."""
+    """Types of the objects in the value, except plain data. `round_trip` tests values with unknown types."""
     copies: bool = False
-    """Whether it names classes or functions of the notebook."""
+    """True if the value refers to classes or functions of the notebook."""
 
     @property
     def size(self) -> int:
-        """Bytes of stream and buffers."""
+        """Size of the stream and the buffers, in bytes."""
         return len(self.stream) + sum(buffer.nbytes for buffer in self.buffers)
 
 
@@ -70,13 +69,24 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
 
     Parameters
     ----------
+    value
+        The value; `Linked` for one that shares objects with its inputs.
+    key
+        The asset's key, for messages.
+    code
+        Functions that read the code of classes and functions.
     portable
-        Whether pickle alone must be able to bring the value to another process.
+        True if the value must also survive plain pickle, by which it goes to another process.
+
+    Returns
+    -------
+    Encoded
+        The stream and its buffers.
 
     Raises
     ------
     UnstorableValueError
-        If no codec can bring it back.
+        If no codec can store the value.
     """
     kind = type(value)
     link = None
@@ -88,13 +98,13 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
         return Encoded("plain", plain(value))
     module = kind.__module__
     if module.startswith("pyarrow."):
-        found = _arrow(value)
-        if found is not None:
-            return replace(found, classes=libraries_of(("pyarrow",), code.owner))
+        encoded = _arrow(value)
+        if encoded is not None:
+            return replace(encoded, classes=libraries_of(("pyarrow",), code.owner))
     elif module.startswith("polars."):
-        found = _polars(value, key)
-        if found is not None:
-            return replace(found, classes=libraries_of(("polars",), code.owner))
+        encoded = _polars(value, key)
+        if encoded is not None:
+            return replace(encoded, classes=libraries_of(("polars",), code.owner))
     if kind is PATH:
         head, buffers, notices = path_results.dump(value, key=key)
         return Encoded(PICKLE, pickling.framed(pickling.Frame(head, b"", b"")), buffers, notices=notices)
@@ -107,14 +117,28 @@ def encode(value: Any, *, key: str, code: CodeReader = _NO_CODE, portable: bool 
 def decode(
     codec: str, stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading = _NOWHERE
 ) -> Any:
-    """Return the value; a pickle must have been found trustworthy before.
+    """Return the value of a stored form. The signature of a pickle must have been verified before.
+
+    Parameters
+    ----------
+    codec, stream, buffers
+        The stored form, as of `Encoded`.
+    key
+        The asset's key, for messages.
+    loading
+        The parameters of loading.
+
+    Returns
+    -------
+    object
+        The value.
 
     Raises
     ------
     ValueDamagedError
         If the stored form is damaged.
     ValueUnavailableError
-        If it names what is not here.
+        If it needs a class, module or codec that is not available.
     """
     if codec == PICKLE:
         return pickling.load(stream, buffers, key=key, loading=loading)
@@ -130,11 +154,11 @@ def decode(
     except ExtensionMissingError as error:
         raise ValueUnavailableError(
             f"the stored value of {key!r} needs the Arrow extension type {error}, which is not registered here",
-            remedy=f"register it first (pyarrow.register_extension_type), or materialize {key!r} again",
+            remedy=f"register it with pyarrow.register_extension_type, or materialize {key!r} again",
         ) from error
     except BaseException as error:
-        # A panic of polars' engine is no Exception.
-        other = library_difference(loading.written, loading.code.owner)
+        # A panic in the engine of polars is a BaseException, but not an Exception.
+        other = library_difference(loading.libraries, loading.code.owner)
         kind = ValueUnavailableError if other else ValueDamagedError
         raise kind(
             f"the stored value of {key!r} {f'cannot be loaded{other}' if other else 'is damaged'}",
@@ -142,21 +166,21 @@ def decode(
             remedy=f"materialize {key!r} again",
         ) from error
     raise ValueUnavailableError(
-        f"the stored value of {key!r} is in a form that this Stepwell does not know ({codec})",
+        f"the stored value of {key!r} has the format {codec}, which this version of Stepwell does not know",
         remedy=f"upgrade: pip install -U stepwell; or materialize {key!r} again",
     )
 
 
 class ExtensionMissingError(Exception):
-    """An extension type that the value has and that is not registered here."""
+    """An extension type of the value is not registered in this process."""
 
 
 # -- plain scalars ---------------------------------------------------------------------------------------------------
 
 _PLAIN: dict[type, Any] = {
-    type(None): lambda value: b"N",  # noqa: ARG005 - one signature for all
+    type(None): lambda value: b"N",  # noqa: ARG005 - all entries have the same signature
     bool: lambda value: b"T" if value else b"F",
-    # Hexadecimal: Python limits the length of decimal conversions only.
+    # Hexadecimal, because Python limits the length of decimal conversions.
     int: lambda value: b"i%x" % value if value >= 0 else b"i-%x" % -value,
     float: lambda value: b"f" + struct.pack("<d", value),
     str: lambda value: b"s" + value.encode("utf-8", "surrogatepass"),
@@ -200,8 +224,8 @@ def _arrow(value: Any) -> Encoded | None:
 def _arrow_stream(codec: str, schema: Any, batches: Sequence[Any]) -> Encoded:
     import pyarrow as pa
 
-    found = _extensions(schema.types)
-    names = sorted({each.extension_name for each in found})
+    extensions = _extensions(schema.types)
+    names = sorted({extension.extension_name for extension in extensions})
     if any(map(_has_views, schema.types)):
         batches = [
             pa.RecordBatch.from_arrays([_compacted(column) for column in batch.columns], schema=schema)
@@ -211,25 +235,27 @@ def _arrow_stream(codec: str, schema: Any, batches: Sequence[Any]) -> Encoded:
     with pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-    # Where a type of the user's is not registered, Arrow gives its storage in its place and says nothing.
+    # If an extension type is not registered, Arrow silently returns its storage instead. With the names stored, decode can report that.
     stream = "\n".join(names).encode()
-    return Encoded(codec, stream, [memoryview(sink.getvalue())], kinds=tuple({type(each) for each in found}))
+    return Encoded(
+        codec, stream, [memoryview(sink.getvalue())], kinds=tuple({type(extension) for extension in extensions})
+    )
 
 
 def _extensions(kinds: Iterable[Any]) -> list[Any]:
-    """Return the extension types among some types and inside them."""
+    """Return the extension types among the types, and inside them."""
     import pyarrow as pa
 
-    found = []
+    extensions = []
     for kind in kinds:
-        inner = [kind.field(at).type for at in range(kind.num_fields)]
+        inner = [kind.field(number).type for number in range(kind.num_fields)]
         if isinstance(kind, pa.BaseExtensionType):
-            found.append(kind)
+            extensions.append(kind)
             inner.append(kind.storage_type)
         elif isinstance(kind, pa.DictionaryType):
             inner.append(kind.value_type)
-        found += _extensions(inner)
-    return found
+        extensions += _extensions(inner)
+    return extensions
 
 
 def _has_views(kind: Any) -> bool:
@@ -240,20 +266,20 @@ def _has_views(kind: Any) -> bool:
         return True
     if types.is_list_view(kind) or types.is_large_list_view(kind):
         return True
-    return any(_has_views(kind.field(at).type) for at in range(kind.num_fields))
+    return any(_has_views(kind.field(number).type) for number in range(kind.num_fields))
 
 
 def _compacted(array: Any) -> Any:
-    """Return an array of views without what it does not show: Arrow writes all that a slice was cut from."""
+    """Return an array of views without invisible data: Arrow writes the complete array that a slice was taken from."""
     import pyarrow as pa
 
-    # Lists are cut to what is shown by this, texts by becoming plain ones for a moment.
+    # concat_arrays drops invisible list items; casting to a type without views and back drops invisible text.
     cut = pa.concat_arrays([array, array.slice(0, 0)])
     try:
-        whole = cut.cast(_without_views(array.type))
+        compacted = cut.cast(_without_views(array.type))
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         return cut
-    return whole.cast(array.type) if whole.nbytes < cut.get_total_buffer_size() else cut
+    return compacted.cast(array.type) if compacted.nbytes < cut.get_total_buffer_size() else cut
 
 
 def _without_views(kind: Any) -> Any:
@@ -264,7 +290,9 @@ def _without_views(kind: Any) -> Any:
         return pa.large_string()
     if types.is_binary_view(kind):
         return pa.large_binary()
-    fields = [kind.field(at).with_type(_without_views(kind.field(at).type)) for at in range(kind.num_fields)]
+    fields = [
+        kind.field(number).with_type(_without_views(kind.field(number).type)) for number in range(kind.num_fields)
+    ]
     if types.is_struct(kind):
         return pa.struct(fields)
     if types.is_fixed_size_list(kind):
@@ -283,8 +311,8 @@ def _arrow_value(codec: str, extensions: bytes, data: Any, *, check: bool) -> An
         reader = pa.ipc.open_stream(pa.py_buffer(data))
         schema, batches = reader.schema, list(reader)
     if extensions:
-        here = {each.extension_name for each in _extensions(schema.types)}
-        missing = [name for name in extensions.decode().split("\n") if name not in here]
+        registered = {extension.extension_name for extension in _extensions(schema.types)}
+        missing = [name for name in extensions.decode().split("\n") if name not in registered]
         if missing:
             raise ExtensionMissingError(", ".join(missing))
     if codec == "arrow-table":
@@ -299,8 +327,8 @@ def _arrow_value(codec: str, extensions: bytes, data: Any, *, check: bool) -> An
 # -- polars ----------------------------------------------------------------------------------------------------------
 
 
-_MOST_HIDDEN = 1 << 16
-"""Bytes that a slice may be stored larger than it is before that is looked into."""
+_MAX_EXCESS = 1 << 16
+"""Excess bytes in the stored form of a slice up to which it is not compacted."""
 
 
 def _polars(value: Any, key: str) -> Encoded | None:
@@ -317,16 +345,16 @@ def _polars(value: Any, key: str) -> Encoded | None:
         return None
     try:
         if any([_holds(dtype, _OBJECTS) for dtype in frame.dtypes]):  # noqa: C419 - likewise
-            # polars writes the addresses of the objects.
-            raise TypeError("a column holds Python objects")  # noqa: TRY301 - explained below, like polars' own refusals
+            # polars would write the addresses of the objects.
+            raise TypeError("a column holds Python objects")  # noqa: TRY301 - reported below with the errors of polars
         data = _ipc(frame, pl.CompatLevel.newest())
-        if len(data) > _MOST_HIDDEN + 4 * frame.estimated_size() and any(map(_is_nested, frame.dtypes)):
-            # Texts in lists and structs are written with all that a slice was cut from; the older form has what is shown.
+        if len(data) > _MAX_EXCESS + 4 * frame.estimated_size() and any(map(_is_nested, frame.dtypes)):
+            # The newest format writes text in lists and structs with the complete frame that a slice was taken from; the oldest does not.
             small = pl.read_ipc_stream(io.BytesIO(_ipc(frame, pl.CompatLevel.oldest())))
             if small.schema == frame.schema and small.equals(frame, null_equal=True):
                 data = _ipc(small, pl.CompatLevel.newest())
     except BaseException as error:
-        # A panic of polars' engine is no Exception.
+        # A panic in the engine of polars is a BaseException, but not an Exception.
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise UnstorableValueError(
@@ -346,10 +374,10 @@ def _ipc(frame: Any, level: Any) -> memoryview:
 
 
 def _sorted_columns(frame: Any) -> bytes:
-    """Return a letter for each column: whether it is known to be sorted, and how; nothing if none is."""
+    """Return a letter for each column: ``a`` or ``d`` if it is marked as sorted, otherwise ``-``; empty if no column is marked."""
     flags = [column.flags for column in frame.get_columns()]
-    found = b"".join([b"a" if each["SORTED_ASC"] else b"d" if each["SORTED_DESC"] else b"-" for each in flags])
-    return found if found.strip(b"-") else b""
+    letters = b"".join([b"a" if flag["SORTED_ASC"] else b"d" if flag["SORTED_DESC"] else b"-" for flag in flags])
+    return letters if letters.strip(b"-") else b""
 
 
 def _is_nested(dtype: Any) -> bool:
@@ -358,20 +386,22 @@ def _is_nested(dtype: Any) -> bool:
 
 _OBJECTS = frozenset(("Object",))
 _UNCHECKABLE = frozenset(("Int128", "UInt128"))
-"""Types that pyarrow does not read, so that it cannot check the stream: their frames are pickled, and so signed."""
+"""Types that pyarrow cannot read and check. Frames with these types are pickled, and therefore signed."""
 
 
 def _holds(dtype: Any, names: frozenset[str]) -> bool:
-    """Return whether a type is, or is made of, one of some names."""
+    """Return True if the name of a type, or of a type inside it, is among the names."""
     inner = [getattr(dtype, "inner", None), *[field.dtype for field in getattr(dtype, "fields", ())]]
-    return dtype.base_type().__name__ in names or any(_holds(each, names) for each in inner if each is not None)
+    return dtype.base_type().__name__ in names or any(
+        _holds(dtype_inside, names) for dtype_inside in inner if dtype_inside is not None
+    )
 
 
 def _is_sorted(column: Any, *, descending: bool) -> bool:
     try:
         return any(column.is_sorted(descending=descending, nulls_last=last) for last in (False, True))
     except Exception:
-        # Without the mark the values are the same.
+        # The mark is only an optimization.
         return False
 
 
@@ -381,18 +411,18 @@ def _polars_value(codec: str, sorted_columns: bytes, data: Any, *, check: bool) 
     if check:
         structure.arrow_batches(data)
     frame = pl.read_ipc_stream(io.BytesIO(data))
-    known = [
+    columns = [
         column.set_sorted(descending=letter == "d")
         for column, letter in zip(frame.get_columns(), sorted_columns.decode("ascii"), strict=False)
         if letter != "-" and (not check or _is_sorted(column, descending=letter == "d"))
     ]
-    if known:
-        frame = frame.with_columns(known)
+    if columns:
+        frame = frame.with_columns(columns)
     return frame if codec == "polars-frame" else frame.to_series(0)
 
 
 def inline_digest(codec: str, stream: bytes | memoryview, buffers: Sequence[memoryview]) -> str:
-    """Return the digest of a stored form that is kept in its row; that of a file is made with its header."""
+    """Return the digest of a stored form that is kept in its row. The digest of a file is computed with its header."""
     if not buffers:
         return blake(b"".join((codec.encode(), b" ", stream)))
     described = [(buffer.nbytes, blake(buffer), buffer.readonly) for buffer in buffers]
@@ -401,16 +431,16 @@ def inline_digest(codec: str, stream: bytes | memoryview, buffers: Sequence[memo
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a file or an inline value holds, ready for `codecs.decode`."""
+    """The stream and the buffers of a file or an inline value, the arguments of `decode`."""
 
     stream: bytes | memoryview
     buffers: list[memoryview]
     unchecked: os.stat_result | None = None
-    """Of a file whose structure is to be validated before it counts as checked: its status from before it was read."""
+    """Status of the file before it was read, if its structure still has to be validated; otherwise None."""
 
 
 def pack(encoded: Encoded) -> bytes:
-    """Return the inline form: number of buffers, size and writability of each, the stream, the buffers."""
+    """Return the inline form: number of buffers, size and writability of each buffer, the stream, the buffers."""
     if not encoded.buffers:
         return b"\0\0" + encoded.stream
     head = struct.pack("<HI", len(encoded.buffers), len(encoded.stream))
@@ -419,28 +449,28 @@ def pack(encoded: Encoded) -> bytes:
 
 
 def unpack(data: bytes) -> Parts:
-    """Read the inline form; every buffer that was writable is a fresh copy."""
+    """Return the parts of an inline form. Buffers that were writable are new copies."""
     count = int.from_bytes(data[:2], "little")
     if not count:
         return Parts(data[2:], [])
     _, size = struct.unpack_from("<HI", data)
-    at = 6 + 5 * count
-    if at + size > len(data):
+    offset = 6 + 5 * count
+    if offset + size > len(data):
         raise ValueError("the sizes of an inline value do not add up")
     view = memoryview(data)
-    stream = view[at : at + size]
-    at += size
+    stream = view[offset : offset + size]
+    offset += size
     buffers = []
     for index in range(count):
         length, readonly = struct.unpack_from("<I?", data, 6 + 5 * index)
-        part = view[at : at + length]
+        part = view[offset : offset + length]
         buffers.append(part if readonly else memoryview(bytearray(part)))
-        at += length
-    if at != len(data):
+        offset += length
+    if offset != len(data):
         raise ValueError("the sizes of an inline value do not add up")
     return Parts(stream, buffers)
 
 
-def packs(encoded: Encoded) -> bool:
-    """Return whether the inline form can hold so many buffers."""
+def can_pack(encoded: Encoded) -> bool:
+    """Return True if the inline form can hold the number of buffers."""
     return len(encoded.buffers) < 1 << 16

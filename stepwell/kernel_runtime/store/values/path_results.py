@@ -1,23 +1,24 @@
-"""A step that returns a path returns what is there: the contents of a file are part of the stored value.
+"""Paths as values: if a step returns the path of a file, the contents of the file are stored with the path.
 
-This is for a value that *is* a path, of exactly the platform's `pathlib.Path` type; a path inside a list or a dict is text.
+This applies to values whose type is exactly the platform's `pathlib.Path`. A path inside a list or a dict is stored as text.
 
 =================  ===========================================  =====================================================
-what is there      what is stored                               what a load gives
+at the path        stored                                       loaded
 =================  ===========================================  =====================================================
-a file             path and contents, up to `MOST_KEPT` bytes   the same path while the file there has these contents;
-                                                                otherwise a file below the store with these contents,
-                                                                of the same name
+a file             path and contents, up to `MOST_KEPT` bytes   the same path while the file has these contents;
+                                                                otherwise a file below the store with these contents
+                                                                and the same name
 a larger file      path and digest of the contents              the same path while the file has these contents;
                                                                 otherwise the value counts as missing
-a folder           path and digest of all that is below it      as of a larger file
+a folder           path and digest of everything below it       as for a larger file
 nothing            path                                         the same path
 =================  ===========================================  =====================================================
 
-The path is tried as it was written, then as it was absolute when it was stored: a relative path means the file that the step meant. The user's file is
-never written. The data version is that of name and contents, so a step that writes the same file again changes nothing downstream.
-What is restored is below ``tmp/file-<digest>/`` in the store, where `gc` deletes what has not been loaded for long; the next load restores it again. The stored form is signed like a pickle: nobody else can have
-a file of a chosen name and contents written.
+A load checks the path as written first, then the absolute path at the time of storing, so a relative path still means the file of the step.
+The user's file is never written. The data version covers name and contents, so a step that writes the same file again does not make
+downstream steps stale. Files are restored below ``tmp/file-<digest>/`` in the store. `gc` deletes a restored file that has not been loaded
+for a long time; the next load restores it again. The stored form is signed like a pickle, so other users cannot make a load write
+a file with a name and contents of their choice.
 """
 
 from __future__ import annotations
@@ -36,112 +37,142 @@ from stepwell.kernel_runtime.store.folder import Folder
 from stepwell.kernel_runtime.store.values.loading import Loading
 
 MOST_KEPT = 1 << 30
-"""Bytes of a file up to which its contents are stored."""
-_MAP_FROM = 1 << 26
-"""Bytes from which a file is mapped instead of read: one of this size should not be in memory twice."""
+"""Size in bytes up to which the contents of a file are stored."""
+_MIN_MAPPED = 1 << 26
+"""Size in bytes from which a file is mapped instead of read, so that it is not in memory twice."""
 KIND = "path"
 
 
 def dump(path: Path, *, key: str) -> tuple[dict[str, Any], list[memoryview], tuple[Notice, ...]]:
-    """Return the head of the stream, the buffers, and notices for who stored it.
+    """Return the stored form of a path.
+
+    Parameters
+    ----------
+    path
+        The value.
+    key
+        The asset's key, for messages.
+
+    Returns
+    -------
+    head
+        The path, and kind, size and digest of its contents.
+    buffers
+        The contents of the file, if they are stored.
+    notices
+        A notice if the contents are not stored.
 
     Raises
     ------
     UnstorableValueError
-        If what is there cannot be read.
+        If the file or folder cannot be read.
     """
     try:
-        found = contents_of(path)
-        kept = found.kind == "file" and found.size <= MOST_KEPT
-        buffers = [_contents(path)] if kept else []
+        contents = contents_of(path)
+        is_kept = contents.kind == "file" and contents.size <= MOST_KEPT
+        buffers = [_contents(path)] if is_kept else []
     except OSError as error:
         raise UnstorableValueError(
-            f"the value of {key!r} cannot be stored: what is at the path {path} cannot be read",
+            f"the value of {key!r} cannot be stored: the file or folder {path} cannot be read",
             where=f"{type(error).__name__}: {error}",
-            remedy="return the path of a file that can be read, or str(path) to store the text alone",
+            remedy="return the path of a readable file, or str(path) to store only the text",
         ) from error
     notices: tuple[Notice, ...] = ()
-    if found.kind != "nothing" and not kept:
-        notices = (notice("path only", key, path=str(path), folder=found.kind == "folder", most=MOST_KEPT),)
+    if contents.kind != "nothing" and not is_kept:
+        notices = (notice("path only", key, path=str(path), folder=contents.kind == "folder", most=MOST_KEPT),)
     head = {
         "kind": KIND,
         "path": os.fspath(path),
-        "absolute": os.path.abspath(path),  # noqa: PTH100 - links stay as they are written
-        "what": found.kind,
-        "size": found.size,
-        "digest": found.digest,
+        "absolute": os.path.abspath(path),  # noqa: PTH100 - Path.resolve would replace links
+        "what": contents.kind,
+        "size": contents.size,
+        "digest": contents.digest,
     }
     return head, buffers, notices
 
 
 def load(head: dict[str, Any], buffers: Sequence[Any], *, key: str, loading: Loading) -> Path:
-    """Return a path to what was stored.
+    """Return a path with the stored contents.
+
+    Parameters
+    ----------
+    head, buffers
+        The stored form, as of `dump`.
+    key
+        The asset's key, for messages.
+    loading
+        The parameters of loading; files are restored below its folder.
+
+    Returns
+    -------
+    Path
+        The stored path, or the path of a restored file.
 
     Raises
     ------
     ValueUnavailableError
-        If it is not there any more and was not kept, or cannot be restored.
+        If the contents have changed and were not stored, or cannot be restored.
     """
     written = Path(head["path"])
     if head["what"] == "nothing":
         return written
-    said = PathContents(head["what"], head["size"], head["digest"])
+    contents = PathContents(head["what"], head["size"], head["digest"])
     for path in dict.fromkeys((written, Path(head["absolute"]))):
-        if _holds(path, said):
+        if _holds(path, contents):
             return path
     if not buffers or loading.folder is None:
         raise ValueUnavailableError(
-            f"the stored value of {key!r} is the path of a {said.kind} that has changed or is gone, and its contents were not kept",
+            f"the stored value of {key!r} is the path of a {contents.kind} that has changed or is gone, and its contents were not kept",
             where=head["absolute"],
             remedy=f"materialize {key!r} again",
         )
     try:
-        restored = _restore(loading.folder, said.digest, written.name, buffers[0])
-        if not _holds(restored, said):
-            raise OSError("the stored contents are damaged")  # noqa: TRY301 - one message for all that can go wrong here
+        restored = _restore(loading.folder, contents.digest, written.name, buffers[0])
+        if not _holds(restored, contents):
+            raise OSError("the stored contents are damaged")  # noqa: TRY301 - one message for all errors of restoring
     except OSError as error:
         raise ValueUnavailableError(
-            f"the file that is the value of {key!r} cannot be restored",
+            f"the file of the stored value of {key!r} cannot be restored",
             where=f"{type(error).__name__}: {error}",
             remedy=f"materialize {key!r} again",
         ) from error
-    loading.tell(notice("path restored", key, path=head["path"], restored=str(restored)))
+    loading.notify(notice("path restored", key, path=head["path"], restored=str(restored)))
     return restored
 
 
 def _contents(path: Path) -> memoryview:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if size < _MAP_FROM:
+        if size < _MIN_MAPPED:
             return memoryview(file.read())
         return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
 
 
-def _holds(path: Path, said: PathContents) -> bool:
+def _holds(path: Path, contents: PathContents) -> bool:
     try:
-        if said.kind == "file" and path.stat().st_size != said.size:
+        if contents.kind == "file" and path.stat().st_size != contents.size:
             return False
-        return contents_of(path) == said
+        return contents_of(path) == contents
     except OSError:
         return False
 
 
 def _restore(folder: Folder, digest: str, name: str, contents: Any) -> Path:
-    """Write contents to a file of a name below ``tmp/``, unless they are there."""
+    """Write contents to a file below ``tmp/``, unless the file already has them."""
     place = f"tmp/file-{digest}"
     if not digest.isalnum() or name in {"", ".", ".."} or Path(name).name != name:
-        raise OSError(f"{name!r} is no name of a file")
+        raise OSError(f"invalid file name {name!r}")
     folder.mkdir("tmp")
     folder.mkdir(place)
     path = folder.path / place / name
     if not (folder.exists(f"{place}/{name}") and _holds(path, PathContents("file", len(contents), digest))):
-        making = f"{place}/.{new_id()}"
+        new_file = f"{place}/.{new_id()}"
         try:
-            folder.write(making, contents)
-            folder.rename(making, f"{place}/{name}")
+            folder.write(new_file, contents)
+            folder.rename(new_file, f"{place}/{name}")
         finally:
-            folder.unlink(making, missing_ok=True)
-    # Its time tells when it was last wanted.
+            folder.unlink(new_file, missing_ok=True)
+    # The modification time is the time of the last load: gc deletes files that were not loaded for a long time.
     descriptor = folder.open(f"{place}/{name}")
     try:
         os.utime(descriptor if os.utime in os.supports_fd else path)

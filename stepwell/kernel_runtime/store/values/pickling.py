@@ -1,29 +1,29 @@
-"""Pickle, protocol 5, with large buffers out of band; how exceptions and arrays of numpy are stored in it; and the frame around a pickle.
+"""Pickle, protocol 5, with large buffers out of band; the reducers for exceptions and arrays of numpy; and the frame of a pickle.
 
-A plain pickle begins with its own first byte and is stored as it is. What needs more (copies of the notebook's classes, the path of a file whose
-contents are kept) is framed, so that all of it is one stream: the signature and the digest always cover the stream::
+A plain pickle is stored unchanged. A pickle with additional data (copies of the notebook's classes, or the path of a file with stored
+contents) is framed, so that everything is in one stream, which the signature and the digest cover::
 
     magic, length of the head, length of the copies       16 bytes
-    head (JSON)                                            what the stream is, what it names
+    head (JSON)                                            kind of the stream, and the names in it
     copies                                                 a pickle of classes and functions by value; may be empty
-    pickle                                                 of the value; may be empty
+    pickle                                                 the value; may be empty
 
-Pickle makes an exception again from ``args``: that calls a user's ``__init__`` with other arguments than the ones it was given, and loses the
-cause and the fields that the interpreter keeps beside ``args``. Here the object is made without ``__init__`` and gets the fields that it had.
-The functions that rebuild it are named by stored values: they keep their names and arguments.
+Stored values refer to the functions in this module that rebuild objects (`exception_of`, `called`, `masked`, ...). These
+functions must keep their names and their parameters.
 
-NumPy hands its memory to pickle only where the buffer protocol can describe it: not for dates and time spans, and not for what
-is not contiguous, which is how pandas keeps columns of one type and slices. A date is a 64-bit integer that is called otherwise,
-so it goes as that; what is not contiguous goes as the contiguous copy that pickle would make, too. A buffer of some bytes costs
-more as an entry of its own than it saves.
+Exceptions: pickle rebuilds an exception from ``args``. This calls the user's ``__init__`` with different arguments than the original call, and loses
+the cause and the fields that the interpreter stores outside of ``args``. Here the object is created without ``__init__``, and its fields are set.
 
-What numpy's own pickle changes is kept. numpy writes dates, long doubles and strided arrays of the other byte order in the machine's, and a masked array without its hard mask and with a
-full mask where it had none. The functions that rebuild them are named by stored values: they keep their names and arguments.
+Arrays: NumPy passes memory to pickle out of band only if the buffer protocol can describe it. That excludes dates and time spans, and arrays that are
+not contiguous, such as slices and the columns of pandas. Dates are stored as the 64-bit integers that they are. Other arrays are
+stored as a contiguous copy, which pickle would make, too. Small buffers stay in the stream, because a separate entry costs more than it saves.
+NumPy's pickle also changes some arrays: dates, long doubles and strided arrays of the other byte order get the byte order of the machine, and a masked array
+loses its hard mask, and gets a full mask if it had none. The reducers here keep all of that.
 
-Classes and functions of the notebook go by name with a copy beside the value (`code_copies`). What pickle would take although it comes back
-as something else (a query that is not executed yet) is refused like what it cannot take. A figure is stored apart from pyplot,
-so that nothing opens where it is loaded. Beside the stream go the versions of the libraries whose objects are in it: where it
-cannot be loaded later, the message says which ones wrote it.
+Classes and functions of the notebook are stored by name, with a copy in the frame (`code_copies`). Values that pickle accepts but that load
+as something else (such as a query that is not executed yet) are refused. A figure is stored without its connection to pyplot,
+so that loading it does not open a window. The versions of the libraries that wrote the value are stored in its row: if the value
+cannot be loaded later, the message names them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _MAGIC = b"SWFRAME\x01"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A stream taken apart."""
+    """The parts of a framed stream."""
 
     head: dict[str, Any]
     copies: bytes | memoryview
@@ -69,72 +69,72 @@ class Frame:
 
 
 def framed(frame: Frame) -> bytes:
-    """Return the stream of a frame; equal frames are equal streams."""
+    """Return the stream of a frame; equal frames give equal streams."""
     head = json.dumps(frame.head, separators=(",", ":"), sort_keys=True).encode()
     return b"".join((_PREFIX.pack(_MAGIC, len(head), len(frame.copies)), head, frame.copies, frame.pickle))
 
 
 def is_framed(stream: bytes | memoryview) -> bool:
-    """Whether a stream has a frame."""
+    """Return True if a stream is framed."""
     return stream[: len(_MAGIC)] == _MAGIC
 
 
 def unframed(stream: bytes | memoryview) -> Frame:
-    """Take a framed stream apart; raises ValueError or struct.error if it is damaged."""
+    """Return the parts of a framed stream; raises ValueError, TypeError or struct.error if it is damaged."""
     _, head_size, copies_size = _PREFIX.unpack_from(stream)
-    at = _PREFIX.size
-    head = json.loads(bytes(stream[at : at + head_size]))
+    offset = _PREFIX.size
+    head = json.loads(bytes(stream[offset : offset + head_size]))
     if not isinstance(head, dict):
-        raise TypeError("the head of a stream is no mapping")
-    at += head_size
-    return Frame(head, stream[at : at + copies_size], stream[at + copies_size :])
+        raise TypeError("the head of a stream is not a mapping")
+    offset += head_size
+    return Frame(head, stream[offset : offset + copies_size], stream[offset + copies_size :])
 
 
 _HOOKS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
 _LEFT_OUT = frozenset({"__class__", "__dict__", "__weakref__", "__traceback__", "message", "exceptions"})
-"""What goes another way (the parts of a group cannot be set), or cannot be stored."""
+"""Attributes that are stored separately, or not at all. The parts of an exception group can only be set when it is created."""
 _WORD = 8
 _NAMESPACE: Any = vars(BaseException)["__dict__"]
 _PARTS: Any = (vars(BaseExceptionGroup)["message"], vars(BaseExceptionGroup)["exceptions"])
 
 
 def exception_reducer(kind: type) -> Callable[[Any], Any] | None:
-    """Return what reduces exceptions of a type, or None where their class says how, or is not written in Python."""
+    """Return the reducer for exceptions of a type; None if the class defines its pickling, or is not written in Python."""
     mro = type.__dict__["__mro__"].__get__(kind)
     base = _builtin_base(kind)
-    room = base.__basicsize__ + 2 * _WORD
+    max_size = base.__basicsize__ + 2 * _WORD
     for cls in mro:
         if _is_builtin(cls):
             continue
-        own = type.__dict__["__dict__"].__get__(cls)
-        room += _WORD * sum(type(each) is MemberDescriptorType for each in own.values())
-        made_by = own.get("__new__")
-        made_by = made_by.__func__ if type(made_by) is staticmethod else made_by
-        if any(name in own for name in _HOOKS) or type(made_by) not in {type(None), FunctionType}:
+        attributes = type.__dict__["__dict__"].__get__(cls)
+        max_size += _WORD * sum(type(attribute) is MemberDescriptorType for attribute in attributes.values())
+        constructor = attributes.get("__new__")
+        constructor = constructor.__func__ if type(constructor) is staticmethod else constructor
+        if any(name in attributes for name in _HOOKS) or type(constructor) not in {type(None), FunctionType}:
             return None
-    if kind in copyreg.dispatch_table or kind.__basicsize__ > room:
+    if kind in copyreg.dispatch_table or kind.__basicsize__ > max_size:
         return None
     return _reduced
 
 
 def check_arguments(value: BaseException) -> None:
-    """Raise PicklingError for an exception that pickle, by which values travel to other processes, cannot make again from its ``args``."""
+    """Raise PicklingError for an exception that plain pickle, which carries values to other processes, cannot rebuild from its ``args``."""
     init = type(value).__init__
-    own = any(vars(cls).keys() & set(_HOOKS) for cls in type(value).__mro__ if not _is_builtin(cls))
-    if own or type(init) is not FunctionType:
+    has_hooks = any(vars(cls).keys() & set(_HOOKS) for cls in type(value).__mro__ if not _is_builtin(cls))
+    if has_hooks or type(init) is not FunctionType:
         return
     try:
         inspect.signature(init).bind(value, *value.args)
     except TypeError as error:
         raise pickle.PicklingError(
-            f"{type(value).__qualname__}(*args) does not make it again: {error}; give all arguments to super().__init__()"
+            f"{type(value).__qualname__}(*args) cannot rebuild it: {error}; pass all arguments to super().__init__()"
         ) from error
 
 
 def _builtin_base(kind: type) -> type[BaseException]:
     mro: tuple[Any, ...] = type.__dict__["__mro__"].__get__(kind)
-    found: type[BaseException] = next(cls for cls in mro if _is_builtin(cls))
-    return found
+    base: type[BaseException] = next(cls for cls in mro if _is_builtin(cls))
+    return base
 
 
 def _is_builtin(cls: type) -> bool:
@@ -150,55 +150,62 @@ def _reduced(value: BaseException) -> tuple[Any, ...]:
             if type(descriptor) not in {MemberDescriptorType, GetSetDescriptorType} or name in _LEFT_OUT:
                 continue
             if cls is AttributeError and name == "obj":
-                continue  # as for pickle: the object may be anything, such as a module
+                continue  # as in pickle: the object may be anything, such as a module
             try:
-                found = descriptor.__get__(value, kind)
+                field = descriptor.__get__(value, kind)
             except (AttributeError, TypeError):
-                continue  # it has no value
-            if found is not None:
-                fields[name] = found
+                continue  # the field is not set
+            if field is not None:
+                fields[name] = field
     state = (fields, dict(_NAMESPACE.__get__(value)))
     return exception_of, (kind, *parts), state, None, None, set_exception
 
 
 def exception_of(kind: type[BaseException], *parts: Any) -> BaseException:
-    """Return an exception of a type whose fields are not set yet.
+    """Return an exception without its fields, which `set_exception` sets.
 
     Parameters
     ----------
+    kind
+        The class of the exception.
     parts
-        Of a group, its message and its exceptions.
+        Message and exceptions of an exception group; otherwise empty.
+
+    Returns
+    -------
+    BaseException
+        The exception, created without ``__init__``.
     """
-    made: BaseException = _builtin_base(kind).__new__(kind, *parts)
-    return made
+    error: BaseException = _builtin_base(kind).__new__(kind, *parts)
+    return error
 
 
-def set_exception(made: BaseException, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def set_exception(error: BaseException, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """Set the fields and the attributes of an exception."""
     fields, attributes = state
     by_name: dict[str, Any] = {}
-    for cls in type.__dict__["__mro__"].__get__(type(made)):
+    for cls in type.__dict__["__mro__"].__get__(type(error)):
         for name, descriptor in type.__dict__["__dict__"].__get__(cls).items():
             if name in fields and type(descriptor) in {MemberDescriptorType, GetSetDescriptorType}:
                 by_name.setdefault(name, descriptor)
-    # A cause suppresses the context when it is set.
-    for name in sorted(by_name, key=lambda each: each == "__suppress_context__"):
-        by_name[name].__set__(made, fields[name])
-    _NAMESPACE.__get__(made).update(attributes)
+    # Setting the cause also sets __suppress_context__, so that field comes last.
+    for name in sorted(by_name, key=lambda name: name == "__suppress_context__"):
+        by_name[name].__set__(error, fields[name])
+    _NAMESPACE.__get__(error).update(attributes)
 
 
-BESIDE = 4096
-"""Bytes from which a buffer is kept beside the stream."""
+OUT_OF_BAND = 4096
+"""Size in bytes from which a buffer is stored out of band."""
 
 
 def in_stream(buffer: PickleBuffer) -> bool:
-    """Return whether a buffer is better kept in the stream."""
-    return memoryview(buffer).nbytes < BESIDE
+    """Return True if a buffer is small enough to be stored in the stream."""
+    return memoryview(buffer).nbytes < OUT_OF_BAND
 
 
 def reduced(array: Any) -> Any:
-    """Return how a ``numpy.ndarray`` is pickled, or NotImplemented where NumPy's own way keeps its bytes beside the stream."""
-    if array.nbytes < BESIDE or array.dtype.hasobject:
+    """Return the reduction of a ``numpy.ndarray``, or NotImplemented if NumPy's pickle is suitable."""
+    if array.nbytes < OUT_OF_BAND or array.dtype.hasobject:
         return NotImplemented
     if array.dtype.kind in "mM":
         return called, (array.view(f"{array.dtype.byteorder}i8"), array.dtype)
@@ -208,18 +215,18 @@ def reduced(array: Any) -> Any:
 
 
 def called(numbers: Any, dtype: Any) -> Any:
-    """Return integers as the dates or time spans that they are: stored values name this function."""
+    """Return integers as dates or time spans."""
     return numbers.view(dtype)
 
 
 def reducer(kind: type) -> Callable[[Any], Any] | None:
-    """Return what reduces the objects of a type of numpy, or None where numpy does it rightly."""
+    """Return the reducer for a type of NumPy; None if NumPy's pickle is suitable."""
     np = sys.modules["numpy"]
     if kind is np.ndarray:
         return _array
     if kind is np.memmap:
         return _mapped
-    # By name: numpy imports the module of masked arrays when it is asked for.
+    # By name, because access to numpy.ma imports the module.
     return _masked if (kind.__module__, kind.__name__) == ("numpy.ma", "MaskedArray") else None
 
 
@@ -228,7 +235,7 @@ def _array(value: Any) -> Any:
     if dtype.isnative or dtype.hasobject or not dtype.itemsize:
         return reduced(value)
     np = sys.modules["numpy"]
-    # As bytes without an order; of a strided array those of a copy.
+    # Stored as raw bytes, which have no byte order; a strided array must be copied first.
     plain = value if value.flags.forc else np.array(value, order="K")
     raw = plain.view(np.dtype((np.void, dtype.itemsize)))
     raw.flags.writeable = value.flags.writeable or plain is not value
@@ -236,21 +243,23 @@ def _array(value: Any) -> Any:
 
 
 def _mapped(value: Any) -> Any:
-    # An array in its place would change no file. One in memory only is the base of none.
+    # A loaded array would not write to the file, unlike the original.
     if value.flags.writeable and getattr(value, "mode", "") in {"r+", "w+"}:
-        raise TypeError("what is assigned to it goes into its file")
+        raise TypeError("it is mapped from a file, and assignments to it change the file")
     return NotImplemented
 
 
 def _masked(value: Any) -> Any:
     np = sys.modules["numpy"]
-    mask = None if value.mask is np.ma.nomask else value._mask  # noqa: SLF001 - the mask itself, not a view of it
-    more = {name: each for name, each in vars(value).items() if name in {"_optinfo", "_basedict"} and each}
-    return masked, (value.data, mask, value._fill_value, value.hardmask, more)  # noqa: SLF001 - None where none was chosen
+    mask = None if value.mask is np.ma.nomask else value._mask  # noqa: SLF001 - the mask itself; the property returns a view
+    attributes = {
+        name: attribute for name, attribute in vars(value).items() if name in {"_optinfo", "_basedict"} and attribute
+    }
+    return masked, (value.data, mask, value._fill_value, value.hardmask, attributes)  # noqa: SLF001 - None if it was not set; the property returns a default
 
 
 def of_dtype(raw: Any, dtype: Any) -> Any:
-    """Return an array from its bytes."""
+    """Return an array of a type from its raw bytes."""
     return raw.view(dtype)
 
 
@@ -260,9 +269,9 @@ def masked(data: Any, mask: Any, fill_value: Any, hard: bool, more: dict[str, An
 
     value: Any = np.ma.MaskedArray(data, mask=np.ma.nomask, copy=False, hard_mask=hard)
     if mask is not None:
-        value._mask = mask  # noqa: SLF001 - assigned through the property it would be copied into the order of the data
+        value._mask = mask  # noqa: SLF001 - the property would copy the mask into the memory order of the data
     if fill_value is not None:
-        value._fill_value = fill_value  # noqa: SLF001 - an array without dimensions, which the property would convert
+        value._fill_value = fill_value  # noqa: SLF001 - a zero-dimensional array, which the property would convert
     value.__dict__.update(more)
     return value
 
@@ -271,24 +280,24 @@ _LAZY = {
     "polars.LazyFrame": "end the cell with .collect(), so that the value is a DataFrame",
     "duckdb.DuckDBPyRelation": "end the cell with .df(), .pl() or .to_arrow_table(), so that the value is a frame",
 }
-POLARS_REMEDY = "cast columns of Python objects (pl.Object) to a type of polars' own"
+POLARS_REMEDY = "cast columns of Python objects (pl.Object) to another type of polars"
 _REMEDIES = {
     **_LAZY,
     "generator": "return list(...) of it: a generator can be read only once",
-    "async_generator": "collect what it yields into a list and return that",
-    "coroutine": "await it, and return what it gives",
+    "async_generator": "collect its items in a list, and return the list",
+    "coroutine": "await it, and return the result",
     "memoryview": "return bytes(...) of it",
-    "module": "return what you need of the module, not the module",
-    "io.TextIOWrapper": "return what the file contains, or its path",
-    "io.BufferedReader": "return what the file contains, or its path",
+    "module": "return the objects of the module that you need, not the module",
+    "io.TextIOWrapper": "return the contents of the file, or its path",
+    "io.BufferedReader": "return the contents of the file, or its path",
     "io.BufferedWriter": "return the path of the file",
     "io.BufferedRandom": "return the path of the file",
-    "io.FileIO": "return what the file contains, or its path",
-    "socket.socket": "return what was received; open the connection in the step that uses it",
+    "io.FileIO": "return the contents of the file, or its path",
+    "socket.socket": "return the received data; open the connection in the step that uses it",
     "polars.DataFrame": POLARS_REMEDY,
     "polars.Series": POLARS_REMEDY,
-    "sqlite3.Connection": "return what was queried; open the connection in the step that uses it",
-    "duckdb.DuckDBPyConnection": "return what was queried; open the connection in the step that uses it",
+    "sqlite3.Connection": "return the result of a query; open the connection in the step that uses it",
+    "duckdb.DuckDBPyConnection": "return the result of a query; open the connection in the step that uses it",
 }
 _LOCKS = frozenset(
     {
@@ -301,28 +310,30 @@ _LOCKS = frozenset(
         "threading.Thread",
     }
 )
-_OTHERWISE = "return plain data, arrays or frames; or give its class __getstate__ and __setstate__ that leave out what cannot be kept"
+_OTHERWISE = "return plain data, arrays or frames; or define __getstate__ and __setstate__ in its class, and leave out what cannot be stored"
 
 
 class _RefusedError(Exception):
-    """Something that pickle would take, but that would not come back as it is."""
+    """Pickle would accept the object, but it would load as something else."""
 
 
 class _Pickler(pickle.Pickler):
-    """The C pickler; `reducer_override` is not called for plain data."""
+    """The C pickler, which does not call `reducer_override` for plain data."""
 
     def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
-        super().__init__(stream, 5, buffer_callback=self._keep)
+        super().__init__(stream, 5, buffer_callback=self._put_buffer)
         self._buffers = buffers
         self.numbered: list[Any] = []
+        """Classes and functions of the notebook, by the number that stands for them in the pickle."""
         self.kinds: set[Any] = set()
-        """Types, and functions by name, that the stream names."""
+        """Types of the objects in the stream, and classes and functions that it names."""
         self.last: Any = None
+        """The last object that was reduced: the one that fails if pickling raises an error."""
         self.portable = False
-        """Whether the value must be one that pickle alone brings to another process."""
+        """True if the value must also survive plain pickle, by which it goes to another process."""
 
-    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
-        """Tell whether a buffer goes into the stream; else it is kept beside it."""
+    def _put_buffer(self, buffer: pickle.PickleBuffer) -> bool:
+        """Return True if a buffer goes into the stream; otherwise add it to the buffers."""
         if in_stream(buffer):
             return True
         self._buffers.append(buffer)
@@ -338,9 +349,9 @@ class _Pickler(pickle.Pickler):
             reduce = _reducers[kind]
             return NotImplemented if reduce is None else reduce(value)
         if kind is FunctionType or issubclass(kind, type):
-            made = code_copies.parametrized(value)
-            if made is not None:
-                return made
+            reduction = code_copies.parametrized(value)
+            if reduction is not None:
+                return reduction
             if code_copies.goes_by_copy(value):
                 self.numbered.append(value)
                 return code_copies.notebook_object, (len(self.numbered) - 1,)
@@ -354,13 +365,13 @@ class _Pickler(pickle.Pickler):
 
 
 class _LinkingPickler(_Pickler):
-    """A pickler that stores links to objects which exist where the value is loaded."""
+    """A pickler that stores links for objects that exist where the value is loaded."""
 
     def __init__(self, stream: io.BytesIO, buffers: list[pickle.PickleBuffer], link: Link) -> None:
         super().__init__(stream, buffers)
         self._link = link
         self._in_frames: dict[int, Any] = {}
-        """Arrays of the frames that were pickled, by identity."""
+        """Arrays of the frames that were pickled, by id."""
 
     def persistent_id(self, item: Any) -> Any:
         return self._link(item)
@@ -377,28 +388,28 @@ class _LinkingPickler(_Pickler):
             return reduced
         if reduced is NotImplemented:
             return reduced
-        # A function of a function is a copy. What the variables around it are bound to may be bound elsewhere, too.
+        # An inner function is stored as a copy. Its closure cells are stored separately, because other functions may share them.
         copy, bound = code_copies.Reduced(reduced), code_copies.bound_around(value)
         return code_copies.around, (copy, *value.__closure__), bound, None, None, code_copies.bind_around
 
     def _frame(self, value: Any) -> Any:
-        """Return what reduces a frame of pandas. What it has in common with others is copied: pandas copies it when it is written."""
-        blocks = [each.values for each in getattr(getattr(value, "_mgr", None), "blocks", ())]
-        own = [each for each in blocks if self._link(each) is None]
-        if any(id(each) in self._in_frames for each in own):
+        """Return the reduction of a frame of pandas. Arrays that it shares with another frame are copied, as pandas does on writing."""
+        arrays = [array.values for array in getattr(getattr(value, "_mgr", None), "blocks", ())]
+        unlinked = [array for array in arrays if self._link(array) is None]
+        if any(id(array) in self._in_frames for array in unlinked):
             value = value.copy()
-        self._in_frames.update({id(each): each for each in own})
+        self._in_frames.update({id(array): array for array in unlinked})
         reduced = super().reducer_override(value)
         return value.__reduce_ex__(5) if reduced is NotImplemented else reduced
 
 
 _MOST_REDUCERS = 1000
 _reducers: dict[type, Callable[[Any], Any] | None] = {}
-"""For types that have been seen, what reduces their objects; None where pickle does it rightly. There may be many objects."""
+"""Reducers by type, for the types seen so far; None if pickle is suitable. A value may contain many objects of a type."""
 
 
 def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
-    """Return what reduces the objects of a type, or None where pickle does it rightly."""
+    """Return the reducer for the objects of a type; None if pickle is suitable."""
     top = name_parts(kind)[0].partition(".")[0]
     if top == "numpy":
         return reducer(kind)
@@ -407,7 +418,7 @@ def _reducer(kind: type, value: Any) -> Callable[[Any], Any] | None:
     if issubclass(kind, BaseException):
         return exception_reducer(kind)
     if issubclass(kind, _figures()):
-        return _apart_from_pyplot
+        return _without_pyplot
     return code_copies.rewrapped if top == "functools" else None
 
 
@@ -420,27 +431,28 @@ def _refuse(value: Any) -> Any:
     raise _RefusedError(f"cannot store {type_name(value)}")
 
 
-def _apart_from_pyplot(figure: Any) -> Any:
-    """Return what reduces a figure, without the mark that would have pyplot manage it where it is loaded."""
-    found = figure.__reduce_ex__(5)
-    if len(found) > 2 and isinstance(found[2], dict):
-        found[2].pop("_restore_to_pylab", None)
-    return found
+def _without_pyplot(figure: Any) -> Any:
+    """Return the reduction of a figure, without the mark that makes pyplot manage the loaded figure."""
+    reduction = figure.__reduce_ex__(5)
+    if len(reduction) > 2 and isinstance(reduction[2], dict):
+        reduction[2].pop("_restore_to_pylab", None)
+    return reduction
 
 
 @dataclass(frozen=True, slots=True)
 class Pickled:
-    """What `dump` gives."""
+    """The result of `dump`."""
 
     stream: bytes
     buffers: list[memoryview]
     named: tuple[tuple[str, str], ...]
-    """Classes and functions that the value names and that have a copy or are the notebook's, each with its code version."""
+    """Names and code versions of the classes and functions that are stored with a copy."""
     libraries: tuple[tuple[str, str], ...]
+    """Libraries whose objects are in the value, with their versions."""
     inside: tuple[str, ...]
-    """Names of classes that were defined inside the code that made the value."""
+    """Names of classes that were defined inside a function or an asset's cell."""
     kinds: tuple[type, ...] = ()
-    """Types of the objects in it, apart from plain data."""
+    """Types of the objects in the value, except plain data."""
 
 
 _NO_CODE = CodeReader()
@@ -449,19 +461,30 @@ _NO_CODE = CodeReader()
 def dump(
     value: Any, *, key: str, code: CodeReader = _NO_CODE, link: Link | None = None, portable: bool = False
 ) -> Pickled:
-    """Return the stored form of a value.
+    """Pickle a value.
 
     Parameters
     ----------
+    value
+        The value.
+    key
+        The asset's key, for messages.
+    code
+        Functions that read the code of classes and functions.
     link
-        Returns the link to an object that exists where the value is loaded, or None.
+        Returns the link for an object that exists where the value is loaded, or None for other objects.
     portable
-        Whether pickle alone must be able to bring the value to another process.
+        True if the value must also survive plain pickle, by which it goes to another process.
+
+    Returns
+    -------
+    Pickled
+        The stream, the buffers, and the names in it.
 
     Raises
     ------
     UnstorableValueError
-        If something in the value cannot be stored.
+        If an object in the value cannot be stored.
     """
     stream = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
@@ -473,44 +496,58 @@ def dump(
     except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:
-        # A class may raise anything when it is taken apart.
+        # Methods of the user's classes may raise anything.
         raise _unstorable(value, pickler.last, error, key) from error
     kinds = tuple([kind for kind in pickler.kinds if issubclass(type(kind), type)])
-    written = () if not pickler.kinds else libraries_of([_module_of(kind) for kind in pickler.kinds], code.owner)
-    found = pickler.numbered
-    if not found:
-        return Pickled(stream.getvalue(), raw, (), written, (), kinds)
-    named = [(code_copies.name_of(each), code.version_of(each)) for each in found]
-    nameless = [each for each in found if code_copies.at_name(each.__module__, each.__qualname__) is not each]
+    libraries = () if not pickler.kinds else libraries_of([_module_of(kind) for kind in pickler.kinds], code.owner)
+    numbered = pickler.numbered
+    if not numbered:
+        return Pickled(stream.getvalue(), raw, (), libraries, (), kinds)
+    named = [(code_copies.name_of(item), code.version_of(item)) for item in numbered]
+    nameless = [item for item in numbered if code_copies.at_name(item.__module__, item.__qualname__) is not item]
     why = ""
     try:
-        copies = code_copies.dump_copies(found, named, code)
+        copies = code_copies.dump_copies(numbered, named, code)
     except NoCopyError as error:
         if nameless:
             raise _unstorable(value, nameless[0], error.__cause__ or error, key) from error
-        # What has a name can be found again by it.
+        # Without a copy, a load needs the classes and functions of these names in the notebook.
         copies, why = b"", str(error)
-    inside = [code_copies.name_of(each) for each in nameless]
+    inside = [code_copies.name_of(item) for item in nameless]
     head = {"kind": "named", "names": named, "inside": inside, "why": why, "python": code_copies.PYTHON}
     return Pickled(
         framed(Frame(head, copies, stream.getvalue())),
         raw,
         tuple(sorted(named)),
-        written,
-        tuple(each.__qualname__ for each in nameless if isinstance(each, type) and each.__module__ == "__main__"),
+        libraries,
+        tuple(item.__qualname__ for item in nameless if isinstance(item, type) and item.__module__ == "__main__"),
         kinds,
     )
 
 
 def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loading: Loading) -> Any:
-    """Return the value; the stream must be trusted.
+    """Return the value of a pickle, which executes code: the stream must be trusted.
+
+    Parameters
+    ----------
+    stream, buffers
+        The stored form, as of `Pickled`.
+    key
+        The asset's key, for messages.
+    loading
+        The parameters of loading.
+
+    Returns
+    -------
+    object
+        The value.
 
     Raises
     ------
     ValueDamagedError
-        If something in it points outside of it.
+        If offsets or indices of its data are invalid.
     ValueUnavailableError
-        If it cannot be loaded: a module is not installed, or its version reads another form.
+        If it cannot be loaded, for example because a module is not installed, or its version expects another format.
     """
     try:
         if not is_framed(stream):
@@ -527,27 +564,27 @@ def load(stream: bytes | memoryview, buffers: Sequence[Any], *, key: str, loadin
             head["why"],
             key=key,
             code=loading.code,
-            tell=loading.tell,
+            notify=loading.notify,
         )
         return code_copies.load_with(resolver, frame.pickle, buffers, check=loading.check, link=loading.link)
     except (ValueUnavailableError, KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:
-        # A class may raise anything, and so may what polars' engine does with its state.
+        # Methods of the user's classes and the engine of polars may raise anything.
         if isinstance(error, structure.StructureError) or _is_invalid_arrow(error):
             raise ValueDamagedError(
-                f"the stored value of {key!r} is damaged: {said(error)}", remedy=f"materialize {key!r} again"
+                f"the stored value of {key!r} is damaged: {error_text(error)}", remedy=f"materialize {key!r} again"
             ) from error
         raise ValueUnavailableError(
-            f"the stored value of {key!r} cannot be loaded{library_difference(loading.written, loading.code.owner)}",
-            where=f"{type(error).__name__}: {said(error)}",
-            remedy=library_remedy(loading.written, loading.code.owner)
-            or "make importable what it names, or materialize it again",
+            f"the stored value of {key!r} cannot be loaded{library_difference(loading.libraries, loading.code.owner)}",
+            where=f"{type(error).__name__}: {error_text(error)}",
+            remedy=library_remedy(loading.libraries, loading.code.owner)
+            or "make the module that it needs importable, or materialize it again",
         ) from error
 
 
 def _module_of(kind: Any) -> str:
-    """Return the module of a type, or of a function by name."""
+    """Return the module of a type or function; empty if it has none."""
     if issubclass(type(kind), type):
         return name_parts(kind)[0]
     module = getattr(kind, "__module__", "")
@@ -559,8 +596,8 @@ def _is_invalid_arrow(error: BaseException) -> bool:
     return module is not None and isinstance(error, module.ArrowInvalid)
 
 
-def said(error: BaseException) -> str:
-    """Return the text of an exception in one line; its class may raise anything when it is asked for it."""
+def error_text(error: BaseException) -> str:
+    """Return the message of an exception in one line, even if its ``__str__`` fails."""
     try:
         return " ".join(str(error).split())[:300]
     except KeyboardInterrupt:
@@ -575,14 +612,16 @@ def _unstorable(value: Any, inner: Any, error: BaseException, key: str) -> Unsto
     name = type_name(offender)
     path = ""
     if offender is value:
-        what = f"the value of {key!r} cannot be stored: it is {_called(offender, name)}"
+        message = f"the value of {key!r} cannot be stored: it is {_called(offender, name)}"
     else:
-        found = path_to(value, lambda item: item is offender)
-        path = found[0] if found is not None else ""
-        at = f" at {path}" if path else ""
-        what = f"the value of {key!r} cannot be stored: it is a {outer} that holds {_called(offender, name)}{at}"
-    where = f"{type(error).__name__}: {said(error)}"
-    return UnstorableValueError(what, where=where, remedy=_remedy(offender, name), path=path)
+        located = path_to(value, lambda item: item is offender)
+        path = located[0] if located is not None else ""
+        place = f" at {path}" if path else ""
+        message = (
+            f"the value of {key!r} cannot be stored: it is a {outer} that contains {_called(offender, name)}{place}"
+        )
+    where = f"{type(error).__name__}: {error_text(error)}"
+    return UnstorableValueError(message, where=where, remedy=_remedy(offender, name), path=path)
 
 
 def _called(offender: Any, name: str) -> str:
@@ -590,14 +629,14 @@ def _called(offender: Any, name: str) -> str:
     if kind is FunctionType:
         return "a lambda" if offender.__name__ == "<lambda>" else f"the function {offender.__qualname__}"
     if issubclass(kind, type):
-        return f"an instance of, or the class, {name_parts(offender)[1]}"
+        return f"the class {name_parts(offender)[1]} or an instance of it"
     return f"the module {offender.__name__}" if kind is ModuleType else f"a {name}"
 
 
 def _remedy(offender: Any, name: str) -> str:
     if issubclass(type(offender), FunctionType | type):
         kind = "class" if issubclass(type(offender), type) else "function with def"
-        return f"define the {kind} at the top of a cell of its own or in a module, without what cannot be stored in its closure or body"
+        return f"define the {kind} at the top level of a cell or in a module, without values in its closure or body that cannot be stored"
     if name in _LOCKS:
-        return "keep it out of the value: make it in the step that uses it"
+        return "leave it out of the value, and create it in the step that uses it"
     return _REMEDIES.get(name, _OTHERWISE)

@@ -1,14 +1,15 @@
-"""Whether a value comes back: what is not known to is loaded once before it is stored.
+"""A test load of values before they are stored, unless their types are known to survive the round trip.
 
-Pickle writes many values that it cannot read again: an exception whose ``__init__`` takes other arguments, a class whose ``__setstate__`` raises or whose
-``__getattr__`` needs what is not there yet. Such a value would be reused for ever and fail every step that takes it. So each type in a pickle is
-judged once. Types of the libraries whose values are tried for fidelity, and classes without methods that take part in pickling, come back. A value
-that holds another type is loaded, and the result compared: the same type, and an equal data version where there is one.
+Pickle writes many values that it cannot load: an exception whose ``__init__`` takes other arguments, a class whose ``__setstate__`` raises, or whose
+``__getattr__`` needs attributes that are not set yet. If such a value were stored, it would be reused, and every step that loads it would fail.
+Types of libraries in the fidelity tests, and classes without methods that take part in pickling, are known to survive. A value with any
+other type is loaded, and the result is compared: its type must be the same, and its data version must be equal if it has one.
 
-A large value, and one of a type that an extension module defines, is loaded in a process of its own, because it takes its memory a second time,
-or may end the process. A small one is loaded here, under a time limit; the first of its types is loaded in a forked copy of this process before, where
-it can neither end this process nor keep it waiting for ever. What was found is remembered for the boot by the types, their code and
-the versions of their libraries (`objects/checked`); values that fit into a row are loaded every time, because that takes no longer than writing them.
+Large values, and values of types from an extension module, are loaded in a separate process, because a load needs the memory a second time,
+and may crash the process. Small values are loaded in this process with a time limit. The first value of its types is loaded in a forked copy
+of this process before that, where it can neither crash this process nor block it. The result is recorded until the machine restarts, by
+the types, their code and the versions of their libraries (`objects/checked`). Values that fit into a row are loaded every time, because that takes
+no longer than writing them.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ from stepwell.kernel_runtime.store.values.loading import CodeReader, Loading
 from stepwell.kernel_runtime.store.values.structure import name_parts, path_to, type_name
 
 SMALL = 64 * 1024
-"""Bytes up to which a value is loaded each time."""
+"""Size in bytes up to which a value is loaded every time."""
 MOST_HERE = 8 << 20
-"""Bytes up to which a value is loaded in this process."""
+"""Size in bytes up to which a value is loaded in this process."""
 SECONDS = 10.0
-"""How long loading a value here may take."""
+"""Time limit in seconds for loading a value in this process."""
 SECONDS_APART = 60.0
-"""How long it may take in a process of its own, with the imports."""
-_REMEDY = "return plain data, arrays or frames; or give its class a __reduce__, or __getstate__ and __setstate__, that make an equal object again"
+"""Time limit in seconds for loading a value in a separate process, including imports."""
+_REMEDY = "return plain data, arrays or frames; or define __reduce__, or __getstate__ and __setstate__, in its class, so that a load makes an equal object"
 
 
-# -- which types come back ---------------------------------------------------------------------------------------------
+# -- types that survive the round trip ---------------------------------------------------------------------------------
 
 _TRIED = frozenset(("numpy", "pandas", "pyarrow", "polars", "scipy", "sklearn", "stepwell"))
-"""Libraries whose values are tried for fidelity."""
+"""Libraries whose values are covered by the fidelity tests."""
 _PLAIN = frozenset(
     (
         "builtins", "collections", "_collections", "datetime", "decimal", "_decimal", "fractions", "uuid", "pathlib", "pathlib._local",
@@ -60,32 +61,32 @@ _PLAIN = frozenset(
         "abc", "typing", "string", "math", "time", "numbers", "enum",
     )
 )  # fmt: skip
-"""Modules of the standard library whose types come back."""
+"""Modules of the standard library whose types survive the round trip."""
 _HOOKS = frozenset(
     (
         "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__", "__new__",
         "__getattr__", "__getattribute__", "__class__",
     )
 )  # fmt: skip
-"""What takes part when an object is pickled or loaded."""
+"""Methods that take part in pickling or loading an object."""
 _ITEM_HOOKS = frozenset(("__setitem__", "append", "extend"))
-"""What takes part when a list or dict is loaded."""
+"""Methods that take part in loading a list or dict."""
 _CYTHONS_FUNCTIONS = frozenset((("", "cython_function_or_method"), ("", "fused_cython_function")))
-"""Types of functions that Cython compiled: such a function is found by its name, like all functions."""
-_judged: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+"""Types of functions compiled by Cython. Pickle looks these up by name, like all functions."""
+_known_types: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
-def comes_back(kind: type) -> bool:
-    """Return whether every object of a type that can be pickled is known to come back."""
-    found = _judged.get(kind)
-    if found is None:
-        found = _judged[kind] = _comes_back(kind)
-    return found
+def survives(kind: type) -> bool:
+    """Return True if every object of a type that can be pickled is known to load as an equal object."""
+    known = _known_types.get(kind)
+    if known is None:
+        known = _known_types[kind] = _survives(kind)
+    return known
 
 
-def _comes_back(kind: type) -> bool:
+def _survives(kind: type) -> bool:
     if issubclass(kind, BaseException) or kind in copyreg.dispatch_table or "<" in name_parts(kind)[1]:
-        # A class without a name that could be looked up is loaded from its copy.
+        # A name with "<" cannot be looked up: such a class is loaded from its copy.
         return False
     if name_parts(kind) in _CYTHONS_FUNCTIONS:
         return True
@@ -98,14 +99,18 @@ def _comes_back(kind: type) -> bool:
             if cls is kind:
                 return True
             continue
-        own = type.__dict__["__dict__"].__get__(cls)
-        if not _is_python(cls) or not hooks.isdisjoint(own) or ("__setattr__" in own and "__slots__" in own):
+        attributes = type.__dict__["__dict__"].__get__(cls)
+        if (
+            not _is_python(cls)
+            or not hooks.isdisjoint(attributes)
+            or ("__setattr__" in attributes and "__slots__" in attributes)
+        ):
             return False
     return True
 
 
 def _is_python(kind: type) -> bool:
-    """Return whether a type is defined by a class statement, as far as its module tells."""
+    """Return True if a type is defined by a class statement, judging by its flags and the file of its module."""
     module = sys.modules.get(name_parts(kind)[0])
     file = getattr(module, "__file__", None) or ""
     return bool(kind.__flags__ & 1 << 9) and not (type(file) is str and file.endswith((".so", ".pyd")))
@@ -119,30 +124,43 @@ def _is_of_library(kind: type, code: CodeReader) -> bool:
 
 
 class _TooLongError(BaseException):
-    """A time limit is over; no class of the user's may take it for an error of its own."""
+    """The time limit has passed. A BaseException, so that the user's classes do not catch it."""
 
 
 class _DiffersError(Exception):
-    """A value that loads as something else."""
+    """A value loads as a different value."""
 
 
 class _UndecidedError(Exception):
-    """Another process could not tell."""
+    """The separate process could not test the value."""
 
 
 def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, witnesses: Witnesses) -> None:
-    """Load a value from its stored form, unless that was done for its types.
+    """Test that a value can be loaded from its stored form, unless this is recorded for its types.
+
+    Parameters
+    ----------
+    value
+        The value.
+    encoded
+        Its stored form.
+    key
+        The asset's key, for messages.
+    code
+        Functions that read the code of classes and compute data versions.
+    witnesses
+        Results of earlier tests.
 
     Raises
     ------
     UnstorableValueError
-        If it does not come back; names the object in it that does not.
+        If the load fails, takes too long, or returns a different value. The message names the object inside the value.
     """
-    unsure = [kind for kind in encoded.kinds if not comes_back(kind)]
+    unsure = [kind for kind in encoded.kinds if not survives(kind)]
     if not unsure:
         return
     if all(_is_of_library(kind, code) for kind in unsure):
-        # What a library's own class leaves out when it is loaded, such as caches, is the library's decision: type and loading count.
+        # Libraries decide which state of their classes is restored (caches may be left out), so only type and loading are compared.
         code = replace(code, data_version=None)
     kinds = sorted(
         [
@@ -154,27 +172,27 @@ def check(value: Any, encoded: codecs.Encoded, *, key: str, code: CodeReader, wi
     natives = sorted(
         [name_parts(kind) for kind in unsure if not _is_python(kind) and not issubclass(kind, BaseException)]
     )
-    what = ("comes back", sys.version_info[:3], tuple(kinds), tuple(natives), encoded.classes)
-    known = witnesses.holds(*what)
+    subject = ("comes back", sys.version_info[:3], tuple(kinds), tuple(natives), encoded.classes)
+    known = witnesses.holds(*subject)
     if known and encoded.size > SMALL:
         return
     try:
         if encoded.size > MOST_HERE or (natives and not known):
             try:
-                _apart(value, encoded, key, code)
+                _in_separate_process(value, encoded, key, code)
             except _UndecidedError:
-                _here(value, encoded, key, code)
+                _in_this_process(value, encoded, key, code)
         else:
-            _here(value, encoded, key, code, known=known)
+            _in_this_process(value, encoded, key, code, known=known)
     except (_TooLongError, _DiffersError, ValueUnavailableError) as error:
         raise _unstorable(value, unsure, error, key, code) from (error.__cause__ or error)
     if not known:
-        witnesses.add(*what)
+        witnesses.add(*subject)
 
 
-def _here(value: Any, encoded: codecs.Encoded, key: str, code: CodeReader, *, known: bool = False) -> None:
+def _in_this_process(value: Any, encoded: codecs.Encoded, key: str, code: CodeReader, *, known: bool = False) -> None:
     if not known:
-        _in_a_copy(encoded, key, code)
+        _in_forked_copy(encoded, key, code)
     with _limited(SECONDS):
         loaded = _decoded(encoded, key, code)
     _compare(value, loaded)
@@ -183,22 +201,22 @@ def _here(value: Any, encoded: codecs.Encoded, key: str, code: CodeReader, *, kn
     before, after = code.data_version(value), code.data_version(loaded)
     if before is None or after is None or before == after:
         return
-    # Some objects are another one at each look or load: they hold an address, or the time.
+    # Some objects differ at each inspection or load, because they contain an address or the time.
     with _limited(SECONDS):
-        again = code.data_version(_decoded(encoded, key, code))
-    if again == after and code.data_version(value) == before:
-        raise _DiffersError(f"a {type_name(value)} comes back with other contents")
+        second = code.data_version(_decoded(encoded, key, code))
+    if second == after and code.data_version(value) == before:
+        raise _DiffersError(f"a {type_name(value)} loads with different contents")
 
 
-def _in_a_copy(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
-    """Load a value in a forked copy of this process: an error if that ends the copy or takes too long.
+def _in_forked_copy(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
+    """Load a value in a forked copy of this process; raises an error if the copy ends or takes too long.
 
-    Whatever else happens is found out here afterwards. On systems where a fork without an exec is not safe nothing is done.
+    Other errors are ignored, because the load in this process finds them. Only on Linux: elsewhere a fork without exec is not safe.
     """
     if sys.platform != "linux":
         return
     with warnings.catch_warnings():
-        # Of 3.12 and later, because of the threads of this process: the copy takes no lock of theirs.
+        # Python 3.12 and later warn about forks with threads; the copy does not use locks of the other threads.
         warnings.simplefilter("ignore", DeprecationWarning)
         reading, writing = os.pipe()
         try:
@@ -231,7 +249,7 @@ def _in_a_copy(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
 
 
 def _load_quietly(encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
-    """Load a value in a copy of this process, in which nothing may be printed, collected or left behind."""
+    """Load a value in the forked copy, which must not print, or run finalizers or tracers of this process."""
     gc.disable()
     sys.settrace(None)
     null = os.open(os.devnull, os.O_RDWR)
@@ -246,26 +264,26 @@ def _status_of_end(process: int) -> str:
     try:
         return str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
     except ChildProcessError:
-        # Somebody else waits for all children of this process.
+        # Other code in this process waited for all child processes.
         return "unknown"
 
 
 def _decoded(encoded: codecs.Encoded, key: str, code: CodeReader) -> Any:
-    # What is loaded must not share memory with the value.
-    buffers = [memoryview(bytes(each) if each.readonly else bytearray(each)) for each in encoded.buffers]
-    loading = Loading(code, written=encoded.classes, check=False)
+    # The loaded value must not share memory with the original.
+    buffers = [memoryview(bytes(buffer) if buffer.readonly else bytearray(buffer)) for buffer in encoded.buffers]
+    loading = Loading(code, libraries=encoded.classes, check=False)
     return codecs.decode(encoded.codec, encoded.stream, buffers, key=key, loading=loading)
 
 
 def _compare(value: Any, loaded: Any) -> None:
     if type(loaded) is not type(value) and name_parts(type(loaded)) != name_parts(type(value)):
-        raise _DiffersError(f"a {type_name(value)} comes back as a {type_name(loaded)}")
-    if encoded_type(value) != encoded_type(loaded):
-        raise _DiffersError(f"a {type_name(value)} comes back with the type {encoded_type(loaded)}")
+        raise _DiffersError(f"a {type_name(value)} loads as a {type_name(loaded)}")
+    if column_types(value) != column_types(loaded):
+        raise _DiffersError(f"a {type_name(value)} loads with the type {column_types(loaded)}")
 
 
-def encoded_type(value: Any) -> Any:
-    """Return what Arrow and polars know of the types of a value's columns, None for any other value."""
+def column_types(value: Any) -> Any:
+    """Return the schema or type of a value of Arrow or polars; None for any other value."""
     if name_parts(type(value))[0].partition(".")[0] not in {"pyarrow", "polars"}:
         return None
     return getattr(value, "schema", None) or getattr(value, "type", None) or getattr(value, "dtype", None)
@@ -273,12 +291,12 @@ def encoded_type(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Let Python code on the main thread run for some seconds at most; a timer of the user's goes on afterwards."""
+    """Limit the time of Python code on the main thread; a timer of the user continues afterwards."""
     usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGALRM) if usable else None
-    theirs = signal.getitimer(signal.ITIMER_REAL)[0] if usable else 0.0
-    if before is None or 0 < theirs < seconds:
-        # Elsewhere, or where the user's own timer ends it sooner.
+    user_handler = signal.getsignal(signal.SIGALRM) if usable else None
+    user_seconds = signal.getitimer(signal.ITIMER_REAL)[0] if usable else 0.0
+    if user_handler is None or 0 < user_seconds < seconds:
+        # No timer on other threads; and a timer of the user that expires sooner limits the time, too.
         yield
         return
 
@@ -287,33 +305,33 @@ def _limited(seconds: float) -> Iterator[None]:
 
     signal.signal(signal.SIGALRM, over)
     started = time.monotonic()
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        if left:
-            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 1e-3), interval)
+        signal.signal(signal.SIGALRM, user_handler)
+        if remaining:
+            signal.setitimer(signal.ITIMER_REAL, max(remaining - (time.monotonic() - started), 1e-3), interval)
 
 
-# -- in a process of its own -------------------------------------------------------------------------------------------
+# -- in a separate process ---------------------------------------------------------------------------------------------
 
 
-def _apart(value: Any, encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
+def _in_separate_process(value: Any, encoded: codecs.Encoded, key: str, code: CodeReader) -> None:
     parts = [memoryview(encoded.stream), *encoded.buffers]
     digest = code.data_version
-    told = {
+    request = {
         "key": key,
         "codec": encoded.codec,
         "sizes": [part.nbytes for part in parts],
         "readonly": [part.readonly for part in parts],
         "classes": encoded.classes,
-        # Classes of the notebook have another identity there.
+        # In the other process classes of the notebook are copies, with other data versions.
         "digest": f"{digest.__module__}:{digest.__qualname__}" if digest is not None and not encoded.copies else "",
     }
-    head = json.dumps(told).encode()
-    command = [sys.executable, "-c", f"from {__name__} import load_apart; load_apart()"]
+    head = json.dumps(request).encode()
+    command = [sys.executable, "-c", f"from {__name__} import load_from_stdin; load_from_stdin()"]
     try:
         process = subprocess.Popen(  # noqa: S603 - this interpreter
             command,
@@ -350,56 +368,56 @@ def _apart(value: Any, encoded: codecs.Encoded, key: str, code: CodeReader) -> N
         process.wait()
         process.stdout.close()
     try:
-        found = json.loads(answer)
+        result = json.loads(answer)
     except ValueError:
         if late:
             raise _TooLongError(f"loading it takes longer than {SECONDS_APART:g} s") from None
         raise _DiffersError(f"loading it ends the process ({code_of_end})") from None
-    if found["unknown"]:
+    if result["unknown"]:
         raise _UndecidedError
-    if found["error"]:
-        raise ValueUnavailableError(found["error"], where=found["where"])
-    if tuple(found["kind"]) != name_parts(type(value)):
-        raise _DiffersError(f"a {type_name(value)} comes back as a {'.'.join(found['kind'])}")
-    if digest is not None and found["versions"] and found["versions"][0] == found["versions"][1] != digest(value):
-        raise _DiffersError(f"a {type_name(value)} comes back with other contents")
+    if result["error"]:
+        raise ValueUnavailableError(result["error"], where=result["where"])
+    if tuple(result["kind"]) != name_parts(type(value)):
+        raise _DiffersError(f"a {type_name(value)} loads as a {'.'.join(result['kind'])}")
+    if digest is not None and result["versions"] and result["versions"][0] == result["versions"][1] != digest(value):
+        raise _DiffersError(f"a {type_name(value)} loads with different contents")
 
 
-def load_apart() -> None:
-    """Load the value that standard input holds, and write what it became to standard output: the other end of `check`."""
+def load_from_stdin() -> None:
+    """Load the value from standard input and write the result of the test to standard output: the main function of the separate process."""
     answer = os.fdopen(os.dup(1), "wb")
-    # What the value's classes print must not be in the answer.
+    # Output that the value's classes print must not get into the answer.
     os.dup2(2, 1)
     source = sys.stdin.buffer
-    told = json.loads(source.read(int.from_bytes(source.read(8), "little")))
+    request = json.loads(source.read(int.from_bytes(source.read(8), "little")))
     stream, *buffers = [
-        _part(source.read(size), readonly) for size, readonly in zip(told["sizes"], told["readonly"], strict=True)
+        _part(source.read(size), readonly) for size, readonly in zip(request["sizes"], request["readonly"], strict=True)
     ]
-    found: dict[str, Any] = {"unknown": False, "error": "", "where": "", "kind": (), "versions": ()}
-    loading = Loading(written=tuple((name, version) for name, version in told["classes"]), check=False)
+    result: dict[str, Any] = {"unknown": False, "error": "", "where": "", "kind": (), "versions": ()}
+    loading = Loading(libraries=tuple((name, version) for name, version in request["classes"]), check=False)
 
     def load() -> Any:
         return codecs.decode(
-            told["codec"], stream, [_again(each) for each in buffers], key=told["key"], loading=loading
+            request["codec"], stream, [_new_copy(buffer) for buffer in buffers], key=request["key"], loading=loading
         )
 
     try:
         value = load()
-        found["kind"] = name_parts(type(value))
-        if told["digest"]:
-            module, _, name = told["digest"].partition(":")
+        result["kind"] = name_parts(type(value))
+        if request["digest"]:
+            module, _, name = request["digest"].partition(":")
             digest = getattr(importlib.import_module(module), name)
             first, second = digest(value), digest(load())
-            found["versions"] = (first, second) if first is not None else ()
+            result["versions"] = (first, second) if first is not None else ()
     except ValueUnavailableError as error:
-        found |= {
+        result |= {
             "error": error.what,
             "where": error.where,
             "unknown": isinstance(error.__cause__, ImportError | AttributeError),
         }
     except BaseException as error:
-        found |= {"error": "it cannot be loaded", "where": f"{type(error).__name__}: {pickling.said(error)}"}
-    answer.write(json.dumps(found).encode())
+        result |= {"error": "it cannot be loaded", "where": f"{type(error).__name__}: {pickling.error_text(error)}"}
+    answer.write(json.dumps(result).encode())
     answer.close()
     os._exit(0)
 
@@ -408,11 +426,11 @@ def _part(data: bytes, readonly: bool) -> memoryview:
     return memoryview(data if readonly else bytearray(data))
 
 
-def _again(part: memoryview) -> memoryview:
+def _new_copy(part: memoryview) -> memoryview:
     return part if part.readonly else memoryview(bytearray(part))
 
 
-# -- what to say -------------------------------------------------------------------------------------------------------
+# -- messages ----------------------------------------------------------------------------------------------------------
 
 
 def _unstorable(
@@ -421,9 +439,9 @@ def _unstorable(
     path, offender = _offender(value, unsure, code)
     late = isinstance(error.__cause__, _TooLongError)
     where = str(error.__cause__) if late else error.where if isinstance(error, ValueUnavailableError) else str(error)
-    held = f"the {type_name(offender)} at {path}" if path else f"a {type_name(offender)}"
+    description = f"the {type_name(offender)} at {path}" if path else f"a {type_name(offender)}"
     return UnstorableValueError(
-        f"the value of {key!r} cannot be stored: {held} does not come back when it is loaded",
+        f"the value of {key!r} cannot be stored: {description} does not load as an equal object",
         where=where,
         remedy=_REMEDY,
         path=path,
@@ -431,15 +449,15 @@ def _unstorable(
 
 
 def _offender(value: Any, unsure: Sequence[type], code: CodeReader) -> tuple[str, Any]:
-    """Return the object in a value that does not come back and its path; the value itself where it cannot be told."""
+    """Return the path and the object inside a value that fails the test; the value itself if no single object fails."""
     for kind in unsure:
-        found = path_to(value, lambda item, kind=kind: type(item) is kind)  # type: ignore[misc]  # mypy knows no default of a lambda
-        if found is None or not found[0]:
+        located = path_to(value, lambda item, kind=kind: type(item) is kind)  # type: ignore[misc]  # mypy does not see the default of a lambda
+        if located is None or not located[0]:
             continue
         try:
-            encoded = codecs.encode(found[1], key="", code=code)
+            encoded = codecs.encode(located[1], key="", code=code)
             if encoded.size <= MOST_HERE:
-                _here(found[1], encoded, "", code)
+                _in_this_process(located[1], encoded, "", code)
         except (UnstorableValueError, ValueUnavailableError, _DiffersError, _TooLongError):
-            return found
+            return located
     return "", value

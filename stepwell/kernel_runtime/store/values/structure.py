@@ -1,13 +1,13 @@
-"""The structure of values: type and size in a few words for a reader, and whether offsets and indices of loaded data stay inside their memory.
+"""The structure of values: type names and summaries for display, and validation of offsets and indices in loaded data.
 
-Arrow, polars, pandas and scipy trust the offsets, views and indices of their arrays: they read wherever these point. A stored form is only as good as who
-wrote it, and Arrow needs no signature. So a value whose file was not checked in this boot (`objects/checked`) is validated before
-anybody uses it.
+Arrow, polars, pandas and scipy trust the offsets, views and indices of their arrays: invalid ones make them read outside of their memory.
+Arrow data is not signed, so its writer is unknown. Therefore a value whose file was not checked since the machine started (`objects/checked`)
+is validated before it is used.
 
-The cheapest check that suffices was measured with 5 million rows of integers, floats, texts and categories (165 MB): ``validate()``
-of pyarrow takes no time and finds nothing that matters, ``validate(full=True)`` 143 ms, nearly all of it for the texts. polars has no check of its own, so
-pyarrow reads its stream first (279 ms; polars itself takes 1,230). Pickles are checked as they are loaded: Arrow arrays when they are restored, sparse
-matrices and codes of pandas afterwards, if the stream names any.
+Cost of validation, measured with 5 million rows of integers, floats, text and categories (165 MB): ``validate()`` of pyarrow takes no time,
+but does not check offsets; ``validate(full=True)`` takes 143 ms, nearly all of it for text. polars has no validation, so
+pyarrow reads its stream first (279 ms; polars itself takes 1,230 ms). Pickles are validated during the load: Arrow arrays when they are
+restored, sparse matrices and codes of pandas after the load, if the stream names any.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import Any
 
 from stepwell.kernel_runtime.records.materializations import Link
 
-_LONGEST = 60
-_MOST_SEEN = 100_000
+_MAX_LENGTH = 60
+_MAX_SEEN = 100_000
 _MODULE, _QUALNAME = type.__dict__["__module__"].__get__, type.__dict__["__qualname__"].__get__
 
 
 def name_parts(kind: type) -> tuple[str, str]:
-    """Return module and qualified name of a type, whatever its own attributes and those of its metaclass say."""
+    """Return module and qualified name of a type, without calling attributes that the type or its metaclass overrides."""
     try:
         module = _MODULE(kind)
     except AttributeError:
@@ -40,7 +40,7 @@ def name_parts(kind: type) -> tuple[str, str]:
 
 
 def type_name(value: Any) -> str:
-    """Return the type's name as its users write it: ``pandas.DataFrame``, ``int``."""
+    """Return the name of a value's type as users write it: ``pandas.DataFrame``, ``int``."""
     kind = type(value)
     module, name = name_parts(kind)
     if module == "builtins":
@@ -48,44 +48,44 @@ def type_name(value: Any) -> str:
     root = module.partition(".")[0].lstrip("_")
     if root != module and getattr(sys.modules.get(root), name, None) is kind:
         module = root
-    # A class may have any text for its name; the catalog keeps what has a UTF-8.
+    # The name of a class may contain lone surrogates, which the catalog cannot store.
     return f"{module}.{name}".encode("utf-8", "backslashreplace").decode()
 
 
 def summary(value: Any) -> str:
-    """Return the shape of a frame or array (rows × columns), the number of items, or a short literal."""
+    """Return a summary of a value: its shape (rows × columns), its number of items, or a short literal; empty if it has none."""
     kind = type(value)
     if value is None or kind in (bool, int, float, complex):
         try:
             return _short(repr(value))
-        except ValueError:  # an int of more digits than Python prints
+        except ValueError:  # an int with more digits than Python prints
             return f"{value.bit_length():,} bits"
     if kind is str or kind is bytes:
-        return _short(repr(value[: _LONGEST + 1]))
+        return _short(repr(value[: _MAX_LENGTH + 1]))
     if kind in (list, tuple, set, frozenset, dict):
         return f"{len(value):,} item" + ("" if len(value) == 1 else "s")
     try:
         shape = value.shape
-        if type(shape) is tuple and all(type(each) is int for each in shape):
-            return " × ".join(f"{each:,}" for each in shape)
+        if type(shape) is tuple and all(type(length) is int for length in shape):
+            return " × ".join(f"{length:,}" for length in shape)
         if name_parts(kind)[0].startswith("pyarrow"):
             return f"{len(value):,}"
     except KeyboardInterrupt:
         raise
     except BaseException:
-        # A property of the user's class may raise anything: a summary is no reason to fail.
+        # A property of the user's class may raise anything, which must not make the step fail.
         return ""
     return ""
 
 
-def path_to(value: Any, is_it: Callable[[Any], bool]) -> tuple[str, Any] | None:
-    """Return where in a value the first object is that is meant, as one would write it (``[1]['a'].b``), and the object; None if it is not found."""
+def path_to(value: Any, matches: Callable[[Any], bool]) -> tuple[str, Any] | None:
+    """Return the first object inside a value that matches, with its path as Python code (``[1]['a'].b``); None if none matches."""
     queue: list[tuple[str, Any]] = [("", value)]
     seen = {id(value)}
     for path, item in queue:
-        if is_it(item):
+        if matches(item):
             return path, item
-        if len(seen) > _MOST_SEEN:
+        if len(seen) > _MAX_SEEN:
             return None
         for label, member in _members(item):
             if id(member) not in seen:
@@ -97,29 +97,29 @@ def path_to(value: Any, is_it: Callable[[Any], bool]) -> tuple[str, Any] | None:
 def _members(item: Any) -> list[tuple[str, Any]]:
     kind = type(item)
     if issubclass(kind, dict):
-        found = [(f"[{_literal(key)}]", member) for key, member in list(dict.items(item))[:_MOST_SEEN]]
-        found += [(f"'s key {at}", key) for at, key in enumerate(list(dict.keys(item))[:_MOST_SEEN])]
+        members = [(f"[{_literal(key)}]", member) for key, member in list(dict.items(item))[:_MAX_SEEN]]
+        members += [(f"'s key {number}", key) for number, key in enumerate(list(dict.keys(item))[:_MAX_SEEN])]
     elif issubclass(kind, list | tuple):
-        found = [
-            (f"[{at}]", member)
-            for at, member in enumerate(kind.__getitem__(item, slice(_MOST_SEEN)) if kind in {list, tuple} else ())
+        members = [
+            (f"[{number}]", member)
+            for number, member in enumerate(kind.__getitem__(item, slice(_MAX_SEEN)) if kind in {list, tuple} else ())
         ]
     elif issubclass(kind, set | frozenset):
-        found = (
-            [(f"'s member {at}", member) for at, member in enumerate(list(item)[:_MOST_SEEN])]
+        members = (
+            [(f"'s member {number}", member) for number, member in enumerate(list(item)[:_MAX_SEEN])]
             if kind in {set, frozenset}
             else []
         )
     else:
-        found = []
+        members = []
     if kind.__dictoffset__:
         try:
             space = object.__getattribute__(item, "__dict__")
         except Exception:
-            return found
+            return members
         if type(space) is dict:
-            found += [(f".{name}", member) for name, member in list(space.items()) if type(name) is str]
-    return found
+            members += [(f".{name}", member) for name, member in list(space.items()) if type(name) is str]
+    return members
 
 
 def _literal(key: Any) -> str:
@@ -127,39 +127,53 @@ def _literal(key: Any) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
 
 
 Known = dict[tuple[str, str], Any]
-"""What stands for some names in a pickle."""
+"""Replacements of names in a pickle, by module and name."""
 
 
 class StructureError(ValueError):
-    """Data whose offsets or indices point outside of it, or that would need more memory than it says."""
+    """Offsets or indices of the data point outside of it, or the data is compressed."""
 
 
 # -- Arrow -----------------------------------------------------------------------------------------------------------
 
 _RECORD_BATCH, _DICTIONARY_BATCH = 3, 2
-"""Headers of messages, in Arrow's ``Message.fbs``."""
+"""Numbers of message headers in Arrow's ``Message.fbs``."""
 _COMPRESSION = 3
-"""The place of the field in Arrow's ``RecordBatch`` table."""
+"""Number of the field in Arrow's ``RecordBatch`` table."""
 
 
 def arrow_batches(data: Any) -> tuple[Any, list[Any]]:
     """Return the schema and the validated batches of an Arrow stream, as views of its memory.
 
+    Compressed streams are refused: Stepwell does not write them, and a few compressed bytes could expand to any size.
+
+    Parameters
+    ----------
+    data
+        A buffer with the stream.
+
+    Returns
+    -------
+    schema
+        A ``pyarrow.Schema``.
+    batches
+        A list of ``pyarrow.RecordBatch``.
+
     Raises
     ------
     StructureError, pyarrow.ArrowInvalid
-        If it is not valid in full, or compressed: Stepwell compresses nothing, and a few bytes could claim any size.
+        If the stream is invalid or compressed.
     """
     import pyarrow as pa
 
     buffer = pa.py_buffer(data)
     for message in pa.ipc.MessageReader.open_stream(buffer):
         if _is_compressed(memoryview(message.metadata)):
-            raise StructureError("it is compressed, which Stepwell never does")
+            raise StructureError("the data is compressed, and Stepwell never compresses")
     reader = pa.ipc.open_stream(buffer)
     batches = list(reader)
     for batch in batches:
@@ -168,7 +182,7 @@ def arrow_batches(data: Any) -> tuple[Any, list[Any]]:
 
 
 def _is_compressed(message: memoryview) -> bool:
-    """Return whether the metadata of a message says that its body is compressed."""
+    """Return True if the body of a message is compressed, according to its metadata."""
     root = struct.unpack_from("<I", message)[0]
     kind = _field(message, root, 1)
     header = _field(message, root, 2)
@@ -186,37 +200,39 @@ def _is_compressed(message: memoryview) -> bool:
 
 
 def _field(message: memoryview, table: int, number: int) -> int:
-    """Return where a field of a flatbuffer's table is, 0 if it is not there."""
+    """Return the offset of a field in a table of a flatbuffer; 0 if the field is absent."""
     vtable = table - struct.unpack_from("<i", message, table)[0]
     if vtable < 0:
-        raise StructureError("its metadata cannot be read")
+        raise StructureError("the metadata cannot be read")
     size = struct.unpack_from("<H", message, vtable)[0]
-    place = 4 + 2 * number
-    if place + 2 > size:
+    entry = 4 + 2 * number
+    if entry + 2 > size:
         return 0
-    offset = struct.unpack_from("<H", message, vtable + place)[0]
+    offset = struct.unpack_from("<H", message, vtable + entry)[0]
     return table + offset if offset else 0
 
 
 # -- pickles ---------------------------------------------------------------------------------------------------------
 
-_CONCERNS = re.compile(rb"pyarrow|scipy|pandas")
+_CHECKED_LIBRARIES = re.compile(rb"pyarrow|scipy|pandas")
 _WATCHED = frozenset(("Categorical", "MultiIndex"))
 _LEAVES = frozenset((int, float, str, bytes, bool, complex, type(None), bytearray))
 _SCOPES = (type, FunctionType, BuiltinFunctionType, ModuleType, CodeType)
 
 
 class Unpickler(pickle.Unpickler):
-    """An unpickler that gives some names another meaning, and checks what is loaded.
+    """An unpickler that replaces names and validates the loaded data.
 
     Parameters
     ----------
+    stream, buffers
+        The pickle.
     known
-        What stands for some names.
+        Replacements of names.
     check
-        Whether the structure of what is loaded is checked.
+        True to validate the structure of the loaded data.
     link
-        Returns the object that a link means; None where a value has none.
+        Returns the object that a link refers to; None if the value has no links.
     """
 
     def __init__(
@@ -226,52 +242,52 @@ class Unpickler(pickle.Unpickler):
         self._known = known
         self._link = link
         self._check = check
-        self._look = False
+        self._needs_check = False
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what a name of the stream means."""
-        found = self._known.get((module, name))
-        if found is not None:
-            return found
-        found = super().find_class(module, name)
+        """Return the object that a name in the stream refers to."""
+        target = self._known.get((module, name))
+        if target is not None:
+            return target
+        target = super().find_class(module, name)
         if self._check:
             if name in _WATCHED or module.startswith("scipy.sparse"):
-                self._look = True
+                self._needs_check = True
             elif name == "_restore_array" and module.startswith("pyarrow"):
-                return functools.partial(_restored, found)
-        return found
+                return functools.partial(_restored_array, target)
+        return target
 
-    def persistent_load(self, found: Any) -> Any:
-        """Return the object that a link means."""
+    def persistent_load(self, pid: Any) -> Any:
+        """Return the object that a link refers to."""
         if self._link is None:
             raise pickle.UnpicklingError("the value refers to objects of a notebook")
-        return self._link(found)
+        return self._link(pid)
 
     def load(self) -> Any:
-        """Return the value; a `StructureError` or ``pyarrow.ArrowInvalid`` if something in it points outside."""
+        """Return the value; raises `StructureError` or ``pyarrow.ArrowInvalid`` if its offsets or indices are invalid."""
         value = super().load()
-        if self._look:
+        if self._needs_check:
             check_reachable(value)
         return value
 
 
 def loads(stream: bytes | memoryview, buffers: Sequence[Any], *, check: bool, link: Link | None = None) -> Any:
-    """Return the value of a trusted pickle; errors as of `Unpickler.load`."""
+    """Return the value of a trusted pickle; raises the errors of `Unpickler.load`."""
     if link is not None:
         return Unpickler(stream, buffers, {}, check=check, link=link).load()
-    if not check or not _CONCERNS.search(stream):
+    if not check or not _CHECKED_LIBRARIES.search(stream):
         return pickle.loads(stream, buffers=buffers)
     return Unpickler(stream, buffers, {}, check=True).load()
 
 
-def _restored(restore: Callable[[Any], Any], data: Any) -> Any:
+def _restored_array(restore: Callable[[Any], Any], data: Any) -> Any:
     array = restore(data)
     array.validate(full=True)
     return array
 
 
 def check_reachable(value: Any) -> None:
-    """Check every sparse matrix and every codes of pandas that a value holds; a `StructureError` if one is not valid."""
+    """Validate the sparse matrices and the codes of pandas in a value; raises `StructureError` if one is invalid."""
     seen: dict[int, Any] = {}
     queue = [value]
     checks = _checks()
@@ -286,17 +302,17 @@ def check_reachable(value: Any) -> None:
             check(item)
         queue += gc.get_referents(item)
         if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and item.dtype.hasobject:
-            # Arrays do not show the collector what they hold.
+            # Arrays do not report their items to the garbage collector.
             queue += item.ravel().tolist()
 
 
 def _checks() -> dict[type, Callable[[Any], None]]:
-    """Return by type what checks its objects; a type exists only if its library is imported."""
-    found: dict[type, Callable[[Any], None]] = {}
+    """Return the validating functions by type, for the libraries that are imported; other types cannot occur in the value."""
+    checks: dict[type, Callable[[Any], None]] = {}
     pandas = sys.modules.get("pandas")
     if pandas is not None:
-        found[pandas.Categorical] = _categorical
-        found[pandas.MultiIndex] = _multi_index
+        checks[pandas.Categorical] = _categorical
+        checks[pandas.MultiIndex] = _multi_index
     sparse = sys.modules.get("scipy.sparse")
     if sparse is not None:
         for kind, check in (
@@ -309,13 +325,13 @@ def _checks() -> dict[type, Callable[[Any], None]]:
             for form in ("matrix", "array"):
                 cls = getattr(sparse, f"{kind}_{form}", None)
                 if cls is not None:
-                    found[cls] = check
-    return found
+                    checks[cls] = check
+    return checks
 
 
-def _within(numbers: Any, first: int, end: int, what: str) -> None:
+def _within(numbers: Any, first: int, end: int, label: str) -> None:
     if len(numbers) and (numbers.min() < first or numbers.max() >= end):
-        raise StructureError(f"{what} point outside")
+        raise StructureError(f"{label} are out of range")
 
 
 def _categorical(value: Any) -> None:
@@ -333,14 +349,14 @@ def _compressed(value: Any) -> None:
     if value.format == "bsr":
         height, width = value.data.shape[1:]
         if not height or not width:
-            raise StructureError("a sparse matrix has blocks of no size")
+            raise StructureError("a sparse matrix has blocks of size zero")
         rows, columns = rows // height, columns // width
     major, minor = (columns, rows) if value.format == "csc" else (rows, columns)
     starts, indices = value.indptr, value.indices
     if starts.ndim != 1 or indices.ndim != 1 or len(starts) != major + 1:
-        raise StructureError("a sparse matrix has not one start for each row")
+        raise StructureError("a sparse matrix does not have one start for each row")
     if starts[0] != 0 or (starts[1:] < starts[:-1]).any() or starts[-1] > min(len(indices), len(value.data)):
-        raise StructureError("starts of rows of a sparse matrix point outside")
+        raise StructureError("starts of rows of a sparse matrix are out of range")
     _within(indices, 0, minor, "indices of a sparse matrix")
 
 
@@ -348,10 +364,10 @@ def _coordinates(value: Any) -> None:
     coordinates: Iterable[Any] = getattr(value, "coords", None) or (value.row, value.col)
     for numbers, end in zip(coordinates, value.shape, strict=True):
         if len(numbers) != len(value.data):
-            raise StructureError("a sparse matrix has not one coordinate for each value")
+            raise StructureError("a sparse matrix does not have one coordinate for each value")
         _within(numbers, 0, end, "coordinates of a sparse matrix")
 
 
 def _diagonals(value: Any) -> None:
     if value.data.ndim != 2 or len(value.offsets) != len(value.data):
-        raise StructureError("a sparse matrix has not one offset for each diagonal")
+        raise StructureError("a sparse matrix does not have one offset for each diagonal")
